@@ -1,0 +1,36 @@
+"""The interface of an engine."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+from uar.annotation.record import Reply, Request
+from uar.models import identity
+
+
+class Engine(ABC):
+    """Takes requests and gives their replies in any order.
+
+    `window`: how many requests the caller should keep submitted, so that the engine can batch or share work.
+    """
+
+    name: str
+    window: int
+
+    @abstractmethod
+    def submit(self, ticket: int, request: Request) -> None:
+        """Queue a request under a number that the caller chooses."""
+
+    @abstractmethod
+    def step(self) -> list[tuple[int, Reply]]:
+        """Work until at least one submitted request is done; raises EngineError where none can be."""
+
+    def close(self) -> None:
+        """Give back what the engine holds."""
+
+
+def identity_of(llm: Mapping[str, Any]) -> str:
+    """The model's name in records: the same for every engine that loads the same weights."""
+    if llm["_target_"].endswith("OpenAIEngine"):
+        return f"{llm['model']}@{llm['revision']}" if llm.get("revision") else str(llm["model"])
+    return identity(llm["model"], llm.get("revision"))

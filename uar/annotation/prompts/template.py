@@ -1,0 +1,135 @@
+"""Loading, checking and rendering of prompt files.
+
+A chat prompt has `turns`, a list of {role, content}; a turn with `each: passages` is rendered once a passage, sees
+`number` (from 1) and `passage`, and may have a `reply`, the assistant's turn after each. A text prompt has `prefix` and
+`target`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import jinja2.meta
+import yaml
+
+from uar.errors import DataError
+from uar.files import digest
+
+HERE = Path(__file__).parent
+ENVIRONMENT = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)
+LOOP = frozenset({"number", "passage"})
+_compiled = cache(ENVIRONMENT.from_string)
+
+
+@dataclass(frozen=True)
+class Turn:
+    role: str
+    content: str
+    each: bool = False
+    reply: str | None = None
+
+
+@dataclass(frozen=True)
+class ChatPrompt:
+    name: str
+    hash: str
+    turns: tuple["Turn", ...]
+
+    def render(self, **values: Any) -> tuple[tuple[str, str], ...]:
+        """(role, content) messages."""
+        messages: list[tuple[str, str]] = []
+        for turn in self.turns:
+            template = _compiled(turn.content)
+            if not turn.each:
+                messages.append((turn.role, template.render(values)))
+                continue
+            reply = None if turn.reply is None else _compiled(turn.reply)
+            for number, passage in enumerate(values["passages"], start=1):
+                messages.append((turn.role, template.render(values, number=number, passage=passage)))
+                if reply is not None:
+                    messages.append(("assistant", reply.render(values, number=number, passage=passage)))
+        return _merge_neighbours(messages)
+
+
+@dataclass(frozen=True)
+class TextPrompt:
+    name: str
+    hash: str
+    prefix: str
+    target: str
+
+    def render(self, **values: Any) -> tuple[str, str]:
+        """(prefix, target)."""
+        return _compiled(self.prefix).render(values), _compiled(self.target).render(values)
+
+
+@cache
+def load_chat(name: str, variables: frozenset[str]) -> ChatPrompt:
+    """A packaged prompt by name or a file by path. `variables`: what the stage supplies; others are refused."""
+    path, content = _read(name)
+    turns = content.get("turns")
+    if not isinstance(turns, list) or not turns:
+        raise DataError(path, "a chat prompt needs `turns`, a list of {role, content}")
+    checked: list[Turn] = []
+    for row in turns:
+        if not isinstance(row, Mapping) or set(row) - {"role", "content", "each", "reply"}:
+            raise DataError(path, f"turn {row!r}; allowed keys: role, content, each, reply")
+        turn = Turn(row.get("role", ""), str(row.get("content", "")), row.get("each") == "passages", row.get("reply"))
+        if turn.role not in {"system", "user", "assistant"}:
+            raise DataError(path, f"role {turn.role!r}; allowed: system, user, assistant")
+        _check(path, turn.content + (turn.reply or ""), variables | (LOOP if turn.each else frozenset()), content)
+        checked.append(turn)
+    return ChatPrompt(content["name"], digest(content), tuple(checked))
+
+
+@cache
+def load_text(name: str, variables: frozenset[str]) -> TextPrompt:
+    """A packaged prefix/target prompt by name or a file by path, checked like `load_chat`."""
+    path, content = _read(name)
+    for key in ("prefix", "target"):
+        if not isinstance(content.get(key), str):
+            raise DataError(path, f"a likelihood prompt needs `{key}`, a string")
+        _check(path, content[key], variables, content)
+    return TextPrompt(content["name"], digest(content), content["prefix"], content["target"])
+
+
+def _read(name: str) -> tuple[Path, dict[str, Any]]:
+    path = HERE / f"{name}.yaml"
+    if not path.is_file():
+        path = Path(name)
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in HERE.glob("*.yaml")))
+        raise DataError(name, f"no such prompt; give a YAML file or one of {known}")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise DataError(path, f"broken YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(content, Mapping) or not isinstance(content.get("variables"), list):
+        raise DataError(path, "a prompt needs `name` and `variables`, the list of variables that it uses")
+    return path, {"name": path.stem, **content}
+
+
+def _check(path: Path, source: str, supplied: frozenset[str], content: Mapping[str, Any]) -> None:
+    try:
+        used = jinja2.meta.find_undeclared_variables(ENVIRONMENT.parse(source))
+    except jinja2.TemplateSyntaxError as error:
+        raise DataError(path, f"broken template ({error.message})") from error
+    declared = set(content["variables"])
+    if declared - supplied:
+        raise DataError(path, f"declares {sorted(declared - supplied)}; this stage supplies {sorted(supplied)}")
+    if used - declared - LOOP:
+        raise DataError(path, f"uses {sorted(used - declared - LOOP)} without declaring it under `variables`")
+
+
+def _merge_neighbours(messages: list[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """Join neighbouring turns of one role, since chat templates may ask for alternating roles."""
+    merged: list[tuple[str, str]] = []
+    for role, text in messages:
+        if merged and merged[-1][0] == role:
+            merged[-1] = (role, f"{merged[-1][1]}\n{text}")
+        else:
+            merged.append((role, text))
+    return tuple(merged)

@@ -1,0 +1,109 @@
+"""What is asked of an LLM, what it replied, and the record that is kept of it."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from uar.files import digest
+
+
+class Outcome(StrEnum):
+    """What became of a call. Everything but `ok` is a failure, is listed, and never becomes a label."""
+
+    OK = "ok"
+    EMPTY = "empty"
+    OUT_OF_RANGE = "out_of_range"
+    UNPARSABLE = "unparsable"
+    TRUNCATED = "truncated"
+    REFUSED = "refused"
+    ERROR = "error"
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Write text after a chat. `messages`: (role, content) pairs."""
+
+    messages: tuple[tuple[str, str], ...]
+    max_tokens: int
+    temperature: float = 0.0
+
+    def key(self, model: str) -> str:
+        return digest("generate", model, self.messages, self.max_tokens, self.temperature)
+
+
+@dataclass(frozen=True)
+class Score:
+    """Log-likelihood of `target` after `prefix`, both plain text; `target` starts with a space or on a new line, so
+    that the two tokenise apart as they do together."""
+
+    prefix: str
+    target: str
+
+    def key(self, model: str) -> str:
+        return digest("score", model, self.prefix, self.target)
+
+
+Request = Generate | Score
+
+
+@dataclass(frozen=True)
+class Reply:
+    """`output`: the raw text, or for `Score` a JSON object {"logprob": sum in nat, "tokens": target tokens}."""
+
+    output: str
+    outcome: Outcome = Outcome.OK
+    tokens_in: int = 0
+    tokens_out: int = 0
+    tokens_cached: int = 0
+    seconds: float = 0.0
+
+    @staticmethod
+    def of_score(logprob: float, tokens: int, **usage: Any) -> "Reply":
+        return Reply(json.dumps({"logprob": round(logprob, 6), "tokens": tokens}), **usage)
+
+    def mean_logprob(self) -> float:
+        """Nat a target token."""
+        value = json.loads(self.output)
+        return float(value["logprob"]) / max(1, int(value["tokens"]))
+
+
+@dataclass(frozen=True)
+class Record:
+    """One call. `key` depends on model, messages and sampling, not on the engine; `doc_ids` stand in the order shown."""
+
+    key: str
+    collection: str
+    query_id: str
+    doc_ids: tuple[str, ...]
+    stage: str
+    template: str
+    template_hash: str
+    layout: str
+    model: str
+    engine: str
+    output: str
+    outcome: str
+    tokens_in: int = 0
+    tokens_out: int = 0
+    tokens_cached: int = 0
+    seconds: float = 0.0
+    time: float = field(default=0.0)
+
+    def identity(self) -> tuple[str, str, str, tuple[str, ...]]:
+        """What makes two records the same one."""
+        return self.key, self.collection, self.query_id, self.doc_ids
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+    @staticmethod
+    def from_row(row: dict[str, Any]) -> "Record":
+        return Record(**{**row, "doc_ids": tuple(row["doc_ids"])})
+
+    def reply(self) -> Reply:
+        """The reply as the engine gave it: what a parser once made of it is left to today's parser."""
+        outcome = Outcome(self.outcome)
+        if outcome not in {Outcome.TRUNCATED, Outcome.ERROR}:
+            outcome = Outcome.OK
+        return Reply(self.output, outcome, self.tokens_in, self.tokens_out, self.tokens_cached, self.seconds)

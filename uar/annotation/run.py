@@ -1,0 +1,88 @@
+"""The annotate command: collection -> pools -> records in the store -> labels in the run folder."""
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+from rich.progress import BarColumn, MofNCompleteColumn, Progress as Bar, TextColumn, TimeRemainingColumn
+
+from uar.annotation.agreement import agreement
+from uar.annotation.chains import Chains, Progress
+from uar.annotation.engines import identity_of
+from uar.annotation.judgements import question_of
+from uar.annotation.outputs import ledger, write_failures, write_labels, write_ledger
+from uar.annotation.stages import Annotator
+from uar.annotation.store import Store
+from uar.candidates import write_pools
+from uar.collections import Collection, open_collection, resolve
+from uar.errors import UserError
+from uar.files import write_json
+from uar.manifest import save_config, save_manifest
+
+log = logging.getLogger(__name__)
+
+
+def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+    """Annotate `dataset.train` (its first `limit` queries) and return the ledger."""
+    collection = open_training_split(cfg)
+    save_config(folder, cfg)
+    query_ids = collection.head(cfg.limit)
+    pools = hydra.utils.instantiate(cfg.candidates).pools(collection, query_ids)
+    write_pools(folder / "candidates" / f"{collection.slug}.jsonl", pools)
+    annotator: Annotator = hydra.utils.instantiate(cfg.annotator, _convert_="all")
+    questions = [q for q in query_ids if pools[q] and _has_target(cfg, collection, q)]
+    if len(questions) < len(query_ids):
+        log.info("%d of %d queries have no candidates or no target text and are left out", len(query_ids) - len(questions), len(query_ids))
+    if not questions:
+        raise UserError(f"{collection.reference}: no query with candidates to annotate; widen candidates or choose another split")
+    model = identity_of(OmegaConf.to_container(cfg.llm, resolve=True))
+    store = Store(Path(cfg.store))
+    engine = hydra.utils.instantiate(cfg.llm, _convert_="all")
+    start = time.perf_counter()
+    judged = {}
+    try:
+        with Bar(TextColumn("annotate"), BarColumn(), MofNCompleteColumn(), TextColumn("calls"), TimeRemainingColumn()) as bar:
+            task = bar.add_task("", total=None)
+            on_call = _bar_updater(bar, task, sum(len(pools[q]) for q in questions) if len(annotator.stages) == 1 else None)
+            chains = Chains(annotator, store, collection.slug, model, engine, cfg.max_failure_rate, on_call)
+            for query_id, judgements in chains.run(question_of(collection, q, pools[q]) for q in questions):
+                judged[query_id] = judgements
+    finally:
+        store.close()
+        engine.close()
+    spent = ledger(chains.progress, len(judged), time.perf_counter() - start, model)
+    judged = {q: judged[q] for q in questions if q in judged}
+    write_labels(folder, judged)
+    write_failures(folder, chains.progress.failures)
+    write_ledger(folder, spent)
+    agreed = agreement(collection, judged)
+    if agreed:
+        write_json(folder / "agreement.json", agreed)
+    save_manifest(folder, collection=collection.hash, model=model, store=str(cfg.store))
+    log.info("%d queries annotated: %d calls made, %d answered by the store, %.0f s; labels in %s", len(judged), spent["calls"], spent["calls_answered_by_store"], spent["seconds"], folder)
+    if agreed:
+        log.info("Against people: %s", ", ".join(f"{k} {v:.3f}" for k, v in agreed.items() if k != "queries"))
+    return spent
+
+
+def open_training_split(cfg: DictConfig) -> Collection:
+    """The collection that `dataset.train` names."""
+    reference = resolve(cfg.dataset.train, cfg.dataset.get("path"))
+    if reference is None:
+        raise UserError("dataset.train is null; name the split to annotate or train on")
+    return open_collection(reference)
+
+
+def _has_target(cfg: DictConfig, collection: Collection, query_id: str) -> bool:
+    needs_answer = cfg.annotator.get("target") == "answer" and cfg.annotator.get("answer") == "gold"
+    return bool(collection.queries[query_id].answers) or not needs_answer
+
+
+def _bar_updater(bar: Bar, task: Any, total: int | None) -> Any:
+    def update(progress: Progress) -> None:
+        bar.update(task, completed=progress.asked + progress.kept, total=total)
+
+    return update

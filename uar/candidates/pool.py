@@ -1,0 +1,54 @@
+"""What every pool source shares: depth, the human positive, the order shown, the file."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from uar.collections import Collection
+from uar.errors import UserError
+from uar.files import write_jsonl
+
+
+def rank_of(seed: int, *names: str) -> bytes:
+    """A pseudo-random sort key that depends on (seed, names) alone: the same on any machine and in any order of calls."""
+    return hashlib.blake2b("\x1f".join([str(seed), *names]).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+@dataclass(frozen=True)
+class PoolSource:
+    """Pools of at most `depth` passages a query, shuffled by (seed, query id).
+
+    `include_positive` puts the human positives in, in place of the last ranked; without it the pool is what was
+    ranked, so that a positive is there only where the ranking found it.
+    """
+
+    depth: int
+    include_positive: bool = True
+    shuffle: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.depth < 1:
+            raise UserError(f"candidates.depth={self.depth}: at least 1 passage a query is needed")
+
+    def ranked(self, collection: Collection, query_ids: Sequence[str]) -> dict[str, list[str]]:
+        """At least `depth` passage ids a query, best first, where the source has as many."""
+        raise TypeError(f"{type(self).__name__} must rank passages; use BM25Pool or GivenPool")
+
+    def pools(self, collection: Collection, query_ids: Sequence[str]) -> dict[str, list[str]]:
+        """Passage ids a query in the order shown; a query without candidates keeps an empty pool."""
+        ranked = self.ranked(collection, query_ids)
+        return {q: self._pool(collection, q, ranked.get(q, [])) for q in query_ids}
+
+    def _pool(self, collection: Collection, query_id: str, ranked: list[str]) -> list[str]:
+        pool = ranked[: self.depth]
+        if self.include_positive:
+            missing = [d for d in collection.positives(query_id)[: self.depth] if d not in pool]
+            pool = pool[: self.depth - len(missing)] + missing if missing else pool
+        return sorted(pool, key=lambda d: rank_of(self.seed, query_id, d)) if self.shuffle else pool
+
+
+def write_pools(path: Path, pools: dict[str, list[str]]) -> None:
+    """One {query_id, candidates} line a query, as in a collection's candidates folder."""
+    write_jsonl(path, ({"query_id": q, "candidates": pool} for q, pool in pools.items()))

@@ -1,0 +1,7 @@
+"""Corpora, queries, judgements and answers behind one reader: `open_collection("local:DIR:test")`."""
+
+from uar.collections.collection import Collection, Query
+from uar.collections.corpus import Corpus
+from uar.collections.reference import open_collection, resolve, slug
+
+__all__ = ["Collection", "Corpus", "Query", "open_collection", "resolve", "slug"]

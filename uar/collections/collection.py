@@ -1,0 +1,60 @@
+"""What a reference opens to: one corpus and one split's queries, judgements and candidates."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from uar.collections.corpus import Corpus
+from uar.files import digest
+
+
+@dataclass(frozen=True)
+class Query:
+    id: str
+    text: str
+    answers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Collection:
+    """One split of a collection.
+
+    `qrels` holds the grades as they stand in the file; a passage counts as positive from `positive_grade` up. Where
+    `graded` is false, nDCG takes binary gains (positive or not), else the grades.
+    """
+
+    reference: str
+    slug: str
+    corpus: Corpus
+    queries: dict[str, Query]
+    qrels: dict[str, dict[str, int]]
+    candidates: dict[str, list[str]] = field(default_factory=dict)
+    positive_grade: int = 1
+    graded: bool = True
+
+    @cached_property
+    def hash(self) -> str:
+        """Changes with the corpus, the split's queries or its judgements."""
+        queries = [(q.id, q.text, q.answers) for q in self.queries.values()]
+        return digest(self.corpus.hash, queries, self.qrels)
+
+    def positives(self, query_id: str) -> list[str]:
+        """Ids of the passages that people judged positive for a query, best grade first."""
+        grades = self.qrels.get(query_id, {})
+        return sorted((d for d, g in grades.items() if g >= self.positive_grade), key=lambda d: (-grades[d], d))
+
+    def gains(self) -> dict[str, dict[str, int]]:
+        """The judgements as nDCG should see them."""
+        if self.graded:
+            return self.qrels
+        return {
+            q: {d: int(g >= self.positive_grade) for d, g in grades.items()} for q, grades in self.qrels.items()
+        }
+
+    def head(self, limit: int | None) -> list[str]:
+        """The first `limit` query ids in file order; all where it is None."""
+        return list(self.queries)[:limit]
+
+    def answered(self, query_ids: Iterable[str]) -> list[str]:
+        """Those of the queries that have gold answers."""
+        return [q for q in query_ids if self.queries[q].answers]

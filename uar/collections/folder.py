@@ -1,0 +1,139 @@
+"""BEIR-format folders: corpus.jsonl, queries.jsonl, qrels/<split>.tsv, optional candidates/<split>.jsonl.
+
+An optional `collection.json` holds {"positive_grade": 2, "graded": false}, for folders whose judgements are graded.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from uar.collections.collection import Collection, Query
+from uar.collections.corpus import Corpus, DuplicateId, build_corpus
+from uar.collections.lines import read_id, read_jsonl, read_lines, read_string
+from uar.errors import DataError, UserError
+from uar.files import cache_dir, digest, file_hash
+
+FORMAT = 1  # of the built corpus; a new number builds anew
+
+
+def read_folder(folder: Path, split: str, reference: str, slug: str) -> Collection:
+    """Open one split of a folder; every fault is a DataError that names file and line."""
+    if not folder.is_dir():
+        raise UserError(f"{reference}: no folder {folder}; give an existing folder with corpus.jsonl and queries.jsonl")
+    for name in ("corpus.jsonl", "queries.jsonl"):
+        if not (folder / name).is_file():
+            raise DataError(folder / name, "no such file; a collection folder needs corpus.jsonl and queries.jsonl")
+    qrels_path = folder / "qrels" / f"{split}.tsv"
+    candidates_path = _candidates_path(folder, split)
+    if not qrels_path.is_file() and candidates_path is None:
+        known = sorted({p.stem for p in folder.glob("qrels/*.tsv")} | {p.name.split(".")[0] for p in folder.glob("candidates/*.jsonl")})
+        raise UserError(
+            f"{reference}: no split {split!r} in {folder} (no qrels/{split}.tsv); "
+            f"it has {', '.join(known) or 'none'}: name one of these, or set the option to null where a split is optional"
+        )
+    corpus = _open_corpus(folder / "corpus.jsonl")
+    everything = read_queries(folder / "queries.jsonl")
+    qrels = read_qrels(qrels_path, everything, corpus) if qrels_path.is_file() else {}
+    candidates = read_candidates(candidates_path, everything, corpus) if candidates_path else {}
+    queries = {i: q for i, q in everything.items() if i in qrels or i in candidates}
+    return Collection(reference, slug, corpus, queries, qrels, candidates, **_settings(folder / "collection.json"))
+
+
+def _candidates_path(folder: Path, split: str) -> Path | None:
+    exact = folder / "candidates" / f"{split}.jsonl"
+    if exact.is_file():
+        return exact
+    return min(folder.glob(f"candidates/{split}.*.jsonl"), default=None)
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise DataError(path, f"broken JSON ({error.msg})", error.lineno) from error
+    unknown = set(values) - {"positive_grade", "graded"}
+    if unknown:
+        raise DataError(path, f"unknown key {sorted(unknown)[0]!r}; allowed are 'positive_grade' and 'graded'")
+    return dict(values)
+
+
+def _open_corpus(path: Path) -> Corpus:
+    content = file_hash(path)
+    folder = cache_dir() / "corpora" / digest(content, FORMAT)
+    if (folder / "manifest.json").is_file():
+        return Corpus(folder)
+    try:
+        return build_corpus(folder, _passages(path), content)
+    except DuplicateId as error:
+        lines = [number for number, row in read_jsonl(path) if str(row["_id"]) == error.doc_id]
+        raise DataError(path, f"duplicate id {error.doc_id!r} (first at line {lines[0]}); ids must differ", lines[1]) from error
+    except UserError as error:
+        raise error if isinstance(error, DataError) else DataError(path, str(error)) from error
+
+
+def _passages(path: Path) -> Iterator[tuple[str, str, str]]:
+    for number, row in read_jsonl(path):
+        yield (
+            read_id(path, number, row, "_id"),
+            read_string(path, number, row, "title", ""),
+            read_string(path, number, row, "text"),
+        )
+
+
+def read_queries(path: Path) -> dict[str, Query]:
+    """Queries by id in file order; `answers` may be a string or a list of strings."""
+    queries: dict[str, Query] = {}
+    for number, row in read_jsonl(path):
+        query_id = read_id(path, number, row, "_id")
+        if query_id in queries:
+            raise DataError(path, f"duplicate id {query_id!r}; ids must differ", number)
+        answers = row.get("answers") or []
+        if isinstance(answers, str):
+            answers = [answers]
+        if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
+            raise DataError(path, f"'answers' is {answers!r}; a list of strings is needed", number)
+        queries[query_id] = Query(query_id, read_string(path, number, row, "text"), tuple(answers))
+    return queries
+
+
+def read_qrels(path: Path, queries: dict[str, Query], corpus: Corpus) -> dict[str, dict[str, int]]:
+    """Judgements from a three-column TSV (query-id, corpus-id, score), with or without its header."""
+    qrels: dict[str, dict[str, int]] = {}
+    for number, line in read_lines(path):
+        cells = line.split("\t")
+        if len(cells) != 3:
+            raise DataError(path, f"{len(cells)} columns; query-id, corpus-id and score are needed, parted by tabs", number)
+        query_id, doc_id, score = (cell.strip() for cell in cells)
+        try:
+            grade = int(score)
+        except ValueError as error:
+            if number == 1:
+                continue
+            raise DataError(path, f"score is {score!r}; a whole number is needed", number) from error
+        if query_id not in queries:
+            raise DataError(path, f"query id {query_id!r} is not in queries.jsonl; add it there or remove the line", number)
+        if corpus.row(doc_id) < 0:
+            raise DataError(path, f"corpus id {doc_id!r} is not in corpus.jsonl; add it there or remove the line", number)
+        qrels.setdefault(query_id, {})[doc_id] = grade
+    return qrels
+
+
+def read_candidates(path: Path, queries: dict[str, Query], corpus: Corpus) -> dict[str, list[str]]:
+    """Candidate passage ids a query, in file order, from {query_id, candidates} lines."""
+    pools: dict[str, list[str]] = {}
+    for number, row in read_jsonl(path):
+        query_id = read_id(path, number, row, "query_id")
+        if query_id not in queries:
+            raise DataError(path, f"query id {query_id!r} is not in queries.jsonl", number)
+        ids = row.get("candidates")
+        if not isinstance(ids, list):
+            raise DataError(path, f"'candidates' is {ids!r}; a list of passage ids is needed", number)
+        doc_ids = [str(doc_id) for doc_id in ids]
+        for doc_id in doc_ids:
+            if corpus.row(doc_id) < 0:
+                raise DataError(path, f"candidate id {doc_id!r} is not in corpus.jsonl", number)
+        pools[query_id] = list(dict.fromkeys(doc_ids))
+    return pools

@@ -1,0 +1,77 @@
+"""Hydra entry points whose user errors are one line on stderr and an exit status of 2."""
+
+import errno
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from uar.errors import UserError
+
+ROOT = Path(__file__).resolve().parent
+CONF = next((p for p in (ROOT / "conf", ROOT.parent / "conf") if p.is_dir()), ROOT / "conf")
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+Task = Callable[[DictConfig, Path], Any]
+
+
+def entry(config_name: str, task: Task) -> None:
+    """Compose `conf/<config_name>.yaml` with the command line and call `task(cfg, run_folder)`."""
+    wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors here instead of printing several lines
+    OmegaConf.register_new_resolver("first", _first, replace=True)
+
+    def job(cfg: DictConfig) -> Any:
+        return task(cfg, Path(HydraConfig.get().runtime.output_dir))
+
+    try:
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        line = one_line(error)
+        if wants_traceback or line is None:
+            raise
+        sys.stderr.write(f"error: {line}\n")
+        logging.shutdown()
+        sys.exit(2)
+
+
+def one_line(error: BaseException) -> str | None:
+    """What a user is told; None for a fault of the program itself, which deserves its traceback."""
+    for cause in _chain(error):
+        if isinstance(cause, UserError):
+            return " ".join(str(cause).split())
+        if isinstance(cause, OSError) and cause.errno in FULL:
+            place = cause.filename or "the output folder"
+            return f"no space left while writing {place} ({cause.strerror}); free some space and run the same command again: what was finished is kept"
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return _about_config(error)
+    return None
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    chain: list[BaseException] = []
+    while error is not None and error not in chain:
+        chain.append(error)
+        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+    return chain
+
+
+def _about_config(error: BaseException) -> str:
+    lines = [" ".join(line.split()) for cause in reversed(_chain(error)) for line in str(cause).splitlines() if line.strip()]
+    told = "; ".join(dict.fromkeys(line for line in lines if not line.startswith(("object_type", "reference_type", "To append"))))
+    return f"{told}; --help lists the options and their choices"
+
+
+def _first(*values: Any) -> Any:
+    """Resolver `first`: the first value that is not null."""
+    return next((v for v in values if v is not None), None)

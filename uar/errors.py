@@ -1,0 +1,16 @@
+"""The error a user sees as one line."""
+
+
+class UserError(Exception):
+    """Something the user can mend: the message says what was found, where, what is allowed and what to do."""
+
+
+class DataError(UserError):
+    """A fault in an input file; names the file and, where there is one, the line."""
+
+    def __init__(self, path: object, message: str, line: int | None = None) -> None:
+        super().__init__(f"{path}{'' if line is None else f':{line}'}: {message}")
+
+
+class EngineError(UserError):
+    """An LLM engine cannot go on (server down, model missing)."""

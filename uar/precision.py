@@ -1,0 +1,26 @@
+"""Which number format the hardware computes fast."""
+
+import torch
+
+NAMES = {"bf16": torch.bfloat16, "fp32": torch.float32, "fp16": torch.float16}
+
+
+def device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def bf16_is_fast() -> bool:
+    """True on GPUs from Ampere on and on CPUs with AVX-512 BF16 or AMX; elsewhere a bf16 product is emulated and
+    some hundred times slower than fp32."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported() and torch.cpu._is_avx512_bf16_supported())
+
+
+def resolve_dtype(name: str) -> torch.dtype:
+    """`auto` as the fastest safe type, else the named one; ValueError for another name."""
+    if name == "auto":
+        return torch.bfloat16 if bf16_is_fast() else torch.float32
+    if name not in NAMES:
+        raise ValueError(f"precision {name!r} is not known; allowed: auto, {', '.join(NAMES)}")
+    return NAMES[name]

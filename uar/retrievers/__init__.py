@@ -1,0 +1,1 @@
+"""Retrievers: bi-encoders and BM25; encoding and exact search."""

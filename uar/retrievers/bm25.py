@@ -1,0 +1,60 @@
+"""BM25 through bm25s, its index cached by the corpus' content."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import bm25s
+import Stemmer
+
+from uar.collections import Corpus
+from uar.files import cache_dir, digest, whole_dir, write_json
+
+log = logging.getLogger(__name__)
+BLOCK = 1_024  # queries scored at once
+
+
+class BM25:
+    """Lucene's BM25 (k1 = 1.5, b = 0.75) over title and text; English stop words and the Snowball stemmer."""
+
+    def __init__(self, index: Any, corpus: Corpus) -> None:
+        self._index = index
+        self._corpus = corpus
+
+    @classmethod
+    def open(cls, corpus: Corpus) -> "BM25":
+        folder = cache_dir() / "bm25" / digest(corpus.hash, bm25s.__version__)
+        if not (folder / "manifest.json").is_file():
+            _build(folder, corpus)
+        return cls(bm25s.BM25.load(folder, mmap=True, load_corpus=False), corpus)
+
+    def search(self, queries: Sequence[str], k: int) -> list[list[tuple[str, float]]]:
+        """(passage id, score) of the k best passages a query, by score, then id. Passages that share no term are left out."""
+        k = min(k, len(self._corpus))
+        found: list[list[tuple[str, float]]] = []
+        for start in range(0, len(queries), BLOCK):
+            tokens = _tokens(queries[start : start + BLOCK])
+            rows, scores = self._index.retrieve(tokens, k=k, show_progress=False, n_threads=0)
+            for row, score in zip(rows, scores, strict=True):
+                hits = [(self._corpus.id(int(r)), float(s)) for r, s in zip(row, score, strict=True) if s > 0]
+                found.append(sorted(hits, key=lambda hit: (-hit[1], hit[0])))
+        return found
+
+
+def _tokens(texts: Sequence[str]) -> list[list[str]]:
+    return list(
+        bm25s.tokenize(list(texts), stopwords="en", stemmer=Stemmer.Stemmer("english"), return_ids=False, show_progress=False)
+    )
+
+
+def _build(folder: Path, corpus: Corpus) -> None:
+    log.info("Indexing %d passages for BM25 once into %s", len(corpus), folder)
+    index = bm25s.BM25(k1=1.5, b=0.75, method="lucene", dtype="float32")
+    tokens = bm25s.tokenize(
+        list(corpus.texts()), stopwords="en", stemmer=Stemmer.Stemmer("english"), show_progress=False
+    )
+    index.index(tokens, show_progress=False)
+    with whole_dir(folder) as beside:
+        index.save(beside, show_progress=False)
+        write_json(beside / "manifest.json", {"corpus": corpus.hash, "passages": len(corpus)})
