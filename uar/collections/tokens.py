@@ -37,7 +37,7 @@ class Tokens:
 
 def tokenise(texts: Iterable[str], content_hash: str, tokenizer: Any, max_length: int, prefix: str = "") -> Tokens:
     """Token ids of `texts` from the cache, or made now. `content_hash` names the texts and their order."""
-    key = digest(content_hash, tokenizer.backend_tokenizer.to_str(), max_length, prefix)
+    key = digest(content_hash, _tokenizer_hash(tokenizer), max_length, prefix)
     folder = cache_dir() / "tokens" / key
     if not (folder / "manifest.json").is_file():
         _build(folder, texts, tokenizer, max_length, prefix)
@@ -54,6 +54,12 @@ def query_tokens(collection: Collection, tokenizer: Any, max_length: int, prefix
     """Tokens of the split's queries, in the order of `collection.queries`."""
     texts = [q.text for q in collection.queries.values()]
     return tokenise(texts, digest(texts), tokenizer, max_length, prefix)
+
+
+def _tokenizer_hash(tokenizer: Any) -> str:
+    """Hash of vocabulary and rules; the truncation and padding that the last call left behind do not count."""
+    rules = json.loads(tokenizer.backend_tokenizer.to_str())
+    return digest({name: value for name, value in rules.items() if name not in {"truncation", "padding"}})
 
 
 def _build(folder: Path, texts: Iterable[str], tokenizer: Any, max_length: int, prefix: str) -> None:

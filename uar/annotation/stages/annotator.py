@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from uar.annotation.record import Outcome, Record, Reply, Request
 
@@ -43,7 +44,7 @@ class Judgement:
     rank: int
 
 
-Chain = Generator[list[Call], list[Reply], list[Judgement] | None]
+Chain = Generator[list[Call], list[Reply], Any]
 
 
 @dataclass(frozen=True)

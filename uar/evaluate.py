@@ -1,0 +1,71 @@
+"""`python -m uar.evaluate model=DIR 'collections=[mini:test]'`: scores of a model, a retriever or a run file."""
+
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig
+
+from uar.collections import Collection, open_collection
+from uar.collections.reference import distinct_slugs
+from uar.collections.tokens import corpus_tokens, query_tokens
+from uar.entry import entry
+from uar.errors import UserError
+from uar.evaluation.command import Evaluator
+from uar.evaluation.runs import Run, read_run
+from uar.manifest import save_config, save_manifest
+from uar.retrievers.bi_encoder import BiEncoder
+from uar.retrievers.encode import encode_rows
+
+
+def evaluate(cfg: DictConfig, folder: Path) -> float | None:
+    """Score `model`, `retriever` or `run` on `collections`; returns the mean nDCG@10."""
+    if not cfg.collections:
+        raise UserError("collections is empty; name at least one, such as 'collections=[mini:test]'")
+    chosen = [n for n in ("model", "retriever", "run") if cfg[n] and (n != "retriever" or cfg.retriever.get("_target_"))]
+    if not chosen or {"model", "retriever"} <= set(chosen) or {"retriever", "run"} <= set(chosen):
+        given = " and ".join(chosen) or "nothing"
+        raise UserError(f"found {given}; give model=DIR, retriever=NAME, run=FILE, or run=FILE with model=DIR to re-rank it")
+    distinct_slugs(list(cfg.collections))
+    collections = [open_collection(reference) for reference in cfg.collections]
+    save_config(folder, cfg)
+    rank = _ranker(cfg, chosen)
+    save_manifest(folder, collections={c.slug: c.hash for c in collections}, model=getattr(rank, "name", None))
+    scores = Evaluator(cfg, folder).evaluate(collections, rank)
+    return sum(v["nDCG@10"] for v in scores.values()) / len(scores)
+
+
+def _ranker(cfg: DictConfig, chosen: list[str]) -> Any:
+    if chosen == ["retriever"]:
+        retriever = hydra.utils.instantiate(cfg.retriever, _convert_="all")
+        return retriever.to(Evaluator.device()) if isinstance(retriever, BiEncoder) else retriever
+    model = BiEncoder(cfg.model, query_length=cfg.query_length, passage_length=cfg.passage_length).to(Evaluator.device()) if cfg.model else None
+    if not cfg.run:
+        return model
+    run = read_run(Path(cfg.run))
+    return lambda collection, query_ids: _known(run, collection, query_ids) if model is None else rerank(model, collection, _known(run, collection, query_ids))
+
+
+def _known(run: Run, collection: Collection, query_ids: list[str]) -> Run:
+    kept = {q: run[q] for q in query_ids if q in run}
+    if not kept:
+        raise UserError(f"{collection.reference}: the run has none of its {len(query_ids)} queries; give a run of this collection")
+    return kept
+
+
+def rerank(model: BiEncoder, collection: Collection, run: Run) -> Run:
+    """The run's passages in the model's order."""
+    passages = corpus_tokens(collection, model.tokenizer, model.passage_length, model.passage_prefix)
+    queries = query_tokens(collection, model.tokenizer, model.query_length, model.query_prefix)
+    row_of = {q: row for row, q in enumerate(collection.queries)}
+    vectors = encode_rows(model, queries, [row_of[q] for q in run])
+    reranked = {}
+    for vector, (query_id, hits) in zip(vectors, run.items(), strict=True):
+        ids = [d for d, _ in hits]
+        scores = encode_rows(model, passages, collection.corpus.rows(ids)) @ vector
+        reranked[query_id] = sorted(zip(ids, scores.tolist(), strict=True), key=lambda hit: (-hit[1], hit[0]))
+    return reranked
+
+
+if __name__ == "__main__":
+    entry("evaluate", evaluate)

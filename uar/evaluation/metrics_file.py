@@ -1,0 +1,23 @@
+"""`metrics.json`: {"retrieval": {slug: {...}}, "rag": {slug: {...}}, "train": {...}, "time": {...}}."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from uar.files import write_json
+
+PARTS = ("retrieval", "rag", "train", "time")
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    path = folder / "metrics.json"
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return {part: found.get(part, {}) for part in PARTS}
+
+
+def update_metrics(folder: Path, **parts: dict[str, Any]) -> None:
+    """Merge values into the file's parts, so that a kill between two steps loses neither."""
+    metrics = read_metrics(folder)
+    for part, values in parts.items():
+        metrics[part].update(values)
+    write_json(folder / "metrics.json", metrics)

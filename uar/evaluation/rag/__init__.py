@@ -1,0 +1,1 @@
+"""RAG over a run: top passages -> generated answers -> answer measures."""

@@ -1,0 +1,16 @@
+"""Masked log-sum-exp and the mean over rows that have a target."""
+
+import torch
+
+NOTHING = -1e30  # finite, so that a row without entries has a zero gradient instead of nan
+
+
+def masked_logsumexp(scores: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+    """(queries,) log Σ exp over kept entries; about -1e30 for a row that keeps none."""
+    return torch.logsumexp(scores.masked_fill(~keep, NOTHING), dim=1)
+
+
+def mean_over_targeted(rows: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Mean of a (queries,) loss over the rows that have a target; a differentiable 0 where none has."""
+    targeted = targets.any(dim=1)
+    return torch.where(targeted, rows, rows.new_zeros(())).sum() / targeted.sum().clamp(min=1)

@@ -1,0 +1,43 @@
+"""Passages of all devices for every device: vectors with their gradient, so that negatives cross devices exactly.
+
+Each process keeps its own query rows and its own loss; no factor is applied. With the mean of gradients that DDP takes, the
+result is the gradient of the mean loss over all rows.
+"""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+
+def gather_passages(vectors: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """vectors: (passages, dim), rows: (passages,) corpus rows -> the same of all processes, in rank order.
+
+    Processes may bring different numbers of passages; the shorter are padded with row -1.
+    """
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return vectors, rows
+    counts = torch.tensor([len(rows)], device=rows.device)
+    dist.all_reduce(counts, op=dist.ReduceOp.MAX)
+    missing = int(counts) - len(rows)
+    vectors = torch.cat([vectors, vectors.new_zeros(missing, vectors.shape[1])])
+    rows = torch.cat([rows, rows.new_full((missing,), -1)])
+    all_rows = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+    dist.all_gather(all_rows, rows)
+    return _Gather.apply(vectors), torch.cat(all_rows)
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, own: torch.Tensor) -> torch.Tensor:
+        context.size = len(own)
+        parts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, own.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(context: Any, *gradients: torch.Tensor) -> torch.Tensor:
+        total = gradients[0].contiguous()
+        dist.all_reduce(total)  # every process' loss looks at these passages
+        start = dist.get_rank() * context.size
+        return total[start : start + context.size]

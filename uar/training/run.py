@@ -1,0 +1,174 @@
+"""The train command: labels -> batches -> model -> scores, all in one run folder."""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import hydra
+import lightning as L
+import torch.distributed as dist
+from omegaconf import DictConfig, OmegaConf
+
+from uar.annotation.engines import identity_of
+from uar.annotation.judgements import kept_judgements
+from uar.annotation.run import open_training_split
+from uar.annotation.stages import Judgement
+from uar.annotation.store import Store
+from uar.candidates import PoolSource, write_pools
+from uar.collections import Collection, open_collection, resolve
+from uar.collections.reference import MINI, distinct_slugs
+from uar.collections.tokens import corpus_tokens, query_tokens
+from uar.errors import UserError
+from uar.evaluation.command import Evaluator
+from uar.evaluation.metrics_file import update_metrics
+from uar.labels import LabelContext, Stage
+from uar.labels.table import write_label_table
+from uar.manifest import mask, save_config, save_manifest
+from uar.precision import resolve_dtype
+from uar.retrievers.bi_encoder import BiEncoder
+from uar.training.batches import BatchStream
+from uar.training.dev_score import DevScore
+from uar.training.fit import fit
+from uar.training.loggers import finish
+
+log = logging.getLogger(__name__)
+PRECISIONS = {"bf16": "bf16-mixed", "fp32": "32-true", "fp16": "16-mixed"}
+
+
+def train(cfg: DictConfig, folder: Path) -> float | None:
+    """Train, export to `model/`, evaluate on `dataset.test`. Returns the mean test nDCG@10 for sweeps, where there is one."""
+    L.seed_everything(cfg.seed, workers=True, verbose=False)
+    collection = open_training_split(cfg)
+    tests = [resolve(t, cfg.dataset.get("path")) for t in cfg.dataset.test]
+    distinct_slugs([t for t in tests if t])
+    test_collections = [open_collection(t) for t in tests if t]  # a fault in them is told before the training
+    pool_source: PoolSource = hydra.utils.instantiate(cfg.candidates)
+    stages = hydra.utils.instantiate(cfg.label_source, _convert_="all").stages(_context(cfg, collection, pool_source))
+    save_config(folder, cfg)
+    write_label_table(folder / "labels.parquet", stages)
+    retriever: BiEncoder = hydra.utils.instantiate(cfg.retriever, _convert_="all")
+    loggers = [hydra.utils.instantiate(logger) for logger in (cfg.logger or {}).values()]
+    for logger in loggers:
+        logger.log_hyperparams(mask(OmegaConf.to_container(cfg, resolve=True)))
+    try:
+        start = time.perf_counter()
+        told = fit(
+            retriever,
+            stages,
+            loss=hydra.utils.instantiate(cfg.loss),
+            optimizer=hydra.utils.instantiate(cfg.training.optimizer, _convert_="all"),
+            warmup=cfg.training.warmup,
+            streams=_streams(cfg, collection, retriever),
+            dev=_dev_score(cfg, retriever, pool_source, folder),
+            trainer=partial(_trainer, cfg, loggers, folder),
+            folder=folder / "checkpoints",
+            resume=cfg.resume,
+            checkpoint_every=cfg.training.checkpoint_every,
+        )
+        seconds = time.perf_counter() - start
+        if _rank() > 0:
+            return None
+        retriever.save(folder / "model")
+        save_manifest(folder, collection=collection.hash, labels=_label_hash(stages), model=retriever.name)
+        update_metrics(folder, train=told, time={"train": round(seconds, 2)})
+        retriever.to(Evaluator.device())
+        scores = Evaluator(cfg, folder).evaluate(test_collections, retriever)
+        for logger in loggers:
+            logger.log_metrics({f"{slug}/{m}": v for slug, values in scores.items() for m, v in values.items()})
+    finally:
+        finish(loggers)
+    found = [values["nDCG@10"] for values in scores.values() if "nDCG@10" in values]
+    return sum(found) / len(found) if found else None
+
+
+def _context(cfg: DictConfig, collection: Collection, pool_source: PoolSource) -> LabelContext:
+    query_ids = collection.head(cfg.limit)
+    if not query_ids:
+        raise UserError(f"{collection.reference}: the split has no queries; choose another one")
+
+    def pools(wanted: Sequence[str]) -> Mapping[str, Sequence[str]]:
+        return pool_source.pools(collection, wanted)
+
+    def judgements() -> dict[str, list[Judgement]]:
+        annotator = hydra.utils.instantiate(cfg.annotator, _convert_="all")
+        model = identity_of(OmegaConf.to_container(cfg.llm, resolve=True))
+        shipped = [MINI / "annotations"] if collection.reference.startswith("mini:") else []
+        judged = kept_judgements(collection, annotator, Store(Path(cfg.store), also=shipped), model)
+        if not judged:
+            raise UserError(
+                f"{collection.reference}: the store {cfg.store} holds no annotations of it by {cfg.annotator._target_.split('.')[-1]} "
+                f"with {model}; make them with: {_annotate_command(cfg)}"
+            )
+        return judged
+
+    return LabelContext(collection, query_ids, pools, judgements, cfg.seed)
+
+
+def _annotate_command(cfg: DictConfig) -> str:
+    """The annotate command with this run's choices of dataset, annotator, LLM and store."""
+    choices = hydra.core.hydra_config.HydraConfig.get().runtime.choices
+    words = [f"{group}={choices[group]}" for group in ("dataset", "annotator", "llm")]
+    given = hydra.core.hydra_config.HydraConfig.get().overrides.task
+    words += [o for o in given if o.split(".")[0] in {"dataset", "annotator", "llm", "candidates", "store", "limit"} and o not in words and "." in o.split("=")[0] or o.startswith("store=")]
+    return "python annotate.py " + " ".join(dict.fromkeys(words))
+
+
+def _streams(cfg: DictConfig, collection: Collection, retriever: BiEncoder) -> Any:
+    passages = corpus_tokens(collection, retriever.tokenizer, retriever.passage_length, retriever.passage_prefix)
+    queries = query_tokens(collection, retriever.tokenizer, retriever.query_length, retriever.query_prefix)
+    query_rows = {q: row for row, q in enumerate(collection.queries)}
+
+    def stream(stage: Stage, rank: int, world: int) -> BatchStream:
+        used = list(dict.fromkeys(d for e in stage.examples for d in (*e.positives, *e.negatives)))
+        passage_rows = dict(zip(used, collection.corpus.rows(used), strict=True))
+        size, per_query = cfg.training.batch_size, cfg.training.passages_per_query
+        return BatchStream(stage, queries, query_rows, passages, passage_rows, size, per_query, cfg.seed, rank, world)
+
+    return stream
+
+
+def _dev_score(cfg: DictConfig, retriever: BiEncoder, pool_source: PoolSource, folder: Path) -> DevScore | None:
+    reference = resolve(cfg.dataset.dev, cfg.dataset.get("path"))
+    if reference is None:
+        log.info("No dev split (dataset.dev=null): the last epoch of each stage is kept")
+        return None
+    dev = open_collection(reference)
+    judged = [q for q in dev.queries if dev.positives(q)][: cfg.training.dev_queries]
+    if not judged:
+        log.info("%s has no question with a positive: the last epoch of each stage is kept", reference)
+        return None
+    pools = pool_source.pools(dev, judged)
+    write_pools(folder / "candidates" / f"{dev.slug}.jsonl", pools)
+    passages = corpus_tokens(dev, retriever.tokenizer, retriever.passage_length, retriever.passage_prefix)
+    queries = query_tokens(dev, retriever.tokenizer, retriever.query_length, retriever.query_prefix)
+    return DevScore(dev, pools, queries, passages)
+
+
+def _trainer(cfg: DictConfig, loggers: list[Any], folder: Path, **more: Any) -> L.Trainer:
+    dtype = {v: k for k, v in (("bf16", resolve_dtype("bf16")), ("fp32", resolve_dtype("fp32")))}
+    precision = cfg.trainer.precision
+    if precision == "auto":
+        precision = dtype[resolve_dtype("auto")]
+    return hydra.utils.instantiate(
+        cfg.trainer,
+        precision=PRECISIONS.get(precision, precision),
+        logger=loggers,
+        default_root_dir=str(folder),
+        use_distributed_sampler=False,  # the stream gives every process its own part
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        **more,
+    )
+
+
+def _label_hash(stages: Sequence[Stage]) -> str:
+    from uar.files import digest
+
+    return digest([(s.name, e.query_id, e.positives, e.negatives) for s in stages for e in s.examples])
+
+
+def _rank() -> int:
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
