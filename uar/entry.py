@@ -67,8 +67,12 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 
 def _about_config(error: BaseException) -> str:
-    lines = [" ".join(line.split()) for cause in reversed(_chain(error)) for line in str(cause).splitlines() if line.strip()]
-    told = "; ".join(dict.fromkeys(line for line in lines if not line.startswith(("object_type", "reference_type", "To append"))))
+    lines = [
+        " ".join(line.split()) for cause in reversed(_chain(error)) for line in str(cause).splitlines() if line.strip()
+    ]
+    told = "; ".join(
+        dict.fromkeys(line for line in lines if not line.startswith(("object_type", "reference_type", "To append")))
+    )
     return f"{told}; --help lists the options and their choices"
 
 

@@ -22,10 +22,14 @@ def evaluate(cfg: DictConfig, folder: Path) -> float | None:
     """Score `model`, `retriever` or `run` on `collections`; returns the mean nDCG@10."""
     if not cfg.collections:
         raise UserError("collections is empty; name at least one, such as 'collections=[mini:test]'")
-    chosen = [n for n in ("model", "retriever", "run") if cfg[n] and (n != "retriever" or cfg.retriever.get("_target_"))]
+    chosen = [
+        n for n in ("model", "retriever", "run") if cfg[n] and (n != "retriever" or cfg.retriever.get("_target_"))
+    ]
     if not chosen or {"model", "retriever"} <= set(chosen) or {"retriever", "run"} <= set(chosen):
         given = " and ".join(chosen) or "nothing"
-        raise UserError(f"found {given}; give model=DIR, retriever=NAME, run=FILE, or run=FILE with model=DIR to re-rank it")
+        raise UserError(
+            f"found {given}; give model=DIR, retriever=NAME, run=FILE, or run=FILE with model=DIR to re-rank it"
+        )
     distinct_slugs(list(cfg.collections))
     collections = [open_collection(reference) for reference in cfg.collections]
     save_config(folder, cfg)
@@ -39,17 +43,27 @@ def _ranker(cfg: DictConfig, chosen: list[str]) -> Any:
     if chosen == ["retriever"]:
         retriever = hydra.utils.instantiate(cfg.retriever, _convert_="all")
         return retriever.to(Evaluator.device()) if isinstance(retriever, BiEncoder) else retriever
-    model = BiEncoder(cfg.model, query_length=cfg.query_length, passage_length=cfg.passage_length).to(Evaluator.device()) if cfg.model else None
+    model = (
+        BiEncoder(cfg.model, query_length=cfg.query_length, passage_length=cfg.passage_length).to(Evaluator.device())
+        if cfg.model
+        else None
+    )
     if not cfg.run:
         return model
     run = read_run(Path(cfg.run))
-    return lambda collection, query_ids: _known(run, collection, query_ids) if model is None else rerank(model, collection, _known(run, collection, query_ids))
+    return lambda collection, query_ids: (
+        _known(run, collection, query_ids)
+        if model is None
+        else rerank(model, collection, _known(run, collection, query_ids))
+    )
 
 
 def _known(run: Run, collection: Collection, query_ids: list[str]) -> Run:
     kept = {q: run[q] for q in query_ids if q in run}
     if not kept:
-        raise UserError(f"{collection.reference}: the run has none of its {len(query_ids)} queries; give a run of this collection")
+        raise UserError(
+            f"{collection.reference}: the run has none of its {len(query_ids)} queries; give a run of this collection"
+        )
     return kept
 
 

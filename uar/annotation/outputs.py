@@ -36,7 +36,10 @@ def write_failures(folder: Path, failures: Sequence[Record]) -> None:
     """`failures.jsonl`, one line a call that gave no label."""
     write_jsonl(
         folder / "failures.jsonl",
-        ({"query_id": r.query_id, "stage": r.stage, "outcome": r.outcome, "doc_ids": r.doc_ids, "output": r.output} for r in failures),
+        (
+            {"query_id": r.query_id, "stage": r.stage, "outcome": r.outcome, "doc_ids": r.doc_ids, "output": r.output}
+            for r in failures
+        ),
     )
 
 
@@ -53,7 +56,9 @@ def ledger(progress: Progress, queries: int, seconds: float, model: str) -> dict
         "tokens_out": progress.tokens["tokens_out"],
         "seconds": round(seconds, 2),
         "calls_per_second": round(progress.asked / seconds, 2) if seconds else None,
-        "computed_tokens_per_second": round((computed + progress.tokens["tokens_out"]) / seconds, 1) if seconds else None,
+        "computed_tokens_per_second": round((computed + progress.tokens["tokens_out"]) / seconds, 1)
+        if seconds
+        else None,
         "outcomes": dict(Counter({str(o): n for o, n in progress.outcomes.items()})),
     }
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
-from rich.progress import BarColumn, MofNCompleteColumn, Progress as Bar, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 
 from uar.annotation.agreement import agreement
 from uar.annotation.chains import Chains, Progress
@@ -35,18 +36,28 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     annotator: Annotator = hydra.utils.instantiate(cfg.annotator, _convert_="all")
     questions = [q for q in query_ids if pools[q] and _has_target(cfg, collection, q)]
     if len(questions) < len(query_ids):
-        log.info("%d of %d queries have no candidates or no target text and are left out", len(query_ids) - len(questions), len(query_ids))
+        log.info(
+            "%d of %d queries have no candidates or no target text and are left out",
+            len(query_ids) - len(questions),
+            len(query_ids),
+        )
     if not questions:
-        raise UserError(f"{collection.reference}: no query with candidates to annotate; widen candidates or choose another split")
+        raise UserError(
+            f"{collection.reference}: no query with candidates to annotate; widen candidates or choose another split"
+        )
     model = identity_of(OmegaConf.to_container(cfg.llm, resolve=True))
     store = Store(Path(cfg.store))
     engine = hydra.utils.instantiate(cfg.llm, _convert_="all")
     start = time.perf_counter()
     judged = {}
     try:
-        with Bar(TextColumn("annotate"), BarColumn(), MofNCompleteColumn(), TextColumn("calls"), TimeRemainingColumn()) as bar:
+        with Bar(
+            TextColumn("annotate"), BarColumn(), MofNCompleteColumn(), TextColumn("calls"), TimeRemainingColumn()
+        ) as bar:
             task = bar.add_task("", total=None)
-            on_call = _bar_updater(bar, task, sum(len(pools[q]) for q in questions) if len(annotator.stages) == 1 else None)
+            on_call = _bar_updater(
+                bar, task, sum(len(pools[q]) for q in questions) if len(annotator.stages) == 1 else None
+            )
             chains = Chains(annotator, store, collection.slug, model, engine, cfg.max_failure_rate, on_call)
             for query_id, judgements in chains.run(question_of(collection, q, pools[q]) for q in questions):
                 judged[query_id] = judgements
@@ -62,7 +73,14 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     if agreed:
         write_json(folder / "agreement.json", agreed)
     save_manifest(folder, collection=collection.hash, model=model, store=str(cfg.store))
-    log.info("%d queries annotated: %d calls made, %d answered by the store, %.0f s; labels in %s", len(judged), spent["calls"], spent["calls_answered_by_store"], spent["seconds"], folder)
+    log.info(
+        "%d queries annotated: %d calls made, %d answered by the store, %.0f s; labels in %s",
+        len(judged),
+        spent["calls"],
+        spent["calls_answered_by_store"],
+        spent["seconds"],
+        folder,
+    )
     if agreed:
         log.info("Against people: %s", ", ".join(f"{k} {v:.3f}" for k, v in agreed.items() if k != "queries"))
     return spent

@@ -47,9 +47,7 @@ class Collection:
         """The judgements as nDCG should see them."""
         if self.graded:
             return self.qrels
-        return {
-            q: {d: int(g >= self.positive_grade) for d, g in grades.items()} for q, grades in self.qrels.items()
-        }
+        return {q: {d: int(g >= self.positive_grade) for d, g in grades.items()} for q, grades in self.qrels.items()}
 
     def head(self, limit: int | None) -> list[str]:
         """The first `limit` query ids in file order; all where it is None."""

@@ -43,7 +43,9 @@ class Evaluator:
     def device() -> torch.device:
         return device()
 
-    def evaluate(self, collections: Sequence[Collection], retriever: "BiEncoder | BM25Ranker | Ranker") -> dict[str, dict[str, float]]:
+    def evaluate(
+        self, collections: Sequence[Collection], retriever: "BiEncoder | BM25Ranker | Ranker"
+    ) -> dict[str, dict[str, float]]:
         """Mean values by slug, retrieval and RAG together."""
         rank = self._ranker(retriever)
         found: dict[str, dict[str, float]] = {}
@@ -63,9 +65,16 @@ class Evaluator:
     def _collection(self, collection: Collection, rank: Ranker) -> dict[str, float]:
         query_ids = [q for q in collection.queries if collection.positives(q)]
         if not query_ids:
-            raise UserError(f"{collection.reference}: no question with a positive judgement, so there is nothing to score")
+            raise UserError(
+                f"{collection.reference}: no question with a positive judgement, so there is nothing to score"
+            )
         if len(query_ids) < len(collection.queries):
-            log.info("%s: %d of %d questions have no positive and are left out", collection.reference, len(collection.queries) - len(query_ids), len(collection.queries))
+            log.info(
+                "%s: %d of %d questions have no positive and are left out",
+                collection.reference,
+                len(collection.queries) - len(query_ids),
+                len(collection.queries),
+            )
         start = time.perf_counter()
         run = rank(collection, query_ids)
         seconds = time.perf_counter() - start
@@ -73,7 +82,9 @@ class Evaluator:
         scores = per_query(collection, run, MEASURES, query_ids)
         values = means(scores)
         log.info("%s: %s (%d questions, %.1f s)", collection.slug, _told(values), len(query_ids), seconds)
-        update_metrics(self._folder, retrieval={collection.slug: values}, time={f"retrieval {collection.slug}": round(seconds, 2)})
+        update_metrics(
+            self._folder, retrieval={collection.slug: values}, time={f"retrieval {collection.slug}": round(seconds, 2)}
+        )
         rag_scores = self._rag(collection, run, query_ids) if self._cfg.rag.llm else []
         _write_scores(self._folder / "scores" / f"{collection.slug}.parquet", scores + rag_scores)
         return {**values, **means(rag_scores)}
@@ -104,7 +115,16 @@ class Evaluator:
         scores = [(q, name, of(texts[q], gold[q])) for q in answered for name, of in (("EM", exact_match), ("F1", f1))]
         values = means(scores)
         empty = sum(not text for text in texts.values())
-        log.info("%s: RAG %s (%d of %d answered questions, top %d, %d empty answers, %.1f s)", collection.slug, _told(values), len(answered), len(collection.answered(query_ids)), rag.top_k, empty, seconds)
+        log.info(
+            "%s: RAG %s (%d of %d answered questions, top %d, %d empty answers, %.1f s)",
+            collection.slug,
+            _told(values),
+            len(answered),
+            len(collection.answered(query_ids)),
+            rag.top_k,
+            empty,
+            seconds,
+        )
         shown = {q: [d for d, _ in run.get(q, ())[: rag.top_k]] for q in answered}
         _write_generations(self._folder / "generations" / f"{collection.slug}.parquet", collection, shown, texts)
         update_metrics(
@@ -133,7 +153,9 @@ def _told(values: dict[str, float]) -> str:
 def _write_scores(path: Path, scores: Scores) -> None:
     columns = list(zip(*scores, strict=True))
     with whole_file(path) as beside:
-        pq.write_table(pa.table({n: pa.array(c) for n, c in zip(("query_id", "measure", "value"), columns, strict=True)}), beside)
+        pq.write_table(
+            pa.table({n: pa.array(c) for n, c in zip(("query_id", "measure", "value"), columns, strict=True)}), beside
+        )
 
 
 def _write_generations(path: Path, collection: Collection, shown: dict[str, list[str]], texts: dict[str, str]) -> None:

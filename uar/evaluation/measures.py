@@ -10,7 +10,9 @@ from uar.evaluation.runs import Run
 MEASURES = ("nDCG@10", "RR@10", "R@100", "AP")
 
 
-def per_query(collection: Collection, run: Run, measures: Sequence[str], query_ids: Iterable[str]) -> list[tuple[str, str, float]]:
+def per_query(
+    collection: Collection, run: Run, measures: Sequence[str], query_ids: Iterable[str]
+) -> list[tuple[str, str, float]]:
     """(query id, measure, value) for the judged ones of `query_ids`; a query without a result scores 0.
 
     nDCG takes the collection's gains; the binary measures count from `positive_grade` up. The order of the run decides,

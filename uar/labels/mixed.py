@@ -32,7 +32,10 @@ class MixedLabels(LabelSource):
             return [Stage("llm", llm, self.epochs, self.positives)]
         if self.strategy == "union":
             return [Stage("union", _union(llm, human), self.epochs, self.positives)]
-        return [Stage("llm", llm, self.epochs, self.positives), Stage("human", human, self.human_epochs, self.human_positives)]
+        return [
+            Stage("llm", llm, self.epochs, self.positives),
+            Stage("human", human, self.human_epochs, self.human_positives),
+        ]
 
 
 def _union(llm: list[Example], human: list[Example]) -> list[Example]:

@@ -120,11 +120,15 @@ class BiEncoder(nn.Module):
         """A folder that `SentenceTransformer(folder)` and `BiEncoder(str(folder))` load."""
         self.encoder.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
-        write_json(folder / "sentence_bert_config.json", {"max_seq_length": self.passage_length, "do_lower_case": False})
+        write_json(
+            folder / "sentence_bert_config.json", {"max_seq_length": self.passage_length, "do_lower_case": False}
+        )
         modes = {"cls": "cls_token", "mean": "mean_tokens", "max": "max_tokens", "lasttoken": "lasttoken"}
         pooling = {f"pooling_mode_{file}": mode == self.pooling for mode, file in modes.items()}
         write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": self.dim, **pooling})
-        modules = [("", "Transformer"), ("1_Pooling", "Pooling")] + ([("2_Normalize", "Normalize")] if self.normalize else [])
+        modules = [("", "Transformer"), ("1_Pooling", "Pooling")] + (
+            [("2_Normalize", "Normalize")] if self.normalize else []
+        )
         write_json(
             folder / "modules.json",
             [
@@ -146,10 +150,16 @@ class BiEncoder(nn.Module):
 def _own_settings(folder: Path) -> dict[str, Any]:
     """Pooling, normalisation and prompts that a sentence-transformers folder declares."""
     found: dict[str, Any] = {}
-    pooling, modules, prompts = (folder / n for n in ("1_Pooling/config.json", "modules.json", "config_sentence_transformers.json"))
+    pooling, modules, prompts = (
+        folder / n for n in ("1_Pooling/config.json", "modules.json", "config_sentence_transformers.json")
+    )
     if pooling.is_file():
         modes = json.loads(pooling.read_text())
-        names = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean", "pooling_mode_lasttoken": "lasttoken"}
+        names = {
+            "pooling_mode_cls_token": "cls",
+            "pooling_mode_mean_tokens": "mean",
+            "pooling_mode_lasttoken": "lasttoken",
+        }
         chosen = [short for key, short in names.items() if modes.get(key)] or [modes.get("pooling_mode", "mean")]
         found["pooling"] = chosen[0]
     if modules.is_file():

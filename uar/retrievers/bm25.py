@@ -44,7 +44,9 @@ class BM25:
 
 def _tokens(texts: Sequence[str]) -> list[list[str]]:
     return list(
-        bm25s.tokenize(list(texts), stopwords="en", stemmer=Stemmer.Stemmer("english"), return_ids=False, show_progress=False)
+        bm25s.tokenize(
+            list(texts), stopwords="en", stemmer=Stemmer.Stemmer("english"), return_ids=False, show_progress=False
+        )
     )
 
 

@@ -30,7 +30,9 @@ def search(queries: np.ndarray, shards: Sequence[Path], k: int) -> tuple[np.ndar
     return scores, rows
 
 
-def _merge(scores: np.ndarray, rows: np.ndarray, more: np.ndarray, more_rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+def _merge(
+    scores: np.ndarray, rows: np.ndarray, more: np.ndarray, more_rows: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray]:
     scores, rows = np.concatenate([scores, more], axis=1), np.concatenate([rows, more_rows], axis=1)
     order = np.lexsort((rows, -scores), axis=1)[:, :k]
     return np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1)

@@ -19,7 +19,9 @@ NAME = "dev/nDCG@10"
 class DevScore(L.Callback):
     """Ranks each dev query's pool. Every process scores its share of the queries, each query once, and all learn the mean."""
 
-    def __init__(self, collection: Collection, pools: dict[str, list[str]], query_tokens: Tokens, passage_tokens: Tokens) -> None:
+    def __init__(
+        self, collection: Collection, pools: dict[str, list[str]], query_tokens: Tokens, passage_tokens: Tokens
+    ) -> None:
         self._collection = collection
         self._pools = {q: pool for q, pool in pools.items() if pool}
         self._query_tokens, self._passage_tokens = query_tokens, passage_tokens

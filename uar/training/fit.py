@@ -50,8 +50,18 @@ def fit(
             log.info("Stage %s was finished before and is loaded", stage.name)
             continue
         last = place / "last.ckpt"
-        best = ModelCheckpoint(place, "best", monitor=NAME if dev else None, mode="max", save_weights_only=True, save_on_train_epoch_end=True, enable_version_counter=False)
-        latest = ModelCheckpoint(place, "last", every_n_train_steps=checkpoint_every, save_top_k=1, enable_version_counter=False)
+        best = ModelCheckpoint(
+            place,
+            "best",
+            monitor=NAME if dev else None,
+            mode="max",
+            save_weights_only=True,
+            save_on_train_epoch_end=True,
+            enable_version_counter=False,
+        )
+        latest = ModelCheckpoint(
+            place, "last", every_n_train_steps=checkpoint_every, save_top_k=1, enable_version_counter=False
+        )
         lightning = trainer(max_epochs=stage.epochs, callbacks=[*([dev] if dev else []), best, latest])
         log.info("Stage %s: %d queries, %d epochs", stage.name, len(stage.examples), stage.epochs)
         start = time.perf_counter()

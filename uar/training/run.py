@@ -112,7 +112,14 @@ def _annotate_command(cfg: DictConfig) -> str:
     choices = hydra.core.hydra_config.HydraConfig.get().runtime.choices
     words = [f"{group}={choices[group]}" for group in ("dataset", "annotator", "llm")]
     given = hydra.core.hydra_config.HydraConfig.get().overrides.task
-    words += [o for o in given if o.split(".")[0] in {"dataset", "annotator", "llm", "candidates", "store", "limit"} and o not in words and "." in o.split("=")[0] or o.startswith("store=")]
+    words += [
+        o
+        for o in given
+        if o.split(".")[0] in {"dataset", "annotator", "llm", "candidates", "store", "limit"}
+        and o not in words
+        and "." in o.split("=")[0]
+        or o.startswith("store=")
+    ]
     return "python annotate.py " + " ".join(dict.fromkeys(words))
 
 

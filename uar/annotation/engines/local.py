@@ -26,7 +26,9 @@ class TransformersEngine(Engine):
 
     name = "transformers"
 
-    def __init__(self, model: str, revision: str | None = None, dtype: str = "auto", max_tokens: int = 512, window: int = 65_536) -> None:
+    def __init__(
+        self, model: str, revision: str | None = None, dtype: str = "auto", max_tokens: int = 512, window: int = 65_536
+    ) -> None:
         path = locate(model)
         try:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(path, revision=revision, padding_side="left")
@@ -85,16 +87,22 @@ class TransformersEngine(Engine):
         place, dtype = self.model.device, self.model.dtype
         allowed = packed.allowed.to(place)
         mask = torch.zeros(allowed.shape, dtype=dtype, device=place).masked_fill_(~allowed, torch.finfo(dtype).min)
-        logits = self.model(
-            input_ids=packed.ids.to(place),
-            position_ids=packed.positions.to(place),
-            attention_mask=mask,
-            logits_to_keep=packed.predict.to(place),
-            use_cache=False,
-        ).logits[0].float()
+        logits = (
+            self.model(
+                input_ids=packed.ids.to(place),
+                position_ids=packed.positions.to(place),
+                attention_mask=mask,
+                logits_to_keep=packed.predict.to(place),
+                use_cache=False,
+            )
+            .logits[0]
+            .float()
+        )
         norm = logits.logsumexp(-1)[packed.pick]
         tokens = logits[packed.pick, packed.wanted.to(place)] - norm
-        sums = torch.zeros(int(packed.owner[-1]) + 1, device=place).index_add_(0, packed.owner.to(place), tokens).tolist()
+        sums = (
+            torch.zeros(int(packed.owner[-1]) + 1, device=place).index_add_(0, packed.owner.to(place), tokens).tolist()
+        )
         seconds = (time.perf_counter() - start) / len(sums)
         replies: list[tuple[int, Reply]] = []
         for prefix, targets in groups:
@@ -115,9 +123,17 @@ class TransformersEngine(Engine):
                 break
             batch.append(item)
         del self._texts[-len(batch) :]
-        padded = self.tokenizer.pad({"input_ids": [ids for _, _, ids in batch]}, return_tensors="pt").to(self.model.device)
-        sampling = {"do_sample": True, "temperature": longest[1].temperature} if longest[1].temperature else {"do_sample": False}
-        output = self.model.generate(**padded, max_new_tokens=longest[1].max_tokens, pad_token_id=self.tokenizer.pad_token_id, **sampling)
+        padded = self.tokenizer.pad({"input_ids": [ids for _, _, ids in batch]}, return_tensors="pt").to(
+            self.model.device
+        )
+        sampling = (
+            {"do_sample": True, "temperature": longest[1].temperature}
+            if longest[1].temperature
+            else {"do_sample": False}
+        )
+        output = self.model.generate(
+            **padded, max_new_tokens=longest[1].max_tokens, pad_token_id=self.tokenizer.pad_token_id, **sampling
+        )
         seconds = (time.perf_counter() - start) / len(batch)
         stops = set(torch.as_tensor(self.model.generation_config.eos_token_id).view(-1).tolist())
         replies: list[tuple[int, Reply]] = []

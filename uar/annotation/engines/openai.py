@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 
 from uar.annotation.engines.engine import Engine
-from uar.annotation.record import Generate, Outcome, Reply, Request, Score
+from uar.annotation.record import Generate, Outcome, Reply, Request
 from uar.errors import EngineError
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,9 @@ class OpenAIEngine(Engine):
         backoff: float = 0.5,
     ) -> None:
         if not base_urls:
-            raise EngineError("llm.base_urls is empty; give the servers, such as llm.base_urls=[http://127.0.0.1:8000/v1]")
+            raise EngineError(
+                "llm.base_urls is empty; give the servers, such as llm.base_urls=[http://127.0.0.1:8000/v1]"
+            )
         self.model = model
         self.window = window
         self._urls = [url.rstrip("/") for url in base_urls]
@@ -133,7 +135,14 @@ class OpenAIEngine(Engine):
             sampling = {"max_tokens": request.max_tokens, "temperature": request.temperature}
             return "/chat/completions", {"model": self.model, "messages": messages, **sampling}
         prompt = request.prefix + request.target
-        return "/completions", {"model": self.model, "prompt": prompt, "max_tokens": 1, "temperature": 0, "echo": True, "logprobs": 1}
+        return "/completions", {
+            "model": self.model,
+            "prompt": prompt,
+            "max_tokens": 1,
+            "temperature": 0,
+            "echo": True,
+            "logprobs": 1,
+        }
 
 
 def _retry_after(response: httpx.Response) -> float | None:

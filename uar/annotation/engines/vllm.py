@@ -37,7 +37,9 @@ class VLLMEngine(Engine):
             import torch
             from vllm import LLM
         except ImportError as error:
-            raise EngineError(f"llm=vllm: vLLM cannot be imported ({error}); run: pip install 'uar[vllm]' (GPU) or 'uar[cpu]'") from error
+            raise EngineError(
+                f"llm=vllm: vLLM cannot be imported ({error}); run: pip install 'uar[vllm]' (GPU) or 'uar[cpu]'"
+            ) from error
         on_gpu = torch.cuda.is_available()
         if dtype == "auto" and not on_gpu and not bf16_is_fast():
             dtype = "fp32"

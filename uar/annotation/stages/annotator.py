@@ -79,8 +79,11 @@ class Annotator(ABC):
         return text if len(words) <= self.max_words else " ".join(words[: self.max_words])
 
 
-def ranked_judgements(order: Sequence[str], grades: dict[str, int], scores: dict[str, float | None], positive: int) -> list[Judgement]:
+def ranked_judgements(
+    order: Sequence[str], grades: dict[str, int], scores: dict[str, float | None], positive: int
+) -> list[Judgement]:
     """Judgements in rank order; label 1 from grade `positive` up."""
     return [
-        Judgement(d, int(grades[d] >= positive), grades[d], scores.get(d), rank) for rank, d in enumerate(order, start=1)
+        Judgement(d, int(grades[d] >= positive), grades[d], scores.get(d), rank)
+        for rank, d in enumerate(order, start=1)
     ]

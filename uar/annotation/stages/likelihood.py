@@ -28,11 +28,17 @@ class Likelihood(Annotator):
     answer_tokens: int = 96
 
     def __post_init__(self) -> None:
-        for name, allowed in (("target", ("question", "answer")), ("answer", ("gold", "pseudo")), ("rule", ("top_percent", "margin"))):
+        for name, allowed in (
+            ("target", ("question", "answer")),
+            ("answer", ("gold", "pseudo")),
+            ("rule", ("top_percent", "margin")),
+        ):
             if getattr(self, name) not in allowed:
                 raise UserError(f"annotator.{name}={getattr(self, name)!r}; allowed: {', '.join(allowed)}")
         if self.threshold < 0 or (self.rule == "top_percent" and self.threshold > 100):
-            raise UserError(f"annotator.threshold={self.threshold}: a percentage (0-100) or a margin in nat (0 or more) is needed")
+            raise UserError(
+                f"annotator.threshold={self.threshold}: a percentage (0-100) or a margin in nat (0 or more) is needed"
+            )
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -57,7 +63,9 @@ class Likelihood(Annotator):
         return {q: list(pool) for q, pool in pools.items()}
 
     def _prompt(self) -> TextPrompt:
-        return load_text(self.template, frozenset({"passage", "query"} | ({"answer"} if self.target == "answer" else set())))
+        return load_text(
+            self.template, frozenset({"passage", "query"} | ({"answer"} if self.target == "answer" else set()))
+        )
 
     def _answer_prompt(self) -> ChatPrompt:
         return load_chat(self.answer_template, frozenset({"query", "passages"}))
@@ -97,7 +105,9 @@ class Likelihood(Annotator):
         prompt = self._answer_prompt()
         passages = [self.shown(text) for text in question.passages.values()]
         request = Generate(prompt.render(query=question.text, passages=passages), self.answer_tokens)
-        (reply,) = yield [Call("pseudo_answer", prompt.name, prompt.hash, tuple(question.passages), request, check_text)]
+        (reply,) = yield [
+            Call("pseudo_answer", prompt.name, prompt.hash, tuple(question.passages), request, check_text)
+        ]
         return reply.output.strip() if check_text(reply) == Outcome.OK else None
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from uar.annotation.chains import Chains
 from uar.annotation.engines import Engine
+from uar.annotation.judgements import question_of
 from uar.annotation.parsing import check_text
 from uar.annotation.prompts import load_chat
 from uar.annotation.record import Generate, Outcome
@@ -12,7 +13,6 @@ from uar.annotation.stages import Annotator, Call, Question
 from uar.annotation.stages.annotator import Chain
 from uar.annotation.store import Store
 from uar.collections import Collection
-from uar.annotation.judgements import question_of
 from uar.evaluation.runs import Run
 
 

