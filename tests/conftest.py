@@ -71,7 +71,11 @@ def folder(tmp_path: Path) -> Path:
         "d6": "Snow is made of ice crystals.",
     }
     write_jsonl(place / "corpus.jsonl", [{"_id": i, "title": "", "text": t} for i, t in passages.items()])
-    queries = {"q1": ("what pumps blood", "heart"), "q2": ("what do bees make", "honey"), "q3": ("where does the danube end", "Black Sea")}
+    queries = {
+        "q1": ("what pumps blood", "heart"),
+        "q2": ("what do bees make", "honey"),
+        "q3": ("where does the danube end", "Black Sea"),
+    }
     write_jsonl(place / "queries.jsonl", [{"_id": i, "text": t, "answers": [a]} for i, (t, a) in queries.items()])
     for split in ("train", "dev", "test"):
         (place / "qrels" / f"{split}.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td1\t1\nq2\td2\t1\nq3\td3\t1\n")

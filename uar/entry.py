@@ -52,7 +52,8 @@ def one_line(error: BaseException) -> str | None:
             return " ".join(str(cause).split())
         if isinstance(cause, OSError) and cause.errno in FULL:
             place = cause.filename or "the output folder"
-            return f"no space left while writing {place} ({cause.strerror}); free some space and run the same command again: what was finished is kept"
+            advice = "free some space and run the same command again: what was finished is kept"
+            return f"no space left while writing {place} ({cause.strerror}); {advice}"
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _about_config(error)
     return None
@@ -67,9 +68,7 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 
 def _about_config(error: BaseException) -> str:
-    lines = [
-        " ".join(line.split()) for cause in reversed(_chain(error)) for line in str(cause).splitlines() if line.strip()
-    ]
+    lines = [" ".join(line.split()) for cause in reversed(_chain(error)) for line in str(cause).splitlines() if line.strip()]
     told = "; ".join(
         dict.fromkeys(line for line in lines if not line.startswith(("object_type", "reference_type", "To append")))
     )

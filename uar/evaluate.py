@@ -22,14 +22,10 @@ def evaluate(cfg: DictConfig, folder: Path) -> float | None:
     """Score `model`, `retriever` or `run` on `collections`; returns the mean nDCG@10."""
     if not cfg.collections:
         raise UserError("collections is empty; name at least one, such as 'collections=[mini:test]'")
-    chosen = [
-        n for n in ("model", "retriever", "run") if cfg[n] and (n != "retriever" or cfg.retriever.get("_target_"))
-    ]
+    chosen = [n for n in ("model", "retriever", "run") if cfg[n] and (n != "retriever" or cfg.retriever.get("_target_"))]
     if not chosen or {"model", "retriever"} <= set(chosen) or {"retriever", "run"} <= set(chosen):
         given = " and ".join(chosen) or "nothing"
-        raise UserError(
-            f"found {given}; give model=DIR, retriever=NAME, run=FILE, or run=FILE with model=DIR to re-rank it"
-        )
+        raise UserError(f"found {given}; give model=DIR, retriever=NAME, run=FILE, or run=FILE with model=DIR to re-rank it")
     distinct_slugs(list(cfg.collections))
     collections = [open_collection(reference) for reference in cfg.collections]
     save_config(folder, cfg)
@@ -52,9 +48,7 @@ def _ranker(cfg: DictConfig, chosen: list[str]) -> Any:
         return model
     run = read_run(Path(cfg.run))
     return lambda collection, query_ids: (
-        _known(run, collection, query_ids)
-        if model is None
-        else rerank(model, collection, _known(run, collection, query_ids))
+        _known(run, collection, query_ids) if model is None else rerank(model, collection, _known(run, collection, query_ids))
     )
 
 

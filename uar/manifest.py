@@ -58,7 +58,5 @@ def _versions() -> dict[str, str]:
 
 
 def _commit() -> str | None:
-    run = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-    )
+    run = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
     return run.stdout.strip() if run.returncode == 0 else None

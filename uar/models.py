@@ -27,9 +27,7 @@ def identity(reference: str, revision: str | None = None) -> str:
     found = _find(reference)
     if not isinstance(found, Path):
         return f"{reference}@{revision or 'main'}"
-    weights = (
-        [found] if found.is_file() else sorted(p for p in found.iterdir() if p.suffix in {".safetensors", ".json"})
-    )
+    weights = [found] if found.is_file() else sorted(p for p in found.iterdir() if p.suffix in {".safetensors", ".json"})
     return f"{found.name if found.is_file() else Path(reference).name}@{digest([file_hash(p) for p in weights])[:12]}"
 
 
@@ -42,9 +40,7 @@ def _find(reference: str) -> Path | str:
             raise UserError(f"model {reference}: the package {package} is not installed; run: {command}")
         path = Path(next(iter(spec.submodule_search_locations))) / inside
         if not path.exists():
-            raise UserError(
-                f"model {reference}: the package {package} has no {inside!r}; give a file or folder inside it"
-            )
+            raise UserError(f"model {reference}: the package {package} has no {inside!r}; give a file or folder inside it")
         return path
     path = Path(reference).expanduser()
     if path.exists():

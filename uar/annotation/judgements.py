@@ -13,9 +13,7 @@ def question_of(collection: Collection, query_id: str, pool: list[str]) -> Quest
     return Question(query_id, query.text, texts, query.answers)
 
 
-def kept_judgements(
-    collection: Collection, annotator: Annotator, store: Store, model: str
-) -> dict[str, list[Judgement]]:
+def kept_judgements(collection: Collection, annotator: Annotator, store: Store, model: str) -> dict[str, list[Judgement]]:
     """Judgements a query by replaying the annotator over kept records. Prompts are rendered anew, so that records of a
     text, wording or model that has changed since do not count."""
     first = annotator.first_prompt_hash

@@ -56,9 +56,7 @@ def ledger(progress: Progress, queries: int, seconds: float, model: str) -> dict
         "tokens_out": progress.tokens["tokens_out"],
         "seconds": round(seconds, 2),
         "calls_per_second": round(progress.asked / seconds, 2) if seconds else None,
-        "computed_tokens_per_second": round((computed + progress.tokens["tokens_out"]) / seconds, 1)
-        if seconds
-        else None,
+        "computed_tokens_per_second": round((computed + progress.tokens["tokens_out"]) / seconds, 1) if seconds else None,
         "outcomes": dict(Counter({str(o): n for o, n in progress.outcomes.items()})),
     }
 

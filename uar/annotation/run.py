@@ -2,11 +2,12 @@
 
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
@@ -24,6 +25,7 @@ from uar.files import write_json
 from uar.manifest import save_config, save_manifest
 
 log = logging.getLogger(__name__)
+LOG_EVERY = 30.0  # seconds
 
 
 def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
@@ -45,19 +47,15 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         raise UserError(
             f"{collection.reference}: no query with candidates to annotate; widen candidates or choose another split"
         )
-    model = identity_of(OmegaConf.to_container(cfg.llm, resolve=True))
+    model = identity_of(cfg.llm)
     store = Store(Path(cfg.store))
     engine = hydra.utils.instantiate(cfg.llm, _convert_="all")
     start = time.perf_counter()
     judged = {}
     try:
-        with Bar(
-            TextColumn("annotate"), BarColumn(), MofNCompleteColumn(), TextColumn("calls"), TimeRemainingColumn()
-        ) as bar:
+        with Bar(TextColumn("annotate"), BarColumn(), MofNCompleteColumn(), TextColumn("calls"), TimeRemainingColumn()) as bar:
             task = bar.add_task("", total=None)
-            on_call = _bar_updater(
-                bar, task, sum(len(pools[q]) for q in questions) if len(annotator.stages) == 1 else None
-            )
+            on_call = _bar_updater(bar, task, sum(len(pools[q]) for q in questions) if len(annotator.stages) == 1 else None)
             chains = Chains(annotator, store, collection.slug, model, engine, cfg.max_failure_rate, on_call)
             for query_id, judgements in chains.run(question_of(collection, q, pools[q]) for q in questions):
                 judged[query_id] = judgements
@@ -99,8 +97,16 @@ def _has_target(cfg: DictConfig, collection: Collection, query_id: str) -> bool:
     return bool(collection.queries[query_id].answers) or not needs_answer
 
 
-def _bar_updater(bar: Bar, task: Any, total: int | None) -> Any:
+def _bar_updater(bar: Bar, task: Any, total: int | None) -> Callable[[Progress], None]:
+    """Moves the bar; where there is no terminal a line is logged every half minute instead."""
+    told = time.monotonic()
+
     def update(progress: Progress) -> None:
-        bar.update(task, completed=progress.asked + progress.kept, total=total)
+        nonlocal told
+        done = progress.asked + progress.kept
+        bar.update(task, completed=done, total=total)
+        if not bar.console.is_terminal and time.monotonic() - told > LOG_EVERY:
+            told = time.monotonic()
+            log.info("%d%s calls done", done, f" of {total}" if total else "")
 
     return update

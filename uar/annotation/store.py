@@ -30,10 +30,7 @@ PART = 4_096
 SCHEMA = pa.schema(
     [(n, pa.string()) for n in ("key", "collection", "query_id")]
     + [("doc_ids", pa.list_(pa.string()))]
-    + [
-        (n, pa.string())
-        for n in ("stage", "template", "template_hash", "layout", "model", "engine", "output", "outcome")
-    ]
+    + [(n, pa.string()) for n in ("stage", "template", "template_hash", "layout", "model", "engine", "output", "outcome")]
     + [(n, pa.int32()) for n in ("tokens_in", "tokens_out", "tokens_cached")]
     + [("seconds", pa.float64()), ("time", pa.float64())]
 )
@@ -83,18 +80,14 @@ class Store:
 
     def records(self, collection: str, stages: Iterable[str], model: str) -> Iterator[Record]:
         """Records of one collection, some stages and one model, each once, oldest first."""
-        wanted = (
-            (pc.field("collection") == collection) & pc.field("stage").isin(list(stages)) & (pc.field("model") == model)
-        )
+        wanted = (pc.field("collection") == collection) & pc.field("stage").isin(list(stages)) & (pc.field("model") == model)
         rows: list[Record] = []
         for folder in self._folders:
             for part in _parts(folder):
                 rows.extend(map(Record.from_row, _read(part, filters=wanted).to_pylist()))
             for journal in sorted(folder.glob("*.jsonl")):
                 rows.extend(
-                    r
-                    for r in _read_journal(journal)
-                    if (r.collection, r.model) == (collection, model) and r.stage in stages
+                    r for r in _read_journal(journal) if (r.collection, r.model) == (collection, model) and r.stage in stages
                 )
         seen: set[tuple] = set()
         for record in sorted(rows, key=lambda r: r.time):
@@ -174,9 +167,7 @@ def _read(part: Path, filters: pc.Expression) -> pa.Table:
     try:
         return pq.read_table(part, schema=SCHEMA, filters=filters)
     except pa.ArrowInvalid as error:
-        raise DataError(
-            part, f"not a part of an annotation store ({str(error).splitlines()[0]}); move it away"
-        ) from error
+        raise DataError(part, f"not a part of an annotation store ({str(error).splitlines()[0]}); move it away") from error
 
 
 def _write_part(path: Path, records: Sequence[Record]) -> None:

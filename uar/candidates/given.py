@@ -20,7 +20,5 @@ class GivenPool(PoolSource):
         if self.path:
             return read_candidates(Path(self.path), collection.queries, collection.corpus)
         if not collection.candidates:
-            raise UserError(
-                f"{collection.reference} has no candidates file; use candidates=bm25 or candidates.path=FILE"
-            )
+            raise UserError(f"{collection.reference} has no candidates file; use candidates=bm25 or candidates.path=FILE")
         return collection.candidates

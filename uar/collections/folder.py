@@ -28,8 +28,7 @@ def read_folder(folder: Path, split: str, reference: str, slug: str) -> Collecti
     candidates_path = _candidates_path(folder, split)
     if not qrels_path.is_file() and candidates_path is None:
         known = sorted(
-            {p.stem for p in folder.glob("qrels/*.tsv")}
-            | {p.name.split(".")[0] for p in folder.glob("candidates/*.jsonl")}
+            {p.stem for p in folder.glob("qrels/*.tsv")} | {p.name.split(".")[0] for p in folder.glob("candidates/*.jsonl")}
         )
         raise UserError(
             f"{reference}: no split {split!r} in {folder} (no qrels/{split}.tsv); "
@@ -110,9 +109,7 @@ def read_qrels(path: Path, queries: dict[str, Query], corpus: Corpus) -> dict[st
     for number, line in read_lines(path):
         cells = line.split("\t")
         if len(cells) != 3:
-            raise DataError(
-                path, f"{len(cells)} columns; query-id, corpus-id and score are needed, parted by tabs", number
-            )
+            raise DataError(path, f"{len(cells)} columns; query-id, corpus-id and score are needed, parted by tabs", number)
         query_id, doc_id, score = (cell.strip() for cell in cells)
         try:
             grade = int(score)
@@ -121,13 +118,9 @@ def read_qrels(path: Path, queries: dict[str, Query], corpus: Corpus) -> dict[st
                 continue
             raise DataError(path, f"score is {score!r}; a whole number is needed", number) from error
         if query_id not in queries:
-            raise DataError(
-                path, f"query id {query_id!r} is not in queries.jsonl; add it there or remove the line", number
-            )
+            raise DataError(path, f"query id {query_id!r} is not in queries.jsonl; add it there or remove the line", number)
         if corpus.row(doc_id) < 0:
-            raise DataError(
-                path, f"corpus id {doc_id!r} is not in corpus.jsonl; add it there or remove the line", number
-            )
+            raise DataError(path, f"corpus id {doc_id!r} is not in corpus.jsonl; add it there or remove the line", number)
         qrels.setdefault(query_id, {})[doc_id] = grade
     return qrels
 

@@ -19,13 +19,9 @@ def read_irds(dataset_id: str, reference: str, slug: str) -> Collection:
     try:
         dataset = ir_datasets.load(dataset_id)
     except KeyError as error:
-        raise UserError(
-            f"{reference}: ir_datasets knows no {dataset_id!r}; `ir_datasets list` shows the ids"
-        ) from error
+        raise UserError(f"{reference}: ir_datasets knows no {dataset_id!r}; `ir_datasets list` shows the ids") from error
     if not dataset.has_docs() or not dataset.has_queries():
-        raise UserError(
-            f"{reference}: {dataset_id!r} has no documents or no queries; name a split, such as {dataset_id}/test"
-        )
+        raise UserError(f"{reference}: {dataset_id!r} has no documents or no queries; name a split, such as {dataset_id}/test")
     try:
         corpus = _open_corpus(dataset, ir_datasets.__version__)
         queries = {str(q.query_id): _query(q) for q in dataset.queries_iter()}

@@ -32,9 +32,7 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         try:
             value = json.loads(line)
         except json.JSONDecodeError as error:
-            raise DataError(
-                path, f"broken JSON ({error.msg} at column {error.colno}); mend the line", number
-            ) from error
+            raise DataError(path, f"broken JSON ({error.msg} at column {error.colno}); mend the line", number) from error
         if not isinstance(value, dict):
             raise DataError(path, f"found a JSON {type(value).__name__}, an object {{...}} is needed", number)
         yield number, value

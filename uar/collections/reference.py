@@ -62,6 +62,4 @@ def distinct_slugs(references: Sequence[str]) -> None:
     for reference in references:
         other = seen.setdefault(slug(reference), reference)
         if other != reference:
-            raise UserError(
-                f"{other} and {reference} share the file name {slug(reference)!r}; evaluate them in two runs"
-            )
+            raise UserError(f"{other} and {reference} share the file name {slug(reference)!r}; evaluate them in two runs")

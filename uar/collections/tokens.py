@@ -22,9 +22,7 @@ class Tokens:
     def __init__(self, folder: Path) -> None:
         manifest = json.loads((folder / "manifest.json").read_text())
         self._ids = (
-            np.memmap(folder / "ids.bin", dtype=manifest["dtype"], mode="r")
-            if manifest["tokens"]
-            else np.zeros(0, np.int32)
+            np.memmap(folder / "ids.bin", dtype=manifest["dtype"], mode="r") if manifest["tokens"] else np.zeros(0, np.int32)
         )
         self._ends = np.load(folder / "ends.npy", mmap_mode="r")
 
@@ -82,9 +80,7 @@ def _build(folder: Path, texts: Iterable[str], tokenizer: Any, max_length: int, 
                     ends.append(ends[-1] + len(ids))
                     file.write(np.asarray(ids, dtype=dtype).tobytes())
         np.save(beside / "ends.npy", np.asarray(ends, dtype=np.int64))
-        write_json(
-            beside / "manifest.json", {"dtype": np.dtype(dtype).name, "tokens": ends[-1], "max_length": max_length}
-        )
+        write_json(beside / "manifest.json", {"dtype": np.dtype(dtype).name, "tokens": ends[-1], "max_length": max_length})
     log.info("Tokenised %d texts once into %s", len(ends) - 1, folder)
 
 

@@ -10,7 +10,7 @@ import hydra
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from uar.annotation.engines import Engine, identity_of
 from uar.annotation.store import Store
@@ -65,9 +65,7 @@ class Evaluator:
     def _collection(self, collection: Collection, rank: Ranker) -> dict[str, float]:
         query_ids = [q for q in collection.queries if collection.positives(q)]
         if not query_ids:
-            raise UserError(
-                f"{collection.reference}: no question with a positive judgement, so there is nothing to score"
-            )
+            raise UserError(f"{collection.reference}: no question with a positive judgement, so there is nothing to score")
         if len(query_ids) < len(collection.queries):
             log.info(
                 "%s: %d of %d questions have no positive and are left out",
@@ -105,7 +103,7 @@ class Evaluator:
         start = time.perf_counter()
         store = Store(Path(self._cfg.store))
         try:
-            model = identity_of(OmegaConf.to_container(rag.llm, resolve=True))
+            model = identity_of(rag.llm)
             reader = hydra.utils.instantiate(rag.reader)
             texts = generate_answers(collection, run, answered, rag.top_k, reader, self._engine, store, model)
         finally:

@@ -120,15 +120,11 @@ class BiEncoder(nn.Module):
         """A folder that `SentenceTransformer(folder)` and `BiEncoder(str(folder))` load."""
         self.encoder.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
-        write_json(
-            folder / "sentence_bert_config.json", {"max_seq_length": self.passage_length, "do_lower_case": False}
-        )
+        write_json(folder / "sentence_bert_config.json", {"max_seq_length": self.passage_length, "do_lower_case": False})
         modes = {"cls": "cls_token", "mean": "mean_tokens", "max": "max_tokens", "lasttoken": "lasttoken"}
         pooling = {f"pooling_mode_{file}": mode == self.pooling for mode, file in modes.items()}
         write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": self.dim, **pooling})
-        modules = [("", "Transformer"), ("1_Pooling", "Pooling")] + (
-            [("2_Normalize", "Normalize")] if self.normalize else []
-        )
+        modules = [("", "Transformer"), ("1_Pooling", "Pooling")] + ([("2_Normalize", "Normalize")] if self.normalize else [])
         write_json(
             folder / "modules.json",
             [

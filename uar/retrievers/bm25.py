@@ -44,18 +44,14 @@ class BM25:
 
 def _tokens(texts: Sequence[str]) -> list[list[str]]:
     return list(
-        bm25s.tokenize(
-            list(texts), stopwords="en", stemmer=Stemmer.Stemmer("english"), return_ids=False, show_progress=False
-        )
+        bm25s.tokenize(list(texts), stopwords="en", stemmer=Stemmer.Stemmer("english"), return_ids=False, show_progress=False)
     )
 
 
 def _build(folder: Path, corpus: Corpus) -> None:
     log.info("Indexing %d passages for BM25 once into %s", len(corpus), folder)
     index = bm25s.BM25(k1=1.5, b=0.75, method="lucene", dtype="float32")
-    tokens = bm25s.tokenize(
-        list(corpus.texts()), stopwords="en", stemmer=Stemmer.Stemmer("english"), show_progress=False
-    )
+    tokens = bm25s.tokenize(list(corpus.texts()), stopwords="en", stemmer=Stemmer.Stemmer("english"), show_progress=False)
     index.index(tokens, show_progress=False)
     with whole_dir(folder) as beside:
         index.save(beside, show_progress=False)

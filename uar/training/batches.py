@@ -81,9 +81,7 @@ class BatchStream:
         if self._position >= len(self):  # the epoch before was read to its end
             self.epoch, self._position = self.epoch + 1, 0
         examples = self._stage.examples
-        order = sorted(
-            range(len(examples)), key=lambda i: rank_of(self._seed, "order", str(self.epoch), examples[i].query_id)
-        )
+        order = sorted(range(len(examples)), key=lambda i: rank_of(self._seed, "order", str(self.epoch), examples[i].query_id))
         for number, chunk in enumerate(np.array_split(np.array(order), len(self))):
             if number < self._position:
                 continue
@@ -107,9 +105,7 @@ class BatchStream:
             queries=[self._query_tokens[self._query_rows[e.query_id]] for e in examples],
             passages=[self._passage_tokens[row] for row in rows],
             rows=torch.tensor(rows),
-            targets=self._padded(
-                [self._targets(e, positives) for e, (positives, _) in zip(examples, chosen, strict=True)]
-            ),
+            targets=self._padded([self._targets(e, positives) for e, (positives, _) in zip(examples, chosen, strict=True)]),
             known=self._padded([e.positives for e in examples]),
         )
 

@@ -1,6 +1,7 @@
 """The train command: labels -> batches -> model -> scores, all in one run folder."""
 
 import logging
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -10,6 +11,7 @@ from typing import Any
 import hydra
 import lightning as L
 import torch.distributed as dist
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from uar.annotation.engines import identity_of
@@ -24,10 +26,11 @@ from uar.collections.tokens import corpus_tokens, query_tokens
 from uar.errors import UserError
 from uar.evaluation.command import Evaluator
 from uar.evaluation.metrics_file import update_metrics
+from uar.files import digest
 from uar.labels import LabelContext, Stage
 from uar.labels.table import write_label_table
 from uar.manifest import mask, save_config, save_manifest
-from uar.precision import resolve_dtype
+from uar.precision import bf16_is_fast
 from uar.retrievers.bi_encoder import BiEncoder
 from uar.training.batches import BatchStream
 from uar.training.dev_score import DevScore
@@ -94,33 +97,25 @@ def _context(cfg: DictConfig, collection: Collection, pool_source: PoolSource) -
 
     def judgements() -> dict[str, list[Judgement]]:
         annotator = hydra.utils.instantiate(cfg.annotator, _convert_="all")
-        model = identity_of(OmegaConf.to_container(cfg.llm, resolve=True))
+        model = identity_of(cfg.llm)
         shipped = [MINI / "annotations"] if collection.reference.startswith("mini:") else []
         judged = kept_judgements(collection, annotator, Store(Path(cfg.store), also=shipped), model)
         if not judged:
+            name = cfg.annotator._target_.split(".")[-1]
             raise UserError(
-                f"{collection.reference}: the store {cfg.store} holds no annotations of it by {cfg.annotator._target_.split('.')[-1]} "
-                f"with {model}; make them with: {_annotate_command(cfg)}"
+                f"{collection.reference}: the store {cfg.store} holds no annotations of it by {name} with {model}; "
+                f"make them with: {_annotate_command()}"
             )
         return judged
 
     return LabelContext(collection, query_ids, pools, judgements, cfg.seed)
 
 
-def _annotate_command(cfg: DictConfig) -> str:
-    """The annotate command with this run's choices of dataset, annotator, LLM and store."""
-    choices = hydra.core.hydra_config.HydraConfig.get().runtime.choices
-    words = [f"{group}={choices[group]}" for group in ("dataset", "annotator", "llm")]
-    given = hydra.core.hydra_config.HydraConfig.get().overrides.task
-    words += [
-        o
-        for o in given
-        if o.split(".")[0] in {"dataset", "annotator", "llm", "candidates", "store", "limit"}
-        and o not in words
-        and "." in o.split("=")[0]
-        or o.startswith("store=")
-    ]
-    return "python annotate.py " + " ".join(dict.fromkeys(words))
+def _annotate_command() -> str:
+    """The annotate command that goes with this run: its choices of dataset, pools, annotator, LLM and store."""
+    shared = {"dataset", "candidates", "annotator", "llm", "store"}
+    given = [o for o in HydraConfig.get().overrides.task if o.split("=")[0].split(".")[0] in shared]
+    return shlex.join(["python", "annotate.py", *given])
 
 
 def _streams(cfg: DictConfig, collection: Collection, retriever: BiEncoder) -> Any:
@@ -155,10 +150,9 @@ def _dev_score(cfg: DictConfig, retriever: BiEncoder, pool_source: PoolSource, f
 
 
 def _trainer(cfg: DictConfig, loggers: list[Any], folder: Path, **more: Any) -> L.Trainer:
-    dtype = {v: k for k, v in (("bf16", resolve_dtype("bf16")), ("fp32", resolve_dtype("fp32")))}
     precision = cfg.trainer.precision
     if precision == "auto":
-        precision = dtype[resolve_dtype("auto")]
+        precision = "bf16" if bf16_is_fast() else "fp32"
     return hydra.utils.instantiate(
         cfg.trainer,
         precision=PRECISIONS.get(precision, precision),
@@ -172,8 +166,6 @@ def _trainer(cfg: DictConfig, loggers: list[Any], folder: Path, **more: Any) -> 
 
 
 def _label_hash(stages: Sequence[Stage]) -> str:
-    from uar.files import digest
-
     return digest([(s.name, e.query_id, e.positives, e.negatives) for s in stages for e in s.examples])
 
 

@@ -100,9 +100,7 @@ class TransformersEngine(Engine):
         )
         norm = logits.logsumexp(-1)[packed.pick]
         tokens = logits[packed.pick, packed.wanted.to(place)] - norm
-        sums = (
-            torch.zeros(int(packed.owner[-1]) + 1, device=place).index_add_(0, packed.owner.to(place), tokens).tolist()
-        )
+        sums = torch.zeros(int(packed.owner[-1]) + 1, device=place).index_add_(0, packed.owner.to(place), tokens).tolist()
         seconds = (time.perf_counter() - start) / len(sums)
         replies: list[tuple[int, Reply]] = []
         for prefix, targets in groups:
@@ -123,13 +121,9 @@ class TransformersEngine(Engine):
                 break
             batch.append(item)
         del self._texts[-len(batch) :]
-        padded = self.tokenizer.pad({"input_ids": [ids for _, _, ids in batch]}, return_tensors="pt").to(
-            self.model.device
-        )
+        padded = self.tokenizer.pad({"input_ids": [ids for _, _, ids in batch]}, return_tensors="pt").to(self.model.device)
         sampling = (
-            {"do_sample": True, "temperature": longest[1].temperature}
-            if longest[1].temperature
-            else {"do_sample": False}
+            {"do_sample": True, "temperature": longest[1].temperature} if longest[1].temperature else {"do_sample": False}
         )
         output = self.model.generate(
             **padded, max_new_tokens=longest[1].max_tokens, pad_token_id=self.tokenizer.pad_token_id, **sampling

@@ -45,9 +45,7 @@ class OpenAIEngine(Engine):
         backoff: float = 0.5,
     ) -> None:
         if not base_urls:
-            raise EngineError(
-                "llm.base_urls is empty; give the servers, such as llm.base_urls=[http://127.0.0.1:8000/v1]"
-            )
+            raise EngineError("llm.base_urls is empty; give the servers, such as llm.base_urls=[http://127.0.0.1:8000/v1]")
         self.model = model
         self.window = window
         self._urls = [url.rstrip("/") for url in base_urls]
@@ -155,7 +153,7 @@ def _retry_after(response: httpx.Response) -> float | None:
 def _read(request: Request, body: dict[str, Any], seconds: float) -> Reply:
     usage = body.get("usage") or {}
     cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
-    counts = {
+    counts: dict[str, Any] = {
         "tokens_in": int(usage.get("prompt_tokens") or 0),
         "tokens_out": int(usage.get("completion_tokens") or 0),
         "tokens_cached": int(cached),

@@ -92,7 +92,7 @@ class VLLMEngine(Engine):
         return list(self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False))
 
     def _reply(self, request: Request, output: Any, seconds: float) -> Reply:
-        usage = {
+        usage: dict[str, Any] = {
             "tokens_in": len(output.prompt_token_ids),
             "tokens_cached": output.num_cached_tokens or 0,
             "seconds": seconds,

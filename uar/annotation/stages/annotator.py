@@ -83,7 +83,4 @@ def ranked_judgements(
     order: Sequence[str], grades: dict[str, int], scores: dict[str, float | None], positive: int
 ) -> list[Judgement]:
     """Judgements in rank order; label 1 from grade `positive` up."""
-    return [
-        Judgement(d, int(grades[d] >= positive), grades[d], scores.get(d), rank)
-        for rank, d in enumerate(order, start=1)
-    ]
+    return [Judgement(d, int(grades[d] >= positive), grades[d], scores.get(d), rank) for rank, d in enumerate(order, start=1)]

@@ -63,9 +63,7 @@ class Likelihood(Annotator):
         return {q: list(pool) for q, pool in pools.items()}
 
     def _prompt(self) -> TextPrompt:
-        return load_text(
-            self.template, frozenset({"passage", "query"} | ({"answer"} if self.target == "answer" else set()))
-        )
+        return load_text(self.template, frozenset({"passage", "query"} | ({"answer"} if self.target == "answer" else set())))
 
     def _answer_prompt(self) -> ChatPrompt:
         return load_chat(self.answer_template, frozenset({"query", "passages"}))
@@ -105,9 +103,7 @@ class Likelihood(Annotator):
         prompt = self._answer_prompt()
         passages = [self.shown(text) for text in question.passages.values()]
         request = Generate(prompt.render(query=question.text, passages=passages), self.answer_tokens)
-        (reply,) = yield [
-            Call("pseudo_answer", prompt.name, prompt.hash, tuple(question.passages), request, check_text)
-        ]
+        (reply,) = yield [Call("pseudo_answer", prompt.name, prompt.hash, tuple(question.passages), request, check_text)]
         return reply.output.strip() if check_text(reply) == Outcome.OK else None
 
 
