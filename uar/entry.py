@@ -27,7 +27,7 @@ def entry(config_name: str, task: Task) -> None:
     """Compose `conf/<config_name>.yaml` with the command line and call `task(cfg, run_folder)`."""
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors here instead of printing several lines
-    OmegaConf.register_new_resolver("first", _first, replace=True)
+    register_resolvers()
 
     def job(cfg: DictConfig) -> Any:
         return task(cfg, Path(HydraConfig.get().runtime.output_dir))
@@ -75,6 +75,10 @@ def _about_config(error: BaseException) -> str:
     return f"{told}; --help lists the options and their choices"
 
 
+def register_resolvers() -> None:
+    """The resolvers that configs use: `${first:a,b}` is the first of its values that is not null."""
+    OmegaConf.register_new_resolver("first", _first, replace=True)
+
+
 def _first(*values: Any) -> Any:
-    """Resolver `first`: the first value that is not null."""
     return next((v for v in values if v is not None), None)

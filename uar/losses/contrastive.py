@@ -3,7 +3,7 @@
 import torch
 from torch.nn.functional import softplus
 
-from uar.losses.masking import masked_logsumexp, mean_over_targeted
+from uar.losses.masking import at_least_fp32, masked_logsumexp, mean_over_targeted
 
 
 def contrastive(scores: torch.Tensor, targets: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
@@ -13,7 +13,7 @@ def contrastive(scores: torch.Tensor, targets: torch.Tensor, valid: torch.Tensor
     A row with several targets takes the mean over them, each against the negatives alone. Computed as
     softplus(logsumexp(s⁻) − s⁺), which neither overflows nor loses its gradient.
     """
-    scores, targets = scores.float(), targets & valid
+    scores, targets = at_least_fp32(scores), targets & valid
     negatives = masked_logsumexp(scores, valid & ~targets)
     each = softplus(negatives[:, None] - scores) * targets
     return mean_over_targeted(each.sum(dim=1) / targets.sum(dim=1).clamp(min=1), targets)

@@ -5,6 +5,11 @@ import torch
 NOTHING = -1e30  # finite, so that a row without entries has a zero gradient instead of nan
 
 
+def at_least_fp32(scores: torch.Tensor) -> torch.Tensor:
+    """Half precision as fp32; fp32 and fp64 as they are."""
+    return scores.to(torch.promote_types(scores.dtype, torch.float32))
+
+
 def masked_logsumexp(scores: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
     """(queries,) log Σ exp over kept entries; about -1e30 for a row that keeps none."""
     return torch.logsumexp(scores.masked_fill(~keep, NOTHING), dim=1)

@@ -2,7 +2,7 @@
 
 import torch
 
-from uar.losses.masking import masked_logsumexp, mean_over_targeted
+from uar.losses.masking import at_least_fp32, masked_logsumexp, mean_over_targeted
 
 
 def summed_marginal(scores: torch.Tensor, targets: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
@@ -10,6 +10,6 @@ def summed_marginal(scores: torch.Tensor, targets: torch.Tensor, valid: torch.Te
 
     The model may put its mass on whichever positive it believes, so that a wrong one among several does little harm.
     """
-    scores, targets = scores.float(), targets & valid
+    scores, targets = at_least_fp32(scores), targets & valid
     rows = masked_logsumexp(scores, valid) - masked_logsumexp(scores, targets)
     return mean_over_targeted(rows, targets)

