@@ -1,11 +1,14 @@
 # make demo: set up .venv, annotate, train, evaluate, print one table.   make test: set up, lint, types, tests.
+# LIMIT: training queries of the demo (null: all); QUESTIONS: questions a split whose answers it scores.
 EXTRA ?= cpu
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed-$(EXTRA)
-DEMO := outputs/demo
-SHARED := store=$(DEMO)/annotations rag.limit=10
+DEMO ?= outputs/demo
+LIMIT ?= null
+QUESTIONS ?= 10
+SHARED := store=$(DEMO)/annotations rag.limit=$(QUESTIONS)
 
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
@@ -24,8 +27,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 demo: $(INSTALLED)
 	rm -rf $(DEMO)
-	$(BIN)/python annotate.py store=$(DEMO)/annotations hydra.run.dir=$(DEMO)/annotate
-	$(BIN)/python train.py label_source=mixed human_frac=0.2 $(SHARED) hydra.run.dir=$(DEMO)/trained
+	$(BIN)/python annotate.py store=$(DEMO)/annotations limit=$(LIMIT) hydra.run.dir=$(DEMO)/annotate
+	$(BIN)/python train.py label_source=mixed human_frac=0.2 limit=$(LIMIT) $(SHARED) hydra.run.dir=$(DEMO)/trained
 	$(BIN)/python -m uar.evaluate retriever=minilm_l3 'collections=[mini:test,mini:ood]' rag=default $(SHARED) hydra.run.dir=$(DEMO)/untrained
 	$(BIN)/python -m uar.evaluate retriever=bm25 'collections=[mini:test,mini:ood]' rag=default $(SHARED) hydra.run.dir=$(DEMO)/bm25
 	$(BIN)/python -m uar.report 'runs=[$(DEMO)/untrained,$(DEMO)/bm25,$(DEMO)/trained]' out=$(DEMO)/report

@@ -12,13 +12,14 @@ import uar
 from uar.entry import register_resolvers
 
 
-
 def choices(command: str, groups: list[str]) -> list[tuple[str, str]]:
     return [(command, f"{g}={p.stem}") for g in groups for p in sorted((ROOT / "conf" / g).glob("*.yaml"))]
 
 
 CASES = [
-    *choices("train", ["dataset", "candidates", "annotator", "llm", "label_source", "loss", "retriever", "rag", "trainer", "logger"]),
+    *choices(
+        "train", ["dataset", "candidates", "annotator", "llm", "label_source", "loss", "retriever", "rag", "trainer", "logger"]
+    ),
     *choices("annotate", ["dataset", "candidates", "annotator", "llm"]),
     *choices("evaluate", ["retriever", "rag"]),
     ("report", "out=x"),

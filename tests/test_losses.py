@@ -19,7 +19,9 @@ def case(scores: list, targets: list, valid: list | None = None) -> tuple[torch.
 
 def test_contrastive_is_the_negative_log_likelihood_of_the_positive():
     expected = (math.log(math.e + 1 + math.e**2) - 1 + math.log(1 + 1 + 1)) / 2
-    assert contrastive(*case([[1.0, 0.0, 2.0], [5.0, 5.0, 5.0]], [[1, 0, 0], [0, 1, 0]])).item() == pytest.approx(expected, rel=1e-5)
+    assert contrastive(*case([[1.0, 0.0, 2.0], [5.0, 5.0, 5.0]], [[1, 0, 0], [0, 1, 0]])).item() == pytest.approx(
+        expected, rel=1e-5
+    )
 
 
 def test_contrastive_sets_each_of_several_positives_against_the_negatives_alone():

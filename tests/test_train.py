@@ -146,7 +146,7 @@ def test_a_killed_run_resumes_to_the_weights_of_an_uninterrupted_one(command: Co
 
 def test_two_processes_train_together(command: Command, tmp_path: Path):
     quick = [*SMALL, "rag=off", "logger=csv", "label_source=human", "training.batch_size=2"]
-    ok(command("train", *quick, "trainer.devices=2", "trainer.accelerator=cpu", "+trainer.strategy=ddp", "hydra.run.dir=two"))
+    ok(command("train", *quick, "trainer=cpu", "trainer.devices=2", "hydra.run.dir=two"))
     found = metrics(tmp_path / "two")
     assert found["train"]["human"]["steps"] == 6 and found["retrieval"]["mini.test"]["nDCG@10"] > 0.3
     assert (tmp_path / "two" / "model" / "model.safetensors").is_file()

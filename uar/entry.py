@@ -24,13 +24,25 @@ Task = Callable[[DictConfig, Path], Any]
 
 
 def entry(config_name: str, task: Task) -> None:
-    """Compose `conf/<config_name>.yaml` with the command line and call `task(cfg, run_folder)`."""
+    """Compose `conf/<config_name>.yaml` with the command line and call `task(cfg, run_folder)`, once a job of a sweep.
+
+    A job of a sweep that fails does not stop the others; the exit status then is 2, as where the only job fails.
+    """
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors here instead of printing several lines
     register_resolvers()
+    failed: list[str] = []
 
     def job(cfg: DictConfig) -> Any:
-        return task(cfg, Path(HydraConfig.get().runtime.output_dir))
+        try:
+            _check_types(cfg, config_name)
+            return task(cfg, Path(HydraConfig.get().runtime.output_dir))
+        except Exception as error:
+            line = one_line(error)
+            if wants_traceback or line is None:
+                raise
+            failed.append(line)
+            return None
 
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
@@ -40,9 +52,28 @@ def entry(config_name: str, task: Task) -> None:
         line = one_line(error)
         if wants_traceback or line is None:
             raise
-        sys.stderr.write(f"error: {line}\n")
+        failed.append(line)
+    if failed:
         logging.shutdown()
+        sys.stderr.write("".join(f"error: {line}\n" for line in failed))
         sys.exit(2)
+
+
+def _check_types(cfg: DictConfig, config_name: str) -> None:
+    """UserError where the command line gives text for a number, a fraction for a whole number, or the like."""
+    task = HydraConfig.get().overrides.task
+    groups = [o for o in task if (CONF / o.split("=")[0].split("@")[0]).is_dir()]
+    defaults = hydra.compose(config_name, groups)
+    for override in task:
+        key = override.split("=")[0].lstrip("+~")
+        if override in groups or override[0] in "+~":
+            continue
+        default, given = (OmegaConf.select(c, key, throw_on_missing=False) for c in (defaults, cfg))
+        kinds = {bool: "true or false", int: "a whole number", float: "a number"}
+        kind = next((k for k in kinds if type(default) is k), None)
+        fits = kind is None or given is None or type(given) is kind or (kind is float and type(given) is int)
+        if not fits:
+            raise UserError(f"{key}={given!r}: {kinds[kind]} is needed, such as {default!r}")  # type: ignore[index]
 
 
 def one_line(error: BaseException) -> str | None:
@@ -68,11 +99,14 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 
 def _about_config(error: BaseException) -> str:
-    lines = [" ".join(line.split()) for cause in reversed(_chain(error)) for line in str(cause).splitlines() if line.strip()]
-    told = "; ".join(
-        dict.fromkeys(line for line in lines if not line.startswith(("object_type", "reference_type", "To append")))
-    )
-    return f"{told}; --help lists the options and their choices"
+    """Hydra's and OmegaConf's several lines as one, without their internals."""
+    lines: list[str] = []
+    for cause in reversed(_chain(error)):
+        for line in str(cause).split("Config search path")[0].splitlines():
+            words = " ".join(line.split())
+            if words and not words.startswith(("object_type", "reference_type", "full_key", "To append")):
+                lines.append(words.rstrip(".;"))
+    return f"{'; '.join(dict.fromkeys(lines)).replace(':;', ':')}; --help lists the options and their choices"
 
 
 def register_resolvers() -> None:

@@ -17,8 +17,8 @@ def kept_judgements(collection: Collection, annotator: Annotator, store: Store, 
     """Judgements a query by replaying the annotator over kept records. Prompts are rendered anew, so that records of a
     text, wording or model that has changed since do not count."""
     first = annotator.first_prompt_hash
-    records = store.records(collection.slug, annotator.stages[:1], model)
-    pools = annotator.annotated_pools(r for r in records if r.template_hash == first)
+    records = store.load(collection.slug, annotator.stages, model)
+    pools = annotator.annotated_pools(r for r in records if (r.stage, r.template_hash) == (annotator.stages[0], first))
     questions = (
         question_of(collection, q, [d for d in pools[q] if collection.corpus.row(d) >= 0])
         for q in collection.queries

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from uar.annotation.chains import Progress
 from uar.annotation.record import Record
 from uar.annotation.stages import Judgement
-from uar.files import whole_file, write_json, write_jsonl, write_text
+from uar.files import whole_file, write_jsonl, write_text
 
 
 def write_labels(folder: Path, judged: Mapping[str, Sequence[Judgement]]) -> None:
@@ -59,7 +59,3 @@ def ledger(progress: Progress, queries: int, seconds: float, model: str) -> dict
         "computed_tokens_per_second": round((computed + progress.tokens["tokens_out"]) / seconds, 1) if seconds else None,
         "outcomes": dict(Counter({str(o): n for o, n in progress.outcomes.items()})),
     }
-
-
-def write_ledger(folder: Path, values: dict[str, Any]) -> None:
-    write_json(folder / "ledger.json", values)

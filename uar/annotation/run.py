@@ -13,10 +13,10 @@ from rich.progress import Progress as Bar
 
 from uar.annotation.agreement import agreement
 from uar.annotation.chains import Chains, Progress
-from uar.annotation.engines import identity_of
+from uar.annotation.engines import Engine, identity_of
 from uar.annotation.judgements import question_of
-from uar.annotation.outputs import ledger, write_failures, write_labels, write_ledger
-from uar.annotation.stages import Annotator
+from uar.annotation.outputs import ledger, write_failures, write_labels
+from uar.annotation.stages import Annotator, Judgement
 from uar.annotation.store import Store
 from uar.candidates import write_pools
 from uar.collections import Collection, open_collection, resolve
@@ -49,16 +49,20 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         )
     model = identity_of(cfg.llm)
     store = Store(Path(cfg.store))
-    engine = hydra.utils.instantiate(cfg.llm, _convert_="all")
+    engine: Engine = hydra.utils.instantiate(cfg.llm, _convert_="all")
     start = time.perf_counter()
-    judged = {}
+    judged: dict[str, list[Judgement]] = {}
+    stopped: UserError | None = None
     try:
+        store.load(collection.slug, annotator.stages, model)
         with Bar(TextColumn("annotate"), BarColumn(), MofNCompleteColumn(), TextColumn("calls"), TimeRemainingColumn()) as bar:
             task = bar.add_task("", total=None)
-            on_call = _bar_updater(bar, task, sum(len(pools[q]) for q in questions) if len(annotator.stages) == 1 else None)
+            total = sum(len(pools[q]) for q in questions) if len(annotator.stages) == 1 else None
+            on_call = _bar_updater(bar, task, total)
             chains = Chains(annotator, store, collection.slug, model, engine, cfg.max_failure_rate, on_call)
-            for query_id, judgements in chains.run(question_of(collection, q, pools[q]) for q in questions):
-                judged[query_id] = judgements
+            judged.update(chains.run(question_of(collection, q, pools[q]) for q in questions))
+    except UserError as error:  # what was judged so far is written before the error is told
+        stopped = error
     finally:
         store.close()
         engine.close()
@@ -66,19 +70,19 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     judged = {q: judged[q] for q in questions if q in judged}
     write_labels(folder, judged)
     write_failures(folder, chains.progress.failures)
-    write_ledger(folder, spent)
+    write_json(folder / "ledger.json", spent)
     agreed = agreement(collection, judged)
     if agreed:
         write_json(folder / "agreement.json", agreed)
     save_manifest(folder, collection=collection.hash, model=model, store=str(cfg.store))
+    if stopped:
+        raise stopped
+    if not judged:
+        raise UserError(f"no query got a label: {len(chains.progress.failures)} calls failed, see {folder / 'failures.jsonl'}")
     log.info(
         "%d queries annotated: %d calls made, %d answered by the store, %.0f s; labels in %s",
-        len(judged),
-        spent["calls"],
-        spent["calls_answered_by_store"],
-        spent["seconds"],
-        folder,
-    )
+        len(judged), spent["calls"], spent["calls_answered_by_store"], spent["seconds"], folder,
+    )  # fmt: skip
     if agreed:
         log.info("Against people: %s", ", ".join(f"{k} {v:.3f}" for k, v in agreed.items() if k != "queries"))
     return spent

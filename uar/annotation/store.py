@@ -62,6 +62,12 @@ class Store:
             at += 1
         return None
 
+    def load(self, collection: str, stages: Iterable[str], model: str) -> list[Record]:
+        """`records`, and hold them in memory, so that `find` need not read parts again and again in another order."""
+        found = list(self.records(collection, stages, model))
+        self._fresh.update((r.key, r) for r in found if r.outcome != Outcome.ERROR)
+        return found
+
     def append(self, record: Record) -> None:
         """Keep a record; on return it survives a kill of this process. OSError where the disk is full."""
         if self._journal is None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from uar.collections.corpus import Corpus
+from uar.errors import UserError
 from uar.files import digest
 
 
@@ -51,6 +52,8 @@ class Collection:
 
     def head(self, limit: int | None) -> list[str]:
         """The first `limit` query ids in file order; all where it is None."""
+        if limit is not None and (not isinstance(limit, int) or limit < 1):
+            raise UserError(f"limit={limit!r}: a whole number from 1 on is needed, or null for all queries")
         return list(self.queries)[:limit]
 
     def answered(self, query_ids: Iterable[str]) -> list[str]:

@@ -1,0 +1,171 @@
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from conftest import write_jsonl
+
+from uar.candidates import BM25Pool, GivenPool, PoolSource, write_pools
+from uar.collections import Collection, open_collection
+from uar.collections.corpus import build_corpus
+from uar.collections.folder import read_candidates
+from uar.errors import DataError, UserError
+from uar.retrievers.bm25 import BM25
+
+
+@dataclass(frozen=True)
+class Ranked(PoolSource):
+    """Every query gets the same ranking."""
+
+    ranking: tuple[str, ...] = ("d6", "d5", "d4", "d3", "d2", "d1")
+
+    def ranked(self, collection: Collection, query_ids: Sequence[str]) -> dict[str, list[str]]:
+        return {q: list(self.ranking) for q in query_ids}
+
+
+@pytest.fixture
+def toy(folder: Path) -> Collection:
+    return open_collection(f"local:{folder}:test")
+
+
+@pytest.fixture(scope="module")
+def mini() -> Collection:
+    return open_collection("mini:dev")
+
+
+@pytest.mark.parametrize("depth", [1, 3, 8])
+def test_a_pool_has_at_most_depth_passages_and_each_once(mini: Collection, depth: int) -> None:
+    for include_positive in (True, False):
+        pools = BM25Pool(depth, include_positive=include_positive).pools(mini, list(mini.queries))
+        assert list(pools) == list(mini.queries)
+        assert {len(pool) for pool in pools.values()} == {depth}
+        assert all(len(set(pool)) == len(pool) for pool in pools.values())
+
+
+def test_a_depth_below_one_is_refused() -> None:
+    with pytest.raises(UserError, match=r"candidates\.depth=0: at least 1"):
+        BM25Pool(0)
+
+
+def test_without_shuffling_a_pool_is_the_head_of_the_ranking(toy: Collection) -> None:
+    pools = Ranked(3, include_positive=False, shuffle=False).pools(toy, ["q1", "q2"])
+    assert pools == {"q1": ["d6", "d5", "d4"], "q2": ["d6", "d5", "d4"]}
+
+
+def test_a_human_positive_takes_the_place_of_the_last_ranked(toy: Collection) -> None:
+    assert Ranked(3, shuffle=False).pools(toy, ["q1"]) == {"q1": ["d6", "d5", "d1"]}
+    assert Ranked(1, shuffle=False).pools(toy, ["q1"]) == {"q1": ["d1"]}
+
+
+def test_a_positive_that_was_ranked_keeps_its_place(toy: Collection) -> None:
+    assert Ranked(4, shuffle=False).pools(toy, ["q3"]) == {"q3": ["d6", "d5", "d4", "d3"]}
+
+
+def test_more_positives_than_depth_leave_the_best_graded(folder: Path) -> None:
+    (folder / "qrels" / "test.tsv").write_text("q1\td1\t1\nq1\td2\t3\nq1\td3\t2\n")
+    toy = open_collection(f"local:{folder}:test")
+    assert Ranked(2, shuffle=False).pools(toy, ["q1"]) == {"q1": ["d2", "d3"]}
+
+
+def test_positives_of_mini_are_joined_or_left_to_the_ranking(mini: Collection) -> None:
+    ids = list(mini.queries)
+    joined = BM25Pool(4).pools(mini, ids)
+    assert all(set(mini.positives(q)[:4]) <= set(joined[q]) for q in ids)
+    bare = BM25Pool(4, include_positive=False).pools(mini, ids)
+    ranked = BM25Pool(4, include_positive=False, shuffle=False).pools(mini, ids)
+    assert {q: set(pool) for q, pool in bare.items()} == {q: set(pool) for q, pool in ranked.items()}
+    assert any(not set(mini.positives(q)) & set(bare[q]) for q in ids)
+
+
+def test_the_order_depends_on_seed_and_query_alone(mini: Collection) -> None:
+    ids = list(mini.queries)
+    source = BM25Pool(8, seed=3)
+    pools = source.pools(mini, ids)
+    assert source.pools(mini, ids[5:2:-1]) == {q: pools[q] for q in ids[5:2:-1]}
+    assert source.pools(mini, ids[:1]) == {ids[0]: pools[ids[0]]}
+    other = replace(source, seed=4).pools(mini, ids)
+    assert {q: set(pool) for q, pool in other.items()} == {q: set(pool) for q, pool in pools.items()}
+    assert sum(other[q] != pools[q] for q in ids) > len(ids) // 2
+
+
+def test_queries_with_the_same_pool_see_it_in_different_orders(toy: Collection) -> None:
+    pools = Ranked(6).pools(toy, ["q1", "q2", "q3"])
+    assert len({tuple(pool) for pool in pools.values()}) == 3
+    assert {frozenset(pool) for pool in pools.values()} == {frozenset(Ranked(6).ranking)}
+
+
+def test_the_positive_stands_anywhere_in_the_shown_order(mini: Collection) -> None:
+    pools = BM25Pool(8).pools(mini, list(mini.queries))
+    places = {pools[q].index(mini.positives(q)[0]) for q in mini.queries}
+    assert len(places) >= 6
+
+
+def test_written_pools_are_read_back_equal(mini: Collection, tmp_path: Path) -> None:
+    pools = BM25Pool(8).pools(mini, list(mini.queries))
+    path = tmp_path / "candidates" / "pools.jsonl"
+    write_pools(path, pools)
+    assert read_candidates(path, mini.queries, mini.corpus) == pools
+    given = GivenPool(8, include_positive=False, shuffle=False, path=str(path))
+    assert given.pools(mini, list(mini.queries)) == pools
+
+
+def test_given_pools_come_from_the_collection_or_a_file(folder: Path) -> None:
+    (folder / "candidates").mkdir()
+    write_jsonl(folder / "candidates" / "test.jsonl", [{"query_id": "q1", "candidates": ["d6", "d5", "d4"]}])
+    toy = open_collection(f"local:{folder}:test")
+    source = GivenPool(2, include_positive=False, shuffle=False)
+    assert source.pools(toy, ["q1", "q2"]) == {"q1": ["d6", "d5"], "q2": []}
+    write_jsonl(folder / "other.jsonl", [{"query_id": "q1", "candidates": ["d2", "d3"]}])
+    assert replace(source, path=str(folder / "other.jsonl")).pools(toy, ["q1"]) == {"q1": ["d2", "d3"]}
+
+
+def test_a_query_without_given_candidates_may_still_get_its_positive(folder: Path) -> None:
+    (folder / "candidates").mkdir()
+    write_jsonl(folder / "candidates" / "test.jsonl", [{"query_id": "q1", "candidates": ["d6"]}])
+    toy = open_collection(f"local:{folder}:test")
+    assert GivenPool(4).pools(toy, ["q2"]) == {"q2": ["d2"]}
+
+
+def test_given_pools_where_there_are_none_are_refused(toy: Collection, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="candidates=bm25"):
+        GivenPool(4).pools(toy, ["q1"])
+    with pytest.raises(DataError, match="absent.jsonl"):
+        GivenPool(4, path=str(tmp_path / "absent.jsonl")).pools(toy, ["q1"])
+
+
+def test_bm25_ties_fall_by_id_also_at_the_cut(tmp_path: Path) -> None:
+    rows = [(i, "", "the heart pumps blood") for i in ("d5", "d3", "d9", "d1", "d7", "d2", "d8", "d4")]
+    bm25 = BM25.open(build_corpus(tmp_path / "ties", [("z", "", "blood heart heart heart heart"), *rows, ("a", "", "bees")]))
+    order = ["z", "d1", "d2", "d3", "d4", "d5", "d7", "d8", "d9"]
+    for k in range(1, 11):
+        (hits,) = bm25.search(["heart"], k)
+        assert [d for d, _ in hits] == order[:k], k
+    assert len({score for _, score in hits[1:]}) == 1
+
+
+def test_bm25_ranks_by_stemmed_words_and_leaves_out_what_shares_none(toy: Collection) -> None:
+    (hits,) = BM25.open(toy.corpus).search(["pumping bodies"], 6)
+    assert [d for d, _ in hits] == ["d1"]
+    assert BM25.open(toy.corpus).search(["zebra", "", "of the"], 6) == [[], [], []]
+
+
+def test_bm25_scores_are_lucenes(tmp_path: Path) -> None:
+    texts = {"a": "honey honey bees", "b": "honey water", "c": "iron water rust steel"}
+    bm25 = BM25.open(build_corpus(tmp_path / "lucene", [(i, "", text) for i, text in texts.items()]))
+    (hits,) = bm25.search(["honey"], 3)
+    idf = 0.4700036292457356  # ln(1 + (3 - 2 + 0.5) / (2 + 0.5))
+    tf_a = 2 / (2 + 1.5 * (0.25 + 0.75 * 3 / 3))
+    tf_b = 1 / (1 + 1.5 * (0.25 + 0.75 * 2 / 3))
+    assert dict(hits) == pytest.approx({"a": idf * tf_a, "b": idf * tf_b})
+
+
+def test_bm25_of_a_corpus_without_a_word_is_refused(tmp_path: Path) -> None:
+    corpus = build_corpus(tmp_path / "bare", [("a", "", ""), ("b", "", "the of")])
+    with pytest.raises(UserError, match="no words"):
+        BM25.open(corpus)
+
+
+def test_a_passage_of_ten_thousand_words_is_ranked(tmp_path: Path) -> None:
+    long = " ".join(f"word{i}" for i in range(10_000))
+    bm25 = BM25.open(build_corpus(tmp_path / "long", [("long", "", long), ("short", "", "nothing of the kind")]))
+    assert [d for d, _ in bm25.search(["word9999"], 2)[0]] == ["long"]

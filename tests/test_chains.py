@@ -1,0 +1,374 @@
+"""Chains of calls over a scripted engine: what is asked, what is kept, and what is made of the replies."""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from uar.annotation.chains import Chains
+from uar.annotation.engines import Engine
+from uar.annotation.prompts.template import HERE
+from uar.annotation.record import Generate, Outcome, Reply, Request, Score
+from uar.annotation.stages import Annotator, Judgement, Likelihood, Question, UtilSel
+from uar.annotation.store import Store
+from uar.errors import UserError
+
+POOL = {
+    "d1": "Bees make honey from nectar.",
+    "d2": "Bees live in hives.",
+    "d3": "A violin has four strings.",
+    "d4": "Honey keeps for years.",
+}
+BEES = Question("q1", "what do bees make", POOL, ("honey",))
+RANKS = Likelihood(template="likelihood_question", rule="margin", threshold=0.0)
+
+
+class Scripted(Engine):
+    """Answers with a function of the request, the latest request first."""
+
+    name = "scripted"
+
+    def __init__(self, answer: Callable[[Request], Reply | str], window: int = 4) -> None:
+        self.answer, self.window = answer, window
+        self.asked: list[Request] = []
+        self.waiting: list[tuple[int, Request]] = []
+        self.most = 0
+
+    def submit(self, ticket: int, request: Request) -> None:
+        self.asked.append(request)
+        self.waiting.append((ticket, request))
+        self.most = max(self.most, len(self.waiting))
+
+    def step(self) -> list[tuple[int, Reply]]:
+        ticket, request = self.waiting.pop()
+        reply = self.answer(request)
+        return [(ticket, reply if isinstance(reply, Reply) else Reply(reply, tokens_in=10, tokens_out=2))]
+
+
+def stage_of(request: Generate) -> str:
+    last = request.messages[-1][1]
+    if "My selection" not in last:
+        return "pseudo_answer"
+    return "utilsel" if "Reference answer:" in last else "relsel"
+
+
+def replies(**by_stage: str | Reply) -> Callable[[Request], str | Reply]:
+    return lambda request: by_stage[stage_of(request)]
+
+
+GOOD = replies(relsel="My selection:[[2],[1],[4]]", pseudo_answer="They make honey.", utilsel="My selection:[[2],[3]]")
+
+
+def run(
+    folder: Path,
+    annotator: Annotator,
+    engine: Engine | None,
+    questions: Sequence[Question] = (BEES,),
+    max_failure_rate: float = 0.05,
+) -> tuple[dict[str, list[Judgement]], Chains]:
+    store = Store(folder)
+    chains = Chains(annotator, store, "toy.train", "scripted@1", engine, max_failure_rate)
+    try:
+        return dict(chains.run(questions)), chains
+    finally:
+        store.close()
+
+
+def kept(folder: Path, *stages: str) -> list:
+    return list(Store(folder).records("toy.train", stages, "scripted@1"))
+
+
+def utilsel(**changes: str) -> UtilSel:
+    return UtilSel(**({"template": "utilsel"} | changes))
+
+
+def many(number: int) -> list[Question]:
+    return [Question(f"m{n}", f"question {n}", POOL) for n in range(number)]
+
+
+def by_passage(values: dict[str, float]) -> Callable[[Request], Reply]:
+    """Log-likelihood of two target tokens, in nat a token, by the passage that is shown."""
+    texts = {POOL[d]: value for d, value in values.items()}
+    return lambda r: Reply.of_score(2 * next(v for text, v in texts.items() if text in r.prefix), 2)
+
+
+def test_utilsel_grades_useful_relevant_and_other_passages(tmp_path: Path) -> None:
+    engine = Scripted(GOOD)
+    judged, _ = run(tmp_path, utilsel(), engine)
+    assert judged == {
+        "q1": [
+            Judgement("d1", 1, 2, None, 1),
+            Judgement("d4", 1, 2, None, 2),
+            Judgement("d2", 0, 1, None, 3),
+            Judgement("d3", 0, 0, None, 4),
+        ]
+    }
+    assert [stage_of(r) for r in engine.asked] == ["relsel", "pseudo_answer", "utilsel"]
+    assert "Reference answer: They make honey." in engine.asked[-1].messages[-1][1]
+    assert {r.stage: r.doc_ids for r in kept(tmp_path, *utilsel().stages)} == {
+        "relsel": ("d1", "d2", "d3", "d4"),
+        "pseudo_answer": ("d2", "d1", "d4"),
+        "utilsel": ("d2", "d1", "d4"),
+    }
+
+
+def test_nothing_more_is_asked_where_relsel_selects_nothing(tmp_path: Path) -> None:
+    engine = Scripted(replies(relsel="My selection:[]"))
+    judged, chains = run(tmp_path, utilsel(), engine)
+    assert [stage_of(r) for r in engine.asked] == ["relsel"]
+    assert [(j.label, j.grade) for j in judged["q1"]] == [(0, 0)] * 4
+    assert not chains.progress.failures
+
+
+@pytest.mark.parametrize(
+    ("stage", "reply", "outcome"),
+    [
+        ("relsel", "The first one.", Outcome.UNPARSABLE),
+        ("relsel", "My selection:[[5]]", Outcome.OUT_OF_RANGE),
+        ("relsel", "", Outcome.EMPTY),
+        ("relsel", Reply("My selection:[[1],", Outcome.TRUNCATED), Outcome.TRUNCATED),
+        ("pseudo_answer", " ", Outcome.EMPTY),
+        ("utilsel", "I'm sorry, I cannot judge that.", Outcome.REFUSED),
+        ("utilsel", Reply("500", Outcome.ERROR), Outcome.ERROR),
+    ],
+)
+def test_a_failed_reply_gives_no_label_and_is_listed(tmp_path: Path, stage: str, reply: str | Reply, outcome: Outcome) -> None:
+    engine = Scripted(lambda r: reply if stage_of(r) == stage and "bees" in r.messages[-1][1] else GOOD(r))
+    judged, chains = run(tmp_path, utilsel(), engine, [BEES, *many(3)])
+    assert sorted(judged) == ["m0", "m1", "m2"]
+    (failure,) = chains.progress.failures
+    assert (failure.query_id, failure.stage, failure.outcome) == ("q1", stage, outcome)
+    (record,) = [r for r in kept(tmp_path, *utilsel().stages) if r.outcome != Outcome.OK]
+    assert (record.query_id, record.outcome) == ("q1", outcome)
+
+
+def test_a_failed_score_gives_no_label_for_its_question(tmp_path: Path) -> None:
+    good = by_passage({"d1": -1.0, "d2": -2.0, "d3": -3.0, "d4": -4.0})
+    bad = Question("bad", "what is lost", POOL)
+    engine = Scripted(lambda r: Reply("503", Outcome.ERROR) if "lost" in r.target and "violin" in r.prefix else good(r))
+    judged, chains = run(tmp_path, RANKS, engine, [bad, BEES])
+    assert list(judged) == ["q1"]
+    assert [(f.query_id, f.doc_ids) for f in chains.progress.failures] == [("bad", ("d3",))]
+
+
+@pytest.mark.parametrize("value", [math.nan, -math.inf])
+def test_a_score_that_is_no_number_is_a_failure(tmp_path: Path, value: float) -> None:
+    judged, chains = run(tmp_path, RANKS, Scripted(lambda r: Reply.of_score(value, 2)))
+    assert judged == {}
+    assert [f.outcome for f in chains.progress.failures] == [Outcome.UNPARSABLE] * 4
+
+
+def test_the_failure_rate_stops_the_run_and_keeps_its_records(tmp_path: Path) -> None:
+    engine = Scripted(lambda r: "prose" if "question 7" in r.messages[-1][1] else "My selection:[]", window=1)
+    with pytest.raises(UserError, match="max_failure_rate=0.1") as error:
+        run(tmp_path, utilsel(), engine, many(200), max_failure_rate=0.1)
+    assert "unparsable" in str(error.value)
+    asked = len(engine.asked)
+    assert 50 <= asked < 200
+    assert len(kept(tmp_path, "relsel")) == asked
+    judged, chains = run(tmp_path, utilsel(), engine, many(200), max_failure_rate=1.0)
+    assert len(engine.asked) == 200 and chains.progress.kept == asked
+    assert len(judged) == 200 - len(chains.progress.failures) == 189
+
+
+def test_a_rate_below_the_limit_does_not_stop_the_run(tmp_path: Path) -> None:
+    engine = Scripted(lambda r: "prose" if "question 7" in r.messages[-1][1] else "My selection:[]")
+    judged, chains = run(tmp_path, utilsel(), engine, many(60), max_failure_rate=0.1)
+    assert (len(judged), len(chains.progress.failures)) == (59, 1)
+
+
+@pytest.mark.parametrize("annotator", [utilsel(), RANKS], ids=["utilsel", "likelihood"])
+def test_a_replay_without_an_engine_gives_equal_judgements(tmp_path: Path, annotator: Annotator) -> None:
+    scores = by_passage({"d1": -1.5, "d2": -2.25, "d3": -3.0, "d4": -1.5})
+    engine = Scripted(lambda r: scores(r) if isinstance(r, Score) else GOOD(r))
+    judged, _ = run(tmp_path, annotator, engine, [BEES, *many(5)])
+    assert len(judged) == 6
+    replayed, chains = run(tmp_path, annotator, None, [BEES, *many(5)])
+    assert replayed == judged
+    assert chains.progress.asked == 0
+
+
+def test_a_replay_leaves_out_what_would_have_to_be_asked(tmp_path: Path) -> None:
+    run(tmp_path, utilsel(), Scripted(GOOD), [BEES])
+    new = Question("new", "why is the sky blue", POOL)
+    replayed, _ = run(tmp_path, utilsel(), None, [new, BEES])
+    assert list(replayed) == ["q1"]
+
+
+def test_a_second_run_asks_nothing_and_writes_nothing(tmp_path: Path) -> None:
+    twin = Question("twin", BEES.text, POOL)
+    first, _ = run(tmp_path, utilsel(), Scripted(GOOD), [BEES, twin])
+    before = sorted(p.name for p in tmp_path.iterdir())
+    for _ in range(2):
+        engine = Scripted(GOOD)
+        again, chains = run(tmp_path, utilsel(), engine, [BEES, twin])
+        assert again == first
+        assert (engine.asked, chains.progress.asked, chains.progress.kept) == ([], 0, 6)
+    assert sorted(p.name for p in tmp_path.iterdir()) == before
+
+
+def test_errors_alone_are_asked_again(tmp_path: Path) -> None:
+    down = Scripted(replies(relsel="My selection:[[1]]", pseudo_answer=Reply("503", Outcome.ERROR)))
+    assert run(tmp_path, utilsel(), down)[0] == {}
+    up = Scripted(replies(pseudo_answer="Honey.", utilsel="My selection:[[1]]"))
+    judged, _ = run(tmp_path, utilsel(), up)
+    assert [stage_of(r) for r in up.asked] == ["pseudo_answer", "utilsel"]
+    assert [j.doc_id for j in judged["q1"] if j.label] == ["d1"]
+
+
+def test_an_unparsable_reply_is_not_asked_again(tmp_path: Path) -> None:
+    run(tmp_path, utilsel(), Scripted(replies(relsel="prose")))
+    engine = Scripted(GOOD)
+    judged, chains = run(tmp_path, utilsel(), engine)
+    assert (judged, engine.asked) == ({}, [])
+    assert [f.outcome for f in chains.progress.failures] == [Outcome.UNPARSABLE]
+
+
+def test_a_changed_utilsel_template_asks_utilsel_alone(tmp_path: Path) -> None:
+    run(tmp_path / "store", utilsel(), Scripted(GOOD), [BEES, *many(2)])
+    changed = tmp_path / "strict.yaml"
+    changed.write_text((HERE / "utilsel.yaml").read_text().replace("Take as many", "Be strict. Take as many"))
+    engine = Scripted(GOOD)
+    judged, _ = run(tmp_path / "store", utilsel(template=str(changed)), engine, [BEES, *many(2)])
+    assert [stage_of(r) for r in engine.asked] == ["utilsel"] * len(judged) != []
+    assert all("Be strict." in r.messages[-1][1] for r in engine.asked)
+
+
+def test_a_changed_relsel_template_asks_the_whole_chain_again(tmp_path: Path) -> None:
+    changed = tmp_path / "other.yaml"
+    changed.write_text((HERE / "relsel.yaml").read_text().replace("Noted", "Read"))
+    run(tmp_path / "store", utilsel(), Scripted(GOOD))
+    answer = replies(relsel="My selection:[[1]]", pseudo_answer="Honey.", utilsel="My selection:[[1]]")
+    engine = Scripted(answer)
+    run(tmp_path / "store", utilsel(relsel_template=str(changed)), engine)
+    assert [stage_of(r) for r in engine.asked] == ["relsel", "pseudo_answer", "utilsel"]
+
+
+def test_identical_requests_in_flight_are_asked_once_and_kept_for_each(tmp_path: Path) -> None:
+    twin = Question("twin", BEES.text, POOL)
+    engine = Scripted(GOOD, window=8)
+    judged, chains = run(tmp_path, utilsel(), engine, [BEES, twin])
+    assert [stage_of(r) for r in engine.asked] == ["relsel", "pseudo_answer", "utilsel"]
+    assert judged["q1"] == judged["twin"]
+    records = kept(tmp_path, *utilsel().stages)
+    assert sorted((r.query_id, r.stage) for r in records) == sorted(
+        (q, stage) for q in ("q1", "twin") for stage in utilsel().stages
+    )
+    assert sum(r.tokens_in for r in records) == chains.progress.tokens["tokens_in"] == 30
+
+
+def test_one_text_under_two_query_ids_is_kept_for_both_from_the_store(tmp_path: Path) -> None:
+    run(tmp_path, utilsel(), Scripted(GOOD), [BEES])
+    engine = Scripted(GOOD)
+    judged, _ = run(tmp_path, utilsel(), engine, [Question("twin", BEES.text, POOL)])
+    assert engine.asked == [] and list(judged) == ["twin"]
+    assert {r.query_id for r in kept(tmp_path, "relsel")} == {"q1", "twin"}
+
+
+def test_no_more_questions_are_started_than_the_window_asks(tmp_path: Path) -> None:
+    engine = Scripted(GOOD, window=3)
+    judged, chains = run(tmp_path, utilsel(), engine, many(20))
+    assert engine.most == 3
+    assert chains.progress.asked == 60 and len(judged) == 20
+
+
+def test_passages_are_cut_to_max_words(tmp_path: Path) -> None:
+    engine = Scripted(replies(relsel="My selection:[]"))
+    run(tmp_path, UtilSel(template="utilsel", max_words=3), engine)
+    shown = [text for role, text in engine.asked[0].messages if text.startswith("[")]
+    assert shown == ["[1] Bees make honey", "[2] Bees live in", "[3] A violin has", "[4] Honey keeps for"]
+
+
+SCORES = {"a": -1.0, "b": -1.5, "c": -2.25, "d": -0.5, "e": -3.0}
+
+
+@pytest.mark.parametrize(
+    ("rule", "threshold", "positives"),
+    [
+        ("top_percent", 10, "d"),
+        ("top_percent", 39, "d"),
+        ("top_percent", 40, "da"),
+        ("top_percent", 79.9, "dab"),
+        ("top_percent", 100, "dabce"),
+        ("top_percent", 0, "d"),
+        ("margin", 0, "d"),
+        ("margin", 0.5, "da"),
+        ("margin", 1.0, "dab"),
+        ("margin", 1.74, "dab"),
+        ("margin", 1.75, "dabc"),
+        ("margin", 9, "dabce"),
+    ],
+)
+def test_likelihood_rules_choose_by_hand_computed_values(rule: str, threshold: float, positives: str) -> None:
+    judged = Likelihood(template="likelihood_question", rule=rule, threshold=threshold).judge(SCORES)
+    assert [j.doc_id for j in judged] == list("dabce")
+    assert [j.rank for j in judged] == [1, 2, 3, 4, 5]
+    assert [j.score for j in judged] == [-0.5, -1.0, -1.5, -2.25, -3.0]
+    assert "".join(j.doc_id for j in judged if j.label) == positives
+    assert all(j.grade == j.label for j in judged)
+
+
+def test_thirty_one_passages_give_three_positives_at_ten_percent() -> None:
+    judged = Likelihood(template="likelihood_question", threshold=10).judge({f"d{n:02}": -n / 10 for n in range(31)})
+    assert [j.doc_id for j in judged if j.label] == ["d00", "d01", "d02"]
+
+
+def test_equal_scores_are_ranked_by_passage_id() -> None:
+    judged = Likelihood(template="likelihood_question", threshold=50).judge({"d9": -1.0, "d10": -1.0, "d1": -2.0})
+    assert [j.doc_id for j in judged] == ["d10", "d9", "d1"]
+
+
+def test_likelihood_scores_are_nat_a_target_token(tmp_path: Path) -> None:
+    sums = {"nectar": (-3.0, 6), "hives": (-8.0, 4), "violin": (-1.0, 1), "years": (-0.9, 1)}
+    engine = Scripted(lambda r: Reply.of_score(*next(v for word, v in sums.items() if word in r.prefix)))
+    judged, _ = run(tmp_path, RANKS, engine)
+    assert {j.doc_id: j.score for j in judged["q1"]} == {"d1": -0.5, "d2": -2.0, "d3": -1.0, "d4": -0.9}
+    assert {r.target for r in engine.asked} == {" what do bees make"}
+    assert [json.loads(r.output)["tokens"] for r in kept(tmp_path, "likelihood_question")].count(1) == 2
+
+
+def test_the_gold_answer_is_scored_after_question_and_passage(tmp_path: Path) -> None:
+    annotator = Likelihood(template="likelihood_answer", target="answer", rule="margin", threshold=0.5)
+    engine = Scripted(by_passage({"d1": -0.5, "d2": -2.0, "d3": -3.0, "d4": -0.75}))
+    judged, _ = run(tmp_path, annotator, engine)
+    assert annotator.stages == ("likelihood_answer",)
+    assert {r.target for r in engine.asked} == {" honey"}
+    assert all("what do bees make" in r.prefix for r in engine.asked)
+    assert [j.doc_id for j in judged["q1"] if j.label] == ["d1", "d4"]
+
+
+def test_a_question_without_gold_answer_is_left_out(tmp_path: Path) -> None:
+    annotator = Likelihood(template="likelihood_answer", target="answer")
+    engine = Scripted(by_passage({"d1": -0.5, "d2": -2.0, "d3": -3.0, "d4": -0.75}))
+    judged, _ = run(tmp_path, annotator, engine, [Question("q0", "why", POOL), BEES])
+    assert list(judged) == ["q1"]
+
+
+def test_a_pseudo_answer_is_written_from_the_pool_and_scored(tmp_path: Path) -> None:
+    annotator = Likelihood(template="likelihood_answer", target="answer", answer="pseudo")
+    scores = by_passage({"d1": -2.0, "d2": -0.5, "d3": -3.0, "d4": -0.75})
+    engine = Scripted(lambda r: scores(r) if isinstance(r, Score) else " Sweet honey.\n")
+    question = Question("q0", "what is made", POOL)
+    judged, _ = run(tmp_path, annotator, engine, [question])
+    assert all(text in engine.asked[0].messages[-1][1] for text in POOL.values())
+    assert [r.target for r in engine.asked[1:]] == [" Sweet honey."] * 4
+    assert [j.doc_id for j in judged["q0"] if j.label] == ["d2"]
+    assert run(tmp_path, annotator, None, [question])[0] == judged
+
+
+def test_an_empty_pseudo_answer_gives_no_label(tmp_path: Path) -> None:
+    annotator = Likelihood(template="likelihood_answer", target="answer", answer="pseudo")
+    judged, chains = run(tmp_path, annotator, Scripted(lambda r: "\n"))
+    assert judged == {}
+    assert [(f.stage, f.outcome) for f in chains.progress.failures] == [("pseudo_answer", Outcome.EMPTY)]
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("target", "passage"), ("answer", "silver"), ("rule", "best"), ("threshold", -1), ("threshold", 101)],
+)
+def test_an_impossible_option_is_named(option: str, value: object) -> None:
+    with pytest.raises(UserError, match=f"annotator.{option}={value!r}"):
+        Likelihood(template="likelihood_question", **{option: value})

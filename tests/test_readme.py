@@ -1,0 +1,75 @@
+"""Every command of the README: the two make targets run for real, the others compose, and the cheap ones run."""
+
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, SMOLLM2
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from uar.entry import register_resolvers
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = sorted(set(re.findall(r"python (?:train\.py|annotate\.py|-m uar\.\w+)(?: [^`\n#]*)?", README)))
+
+
+def words(text: str) -> tuple[str, list[str]]:
+    """(config name, overrides) of a README command."""
+    parts = [w for w in shlex.split(text)[1:] if w != "-m"]
+    name = parts[0].removesuffix(".py").removeprefix("uar.")
+    return name, [w for w in parts[1:]]
+
+
+def test_the_readme_has_its_commands():
+    assert len(COMMANDS) >= 20
+    assert "make demo" in README and "make test" in README
+
+
+@pytest.mark.parametrize("text", COMMANDS)
+def test_every_command_composes(text: str):
+    register_resolvers()
+    name, overrides = words(text)
+    single = [re.sub(r"=([^\[,]*),.*", r"=\1", o) for o in overrides]  # one job of a sweep
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose(name, single)
+    OmegaConf.set_struct(cfg, False)
+    cfg.pop("logger", None)  # looks at the run folder, which a composed config has not got
+    assert not OmegaConf.missing_keys(cfg) - {"llm.model", "llm.base_urls"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [t for t in COMMANDS if "uar.evaluate retriever=" in t or t.startswith("python train.py loss=") or "target=answer" in t],
+)
+def test_cheap_commands_run(command: Callable[..., subprocess.CompletedProcess[str]], text: str):
+    name, overrides = words(text)
+    small = {
+        "train": ["limit=8", "rag=off", "dataset.test=[]", "training.dev_queries=2"],
+        "annotate": ["limit=1", "candidates.depth=2"],
+    }
+    name_of = {"evaluate": "uar.evaluate"}
+    done = command(name_of.get(name, name), *overrides, *small.get(name, []))
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_make_demo_prints_its_table(tmp_path: Path):
+    """The demo itself, on four questions, in the environment that runs the tests."""
+    options = ["INSTALLED=", f"BIN={Path(sys.executable).parent}", f"DEMO={tmp_path / 'demo'}", "LIMIT=4", "QUESTIONS=1"]
+    done = subprocess.run(["make", "-C", str(ROOT), "demo", *options], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = re.findall(r"│ (untrained|bm25|trained) +│", done.stdout)
+    assert rows == ["untrained", "bm25", "trained"]
+    report = (tmp_path / "demo" / "report" / "report.md").read_text()
+    assert all(f"mini.{split} {measure}" in report for split in ("test", "ood") for measure in ("nDCG@10", "EM", "F1"))
+
+
+def test_the_notebook_runs(capsys: pytest.CaptureFixture[str]):
+    found = runpy.run_path(str(ROOT / "notebooks" / "first_look.py"))
+    assert found["quality"]["queries"] == 168 and SMOLLM2.rpartition("/")[2] in found["identity_of"](found["cfg"].llm)
+    assert "useful" in capsys.readouterr().out

@@ -1,0 +1,300 @@
+"""The annotation store under kills, several writers and foreign files."""
+
+import fcntl
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from uar.annotation import store as store_module
+from uar.annotation.record import Generate, Outcome, Record
+from uar.annotation.store import SCHEMA, Store
+from uar.errors import DataError
+
+MODEL = "scripted@1"
+WRITER = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from uar.annotation import store
+from test_store import record
+store.PART = {part}
+writer = store.Store(Path({folder!r}))
+for number in range({start}, {stop}):
+    writer.append(record(number))
+    print(number, flush=True)
+writer.close()
+"""
+
+
+def record(number: int, **changes: object) -> Record:
+    request = Generate((("user", f"question {number}"),), max_tokens=8)
+    fields = {
+        "key": request.key(MODEL),
+        "collection": "mini.train",
+        "query_id": f"q{number}",
+        "doc_ids": ("d2", "d1"),
+        "stage": "relsel",
+        "template": "relsel",
+        "template_hash": "0" * 32,
+        "layout": "paper",
+        "model": MODEL,
+        "engine": "scripted",
+        "output": "My selection:[[1]]\nżółć",
+        "outcome": Outcome.OK,
+        "tokens_in": 11,
+        "time": float(number),
+    }
+    return Record(**(fields | changes))
+
+
+@pytest.fixture
+def writer(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
+    """Start a process that appends records `start` to `stop` and prints the number of each that is kept."""
+
+    def start(start: int = 0, stop: int = 1_000_000, part: int = 50) -> subprocess.Popen[str]:
+        tests = str(Path(__file__).parent)
+        program = WRITER.format(tests=tests, folder=str(tmp_path), start=start, stop=stop, part=part)
+        return subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+
+    return start
+
+
+def everything(store: Store) -> list[Record]:
+    return list(store.records("mini.train", ["relsel"], MODEL))
+
+
+def rows(folder: Path) -> list[str]:
+    """Query ids of all rows of all parts, repetitions included."""
+    return [q for part in folder.glob("*.parquet") for q in pq.read_table(part)["query_id"].to_pylist()]
+
+
+def test_a_record_is_found_before_and_after_closing(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    kept = record(1)
+    store.append(kept)
+    assert store.find(kept.key) == kept
+    store.close()
+    assert store.find(kept.key) == kept
+    assert Store(tmp_path).find(kept.key) == kept
+    assert Store(tmp_path).find(record(2).key) is None
+    assert everything(Store(tmp_path)) == [kept]
+
+
+def test_reading_creates_nothing(tmp_path: Path) -> None:
+    store = Store(tmp_path / "annotations")
+    assert store.find(record(1).key) is None
+    store.close()
+    assert everything(store) == []
+    assert not (tmp_path / "annotations").exists()
+
+
+def test_a_closed_store_is_parquet_only(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for number in range(3):
+        store.append(record(number))
+    store.close()
+    (part,) = tmp_path.iterdir()
+    assert part.suffix == ".parquet"
+    assert pq.read_schema(part).equals(SCHEMA)
+    assert rows(tmp_path) == ["q0", "q1", "q2"]
+
+
+def test_a_full_journal_becomes_a_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "PART", 4)
+    store = Store(tmp_path)
+    for number in range(10):
+        store.append(record(number))
+    assert len(list(tmp_path.glob("*.parquet"))) == 2 and len(list(tmp_path.glob("*.jsonl"))) == 1
+    store.close()
+    assert sorted(len(pq.read_table(p)) for p in tmp_path.glob("*.parquet")) == [2, 4, 4]
+    assert all(store.find(record(n).key) for n in range(10))
+
+
+def test_a_failed_write_of_a_part_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path)
+    store.append(record(1))
+
+    def half_then_full(table: pa.Table, where: Path, **options: object) -> None:
+        where.write_bytes(b"PAR1 half of a part")
+        raise OSError(28, "No space left on device", str(where))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pq, "write_table", half_then_full)
+        with pytest.raises(OSError, match="No space left"):
+            store.close()
+    assert [p.suffix for p in tmp_path.iterdir()] == [".jsonl"]
+    del store
+    assert everything(Store(tmp_path)) == [record(1)]
+
+
+def test_a_full_disk_keeps_what_was_appended(tmp_path: Path) -> None:
+    program = WRITER.format(tests=str(Path(__file__).parent), folder=str(tmp_path), start=0, stop=1000, part=4096)
+
+    def little_space() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, 5_000))
+
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, preexec_fn=little_space, check=False
+    )
+    assert "File too large" in done.stderr
+    told = [f"q{n}" for n in done.stdout.split()]
+    assert len(told) > 3
+    assert [r.query_id for r in everything(Store(tmp_path))] == told
+
+
+@pytest.mark.parametrize("part", [4096, 7])
+def test_a_killed_writer_loses_and_doubles_nothing(
+    tmp_path: Path, writer: Callable[..., subprocess.Popen[str]], part: int
+) -> None:
+    process = writer(part=part)
+    told = [process.stdout.readline() for _ in range(40)]
+    os.kill(process.pid, signal.SIGKILL)
+    told += process.stdout.readlines()
+    assert process.wait() == -signal.SIGKILL
+    told = [int(line) for line in told if line.endswith("\n")]
+    store = Store(tmp_path)
+    assert all(store.find(record(n).key) == record(n) for n in told)
+    assert not list(tmp_path.glob("*.jsonl"))
+    assert Counter(rows(tmp_path)) == Counter({f"q{n}": 1 for n in range(len(rows(tmp_path)))})
+    assert len(told) <= len(rows(tmp_path)) <= len(told) + 1
+    assert len(everything(store)) == len(rows(tmp_path))
+
+
+def test_half_a_line_of_a_killed_writer_is_passed_over(tmp_path: Path, writer: Callable[..., subprocess.Popen[str]]) -> None:
+    process = writer()
+    process.stdout.readline()
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    journal = next(tmp_path.glob("*.jsonl"))
+    whole = [line for line in journal.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+    half = record(len(whole)).to_json().encode()
+    journal.write_bytes(b"".join(whole) + half[: half.index("ż".encode()) + 1])
+    assert [r.query_id for r in everything(Store(tmp_path))] == [f"q{n}" for n in range(len(whole))]
+
+
+def test_two_writers_at_once_keep_everything_once(tmp_path: Path, writer: Callable[..., subprocess.Popen[str]]) -> None:
+    processes = [writer(0, 300), writer(300, 600)]
+    while any(p.poll() is None for p in processes):
+        Store(tmp_path)  # opens, adopts and indexes while they write
+        for process in processes:
+            process.stdout.readline()
+    assert [p.returncode for p in processes] == [0, 0]
+    assert Counter(rows(tmp_path)) == Counter({f"q{n}": 1 for n in range(600)})
+    assert [r.query_id for r in everything(Store(tmp_path))] == [f"q{n}" for n in range(600)]
+
+
+def test_the_journal_of_a_live_writer_is_not_adopted(tmp_path: Path) -> None:
+    alive = Store(tmp_path)
+    alive.append(record(1))
+    other = Store(tmp_path)
+    assert [p.suffix for p in tmp_path.iterdir()] == [".jsonl"]
+    assert everything(other) == [record(1)]
+    alive.append(record(2))
+    alive.close()
+    assert rows(tmp_path) == ["q1", "q2"]
+
+
+def test_a_journal_is_never_seen_before_its_writer_holds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = fcntl.flock
+
+    def someone_opens_the_store_first(file: object, operation: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", lock)
+        Store(tmp_path)
+        lock(file, operation)
+
+    store = Store(tmp_path)
+    monkeypatch.setattr(fcntl, "flock", someone_opens_the_store_first)
+    store.append(record(1))
+    assert fcntl.flock is lock
+    store.close()
+    assert everything(Store(tmp_path)) == [record(1)]
+
+
+def test_errors_are_asked_again_and_other_failures_are_not(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    outcomes = list(Outcome)
+    for number, outcome in enumerate(outcomes):
+        store.append(record(number, outcome=outcome))
+    again = [o for n, o in enumerate(outcomes) if store.find(record(n).key) is None]
+    store.close()
+    assert again == [Outcome.ERROR]
+    assert [o for n, o in enumerate(outcomes) if Store(tmp_path).find(record(n).key) is None] == [Outcome.ERROR]
+
+
+def test_a_call_that_failed_first_is_read_as_it_ended(tmp_path: Path) -> None:
+    good = record(1, time=2.0)
+    for kept in (replace(good, outcome=Outcome.ERROR, output="500", time=1.0), good):
+        store = Store(tmp_path)
+        store.append(kept)
+        store.close()
+    assert Store(tmp_path).find(good.key) == good
+    assert everything(Store(tmp_path)) == [good]
+
+
+def test_one_text_under_two_query_ids_is_kept_for_both(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    twins = [record(1), replace(record(1), query_id="twin", time=2.0)]
+    for twin in twins:
+        store.append(twin)
+    store.close()
+    assert everything(Store(tmp_path)) == twins
+
+
+def test_records_are_those_of_the_collection_stage_and_model(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    wanted = record(1)
+    store.append(wanted)
+    for name, value in {"collection": "mini.dev", "stage": "utilsel", "model": "other"}.items():
+        store.append(replace(wanted, **{name: value}, query_id=name))
+    assert everything(store) == [wanted]
+    store.close()
+    assert everything(Store(tmp_path)) == [wanted]
+
+
+def test_shipped_records_are_read_and_never_touched(tmp_path: Path) -> None:
+    shipped = Store(tmp_path / "shipped")
+    shipped.append(record(1))
+    shipped.close()
+    before = {p: p.read_bytes() for p in (tmp_path / "shipped").iterdir()}
+    store = Store(tmp_path / "own", also=[tmp_path / "shipped", tmp_path / "missing"])
+    assert store.find(record(1).key) == record(1)
+    store.append(record(2))
+    store.close()
+    assert everything(store) == [record(1), record(2)]
+    assert rows(tmp_path / "own") == ["q2"]
+    assert {p: p.read_bytes() for p in (tmp_path / "shipped").iterdir()} == before
+    assert not (tmp_path / "missing").exists()
+
+
+@pytest.mark.parametrize("content", ["another table", "no parquet"])
+def test_a_foreign_parquet_file_is_one_line_with_its_name(tmp_path: Path, content: str) -> None:
+    foreign = tmp_path / "foreign.parquet"
+    if content == "another table":
+        pq.write_table(pa.table({"name": ["a"], "size": [1]}), foreign)
+    else:
+        foreign.write_text("nothing of the kind")
+    with pytest.raises(DataError) as error:
+        everything(Store(tmp_path))
+    assert str(error.value).startswith(str(foreign))
+    assert "\n" not in str(error.value)
+
+
+def test_half_an_emoji_in_an_output_is_kept(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.append(record(1, output=json.loads(r'"yes \ud83d"')))
+    store.append(record(2))
+    store.close()
+    assert [r.query_id for r in everything(Store(tmp_path))] == ["q1", "q2"]
+    assert everything(Store(tmp_path))[0].output.startswith("yes ")
