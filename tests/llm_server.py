@@ -87,13 +87,13 @@ def words_with_logprobs(text: str) -> list[tuple[str, int, float | None]]:
 def _app(state: LLMServer) -> Starlette:
     async def respond(request: Request) -> Any:
         body = await request.json()
-        number = len(state.seen)
+        number, delay = len(state.seen), state.delay
         state.seen.append((request.url.path, dict(request.headers), body))
         state.flying += 1
         state.most_flying = max(state.most_flying, state.flying)
         try:
-            await asyncio.sleep(state.delay)
             fault = state.fault(number, body)
+            await asyncio.sleep(delay)
             return broken(fault, request) if fault else JSONResponse(_completion(state, body))
         finally:
             state.flying -= 1

@@ -31,7 +31,6 @@ from uar.collections import open_collection
 from uar.errors import EngineError
 from uar.models import locate
 
-ON_CPU = {"CUDA_VISIBLE_DEVICES": ""}
 needs_vllm = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vllm is not installed")
 HELLO = Generate((("user", "Say hello."),), max_tokens=8)
 BEES = Score("Bees make honey.\n\nA question:", " what do bees make")
@@ -84,7 +83,7 @@ def agree(ours: Sequence[float], theirs: Sequence[float]) -> None:
 
 @pytest.fixture(scope="module")
 def pairs() -> list[Score]:
-    """Two questions of mini, each with six passages, a subject of its own among them."""
+    """Two questions of mini, each with the starts of six passages, of its own subject and of others."""
     mini = open_collection("mini:train")
     prompt = load_text("likelihood_question", frozenset({"passage", "query"}))
     chosen = []
@@ -92,7 +91,8 @@ def pairs() -> list[Score]:
         graded = list(mini.qrels[query_id])[:4]
         others = [d for d in mini.corpus.ids() if d not in mini.qrels[query_id]][:2]
         for row in mini.corpus.rows(graded + others):
-            chosen.append(Score(*prompt.render(passage=mini.corpus.text(row), query=mini.queries[query_id].text)))
+            start = " ".join(mini.corpus.text(row).split()[:40])
+            chosen.append(Score(*prompt.render(passage=start, query=mini.queries[query_id].text)))
     assert len(set(chosen)) == 12
     return chosen
 
@@ -179,18 +179,15 @@ def test_a_prefix_is_read_once_for_the_targets_that_wait_together(
 
 
 def test_transformers_generates_what_greedy_decoding_of_the_model_gives(local: TransformersEngine) -> None:
-    questions = ["What is the capital of France?", "Name a colour."]
-    requests = [Generate((("user", q),), max_tokens=n) for q in questions for n in (4, 40)]
+    requests = [Generate((("user", "What is the capital of France?"),), max_tokens=n) for n in (3, 12)]
     replies = ask(local, requests)
     for request, reply in zip(requests, replies, strict=True):
         ids = torch.tensor([local.chat_ids(request)], device=local.model.device)
         with torch.inference_mode():
             out = local.model.generate(ids, max_new_tokens=request.max_tokens, do_sample=False)[0, ids.shape[1] :]
         assert reply.output == local.tokenizer.decode(out, skip_special_tokens=True)
-        ended = int(out[-1]) == local.tokenizer.eos_token_id
-        assert reply.outcome == (Outcome.OK if ended else Outcome.TRUNCATED)
         assert reply.tokens_in == ids.shape[1]
-    assert {r.outcome for r in replies} == {Outcome.OK, Outcome.TRUNCATED}
+    assert [r.outcome for r in replies] == [Outcome.TRUNCATED, Outcome.OK]
     assert "Paris" in replies[1].output
 
 

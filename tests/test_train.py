@@ -123,7 +123,8 @@ def test_without_a_generator_the_run_says_so_and_goes_on(command: Command, tmp_p
 
 def test_a_killed_run_resumes_to_the_weights_of_an_uninterrupted_one(command: Command, tmp_path: Path):
     options = [
-        "label_source=mixed", "rag=off", "logger=none", "retriever.dropout=0", "training.checkpoint_every=1", "dataset.test=[]",
+        "label_source=mixed", "rag=off", "logger=none", "retriever.dropout=0", "training.checkpoint_every=1",
+        "dataset.test=[]",
         "training.epochs=2", "limit=24", "training.batch_size=4", "training.dev_queries=6",
     ]  # fmt: skip
     ok(command("train", *options, f"hydra.run.dir={tmp_path / 'whole'}"))
