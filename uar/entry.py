@@ -82,7 +82,7 @@ def one_line(error: BaseException) -> str | None:
         if isinstance(cause, UserError):
             return " ".join(str(cause).split())
         if isinstance(cause, OSError) and cause.errno in FULL:
-            place = cause.filename or "the output folder"
+            place = cause.filename2 or cause.filename or "the output folder"
             advice = "free some space and run the same command again: what was finished is kept"
             return f"no space left while writing {place} ({cause.strerror}); {advice}"
     if isinstance(error, HydraException | OmegaConfBaseException):

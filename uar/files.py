@@ -1,5 +1,6 @@
 """Files and folders that appear whole or not at all, and hashes of what they were made from."""
 
+import errno
 import hashlib
 import json
 import os
@@ -25,7 +26,8 @@ def whole_file(path: Path) -> Iterator[Path]:
     os.chmod(name, 0o644)
     beside = Path(name)
     try:
-        yield beside
+        with named(path):
+            yield beside
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
@@ -37,7 +39,8 @@ def whole_dir(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
-        yield beside
+        with named(path):
+            yield beside
         try:
             os.replace(beside, path)
         except OSError:
@@ -45,6 +48,18 @@ def whole_dir(path: Path) -> Iterator[Path]:
                 raise
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Name `path` in an OSError whose raiser left it out (pyarrow, `os.write`). numpy's short write has no number either."""
+    try:
+        yield
+    except OSError as error:
+        number = error.errno or (errno.ENOSPC if " requested and " in str(error) else None)
+        if error.filename is not None or number is None:
+            raise
+        raise OSError(number, os.strerror(number), str(path)) from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from uar.annotation.record import Outcome, Record
 from uar.errors import DataError
-from uar.files import whole_file
+from uar.files import named, whole_file
 
 log = logging.getLogger(__name__)
 PART = 4_096
@@ -154,8 +154,9 @@ class _Journal:
 
     def write(self, record: Record) -> None:
         line = (record.to_json() + "\n").encode("utf-8", "surrogatepass")
-        while line:
-            line = line[os.write(self._handle, line) :]
+        with named(self.path):
+            while line:
+                line = line[os.write(self._handle, line) :]
         self.records.append(record)
 
     def finish(self) -> None:

@@ -44,7 +44,7 @@ class PoolSource:
     def _pool(self, collection: Collection, query_id: str, ranked: list[str]) -> list[str]:
         pool = ranked[: self.depth]
         if self.include_positive:
-            missing = [d for d in collection.positives(query_id)[: self.depth] if d not in pool]
+            missing = [d for d in collection.trainable(query_id)[: self.depth] if d not in pool]
             pool = pool[: self.depth - len(missing)] + missing if missing else pool
         return sorted(pool, key=lambda d: rank_of(self.seed, query_id, d)) if self.shuffle else pool
 

@@ -44,6 +44,10 @@ class Collection:
         grades = self.qrels.get(query_id, {})
         return sorted((d for d, g in grades.items() if g >= self.positive_grade), key=lambda d: (-grades[d], d))
 
+    def trainable(self, query_id: str) -> list[str]:
+        """Those of the positives that the corpus has: judgements of ir_datasets may name passages that it lacks."""
+        return [d for d in self.positives(query_id) if self.corpus.row(d) >= 0]
+
     def gains(self) -> dict[str, dict[str, int]]:
         """The judgements as nDCG should see them."""
         if self.graded:

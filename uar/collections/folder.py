@@ -53,13 +53,22 @@ def _settings(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
         raise DataError(path, f"broken JSON ({error.msg})", error.lineno) from error
-    unknown = set(values) - {"positive_grade", "graded"}
-    if unknown:
-        raise DataError(path, f"unknown key {sorted(unknown)[0]!r}; allowed are 'positive_grade' and 'graded'")
-    return dict(values)
+    except UnicodeDecodeError as error:
+        raise DataError(path, f"not UTF-8 ({error.reason}); save the file as UTF-8") from error
+    if not isinstance(values, dict):
+        raise DataError(path, f"found a JSON {type(values).__name__}, an object {{...}} is needed")
+    kinds = {"positive_grade": int, "graded": bool}
+    for name, value in values.items():
+        if name not in kinds:
+            raise DataError(path, f"unknown key {name!r}; allowed are 'positive_grade' and 'graded'")
+        if type(value) is not kinds[name]:
+            raise DataError(
+                path, f"{name!r} is {value!r}; {'true or false' if name == 'graded' else 'a whole number'} is needed"
+            )
+    return values
 
 
 def _open_corpus(path: Path) -> Corpus:
@@ -114,7 +123,7 @@ def read_qrels(path: Path, queries: dict[str, Query], corpus: Corpus) -> dict[st
         try:
             grade = int(score)
         except ValueError as error:
-            if number == 1:
+            if number == 1 and query_id not in queries:  # the header
                 continue
             raise DataError(path, f"score is {score!r}; a whole number is needed", number) from error
         if query_id not in queries:

@@ -23,7 +23,7 @@ def read_irds(dataset_id: str, reference: str, slug: str) -> Collection:
     if not dataset.has_docs() or not dataset.has_queries():
         raise UserError(f"{reference}: {dataset_id!r} has no documents or no queries; name a split, such as {dataset_id}/test")
     try:
-        corpus = _open_corpus(dataset, ir_datasets.__version__)
+        corpus = _open_corpus(dataset, dataset_id, ir_datasets.__version__)
         queries = {str(q.query_id): _query(q) for q in dataset.queries_iter()}
         qrels: dict[str, dict[str, int]] = {}
         for row in dataset.qrels_iter() if dataset.has_qrels() else ():
@@ -47,8 +47,8 @@ def _query(row: Any) -> Query:
     return Query(str(row.query_id), str(row.default_text()), answers)
 
 
-def _open_corpus(dataset: Any, version: str) -> Corpus:
-    key = digest("irds", dataset.docs_namespace(), version, dataset.docs_count())
+def _open_corpus(dataset: Any, dataset_id: str, version: str) -> Corpus:
+    key = digest("irds", dataset.docs_namespace() or dataset_id, version)
     folder = cache_dir() / "corpora" / key
     if (folder / "manifest.json").is_file():
         return Corpus(folder)

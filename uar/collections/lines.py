@@ -46,7 +46,7 @@ def read_id(path: Path, number: int, row: dict[str, Any], key: str) -> str:
     if not isinstance(value, str) or not value.strip():
         found = "no such key" if key not in row else repr(value)
         raise DataError(path, f"empty or missing id under {key!r} ({found}); give a non-empty string", number)
-    return value
+    return _sound(path, number, key, value)
 
 
 def read_string(path: Path, number: int, row: dict[str, Any], key: str, default: str | None = None) -> str:
@@ -55,4 +55,14 @@ def read_string(path: Path, number: int, row: dict[str, Any], key: str, default:
         return default
     if not isinstance(value, str):
         raise DataError(path, f"{key!r} is {value!r}, a string is needed", number)
+    return _sound(path, number, key, value)
+
+
+def _sound(path: Path, number: int, key: str, value: str) -> str:
+    """JSON can spell half of a surrogate pair, which is no character and fits no UTF-8 file."""
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        found = ascii(value[error.start])
+        raise DataError(path, f"{key!r} holds {found}, half of a character; mend or remove it", number) from error
     return value

@@ -30,7 +30,7 @@ class HumanLabels(LabelSource):
 
 def human_examples(context: LabelContext, fraction: float) -> list[Example]:
     """Examples of the sampled queries that have a positive."""
-    labelled = [q for q in context.query_ids if context.collection.positives(q)]
+    labelled = [q for q in context.query_ids if context.collection.trainable(q)]
     sample = nested_sample(labelled, fraction, context.seed)
     log.info(
         "Human labels: %d of %d queries (human_frac=%s; %d without a positive are left out)",
@@ -39,7 +39,7 @@ def human_examples(context: LabelContext, fraction: float) -> list[Example]:
     pools = context.pools(sample)
     examples = []
     for query_id in sample:
-        positives = tuple(context.collection.positives(query_id))
+        positives = tuple(context.collection.trainable(query_id))
         negatives = tuple(d for d in pools[query_id] if d not in positives)
         examples.append(Example(query_id, positives, negatives, "human"))
     return examples

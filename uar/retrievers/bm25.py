@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import bm25s
+import numpy as np
 import Stemmer
 
 from uar.collections import Corpus
+from uar.errors import UserError
 from uar.files import cache_dir, digest, whole_dir, write_json
 
 log = logging.getLogger(__name__)
@@ -31,14 +33,18 @@ class BM25:
 
     def search(self, queries: Sequence[str], k: int) -> list[list[tuple[str, float]]]:
         """(passage id, score) of the k best passages a query, by score, then id. Passages that share no term are left out."""
-        k = min(k, len(self._corpus))
+        depth = min(k + 1, len(self._corpus))  # one more, to see whether a tie goes on past the cut
         found: list[list[tuple[str, float]]] = []
         for start in range(0, len(queries), BLOCK):
             tokens = _tokens(queries[start : start + BLOCK])
-            rows, scores = self._index.retrieve(tokens, k=k, show_progress=False, n_threads=0)
-            for row, score in zip(rows, scores, strict=True):
+            rows, scores = self._index.retrieve(tokens, k=depth, show_progress=False, n_threads=0)
+            for words, row, score in zip(tokens, rows, scores, strict=True):
+                if depth > k and 0 < score[k] == score[k - 1]:
+                    every = self._index.get_scores(words)
+                    row = np.flatnonzero(every >= score[k - 1])
+                    score = every[row]
                 hits = [(self._corpus.id(int(r)), float(s)) for r, s in zip(row, score, strict=True) if s > 0]
-                found.append(sorted(hits, key=lambda hit: (-hit[1], hit[0])))
+                found.append(sorted(hits, key=lambda hit: (-hit[1], hit[0]))[:k])
         return found
 
 
@@ -52,6 +58,8 @@ def _build(folder: Path, corpus: Corpus) -> None:
     log.info("Indexing %d passages for BM25 once into %s", len(corpus), folder)
     index = bm25s.BM25(k1=1.5, b=0.75, method="lucene", dtype="float32")
     tokens = bm25s.tokenize(list(corpus.texts()), stopwords="en", stemmer=Stemmer.Stemmer("english"), show_progress=False)
+    if not tokens.vocab:
+        raise UserError(f"{len(corpus)} passages with no words that BM25 could index; use candidates=given or another corpus")
     index.index(tokens, show_progress=False)
     with whole_dir(folder) as beside:
         index.save(beside, show_progress=False)

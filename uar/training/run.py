@@ -48,6 +48,8 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
     tests = [resolve(t, cfg.dataset.get("path")) for t in cfg.dataset.test]
     distinct_slugs([t for t in tests if t])
     test_collections = [open_collection(t) for t in tests if t]  # a fault in them is told before the training
+    dev_reference = resolve(cfg.dataset.dev, cfg.dataset.get("path"))
+    dev = open_collection(dev_reference) if dev_reference else None
     pool_source: PoolSource = hydra.utils.instantiate(cfg.candidates)
     stages = hydra.utils.instantiate(cfg.label_source, _convert_="all").stages(_context(cfg, collection, pool_source))
     save_config(folder, cfg)
@@ -65,7 +67,7 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
             optimizer=hydra.utils.instantiate(cfg.training.optimizer, _convert_="all"),
             warmup=cfg.training.warmup,
             streams=_streams(cfg, collection, retriever),
-            dev=_dev_score(cfg, retriever, pool_source, folder),
+            dev=_dev_score(cfg, dev, retriever, pool_source, folder),
             trainer=partial(_trainer, cfg, loggers, folder),
             folder=folder / "checkpoints",
             resume=cfg.resume,
@@ -113,7 +115,7 @@ def _context(cfg: DictConfig, collection: Collection, pool_source: PoolSource) -
 
 def _annotate_command() -> str:
     """The annotate command that goes with this run: its choices of dataset, pools, annotator, LLM and store."""
-    shared = {"dataset", "candidates", "annotator", "llm", "store"}
+    shared = {"dataset", "candidates", "annotator", "llm", "store", "seed", "limit"}
     given = [o for o in HydraConfig.get().overrides.task if o.split("=")[0].split(".")[0] in shared]
     return shlex.join(["python", "annotate.py", *given])
 
@@ -132,15 +134,15 @@ def _streams(cfg: DictConfig, collection: Collection, retriever: BiEncoder) -> A
     return stream
 
 
-def _dev_score(cfg: DictConfig, retriever: BiEncoder, pool_source: PoolSource, folder: Path) -> DevScore | None:
-    reference = resolve(cfg.dataset.dev, cfg.dataset.get("path"))
-    if reference is None:
+def _dev_score(
+    cfg: DictConfig, dev: Collection | None, retriever: BiEncoder, pool_source: PoolSource, folder: Path
+) -> DevScore | None:
+    if dev is None:
         log.info("No dev split (dataset.dev=null): the last epoch of each stage is kept")
         return None
-    dev = open_collection(reference)
     judged = [q for q in dev.queries if dev.positives(q)][: cfg.training.dev_queries]
     if not judged:
-        log.info("%s has no question with a positive: the last epoch of each stage is kept", reference)
+        log.info("%s has no question with a positive: the last epoch of each stage is kept", dev.reference)
         return None
     pools = pool_source.pools(dev, judged)
     write_pools(folder / "candidates" / f"{dev.slug}.jsonl", pools)
