@@ -162,7 +162,7 @@ def test_log_likelihoods_do_not_depend_on_the_packing(
     local: TransformersEngine, pairs: list[Score], plain: list[float], monkeypatch: pytest.MonkeyPatch, max_tokens: int
 ) -> None:
     monkeypatch.setattr(local, "max_tokens", max_tokens)
-    assert nats(ask(local, pairs[::-1])) == pytest.approx(plain[::-1], abs=1e-3)
+    assert nats(ask(local, pairs[::-2])) == pytest.approx(plain[::-2], abs=1e-3)
 
 
 def test_a_prefix_is_read_once_for_the_targets_that_wait_together(

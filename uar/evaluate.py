@@ -1,5 +1,6 @@
 """`python -m uar.evaluate model=DIR 'collections=[mini:test]'`: scores of a model, a retriever or a run file."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,13 @@ from uar.entry import entry
 from uar.errors import UserError
 from uar.evaluation.command import Evaluator
 from uar.evaluation.runs import Run, read_run
+from uar.evaluation.significance import compare, read_scores
+from uar.files import write_json
 from uar.manifest import save_config, save_manifest
 from uar.retrievers.bi_encoder import BiEncoder
 from uar.retrievers.encode import encode_rows
+
+log = logging.getLogger(__name__)
 
 
 def evaluate(cfg: DictConfig, folder: Path) -> float | None:
@@ -31,7 +36,14 @@ def evaluate(cfg: DictConfig, folder: Path) -> float | None:
     save_config(folder, cfg)
     rank = _ranker(cfg, chosen)
     save_manifest(folder, collections={c.slug: c.hash for c in collections}, model=getattr(rank, "name", None))
+    baseline = {c.slug: read_scores(Path(cfg.baseline), c.slug) for c in collections} if cfg.baseline else None
     scores = Evaluator(cfg, folder).evaluate(collections, rank)
+    if baseline:
+        found = compare({slug: read_scores(folder, slug) for slug in baseline}, baseline)
+        write_json(folder / "significance.json", found)
+        for slug, values in found.items():
+            told = (f"{m} {v['difference']:+.4f} (p {v['p t-test (Holm)']:.3g})" for m, v in values.items())
+            log.info("%s against %s: %s", slug, cfg.baseline, ", ".join(told))
     return sum(v["nDCG@10"] for v in scores.values()) / len(scores)
 
 
