@@ -31,6 +31,13 @@ def identity(reference: str, revision: str | None = None) -> str:
     return f"{found.name if found.is_file() else Path(reference).name}@{digest([file_hash(p) for p in weights])[:12]}"
 
 
+def without_bars() -> None:
+    """Loading a model of a few seconds needs no progress bars between the log lines."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+
+
 def _find(reference: str) -> Path | str:
     if reference.startswith("pkg:"):
         package, _, inside = reference.removeprefix("pkg:").partition("/")
@@ -58,6 +65,7 @@ def _dequantised(gguf: Path) -> Path:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    without_bars()
     log.info("Dequantising %s once into %s", gguf.name, folder)
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     quantised = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from uar.errors import UserError
 from uar.files import write_json
-from uar.models import identity, locate
+from uar.models import identity, locate, without_bars
 
 log = logging.getLogger(__name__)
 POOLINGS = ("mean", "cls", "lasttoken")
@@ -44,6 +44,7 @@ class BiEncoder(nn.Module):
         token_budget: int = 2048,
     ) -> None:
         super().__init__()
+        without_bars()
         path = locate(model)
         own = _own_settings(Path(path))
         try:

@@ -11,7 +11,7 @@ from uar.annotation.engines.engine import Engine
 from uar.annotation.engines.packing import pack
 from uar.annotation.record import Generate, Outcome, Reply, Request, Score
 from uar.errors import EngineError
-from uar.models import locate
+from uar.models import locate, without_bars
 from uar.precision import device, resolve_dtype
 
 Target = tuple[int, list[int]]  # ticket, token ids
@@ -29,6 +29,7 @@ class TransformersEngine(Engine):
     def __init__(
         self, model: str, revision: str | None = None, dtype: str = "auto", max_tokens: int = 512, window: int = 65_536
     ) -> None:
+        without_bars()
         path = locate(model)
         try:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(path, revision=revision, padding_side="left")
