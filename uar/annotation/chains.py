@@ -61,6 +61,7 @@ class Chains:
 
     def run(self, questions: Iterable[Question]) -> Iterator[tuple[str, list[Judgement]]]:
         """(query id, judgements) as questions end; one whose reply failed gives none."""
+        self._store.ensure_loaded(self._collection, self._annotator.stages, self._model)
         coming, done = iter(questions), deque[tuple[str, list[Judgement]]]()
         window = self._engine.window if self._engine else 1
         exhausted = False
@@ -153,9 +154,9 @@ class Chains:
 
     def _keep_copy(self, running: _Running, call: Call, record: Record) -> None:
         """Count a kept call; where it was made for another question with the same text, keep it for this one too."""
-        owner = (self._collection, running.question.id, call.doc_ids)
-        if self._engine is not None and owner != (record.collection, record.query_id, record.doc_ids):
-            self._store.append(self._record(running, call, record.key, Reply(record.output, Outcome(record.outcome))))
+        copy = self._record(running, call, record.key, Reply(record.output, record.reply().outcome))
+        if self._engine is not None and not self._store.holds(copy):
+            self._store.append(copy)
         self.progress.kept += 1
         self._count(self._record(running, call, record.key, record.reply()), fresh=False)
         self._on_call(self.progress)

@@ -1,7 +1,6 @@
 """From raw replies to what they select; a reply that cannot be read is named, never guessed."""
 
 import re
-from collections.abc import Sequence
 
 from uar.annotation.record import Outcome, Reply
 
@@ -25,7 +24,8 @@ def parse_selection(reply: Reply, shown: int) -> tuple[Outcome, list[int]]:
     text = reply.output.strip()
     if not text:
         return Outcome.EMPTY, []
-    numbers = [int(n) for n in re.findall(r"\[\s*(\d+)\s*\]", text) or _bare_list(text)]
+    found = [n for group in re.findall(r"\[([\d\s,]+)\]", text) for n in re.findall(r"\d+", group)]
+    numbers = [int(n) if len(n) < 10 else shown + 1 for n in found]
     if not numbers:
         if re.search(r"\[\s*\]", text):
             return Outcome.OK, []
@@ -33,9 +33,3 @@ def parse_selection(reply: Reply, shown: int) -> tuple[Outcome, list[int]]:
     if any(not 1 <= n <= shown for n in numbers):
         return Outcome.OUT_OF_RANGE, []
     return Outcome.OK, [n - 1 for n in dict.fromkeys(numbers)]
-
-
-def _bare_list(text: str) -> Sequence[str]:
-    """The numbers of a selection without inner brackets: `My selection: [2, 5]`."""
-    found = re.search(r"\[((?:\s*\d+\s*,?)+)\]", text)
-    return re.findall(r"\d+", found.group(1)) if found else ()

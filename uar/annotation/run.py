@@ -54,7 +54,6 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     judged: dict[str, list[Judgement]] = {}
     stopped: UserError | None = None
     try:
-        store.load(collection.slug, annotator.stages, model)
         with Bar(TextColumn("annotate"), BarColumn(), MofNCompleteColumn(), TextColumn("calls"), TimeRemainingColumn()) as bar:
             task = bar.add_task("", total=None)
             total = sum(len(pools[q]) for q in questions) if len(annotator.stages) == 1 else None

@@ -14,6 +14,8 @@ import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +46,8 @@ class Store:
         self._folders = [folder, *also]
         self._journal: _Journal | None = None
         self._fresh: dict[str, Record] = {}
+        self._identities: set[tuple] = set()
+        self._loaded: set[tuple] = set()
         self._groups: OrderedDict[tuple[Path, int], list[dict]] = OrderedDict()
         self._parts: list[tuple[Path, int]] = []  # (part, row group)
         self._adopt_journals()
@@ -66,13 +70,26 @@ class Store:
         """`records`, and hold them in memory, so that `find` need not read parts again and again in another order."""
         found = list(self.records(collection, stages, model))
         self._fresh.update((r.key, r) for r in found if r.outcome != Outcome.ERROR)
+        self._identities.update(r.identity() for r in found)
+        self._loaded.add((collection, *stages, model))
         return found
+
+    def ensure_loaded(self, collection: str, stages: Iterable[str], model: str) -> None:
+        """`load`, unless that was done."""
+        if (collection, *stages, model) not in self._loaded:
+            self.load(collection, stages, model)
+
+    def holds(self, record: Record) -> bool:
+        """Whether this very record, for this query, was loaded or appended."""
+        return record.identity() in self._identities
 
     def append(self, record: Record) -> None:
         """Keep a record; on return it survives a kill of this process. OSError where the disk is full."""
         if self._journal is None:
             self._journal = _Journal(self.folder)
+        record = replace(record, output=record.output.encode("utf-8", "replace").decode())  # half characters fit no file
         self._journal.write(record)
+        self._identities.add(record.identity())
         if record.outcome != Outcome.ERROR:
             self._fresh[record.key] = record
         if len(self._journal.records) >= PART:
@@ -95,22 +112,20 @@ class Store:
                 rows.extend(
                     r for r in _read_journal(journal) if (r.collection, r.model) == (collection, model) and r.stage in stages
                 )
-        seen: set[tuple] = set()
+        kept: dict[tuple, Record] = {}
         for record in sorted(rows, key=lambda r: r.time):
-            if record.identity() not in seen:
-                seen.add(record.identity())
-                yield record
+            before = kept.get(record.identity())
+            if before is None or before.outcome == Outcome.ERROR:
+                kept[record.identity()] = record
+        yield from sorted(kept.values(), key=lambda r: r.time)
 
     def _index(self) -> None:
         """Sorted first halves of all keys, each with its row group: 12 bytes a record."""
         keys, places = [np.zeros(0, np.uint64)], [np.zeros(0, np.int32)]
         for folder in self._folders:
             for part in _parts(folder):
-                file = pq.ParquetFile(part)
-                for group in range(file.num_row_groups):
-                    column = file.read_row_group(group, columns=["key"])["key"]
-                    text = "".join(column.to_pylist())
-                    halves = np.frombuffer(bytes.fromhex(text), dtype=">u8")[::2].astype(np.uint64)
+                for group, column in enumerate(_key_columns(part)):
+                    halves = np.frombuffer(bytes.fromhex("".join(column)), dtype=">u8")[::2].astype(np.uint64)
                     keys.append(halves)
                     places.append(np.full(len(halves), len(self._parts), np.int32))
                     self._parts.append((part, group))
@@ -129,7 +144,7 @@ class Store:
     def _adopt_journals(self) -> None:
         """Make parts of the journals whose writers are gone."""
         for path in sorted(self.folder.glob("*.jsonl")):
-            with path.open("rb") as file:
+            with suppress(FileNotFoundError), path.open("rb") as file:  # it may become a part at any time
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except OSError:
@@ -148,9 +163,10 @@ class _Journal:
         name = f"{time.strftime('%Y%m%dT%H%M%S')}-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self.path = folder / f"{name}.jsonl"
         self.records: list[Record] = []
-        # No other process can lock it first: adopters list names, and this one is random until it is locked.
-        self._handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        unseen = self.path.with_suffix(".opening")  # it gets the name that adopters look for once it is locked
+        self._handle = os.open(unseen, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         fcntl.flock(self._handle, fcntl.LOCK_EX)
+        os.rename(unseen, self.path)
 
     def write(self, record: Record) -> None:
         line = (record.to_json() + "\n").encode("utf-8", "surrogatepass")
@@ -170,11 +186,26 @@ def _parts(folder: Path) -> list[Path]:
     return sorted(p for p in folder.glob("*.parquet") if not p.name.startswith("."))
 
 
-def _read(part: Path, filters: pc.Expression) -> pa.Table:
+@contextmanager
+def _naming(part: Path) -> Iterator[None]:
     try:
-        return pq.read_table(part, schema=SCHEMA, filters=filters)
-    except pa.ArrowInvalid as error:
+        yield
+    except (pa.ArrowInvalid, KeyError, ValueError) as error:
         raise DataError(part, f"not a part of an annotation store ({str(error).splitlines()[0]}); move it away") from error
+
+
+def _key_columns(part: Path) -> list[list[str]]:
+    """Keys of each row group."""
+    with _naming(part):
+        file = pq.ParquetFile(part)
+        if not file.schema_arrow.equals(SCHEMA):
+            raise ValueError("other columns")
+        return [file.read_row_group(g, columns=["key"])["key"].to_pylist() for g in range(file.num_row_groups)]
+
+
+def _read(part: Path, filters: pc.Expression) -> pa.Table:
+    with _naming(part):
+        return pq.read_table(part, schema=SCHEMA, filters=filters)
 
 
 def _write_part(path: Path, records: Sequence[Record]) -> None:

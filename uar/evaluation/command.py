@@ -10,6 +10,7 @@ import hydra
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from hydra.errors import InstantiationException
 from omegaconf import DictConfig
 
 from uar.annotation.engines import Engine, identity_of
@@ -96,8 +97,10 @@ class Evaluator:
         if self._engine is None:
             try:
                 self._engine = hydra.utils.instantiate(rag.llm, _convert_="all")
-            except UserError as error:
-                log.warning("No RAG scores, since the generator is not there: %s", error)
+            except InstantiationException as error:
+                if not isinstance(error.__cause__, UserError):
+                    raise
+                log.warning("No RAG scores, since the generator is not there: %s", error.__cause__)
                 self._cfg.rag.llm = None
                 return []
         start = time.perf_counter()

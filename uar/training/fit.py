@@ -44,6 +44,7 @@ def fit(
     for number, stage in enumerate(stages):
         place = folder / f"{number}-{stage.name}"
         module = RetrieverModule(retriever, loss, optimizer, warmup, stage.name)
+        module.train()  # models are loaded in eval mode, and Lightning leaves them as they are
         done = place / "done.json"
         if resume and done.is_file():
             _load(module, place)

@@ -31,7 +31,8 @@ def _has_key() -> bool:
 
 
 def finish(loggers: list[Any]) -> None:
-    """End the W&B run, if there is one, so that the next job of a process starts its own."""
+    """Write what loggers hold back, and end the W&B run, if there is one, so that the next job of a process starts its own."""
     for logger in loggers:
+        logger.save()
         if isinstance(logger, WandbLogger):
             logger.experiment.finish()

@@ -53,7 +53,7 @@ class OpenAIEngine(Engine):
         self._retries, self._backoff = retries, backoff
         self._done: queue.Queue[tuple[int, Reply] | EngineError] = queue.Queue()
         self._flying = 0
-        key = os.environ.get(api_key_env)
+        self._key = key = os.environ.get(api_key_env)
         self._client = httpx.AsyncClient(
             timeout=timeout,
             headers={"Authorization": f"Bearer {key}"} if key else {},
@@ -116,7 +116,7 @@ class OpenAIEngine(Engine):
                     problem = f"{url} answered {response.status_code}"
                     wait = _retry_after(response) or wait
                 else:
-                    text = " ".join(response.text.split())[:300]
+                    text = " ".join(response.text.replace(self._key or "\0", "***").split())[:300]
                     return Reply(f"{response.status_code} {text}", Outcome.ERROR, seconds=time.perf_counter() - start)
             if attempt < self._retries:
                 await asyncio.sleep(wait)

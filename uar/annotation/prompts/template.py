@@ -77,7 +77,11 @@ def load_chat(name: str, variables: frozenset[str]) -> ChatPrompt:
     for row in turns:
         if not isinstance(row, Mapping) or set(row) - {"role", "content", "each", "reply"}:
             raise DataError(path, f"turn {row!r}; allowed keys: role, content, each, reply")
-        turn = Turn(row.get("role", ""), str(row.get("content", "")), row.get("each") == "passages", row.get("reply"))
+        if row.get("each", "passages") != "passages":
+            raise DataError(path, f"each: {row['each']!r}; a turn can be repeated for `passages` only")
+        if not isinstance(row.get("reply", ""), str) or ("reply" in row and "each" not in row):
+            raise DataError(path, f"reply: {row['reply']!r}; a text is needed, in a turn with `each: passages`")
+        turn = Turn(row.get("role", ""), str(row.get("content", "")), "each" in row, row.get("reply"))
         if turn.role not in {"system", "user", "assistant"}:
             raise DataError(path, f"role {turn.role!r}; allowed: system, user, assistant")
         _check(path, turn.content + (turn.reply or ""), variables | (LOOP if turn.each else frozenset()), content)
@@ -107,7 +111,10 @@ def _read(name: str) -> tuple[Path, dict[str, Any]]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise DataError(path, f"broken YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(content, Mapping) or not isinstance(content.get("variables"), list):
+    except UnicodeDecodeError as error:
+        raise DataError(path, f"not UTF-8 ({error.reason}); save the file as UTF-8") from error
+    names = content.get("variables") if isinstance(content, Mapping) else None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise DataError(path, "a prompt needs `name` and `variables`, the list of variables that it uses")
     return path, {"name": path.stem, **content}
 
@@ -120,8 +127,8 @@ def _check(path: Path, source: str, supplied: frozenset[str], content: Mapping[s
     declared = set(content["variables"])
     if declared - supplied:
         raise DataError(path, f"declares {sorted(declared - supplied)}; this stage supplies {sorted(supplied)}")
-    if used - declared - LOOP:
-        raise DataError(path, f"uses {sorted(used - declared - LOOP)} without declaring it under `variables`")
+    if used - declared - (LOOP & supplied):
+        raise DataError(path, f"uses {sorted(used - declared)} without declaring it under `variables`")
 
 
 def _merge_neighbours(messages: list[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
