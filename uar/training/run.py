@@ -161,6 +161,7 @@ def _trainer(cfg: DictConfig, loggers: list[Any], folder: Path, **more: Any) -> 
         logger=loggers,
         default_root_dir=str(folder),
         use_distributed_sampler=False,  # the stream gives every process its own part
+        reload_dataloaders_every_n_epochs=1,  # else the epoch after a resumed one ends early
         enable_model_summary=False,
         num_sanity_val_steps=0,
         **more,

@@ -55,7 +55,7 @@ class OpenAIEngine(Engine):
         self._flying = 0
         self._key = key = os.environ.get(api_key_env)
         self._client = httpx.AsyncClient(
-            timeout=timeout,
+            timeout=httpx.Timeout(timeout, pool=None),  # a call that waits for its turn is not late
             headers={"Authorization": f"Bearer {key}"} if key else {},
             limits=httpx.Limits(max_connections=window, max_keepalive_connections=window),
         )

@@ -56,6 +56,7 @@ class VLLMEngine(Engine):
             **placed,
         )
         self._tokenizer: Any = self._llm.get_tokenizer()
+        self._longest = int(self._llm.llm_engine.model_config.max_model_len)
         self.window = window
         self._waiting: list[tuple[int, Request]] = []
 
@@ -67,19 +68,27 @@ class VLLMEngine(Engine):
 
         start = time.perf_counter()
         waiting, self._waiting = self._waiting, []
+        fitting: list[tuple[int, Request]] = []
+        replies: list[tuple[int, Reply]] = []
         prompts: list[dict[str, list[int]]] = []
         sampling: list[Any] = []
-        for _, request in waiting:
+        for ticket, request in waiting:
             if isinstance(request, Score):
-                prefix, target = self._ids(request.prefix), self._ids(request.target)
-                prompts.append({"prompt_token_ids": prefix + target})
-                sampling.append(SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False))
+                prompt = self._ids(request.prefix) + self._ids(request.target)
+                wanted = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
             else:
-                prompts.append({"prompt_token_ids": self._chat(request)})
-                sampling.append(SamplingParams(max_tokens=request.max_tokens, temperature=request.temperature))
-        outputs = self._llm.generate(prompts, sampling, use_tqdm=False)
-        seconds = (time.perf_counter() - start) / max(1, len(waiting))
-        return [(t, self._reply(r, o, seconds)) for (t, r), o in zip(waiting, outputs, strict=True)]
+                prompt = self._chat(request)
+                wanted = SamplingParams(max_tokens=request.max_tokens, temperature=request.temperature)
+            if len(prompt) + wanted.max_tokens > self._longest:  # vLLM would refuse the whole batch
+                told = f"{len(prompt)} tokens and {wanted.max_tokens} to write are more than max_model_len={self._longest}"
+                replies.append((ticket, Reply(told, Outcome.ERROR, len(prompt))))
+                continue
+            fitting.append((ticket, request))
+            prompts.append({"prompt_token_ids": prompt})
+            sampling.append(wanted)
+        outputs = self._llm.generate(prompts, sampling, use_tqdm=False) if prompts else []
+        seconds = (time.perf_counter() - start) / max(1, len(fitting))
+        return replies + [(t, self._reply(r, o, seconds)) for (t, r), o in zip(fitting, outputs, strict=True)]
 
     def close(self) -> None:
         self._llm = None
