@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed-$(EXTRA)
 DEMO ?= outputs/demo
 LIMIT ?= null
-QUESTIONS ?= 10
+QUESTIONS ?= 8
 SHARED := store=$(DEMO)/annotations rag.limit=$(QUESTIONS)
 
 export HF_HUB_OFFLINE ?= 1
