@@ -72,6 +72,7 @@ def fit(
         seconds = time.perf_counter() - start
         if lightning.interrupted:
             raise KeyboardInterrupt
+        lightning.save_checkpoint(last)
         _load(module, place)
         told[stage.name] = {
             "queries": len(stage.examples),

@@ -34,8 +34,9 @@ class TransformersEngine(Engine):
         try:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(path, revision=revision, padding_side="left")
             self.model: Any = AutoModelForCausalLM.from_pretrained(path, revision=revision, dtype=resolve_dtype(dtype))
-        except OSError as error:
-            raise EngineError(f"llm.model={model}: cannot be loaded ({str(error).splitlines()[0]})") from error
+        except Exception as error:  # what a loader raises over a broken folder depends on where it trips
+            told = next(iter(str(error).splitlines()), type(error).__name__)
+            raise EngineError(f"llm.model={model}: cannot be loaded ({told})") from error
         self.model.to(device()).eval()
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token

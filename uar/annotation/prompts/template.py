@@ -84,7 +84,7 @@ def load_chat(name: str, variables: frozenset[str]) -> ChatPrompt:
         turn = Turn(row.get("role", ""), str(row.get("content", "")), "each" in row, row.get("reply"))
         if turn.role not in {"system", "user", "assistant"}:
             raise DataError(path, f"role {turn.role!r}; allowed: system, user, assistant")
-        _check(path, turn.content + (turn.reply or ""), variables | (LOOP if turn.each else frozenset()), content)
+        _check(path, turn.content + (turn.reply or ""), variables, content, LOOP if turn.each else frozenset())
         checked.append(turn)
     return ChatPrompt(content["name"], digest(content), tuple(checked))
 
@@ -119,7 +119,9 @@ def _read(name: str) -> tuple[Path, dict[str, Any]]:
     return path, {"name": path.stem, **content}
 
 
-def _check(path: Path, source: str, supplied: frozenset[str], content: Mapping[str, Any]) -> None:
+def _check(
+    path: Path, source: str, supplied: frozenset[str], content: Mapping[str, Any], loop: frozenset[str] = frozenset()
+) -> None:
     try:
         used = jinja2.meta.find_undeclared_variables(ENVIRONMENT.parse(source))
     except jinja2.TemplateSyntaxError as error:
@@ -127,7 +129,7 @@ def _check(path: Path, source: str, supplied: frozenset[str], content: Mapping[s
     declared = set(content["variables"])
     if declared - supplied:
         raise DataError(path, f"declares {sorted(declared - supplied)}; this stage supplies {sorted(supplied)}")
-    if used - declared - (LOOP & supplied):
+    if used - declared - loop:
         raise DataError(path, f"uses {sorted(used - declared)} without declaring it under `variables`")
 
 
