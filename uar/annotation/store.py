@@ -106,12 +106,12 @@ class Store:
         wanted = (pc.field("collection") == collection) & pc.field("stage").isin(list(stages)) & (pc.field("model") == model)
         rows: list[Record] = []
         for folder in self._folders:
-            for part in _parts(folder):
-                rows.extend(map(Record.from_row, _read(part, filters=wanted).to_pylist()))
-            for journal in sorted(folder.glob("*.jsonl")):
+            for journal in sorted(folder.glob("*.jsonl")):  # before the parts, since one may become a part meanwhile
                 rows.extend(
                     r for r in _read_journal(journal) if (r.collection, r.model) == (collection, model) and r.stage in stages
                 )
+            for part in _parts(folder):
+                rows.extend(map(Record.from_row, _read(part, filters=wanted).to_pylist()))
         kept: dict[tuple, Record] = {}
         for record in sorted(rows, key=lambda r: r.time):
             before = kept.get(record.identity())
