@@ -104,6 +104,8 @@ class OpenAIEngine(Engine):
             wait = self._backoff * 2**attempt * random.uniform(0.5, 1.5)  # noqa: S311 jitter, no result depends on it
             try:
                 response = await self._client.post(f"{url}{path}", json=body)
+            except (httpx.ReadTimeout, httpx.RemoteProtocolError) as error:  # the server is there, this call failed
+                problem = f"{url} broke off ({type(error).__name__})"
             except httpx.TransportError as error:
                 problem = f"{url} does not answer ({type(error).__name__})"
             else:
