@@ -15,7 +15,7 @@ def columns(runs: Sequence[RunFolder]) -> list[tuple[str, str, str]]:
     seen: dict[tuple[str, str, str], None] = {}
     slugs = list(dict.fromkeys(s for run in runs for part in ("retrieval", "rag") for s in run.metrics[part]))
     for slug in slugs:
-        for part, measures in (("retrieval", ("nDCG@10", "RR@10", "R@100")), ("rag", ("EM", "F1"))):
+        for part, measures in (("retrieval", ("nDCG@10", "R@100")), ("rag", ("EM", "F1"))):
             for measure in measures:
                 if any(measure in run.metrics[part].get(slug, {}) for run in runs):
                     seen[(part, slug, measure)] = None
