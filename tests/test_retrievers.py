@@ -123,12 +123,13 @@ def test_an_interrupted_encoding_goes_on_where_it_was(tmp_path: Path, minilm: Bi
     calls: list[int] = []
     real = encode._fill
 
-    def breaks(retriever: BiEncoder, tokens: object, start: int, *rest: object) -> None:
+    def breaks(retriever: BiEncoder, tokens: object, rows: np.ndarray, *rest: object) -> None:
+        start = int(rows[0])
         if start == 300 and not calls.count(300):
             calls.append(start)
             raise KeyboardInterrupt
         calls.append(start)
-        real(retriever, tokens, start, *rest)
+        real(retriever, tokens, rows, *rest)
 
     monkeypatch.setattr(encode, "_fill", breaks)
     with pytest.raises(KeyboardInterrupt):

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import numpy as np
 from omegaconf import DictConfig
 
 from uar.collections import Collection, open_collection
@@ -18,7 +19,7 @@ from uar.evaluation.significance import compare, read_scores
 from uar.files import write_json
 from uar.manifest import save_config, save_manifest
 from uar.retrievers.bi_encoder import BiEncoder
-from uar.retrievers.encode import encode_rows
+from uar.retrievers.encode import encode_many, encode_rows
 
 log = logging.getLogger(__name__)
 
@@ -79,11 +80,14 @@ def rerank(model: BiEncoder, collection: Collection, run: Run) -> Run:
     queries = query_tokens(collection, model.tokenizer, model.query_length, model.query_prefix)
     row_of = {q: row for row, q in enumerate(collection.queries)}
     vectors = encode_rows(model, queries, [row_of[q] for q in run])
+    rows_of = {q: np.array(collection.corpus.rows([d for d, _ in hits]), dtype=np.int64) for q, hits in run.items()}
+    known = np.unique(np.concatenate(list(rows_of.values())))  # a passage that several queries found is encoded once
+    encoded = encode_many(model, passages, known)
     reranked = {}
     for vector, (query_id, hits) in zip(vectors, run.items(), strict=True):
-        ids = [d for d, _ in hits]
-        scores = encode_rows(model, passages, collection.corpus.rows(ids)) @ vector
-        reranked[query_id] = sorted(zip(ids, scores.tolist(), strict=True), key=lambda hit: (-hit[1], hit[0]))
+        scores = encoded[np.searchsorted(known, rows_of[query_id])].astype(np.float32) @ vector
+        pairs = zip((d for d, _ in hits), scores.tolist(), strict=True)
+        reranked[query_id] = sorted(pairs, key=lambda hit: (-hit[1], hit[0]))
     return reranked
 
 

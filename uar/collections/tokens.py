@@ -32,9 +32,10 @@ class Tokens:
     def __getitem__(self, row: int) -> np.ndarray:
         return np.asarray(self._ids[self._ends[row] : self._ends[row + 1]], dtype=np.int64)
 
-    def lengths(self, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Tokens a row, for rows start to stop."""
-        return np.diff(np.asarray(self._ends[start : None if stop is None else stop + 1]))
+    def lengths(self, rows: np.ndarray | None = None) -> np.ndarray:
+        """Tokens a row, of the given rows or of all."""
+        wanted = np.arange(len(self)) if rows is None else np.asarray(rows)
+        return self._ends[wanted + 1] - self._ends[wanted]
 
 
 def tokenise(texts: Iterable[str], content_hash: str, tokenizer: Any, max_length: int, prefix: str = "") -> Tokens:

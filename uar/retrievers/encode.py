@@ -29,7 +29,7 @@ def encode_corpus(retriever: BiEncoder, tokens: Tokens, folder: Path, precision:
             continue
         stop = min(start + SHARD, len(tokens))
         array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=(stop - start, retriever.dim))
-        _fill(retriever, tokens, start, stop, array, precision)
+        _fill(retriever, tokens, np.arange(start, stop), array, precision)
         array.flush()
         write_json(done, {"start": start, "stop": stop})
     return shards
@@ -44,8 +44,15 @@ def encode_rows(retriever: BiEncoder, tokens: Tokens, rows: list[int], precision
         return retriever([tokens[row] for row in rows]).float().cpu().numpy()
 
 
-def _fill(retriever: BiEncoder, tokens: Tokens, start: int, stop: int, out: np.ndarray, precision: str) -> None:
+def encode_many(retriever: BiEncoder, tokens: Tokens, rows: np.ndarray, precision: str = "auto") -> np.ndarray:
+    """(rows, dim) fp16 vectors of many rows, however they lie in the corpus."""
+    out = np.empty((len(rows), retriever.dim), np.float16)
+    _fill(retriever, tokens, rows, out, precision)
+    return out
+
+
+def _fill(retriever: BiEncoder, tokens: Tokens, rows: np.ndarray, out: np.ndarray, precision: str) -> None:
     """Longest first, in blocks, so that what is padded and held at once is small."""
-    order = np.argsort(-tokens.lengths(start, stop), kind="stable")
+    order = np.argsort(-tokens.lengths(rows), kind="stable")
     for block in np.array_split(order, max(1, len(order) // 2_048)):
-        out[block] = encode_rows(retriever, tokens, [start + int(row) for row in block], precision)
+        out[block] = encode_rows(retriever, tokens, [int(row) for row in rows[block]], precision)
