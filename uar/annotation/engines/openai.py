@@ -104,10 +104,10 @@ class OpenAIEngine(Engine):
             wait = self._backoff * 2**attempt * random.uniform(0.5, 1.5)  # noqa: S311 jitter, no result depends on it
             try:
                 response = await self._client.post(f"{url}{path}", json=body)
-            except (httpx.ReadTimeout, httpx.RemoteProtocolError) as error:  # the server is there, this call failed
-                problem = f"{url} broke off ({type(error).__name__})"
             except httpx.TransportError as error:
-                problem = f"{url} does not answer ({type(error).__name__})"
+                # A call that is too slow, or whose answer breaks off, fails alone: the server is there.
+                alone = isinstance(error, httpx.ReadTimeout) or "message body" in str(error)
+                problem = f"{url} {'broke off' if alone else 'does not answer'} ({type(error).__name__})"
             else:
                 if response.is_success:
                     try:
