@@ -1,11 +1,13 @@
 """Every config composes, every module imports."""
 
 import importlib
+import inspect
 import pkgutil
 
 import pytest
 from conftest import ROOT
 from hydra import compose, initialize_config_dir
+from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 import uar
@@ -52,3 +54,18 @@ def test_every_module_imports():
 def test_every_folder_of_choices_is_used_by_a_command():
     folders = {p.name for p in (ROOT / "conf").iterdir() if p.is_dir()}
     assert folders == {case[1].split("=")[0] for case in CASES if case[0] != "report"}
+
+
+@pytest.mark.parametrize("path", sorted(str(p.relative_to(ROOT / "conf")) for p in (ROOT / "conf").glob("*/*.yaml")))
+def test_a_config_offers_every_option_of_what_it_builds(path: str):
+    group = path.split("/")[0]
+    command = (
+        "evaluate" if path == "retriever/none.yaml" else "annotate" if group in {"annotator", "llm", "candidates"} else "train"
+    )
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose(command, [f"{group}={path.split('/')[1].removesuffix('.yaml')}"])
+    node = cfg.rag.get("reader", {}) if group == "rag" else cfg[group]
+    target = node.get("_target_") if group not in {"dataset", "logger", "trainer", "loss"} else None
+    if target:
+        options = set(inspect.signature(get_object(target)).parameters)
+        assert set(node) - {"_target_", "_partial_"} == options

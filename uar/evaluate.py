@@ -5,12 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-import numpy as np
 from omegaconf import DictConfig
 
 from uar.collections import Collection, open_collection
 from uar.collections.reference import distinct_slugs
-from uar.collections.tokens import corpus_tokens, query_tokens
 from uar.entry import entry
 from uar.errors import UserError
 from uar.evaluation.command import Evaluator
@@ -18,8 +16,9 @@ from uar.evaluation.runs import Run, read_run
 from uar.evaluation.significance import compare, read_scores
 from uar.files import write_json
 from uar.manifest import save_config, save_manifest
+from uar.precision import device
 from uar.retrievers.bi_encoder import BiEncoder
-from uar.retrievers.encode import encode_many, encode_rows
+from uar.retrievers.dense import rerank
 
 log = logging.getLogger(__name__)
 
@@ -51,18 +50,19 @@ def evaluate(cfg: DictConfig, folder: Path) -> float | None:
 def _ranker(cfg: DictConfig, chosen: list[str]) -> Any:
     if chosen == ["retriever"]:
         retriever = hydra.utils.instantiate(cfg.retriever, _convert_="all")
-        return retriever.to(Evaluator.device()) if isinstance(retriever, BiEncoder) else retriever
-    model = (
-        BiEncoder(cfg.model, query_length=cfg.query_length, passage_length=cfg.passage_length).to(Evaluator.device())
-        if cfg.model
-        else None
-    )
+        return retriever.to(device()) if isinstance(retriever, BiEncoder) else retriever
+    model = None
+    if cfg.model:
+        model = BiEncoder(cfg.model, query_length=cfg.query_length, passage_length=cfg.passage_length).to(device())
     if not cfg.run:
         return model
     run = read_run(Path(cfg.run))
-    return lambda collection, query_ids: (
-        _known(run, collection, query_ids) if model is None else rerank(model, collection, _known(run, collection, query_ids))
-    )
+
+    def known(collection: Collection, query_ids: list[str]) -> Run:
+        kept = _known(run, collection, query_ids)
+        return kept if model is None else rerank(model, collection, {q: [d for d, _ in hits] for q, hits in kept.items()})
+
+    return known
 
 
 def _known(run: Run, collection: Collection, query_ids: list[str]) -> Run:
@@ -72,23 +72,6 @@ def _known(run: Run, collection: Collection, query_ids: list[str]) -> Run:
             f"{collection.reference}: the run has none of its {len(query_ids)} queries; give a run of this collection"
         )
     return kept
-
-
-def rerank(model: BiEncoder, collection: Collection, run: Run) -> Run:
-    """The run's passages in the model's order."""
-    passages = corpus_tokens(collection, model.tokenizer, model.passage_length, model.passage_prefix)
-    queries = query_tokens(collection, model.tokenizer, model.query_length, model.query_prefix)
-    row_of = {q: row for row, q in enumerate(collection.queries)}
-    vectors = encode_rows(model, queries, [row_of[q] for q in run])
-    rows_of = {q: np.array(collection.corpus.rows([d for d, _ in hits]), dtype=np.int64) for q, hits in run.items()}
-    known = np.unique(np.concatenate(list(rows_of.values())))  # a passage that several queries found is encoded once
-    encoded = encode_many(model, passages, known)
-    reranked = {}
-    for vector, (query_id, hits) in zip(vectors, run.items(), strict=True):
-        scores = encoded[np.searchsorted(known, rows_of[query_id])].astype(np.float32) @ vector
-        pairs = zip((d for d, _ in hits), scores.tolist(), strict=True)
-        reranked[query_id] = sorted(pairs, key=lambda hit: (-hit[1], hit[0]))
-    return reranked
 
 
 if __name__ == "__main__":

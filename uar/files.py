@@ -11,6 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 
 def cache_dir() -> Path:
     """Folder of everything that can be built again: `UAR_CACHE`, else `~/.cache/uar`."""
@@ -75,6 +78,12 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
     with whole_file(path) as beside, beside.open("w", encoding="utf-8") as file:
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def write_table(path: Path, table: pa.Table, compression: str = "snappy") -> None:
+    """A Parquet file."""
+    with whole_file(path) as beside:
+        pq.write_table(table, beside, compression=compression)
 
 
 def digest(*parts: object) -> str:

@@ -1,7 +1,6 @@
 """Runs the chains of many questions over one engine: each goes on as soon as its replies are there, whatever the others do.
 What the store holds is not asked."""
 
-import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
@@ -14,7 +13,6 @@ from uar.annotation.stages.annotator import Chain
 from uar.annotation.store import Store
 from uar.errors import UserError
 
-log = logging.getLogger(__name__)
 JUDGE_RATE_FROM = 50  # calls before the failure rate may stop a run
 
 
@@ -154,20 +152,19 @@ class Chains:
 
     def _keep_copy(self, running: _Running, call: Call, record: Record) -> None:
         """Count a kept call; where it was made for another question with the same text, keep it for this one too."""
-        copy = self._record(running, call, record.key, Reply(record.output, record.reply().outcome))
+        copy = self._record(running, call, record.key, Reply(record.output, record.reply().outcome))  # it cost nothing now
         if self._engine is not None and not self._store.holds(copy):
             self._store.append(copy)
         self.progress.kept += 1
-        self._count(self._record(running, call, record.key, record.reply()), fresh=False)
+        self._count(copy)
         self._on_call(self.progress)
 
-    def _count(self, record: Record, fresh: bool = True) -> None:
+    def _count(self, record: Record) -> None:
         self.progress.outcomes[record.outcome] += 1
         if record.outcome != Outcome.OK:
             self.progress.failures.append(record)
-        if fresh:
-            for name in ("tokens_in", "tokens_out", "tokens_cached"):
-                self.progress.tokens[name] += getattr(record, name)
+        for name in ("tokens_in", "tokens_out", "tokens_cached"):
+            self.progress.tokens[name] += getattr(record, name)
 
     def _stop_when_failing(self) -> None:
         total, failed = self.progress.outcomes.total(), len(self.progress.failures)

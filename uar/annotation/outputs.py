@@ -1,17 +1,15 @@
 """The files of an annotate run folder."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from uar.annotation.chains import Progress
 from uar.annotation.record import Record
 from uar.annotation.stages import Judgement
-from uar.files import whole_file, write_jsonl, write_text
+from uar.files import write_jsonl, write_table, write_text
 
 
 def write_labels(folder: Path, judged: Mapping[str, Sequence[Judgement]]) -> None:
@@ -27,8 +25,7 @@ def write_labels(folder: Path, judged: Mapping[str, Sequence[Judgement]]) -> Non
             "rank": pa.array([j.rank for _, j in rows], pa.int32()),
         }
     )
-    with whole_file(folder / "labels.parquet") as beside:
-        pq.write_table(table, beside)
+    write_table(folder / "labels.parquet", table)
     write_text(folder / "labels.qrels", "".join(f"{q} 0 {j.doc_id} {j.label}\n" for q, j in rows))
 
 
@@ -57,5 +54,5 @@ def ledger(progress: Progress, queries: int, seconds: float, model: str) -> dict
         "seconds": round(seconds, 2),
         "calls_per_second": round(progress.asked / seconds, 2) if seconds else None,
         "computed_tokens_per_second": round((computed + progress.tokens["tokens_out"]) / seconds, 1) if seconds else None,
-        "outcomes": dict(Counter({str(o): n for o, n in progress.outcomes.items()})),
+        "outcomes": {str(o): n for o, n in progress.outcomes.items()},
     }

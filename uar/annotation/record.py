@@ -1,7 +1,7 @@
 """What is asked of an LLM, what it replied, and the record that is kept of it."""
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -27,6 +27,10 @@ class Generate:
     messages: tuple[tuple[str, str], ...]
     max_tokens: int
     temperature: float = 0.0
+
+    def chat(self) -> list[dict[str, str]]:
+        """The messages as chat templates and servers take them."""
+        return [{"role": role, "content": content} for role, content in self.messages]
 
     def key(self, model: str) -> str:
         return digest("generate", model, self.messages, self.max_tokens, self.temperature)
@@ -88,7 +92,7 @@ class Record:
     tokens_out: int = 0
     tokens_cached: int = 0
     seconds: float = 0.0
-    time: float = field(default=0.0)
+    time: float = 0.0
 
     def identity(self) -> tuple[str, str, str, tuple[str, ...]]:
         """What makes two records the same one."""

@@ -19,7 +19,7 @@ from uar.annotation.outputs import ledger, write_failures, write_labels
 from uar.annotation.stages import Annotator, Judgement
 from uar.annotation.store import Store
 from uar.candidates import write_pools
-from uar.collections import Collection, open_collection, resolve
+from uar.collections import open_training_split
 from uar.errors import UserError
 from uar.files import write_json
 from uar.manifest import save_config, save_manifest
@@ -30,13 +30,13 @@ LOG_EVERY = 30.0  # seconds
 
 def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Annotate `dataset.train` (its first `limit` queries) and return the ledger."""
-    collection = open_training_split(cfg)
+    collection = open_training_split(cfg.dataset.train, cfg.dataset.path)
     save_config(folder, cfg)
     query_ids = collection.head(cfg.limit)
     pools = hydra.utils.instantiate(cfg.candidates).pools(collection, query_ids)
     write_pools(folder / "candidates" / f"{collection.slug}.jsonl", pools)
     annotator: Annotator = hydra.utils.instantiate(cfg.annotator, _convert_="all")
-    questions = [q for q in query_ids if pools[q] and _has_target(cfg, collection, q)]
+    questions = [q for q in query_ids if pools[q] and (collection.queries[q].answers or not annotator.needs_gold_answers)]
     if len(questions) < len(query_ids):
         log.info(
             "%d of %d queries have no candidates or no target text and are left out",
@@ -85,19 +85,6 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     if agreed:
         log.info("Against people: %s", ", ".join(f"{k} {v:.3f}" for k, v in agreed.items() if k != "queries"))
     return spent
-
-
-def open_training_split(cfg: DictConfig) -> Collection:
-    """The collection that `dataset.train` names."""
-    reference = resolve(cfg.dataset.train, cfg.dataset.get("path"))
-    if reference is None:
-        raise UserError("dataset.train is null; name the split to annotate or train on")
-    return open_collection(reference)
-
-
-def _has_target(cfg: DictConfig, collection: Collection, query_id: str) -> bool:
-    needs_answer = cfg.annotator.get("target") == "answer" and cfg.annotator.get("answer") == "gold"
-    return bool(collection.queries[query_id].answers) or not needs_answer
 
 
 def _bar_updater(bar: Bar, task: Any, total: int | None) -> Callable[[Progress], None]:

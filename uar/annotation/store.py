@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from uar.annotation.record import Outcome, Record
 from uar.errors import DataError
-from uar.files import named, whole_file
+from uar.files import named, write_table
 
 log = logging.getLogger(__name__)
 PART = 4_096
@@ -211,8 +211,7 @@ def _read(part: Path, filters: pc.Expression) -> pa.Table:
 def _write_part(path: Path, records: Sequence[Record]) -> None:
     columns = {name: [getattr(r, name) for r in records] for name in SCHEMA.names}
     columns["doc_ids"] = [list(ids) for ids in columns["doc_ids"]]
-    with whole_file(path) as beside:
-        pq.write_table(pa.table(columns, schema=SCHEMA), beside, compression="zstd")
+    write_table(path, pa.table(columns, schema=SCHEMA), compression="zstd")
 
 
 def _read_journal(path: Path) -> Iterator[Record]:

@@ -1,6 +1,5 @@
 """What every pool source shares: depth, the human positive, the order shown, the file."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,11 +7,7 @@ from pathlib import Path
 from uar.collections import Collection
 from uar.errors import UserError
 from uar.files import write_jsonl
-
-
-def rank_of(seed: int, *names: str) -> bytes:
-    """A pseudo-random sort key that depends on (seed, names) alone: the same on any machine and in any order of calls."""
-    return hashlib.blake2b("\x1f".join([str(seed), *names]).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+from uar.ranking import rank_of
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,6 @@
 
 from uar.collections.collection import Collection, Query
 from uar.collections.corpus import Corpus
-from uar.collections.reference import open_collection, resolve, slug
+from uar.collections.reference import open_collection, open_training_split, resolve, slug
 
-__all__ = ["Collection", "Corpus", "Query", "open_collection", "resolve", "slug"]
+__all__ = ["Collection", "Corpus", "Query", "open_collection", "open_training_split", "resolve", "slug"]

@@ -39,6 +39,11 @@ class Collection:
         queries = [(q.id, q.text, q.answers) for q in self.queries.values()]
         return digest(self.corpus.hash, queries, self.qrels)
 
+    @cached_property
+    def query_rows(self) -> dict[str, int]:
+        """Place of each query in file order."""
+        return {query_id: row for row, query_id in enumerate(self.queries)}
+
     def positives(self, query_id: str) -> list[str]:
         """Ids of the passages that people judged positive for a query, best grade first."""
         grades = self.qrels.get(query_id, {})

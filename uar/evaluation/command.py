@@ -8,8 +8,6 @@ from typing import Any
 
 import hydra
 import pyarrow as pa
-import pyarrow.parquet as pq
-import torch
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig
 
@@ -22,8 +20,7 @@ from uar.evaluation.metrics_file import update_metrics
 from uar.evaluation.rag.answers import exact_match, f1
 from uar.evaluation.rag.generate import generate_answers
 from uar.evaluation.runs import Run, write_run
-from uar.files import whole_file
-from uar.precision import device
+from uar.files import write_table
 from uar.retrievers.bi_encoder import BiEncoder
 from uar.retrievers.bm25 import BM25
 from uar.retrievers.dense import retrieve
@@ -39,10 +36,7 @@ class Evaluator:
     def __init__(self, cfg: DictConfig, folder: Path) -> None:
         self._cfg, self._folder = cfg, folder
         self._engine: Engine | None = None
-
-    @staticmethod
-    def device() -> torch.device:
-        return device()
+        self._no_generator = not cfg.rag.llm
 
     def evaluate(
         self, collections: Sequence[Collection], retriever: "BiEncoder | BM25Ranker | Ranker"
@@ -84,7 +78,7 @@ class Evaluator:
         update_metrics(
             self._folder, retrieval={collection.slug: values}, time={f"retrieval {collection.slug}": round(seconds, 2)}
         )
-        rag_scores = self._rag(collection, run, query_ids) if self._cfg.rag.llm else []
+        rag_scores = self._rag(collection, run, query_ids) if not self._no_generator else []
         _write_scores(self._folder / "scores" / f"{collection.slug}.parquet", scores + rag_scores)
         return {**values, **means(rag_scores)}
 
@@ -101,7 +95,7 @@ class Evaluator:
                 if not isinstance(error.__cause__, UserError):
                     raise
                 log.warning("No RAG scores, since the generator is not there: %s", error.__cause__)
-                self._cfg.rag.llm = None
+                self._no_generator = True
                 return []
         start = time.perf_counter()
         store = Store(Path(self._cfg.store))
@@ -152,11 +146,8 @@ def _told(values: dict[str, float]) -> str:
 
 
 def _write_scores(path: Path, scores: Scores) -> None:
-    columns = list(zip(*scores, strict=True))
-    with whole_file(path) as beside:
-        pq.write_table(
-            pa.table({n: pa.array(c) for n, c in zip(("query_id", "measure", "value"), columns, strict=True)}), beside
-        )
+    columns = zip(("query_id", "measure", "value"), zip(*scores, strict=True), strict=True)
+    write_table(path, pa.table({name: pa.array(values) for name, values in columns}))
 
 
 def _write_generations(path: Path, collection: Collection, shown: dict[str, list[str]], texts: dict[str, str]) -> None:
@@ -169,5 +160,4 @@ def _write_generations(path: Path, collection: Collection, shown: dict[str, list
             "answer": pa.array(list(texts.values()), pa.string()),
         }
     )
-    with whole_file(path) as beside:
-        pq.write_table(table, beside)
+    write_table(path, table)

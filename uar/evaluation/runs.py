@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from uar.collections.lines import read_lines
+from uar.collections.lines import read_id, read_jsonl, read_lines
 from uar.errors import DataError
 from uar.files import whole_file
+from uar.ranking import Hit, best_first
 
-Run = Mapping[str, Sequence[tuple[str, float]]]  # query id -> (passage id, score), best first
+Run = Mapping[str, Sequence[Hit]]  # query id -> hits, best first
 
 
 def write_run(path: Path, run: Run, tag: str) -> None:
@@ -29,8 +30,6 @@ def write_run(path: Path, run: Run, tag: str) -> None:
 
 def read_run(path: Path) -> dict[str, list[tuple[str, float]]]:
     """A TREC run (six columns), or a candidates file ({query_id, candidates} lines) whose order is the ranking."""
-    from uar.collections.lines import read_id, read_jsonl
-
     if not path.is_file():
         raise DataError(path, "no such run; give a TREC run or a candidates file")
     run: dict[str, list[tuple[str, float]]] = {}
@@ -54,5 +53,4 @@ def read_run(path: Path) -> dict[str, list[tuple[str, float]]]:
     for query_id, hits in run.items():
         if len({d for d, _ in hits}) < len(hits):
             raise DataError(path, f"query {query_id!r} lists a passage twice; remove one of them")
-        hits.sort(key=lambda hit: (-hit[1], hit[0]))
-    return run
+    return {query_id: best_first(hits) for query_id, hits in run.items()}

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from uar.candidates.pool import rank_of
 from uar.errors import UserError
+from uar.ranking import rank_of
 
 
 def nested_sample(query_ids: Sequence[str], fraction: float, seed: int) -> list[str]:

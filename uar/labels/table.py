@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from uar.files import whole_file
+from uar.files import write_table
 from uar.labels.source import Stage
 
 
@@ -22,5 +21,4 @@ def write_label_table(path: Path, stages: Sequence[Stage]) -> None:
     names = ("query_id", "doc_id", "label", "source", "stage")
     types = (pa.string(), pa.string(), pa.int8(), pa.string(), pa.string())
     columns = {n: pa.array([row[i] for row in rows], t) for i, (n, t) in enumerate(zip(names, types, strict=True))}
-    with whole_file(path) as beside:
-        pq.write_table(pa.table(columns), beside)
+    write_table(path, pa.table(columns))

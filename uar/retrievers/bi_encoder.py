@@ -1,7 +1,6 @@
 """A dense retriever: one transformer for queries and passages, pooled and normalised, in sentence-transformers' format."""
 
 import json
-import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,12 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
+from uar.collections import Collection
+from uar.collections.tokens import Tokens, corpus_tokens, query_tokens
 from uar.errors import UserError
 from uar.files import write_json
 from uar.models import identity, locate, without_bars
 
-log = logging.getLogger(__name__)
 POOLINGS = ("mean", "cls", "lasttoken")
 
 
@@ -79,6 +79,14 @@ class BiEncoder(nn.Module):
     def device(self) -> torch.device:
         return next(self.encoder.parameters()).device
 
+    def passage_tokens(self, collection: Collection) -> Tokens:
+        """Token ids of every passage, by corpus row, made once."""
+        return corpus_tokens(collection, self.tokenizer, self.passage_length, self.passage_prefix)
+
+    def query_tokens(self, collection: Collection) -> Tokens:
+        """Token ids of the split's queries, by `collection.query_rows`, made once."""
+        return query_tokens(collection, self.tokenizer, self.query_length, self.query_prefix)
+
     def forward(self, texts: Sequence[np.ndarray]) -> torch.Tensor:
         """(texts, dim) fp32 vectors of token id arrays, in the order given."""
         order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
@@ -133,7 +141,8 @@ class BiEncoder(nn.Module):
                 for i, (path, kind) in enumerate(modules)
             ],
         )
-        (folder / "2_Normalize").mkdir(exist_ok=True) if self.normalize else None
+        if self.normalize:
+            (folder / "2_Normalize").mkdir(exist_ok=True)
         write_json(
             folder / "config_sentence_transformers.json",
             {

@@ -12,6 +12,7 @@ import Stemmer
 from uar.collections import Corpus
 from uar.errors import UserError
 from uar.files import cache_dir, digest, whole_dir, write_json
+from uar.ranking import best_first
 
 log = logging.getLogger(__name__)
 BLOCK = 1_024  # queries scored at once
@@ -44,7 +45,7 @@ class BM25:
                     row = np.flatnonzero(every >= score[k - 1])
                     score = every[row]
                 hits = [(self._corpus.id(int(r)), float(s)) for r, s in zip(row, score, strict=True) if s > 0]
-                found.append(sorted(hits, key=lambda hit: (-hit[1], hit[0]))[:k])
+                found.append(best_first(hits)[:k])
         return found
 
 

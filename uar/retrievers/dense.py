@@ -1,14 +1,16 @@
-"""Retrieval with a bi-encoder: tokens from the cache, shards in a folder, exact search."""
+"""Retrieval and re-ranking with a bi-encoder: tokens from the cache, shards in a folder, exact search."""
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from uar.collections import Collection
-from uar.collections.tokens import corpus_tokens, query_tokens
+from uar.ranking import Hit, best_first
 from uar.retrievers.bi_encoder import BiEncoder
-from uar.retrievers.encode import encode_corpus, encode_rows
+from uar.retrievers.encode import encode_corpus, encode_many, encode_rows
 from uar.retrievers.search import search
 
 
@@ -19,21 +21,38 @@ def retrieve(
     k: int,
     shards: Path | None = None,
     precision: str = "auto",
-) -> dict[str, list[tuple[str, float]]]:
+) -> dict[str, list[Hit]]:
     """(passage id, score) of the k best passages a query. `shards`: a folder to keep the embeddings in and to go on from;
     without it they live in a temporary one."""
-    passages = corpus_tokens(collection, retriever.tokenizer, retriever.passage_length, retriever.passage_prefix)
-    queries = query_tokens(collection, retriever.tokenizer, retriever.query_length, retriever.query_prefix)
-    row_of = {q: row for row, q in enumerate(collection.queries)}
     folder = shards or Path(tempfile.mkdtemp(prefix="uar-shards-"))
+    passages = retriever.passage_tokens(collection)
     try:
-        vectors = encode_rows(retriever, queries, [row_of[q] for q in query_ids], precision)
+        vectors = _encode_queries(retriever, collection, query_ids, precision)
         scores, rows = search(vectors, encode_corpus(retriever, passages, folder, precision), min(k, len(passages)))
     finally:
         if shards is None:
             shutil.rmtree(folder, ignore_errors=True)
     run = {}
     for query_id, score, row in zip(query_ids, scores, rows, strict=True):
-        hits = [(collection.corpus.id(int(r)), float(s)) for s, r in zip(score, row, strict=True) if r >= 0]
-        run[query_id] = sorted(hits, key=lambda hit: (-hit[1], hit[0]))
+        run[query_id] = best_first((collection.corpus.id(int(r)), float(s)) for s, r in zip(score, row, strict=True) if r >= 0)
     return run
+
+
+def rerank(
+    retriever: BiEncoder, collection: Collection, pools: Mapping[str, Sequence[str]], precision: str = "auto"
+) -> dict[str, list[Hit]]:
+    """The passages of each query's pool in the retriever's order. A passage of several pools is encoded once."""
+    rows_of = {q: np.array(collection.corpus.rows(pool), dtype=np.int64) for q, pool in pools.items()}
+    known = np.unique(np.concatenate(list(rows_of.values())))
+    passages = encode_many(retriever, retriever.passage_tokens(collection), known, precision)
+    queries = _encode_queries(retriever, collection, list(pools), precision)
+    run = {}
+    for vector, (query_id, pool) in zip(queries, pools.items(), strict=True):
+        scores = passages[np.searchsorted(known, rows_of[query_id])].astype(np.float32) @ vector
+        run[query_id] = best_first(zip(pool, scores.tolist(), strict=True))
+    return run
+
+
+def _encode_queries(retriever: BiEncoder, collection: Collection, query_ids: Sequence[str], precision: str) -> np.ndarray:
+    rows = [collection.query_rows[q] for q in query_ids]
+    return encode_rows(retriever, retriever.query_tokens(collection), rows, precision)

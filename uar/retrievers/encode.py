@@ -1,6 +1,5 @@
 """Encoding into fp16 shards: memory does not grow with the corpus, and an interrupted run goes on where it was."""
 
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,6 @@ from uar.files import write_json
 from uar.precision import resolve_dtype
 from uar.retrievers.bi_encoder import BiEncoder
 
-log = logging.getLogger(__name__)
 SHARD = 65_536  # passages a shard: fixed blocks of the corpus, whoever encodes them
 
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from uar.candidates.pool import rank_of
 from uar.collections.tokens import Tokens
 from uar.labels import Example, Stage
+from uar.ranking import rank_of
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """Fits a retriever through the stages of a curriculum, each with its own optimizer, schedule and checkpoints."""
 
+import json
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ from uar.files import write_json
 from uar.labels import Stage
 from uar.retrievers.bi_encoder import BiEncoder
 from uar.training.batches import BatchStream
-from uar.training.dev_score import NAME, DevScore, best_score
+from uar.training.dev_score import NAME, DevScore
 from uar.training.module import Loss, RetrieverModule
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ def fit(
         done = place / "done.json"
         if resume and done.is_file():
             _load(module, place)
+            told[stage.name] = json.loads(done.read_text())
             log.info("Stage %s was finished before and is loaded", stage.name)
             continue
         last = place / "last.ckpt"
@@ -78,7 +80,7 @@ def fit(
             "queries": len(stage.examples),
             "steps": lightning.global_step,
             "seconds": round(seconds, 2),
-            "best dev nDCG@10": best_score(best) if dev else None,
+            "best dev nDCG@10": float(best.best_model_score) if dev and best.best_model_score is not None else None,
         }
         if lightning.is_global_zero:
             write_json(done, told[stage.name])

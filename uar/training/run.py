@@ -16,13 +16,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from uar.annotation.engines import identity_of
 from uar.annotation.judgements import kept_judgements
-from uar.annotation.run import open_training_split
 from uar.annotation.stages import Judgement
 from uar.annotation.store import Store
 from uar.candidates import PoolSource, write_pools
-from uar.collections import Collection, open_collection, resolve
+from uar.collections import Collection, open_collection, open_training_split, resolve
 from uar.collections.reference import MINI, distinct_slugs
-from uar.collections.tokens import corpus_tokens, query_tokens
 from uar.errors import UserError
 from uar.evaluation.command import Evaluator
 from uar.evaluation.metrics_file import update_metrics
@@ -30,7 +28,7 @@ from uar.files import digest
 from uar.labels import LabelContext, Stage
 from uar.labels.table import write_label_table
 from uar.manifest import mask, save_config, save_manifest
-from uar.precision import bf16_is_fast
+from uar.precision import bf16_is_fast, device
 from uar.retrievers.bi_encoder import BiEncoder
 from uar.training.batches import BatchStream
 from uar.training.dev_score import DevScore
@@ -44,14 +42,13 @@ PRECISIONS = {"bf16": "bf16-mixed", "fp32": "32-true", "fp16": "16-mixed"}
 def train(cfg: DictConfig, folder: Path) -> float | None:
     """Train, export to `model/`, evaluate on `dataset.test`. Returns the mean test nDCG@10 for sweeps, where there is one."""
     L.seed_everything(cfg.seed, workers=True, verbose=False)
-    collection = open_training_split(cfg)
-    tests = [resolve(t, cfg.dataset.get("path")) for t in cfg.dataset.test]
-    distinct_slugs([t for t in tests if t])
-    test_collections = [open_collection(t) for t in tests if t]  # a fault in them is told before the training
-    dev_reference = resolve(cfg.dataset.dev, cfg.dataset.get("path"))
-    dev = open_collection(dev_reference) if dev_reference else None
+    collection = open_training_split(cfg.dataset.train, cfg.dataset.path)
+    tests = [resolve(test, cfg.dataset.path) for test in cfg.dataset.test]
+    distinct_slugs(tests)
+    test_collections = [open_collection(test) for test in tests]  # a fault in them is told before the training
+    dev = open_collection(resolve(cfg.dataset.dev, cfg.dataset.path)) if cfg.dataset.dev else None
     pool_source: PoolSource = hydra.utils.instantiate(cfg.candidates)
-    stages = hydra.utils.instantiate(cfg.label_source, _convert_="all").stages(_context(cfg, collection, pool_source))
+    stages = hydra.utils.instantiate(cfg.label_source, _convert_="all").stages(_context(cfg, collection, pool_source, folder))
     save_config(folder, cfg)
     write_label_table(folder / "labels.parquet", stages)
     retriever: BiEncoder = hydra.utils.instantiate(cfg.retriever, _convert_="all")
@@ -67,7 +64,7 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
             optimizer=hydra.utils.instantiate(cfg.training.optimizer, _convert_="all"),
             warmup=cfg.training.warmup,
             streams=_streams(cfg, collection, retriever),
-            dev=_dev_score(cfg, dev, retriever, pool_source, folder),
+            dev=_dev_score(cfg, dev, pool_source, folder),
             trainer=partial(_trainer, cfg, loggers, folder),
             folder=folder / "checkpoints",
             resume=cfg.resume,
@@ -79,7 +76,7 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
         retriever.save(folder / "model")
         save_manifest(folder, collection=collection.hash, labels=_label_hash(stages), model=retriever.name)
         update_metrics(folder, train=told, time={"train": round(seconds, 2)})
-        retriever.to(Evaluator.device())
+        retriever.to(device())
         scores = Evaluator(cfg, folder).evaluate(test_collections, retriever)
         for logger in loggers:
             logger.log_metrics({f"{slug}/{m}": v for slug, values in scores.items() for m, v in values.items()})
@@ -89,13 +86,15 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
     return sum(found) / len(found) if found else None
 
 
-def _context(cfg: DictConfig, collection: Collection, pool_source: PoolSource) -> LabelContext:
+def _context(cfg: DictConfig, collection: Collection, pool_source: PoolSource, folder: Path) -> LabelContext:
     query_ids = collection.head(cfg.limit)
     if not query_ids:
         raise UserError(f"{collection.reference}: the split has no queries; choose another one")
 
     def pools(wanted: Sequence[str]) -> Mapping[str, Sequence[str]]:
-        return pool_source.pools(collection, wanted)
+        found = pool_source.pools(collection, wanted)
+        write_pools(folder / "candidates" / f"{collection.slug}.jsonl", found)
+        return found
 
     def judgements() -> dict[str, list[Judgement]]:
         annotator = hydra.utils.instantiate(cfg.annotator, _convert_="all")
@@ -121,22 +120,20 @@ def _annotate_command() -> str:
 
 
 def _streams(cfg: DictConfig, collection: Collection, retriever: BiEncoder) -> Any:
-    passages = corpus_tokens(collection, retriever.tokenizer, retriever.passage_length, retriever.passage_prefix)
-    queries = query_tokens(collection, retriever.tokenizer, retriever.query_length, retriever.query_prefix)
-    query_rows = {q: row for row, q in enumerate(collection.queries)}
+    passages, queries = retriever.passage_tokens(collection), retriever.query_tokens(collection)
 
     def stream(stage: Stage, rank: int, world: int) -> BatchStream:
         used = list(dict.fromkeys(d for e in stage.examples for d in (*e.positives, *e.negatives)))
         passage_rows = dict(zip(used, collection.corpus.rows(used), strict=True))
         size, per_query = cfg.training.batch_size, cfg.training.passages_per_query
-        return BatchStream(stage, queries, query_rows, passages, passage_rows, size, per_query, cfg.seed, rank, world)
+        return BatchStream(
+            stage, queries, collection.query_rows, passages, passage_rows, size, per_query, cfg.seed, rank, world
+        )
 
     return stream
 
 
-def _dev_score(
-    cfg: DictConfig, dev: Collection | None, retriever: BiEncoder, pool_source: PoolSource, folder: Path
-) -> DevScore | None:
+def _dev_score(cfg: DictConfig, dev: Collection | None, pool_source: PoolSource, folder: Path) -> DevScore | None:
     if dev is None:
         log.info("No dev split (dataset.dev=null): the last epoch of each stage is kept")
         return None
@@ -146,18 +143,21 @@ def _dev_score(
         return None
     pools = pool_source.pools(dev, judged)
     write_pools(folder / "candidates" / f"{dev.slug}.jsonl", pools)
-    passages = corpus_tokens(dev, retriever.tokenizer, retriever.passage_length, retriever.passage_prefix)
-    queries = query_tokens(dev, retriever.tokenizer, retriever.query_length, retriever.query_prefix)
-    return DevScore(dev, pools, queries, passages)
+    halves = {"bf16": "bf16", "fp16": "fp16", "16": "fp16"}
+    return DevScore(dev, pools, halves.get(_precision(cfg).split("-")[0], "fp32"))
+
+
+def _precision(cfg: DictConfig) -> str:
+    """`trainer.precision` with auto settled: one of PRECISIONS, or a name of Lightning's own."""
+    if cfg.trainer.precision == "auto":
+        return "bf16" if bf16_is_fast() else "fp32"
+    return str(cfg.trainer.precision)
 
 
 def _trainer(cfg: DictConfig, loggers: list[Any], folder: Path, **more: Any) -> L.Trainer:
-    precision = cfg.trainer.precision
-    if precision == "auto":
-        precision = "bf16" if bf16_is_fast() else "fp32"
     return hydra.utils.instantiate(
         cfg.trainer,
-        precision=PRECISIONS.get(precision, precision),
+        precision=PRECISIONS.get(_precision(cfg), _precision(cfg)),
         logger=loggers,
         default_root_dir=str(folder),
         use_distributed_sampler=False,  # the stream gives every process its own part

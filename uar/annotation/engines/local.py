@@ -53,10 +53,9 @@ class TransformersEngine(Engine):
 
     def chat_ids(self, request: Generate) -> list[int]:
         """Token ids of a chat under the model's own template."""
-        messages = [{"role": role, "content": content} for role, content in request.messages]
         if self.tokenizer.chat_template is None:
             raise EngineError(f"{self.model.name_or_path} has no chat template; choose an instruction-tuned model")
-        return list(self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False))
+        return list(self.tokenizer.apply_chat_template(request.chat(), add_generation_prompt=True, return_dict=False))
 
     @torch.inference_mode()
     def step(self) -> list[tuple[int, Reply]]:

@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import logging
 import os
 import queue
 import random
@@ -17,7 +16,6 @@ from uar.annotation.engines.engine import Engine
 from uar.annotation.record import Generate, Outcome, Reply, Request
 from uar.errors import EngineError
 
-log = logging.getLogger(__name__)
 AGAIN = {408, 409, 425, 429, 500, 502, 503, 504}
 
 
@@ -107,8 +105,9 @@ class OpenAIEngine(Engine):
             except httpx.TransportError as error:
                 # A call that is too slow, or whose answer breaks off, fails alone: the server is there.
                 alone = isinstance(error, httpx.ReadTimeout) or "message body" in str(error)
-                problem = f"{url} {'broke off' if alone else 'does not answer'} ({type(error).__name__})"
+                down, problem = not alone, f"{url} {'broke off' if alone else 'does not answer'} ({type(error).__name__})"
             else:
+                down = False
                 if response.is_success:
                     try:
                         return _read(request, response.json(), time.perf_counter() - start)
@@ -122,7 +121,7 @@ class OpenAIEngine(Engine):
                     return Reply(f"{response.status_code} {text}", Outcome.ERROR, seconds=time.perf_counter() - start)
             if attempt < self._retries:
                 await asyncio.sleep(wait)
-        if "does not answer" in problem:
+        if down:
             raise EngineError(
                 f"llm.base_urls: {problem} after {self._retries + 1} tries; start the server or mend the URL. "
                 "What was answered is kept; the same command goes on from there"
@@ -131,9 +130,8 @@ class OpenAIEngine(Engine):
 
     def _body(self, request: Request) -> tuple[str, dict[str, Any]]:
         if isinstance(request, Generate):
-            messages = [{"role": role, "content": content} for role, content in request.messages]
             sampling = {"max_tokens": request.max_tokens, "temperature": request.temperature}
-            return "/chat/completions", {"model": self.model, "messages": messages, **sampling}
+            return "/chat/completions", {"model": self.model, "messages": request.chat(), **sampling}
         prompt = request.prefix + request.target
         return "/completions", {
             "model": self.model,

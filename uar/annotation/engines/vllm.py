@@ -97,8 +97,7 @@ class VLLMEngine(Engine):
         return list(self._tokenizer.encode(text, add_special_tokens=False))
 
     def _chat(self, request: Generate) -> list[int]:
-        messages = [{"role": role, "content": content} for role, content in request.messages]
-        return list(self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False))
+        return list(self._tokenizer.apply_chat_template(request.chat(), add_generation_prompt=True, return_dict=False))
 
     def _reply(self, request: Request, output: Any, seconds: float) -> Reply:
         usage: dict[str, Any] = {

@@ -1,7 +1,7 @@
 """What an annotator is: a chain of calls a question, and the judgements that its replies give."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,6 +65,11 @@ class Annotator(ABC):
     def first_prompt_hash(self) -> str:
         """Hash of the prompt of the first stage: records of other wordings are not this annotator's."""
 
+    @property
+    def needs_gold_answers(self) -> bool:
+        """Whether a question without gold answers cannot be annotated."""
+        return False
+
     def annotated_pools(self, records: Iterable[Record]) -> dict[str, list[str]]:
         """Passage ids a query that records of the first stage show as annotated; of several pools the latest."""
         return {r.query_id: list(r.doc_ids) for r in records}
@@ -80,7 +85,7 @@ class Annotator(ABC):
 
 
 def ranked_judgements(
-    order: Sequence[str], grades: dict[str, int], scores: dict[str, float | None], positive: int
+    order: Sequence[str], grades: dict[str, int], scores: Mapping[str, float], positive: int
 ) -> list[Judgement]:
     """Judgements in rank order; label 1 from grade `positive` up."""
     return [Judgement(d, int(grades[d] >= positive), grades[d], scores.get(d), rank) for rank, d in enumerate(order, start=1)]

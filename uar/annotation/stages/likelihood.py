@@ -4,11 +4,12 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from uar.annotation.parsing import check_text
-from uar.annotation.prompts import ChatPrompt, TextPrompt, load_chat, load_text
-from uar.annotation.record import Generate, Outcome, Record, Reply, Score
-from uar.annotation.stages.annotator import Annotator, Call, Chain, Question, ranked_judgements
+from uar.annotation.prompts import TextPrompt, load_text
+from uar.annotation.record import Outcome, Record, Reply, Score
+from uar.annotation.stages.annotator import Annotator, Call, Chain, Judgement, Question, ranked_judgements
+from uar.annotation.stages.pseudo_answer import STAGE, answer_prompt, pseudo_answer
 from uar.errors import UserError
+from uar.ranking import best_first
 
 
 @dataclass(frozen=True)
@@ -43,15 +44,19 @@ class Likelihood(Annotator):
     @property
     def stages(self) -> tuple[str, ...]:
         scored = f"likelihood_{self.target}"
-        return (scored,) if not self._pseudo else ("pseudo_answer", scored)
+        return (scored,) if not self._pseudo else (STAGE, scored)
 
     @property
     def _pseudo(self) -> bool:
         return self.target == "answer" and self.answer == "pseudo"
 
     @property
+    def needs_gold_answers(self) -> bool:
+        return self.target == "answer" and not self._pseudo
+
+    @property
     def first_prompt_hash(self) -> str:
-        return self._answer_prompt().hash if self._pseudo else self._prompt().hash
+        return answer_prompt(self.answer_template).hash if self._pseudo else self._prompt().hash
 
     def annotated_pools(self, records: Iterable[Record]) -> dict[str, list[str]]:
         """Passages are judged one by one, so that the pools of several runs add up."""
@@ -64,9 +69,6 @@ class Likelihood(Annotator):
 
     def _prompt(self) -> TextPrompt:
         return load_text(self.template, frozenset({"passage", "query"} | ({"answer"} if self.target == "answer" else set())))
-
-    def _answer_prompt(self) -> ChatPrompt:
-        return load_chat(self.answer_template, frozenset({"query", "passages"}))
 
     def chain(self, question: Question) -> Chain:
         values = {"query": question.text}
@@ -84,27 +86,23 @@ class Likelihood(Annotator):
         replies = yield calls
         if any(_check_score(reply) != Outcome.OK for reply in replies):
             return None
-        scores: dict[str, float | None] = {d: r.mean_logprob() for d, r in zip(question.passages, replies, strict=True)}
-        return self.judge(scores)
+        return self.judge({d: r.mean_logprob() for d, r in zip(question.passages, replies, strict=True)})
 
-    def judge(self, scores: dict[str, float | None]) -> list:
+    def judge(self, scores: dict[str, float]) -> list[Judgement]:
         """Judgements from the scores of one pool, which may be empty."""
-        order = sorted(scores, key=lambda d: (-(scores[d] or 0.0), d))
+        ranked = best_first(scores.items())
+        order = [d for d, _ in ranked]
         if self.rule == "top_percent":
             chosen = set(order[: max(1, math.floor(len(order) * self.threshold / 100))])
         else:
-            best = (scores[order[0]] or 0.0) if order else 0.0
-            chosen = {d for d in order if (scores[d] or 0.0) >= best - self.threshold}
+            chosen = {d for d, score in ranked if score >= ranked[0][1] - self.threshold}
         return ranked_judgements(order, {d: int(d in chosen) for d in order}, scores, positive=1)
 
     def _answer(self, question: Question) -> Chain:
         if not self._pseudo:
             return question.answers[0] if question.answers else None
-        prompt = self._answer_prompt()
-        passages = [self.shown(text) for text in question.passages.values()]
-        request = Generate(prompt.render(query=question.text, passages=passages), self.answer_tokens)
-        (reply,) = yield [Call("pseudo_answer", prompt.name, prompt.hash, tuple(question.passages), request, check_text)]
-        return reply.output.strip() if check_text(reply) == Outcome.OK else None
+        pool = list(question.passages)
+        return (yield from pseudo_answer(self, self.answer_template, self.answer_tokens, question, pool))
 
 
 def _check_score(reply: Reply) -> Outcome:

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from uar.annotation.parsing import check_text, parse_selection
+from uar.annotation.parsing import parse_selection
 from uar.annotation.prompts import load_chat
 from uar.annotation.record import Generate, Outcome, Reply
 from uar.annotation.stages.annotator import Annotator, Call, Chain, Question, ranked_judgements
+from uar.annotation.stages.pseudo_answer import STAGE, pseudo_answer
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class UtilSel(Annotator):
 
     @property
     def stages(self) -> tuple[str, ...]:
-        return ("relsel", "pseudo_answer", "utilsel")
+        return ("relsel", STAGE, "utilsel")
 
     @property
     def first_prompt_hash(self) -> str:
@@ -39,7 +40,7 @@ class UtilSel(Annotator):
             return None
         useful: list[str] = []
         if relevant:
-            answer = yield from self._answer(question, relevant)
+            answer = yield from pseudo_answer(self, self.answer_template, self.answer_tokens, question, relevant)
             if answer is None:
                 return None
             chosen = yield from self._select("utilsel", self.template, question, relevant, answer=answer)
@@ -62,10 +63,3 @@ class UtilSel(Annotator):
         (reply,) = yield [Call(stage, prompt.name, prompt.hash, tuple(pool), request, check)]
         outcome, chosen = parse_selection(reply, len(pool))
         return [pool[i] for i in chosen] if outcome == Outcome.OK else None
-
-    def _answer(self, question: Question, relevant: Sequence[str]) -> Chain:
-        prompt = load_chat(self.answer_template, frozenset({"query", "passages"}))
-        passages = [self.shown(question.passages[d]) for d in relevant]
-        request = Generate(prompt.render(query=question.text, passages=passages), self.answer_tokens)
-        (reply,) = yield [Call("pseudo_answer", prompt.name, prompt.hash, tuple(relevant), request, check_text)]
-        return reply.output.strip() if check_text(reply) == Outcome.OK else None
