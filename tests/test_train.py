@@ -85,6 +85,18 @@ def test_mixed_labels_end_to_end(command: Command, tmp_path: Path):
         )
     )
     assert metrics(reranked)["retrieval"]["mini.test"] == pytest.approx(found["retrieval"]["mini.test"], abs=0.01)
+    alone = tmp_path / "alone"
+    ok(command("uar.evaluate", f"run={run / 'runs/mini.test.trec'}", "collections=[mini:test]", f"hydra.run.dir={alone}"))
+    assert metrics(alone)["retrieval"] == found["retrieval"]
+    against = tmp_path / "against"
+    told = ok(
+        command("uar.evaluate", "retriever=bm25", "collections=[mini:test]", f"baseline={run}", f"hydra.run.dir={against}")
+    )
+    assert "mini.test against" in told
+    ours, theirs = (metrics(f)["retrieval"]["mini.test"]["AP"] for f in (against, run))
+    assert json.loads((against / "significance.json").read_text())["mini.test"]["AP"]["difference"] == pytest.approx(
+        ours - theirs
+    )
     table = ok(command("uar.report", f"runs=[{run},{again}]", f"out={tmp_path / 'report'}"))
     value = f"{found['retrieval']['mini.test']['nDCG@10']:.3f}"
     assert value in table and value in (tmp_path / "report" / "report.md").read_text()
