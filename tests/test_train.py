@@ -2,33 +2,18 @@
 
 import csv
 import json
-import os
-import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import torch
 import yaml
-from conftest import ROOT
+from conftest import SMALL, metrics, ok
 from sentence_transformers import SentenceTransformer
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
-SMALL = ["limit=24", "training.batch_size=4", "training.dev_queries=6", "dataset.test=[mini:test]"]
-
-
-def ok(done: subprocess.CompletedProcess[str]) -> str:
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout + done.stderr
-
-
-def metrics(folder: Path) -> dict:
-    return json.loads((folder / "metrics.json").read_text())
 
 
 def test_mixed_labels_end_to_end(command: Command, tmp_path: Path):
@@ -131,35 +116,3 @@ def test_without_a_generator_the_run_says_so_and_goes_on(command: Command, tmp_p
     )
     assert "pip install no_llm" in told
     assert metrics(tmp_path / "run")["retrieval"]["mini.test"]["nDCG@10"] > 0.4 and not metrics(tmp_path / "run")["rag"]
-
-
-def test_a_killed_run_resumes_to_the_weights_of_an_uninterrupted_one(command: Command, tmp_path: Path):
-    options = [
-        "label_source=mixed", "rag=off", "logger=none", "retriever.dropout=0", "training.checkpoint_every=1",
-        "dataset.test=[]",
-        "training.epochs=2", "limit=24", "training.batch_size=4", "training.dev_queries=6",
-    ]  # fmt: skip
-    ok(command("train", *options, f"hydra.run.dir={tmp_path / 'whole'}"))
-    broken = [sys.executable, str(ROOT / "train.py"), *options, f"hydra.run.dir={tmp_path / 'broken'}"]
-    process = subprocess.Popen(broken, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ)
-    last = tmp_path / "broken" / "checkpoints" / "0-llm" / "last.ckpt"
-    while not last.exists() and process.poll() is None:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert last.exists() and not (last.parent / "done.json").exists()
-    ok(command("train", *options, "resume=true", f"hydra.run.dir={tmp_path / 'broken'}"))
-    whole, resumed = (
-        torch.load(tmp_path / n / "checkpoints" / "1-human" / "best.ckpt", weights_only=True)["state_dict"]
-        for n in ("whole", "broken")
-    )
-    for name, weight in whole.items():
-        torch.testing.assert_close(resumed[name], weight, rtol=1e-5, atol=1e-6)
-
-
-def test_two_processes_train_together(command: Command, tmp_path: Path):
-    quick = [*SMALL, "rag=off", "logger=csv", "label_source=human", "training.batch_size=2"]
-    ok(command("train", *quick, "trainer=cpu", "trainer.devices=2", "hydra.run.dir=two"))
-    found = metrics(tmp_path / "two")
-    assert found["train"]["human"]["steps"] == 6 and found["retrieval"]["mini.test"]["nDCG@10"] > 0.3
-    assert (tmp_path / "two" / "model" / "model.safetensors").is_file()

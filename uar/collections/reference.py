@@ -47,9 +47,9 @@ def open_collection(reference: str) -> Collection:
     return read_folder(Path(place), split, reference, slug(reference))
 
 
-def resolve(value: str, path: str | None) -> str:
-    """A dataset option as a reference: a bare split name belongs to the folder `path`."""
-    if ":" in value:
+def resolve(value: str | None, path: str | None) -> str | None:
+    """A dataset option as a reference: a bare split name belongs to the folder `path`; null stays null."""
+    if value is None or ":" in value:
         return value
     if path is None:
         raise UserError(f"dataset split {value!r} needs dataset.path; or give a whole reference: {FORMS}")
@@ -58,9 +58,10 @@ def resolve(value: str, path: str | None) -> str:
 
 def open_training_split(value: str | None, path: str | None) -> Collection:
     """The collection that `dataset.train` names, which must not be null."""
-    if value is None:
+    reference = resolve(value, path)
+    if reference is None:
         raise UserError("dataset.train is null; name the split to annotate or train on")
-    return open_collection(resolve(value, path))
+    return open_collection(reference)
 
 
 def distinct_slugs(references: Sequence[str]) -> None:

@@ -43,10 +43,11 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
     """Train, export to `model/`, evaluate on `dataset.test`. Returns the mean test nDCG@10 for sweeps, where there is one."""
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     collection = open_training_split(cfg.dataset.train, cfg.dataset.path)
-    tests = [resolve(test, cfg.dataset.path) for test in cfg.dataset.test]
+    tests = [reference for test in cfg.dataset.test if (reference := resolve(test, cfg.dataset.path))]
     distinct_slugs(tests)
     test_collections = [open_collection(test) for test in tests]  # a fault in them is told before the training
-    dev = open_collection(resolve(cfg.dataset.dev, cfg.dataset.path)) if cfg.dataset.dev else None
+    dev_reference = resolve(cfg.dataset.dev, cfg.dataset.path)
+    dev = open_collection(dev_reference) if dev_reference else None
     pool_source: PoolSource = hydra.utils.instantiate(cfg.candidates)
     stages = hydra.utils.instantiate(cfg.label_source, _convert_="all").stages(_context(cfg, collection, pool_source, folder))
     save_config(folder, cfg)
