@@ -1,11 +1,14 @@
 """What is asked of an LLM, what it replied, and the record that is kept of it."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
 from uar.files import digest
+
+THINK_END = "</think>"
 
 
 class Outcome(StrEnum):
@@ -20,20 +23,36 @@ class Outcome(StrEnum):
     ERROR = "error"
 
 
+Messages = tuple[tuple[str, str], ...]  # (role, content)
+
+
 @dataclass(frozen=True)
 class Generate:
-    """Write text after a chat. `messages`: (role, content) pairs."""
+    """Write text after a chat.
 
-    messages: tuple[tuple[str, str], ...]
+    `pattern`: a regular expression that the whole reply follows, where the engine can hold it to one. `sample`: which of
+    several samples this is, the seed where `temperature` is above 0. `reasoning`: whether a model that thinks does so first
+    (None: as its chat template has it), within `reasoning_tokens` on top of `max_tokens`.
+    """
+
+    messages: Messages
     max_tokens: int
     temperature: float = 0.0
+    pattern: str | None = None
+    sample: int = 0
+    reasoning: bool | None = None
+    reasoning_tokens: int = 0
 
     def chat(self) -> list[dict[str, str]]:
-        """The messages as chat templates and servers take them."""
-        return [{"role": role, "content": content} for role, content in self.messages]
+        return as_chat(self.messages)
 
     def key(self, model: str) -> str:
-        return digest("generate", model, self.messages, self.max_tokens, self.temperature)
+        extras = {
+            name: value
+            for name in ("pattern", "sample", "reasoning", "reasoning_tokens")
+            if (value := getattr(self, name)) not in (None, 0) or value is False
+        }
+        return digest("generate", model, self.messages, self.max_tokens, self.temperature, *([extras] if extras else []))
 
 
 @dataclass(frozen=True)
@@ -48,12 +67,32 @@ class Score:
         return digest("score", model, self.prefix, self.target)
 
 
-Request = Generate | Score
+@dataclass(frozen=True)
+class Choose:
+    """Log-likelihood of each of `choices`, one token each, as the first token of the assistant's turn after a chat."""
+
+    messages: Messages
+    choices: tuple[str, ...]
+
+    def chat(self) -> list[dict[str, str]]:
+        return as_chat(self.messages)
+
+    def key(self, model: str) -> str:
+        return digest("choose", model, self.messages, self.choices)
+
+
+Request = Generate | Score | Choose
+
+
+def as_chat(messages: Messages) -> list[dict[str, str]]:
+    """Messages as chat templates and servers take them."""
+    return [{"role": role, "content": content} for role, content in messages]
 
 
 @dataclass(frozen=True)
 class Reply:
-    """`output`: the raw text, or for `Score` a JSON object {"logprob": sum in nat, "tokens": target tokens}."""
+    """`output`: the raw text, thinking included; for `Score` a JSON object {"logprob": sum in nat, "tokens": target
+    tokens}; for `Choose` one of {choice: log-likelihood in nat}."""
 
     output: str
     outcome: Outcome = Outcome.OK
@@ -65,6 +104,19 @@ class Reply:
     @staticmethod
     def of_score(logprob: float, tokens: int, **usage: Any) -> "Reply":
         return Reply(json.dumps({"logprob": round(logprob, 6), "tokens": tokens}), **usage)
+
+    @staticmethod
+    def of_choices(logprobs: Mapping[str, float], **usage: Any) -> "Reply":
+        return Reply(json.dumps({choice: round(value, 6) for choice, value in logprobs.items()}), **usage)
+
+    @property
+    def text(self) -> str:
+        """The reply without the thinking before it, which ends at the last `</think>`."""
+        return self.output.rpartition(THINK_END)[2].strip()
+
+    def choice_logprobs(self) -> dict[str, float]:
+        """Nat a choice."""
+        return {str(choice): float(value) for choice, value in json.loads(self.output).items()}
 
     def mean_logprob(self) -> float:
         """Nat a target token."""

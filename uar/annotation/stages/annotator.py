@@ -22,7 +22,10 @@ class Question:
 
 @dataclass(frozen=True)
 class Call:
-    """One thing to ask: the request, and a check that names the outcome of its reply."""
+    """One thing to ask: the request, and a check that names the outcome of its reply.
+
+    `example`: what a reply may look like, for dry runs. `llm`: which of the run's models is asked, from 0.
+    """
 
     stage: str
     template: str
@@ -31,17 +34,24 @@ class Call:
     request: Request
     check: Callable[[Reply], Outcome]
     layout: str = "paper"
+    example: str = ""
+    llm: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Judgement:
-    """What an annotator says of one passage: label 0/1, a grade, a score where the method has one, a rank from 1."""
+    """What an annotator says of one passage: label 0/1, a grade, a score where the method has one, a rank from 1.
+
+    `uncertainty`: from 0 (sure) up, where the method knows it. `logprobs`: of each grade from the lowest up, in nat.
+    """
 
     doc_id: str
     label: int
     grade: int
     score: float | None
     rank: int
+    uncertainty: float | None = None
+    logprobs: tuple[float, ...] = ()
 
 
 Chain = Generator[list[Call], list[Reply], Any]
