@@ -19,7 +19,7 @@ VALUES = ("label", "grade", "score", "rank")
 @dataclass(frozen=True, slots=True)
 class FileLabel:
     """What a file says of one passage; None where it does not say. Qrels have grades alone; a label 0/1 with no grade
-    beside it is its own grade. `rank`: from 1."""
+    beside it is the grade too. `rank`: from 1."""
 
     grade: int | None
     label: int | None = None
@@ -120,4 +120,9 @@ def _file_label(path: Path, number: int, row: dict[str, Any]) -> FileLabel:
     if rank is not None and rank < 1:
         raise DataError(path, f"rank is {rank}; ranks count from 1", number)
     label = None if label is None else int(label)
-    return FileLabel(label if grade is None else grade, label, None if score is None else float(score), rank)
+    return FileLabel(
+        grade=label if grade is None else grade,
+        label=label,
+        score=None if score is None else float(score),
+        rank=rank,
+    )

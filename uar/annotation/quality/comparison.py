@@ -1,0 +1,49 @@
+"""How two annotators agree, where people judged little or nothing."""
+
+from typing import Any
+
+import numpy as np
+
+from uar.annotation.judgement import Judged
+from uar.annotation.quality.bootstrap import estimates
+from uar.annotation.quality.kappa import cohen_kappa, comparable, ratio, weighted_kappa
+from uar.annotation.quality.pairs import Counts, shared_pairs
+
+
+def compare(judged: Judged, reference: Judged, resamples: int = 1_000, seed: int = 0) -> dict[str, Any] | None:
+    """Agreement over the pairs that both annotators judged; None where there is none.
+
+    The keys: `queries`, `pairs`; `equal_labels`, the share of pairs; `precision` and `recall` of the labels, those of the
+    reference taken as true; `kappa` (Cohen's, of labels), `weighted_kappa` (quadratic weights, of grades; null where the two
+    scales, as seen, differ in range or have only two grades); `intervals` and `confusion` (`rows` the reference's grades) as
+    in `agreement`. What is undefined is null: precision where nothing is chosen, recall and both kappas where the reference
+    gives one label alone.
+    """
+    pairs = shared_pairs(judged, reference)
+    if not pairs.query_ids:
+        return None
+    counts = pairs.known_counts()
+    graded = comparable(_scale(judged), _scale(reference))
+
+    def measure(sums: Counts) -> Counts:
+        kappa = cohen_kappa(sums)
+        total = sums["tp"] + sums["fp"] + sums["fn"] + sums["tn"]
+        return {
+            "equal_labels": ratio(sums["tp"] + sums["tn"], total),
+            "precision": ratio(sums["tp"], sums["tp"] + sums["fp"]),
+            "recall": ratio(sums["tp"], sums["tp"] + sums["fn"]),
+            "kappa": kappa,
+            "weighted_kappa": np.where(np.isnan(kappa) | (not graded), np.nan, weighted_kappa(sums)),
+        }
+
+    return {
+        "queries": len(pairs.query_ids),
+        "pairs": len(pairs.doc_ids),
+        **estimates(counts, measure, resamples, seed),
+        "confusion": pairs.confusion(),
+    }
+
+
+def _scale(judged: Judged) -> tuple[int, int]:
+    grades = [j.grade for judgements in judged.values() for j in judgements]
+    return min(grades), max(grades)
