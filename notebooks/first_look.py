@@ -13,9 +13,9 @@
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from uar.annotation.agreement import agreement
 from uar.annotation.engines import identity_of
-from uar.annotation.judgements import kept_judgements
+from uar.annotation.quality.agreement import agreement
+from uar.annotation.replay import kept_judgements
 from uar.annotation.store import Store
 from uar.collections import open_collection
 from uar.collections.reference import MINI
@@ -31,7 +31,7 @@ annotator = instantiate(cfg.annotator, _convert_="all")
 # The judgements come out of the stored records: another threshold costs no call.
 
 # %%
-judged = kept_judgements(collection, annotator, Store(MINI / "annotations"), identity_of(cfg.llm))
+judged = kept_judgements(collection, annotator, Store(MINI / "annotations"), [identity_of(cfg.llm)])
 quality = agreement(collection, judged)
 
 # %%

@@ -63,7 +63,7 @@ def test_the_default_annotator_fills_the_run_folder_and_asks_once(tmp_path: Path
     mini = open_collection("mini:train")
     queries = list(mini.queries)[:3]
 
-    assert pq.read_schema(first / "labels.parquet").names == ["query_id", "doc_id", "label", "grade", "score", "rank"]
+    assert pq.read_schema(first / "labels.parquet").names == ["query_id", "doc_id", "label", "grade", "score", "rank", "uncertainty"]
     rows = labels(first)
     assert [r["query_id"] for r in rows] == [q for q in queries for _ in range(4)]
     assert [r["rank"] for r in rows] == [1, 2, 3, 4] * 3

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from uar.annotation.chains import Chains
-from uar.annotation.engines import Engine
+from uar.annotation.engines import LLM, Engine
 from uar.annotation.prompts.template import HERE
 from uar.annotation.record import Generate, Outcome, Reply, Request, Score
 from uar.annotation.stages import Annotator, Judgement, Likelihood, Question, UtilSel
+from uar.annotation.stages.scored import Rule
 from uar.annotation.store import Store
 from uar.errors import UserError
 
@@ -69,7 +70,7 @@ def run(
     max_failure_rate: float = 0.05,
 ) -> tuple[dict[str, list[Judgement]], Chains]:
     store = Store(folder)
-    chains = Chains(annotator, store, "toy.train", "scripted@1", engine, max_failure_rate)
+    chains = Chains(annotator, store, "toy.train", [LLM("scripted@1", engine)], max_failure_rate)
     try:
         return dict(chains.run(questions)), chains
     finally:
@@ -169,7 +170,7 @@ def test_the_failure_rate_stops_the_run_and_keeps_its_records(tmp_path: Path) ->
     assert 50 <= asked < 200
     assert len(kept(tmp_path, "relsel")) == asked
     judged, chains = run(tmp_path, utilsel(), engine, many(200), max_failure_rate=1.0)
-    assert len(engine.asked) == 200 and chains.progress.kept == asked
+    assert len(engine.asked) == 200 and chains.progress.total.kept == asked
     assert len(judged) == 200 - len(chains.progress.failures) == 189
 
 
@@ -187,7 +188,7 @@ def test_a_replay_without_an_engine_gives_equal_judgements(tmp_path: Path, annot
     assert len(judged) == 6
     replayed, chains = run(tmp_path, annotator, None, [BEES, *many(5)])
     assert replayed == judged
-    assert chains.progress.asked == 0
+    assert chains.progress.total.asked == 0
 
 
 def test_a_replay_leaves_out_what_would_have_to_be_asked(tmp_path: Path) -> None:
@@ -205,7 +206,7 @@ def test_a_second_run_asks_nothing_and_writes_nothing(tmp_path: Path) -> None:
         engine = Scripted(GOOD)
         again, chains = run(tmp_path, utilsel(), engine, [BEES, twin])
         assert again == first
-        assert (engine.asked, chains.progress.asked, chains.progress.kept) == ([], 0, 6)
+        assert (engine.asked, chains.progress.total.asked, chains.progress.total.kept) == ([], 0, 6)
     assert sorted(p.name for p in tmp_path.iterdir()) == before
 
 
@@ -256,7 +257,7 @@ def test_identical_requests_in_flight_are_asked_once_and_kept_for_each(tmp_path:
     assert sorted((r.query_id, r.stage) for r in records) == sorted(
         (q, stage) for q in ("q1", "twin") for stage in utilsel().stages
     )
-    assert sum(r.tokens_in for r in records) == chains.progress.tokens["tokens_in"] == 30
+    assert sum(r.tokens_in for r in records) == chains.progress.total.tokens["tokens_in"] == 30
 
 
 def test_one_text_under_two_query_ids_is_kept_for_both_from_the_store(tmp_path: Path) -> None:
@@ -271,7 +272,7 @@ def test_no_more_questions_are_started_than_the_window_asks(tmp_path: Path) -> N
     engine = Scripted(GOOD, window=3)
     judged, chains = run(tmp_path, utilsel(), engine, many(20))
     assert engine.most == 3
-    assert chains.progress.asked == 60 and len(judged) == 20
+    assert chains.progress.total.asked == 60 and len(judged) == 20
 
 
 def test_passages_are_cut_to_max_words(tmp_path: Path) -> None:
@@ -299,10 +300,12 @@ SCORES = {"a": -1.0, "b": -1.5, "c": -2.25, "d": -0.5, "e": -3.0}
         ("margin", 1.74, "dab"),
         ("margin", 1.75, "dabc"),
         ("margin", 9, "dabce"),
+        ("at_least", -1.0, "da"),
+        ("at_least", 0, ""),
     ],
 )
-def test_likelihood_rules_choose_by_hand_computed_values(rule: str, threshold: float, positives: str) -> None:
-    judged = Likelihood(template="likelihood_question", rule=rule, threshold=threshold).judge(SCORES)
+def test_rules_choose_by_hand_computed_values(rule: str, threshold: float, positives: str) -> None:
+    judged = Rule(rule, threshold).judge(SCORES)
     assert [j.doc_id for j in judged] == list("dabce")
     assert [j.rank for j in judged] == [1, 2, 3, 4, 5]
     assert [j.score for j in judged] == [-0.5, -1.0, -1.5, -2.25, -3.0]
@@ -311,12 +314,12 @@ def test_likelihood_rules_choose_by_hand_computed_values(rule: str, threshold: f
 
 
 def test_thirty_one_passages_give_three_positives_at_ten_percent() -> None:
-    judged = Likelihood(template="likelihood_question", threshold=10).judge({f"d{n:02}": -n / 10 for n in range(31)})
+    judged = Rule("top_percent", 10).judge({f"d{n:02}": -n / 10 for n in range(31)})
     assert [j.doc_id for j in judged if j.label] == ["d00", "d01", "d02"]
 
 
 def test_equal_scores_are_ranked_by_passage_id() -> None:
-    judged = Likelihood(template="likelihood_question", threshold=50).judge({"d9": -1.0, "d10": -1.0, "d1": -2.0})
+    judged = Rule("top_percent", 50).judge({"d9": -1.0, "d10": -1.0, "d1": -2.0})
     assert [j.doc_id for j in judged] == ["d10", "d9", "d1"]
 
 

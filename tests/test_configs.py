@@ -22,7 +22,7 @@ CASES = [
     *choices(
         "train", ["dataset", "candidates", "annotator", "llm", "label_source", "loss", "retriever", "rag", "trainer", "logger"]
     ),
-    *choices("annotate", ["dataset", "candidates", "annotator", "llm"]),
+    *choices("annotate", ["dataset", "candidates", "annotator", "llm", "engine", "logger"]),
     *choices("evaluate", ["retriever", "rag"]),
     ("report", "out=x"),
 ]
@@ -38,7 +38,7 @@ def test_every_choice_composes_and_resolves(command: str, override: str):
             cfg.pop(part, None)  # they look at the run folder, which a composed config has not got
         cfg.name = "x"
         missing = OmegaConf.missing_keys(cfg)
-        assert missing <= {"dataset.path", "dataset.train", "llm.model", "llm.base_urls"}
+        assert missing <= {"dataset.path", "dataset.train", "llm.model", "llm.base_urls", "annotator.path"}
         for key in missing:
             OmegaConf.update(cfg, key, "x")
         assert OmegaConf.to_container(cfg, resolve=True)
@@ -60,7 +60,7 @@ def test_every_folder_of_choices_is_used_by_a_command():
 def test_a_config_offers_every_option_of_what_it_builds(path: str):
     group = path.split("/")[0]
     command = (
-        "evaluate" if path == "retriever/none.yaml" else "annotate" if group in {"annotator", "llm", "candidates"} else "train"
+        "evaluate" if path == "retriever/none.yaml" else "annotate" if group in {"annotator", "llm", "candidates", "engine"} else "train"
     )
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose(command, [f"{group}={path.split('/')[1].removesuffix('.yaml')}"])

@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
+from uar.answers import exact_match, f1, normalise
 from uar.collections import Collection, open_collection
 from uar.errors import DataError
 from uar.evaluation.measures import MEASURES, means, per_query
-from uar.evaluation.rag.answers import exact_match, f1, normalise
 from uar.evaluation.runs import read_run, write_run
 
 RUN = {"q1": [("d2", 9.0), ("d1", 8.0)], "q2": [("d2", 3.0)]}

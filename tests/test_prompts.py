@@ -12,7 +12,7 @@ from uar.annotation.prompts.template import HERE
 from uar.annotation.record import Outcome, Reply
 from uar.errors import DataError
 
-LIST = frozenset({"query", "passages"})
+LIST = frozenset({"query", "passages", "considered"})
 JUDGED = LIST | {"answer"}
 PASSAGES = ["Bees make honey.", "A violin has four strings."]
 QUERY = "what do bees {make}?"
@@ -20,7 +20,7 @@ QUERY = "what do bees {make}?"
 
 @pytest.mark.parametrize(
     ("name", "supplied"),
-    [("relsel", LIST), ("utilsel", JUDGED), ("pseudo_answer", LIST), ("rag_short", LIST)],
+    [("relsel", LIST), ("utilsel", JUDGED), ("utilrank", JUDGED), ("pseudo_answer", LIST), ("rag_short", LIST)],
 )
 def test_chat_prompts_show_the_question_and_every_passage(name: str, supplied: frozenset[str]) -> None:
     messages = load_chat(name, supplied).render(query=QUERY, passages=PASSAGES, answer="Honey it is.")
@@ -48,7 +48,8 @@ def test_likelihood_prompts_end_in_the_target(name: str, supplied: set[str], tar
 
 def test_every_packaged_prompt_is_rendered_by_a_test() -> None:
     assert {path.stem for path in HERE.glob("*.yaml")} == {
-        "relsel", "utilsel", "pseudo_answer", "rag_short", "likelihood_question", "likelihood_answer",
+        "relsel", "utilsel", "utilrank", "pseudo_answer", "rag_short", "likelihood_question", "likelihood_answer",
+        "passages", "pointwise", "qa_metric",  # in the tests of their annotators
     }  # fmt: skip
 
 
@@ -148,15 +149,15 @@ def test_the_hash_changes_with_the_wording(tmp_path: Path) -> None:
 
 
 REPLIES = [
-    ("My selection:[[2],[5]]", Outcome.OK, [1, 4]),
-    ("My selection: [[5], [2]]", Outcome.OK, [4, 1]),
-    ("My selection:[[2],[5],[2]]", Outcome.OK, [1, 4]),
+    ("My selection:[[2],[5]]", Outcome.OK, [2, 5]),
+    ("My selection: [[5], [2]]", Outcome.OK, [5, 2]),
+    ("My selection:[[2],[5],[2]]", Outcome.OK, [2, 5]),
     ("My selection:[]", Outcome.OK, []),
     ("[ ]", Outcome.OK, []),
-    ("My selection: [2, 5]", Outcome.OK, [1, 4]),
-    ("My selection: [[1, 2]]", Outcome.OK, [0, 1]),
-    ("My selection: [[1], [2, 3]]", Outcome.OK, [0, 1, 2]),
-    ("Only passage [3] is about this.", Outcome.OK, [2]),
+    ("My selection: [2, 5]", Outcome.OK, [2, 5]),
+    ("My selection: [[1, 2]]", Outcome.OK, [1, 2]),
+    ("My selection: [[1], [2, 3]]", Outcome.OK, [1, 2, 3]),
+    ("Only passage [3] is about this.", Outcome.OK, [3]),
     ("My selection:[[1],[6]]", Outcome.OUT_OF_RANGE, []),
     ("My selection:[[0]]", Outcome.OUT_OF_RANGE, []),
     ("My selection: [99999999999999999999]", Outcome.OUT_OF_RANGE, []),
@@ -172,12 +173,12 @@ REPLIES = [
 
 @pytest.mark.parametrize(("text", "outcome", "chosen"), REPLIES)
 def test_a_selection_is_read_or_its_failure_named(text: str, outcome: Outcome, chosen: list[int]) -> None:
-    assert parse_selection(Reply(text), shown=5) == (outcome, chosen)
+    assert parse_selection(Reply(text), range(1, 6)) == (outcome, chosen)
 
 
 @pytest.mark.parametrize("outcome", [Outcome.TRUNCATED, Outcome.ERROR, Outcome.REFUSED])
 def test_a_failed_reply_selects_nothing_whatever_it_says(outcome: Outcome) -> None:
-    assert parse_selection(Reply("My selection:[[1],[2", outcome), shown=5) == (outcome, [])
+    assert parse_selection(Reply("My selection:[[1],[2", outcome), range(1, 6)) == (outcome, [])
     assert check_text(Reply("some text", outcome)) == outcome
 
 
@@ -185,7 +186,7 @@ def test_a_long_list_that_never_closes_does_not_hang() -> None:
     program = """
 from uar.annotation.parsing import parse_selection
 from uar.annotation.record import Reply
-assert parse_selection(Reply("[" + "2010, " * 200 + "and so on"), shown=5) == ("unparsable", [])
+assert parse_selection(Reply("[" + "2010, " * 200 + "and so on"), range(1, 6)) == ("unparsable", [])
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 

@@ -110,8 +110,10 @@ def _about_config(error: BaseException) -> str:
 
 
 def register_resolvers() -> None:
-    """The resolvers that configs use: `${first:a,b}` is the first of its values that is not null."""
+    """The resolvers that configs use: `${first:a,b}` is the first of its values that is not null; `${models:${llms}}` counts
+    the run's model and the further ones."""
     OmegaConf.register_new_resolver("first", _first, replace=True)
+    OmegaConf.register_new_resolver("models", lambda further: 1 + len(further or {}), replace=True)
 
 
 def _first(*values: Any) -> Any:

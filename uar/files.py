@@ -74,6 +74,10 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
     with whole_file(path) as beside, beside.open("w", encoding="utf-8") as file:
         for row in rows:

@@ -1,30 +1,65 @@
-"""Runs the chains of many questions over one engine: each goes on as soon as its replies are there, whatever the others do.
-What the store holds is not asked."""
+"""Runs the chains of many questions over the run's engines: each goes on as soon as its replies are there, whatever the
+others do. What the store holds is not asked."""
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from uar.annotation.engines import Engine
+from uar.annotation.engines import LLM
 from uar.annotation.record import Outcome, Record, Reply
 from uar.annotation.stages import Annotator, Call, Judgement, Question
 from uar.annotation.stages.annotator import Chain
 from uar.annotation.store import Store
 from uar.errors import UserError
 
+TOKENS = ("tokens_in", "tokens_out", "tokens_cached")
 JUDGE_RATE_FROM = 50  # calls before the failure rate may stop a run
 
 
 @dataclass
-class Progress:
-    """What happened so far. `asked`: calls made now; `kept`: calls that the store answered; `outcomes`: of both."""
+class Counts:
+    """`asked`: calls made now; `kept`: calls that the store answered; `outcomes`: of both; `tokens`: of the calls made now
+    (in, out, cached); `kept_tokens`: of the others when they were made; `seconds`: that the calls made now took, each."""
 
     asked: int = 0
     kept: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
-    failures: list[Record] = field(default_factory=list)
     tokens: Counter[str] = field(default_factory=Counter)
+    kept_tokens: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+
+    def add(self, other: "Counts") -> None:
+        self.asked += other.asked
+        self.kept += other.kept
+        self.seconds += other.seconds
+        for name in ("outcomes", "tokens", "kept_tokens"):
+            getattr(self, name).update(getattr(other, name))
+
+
+@dataclass
+class Progress:
+    """What happened so far, by stage, and the calls that failed. `calls`: all of them, kept ones too."""
+
+    calls: int = 0
+    stages: dict[str, Counts] = field(default_factory=dict)
+    failures: list[Record] = field(default_factory=list)
+
+    @property
+    def total(self) -> Counts:
+        total = Counts()
+        for counts in self.stages.values():
+            total.add(counts)
+        return total
+
+    def stage(self, name: str) -> Counts:
+        return self.stages.setdefault(name, Counts())
+
+    def add(self, other: "Progress") -> None:
+        self.calls += other.calls
+        for name, counts in other.stages.items():
+            self.stage(name).add(counts)
+        self.failures.extend(other.failures)
 
 
 @dataclass
@@ -37,31 +72,31 @@ class _Running:
 
 
 class Chains:
-    """`engine=None` replays what the store holds; a question that would have to ask is left out."""
+    """`llms`: the models that calls name by their place. One without an engine replays what the store holds of it; a question
+    that would have to ask is left out."""
 
     def __init__(
         self,
         annotator: Annotator,
         store: Store,
         collection: str,
-        model: str,
-        engine: Engine | None,
+        llms: Sequence[LLM],
         max_failure_rate: float = 0.05,
         on_call: Callable[[Progress], None] = lambda progress: None,
+        progress: Progress | None = None,
     ) -> None:
-        self._annotator, self._store, self._engine = annotator, store, engine
-        self._collection, self._model = collection, model
+        self._annotator, self._store, self._llms = annotator, store, llms
+        self._collection = collection
         self._max_failure_rate, self._on_call = max_failure_rate, on_call
-        self.progress = Progress()
-        self._tickets: dict[int, str] = {}
+        self.progress = progress or Progress()
+        self._tickets: list[dict[int, str]] = [{} for _ in llms]  # number of a request in flight -> its key
         self._waiting: dict[str, list[tuple[_Running, int]]] = {}  # key -> who waits for its reply
         self._next = 0
 
     def run(self, questions: Iterable[Question]) -> Iterator[tuple[str, list[Judgement]]]:
         """(query id, judgements) as questions end; one whose reply failed gives none."""
-        self._store.ensure_loaded(self._collection, self._annotator.stages, self._model)
         coming, done = iter(questions), deque[tuple[str, list[Judgement]]]()
-        window = self._engine.window if self._engine else 1
+        window = max((llm.engine.window for llm in self._llms if llm.engine), default=1)
         exhausted = False
         while True:
             while not exhausted and len(self._waiting) < window:
@@ -72,13 +107,15 @@ class Chains:
                     self._advance(_Running(question, self._annotator.chain(question)), done, first=True)
             while done:
                 yield done.popleft()
-            if self._engine is None or not self._waiting:
+            if not self._waiting:
                 if exhausted:
                     return
                 continue
-            for ticket, reply in self._engine.step():
-                self._receive(self._tickets.pop(ticket), reply, done)
-            self._stop_when_failing()
+            for llm, tickets in zip(self._llms, self._tickets, strict=True):
+                if tickets and llm.engine:
+                    for ticket, reply in llm.engine.step():
+                        self._receive(tickets.pop(ticket), reply, done)
+            stop_when_failing(self.progress, self._max_failure_rate)
 
     def _advance(self, running: _Running, done: deque, first: bool = False) -> None:
         """Send a chain its replies, for as long as the store answers what it asks next."""
@@ -99,17 +136,18 @@ class Chains:
     def _lookup_or_submit(self, running: _Running, at: int) -> bool:
         """False where the reply can never come, since there is no engine."""
         call = running.calls[at]
-        key = call.request.key(self._model)
+        llm = self._llms[call.llm]
+        key = call.request.key(llm.name)
         if key not in self._waiting:
             record = self._store.find(key)
             if record is not None:
                 self._keep_copy(running, call, record)
                 running.replies[at] = record.reply()
                 return True
-            if self._engine is None:
+            if llm.engine is None:
                 return False
-            self._tickets[self._next] = key
-            self._engine.submit(self._next, call.request)
+            self._tickets[call.llm][self._next] = key
+            llm.engine.submit(self._next, call.request)
             self._next += 1
         self._waiting.setdefault(key, []).append((running, at))
         running.missing += 1
@@ -121,8 +159,7 @@ class Chains:
             shared = reply if nth == 0 else Reply(reply.output, reply.outcome)  # the cost is counted once
             record = self._record(running, call, key, shared)
             self._store.append(record)
-            self._count(record)
-            self.progress.asked += nth == 0
+            self._count(record, asked=nth == 0)
             running.replies[at] = reply
             running.missing -= 1
             self._on_call(self.progress)
@@ -139,8 +176,8 @@ class Chains:
             template=call.template,
             template_hash=call.template_hash,
             layout=call.layout,
-            model=self._model,
-            engine=self._engine.name if self._engine else "",
+            model=self._llms[call.llm].name,
+            engine=engine.name if (engine := self._llms[call.llm].engine) else "",
             output=reply.output,
             outcome=call.check(reply),
             tokens_in=reply.tokens_in,
@@ -153,26 +190,35 @@ class Chains:
     def _keep_copy(self, running: _Running, call: Call, record: Record) -> None:
         """Count a kept call; where it was made for another question with the same text, keep it for this one too."""
         copy = self._record(running, call, record.key, Reply(record.output, record.reply().outcome))  # it cost nothing now
-        if self._engine is not None and not self._store.holds(copy):
+        if self._llms[call.llm].engine is not None and not self._store.holds(copy):
             self._store.append(copy)
-        self.progress.kept += 1
         self._count(copy)
+        stage = self.progress.stage(call.stage)
+        stage.kept += 1
+        for name in TOKENS:
+            stage.kept_tokens[name] += getattr(record, name)
         self._on_call(self.progress)
 
-    def _count(self, record: Record) -> None:
-        self.progress.outcomes[record.outcome] += 1
+    def _count(self, record: Record, asked: bool = False) -> None:
+        stage = self.progress.stage(record.stage)
+        stage.asked += asked
+        stage.seconds += record.seconds
+        stage.outcomes[record.outcome] += 1
+        self.progress.calls += 1
         if record.outcome != Outcome.OK:
             self.progress.failures.append(record)
-        for name in ("tokens_in", "tokens_out", "tokens_cached"):
-            self.progress.tokens[name] += getattr(record, name)
+        for name in TOKENS:
+            stage.tokens[name] += getattr(record, name)
 
-    def _stop_when_failing(self) -> None:
-        total, failed = self.progress.outcomes.total(), len(self.progress.failures)
-        if total >= JUDGE_RATE_FROM and failed / total > self._max_failure_rate:
-            counts = ", ".join(f"{n} {o}" for o, n in self.progress.outcomes.most_common())
-            last = self.progress.failures[-1]
-            raise UserError(
-                f"{failed} of {total} calls failed ({counts}), more than max_failure_rate={self._max_failure_rate}; "
-                f"the last: {last.stage} {last.outcome}: {last.output[:120]!r}. What was answered is kept; use a model that "
-                "follows the format, or raise max_failure_rate"
-            )
+
+def stop_when_failing(progress: Progress, max_failure_rate: float) -> None:
+    """UserError where more than a share of the calls failed, once there are enough to tell."""
+    failed = len(progress.failures)
+    if progress.calls >= JUDGE_RATE_FROM and failed / progress.calls > max_failure_rate:
+        counts = ", ".join(f"{n} {o}" for o, n in progress.total.outcomes.most_common())
+        last = progress.failures[-1]
+        raise UserError(
+            f"{failed} of {progress.calls} calls failed ({counts}), more than max_failure_rate={max_failure_rate}; the last: "
+            f"{last.stage} {last.outcome}: {last.output[:120]!r}. What was answered is kept; use a model that follows the "
+            "format, or raise max_failure_rate"
+        )

@@ -1,31 +1,30 @@
 """The files of an annotate run folder."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
-from uar.annotation.chains import Progress
-from uar.annotation.record import Record
-from uar.annotation.stages import Judgement
+from uar.annotation.record import Record, Request, Score
+from uar.annotation.stages import Judged
 from uar.files import write_jsonl, write_table, write_text
 
+COLUMNS = (
+    ("doc_id", pa.string()),
+    ("label", pa.int8()),
+    ("grade", pa.int8()),
+    ("score", pa.float64()),
+    ("rank", pa.int32()),
+    ("uncertainty", pa.float64()),
+)
 
-def write_labels(folder: Path, judged: Mapping[str, Sequence[Judgement]]) -> None:
+
+def write_labels(folder: Path, judged: Judged) -> None:
     """`labels.parquet` and `labels.qrels` (TREC), one row a judged passage."""
     rows = [(q, j) for q, judgements in judged.items() for j in judgements]
-    table = pa.table(
-        {
-            "query_id": pa.array([q for q, _ in rows], pa.string()),
-            "doc_id": pa.array([j.doc_id for _, j in rows], pa.string()),
-            "label": pa.array([j.label for _, j in rows], pa.int8()),
-            "grade": pa.array([j.grade for _, j in rows], pa.int8()),
-            "score": pa.array([j.score for _, j in rows], pa.float64()),
-            "rank": pa.array([j.rank for _, j in rows], pa.int32()),
-        }
-    )
-    write_table(folder / "labels.parquet", table)
+    columns = {"query_id": pa.array([q for q, _ in rows], pa.string())}
+    columns |= {name: pa.array([getattr(j, name) for _, j in rows], kind) for name, kind in COLUMNS}
+    write_table(folder / "labels.parquet", pa.table(columns))
     write_text(folder / "labels.qrels", "".join(f"{q} 0 {j.doc_id} {j.label}\n" for q, j in rows))
 
 
@@ -40,19 +39,13 @@ def write_failures(folder: Path, failures: Sequence[Record]) -> None:
     )
 
 
-def ledger(progress: Progress, queries: int, seconds: float, model: str) -> dict[str, Any]:
-    """What the run cost: calls made and kept, tokens, wall seconds, rates."""
-    computed = progress.tokens["tokens_in"] - progress.tokens["tokens_cached"]
-    return {
-        "model": model,
-        "queries": queries,
-        "calls": progress.asked,
-        "calls_answered_by_store": progress.kept,
-        "tokens_in": progress.tokens["tokens_in"],
-        "tokens_cached": progress.tokens["tokens_cached"],
-        "tokens_out": progress.tokens["tokens_out"],
-        "seconds": round(seconds, 2),
-        "calls_per_second": round(progress.asked / seconds, 2) if seconds else None,
-        "computed_tokens_per_second": round((computed + progress.tokens["tokens_out"]) / seconds, 1) if seconds else None,
-        "outcomes": {str(o): n for o, n in progress.outcomes.items()},
-    }
+def write_prompts(path: Path, asked: Iterable[tuple[str, str, Request]]) -> None:
+    """One line a request: query_id, stage, and the messages or the prefix and target."""
+    write_jsonl(
+        path,
+        (
+            {"query_id": q, "stage": stage}
+            | ({"prefix": r.prefix, "target": r.target} if isinstance(r, Score) else {"messages": r.chat()})
+            for q, stage, r in asked
+        ),
+    )

@@ -1,35 +1,99 @@
-"""From raw replies to what they select; a reply that cannot be read is named, never guessed."""
+"""From raw replies to what they say; a reply that cannot be read is named, never guessed."""
 
+import math
 import re
+from collections.abc import Collection as Numbers
 
 from uar.annotation.record import Outcome, Reply
 
 REFUSAL = re.compile(r"\b(i (cannot|can't|am unable to|won't)|i'm (sorry|unable)|as an ai)\b", re.IGNORECASE)
+BRACKETED = re.compile(r"\[([\d\s,]+)\]")
 
 
 def check_text(reply: Reply) -> Outcome:
     """Outcome of a free answer."""
     if reply.outcome != Outcome.OK:
         return reply.outcome
-    return Outcome.OK if reply.output.strip() else Outcome.EMPTY
+    return Outcome.OK if reply.text else Outcome.EMPTY
 
 
-def parse_selection(reply: Reply, shown: int) -> tuple[Outcome, list[int]]:
-    """Indices from 0, in the order given, of a reply such as `My selection:[[2],[5]]` over `shown` passages.
+def check_answer(reply: Reply) -> Outcome:
+    """Like `check_text` for a short answer: one that was cut at the token limit counts, its measure judges it as it is."""
+    outcome = check_text(reply)
+    return Outcome.OK if outcome == Outcome.TRUNCATED and reply.text else outcome
+
+
+def check_score(reply: Reply) -> Outcome:
+    """Outcome of a log-likelihood."""
+    if reply.outcome != Outcome.OK:
+        return reply.outcome
+    return Outcome.OK if math.isfinite(reply.mean_logprob()) else Outcome.UNPARSABLE
+
+
+def check_choices(reply: Reply) -> Outcome:
+    """Outcome of the log-likelihoods of choices: at least one must be possible."""
+    if reply.outcome != Outcome.OK:
+        return reply.outcome
+    values = reply.choice_logprobs().values()
+    good = any(math.isfinite(v) for v in values) and not any(math.isnan(v) or v == math.inf for v in values)
+    return Outcome.OK if good else Outcome.UNPARSABLE
+
+
+def parse_selection(reply: Reply, numbers: Numbers[int]) -> tuple[Outcome, list[int]]:
+    """Passage numbers, in the order given, of a reply such as `My selection:[[2],[5]]`; `numbers` are those allowed.
 
     `My selection:[]` is a good reply that selects nothing.
     """
+    return _parse_numbers(reply, numbers, may_be_empty=True)
+
+
+def parse_ranking(reply: Reply, numbers: Numbers[int]) -> tuple[Outcome, list[int]]:
+    """All of `numbers` in the order of a reply such as `[2] > [5] > [1]`; those that it leaves out follow as they stand."""
+    outcome, found = _parse_numbers(reply, numbers, may_be_empty=False)
+    return outcome, found + [n for n in numbers if n not in found] if outcome == Outcome.OK else []
+
+
+def parse_grade(reply: Reply, grades: Numbers[int]) -> tuple[Outcome, int | None]:
+    """The one grade that a reply such as `2` or `Grade: 2` names."""
+    if reply.outcome != Outcome.OK:
+        return reply.outcome, None
+    if not reply.text:
+        return Outcome.EMPTY, None
+    found = set(re.findall(r"\d+", reply.text))
+    if len(found) != 1:
+        return (Outcome.REFUSED if REFUSAL.search(reply.text) else Outcome.UNPARSABLE), None
+    grade = int(found.pop()[:9])
+    return (Outcome.OK, grade) if grade in grades else (Outcome.OUT_OF_RANGE, None)
+
+
+def _parse_numbers(reply: Reply, numbers: Numbers[int], may_be_empty: bool) -> tuple[Outcome, list[int]]:
     if reply.outcome != Outcome.OK:
         return reply.outcome, []
-    text = reply.output.strip()
+    text = reply.text
     if not text:
         return Outcome.EMPTY, []
-    found = [n for group in re.findall(r"\[([\d\s,]+)\]", text) for n in re.findall(r"\d+", group)]
-    numbers = [int(n) if len(n) < 10 else shown + 1 for n in found]
-    if not numbers:
-        if re.search(r"\[\s*\]", text):
+    found = [int(n[:9]) for group in BRACKETED.findall(text) for n in re.findall(r"\d+", group)]
+    if not found:
+        if may_be_empty and re.search(r"\[\s*\]", text):
             return Outcome.OK, []
         return (Outcome.REFUSED if REFUSAL.search(text) else Outcome.UNPARSABLE), []
-    if any(not 1 <= n <= shown for n in numbers):
+    if any(n not in numbers for n in found):
         return Outcome.OUT_OF_RANGE, []
-    return Outcome.OK, [n - 1 for n in dict.fromkeys(numbers)]
+    return Outcome.OK, list(dict.fromkeys(found))
+
+
+def selection_pattern(numbers: Numbers[int], most: int | None) -> str:
+    """A regular expression of the selections of at most `most` of `numbers`."""
+    item = _item(numbers)
+    more = min(most or len(numbers), len(numbers)) - 1
+    return rf"My selection:\[(?:{item}(?:,{item}){{0,{more}}})?\]"
+
+
+def ranking_pattern(numbers: Numbers[int]) -> str:
+    """A regular expression of the rankings that are as long as `numbers`."""
+    item = _item(numbers)
+    return rf"{item}(?: > {item}){{{len(numbers) - 1}}}"
+
+
+def _item(numbers: Numbers[int]) -> str:
+    return rf"\[(?:{'|'.join(map(str, numbers))})\]"

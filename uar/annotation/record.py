@@ -8,7 +8,7 @@ from typing import Any
 
 from uar.files import digest
 
-THINK_END = "</think>"
+THINK_START, THINK_END = "<think>", "</think>"
 
 
 class Outcome(StrEnum):
@@ -69,16 +69,20 @@ class Score:
 
 @dataclass(frozen=True)
 class Choose:
-    """Log-likelihood of each of `choices`, one token each, as the first token of the assistant's turn after a chat."""
+    """Log-likelihood of each of `choices`, one token each, as the first token of the assistant's turn after a chat.
+
+    `reasoning`: as in `Generate`; a model that thinks must be told not to, or its first token opens its thoughts.
+    """
 
     messages: Messages
     choices: tuple[str, ...]
+    reasoning: bool | None = None
 
     def chat(self) -> list[dict[str, str]]:
         return as_chat(self.messages)
 
     def key(self, model: str) -> str:
-        return digest("choose", model, self.messages, self.choices)
+        return digest("choose", model, self.messages, self.choices, self.reasoning)
 
 
 Request = Generate | Score | Choose
@@ -111,8 +115,9 @@ class Reply:
 
     @property
     def text(self) -> str:
-        """The reply without the thinking before it, which ends at the last `</think>`."""
-        return self.output.rpartition(THINK_END)[2].strip()
+        """The reply without the thinking before it, which ends at the last `</think>`; empty where it never ends."""
+        answer = self.output.rpartition(THINK_END)[2].strip()
+        return "" if answer.startswith(THINK_START) else answer
 
     def choice_logprobs(self) -> dict[str, float]:
         """Nat a choice."""

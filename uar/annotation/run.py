@@ -1,102 +1,142 @@
-"""The annotate command: collection -> pools -> records in the store -> labels in the run folder."""
+"""The annotate command: collection -> pools -> records in the store -> labels, costs and quality in the run folder."""
 
 import logging
-import time
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import hydra
-from omegaconf import DictConfig
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
+from omegaconf import DictConfig, OmegaConf
 
-from uar.annotation.agreement import agreement
-from uar.annotation.chains import Chains, Progress
-from uar.annotation.engines import Engine, identity_of
-from uar.annotation.judgements import question_of
-from uar.annotation.outputs import ledger, write_failures, write_labels
-from uar.annotation.stages import Annotator, Judgement
-from uar.annotation.store import Store
+from uar.annotation.bar import shown
+from uar.annotation.estimate import SAMPLE, TokenCounter, estimate, prompts_of
+from uar.annotation.ledger import Prices, keep_rate, ledger, read_rates
+from uar.annotation.neutral import attempts
+from uar.annotation.outputs import write_failures, write_labels, write_prompts
+from uar.annotation.quality.report import quality
+from uar.annotation.stages import Annotator, Ensemble
+from uar.annotation.tracking import track
+from uar.annotation.work import Work, part_of
 from uar.candidates import write_pools
-from uar.collections import open_training_split
+from uar.collections import Collection, open_training_split
 from uar.errors import UserError
 from uar.files import write_json
 from uar.manifest import save_config, save_manifest
 
 log = logging.getLogger(__name__)
-LOG_EVERY = 30.0  # seconds
 
 
 def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
-    """Annotate `dataset.train` (its first `limit` queries) and return the ledger."""
-    collection = open_training_split(cfg.dataset.train, cfg.dataset.path)
-    save_config(folder, cfg)
-    query_ids = collection.head(cfg.limit)
-    pools = hydra.utils.instantiate(cfg.candidates).pools(collection, query_ids)
-    write_pools(folder / "candidates" / f"{collection.slug}.jsonl", pools)
+    """Annotate `dataset.train` (its first `limit` queries, of them `shard`) and return the ledger; with `dry_run` ask nothing
+    and return the estimate."""
+    collection = open_training_split(cfg.dataset.train, cfg.dataset.path, cfg.dataset.positive_grade)
     annotator: Annotator = hydra.utils.instantiate(cfg.annotator, _convert_="all")
-    questions = [q for q in query_ids if pools[q] and (collection.queries[q].answers or not annotator.needs_gold_answers)]
-    if len(questions) < len(query_ids):
-        log.info(
-            "%d of %d queries have no candidates or no target text and are left out",
-            len(query_ids) - len(questions),
-            len(query_ids),
-        )
-    if not questions:
-        raise UserError(
-            f"{collection.reference}: no query with candidates to annotate; widen candidates or choose another split"
-        )
-    model = identity_of(cfg.llm)
-    store = Store(Path(cfg.store))
-    engine: Engine = hydra.utils.instantiate(cfg.llm, _convert_="all")
-    start = time.perf_counter()
-    judged: dict[str, list[Judgement]] = {}
+    prices: Prices = hydra.utils.instantiate(cfg.price)
+    llms = llm_configs(cfg)
+    _fitting_models(annotator, llms)
+    save_config(folder, cfg)
+    pools = _pools(cfg, collection, annotator, folder)
+    work = Work(collection, annotator, pools, llms, Path(cfg.store), cfg.max_failure_rate)
+    if cfg.dry_run:
+        return _dry_run(work, prices, folder)
     stopped: UserError | None = None
     try:
-        with Bar(TextColumn("annotate"), BarColumn(), MofNCompleteColumn(), TextColumn("calls"), TimeRemainingColumn()) as bar:
-            task = bar.add_task("", total=None)
-            total = sum(len(pools[q]) for q in questions) if len(annotator.stages) == 1 else None
-            on_call = _bar_updater(bar, task, total)
-            chains = Chains(annotator, store, collection.slug, model, engine, cfg.max_failure_rate, on_call)
-            judged.update(chains.run(question_of(collection, q, pools[q]) for q in questions))
+        with shown(work, prices) as bar:
+            hydra.utils.instantiate(cfg.engine).run(work, bar)
     except UserError as error:  # what was judged so far is written before the error is told
         stopped = error
-    finally:
-        store.close()
-        engine.close()
-    spent = ledger(chains.progress, len(judged), time.perf_counter() - start, model)
-    judged = {q: judged[q] for q in questions if q in judged}
+    work.judged = {q: work.judged[q] for q in pools if q in work.judged}
+    judged, calibrated = annotator.finish(collection, work.judged, cfg.seed)
+    pairs = sum(map(len, judged.values()))
+    spent = ledger(work.progress, len(judged), pairs, work.seconds, work.models, prices)
+    spent["material"] = _material(collection, pools)
     write_labels(folder, judged)
-    write_failures(folder, chains.progress.failures)
+    write_failures(folder, work.progress.failures)
     write_json(folder / "ledger.json", spent)
-    agreed = agreement(collection, judged)
-    if agreed:
-        write_json(folder / "agreement.json", agreed)
-    save_manifest(folder, collection=collection.hash, model=model, store=str(cfg.store))
+    found = quality(folder, collection, annotator, judged, calibrated, cfg.against)
+    save_manifest(folder, collection=collection.hash, model=spent["model"], store=str(cfg.store))
+    if annotator.needs_llm and len(llms) == 1:
+        keep_rate(work.store, work.models[0], spent)
+    track(cfg, folder, spent, found, collection, judged)
     if stopped:
         raise stopped
     if not judged:
-        raise UserError(f"no query got a label: {len(chains.progress.failures)} calls failed, see {folder / 'failures.jsonl'}")
+        raise UserError(f"no query got a label: {len(work.progress.failures)} calls failed, see {folder / 'failures.jsonl'}")
     log.info(
-        "%d queries annotated: %d calls made, %d answered by the store, %.0f s; labels in %s",
-        len(judged), spent["calls"], spent["calls_answered_by_store"], spent["seconds"], folder,
+        "%d queries annotated: %d calls made, %d answered by the store, %.0f s%s; labels in %s",
+        len(judged), spent["calls"], spent["calls_answered_by_store"], spent["seconds"], _cost(spent), folder,
     )  # fmt: skip
-    if agreed:
-        log.info("Against people: %s", ", ".join(f"{k} {v:.3f}" for k, v in agreed.items() if k != "queries"))
     return spent
 
 
-def _bar_updater(bar: Bar, task: Any, total: int | None) -> Callable[[Progress], None]:
-    """Moves the bar; where there is no terminal a line is logged every half minute instead."""
-    told = time.monotonic()
+def llm_configs(cfg: DictConfig) -> list[Mapping[str, Any]]:
+    """Plain configs of the run's model and of the further ones of an ensemble."""
+    return [OmegaConf.to_container(llm, resolve=True) for llm in (cfg.llm, *cfg.llms.values())]  # type: ignore[misc]
 
-    def update(progress: Progress) -> None:
-        nonlocal told
-        done = progress.asked + progress.kept
-        bar.update(task, completed=done, total=total)
-        if not bar.console.is_terminal and time.monotonic() - told > LOG_EVERY:
-            told = time.monotonic()
-            log.info("%d%s calls done", done, f" of {total}" if total else "")
 
-    return update
+def _fitting_models(annotator: Annotator, llms: Sequence[Any]) -> None:
+    wanted = annotator.models if isinstance(annotator, Ensemble) else 1
+    if len(llms) != wanted:
+        raise UserError(f"{len(llms)} models are given and {type(annotator).__name__} asks {wanted}; +llm@llms.NAME adds one")
+
+
+def _pools(cfg: DictConfig, collection: Collection, annotator: Annotator, folder: Path) -> dict[str, list[str]]:
+    """Passage ids of each query that can be annotated."""
+    query_ids = part_of(collection.head(cfg.limit), cfg.shard)
+    found = annotator.own_pools(collection)
+    if found is None:
+        found = hydra.utils.instantiate(cfg.candidates).pools(collection, query_ids)
+    pools = {q: found[q] for q in query_ids if q in found}
+    write_pools(folder / "candidates" / f"{collection.slug}.jsonl", pools)
+    wants_gold = annotator.needs_gold_answers
+    pools = {q: pool for q, pool in pools.items() if pool and (collection.queries[q].answers or not wants_gold)}
+    if len(pools) < len(query_ids):
+        missing = len(query_ids) - len(pools)
+        log.info("%d of %d queries have no candidates or no target text and are left out", missing, len(query_ids))
+    if not pools:
+        raise UserError(
+            f"{collection.reference}: no query with candidates to annotate; widen candidates or choose another split"
+        )
+    return pools
+
+
+def _dry_run(work: Work, prices: Prices, folder: Path) -> dict[str, Any]:
+    if not work.annotator.needs_llm:
+        raise UserError("dry_run=true: this annotator asks nothing; there is nothing to estimate")
+    sample = list(islice(work.questions(), SAMPLE))
+    model = str(work.llms[0]["model"])
+    rate = read_rates(work.store).get(work.models[0])
+    told = estimate(work.annotator, sample, len(work.pools), TokenCounter(model), prices, rate)
+    write_json(folder / "estimate.json", told)
+    write_prompts(folder / "prompts.jsonl", ((q.id, *asked[:2]) for q in sample for asked in prompts_of(work.annotator, q)))
+    time = f"{told['seconds']:.0f} s" if told["seconds"] is not None else "time unknown until this model ran once (limit=20)"
+    log.info(
+        "Nothing was asked. %d queries: %d calls, %d prompt tokens (%d of them cached), %d to write, %s%s; prompts in %s",
+        told["queries"], told["calls"], told["tokens_in"], told["tokens_cached"], told["tokens_out"], time, _cost(told),
+        folder / "prompts.jsonl",
+    )  # fmt: skip
+    return told
+
+
+def _cost(told: Mapping[str, Any]) -> str:
+    parts = [f"{told[name]:.4g} {told['currency']}{who}" for name, who in (("cost", ""), ("human_cost", " for people"))
+             if told[name] is not None]  # fmt: skip
+    return f" ({', '.join(parts)})" if parts else ""
+
+
+def _material(collection: Collection, pools: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """How many of the passages shown hold what could break the protocol, by kind."""
+    shown_ids = list(dict.fromkeys(d for pool in pools.values() for d in pool))
+    kinds = ("control_tokens", "role_markers", "identifiers", "answer_formats", "instructions")
+    counts = dict.fromkeys(kinds, 0)
+    touched = 0
+    for row in collection.corpus.rows(shown_ids):
+        found = list(attempts(collection.corpus.text(row)))
+        touched += bool(found)
+        for kind in found:
+            counts[kind] += 1
+    told = ", ".join(f"{n} {kind.replace('_', ' ')}" for kind, n in counts.items() if n)
+    if told:
+        log.info("%d of %d passages hold what could pass for the protocol, defused: %s", touched, len(shown_ids), told)
+    return {"passages": len(shown_ids), "passages_defused": touched, "by_kind": counts}

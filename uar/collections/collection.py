@@ -49,6 +49,18 @@ class Collection:
         grades = self.qrels.get(query_id, {})
         return sorted((d for d, g in grades.items() if g >= self.positive_grade), key=lambda d: (-grades[d], d))
 
+    @cached_property
+    def _judges_negatives(self) -> bool:
+        return any(g < self.positive_grade for grades in self.qrels.values() for g in grades.values())
+
+    def positive(self, query_id: str, doc_id: str) -> bool | None:
+        """What people say of a pair; None where nobody judged it. Where a split's judgements are positives alone, a passage
+        that is not among those of a judged query counts as not positive."""
+        grades = self.qrels.get(query_id)
+        if grades is None or (doc_id not in grades and self._judges_negatives):
+            return None
+        return grades.get(doc_id, self.positive_grade - 1) >= self.positive_grade
+
     def trainable(self, query_id: str) -> list[str]:
         """Those of the positives that the corpus has: judgements of ir_datasets may name passages that it lacks."""
         return [d for d in self.positives(query_id) if self.corpus.row(d) >= 0]

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from uar.collections.collection import Collection
@@ -56,12 +57,13 @@ def resolve(value: str | None, path: str | None) -> str | None:
     return f"local:{path}:{value}"
 
 
-def open_training_split(value: str | None, path: str | None) -> Collection:
-    """The collection that `dataset.train` names, which must not be null."""
+def open_training_split(value: str | None, path: str | None, positive_grade: int | None = None) -> Collection:
+    """The collection that `dataset.train` names, which must not be null; `positive_grade` overrides its own."""
     reference = resolve(value, path)
     if reference is None:
         raise UserError("dataset.train is null; name the split to annotate or train on")
-    return open_collection(reference)
+    collection = open_collection(reference)
+    return collection if positive_grade is None else replace(collection, positive_grade=positive_grade)
 
 
 def distinct_slugs(references: Sequence[str]) -> None:

@@ -13,11 +13,11 @@ from omegaconf import DictConfig
 
 from uar.annotation.engines import Engine, identity_of
 from uar.annotation.store import Store
+from uar.answers import exact_match, f1
 from uar.collections import Collection
 from uar.errors import UserError
 from uar.evaluation.measures import MEASURES, means, per_query
 from uar.evaluation.metrics_file import update_metrics
-from uar.evaluation.rag.answers import exact_match, f1
 from uar.evaluation.rag.generate import generate_answers
 from uar.evaluation.runs import Run, write_run
 from uar.files import write_table

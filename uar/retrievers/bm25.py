@@ -1,13 +1,15 @@
-"""BM25 through bm25s, its index cached by the corpus' content."""
+"""BM25 through bm25s, its index cached by the corpus' content.
+
+bm25s is imported where it is used: it brings numba, beside which vLLM's worker processes, which import what the main program
+imports, fail to start.
+"""
 
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import bm25s
 import numpy as np
-import Stemmer
 
 from uar.collections import Corpus
 from uar.errors import UserError
@@ -27,6 +29,8 @@ class BM25:
 
     @classmethod
     def open(cls, corpus: Corpus) -> "BM25":
+        import bm25s
+
         folder = cache_dir() / "bm25" / digest(corpus.hash, bm25s.__version__)
         if not (folder / "manifest.json").is_file():
             _build(folder, corpus)
@@ -37,7 +41,7 @@ class BM25:
         depth = min(k + 1, len(self._corpus))  # one more, to see whether a tie goes on past the cut
         found: list[list[tuple[str, float]]] = []
         for start in range(0, len(queries), BLOCK):
-            tokens = _tokens(queries[start : start + BLOCK])
+            tokens = list(_tokens(queries[start : start + BLOCK], return_ids=False))
             rows, scores = self._index.retrieve(tokens, k=depth, show_progress=False, n_threads=0)
             for words, row, score in zip(tokens, rows, scores, strict=True):
                 if depth > k and 0 < score[k] == score[k - 1]:
@@ -49,16 +53,20 @@ class BM25:
         return found
 
 
-def _tokens(texts: Sequence[str]) -> list[list[str]]:
-    return list(
-        bm25s.tokenize(list(texts), stopwords="en", stemmer=Stemmer.Stemmer("english"), return_ids=False, show_progress=False)
-    )
+def _tokens(texts: Sequence[str], **options: Any) -> Any:
+    """bm25s' tokens, as lists of words with `return_ids=False`."""
+    import bm25s
+    import Stemmer
+
+    return bm25s.tokenize(list(texts), stopwords="en", stemmer=Stemmer.Stemmer("english"), show_progress=False, **options)
 
 
 def _build(folder: Path, corpus: Corpus) -> None:
+    import bm25s
+
     log.info("Indexing %d passages for BM25 once into %s", len(corpus), folder)
     index = bm25s.BM25(k1=1.5, b=0.75, method="lucene", dtype="float32")
-    tokens = bm25s.tokenize(list(corpus.texts()), stopwords="en", stemmer=Stemmer.Stemmer("english"), show_progress=False)
+    tokens = _tokens(list(corpus.texts()))
     if not tokens.vocab:
         raise UserError(f"{len(corpus)} passages with no words that BM25 could index; use candidates=given or another corpus")
     index.index(tokens, show_progress=False)

@@ -15,7 +15,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from uar.annotation.engines import identity_of
-from uar.annotation.judgements import kept_judgements
+from uar.annotation.replay import kept_judgements
+from uar.annotation.run import llm_configs
 from uar.annotation.stages import Judgement
 from uar.annotation.store import Store
 from uar.candidates import PoolSource, write_pools
@@ -42,7 +43,7 @@ PRECISIONS = {"bf16": "bf16-mixed", "fp32": "32-true", "fp16": "16-mixed"}
 def train(cfg: DictConfig, folder: Path) -> float | None:
     """Train, export to `model/`, evaluate on `dataset.test`. Returns the mean test nDCG@10 for sweeps, where there is one."""
     L.seed_everything(cfg.seed, workers=True, verbose=False)
-    collection = open_training_split(cfg.dataset.train, cfg.dataset.path)
+    collection = open_training_split(cfg.dataset.train, cfg.dataset.path, cfg.dataset.positive_grade)
     tests = [reference for test in cfg.dataset.test if (reference := resolve(test, cfg.dataset.path))]
     distinct_slugs(tests)
     test_collections = [open_collection(test) for test in tests]  # a fault in them is told before the training
@@ -99,14 +100,14 @@ def _context(cfg: DictConfig, collection: Collection, pool_source: PoolSource, f
 
     def judgements() -> dict[str, list[Judgement]]:
         annotator = hydra.utils.instantiate(cfg.annotator, _convert_="all")
-        model = identity_of(cfg.llm)
+        models = [identity_of(llm) for llm in llm_configs(cfg)]
         shipped = [MINI / "annotations"] if collection.reference.startswith("mini:") else []
-        judged = kept_judgements(collection, annotator, Store(Path(cfg.store), also=shipped), model)
+        judged = kept_judgements(collection, annotator, Store(Path(cfg.store), also=shipped), models, cfg.seed)
         if not judged:
-            name = cfg.annotator._target_.split(".")[-1]
+            name = type(annotator).__name__
             raise UserError(
-                f"{collection.reference}: the store {cfg.store} holds no annotations of it by {name} with {model}; "
-                f"make them with: {_annotate_command()}"
+                f"{collection.reference}: the store {cfg.store} holds no annotations of it by {name} with "
+                f"{', '.join(models)}; make them with: {_annotate_command()}"
             )
         return judged
 
@@ -115,7 +116,7 @@ def _context(cfg: DictConfig, collection: Collection, pool_source: PoolSource, f
 
 def _annotate_command() -> str:
     """The annotate command that goes with this run: its choices of dataset, pools, annotator, LLM and store."""
-    shared = {"dataset", "candidates", "annotator", "llm", "store", "seed", "limit"}
+    shared = {"dataset", "candidates", "annotator", "llm", "llms", "store", "seed", "limit"}
     given = [o for o in HydraConfig.get().overrides.task if o.split("=")[0].split(".")[0] in shared]
     return shlex.join(["python", "annotate.py", *given])
 

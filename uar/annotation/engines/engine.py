@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from uar.annotation.record import Reply, Request
 from uar.models import identity
@@ -27,6 +27,13 @@ class Engine(ABC):
 
     def close(self) -> None:  # noqa: B027 most engines hold nothing
         """Give back what the engine holds."""
+
+
+class LLM(NamedTuple):
+    """A model of a run: its name in records, and the engine that asks it; without one only the store answers."""
+
+    name: str
+    engine: Engine | None = None
 
 
 def identity_of(llm: Mapping[str, Any]) -> str:

@@ -1,8 +1,9 @@
 """Loading, checking and rendering of prompt files.
 
 A chat prompt has `turns`, a list of {role, content}; a turn with `each: passages` is rendered once a passage, sees
-`number` (from 1) and `passage`, and may have a `reply`, the assistant's turn after each. A text prompt has `prefix` and
-`target`.
+`number` (from 1) and `passage`, and may have a `reply`, the assistant's turn after each. Under `shared_prefix` it may have
+the turns that its task takes where the passages stand first, in a prefix that all stages of a question share (itself a
+prompt file). A text prompt has `prefix` and `target`.
 """
 
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ import jinja2
 import jinja2.meta
 import yaml
 
+from uar.annotation.record import Messages
 from uar.errors import DataError
 from uar.files import digest
 
@@ -38,15 +40,15 @@ class ChatPrompt:
     hash: str
     turns: tuple["Turn", ...]
 
-    def render(self, **values: Any) -> tuple[tuple[str, str], ...]:
-        """(role, content) messages."""
+    def render(self, acknowledge: bool = True, **values: Any) -> Messages:
+        """(role, content) messages; `acknowledge=False` leaves out the replies to single passages."""
         messages: list[tuple[str, str]] = []
         for turn in self.turns:
             template = _compiled(turn.content)
             if not turn.each:
                 messages.append((turn.role, template.render(values)))
                 continue
-            reply = None if turn.reply is None else _compiled(turn.reply)
+            reply = _compiled(turn.reply) if turn.reply is not None and acknowledge else None
             for number, passage in enumerate(values["passages"], start=1):
                 messages.append((turn.role, template.render(values, number=number, passage=passage)))
                 if reply is not None:
@@ -67,12 +69,22 @@ class TextPrompt:
 
 
 @cache
-def load_chat(name: str, variables: frozenset[str]) -> ChatPrompt:
-    """A packaged prompt by name or a file by path. `variables`: what the stage supplies; others are refused."""
+def load_chat(name: str, variables: frozenset[str], prefix: str | None = None) -> ChatPrompt:
+    """A packaged prompt by name or a file by path. `variables`: what the stage supplies; others are refused. With `prefix`,
+    another prompt's name, it is that prompt's turns and then this one's `shared_prefix` turns."""
     path, content = _read(name)
-    turns = content.get("turns")
+    if prefix is None:
+        return ChatPrompt(content["name"], digest(content), _turns(path, content, "turns", variables))
+    opening = load_chat(prefix, variables)
+    turns = opening.turns + _turns(path, content, "shared_prefix", variables)
+    return ChatPrompt(content["name"], digest(opening.hash, content), turns)
+
+
+def _turns(path: Path, content: Mapping[str, Any], key: str, variables: frozenset[str]) -> tuple[Turn, ...]:
+    turns = content.get(key)
     if not isinstance(turns, list) or not turns:
-        raise DataError(path, "a chat prompt needs `turns`, a list of {role, content}")
+        needed = "" if key == "turns" else " for layout=shared_prefix"
+        raise DataError(path, f"a chat prompt needs `{key}`, a list of {{role, content}}{needed}")
     checked: list[Turn] = []
     for row in turns:
         if not isinstance(row, Mapping) or set(row) - {"role", "content", "each", "reply"}:
@@ -86,7 +98,7 @@ def load_chat(name: str, variables: frozenset[str]) -> ChatPrompt:
             raise DataError(path, f"role {turn.role!r}; allowed: system, user, assistant")
         _check(path, turn.content + (turn.reply or ""), variables, content, LOOP if turn.each else frozenset())
         checked.append(turn)
-    return ChatPrompt(content["name"], digest(content), tuple(checked))
+    return tuple(checked)
 
 
 @cache
@@ -107,16 +119,21 @@ def _read(name: str) -> tuple[Path, dict[str, Any]]:
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in HERE.glob("*.yaml")))
         raise DataError(name, f"no such prompt; give a YAML file or one of {known}")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise DataError(path, f"broken YAML ({' '.join(str(error).split())})") from error
-    except UnicodeDecodeError as error:
-        raise DataError(path, f"not UTF-8 ({error.reason}); save the file as UTF-8") from error
+    content = read_yaml(path)
     names = content.get("variables") if isinstance(content, Mapping) else None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise DataError(path, "a prompt needs `name` and `variables`, the list of variables that it uses")
     return path, {"name": path.stem, **content}
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file holds; DataError where it is broken."""
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise DataError(path, f"broken YAML ({' '.join(str(error).split())})") from error
+    except UnicodeDecodeError as error:
+        raise DataError(path, f"not UTF-8 ({error.reason}); save the file as UTF-8") from error
 
 
 def _check(
@@ -133,7 +150,7 @@ def _check(
         raise DataError(path, f"uses {sorted(used - declared)} without declaring it under `variables`")
 
 
-def _merge_neighbours(messages: list[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+def _merge_neighbours(messages: list[tuple[str, str]]) -> Messages:
     """Join neighbouring turns of one role, since chat templates may ask for alternating roles."""
     merged: list[tuple[str, str]] = []
     for role, text in messages:

@@ -5,9 +5,14 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from uar.annotation.record import Outcome, Record, Reply, Request
+from uar.annotation.judgement import Judged, Judgement
+from uar.annotation.neutral import as_material
+from uar.annotation.record import Generate, Messages, Outcome, Reply, Request
+from uar.collections import Collection
+from uar.errors import UserError
 
 MAX_WORDS = 300  # a passage is cut here before it is shown, as in the paper
+REASONING_TOKENS = 2_048
 
 
 @dataclass(frozen=True)
@@ -38,23 +43,8 @@ class Call:
     llm: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """What an annotator says of one passage: label 0/1, a grade, a score where the method has one, a rank from 1.
-
-    `uncertainty`: from 0 (sure) up, where the method knows it. `logprobs`: of each grade from the lowest up, in nat.
-    """
-
-    doc_id: str
-    label: int
-    grade: int
-    score: float | None
-    rank: int
-    uncertainty: float | None = None
-    logprobs: tuple[float, ...] = ()
-
-
 Chain = Generator[list[Call], list[Reply], Any]
+Shown = Iterable[tuple[str, Sequence[str]]]  # query id, passage ids
 
 
 @dataclass(frozen=True)
@@ -62,8 +52,8 @@ class Annotator(ABC):
     """`chain` yields lists of calls, is sent their replies, and returns judgements of the whole pool, or None where a
     reply failed, so that a failure never becomes a label."""
 
-    template: str = field(kw_only=True)
-    max_words: int = field(default=MAX_WORDS, kw_only=True)
+    needs_llm = True
+    needs_gold_answers = False  # whether a question without gold answers cannot be annotated
 
     @property
     @abstractmethod
@@ -76,26 +66,73 @@ class Annotator(ABC):
         """Hash of the prompt of the first stage: records of other wordings are not this annotator's."""
 
     @property
-    def needs_gold_answers(self) -> bool:
-        """Whether a question without gold answers cannot be annotated."""
-        return False
+    def stage_grades(self) -> dict[str, int]:
+        """The grade from which each selecting stage took a passage; empty where one stage gives the labels."""
+        return {}
 
-    def annotated_pools(self, records: Iterable[Record]) -> dict[str, list[str]]:
-        """Passage ids a query that records of the first stage show as annotated; of several pools the latest."""
-        return {r.query_id: list(r.doc_ids) for r in records}
+    @property
+    def grades(self) -> tuple[int, int] | None:
+        """The lowest and the highest grade that it gives, where it has a scale of its own."""
+        return None
+
+    def annotated_pools(self, shown: Shown) -> dict[str, list[str]]:
+        """Passage ids a query that the first stage has shown; of several pools the latest."""
+        return {query_id: list(doc_ids) for query_id, doc_ids in shown}
+
+    def own_pools(self, collection: Collection) -> dict[str, list[str]] | None:
+        """Passage ids a query where the annotator, not the candidates, says what is judged."""
+        return None
 
     @abstractmethod
     def chain(self, question: Question) -> Chain:
         """The calls of one question."""
 
-    def shown(self, text: str) -> str:
-        """A passage as it is shown."""
+    def finish(self, collection: Collection, judged: Judged, seed: int) -> tuple[Judged, dict[str, Any] | None]:
+        """What all judgements together allow, such as calibration: the final judgements, and what is told of it."""
+        return judged, None
+
+
+@dataclass(frozen=True)
+class Prompted(Annotator):
+    """An annotator with a prompt of its own: a packaged name or a YAML file. A passage is cut at `max_words`."""
+
+    template: str = field(kw_only=True)
+    max_words: int = field(default=MAX_WORDS, kw_only=True)
+
+    def cut(self, text: str) -> str:
+        """A passage as it is shown, at most `max_words` long."""
         words = text.split()
         return text if len(words) <= self.max_words else " ".join(words[: self.max_words])
 
+    def shown(self, text: str) -> str:
+        """A passage as a chat shows it: one line that cannot be taken for a part of the protocol."""
+        return as_material(self.cut(text))
+
+
+@dataclass(frozen=True)
+class Chatting(Prompted):
+    """An annotator that has text written. `sample` is the seed where `temperature` is above 0. `reasoning`: true or false
+    for models that think before they answer, null for what their chat template does."""
+
+    temperature: float = field(default=0.0, kw_only=True)
+    sample: int = field(default=0, kw_only=True)
+    reasoning: bool | None = field(default=None, kw_only=True)
+    reasoning_tokens: int = field(default=REASONING_TOKENS, kw_only=True)
+
+    def generate(self, messages: Messages, tokens: int, pattern: str | None = None) -> Generate:
+        """Write at most `tokens`, following `pattern` where the engine can."""
+        thinking = self.reasoning_tokens if self.reasoning else 0
+        return Generate(messages, tokens, self.temperature, pattern, self.sample, self.reasoning, thinking)
+
+
+def one_of(name: str, value: Any, allowed: Sequence[str]) -> None:
+    """UserError where an option has a value that it does not know."""
+    if value not in allowed:
+        raise UserError(f"annotator.{name}={value!r}; allowed: {', '.join(allowed)}")
+
 
 def ranked_judgements(
-    order: Sequence[str], grades: dict[str, int], scores: Mapping[str, float], positive: int
+    order: Sequence[str], grades: Mapping[str, int], scores: Mapping[str, float], positive: int
 ) -> list[Judgement]:
     """Judgements in rank order; label 1 from grade `positive` up."""
     return [Judgement(d, int(grades[d] >= positive), grades[d], scores.get(d), rank) for rank, d in enumerate(order, start=1)]

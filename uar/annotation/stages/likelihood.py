@@ -1,24 +1,23 @@
 """Likelihood: a passage is as useful as it makes the question, or the answer, likely."""
 
-import math
-from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
-from uar.annotation.prompts import TextPrompt, load_text
-from uar.annotation.record import Outcome, Record, Reply, Score
-from uar.annotation.stages.annotator import Annotator, Call, Chain, Judgement, Question, ranked_judgements
-from uar.annotation.stages.pseudo_answer import STAGE, answer_prompt, pseudo_answer
-from uar.errors import UserError
-from uar.ranking import best_first
+from uar.annotation.neutral import as_material, without_control_tokens
+from uar.annotation.parsing import check_score
+from uar.annotation.prompts import TextPrompt, load_chat, load_text
+from uar.annotation.record import Generate, Outcome, Score
+from uar.annotation.stages.annotator import Call, Chain, Prompted, Question, Shown, one_of
+from uar.annotation.stages.pseudo_answer import STAGE, VARIABLES, written_answer
+from uar.annotation.stages.scored import Rule, pools_together
 
 
 @dataclass(frozen=True)
-class Likelihood(Annotator):
+class Likelihood(Prompted):
     """Score = mean log-likelihood (nat a token) of a target text after the passage.
 
     `target`: `question`, or `answer`, which is the gold answer (`answer=gold`; the REPLUG utility) or one that the LLM
-    writes from the pool first (`answer=pseudo`). Positives by `rule`: `top_percent` (the best `threshold` percent of the
-    pool, rounded down, at least one) or `margin` (all within `threshold` nat a token of the best).
+    writes from the pool first (`answer=pseudo`). Positives by `rule` and `threshold`, see `Rule`.
     """
 
     target: str = "question"
@@ -29,17 +28,9 @@ class Likelihood(Annotator):
     answer_tokens: int = 96
 
     def __post_init__(self) -> None:
-        for name, allowed in (
-            ("target", ("question", "answer")),
-            ("answer", ("gold", "pseudo")),
-            ("rule", ("top_percent", "margin")),
-        ):
-            if getattr(self, name) not in allowed:
-                raise UserError(f"annotator.{name}={getattr(self, name)!r}; allowed: {', '.join(allowed)}")
-        if self.threshold < 0 or (self.rule == "top_percent" and self.threshold > 100):
-            raise UserError(
-                f"annotator.threshold={self.threshold}: a percentage (0-100) or a margin in nat (0 or more) is needed"
-            )
+        one_of("target", self.target, ("question", "answer"))
+        one_of("answer", self.answer, ("gold", "pseudo"))
+        Rule(self.rule, self.threshold)
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -51,61 +42,45 @@ class Likelihood(Annotator):
         return self.target == "answer" and self.answer == "pseudo"
 
     @property
-    def needs_gold_answers(self) -> bool:
+    def needs_gold_answers(self) -> bool:  # type: ignore[override]
         return self.target == "answer" and not self._pseudo
 
     @property
     def first_prompt_hash(self) -> str:
-        return answer_prompt(self.answer_template).hash if self._pseudo else self._prompt().hash
+        return load_chat(self.answer_template, VARIABLES).hash if self._pseudo else self._prompt().hash
 
-    def annotated_pools(self, records: Iterable[Record]) -> dict[str, list[str]]:
+    def annotated_pools(self, shown: Shown) -> dict[str, list[str]]:
         """Passages are judged one by one, so that the pools of several runs add up."""
-        if self._pseudo:
-            return super().annotated_pools(records)
-        pools: dict[str, dict[str, None]] = {}
-        for record in records:
-            pools.setdefault(record.query_id, {}).update(dict.fromkeys(record.doc_ids))
-        return {q: list(pool) for q, pool in pools.items()}
+        return super().annotated_pools(shown) if self._pseudo else pools_together(shown)
 
     def _prompt(self) -> TextPrompt:
         return load_text(self.template, frozenset({"passage", "query"} | ({"answer"} if self.target == "answer" else set())))
 
     def chain(self, question: Question) -> Chain:
-        values = {"query": question.text}
+        values = {"query": without_control_tokens(question.text)}
         if self.target == "answer":
             answer = yield from self._answer(question)
             if answer is None:
                 return None
-            values["answer"] = answer
+            values["answer"] = without_control_tokens(answer)
         prompt = self._prompt()
         calls = []
         for doc_id, text in question.passages.items():
-            prefix, target = prompt.render(passage=self.shown(text), **values)
+            prefix, target = prompt.render(passage=without_control_tokens(self.cut(text)), **values)
+            example = '{"logprob": -1.0, "tokens": 1}'
             request = Score(prefix, target)
-            calls.append(Call(self.stages[-1], prompt.name, prompt.hash, (doc_id,), request, _check_score))
+            calls.append(Call(self.stages[-1], prompt.name, prompt.hash, (doc_id,), request, check_score, example=example))
         replies = yield calls
-        if any(_check_score(reply) != Outcome.OK for reply in replies):
+        if any(check_score(reply) != Outcome.OK for reply in replies):
             return None
-        return self.judge({d: r.mean_logprob() for d, r in zip(question.passages, replies, strict=True)})
-
-    def judge(self, scores: dict[str, float]) -> list[Judgement]:
-        """Judgements from the scores of one pool, which may be empty."""
-        ranked = best_first(scores.items())
-        order = [d for d, _ in ranked]
-        if self.rule == "top_percent":
-            chosen = set(order[: max(1, math.floor(len(order) * self.threshold / 100))])
-        else:
-            chosen = {d for d, score in ranked if score >= ranked[0][1] - self.threshold}
-        return ranked_judgements(order, {d: int(d in chosen) for d in order}, scores, positive=1)
+        scores = {d: r.mean_logprob() for d, r in zip(question.passages, replies, strict=True)}
+        return Rule(self.rule, self.threshold).judge(scores)
 
     def _answer(self, question: Question) -> Chain:
         if not self._pseudo:
             return question.answers[0] if question.answers else None
-        pool = list(question.passages)
-        return (yield from pseudo_answer(self, self.answer_template, self.answer_tokens, question, pool))
-
-
-def _check_score(reply: Reply) -> Outcome:
-    if reply.outcome != Outcome.OK:
-        return reply.outcome
-    return Outcome.OK if math.isfinite(reply.mean_logprob()) else Outcome.UNPARSABLE
+        prompt = load_chat(self.answer_template, VARIABLES)
+        passages = [self.shown(text) for text in question.passages.values()]
+        values: dict[str, Any] = {"passages": passages, "considered": list(range(1, len(passages) + 1))}
+        request = Generate(prompt.render(query=as_material(question.text), **values), self.answer_tokens)
+        return (yield from written_answer(prompt, request, list(question.passages)))

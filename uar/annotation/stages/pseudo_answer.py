@@ -3,21 +3,16 @@
 from collections.abc import Sequence
 
 from uar.annotation.parsing import check_text
-from uar.annotation.prompts import ChatPrompt, load_chat
+from uar.annotation.prompts import ChatPrompt
 from uar.annotation.record import Generate, Outcome
-from uar.annotation.stages.annotator import Annotator, Call, Chain, Question
+from uar.annotation.stages.annotator import Call, Chain
 
 STAGE = "pseudo_answer"
+VARIABLES = frozenset({"query", "passages", "considered"})
+EXAMPLE = "It is told by the passages above, in a sentence or two of some thirty words, as a reader would sum them up."
 
 
-def answer_prompt(template: str) -> ChatPrompt:
-    return load_chat(template, frozenset({"query", "passages"}))
-
-
-def pseudo_answer(annotator: Annotator, template: str, tokens: int, question: Question, doc_ids: Sequence[str]) -> Chain:
+def written_answer(prompt: ChatPrompt, request: Generate, doc_ids: Sequence[str], layout: str = "paper") -> Chain:
     """Part of a chain: the answer that the LLM writes from `doc_ids`; None where the reply failed."""
-    prompt = answer_prompt(template)
-    passages = [annotator.shown(question.passages[d]) for d in doc_ids]
-    request = Generate(prompt.render(query=question.text, passages=passages), tokens)
-    (reply,) = yield [Call(STAGE, prompt.name, prompt.hash, tuple(doc_ids), request, check_text)]
-    return reply.output.strip() if check_text(reply) == Outcome.OK else None
+    (reply,) = yield [Call(STAGE, prompt.name, prompt.hash, tuple(doc_ids), request, check_text, layout, EXAMPLE)]
+    return reply.text if check_text(reply) == Outcome.OK else None

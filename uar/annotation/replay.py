@@ -1,7 +1,10 @@
 """Judgements of a collection from what the store holds: nothing is asked."""
 
+from collections.abc import Sequence
+
 from uar.annotation.chains import Chains
-from uar.annotation.stages import Annotator, Judgement, Question
+from uar.annotation.engines import LLM
+from uar.annotation.stages import Annotator, Judged, Question
 from uar.annotation.store import Store
 from uar.collections import Collection
 
@@ -13,15 +16,19 @@ def question_of(collection: Collection, query_id: str, pool: list[str]) -> Quest
     return Question(query_id, query.text, texts, query.answers)
 
 
-def kept_judgements(collection: Collection, annotator: Annotator, store: Store, model: str) -> dict[str, list[Judgement]]:
+def kept_judgements(
+    collection: Collection, annotator: Annotator, store: Store, models: Sequence[str], seed: int = 0
+) -> Judged:
     """Judgements a query by replaying the annotator over kept records. Prompts are rendered anew, so that records of a
     text, wording or model that has changed since do not count."""
-    first = annotator.first_prompt_hash
-    records = store.load(collection.slug, annotator.stages, model)
-    pools = annotator.annotated_pools(r for r in records if (r.stage, r.template_hash) == (annotator.stages[0], first))
+    pools = annotator.own_pools(collection)
+    if pools is None:
+        shown = store.shown(collection.slug, annotator.stages[0], annotator.first_prompt_hash, models[0])
+        pools = annotator.annotated_pools(shown)
     questions = (
         question_of(collection, q, [d for d in pools[q] if collection.corpus.row(d) >= 0])
         for q in collection.queries
         if q in pools
     )
-    return dict(Chains(annotator, store, collection.slug, model, engine=None).run(questions))
+    judged = dict(Chains(annotator, store, collection.slug, [LLM(model) for model in models]).run(questions))
+    return annotator.finish(collection, judged, seed)[0]

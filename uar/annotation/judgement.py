@@ -1,0 +1,22 @@
+"""What an annotator says of a passage."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """Label 0/1, a grade, a score where the method has one, a rank from 1.
+
+    `uncertainty`: from 0 (sure) up, where the method knows it. `logprobs`: of each grade from the lowest up, in nat.
+    """
+
+    doc_id: str
+    label: int
+    grade: int
+    score: float | None
+    rank: int
+    uncertainty: float | None = None
+    logprobs: tuple[float, ...] = ()
+
+
+Judged = dict[str, list[Judgement]]  # by query id

@@ -1,0 +1,25 @@
+"""A graded scale and its definition, from a packaged name or a YAML file."""
+
+from functools import cache
+from pathlib import Path
+
+from uar.annotation.prompts.template import HERE, read_yaml
+from uar.errors import DataError
+
+
+@cache
+def load_scale(name: str) -> tuple[tuple[int, str], ...]:
+    """(grade, meaning) pairs from grade 0 up; at most ten grades, so that each is one digit."""
+    path = HERE / "scales" / f"{name}.yaml"
+    if not path.is_file():
+        path = Path(name)
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in (HERE / "scales").glob("*.yaml")))
+        raise DataError(name, f"no such scale; give a YAML file with `grades` or one of {known}")
+    content = read_yaml(path)
+    grades = content.get("grades") if isinstance(content, dict) else None
+    if not isinstance(grades, dict) or len(grades) < 2 or not all(isinstance(v, str) for v in grades.values()):
+        raise DataError(path, "a scale needs `grades`, at least two of {number: meaning}")
+    if sorted(grades, key=str) != list(range(len(grades))) or len(grades) > 10:
+        raise DataError(path, f"grades {list(grades)}; they must be 0, 1, ... and at most ten")
+    return tuple(sorted(grades.items()))

@@ -1,0 +1,52 @@
+"""How good the labels of a run are: agreement with people, by stage, with another annotator; as files in its folder."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from uar.annotation.label_files import read_labels
+from uar.annotation.quality.agreement import agreement, summary
+from uar.annotation.quality.comparison import compare
+from uar.annotation.quality.figures import write_figures
+from uar.annotation.quality.from_files import judgements_of
+from uar.annotation.stages import Annotator, Judged
+from uar.collections import Collection
+from uar.files import write_json
+
+log = logging.getLogger(__name__)
+
+
+def quality(
+    folder: Path,
+    collection: Collection,
+    annotator: Annotator,
+    judged: Judged,
+    calibrated: dict[str, Any] | None,
+    against: str | None,
+) -> dict[str, Any] | None:
+    """Write `agreement.json` and its figures where people, or the labels at `against`, say something of the same passages."""
+    found = agreement(collection, judged, annotator.grades) or {}
+    if found:
+        log.info("Against people: %s", summary(found))
+        stages = {
+            stage: agreement(collection, _labelled_from(judged, grade)) for stage, grade in annotator.stage_grades.items()
+        }
+        found |= {"stages": stages} if stages else {}
+        found |= {"calibration": calibrated} if calibrated else {}
+    if against:
+        other = judgements_of(read_labels(Path(against)), collection.positive_grade)
+        found["against"] = compare(judged, other)
+        if found["against"] is None:
+            log.warning("against=%s: no passage is judged in both", against)
+        else:
+            log.info("Against %s: %s", against, summary(found["against"]))
+    if not found:
+        return None
+    write_json(folder / "agreement.json", found)
+    write_figures(folder, found)
+    return found
+
+
+def _labelled_from(judged: Judged, grade: int) -> Judged:
+    return {q: [replace(j, label=int(j.grade >= grade)) for j in judgements] for q, judgements in judged.items()}

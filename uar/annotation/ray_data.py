@@ -1,0 +1,113 @@
+"""Annotation by Ray Data actors on one machine or many: each holds an engine, all write to one store."""
+
+import os
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+
+from uar.annotation.chains import Progress, stop_when_failing
+from uar.annotation.engines import LLM, Engine
+from uar.annotation.judgement import Judged
+from uar.annotation.stages import Annotator
+from uar.annotation.store import Store
+from uar.annotation.work import Work, ask
+from uar.collections import open_collection
+from uar.errors import EngineError, UserError
+
+
+class RayData:
+    """`actors` replicas of the run's models, each with `num_cpus` and `num_gpus`; an actor takes `batch_size` queries at a
+    time. `address`: of a running cluster, whose machines see the collection and the store under the same paths; null starts
+    one here."""
+
+    def __init__(
+        self, actors: int = 2, num_cpus: float = 0.5, num_gpus: float = 0, batch_size: int = 64, address: str | None = None
+    ) -> None:
+        if actors < 1 or batch_size < 1:
+            raise UserError(f"engine.actors={actors}, engine.batch_size={batch_size}: at least 1 is needed")
+        self._actors, self._num_cpus, self._num_gpus = actors, num_cpus, num_gpus
+        self._batch_size, self._address = batch_size, address
+
+    def run(self, work: Work, tell: Callable[[Work], None]) -> None:
+        """Like `Here.run`. Queries are dealt out in batches; what an actor answered is in the store when its batch ends."""
+        try:
+            import ray
+        except ImportError as error:
+            raise EngineError("engine=ray: Ray is not installed; run: pip install 'uar[ray]'") from error
+        if not work.annotator.needs_llm:
+            raise UserError("engine=ray: this annotator asks nothing; leave engine=local")
+        ray.init(address=self._address, ignore_reinit_error=True, log_to_driver=False, include_dashboard=False)
+        try:
+            ray.data.DataContext.get_current().enable_progress_bars = False
+            rows = [{"query_id": q, "pool": list(pool)} for q, pool in work.pools.items()]
+            blocks = max(self._actors, -(-len(rows) // self._batch_size))
+            done = ray.data.from_items(rows, override_num_blocks=blocks).map_batches(
+                Actor,
+                fn_constructor_kwargs={
+                    "reference": work.collection.reference,
+                    "annotator": work.annotator,
+                    "llms": list(work.llms),
+                    "models": work.models,
+                    "store": str(work.store.absolute()),
+                    "max_failure_rate": work.max_failure_rate,
+                    "folder": os.getcwd(),
+                    "environment": {k: v for k, v in os.environ.items() if k.startswith(("HF_", "UAR_", "TOKENIZERS_"))},
+                },
+                batch_size=self._batch_size,
+                compute=ray.data.ActorPoolStrategy(size=self._actors),
+                num_cpus=self._num_cpus,
+                num_gpus=self._num_gpus,
+            )
+            with work.timed():
+                for row in done.iter_rows():
+                    judged, progress, told = pickle.loads(row["result"])  # noqa: S301 written by our own actor
+                    work.judged.update(judged)
+                    work.progress.add(progress)
+                    tell(work)
+                    if told:
+                        raise UserError(told)
+                    stop_when_failing(work.progress, work.max_failure_rate)
+        finally:
+            if self._address is None:
+                ray.shutdown()
+
+
+class Actor:
+    """One replica: opens collection and engines once, then annotates batch after batch."""
+
+    def __init__(
+        self,
+        reference: str,
+        annotator: Annotator,
+        llms: Sequence[Mapping[str, Any]],
+        models: Sequence[str],
+        store: str,
+        max_failure_rate: float,
+        folder: str,
+        environment: Mapping[str, str],
+    ) -> None:
+        os.environ.update(environment)
+        if Path(folder).is_dir():
+            os.chdir(folder)  # relative paths of references and models
+        self._collection = open_collection(reference)
+        self._annotator, self._store, self._max_failure_rate = annotator, Path(store), max_failure_rate
+        engines: list[Engine] = [hydra.utils.instantiate(llm, _convert_="all") for llm in llms]
+        self._llms = [LLM(model, engine) for model, engine in zip(models, engines, strict=True)]
+        self._plain = list(llms)
+
+    def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[bytes]]:
+        pools = {str(q): [str(d) for d in pool] for q, pool in zip(batch["query_id"], batch["pool"], strict=True)}
+        work = Work(self._collection, self._annotator, pools, self._plain, self._store, self._max_failure_rate)
+        error = None
+        store = Store(self._store)
+        try:
+            ask(work, store, self._llms, lambda work: None)
+        except UserError as caught:
+            error = str(caught)
+        finally:
+            store.close()
+        result: tuple[Judged, Progress, str | None] = (work.judged, work.progress, error)
+        return {"result": [pickle.dumps(result)]}

@@ -1,0 +1,59 @@
+"""QA metric: a passage is as useful as the answer that the LLM gives from it alone is right."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from uar.annotation.neutral import as_material
+from uar.annotation.parsing import check_answer
+from uar.annotation.prompts import ChatPrompt, load_chat
+from uar.annotation.record import Outcome
+from uar.annotation.stages.annotator import Call, Chain, Chatting, Question, Shown, one_of
+from uar.annotation.stages.scored import Rule, pools_together
+from uar.answers import exact_match, f1, rouge_l
+
+VARIABLES = frozenset({"query", "passage"})
+METRICS: dict[str, Callable[[str, Sequence[str]], float]] = {"em": exact_match, "f1": f1, "rouge_l": rouge_l}
+
+
+@dataclass(frozen=True)
+class QAMetric(Chatting):
+    """Score = `metric` (em, f1 or rouge_l, from 0 to 1, the best over the gold answers) of the answer from one passage.
+    Positives by `rule` and `threshold`, see `Rule`. The answers are kept, so another metric asks nothing."""
+
+    needs_gold_answers = True
+
+    metric: str = "f1"
+    rule: str = "at_least"
+    threshold: float = 0.5
+    answer_tokens: int = 24
+
+    def __post_init__(self) -> None:
+        one_of("metric", self.metric, tuple(METRICS))
+        Rule(self.rule, self.threshold)
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        return ("passage_answer",)
+
+    @property
+    def first_prompt_hash(self) -> str:
+        return self._prompt().hash
+
+    def annotated_pools(self, shown: Shown) -> dict[str, list[str]]:
+        return pools_together(shown)
+
+    def _prompt(self) -> ChatPrompt:
+        return load_chat(self.template, VARIABLES)
+
+    def chain(self, question: Question) -> Chain:
+        prompt, query = self._prompt(), as_material(question.text)
+        calls = []
+        for doc_id, text in question.passages.items():
+            request = self.generate(prompt.render(query=query, passage=self.shown(text)), self.answer_tokens)
+            calls.append(Call("passage_answer", prompt.name, prompt.hash, (doc_id,), request, check_answer, example="unknown"))
+        replies = yield calls
+        if any(check_answer(reply) != Outcome.OK for reply in replies):
+            return None
+        measure = METRICS[self.metric]
+        scores = {d: measure(r.text, question.answers) for d, r in zip(question.passages, replies, strict=True)}
+        return Rule(self.rule, self.threshold).judge(scores)
