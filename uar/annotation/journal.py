@@ -1,0 +1,105 @@
+"""Journals of an annotation store: what a writer keeps until its next part, a line a record, held by a file lock."""
+
+import fcntl
+import json
+import logging
+import os
+import socket
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from uar.annotation.parts import table_of, write_part
+from uar.annotation.record import Record
+from uar.errors import DataError
+from uar.files import named
+
+log = logging.getLogger(__name__)
+
+
+class Journal:
+    """The journal of this process. `path.with_suffix(".parquet")` is the part that it becomes."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"{time.strftime('%Y%m%dT%H%M%S')}-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self.path = folder / f"{name}.jsonl"
+        self._records: list[Record] = []
+        self._by_key: defaultdict[str, list[Record]] = defaultdict(list)
+        self._size = 0
+        unseen = self.path.with_suffix(".opening")  # it gets the name that adopters look for once it is locked
+        self._handle = os.open(unseen, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        fcntl.flock(self._handle, fcntl.LOCK_EX)
+        os.rename(unseen, self.path)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def of_key(self, key: str) -> Sequence[Record]:
+        return self._by_key.get(key, ())
+
+    def write(self, record: Record) -> None:
+        line = left = (record.to_json() + "\n").encode("utf-8", "surrogatepass")
+        with named(self.path):
+            try:
+                while left:
+                    left = left[os.write(self._handle, left) :]
+            except OSError:
+                os.ftruncate(self._handle, self._size)  # half a line would spoil the next one
+                raise
+        self._size += len(line)
+        self._records.append(record)
+        self._by_key[record.key].append(record)
+
+    def finish(self) -> None:
+        """Become a part."""
+        if self._records:
+            write_part(self.path.with_suffix(".parquet"), table_of(self._records))
+        self.path.unlink(missing_ok=True)
+        os.close(self._handle)
+
+
+def journals_of(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.jsonl"))
+
+
+def read_journal(path: Path) -> Iterator[Record]:
+    """Its records; none where it became a part since it was listed. DataError where it is no journal."""
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        return
+    for number, line in enumerate(text.splitlines(keepends=True), start=1):
+        try:
+            record = Record.from_row(json.loads(line))
+        except (ValueError, TypeError, KeyError) as error:
+            if line.endswith(b"\n"):
+                raise DataError(path, "not a record of an annotation store; move the file away", number) from error
+            return  # the half line of a writer that was killed, or is writing
+        yield record
+
+
+def adopt_journals(folder: Path) -> None:
+    """Make parts of the journals whose writers are gone."""
+    for path in journals_of(folder):
+        with suppress(FileNotFoundError), path.open("rb") as file:  # it may become a part at any time
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                continue  # its writer lives
+            if path.exists():  # another process may have adopted it between the listing and the lock
+                _adopt(path)
+
+
+def _adopt(path: Path) -> None:
+    records = list(read_journal(path))
+    part = path.with_suffix(".parquet")
+    for half in part.parent.glob(f".{part.name}.*"):  # of a writer that was killed over its part
+        half.unlink()
+    log.info("Keeping %d records that an interrupted run left in %s", len(records), path.name)
+    if records:
+        write_part(part, table_of(records))
+    path.unlink()
