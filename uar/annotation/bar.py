@@ -27,8 +27,10 @@ class Bar:
 
     def __call__(self, work: Work) -> None:
         now = time.monotonic()
-        if now - self._drawn < DRAW_EVERY:
-            return
+        if now - self._drawn >= DRAW_EVERY:
+            self.draw(work, now)
+
+    def draw(self, work: Work, now: float) -> None:
         self._drawn = now
         total = work.progress.total
         if total.asked and not self._asking:
@@ -56,4 +58,8 @@ def shown(work: Work, prices: Prices) -> Iterator[Bar]:
     """A bar for as long as the block runs."""
     columns = (TextColumn("annotate"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[told]}"))
     with Progress(*columns) as bar:
-        yield Bar(bar, bar.add_task("", total=len(work.pools), told=""), prices)
+        drawn = Bar(bar, bar.add_task("", total=len(work.pools), told=""), prices)
+        try:
+            yield drawn
+        finally:
+            drawn.draw(work, time.monotonic())

@@ -32,7 +32,7 @@ class RayData:
         self._batch_size, self._address = batch_size, address
 
     def run(self, work: Work, tell: Callable[[Work], None]) -> None:
-        """Like `Here.run`. Queries are dealt out in batches; what an actor answered is in the store when its batch ends."""
+        """Like `Here.run`. Queries are dealt out in batches; what an actor answered is in the store at once."""
         try:
             import ray
         except ImportError as error:
@@ -71,8 +71,8 @@ class RayData:
                         raise UserError(told)
                     stop_when_failing(work.progress, work.max_failure_rate)
         finally:
-            if self._address is None:
-                ray.shutdown()
+            ray.shutdown()
+            Store(work.store).close()  # makes parts of the journals that the actors left
 
 
 class Actor:
@@ -93,21 +93,18 @@ class Actor:
         if Path(folder).is_dir():
             os.chdir(folder)  # relative paths of references and models
         self._collection = open_collection(reference)
-        self._annotator, self._store, self._max_failure_rate = annotator, Path(store), max_failure_rate
+        self._annotator, self._store, self._max_failure_rate = annotator, Store(Path(store)), max_failure_rate
         engines: list[Engine] = [hydra.utils.instantiate(llm, _convert_="all") for llm in llms]
         self._llms = [LLM(model, engine) for model, engine in zip(models, engines, strict=True)]
         self._plain = list(llms)
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[bytes]]:
         pools = {str(q): [str(d) for d in pool] for q, pool in zip(batch["query_id"], batch["pool"], strict=True)}
-        work = Work(self._collection, self._annotator, pools, self._plain, self._store, self._max_failure_rate)
+        work = Work(self._collection, self._annotator, pools, self._plain, self._store.folder, self._max_failure_rate)
         error = None
-        store = Store(self._store)
         try:
-            ask(work, store, self._llms, lambda work: None)
+            ask(work, self._store, self._llms, lambda work: None)
         except UserError as caught:
             error = str(caught)
-        finally:
-            store.close()
         result: tuple[Judged, Progress, str | None] = (work.judged, work.progress, error)
         return {"result": [pickle.dumps(result)]}

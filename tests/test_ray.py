@@ -1,0 +1,67 @@
+"""Annotation by two Ray Data actors that write to one store."""
+
+import pickle
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from llm_server import gold_answers, serve
+
+from uar.annotation.ray_data import Actor
+from uar.annotation.stages import RelSel
+from uar.annotation.store import Store
+from uar.collections import open_collection
+
+pytest.importorskip("ray")
+
+
+def test_two_actors_share_the_queries_and_one_store(
+    tmp_path: Path, command: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    with serve() as server:
+        server.answer = gold_answers(open_collection("mini:train"))
+        server.fault = lambda number, body: "400" if number == 5 else None
+        options = [
+            "annotator=utilsel",
+            "llm=openai",
+            f"llm.base_urls=[{server.url}]",
+            "llm.model=gold",
+            "limit=30",
+            "logger=none",
+        ]
+        done = command("annotate", *options, "engine=ray", "engine.batch_size=4", "hydra.run.dir=ray")
+        assert done.returncode == 0, done.stderr
+        asked = len(server.seen)
+        assert 80 <= asked <= 90
+        parts = list((tmp_path / "annotations").glob("*.parquet"))
+        assert len(parts) == 2 and not list((tmp_path / "annotations").glob("*.jsonl"))  # one of each actor
+        rows = pq.read_table(tmp_path / "ray" / "labels.parquet")
+        assert len(set(rows["query_id"].to_pylist())) == 29  # the refused call gave no label
+        assert (tmp_path / "ray" / "failures.jsonl").read_text().count("\n") == 1
+        done = command("annotate", *options, "hydra.run.dir=local")
+        assert done.returncode == 0, done.stderr
+    again = pq.read_table(tmp_path / "local" / "labels.parquet").to_pylist()
+    assert len({r["query_id"] for r in again}) == 30
+    assert len(server.seen) <= asked + 3  # the refused question alone was asked again
+    assert [r for r in again if r["query_id"] in set(rows["query_id"].to_pylist())] == rows.to_pylist()
+    assert len(list(Store(tmp_path / "annotations").records("mini.train", ["relsel"], "gold"))) == 30
+
+
+def test_what_stops_an_actor_is_told_with_what_it_had(tmp_path: Path) -> None:
+    llm = {
+        "_target_": "uar.annotation.engines.openai.OpenAIEngine",
+        "model": "m",
+        "base_urls": ["http://127.0.0.1:9/v1"],
+        "retries": 0,
+        "window": 2,
+    }
+    relsel = RelSel(template="relsel")
+    actor = Actor("mini:train", relsel, [llm], ["m"], str(tmp_path / "store"), 0.05, str(tmp_path), {})
+    mini = open_collection("mini:train")
+    query_id = next(iter(mini.queries))
+    (result,) = actor({"query_id": [query_id], "pool": [mini.positives(query_id)]})["result"]
+    judged, progress, told = pickle.loads(result)
+    assert (judged, progress.calls) == ({}, 0)
+    assert "127.0.0.1:9" in told and "llm.base_urls" in told
