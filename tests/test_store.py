@@ -384,6 +384,9 @@ def test_few_decoded_rows_are_held_and_every_lookup_is_right(
     monkeypatch.setattr(index, "DECODED_BYTES", 0)
     groups = [(n // 16, n % 16 // 5) for n in numbers]
     assert looked_up() == 1 + sum(before != after for before, after in pairwise(groups))  # never more than one is held
+    monkeypatch.setattr(index, "DECODED_BYTES", 4 * one)
+    numbers = [n for other in range(5, 160, 5) for n in (0, other)]
+    assert looked_up() == len(set(decoded))  # what is looked into again and again stays
 
 
 def test_a_lookup_makes_one_record_of_its_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -552,6 +555,21 @@ def test_half_a_line_is_taken_back_where_the_disk_is_full(tmp_path: Path, monkey
     assert [r.query_id for r in everything(Store(tmp_path))] == ["q1", "q3"]
     store.close()
     assert rows(tmp_path) == ["q1", "q3"]
+
+
+def test_a_writer_killed_between_its_part_and_the_end_of_its_journal_doubles_nothing(
+    tmp_path: Path, writer: Callable[..., subprocess.Popen[str]]
+) -> None:
+    process = writer()
+    told = [process.stdout.readline() for _ in range(10)]
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    (journal,) = tmp_path.iterdir()
+    content = journal.read_bytes()
+    Store(tmp_path)
+    journal.write_bytes(content)
+    assert len(everything(Store(tmp_path))) == len(rows(tmp_path)) >= len(told)
+    assert [p.name for p in tmp_path.iterdir()] == [f"{journal.stem}.parquet"]
 
 
 def test_half_a_part_of_a_killed_writer_is_removed(tmp_path: Path, writer: Callable[..., subprocess.Popen[str]]) -> None:
