@@ -1,6 +1,7 @@
 """Records of a store by what they are about, read from all parts and journals: each once, oldest first."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,10 @@ def select_pools(folders: Sequence[Path], wanted: pc.Expression) -> list[tuple[s
     known: dict[str, str] = {}  # one string an id, however many pools show it
     pools: list[tuple[str, tuple[str, ...]]] = []
     for batch in table.select(["query_id", "doc_ids"]).to_batches():
-        pools += zip(_texts(batch["query_id"], known), _lists(batch["doc_ids"], known), strict=True)
+        texts = _strings(batch["doc_ids"].flatten(), known)
+        ends = np.cumsum(batch["doc_ids"].value_lengths().to_numpy()).tolist()
+        doc_ids = (tuple(texts[start:end]) for start, end in pairwise([0, *ends]))
+        pools += zip(_strings(batch["query_id"], known), doc_ids, strict=True)
     return [pools[row] for row in _each_once(table)]
 
 
@@ -68,13 +72,5 @@ def _each_once(table: pa.Table) -> np.ndarray:
     return order[keep[order]]
 
 
-def _texts(column: pa.StringArray, known: dict[str, str]) -> list[str]:
-    encoded = column.dictionary_encode()
-    names = np.array([known.setdefault(name, name) for name in encoded.dictionary.to_pylist()], dtype=object)
-    return names[encoded.indices.to_numpy()].tolist()
-
-
-def _lists(column: pa.ListArray, known: dict[str, str]) -> Iterator[tuple[str, ...]]:
-    ends = column.offsets.to_numpy()
-    texts = _texts(column.values, known)
-    return (tuple(texts[start:end]) for start, end in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True))
+def _strings(column: pa.StringArray, known: dict[str, str]) -> list[str]:
+    return [known.setdefault(text, text) for text in column.to_numpy(zero_copy_only=False)]
