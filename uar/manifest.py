@@ -1,5 +1,6 @@
 """What a run folder says of how it came about: the composed config and the manifest."""
 
+import re
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,6 +24,7 @@ PACKAGES = (
 )
 SECRET = ("key", "secret", "password", "token")
 MASK = "***"
+IN_URL = re.compile(r"(\w://)[^/\s@]+@")
 
 
 def save_config(folder: Path, cfg: DictConfig) -> None:
@@ -32,10 +34,13 @@ def save_config(folder: Path, cfg: DictConfig) -> None:
 
 
 def mask(value: Any) -> Any:
-    """Replace strings under names such as `api_key`; names that end in `_env` hold the name of a variable and stay."""
+    """Replace strings under names such as `api_key`, and what stands before the `@` of a URL; names that end in `_env` hold
+    the name of a variable and stay."""
     if isinstance(value, dict):
         return {k: MASK if _is_secret(str(k)) and isinstance(v, str) and v else mask(v) for k, v in value.items()}
-    return [mask(v) for v in value] if isinstance(value, list) else value
+    if isinstance(value, list):
+        return [mask(v) for v in value]
+    return IN_URL.sub(rf"\1{MASK}@", value) if isinstance(value, str) else value
 
 
 def _is_secret(name: str) -> bool:
