@@ -2,91 +2,24 @@
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from scripted import BEES, POOL, Scripted, kept, many, replies, run, stage_of
 
-from uar.annotation.chains import Chains
-from uar.annotation.engines import LLM, Engine
 from uar.annotation.prompts.template import HERE
-from uar.annotation.record import Generate, Outcome, Reply, Request, Score
+from uar.annotation.record import Outcome, Reply, Request, Score
 from uar.annotation.stages import Annotator, Judgement, Likelihood, Question, UtilSel
 from uar.annotation.stages.scored import Rule
-from uar.annotation.store import Store
 from uar.errors import UserError
 
-POOL = {
-    "d1": "Bees make honey from nectar.",
-    "d2": "Bees live in hives.",
-    "d3": "A violin has four strings.",
-    "d4": "Honey keeps for years.",
-}
-BEES = Question("q1", "what do bees make", POOL, ("honey",))
 RANKS = Likelihood(template="likelihood_question", rule="margin", threshold=0.0)
-
-
-class Scripted(Engine):
-    """Answers with a function of the request, the latest request first."""
-
-    name = "scripted"
-
-    def __init__(self, answer: Callable[[Request], Reply | str], window: int = 4) -> None:
-        self.answer, self.window = answer, window
-        self.asked: list[Request] = []
-        self.waiting: list[tuple[int, Request]] = []
-        self.most = 0
-
-    def submit(self, ticket: int, request: Request) -> None:
-        self.asked.append(request)
-        self.waiting.append((ticket, request))
-        self.most = max(self.most, len(self.waiting))
-
-    def step(self) -> list[tuple[int, Reply]]:
-        ticket, request = self.waiting.pop()
-        reply = self.answer(request)
-        return [(ticket, reply if isinstance(reply, Reply) else Reply(reply, tokens_in=10, tokens_out=2))]
-
-
-def stage_of(request: Generate) -> str:
-    last = request.messages[-1][1]
-    if "My selection" not in last:
-        return "pseudo_answer"
-    return "utilsel" if "Reference answer:" in last else "relsel"
-
-
-def replies(**by_stage: str | Reply) -> Callable[[Request], str | Reply]:
-    return lambda request: by_stage[stage_of(request)]
-
-
 GOOD = replies(relsel="My selection:[[2],[1],[4]]", pseudo_answer="They make honey.", utilsel="My selection:[[2],[3]]")
-
-
-def run(
-    folder: Path,
-    annotator: Annotator,
-    engine: Engine | None,
-    questions: Sequence[Question] = (BEES,),
-    max_failure_rate: float = 0.05,
-) -> tuple[dict[str, list[Judgement]], Chains]:
-    store = Store(folder)
-    chains = Chains(annotator, store, "toy.train", [LLM("scripted@1", engine)], max_failure_rate)
-    try:
-        return dict(chains.run(questions)), chains
-    finally:
-        store.close()
-
-
-def kept(folder: Path, *stages: str) -> list:
-    return list(Store(folder).records("toy.train", stages, "scripted@1"))
 
 
 def utilsel(**changes: str) -> UtilSel:
     return UtilSel(**({"template": "utilsel"} | changes))
-
-
-def many(number: int) -> list[Question]:
-    return [Question(f"m{n}", f"question {n}", POOL) for n in range(number)]
 
 
 def by_passage(values: dict[str, float]) -> Callable[[Request], Reply]:
