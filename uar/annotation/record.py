@@ -163,8 +163,9 @@ class Record:
         return Record(**{**row, "doc_ids": tuple(row["doc_ids"])})
 
     def reply(self) -> Reply:
-        """The reply as the engine gave it: what a parser once made of it is left to today's parser."""
+        """The reply as the engine gave it: what a parser once made of it is left to today's parser. A refusal stays one,
+        since the server may have said so beside the text."""
         outcome = Outcome(self.outcome)
-        if outcome not in {Outcome.TRUNCATED, Outcome.ERROR}:
+        if outcome not in {Outcome.TRUNCATED, Outcome.ERROR, Outcome.REFUSED}:
             outcome = Outcome.OK
         return Reply(self.output, outcome, self.tokens_in, self.tokens_out, self.tokens_cached, self.seconds)
