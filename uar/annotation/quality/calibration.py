@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, logsumexp
 
 TEMPERATURES = (0.05, 20.0)
@@ -25,6 +24,8 @@ def fit_temperature(logprobs: np.ndarray, positive: int, human: np.ndarray) -> f
     """The T of 0.05-20 that makes people's labels likeliest: argmin_T -Σ_i log P_T(human_i), searched on log T (temperature
     scaling, arXiv 1706.04599, with the grades summed to two classes first). `human`: (pairs,) of 0/1. 1.0, not fitted, where
     `human` has one class alone: the likelihood then has no inner maximum."""
+    from scipy.optimize import minimize_scalar  # slow to import, for every annotate command
+
     logprobs, human = _sound(logprobs, positive), np.asarray(human) > 0
     if human.all() or not human.any():
         return 1.0

@@ -8,7 +8,6 @@ from typing import Any
 from uar.annotation.label_files import read_labels
 from uar.annotation.quality.agreement import agreement, summary
 from uar.annotation.quality.comparison import compare
-from uar.annotation.quality.figures import write_figures
 from uar.annotation.quality.from_files import judgements_of
 from uar.annotation.stages import Annotator, Judged
 from uar.collections import Collection
@@ -43,6 +42,8 @@ def quality(
             log.info("Against %s: %s", against, summary(found["against"]))
     if not found:
         return None
+    from uar.annotation.quality.figures import write_figures  # brings matplotlib
+
     write_json(folder / "agreement.json", found)
     write_figures(folder, found)
     return found
