@@ -20,6 +20,6 @@ def load_scale(name: str) -> tuple[tuple[int, str], ...]:
     grades = content.get("grades") if isinstance(content, dict) else None
     if not isinstance(grades, dict) or len(grades) < 2 or not all(isinstance(v, str) for v in grades.values()):
         raise DataError(path, "a scale needs `grades`, at least two of {number: meaning}")
-    if sorted(grades, key=str) != list(range(len(grades))) or len(grades) > 10:
+    if not all(type(grade) is int for grade in grades) or sorted(grades) != list(range(len(grades))) or len(grades) > 10:
         raise DataError(path, f"grades {list(grades)}; they must be 0, 1, ... and at most ten")
     return tuple(sorted(grades.items()))

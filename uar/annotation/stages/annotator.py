@@ -54,6 +54,7 @@ class Annotator(ABC):
 
     needs_llm = True
     needs_gold_answers = False  # whether a question without gold answers cannot be annotated
+    can_sample = False  # whether asking it again at a temperature may give another judgement
 
     @property
     @abstractmethod
@@ -113,6 +114,8 @@ class Prompted(Annotator):
 class Chatting(Prompted):
     """An annotator that has text written. `sample` is the seed where `temperature` is above 0. `reasoning`: true or false
     for models that think before they answer, null for what their chat template does."""
+
+    can_sample = True
 
     temperature: float = field(default=0.0, kw_only=True)
     sample: int = field(default=0, kw_only=True)

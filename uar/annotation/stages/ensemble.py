@@ -40,10 +40,13 @@ class Ensemble(Annotator):
                 f"annotator.samples={self.samples} of {self.models} model(s): an ensemble needs two members; "
                 "raise annotator.samples or add a model with +llm@llms.NAME=CHOICE"
             )
-        if self.samples > 1 and not isinstance(self.member, Chatting):
-            raise UserError(
-                f"annotator.samples={self.samples}: {type(self.member).__name__} says the same each time; add models instead"
-            )
+        name = type(self.member).__name__
+        if isinstance(self.member, Ensemble) or not self.member.needs_llm:
+            raise UserError(f"annotator.member: {name} cannot be a member; an annotator that asks an LLM itself is needed")
+        if self.samples > 1 and not self.member.can_sample:
+            raise UserError(f"annotator.samples={self.samples}: {name} says the same each time; add models instead")
+        if self.samples > 1 and not self.temperature > 0:
+            raise UserError(f"annotator.temperature={self.temperature}: several samples need a temperature above 0")
 
     @property
     def needs_gold_answers(self) -> bool:  # type: ignore[override]

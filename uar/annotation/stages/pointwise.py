@@ -48,6 +48,10 @@ class Pointwise(Chatting):
             raise UserError(f"annotator.threshold={self.threshold}: a probability from 0 to 1 is needed")
 
     @property
+    def can_sample(self) -> bool:  # type: ignore[override]
+        return bool(self.reasoning)
+
+    @property
     def stages(self) -> tuple[str, ...]:
         return ("pointwise",)
 

@@ -46,6 +46,8 @@ class QAMetric(Chatting):
         return load_chat(self.template, VARIABLES)
 
     def chain(self, question: Question) -> Chain:
+        if not question.answers:
+            return None
         prompt, query = self._prompt(), as_material(question.text)
         calls = []
         for doc_id, text in question.passages.items():

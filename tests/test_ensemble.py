@@ -1,0 +1,300 @@
+"""Annotators that ask others: several samples or models that vote, and labels that somebody else made."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from scripted import BEES, POOL, Scripted, kept, replies, run, stage_of
+
+from uar.annotation.outputs import write_labels
+from uar.annotation.record import Outcome, Reply
+from uar.annotation.replay import kept_judgements, question_of
+from uar.annotation.stages import (
+    Annotator,
+    Ensemble,
+    Imported,
+    Judgement,
+    Likelihood,
+    Pointwise,
+    QAMetric,
+    RelSel,
+    UtilRank,
+    UtilSel,
+)
+from uar.annotation.store import Store
+from uar.collections import Collection, open_collection
+from uar.errors import UserError
+
+RELSEL = RelSel(template="relsel")
+VOTES = Ensemble(RELSEL, samples=3)
+BY_SAMPLE = ["My selection:[[1],[2]]", "My selection:[[2],[1],[4]]", "My selection:[[1]]"]
+RANKINGS = ["[1] > [2] > [3] > [4]", "[2] > [1] > [4] > [3]", "[1] > [4] > [2] > [3]"]
+
+
+def scores(judged: dict[str, list[Judgement]]) -> dict[str, float]:
+    return {j.doc_id: round(j.score, 6) for j in judged["q1"]}
+
+
+def unsure(judged: dict[str, list[Judgement]]) -> dict[str, float]:
+    return {j.doc_id: round(j.uncertainty, 6) for j in judged["q1"]}
+
+
+def positives(judged: dict[str, list[Judgement]]) -> list[str]:
+    return [j.doc_id for j in judged["q1"] if j.label]
+
+
+def test_samples_are_different_calls_whose_votes_are_counted(tmp_path: Path) -> None:
+    engine = Scripted(lambda r: BY_SAMPLE[r.sample])
+    judged, chains = run(tmp_path, VOTES, engine)
+    assert sorted((r.temperature, r.sample) for r in engine.asked) == [(0.7, 0), (0.7, 1), (0.7, 2)]
+    assert len({r.key("m") for r in engine.asked}) == len(kept(tmp_path, "relsel")) == 3
+    assert engine.most == 3  # they are asked together
+    assert judged["q1"] == [
+        Judgement("d1", 1, 1, 1.0, 1, 0.0),
+        Judgement("d2", 1, 1, pytest.approx(2 / 3), 2, pytest.approx(0.918296, abs=1e-6)),
+        Judgement("d4", 0, 0, pytest.approx(1 / 3), 3, pytest.approx(0.918296, abs=1e-6)),
+        Judgement("d3", 0, 0, 0.0, 4, 0.0),
+    ]
+    for threshold, wanted in ((0.3, ["d1", "d2", "d4"]), (0.67, ["d1"]), (1.0, ["d1"])):
+        again = Scripted(lambda r: "")
+        judged, _ = run(tmp_path, replace(VOTES, threshold=threshold), again)
+        assert (positives(judged), again.asked) == (wanted, [])
+
+
+def test_more_samples_ask_only_the_new_ones(tmp_path: Path) -> None:
+    run(tmp_path, replace(VOTES, samples=2), Scripted(lambda r: BY_SAMPLE[r.sample]))
+    engine = Scripted(lambda r: BY_SAMPLE[r.sample])
+    run(tmp_path, VOTES, engine)
+    assert [r.sample for r in engine.asked] == [2]
+
+
+def test_mean_ranks_order_and_the_best_share_is_positive(tmp_path: Path) -> None:
+    select_all = "My selection:[[1],[2],[3],[4]]"
+    engine = Scripted(
+        lambda r: {"relsel": select_all, "pseudo_answer": "Honey."}.get(stage_of(r)) or RANKINGS[r.sample], window=1
+    )
+    annotator = Ensemble(UtilRank(template="utilrank"), samples=3, combine="mean_rank", threshold=50)
+    judged, _ = run(tmp_path, annotator, engine)
+    # ranks: d1 1,2,1  d2 2,1,3  d3 3,4,4  d4 4,3,2
+    assert [(j.doc_id, j.label, j.rank) for j in judged["q1"]] == [("d1", 1, 1), ("d2", 1, 2), ("d4", 0, 3), ("d3", 0, 4)]
+    assert scores(judged) == {"d1": -1.333333, "d2": -2.0, "d4": -3.0, "d3": -3.666667}
+    assert unsure(judged) == {"d1": 0.117851, "d2": 0.204124, "d4": 0.204124, "d3": 0.117851}
+    assert {j.doc_id: j.grade for j in judged["q1"]} == {"d1": 2, "d2": 1, "d4": 1, "d3": 1}  # of 2,1,2 and 1,2,1
+    again = Scripted(lambda r: "")
+    judged, _ = run(tmp_path, replace(annotator, combine="votes", threshold=0.5), again)
+    assert (positives(judged), again.asked) == (["d1"], [])
+
+
+def test_every_member_goes_its_own_way_through_the_chain(tmp_path: Path) -> None:
+    chain = {"relsel": BY_SAMPLE, "pseudo_answer": ["Wax.", "Honey.", "Hives."], "utilsel": ["My selection:[[1]]"] * 3}
+    engine = Scripted(lambda r: chain[stage_of(r)][r.sample])
+    judged, _ = run(tmp_path, Ensemble(UtilSel(template="utilsel"), samples=3), engine)
+    assert sorted(engine.stages) == ["pseudo_answer"] * 3 + ["relsel"] * 3 + ["utilsel"] * 3
+    told = {r.sample: r.messages[-1][1] for r in engine.asked if stage_of(r) == "utilsel"}
+    assert all(f"Reference answer: {text}" in told[n] for n, text in enumerate(chain["pseudo_answer"]))
+    assert scores(judged) == {"d1": 0.666667, "d2": 0.333333, "d3": 0.0, "d4": 0.0}
+
+
+def test_two_models_vote_and_their_records_bear_their_names(tmp_path: Path, folder: Path) -> None:
+    collection = open_collection(f"local:{folder}:train")
+    pool = ["d1", "d2", "d3", "d4"]
+    questions = [question_of(collection, q, pool) for q in collection.queries]
+    engines = [Scripted(replies(relsel="My selection:[[1],[2]]")), Scripted(replies(relsel="My selection:[[2],[3]]"))]
+    annotator = Ensemble(RELSEL, models=2, threshold=0.6)
+    judged, chains = run(tmp_path / "store", annotator, engines, questions, collection=collection.slug)
+    assert [len(engine.asked) for engine in engines] == [3, 3]
+    assert {(r.temperature, r.sample) for engine in engines for r in engine.asked} == {(0.0, 0)}
+    assert positives(judged) == ["d2"] and scores(judged) == {"d2": 1.0, "d1": 0.5, "d3": 0.5, "d4": 0.0}
+    store = Store(tmp_path / "store")
+    for model, output in (("scripted@1", "My selection:[[1],[2]]"), ("scripted@2", "My selection:[[2],[3]]")):
+        records = list(store.records(collection.slug, ["relsel"], model))
+        assert [r.output for r in records] == [output] * 3
+    models = ["scripted@1", "scripted@2"]
+    assert kept_judgements(collection, annotator, store, models) == {q.id: judged[q.id] for q in questions}
+    assert kept_judgements(collection, annotator, store, models[::-1]).keys() == judged.keys()
+    assert kept_judgements(collection, annotator, store, ["scripted@1", "another"]) == {}
+    (alone,) = {
+        tuple(j.doc_id for j in js if j.label) for js in kept_judgements(collection, RELSEL, store, models[1:]).values()
+    }
+    assert alone == ("d2", "d3")
+
+
+def test_samples_of_two_models_are_four_members(tmp_path: Path) -> None:
+    engines = [Scripted(lambda r: BY_SAMPLE[r.sample]), Scripted(lambda r: BY_SAMPLE[r.sample + 1])]
+    judged, _ = run(tmp_path, Ensemble(RELSEL, samples=2, models=2), engines)
+    assert scores(judged) == {"d1": 1.0, "d2": 0.75, "d4": 0.5, "d3": 0.0}
+    assert [len(kept(tmp_path, "relsel", model=f"scripted@{n}")) for n in (1, 2)] == [2, 2]
+
+
+def test_a_member_that_fails_abstains_and_is_listed(tmp_path: Path) -> None:
+    texts = [BY_SAMPLE[0], "prose", BY_SAMPLE[2]]
+    judged, chains = run(tmp_path, VOTES, Scripted(lambda r: texts[r.sample]))
+    assert scores(judged) == {"d1": 1.0, "d2": 0.5, "d3": 0.0, "d4": 0.0}
+    assert unsure(judged) == {"d1": 0.0, "d2": 1.0, "d3": 0.0, "d4": 0.0}
+    assert [(f.stage, f.outcome, f.output) for f in chains.progress.failures] == [("relsel", Outcome.UNPARSABLE, "prose")]
+
+
+@pytest.mark.parametrize(
+    ("samples", "failing", "labelled"), [(3, 2, False), (4, 2, True), (4, 3, False), (2, 1, True), (2, 2, False)]
+)
+def test_where_less_than_half_answer_there_is_no_label(tmp_path: Path, samples: int, failing: int, labelled: bool) -> None:
+    engine = Scripted(lambda r: "" if r.sample < failing else "My selection:[[1]]")
+    judged, chains = run(tmp_path, Ensemble(RELSEL, samples=samples), engine)
+    assert ("q1" in judged) == labelled
+    assert len(chains.progress.failures) == failing
+    assert not labelled or positives(judged) == ["d1"]
+
+
+def test_grades_of_pointwise_members_are_averaged(tmp_path: Path) -> None:
+    def engine(best: str, value: float) -> Scripted:
+        logs = {"0": -9.0, "1": 0.0, "2": -9.0, "3": -9.0}
+        return Scripted(lambda r: Reply.of_choices(logs | ({"3": value} if POOL[best] in str(r) else {})))
+
+    annotator = Ensemble(Pointwise(template="pointwise"), models=2, threshold=0.75)
+    judged, _ = run(tmp_path, annotator, [engine("d1", 3.0), engine("d1", 3.0)])
+    assert [(j.doc_id, j.label, j.grade) for j in judged["q1"]][:2] == [("d1", 1, 3), ("d2", 0, 1)]
+    judged, _ = run(tmp_path / "other", annotator, [engine("d1", 3.0), engine("d4", 3.0)])
+    assert scores(judged) == {"d1": 0.5, "d4": 0.5, "d2": 0.0, "d3": 0.0} and positives(judged) == []
+    assert {j.doc_id: j.grade for j in judged["q1"]} == {"d1": 2, "d4": 2, "d2": 1, "d3": 1}
+
+
+def test_likelihoods_of_two_models_are_combined_by_rank(tmp_path: Path) -> None:
+    def engine(*values: float) -> Scripted:
+        by_text = dict(zip(POOL.values(), values, strict=True))
+        return Scripted(lambda r: Reply.of_score(next(v for text, v in by_text.items() if text in r.prefix), 1))
+
+    annotator = Ensemble(Likelihood(template="likelihood_question"), models=2, combine="mean_rank", threshold=25)
+    judged, _ = run(tmp_path, annotator, [engine(-1, -2, -3, -4), engine(-4, -1, -3, -2)])
+    assert scores(judged) == {"d2": -1.5, "d1": -2.5, "d3": -3.0, "d4": -3.0} and positives(judged) == ["d2"]
+    gold = Ensemble(Likelihood(template="likelihood_answer", target="answer"), models=2)
+    assert gold.needs_gold_answers and not annotator.needs_gold_answers
+    assert run(tmp_path, gold, [engine(-1, -2, -3, -4)] * 2, [replace(BEES, answers=())])[0] == {}
+
+
+def test_samples_of_grades_that_are_written_are_asked_for(tmp_path: Path) -> None:
+    engine = Scripted(lambda r: f"<think>hm</think>{r.sample + 1}")
+    judged, _ = run(tmp_path, Ensemble(Pointwise(template="pointwise", reasoning=True), samples=3), engine)
+    assert len(engine.asked) == 12
+    assert {(round(j.score, 6), j.grade, j.label) for j in judged["q1"]} == {(0.666667, 2, 1)}
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"samples": 1}, "annotator.samples=1 of 1 model"),
+        ({"samples": 0, "models": 2}, "annotator.samples=0 of 2 model"),
+        ({"samples": 3, "combine": "mean"}, "annotator.combine='mean'"),
+        ({"samples": 3, "threshold": 0}, "annotator.threshold=0"),
+        ({"samples": 3, "threshold": 1.5}, "annotator.threshold=1.5"),
+        ({"samples": 3, "combine": "mean_rank", "threshold": 101}, "annotator.threshold=101"),
+        ({"samples": 3, "temperature": 0.0}, "annotator.temperature=0.0"),
+        ({"samples": 2, "member": Likelihood(template="likelihood_question")}, "Likelihood says the same each time"),
+        ({"samples": 2, "member": Pointwise(template="pointwise")}, "Pointwise says the same each time"),
+        ({"samples": 2, "member": Ensemble(RELSEL, samples=2)}, "annotator.member: Ensemble"),
+    ],
+)
+def test_an_impossible_ensemble_is_told_in_one_line(options: dict, told: str) -> None:
+    with pytest.raises(UserError) as error:
+        Ensemble(**({"member": RELSEL} | options))
+    assert told in str(error.value) and "\n" not in str(error.value)
+
+
+LABELS = {"q1": {"d1": 2, "d2": 0, "d3": 1}, "q2": {"d2": 1, "d4": 0}}
+ALL = {q: {d: (int(g >= 1), g) for d, g in of_query.items()} for q, of_query in LABELS.items()}
+
+
+def files(place: Path) -> dict[str, Path]:
+    """LABELS in every form; each also names a passage and a question that the corpus lacks."""
+    rows = [(q, d, g) for q, of_query in (LABELS | {"q9": {"d1": 1}}).items() for d, g in (of_query | {"d99": 2}).items()]
+    (place / "labels.qrels").write_text("".join(f"{q} 0 {d} {g}\n" for q, d, g in rows))
+    (place / "labels.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(f"{q}\t{d}\t{g}\n" for q, d, g in rows))
+    columns = dict(zip(("query_id", "doc_id", "grade"), map(list, zip(*rows, strict=True)), strict=True))
+    pq.write_table(pa.table(columns), place / "labels.parquet")
+    judged: dict[str, list[Judgement]] = {}
+    for q, d, g in sorted(rows, key=lambda row: -row[2]):
+        judged.setdefault(q, []).append(Judgement(d, int(g >= 1), g, None, len(judged.get(q, [])) + 1))
+    write_labels(place / "run", judged)
+    return {p.name: p for p in (place / "labels.qrels", place / "labels.tsv", place / "labels.parquet", place / "run")}
+
+
+def imported(collection: Collection, annotator: Annotator, store: Path) -> dict[str, list[Judgement]]:
+    """As the annotate command does it, which must be what a replay gives."""
+    pools = annotator.own_pools(collection)
+    questions = [question_of(collection, q, pool) for q, pool in pools.items()]
+    judged, chains = run(store, annotator, None, questions, collection=collection.slug)
+    assert (chains.progress.calls, list(store.glob("*"))) == (0, [])
+    assert kept_judgements(collection, annotator, Store(store), ["whatever"]) == judged
+    return judged
+
+
+@pytest.mark.parametrize("name", ["labels.qrels", "labels.tsv", "labels.parquet", "run"])
+def test_labels_of_a_file_are_taken_as_they_are(tmp_path: Path, folder: Path, name: str) -> None:
+    collection = open_collection(f"local:{folder}:train")
+    path = str(files(tmp_path)[name])
+    judged = imported(collection, Imported(path), tmp_path / "store")
+    assert {q: {j.doc_id: (j.label, j.grade) for j in js} for q, js in judged.items()} == ALL
+    assert [(j.doc_id, j.rank) for j in judged["q1"]] == [("d1", 1), ("d3", 2), ("d2", 3)]
+    strict = imported(collection, Imported(path, threshold=2), tmp_path / "store")
+    assert [(j.doc_id, j.label, j.grade) for j in strict["q1"]] == [("d1", 1, 2), ("d3", 0, 1), ("d2", 0, 0)]
+    assert not any(j.label for j in strict["q2"])
+    assert not Imported(path).needs_llm
+
+
+def test_a_file_with_labels_and_grades_keeps_its_labels_unless_a_threshold_is_given(tmp_path: Path, folder: Path) -> None:
+    collection = open_collection(f"local:{folder}:train")
+    path = tmp_path / "strict.parquet"
+    rows = {"query_id": ["q1"] * 3, "doc_id": ["d1", "d2", "d3"], "label": [1, 0, 0], "grade": [3, 2, 1], "rank": [2, 1, 3]}
+    pq.write_table(pa.table(rows), path)
+    judged = imported(collection, Imported(str(path)), tmp_path / "store")
+    assert [(j.doc_id, j.label, j.grade) for j in judged["q1"]] == [("d2", 0, 2), ("d1", 1, 3), ("d3", 0, 1)]
+    judged = imported(collection, Imported(str(path), threshold=2), tmp_path / "store")
+    assert [(j.doc_id, j.label) for j in judged["q1"]] == [("d2", 1), ("d1", 1), ("d3", 0)]
+
+
+def test_an_imported_file_cannot_be_a_member(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="annotator.member: Imported"):
+        Ensemble(Imported(str(files(tmp_path)["labels.tsv"])), models=2)
+
+
+KINDS = [
+    (RELSEL, {}),
+    (UtilRank(template="utilrank", layout="shared_prefix"), {}),
+    (QAMetric(template="qa_metric"), {"q1": "heart", "q2": "wax", "q3": "the Black Sea"}),
+]
+
+
+@pytest.mark.parametrize(("annotator", "answers"), KINDS, ids=["relsel", "utilrank", "qa_metric"])
+def test_training_gets_the_judgements_of_a_run_from_its_records(
+    tmp_path: Path, folder: Path, annotator: Annotator, answers: dict[str, str]
+) -> None:
+    collection = open_collection(f"local:{folder}:train")
+    questions = [question_of(collection, q, ["d3", "d1", "d2"]) for q in collection.queries]
+    chain = replies(relsel="My selection:[[3],[1]]", pseudo_answer="Yes.", utilrank="[3] > [1]")
+    by_text = {q.text: answers.get(q.id, "") for q in collection.queries.values()}
+    engine = Scripted(lambda r: next(a for text, a in by_text.items() if text in str(r)) if answers else chain(r))
+    judged, _ = run(tmp_path / "store", annotator, engine, questions, collection=collection.slug)
+    assert len(judged) == 3 and any(j.label for js in judged.values() for j in js)
+    store = Store(tmp_path / "store")
+    assert kept_judgements(collection, annotator, store, ["scripted@1"]) == {q: judged[q] for q in collection.queries}
+    assert kept_judgements(collection, annotator, store, ["scripted@2"]) == {}
+
+
+def test_a_replay_calibrates_as_the_run_did(tmp_path: Path, folder: Path) -> None:
+    collection = open_collection(f"local:{folder}:train")
+    values = {d: 1.0 - n for n, d in enumerate(("d1", "d2", "d3", "d4", "d5", "d6"))}
+    texts = {collection.corpus.text(collection.corpus.row(d)): v for d, v in values.items()}
+
+    def answer(request: object) -> Reply:
+        value = next(v for text, v in texts.items() if text in str(request))
+        return Reply.of_choices({"0": -9.0, "1": 0.0, "2": value, "3": -9.0})
+
+    annotator = Pointwise(template="pointwise", calibration_queries=2)
+    questions = [question_of(collection, q, list(values)) for q in collection.queries]
+    judged, _ = run(tmp_path / "store", annotator, Scripted(answer), questions, collection=collection.slug)
+    again, told = annotator.finish(collection, judged, seed=5)
+    assert told["temperature"] != 1.0 and again != judged
+    assert kept_judgements(collection, annotator, Store(tmp_path / "store"), ["scripted@1"], seed=5) == again
+    json.dumps(told)
