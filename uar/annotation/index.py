@@ -3,18 +3,33 @@
 import logging
 from collections import OrderedDict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from uar.annotation.parts import SCHEMA, Columns, half_key, half_keys, read_group, read_keys, record_at, table_of
+from uar.annotation.parts import (
+    SCHEMA,
+    Columns,
+    as_lists,
+    half_key,
+    half_keys,
+    read_group,
+    read_keys,
+    record_at,
+    record_in,
+    table_of,
+)
 from uar.annotation.record import Record
 
 log = logging.getLogger(__name__)
 DECODED_BYTES = 512 * 2**20  # of row groups that are held decoded
+RECENT, BUSY = 8, 32  # of the last so many row groups, one with so many lookups is turned into Python values
 GROWTH = 4  # a segment is merged into the one before it unless that is so many times as long
 
 Group = tuple[Path, int]  # a part and one of its row groups
+Values = list[list[Any]]  # columns of Python values
 Segment = tuple[np.ndarray, np.ndarray, np.ndarray]  # half keys in order, and the source and row of each
 
 
@@ -28,7 +43,8 @@ class Index:
     def __init__(self) -> None:
         self._segments: list[Segment] = []
         self._sources: list[Group | Columns] = []
-        self._decoded: OrderedDict[Group, tuple[Columns, int]] = OrderedDict()
+        self._decoded: OrderedDict[Group, Columns] = OrderedDict()
+        self._recent: OrderedDict[Group, _Recent] = OrderedDict()
         self._bytes = 0
 
     def add_part(self, part: Path) -> None:
@@ -50,9 +66,9 @@ class Index:
         for halves, sources, rows in self._segments:
             at = int(halves.searchsorted(half))
             while at < len(halves) and halves[at] == half:
-                columns, row = self._columns(self._sources[sources[at]]), int(rows[at])
-                if row < len(columns[0]) and columns[0][row].as_py() == key:
-                    yield record_at(columns, row)
+                record = self._record(self._sources[sources[at]], int(rows[at]))
+                if record is not None and record.key == key:
+                    yield record
                 at += 1
 
     def _add(self, halves: np.ndarray, source: Group | Columns) -> None:
@@ -66,25 +82,48 @@ class Index:
             last, before = self._segments.pop(), self._segments.pop()
             self._segments.append(_merged(before, last))
 
-    def _columns(self, source: Group | Columns) -> Columns:
+    def _record(self, source: Group | Columns, row: int) -> Record | None:
         if isinstance(source, list):
-            return source
-        if source not in self._decoded:
-            self._decode(source)
+            return record_at(source, row)
+        columns = self._decoded.get(source) or self._decode(source)
         self._decoded.move_to_end(source)
-        return self._decoded[source][0]
+        if row >= len(columns[0]):
+            return None
+        values = self._values_of(source, columns)
+        return record_at(columns, row) if values is None else record_in(values, row)
 
-    def _decode(self, group: Group) -> None:
+    def _decode(self, group: Group) -> Columns:
         try:
             columns = read_group(*group)
         except FileNotFoundError:
             log.warning("%s is gone; what it held is asked again where it is needed", group[0])
             columns = SCHEMA.empty_table().columns
-        size = sum(column.get_total_buffer_size() for column in columns)
-        self._decoded[group] = columns, size
-        self._bytes += size
+        self._decoded[group] = columns
+        self._bytes += _size(columns)
         while self._bytes > DECODED_BYTES and len(self._decoded) > 1:
-            self._bytes -= self._decoded.popitem(last=False)[1][1]
+            self._bytes -= _size(self._decoded.popitem(last=False)[1])
+        return columns
+
+    def _values_of(self, group: Group, columns: Columns) -> Values | None:
+        """The row group as Python values, where it is looked into again and again, as when calls come in the order kept."""
+        recent = self._recent.setdefault(group, _Recent())
+        self._recent.move_to_end(group)
+        if len(self._recent) > RECENT:
+            self._recent.popitem(last=False)
+        recent.lookups += 1
+        if recent.lookups == BUSY:
+            recent.values = as_lists(columns)
+        return recent.values
+
+
+@dataclass
+class _Recent:
+    lookups: int = 0
+    values: Values | None = None
+
+
+def _size(columns: Columns) -> int:
+    return sum(column.get_total_buffer_size() for column in columns)
 
 
 def _merged(first: Segment, second: Segment) -> Segment:

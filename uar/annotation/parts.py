@@ -68,6 +68,27 @@ def _value(cell: pa.Scalar) -> Any:
     return cell.as_py()
 
 
+def as_lists(columns: Columns) -> list[list[Any]]:
+    """The columns as Python values: cheaper than cell by cell where many rows are wanted."""
+    lists = [_plain(column).to_pylist() for column in columns]
+    at = NAMES.index("doc_ids")
+    lists[at] = [tuple(ids) for ids in lists[at]]
+    return lists
+
+
+def record_in(values: list[list[Any]], row: int) -> Record:
+    return Record(**{name: column[row] for name, column in zip(NAMES, values, strict=True)})
+
+
+def _plain(column: pa.Array) -> pa.Array:
+    """Without dictionaries, whose to_pylist goes through them value by value."""
+    if pa.types.is_dictionary(column.type):
+        return column.dictionary_decode()
+    if pa.types.is_list(column.type) and pa.types.is_dictionary(column.type.value_type):
+        return pa.ListArray.from_arrays(column.offsets, column.values.dictionary_decode())
+    return column
+
+
 def read_rows(part: Path, columns: Sequence[str], wanted: pc.Expression) -> pa.Table:
     """Some columns of the rows that are `wanted`."""
     with _naming(part):
