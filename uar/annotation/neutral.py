@@ -5,13 +5,16 @@ from collections.abc import Iterator
 
 CONTROL = re.compile(
     r"<[|｜][^<>]{1,40}[|｜]>"  # <|im_end|>, <|eot_id|>, <｜end▁of▁sentence｜>
-    r"|</?(?:s|bos|eos|pad|unk|think|tool_call|tool_response|start_of_turn|end_of_turn)>"
+    r"|</?(?:s|bos|eos|pad|unk|mask|unused\d+|think|filename|reponame)>"
+    r"|</?[a-z]+(?:_[a-z0-9]+)+>"  # <start_of_turn>, <tool_call>, <file_sep>, </tool_response>
     r"|<</?SYS>>"
     r"|\[/?(?:INST|THINK|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\]",
     re.IGNORECASE,
 )
-ROLE = re.compile(r"^([#*>\s]*(?:system|user|assistant|human|model|instruction|response))\s*:", re.IGNORECASE | re.MULTILINE)
-IDENTIFIER = re.compile(r"\[([\s\d,\-–]*\d[\s\d,\-–]*)\]")
+ROLE = re.compile(
+    r"^((?:[#*>]|[^\S\n])*(?:system|user|assistant|human|model|instruction|response))\s*:", re.IGNORECASE | re.MULTILINE
+)
+IDENTIFIER = re.compile(r"\[((?=[\s,\-–]*\d)[\s\d,\-–]+)\]")
 FORMAT = re.compile(r"\b(my\s+selection)\s*:", re.IGNORECASE)
 ORDER = re.compile(
     r"\b(?:ignore|disregard|forget)\s+(?:(?:all|any|everything|the|your)\s+)*(?:above|previous|prior|earlier|instructions?)\b",

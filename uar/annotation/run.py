@@ -126,17 +126,19 @@ def _cost(told: Mapping[str, Any]) -> str:
 
 
 def _material(collection: Collection, pools: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """How many of the passages shown hold what could break the protocol, by kind."""
+    """How many of the passages shown hold what could break the protocol, by kind. Instructions are shown as they are."""
     shown_ids = list(dict.fromkeys(d for pool in pools.values() for d in pool))
     kinds = ("control_tokens", "role_markers", "identifiers", "answer_formats", "instructions")
     counts = dict.fromkeys(kinds, 0)
-    touched = 0
+    defused = 0
     for row in collection.corpus.rows(shown_ids):
         found = list(attempts(collection.corpus.text(row)))
-        touched += bool(found)
+        defused += any(kind != "instructions" for kind in found)
         for kind in found:
             counts[kind] += 1
     told = ", ".join(f"{n} {kind.replace('_', ' ')}" for kind, n in counts.items() if n)
     if told:
-        log.info("%d of %d passages hold what could pass for the protocol, defused: %s", touched, len(shown_ids), told)
-    return {"passages": len(shown_ids), "passages_defused": touched, "by_kind": counts}
+        log.info(
+            "%d of %d passages hold what could pass for the protocol and are defused; seen: %s", defused, len(shown_ids), told
+        )
+    return {"passages": len(shown_ids), "passages_defused": defused, "by_kind": counts}
