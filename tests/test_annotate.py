@@ -1,23 +1,37 @@
 """The annotate command as a user runs it."""
 
 import json
+import os
+import re
+import struct
 import subprocess
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from llm_server import LLMServer, gold_answers, serve
+from conftest import ROOT, SHARED, SMOLLM2
+from llm_server import LLMServer, Messages, gold_answers, serve
 from scipy.stats import spearmanr
+from tokenizers import Tokenizer
 
+from uar.annotation.estimate import estimate
+from uar.annotation.ledger import Prices
 from uar.annotation.record import Record
+from uar.annotation.stages import Pointwise, Question, UtilSel
 from uar.annotation.store import Store
 from uar.collections import open_collection
 from uar.collections.reference import MINI
+from uar.models import locate
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 SHIPPED = MINI / "annotations"
 KEY = "sk-planted-5208"
+QUIET = "logger=none"  # W&B takes twice as long as all the rest
 
 
 @pytest.fixture
@@ -33,14 +47,22 @@ def utilsel(command: Command, server: LLMServer) -> Command:
     """Annotate with UtilSel and the server into the folder `run`, with a key in the environment."""
 
     def annotate(*arguments: str) -> subprocess.CompletedProcess[str]:
-        llm = ["llm=openai", f"llm.base_urls=[{server.url}]", "llm.model=gold", "llm.backoff=0.01"]
-        return command("annotate", "annotator=utilsel", *llm, "hydra.run.dir=run", *arguments, OPENAI_API_KEY=KEY)
+        fixed = ["annotator=utilsel", *asking(server), QUIET, "hydra.run.dir=run"]
+        return command("annotate", *fixed, *arguments, OPENAI_API_KEY=KEY)
 
     return annotate
 
 
+def asking(server: LLMServer) -> list[str]:
+    return ["llm=openai", f"llm.base_urls=[{server.url}]", "llm.model=gold", "llm.backoff=0.01"]
+
+
 def labels(folder: Path) -> list[dict]:
     return pq.read_table(folder / "labels.parquet").to_pylist()
+
+
+def told(folder: Path, name: str = "ledger") -> dict:
+    return json.loads((folder / f"{name}.json").read_text())
 
 
 def lines(path: Path) -> list[dict]:
@@ -56,14 +78,22 @@ def content(folder: Path) -> str:
 
 
 def test_the_default_annotator_fills_the_run_folder_and_asks_once(tmp_path: Path, command: Command) -> None:
-    arguments = ["limit=3", "candidates.depth=4"]
+    arguments = ["limit=3", "candidates.depth=4", QUIET]
     done = command("annotate", *arguments, "hydra.run.dir=first")
     assert done.returncode == 0, done.stderr
     first = tmp_path / "first"
     mini = open_collection("mini:train")
     queries = list(mini.queries)[:3]
 
-    assert pq.read_schema(first / "labels.parquet").names == ["query_id", "doc_id", "label", "grade", "score", "rank", "uncertainty"]
+    assert pq.read_schema(first / "labels.parquet").names == [
+        "query_id",
+        "doc_id",
+        "label",
+        "grade",
+        "score",
+        "rank",
+        "uncertainty",
+    ]
     rows = labels(first)
     assert [r["query_id"] for r in rows] == [q for q in queries for _ in range(4)]
     assert [r["rank"] for r in rows] == [1, 2, 3, 4] * 3
@@ -118,17 +148,78 @@ def test_utilsel_with_a_perfect_llm_gives_the_gold_labels(tmp_path: Path, utilse
     assert (ledger["tokens_in"], ledger["tokens_cached"], ledger["tokens_out"]) == (7 * 36, 2 * 36, 3 * 36)
 
 
-def test_the_key_is_sent_and_written_nowhere(tmp_path: Path, utilsel: Command, server: LLMServer) -> None:
+def test_a_tracked_run_tells_all_but_the_key(tmp_path: Path, utilsel: Command, server: LLMServer) -> None:
+    gold = server.answer
+
+    def generous(messages: Messages) -> str:
+        numbers = [m["content"].partition(" ")[0] for m in messages if m["content"].startswith("[")]
+        return f"My selection:[{','.join(numbers)}]" if "Reference answer:" in messages[-1]["content"] else gold(messages)
+
+    server.answer = generous
     server.fault = lambda number, body: {1: "500", 3: "401"}.get(number)
-    done = utilsel("limit=4", "candidates.depth=4")
+    done = utilsel("limit=4", "candidates.depth=4", "llm.window=1", "logger=wandb")
     assert done.returncode == 0, done.stderr
     assert {headers["authorization"] for _, headers, _ in server.seen} == {f"Bearer {KEY}"}
-    (failure,) = lines(tmp_path / "run" / "failures.jsonl")
-    assert (failure["stage"], failure["outcome"]) == ("relsel", "error") and "wrong key" in failure["output"]
-    assert failure["query_id"] not in {r["query_id"] for r in labels(tmp_path / "run")}
+    run = tmp_path / "run"
+    (failure,) = lines(run / "failures.jsonl")
+    assert (failure["stage"], failure["outcome"]) == ("utilsel", "error") and "wrong key" in failure["output"]
+    rows = labels(run)
+    assert failure["query_id"] not in {r["query_id"] for r in rows} and len(rows) == 12
+
     kept = content(tmp_path)
     assert "wrong key" in kept and "OPENAI_API_KEY" in kept
     assert KEY not in kept + done.stdout + done.stderr
+    files = [p for p in tmp_path.rglob("*") if p.is_file()]
+    assert not [p for p in files if KEY.encode() in p.read_bytes()]
+
+    (offline,) = (run / "wandb").glob("offline-run-*")
+    (log,) = offline.glob("*.wandb")
+    told_there = logged(log)
+    ledger, agreement = told(run), told(run, "agreement")
+    for name, value in {
+        "ledger/calls": ledger["calls"],
+        "ledger/stages/relsel/outcome_rates/ok": 1.0,
+        "ledger/stages/utilsel/outcome_rates/error": 0.25,
+        "ledger/human_cost": round(12 * 0.09, 6),
+        "ledger/material/passages": ledger["material"]["passages"],
+        "agreement/kappa": agreement["kappa"],
+        "agreement/stages/relsel/recall": agreement["stages"]["relsel"]["recall"],
+    }.items():
+        assert told_there[name] == pytest.approx(value), name
+    (table,) = (offline / "files" / "media" / "table").glob("disagreements*.json")
+    content_of_table = json.loads(table.read_text())
+    at = {name: n for n, name in enumerate(content_of_table["columns"])}
+    mini = open_collection("mini:train")
+    wrong = {(r["query_id"], r["doc_id"]) for r in rows if r["label"] != (mini.qrels[r["query_id"]].get(r["doc_id"], 0) >= 2)}
+    judged = {(q, d) for q, d in wrong if d in mini.qrels[q]}
+    assert {(row[at["query_id"]], row[at["doc_id"]]) for row in content_of_table["data"]} == judged != set()
+    assert {row[at["kind"]] for row in content_of_table["data"]} == {"false positive"}
+    images = {p.name.split("_")[0] for p in (offline / "files" / "media" / "images" / "agreement").glob("*.png")}
+    assert images == {"positives", "confusion", "by"}
+
+
+def logged(path: Path) -> dict[str, float]:
+    """The numbers of the history of an offline run: a LevelDB log of protocol buffers, after a header of 7 bytes."""
+    from wandb.proto.wandb_internal_pb2 import Record as Entry
+
+    data, at, parts, found = path.read_bytes(), 7, b"", {}
+    while at + 7 <= len(data):
+        left = 32_768 - at % 32_768  # of a block, which ends in zeros where no header fits
+        if left < 7:
+            at += left
+            continue
+        size, kind = struct.unpack("<HB", data[at + 4 : at + 7])
+        parts += data[at + 7 : at + 7 + size]
+        at += 7 + size
+        if kind in (1, 4):  # whole, or the last part
+            entry = Entry()
+            entry.ParseFromString(parts)
+            parts = b""
+            for item in entry.history.item:
+                value = json.loads(item.value_json)
+                if isinstance(value, float | int):
+                    found[item.key or "/".join(item.nested_key)] = float(value)
+    return found
 
 
 def test_a_run_that_fails_too_often_stops_and_goes_on_from_there(tmp_path: Path, utilsel: Command, server: LLMServer) -> None:
@@ -151,8 +242,279 @@ def test_a_run_that_fails_too_often_stops_and_goes_on_from_there(tmp_path: Path,
 def test_a_server_that_is_down_is_one_line(fails: Callable[..., str]) -> None:
     url = "http://127.0.0.1:9/v1"
     line = fails("annotate", "annotator=utilsel", "llm=openai", f"llm.base_urls=[{url}]", "llm.model=m",
-                 "llm.retries=1", "llm.backoff=0.01", "limit=2")  # fmt: skip
+                 "llm.retries=1", "llm.backoff=0.01", "limit=2", QUIET)  # fmt: skip
     assert url in line and "llm.base_urls" in line
+
+
+CALLS = {"relsel": 24, "utilsel": 48, "utilrank": 20, "pointwise": 96, "qa_metric": 96}  # that no annotator before made
+KEPT = {"utilsel": 24, "utilrank": 44}  # selections and answers of those before; four pools have one relevant passage
+STAGES = {
+    "relsel": {"relsel"},
+    "utilsel": {"relsel", "pseudo_answer", "utilsel"},
+    "utilrank": {"relsel", "pseudo_answer", "utilrank"},
+    "pointwise": {"pointwise"},
+    "qa_metric": {"passage_answer"},
+}
+COUNTS = ("calls", "calls_answered_by_store", "tokens_in", "tokens_cached", "tokens_out")
+POOLS = ["limit=24", "candidates.depth=4"]
+PRICES = ["price.input=2000", "price.cached=1000", "price.output=4000", "price.gpus=0"]
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """Runs of all annotators in one store, each in the folder of its name; `server` still answers."""
+
+    folder: Path
+    server: LLMServer
+
+    def run(self, *arguments: str, flags: Sequence[str] = ()) -> None:
+        environment = {**os.environ, "OPENAI_API_KEY": KEY}
+        fixed = [*asking(self.server), QUIET, *POOLS, *PRICES]
+        command = [sys.executable, str(ROOT / "annotate.py"), *flags, *fixed, *arguments]
+        done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+    def sweep(self, *arguments: str, into: str) -> None:
+        self.run(*arguments, "hydra.sweep.dir=.", f"hydra.sweep.subdir={into}", flags=["-m"])
+
+
+@pytest.fixture(scope="module")
+def annotated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Annotated]:
+    mini = open_collection("mini:train")
+    questions = {query.text: query for query in mini.queries.values()}
+    ids = {letters(text): id_ for id_, text in zip(mini.corpus.ids(), mini.corpus.texts(), strict=True)}
+    lists = gold_answers(mini)
+
+    def single(messages: Messages) -> tuple[str, int]:
+        """The gold answer, and the grade of the one passage shown."""
+        shown = dict(line.split(": ", 1) for line in messages[-1]["content"].splitlines() if ": " in line)
+        query = questions[shown["Question"]]
+        return query.answers[0], mini.qrels[query.id].get(ids[letters(shown["Passage"])], 0)
+
+    def answer(messages: Messages) -> str:
+        if "\nPassage: " not in messages[-1]["content"]:
+            return lists(messages)
+        gold, grade = single(messages)
+        return gold if grade == 2 else "unknown"
+
+    def choose(messages: Messages) -> dict[str, float]:
+        return dict.fromkeys("0123", -3.0) | {"013"[single(messages)[1]]: -0.2}
+
+    with serve() as server:
+        server.answer, server.choose = answer, choose
+        found = Annotated(tmp_path_factory.mktemp("annotated"), server)
+        found.sweep(f"annotator={','.join(CALLS)}", into="${hydra.runtime.choices.annotator}")
+        assert len(server.seen) == sum(CALLS.values())
+        yield found
+
+
+def letters(text: str) -> str:
+    return re.sub(r"\W+", "", text)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_every_annotator_finds_what_people_found(annotated: Annotated, name: str) -> None:
+    mini, run = open_collection("mini:train"), annotated.folder / name
+    rows = labels(run)
+    people = [mini.qrels[r["query_id"]].get(r["doc_id"], 0) for r in rows]
+    assert len(rows) == 96 and people.count(2) == 24
+    assert [r["label"] for r in rows] == [int(g >= (1 if name == "relsel" else 2)) for g in people]
+    grades = {"relsel": [0, 1, 1], "pointwise": [0, 1, 3], "qa_metric": [0, 0, 1]}.get(name, [0, 1, 2])
+    assert [r["grade"] for r in rows] == [grades[g] for g in people]
+    known = [g if name.startswith("util") else r["label"] for g, r in zip(people, rows, strict=True)]
+    assert all(known[n : n + 4] == sorted(known[n : n + 4], reverse=True) for n in range(0, 96, 4))
+    agreement = told(run, "agreement")
+    relevant = 24 / sum(g >= 1 for g in people)
+    assert agreement["recall"] == 1.0 and agreement["precision"] == pytest.approx(relevant if name == "relsel" else 1.0)
+    stages = {stage: found["precision"] for stage, found in agreement.get("stages", {}).items()}
+    assert stages == ({"relsel": pytest.approx(relevant), name: 1.0} if name.startswith("util") else {})
+    assert ("calibration" in agreement) == (name == "pointwise")
+    figures = {p.stem for p in run.glob("*.png")}
+    assert figures == {"positives", "by_rank", "confusion"} | ({"reliability"} if name == "pointwise" else set())
+
+
+def test_probabilities_are_calibrated_on_other_queries_than_they_are_measured_on(annotated: Annotated) -> None:
+    calibration = told(annotated.folder / "pointwise", "agreement")["calibration"]
+    assert (calibration["queries_fitted_on"], calibration["measured_on_other_queries"]) == (20, True)
+    assert calibration["temperature"] < 1 and calibration["after"]["brier"] < calibration["before"]["brier"]
+    rows = labels(annotated.folder / "pointwise")
+    assert {(r["label"], r["score"] > 0.95, r["score"] < 0.05) for r in rows} == {(1, True, False), (0, False, True)}
+    assert all(0 <= r["uncertainty"] < 0.3 for r in rows)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_the_ledger_adds_up_by_stage_and_by_price(annotated: Annotated, name: str) -> None:
+    ledger = told(annotated.folder / name)
+    calls, kept = CALLS[name], KEPT.get(name, 0)
+    assert [ledger[count] for count in COUNTS] == [calls, kept, 7 * calls, 2 * calls, 3 * calls]
+    assert ledger["kept_calls"] == {"tokens_in": 7 * kept, "tokens_out": 3 * kept, "tokens_cached": 2 * kept}
+    assert ledger["outcomes"] == {"ok": calls + kept}
+    stages = ledger["stages"]
+    assert set(stages) == STAGES[name]
+    for count in COUNTS:
+        assert sum(stage[count] for stage in stages.values()) == ledger[count]
+    assert {stage["outcome_rates"]["ok"] for stage in stages.values()} == {1.0}
+    call = (5 * 2000 + 2 * 1000 + 3 * 4000) / 1e6
+    assert ledger["cost"] == pytest.approx(calls * call) == pytest.approx(sum(stage["cost"] for stage in stages.values()))
+    each = ledger["per_1000_queries"]
+    assert each["calls"] == pytest.approx((calls + kept) / 24 * 1000, abs=0.1)
+    assert each["cost"] == pytest.approx((calls + kept) * call / 24 * 1000)
+    assert each["tokens_in"] == pytest.approx(7 * each["calls"], abs=1)
+    assert (ledger["pairs"], ledger["human_cost"]) == (96, pytest.approx(96 * 0.09))
+    assert (ledger["model"], ledger["currency"], ledger["gpu_hours"]) == ("gold", "USD", 0.0)
+
+
+def test_shards_on_one_store_are_the_whole_run_and_are_compared_with_another(annotated: Annotated) -> None:
+    before = len(annotated.server.seen)
+    annotated.sweep(
+        "annotator=utilsel", "shard=1/2,2/2,null", "store=sharded", "against=relsel", into="shard-${hydra.job.num}"
+    )
+    assert len(annotated.server.seen) == before + 72
+    first, second, whole = (annotated.folder / f"shard-{n}" for n in range(3))
+    assert [told(run)["calls"] for run in (first, second, whole)] == [36, 36, 0]
+    assert told(whole)["calls_answered_by_store"] == 72
+    mini = open_collection("mini:train")
+    for run, queries in ((first, list(mini.queries)[:24:2]), (second, list(mini.queries)[1:24:2])):
+        assert list(dict.fromkeys(r["query_id"] for r in labels(run))) == queries
+    rows = labels(whole)
+    assert rows == labels(annotated.folder / "utilsel")
+    assert sorted(map(str, labels(first) + labels(second))) == sorted(map(str, rows))
+
+    reference = {(r["query_id"], r["doc_id"]): r["label"] for r in labels(annotated.folder / "relsel")}
+    equal = sum(r["label"] == reference[r["query_id"], r["doc_id"]] for r in rows)
+    against = told(whole, "agreement")["against"]
+    assert (against["queries"], against["pairs"], against["precision"]) == (24, 96, 1.0)
+    assert against["equal_labels"] == pytest.approx(equal / 96) and 0 < equal < 96
+    assert against["recall"] == pytest.approx(24 / sum(reference.values()))
+    assert told(first, "agreement")["against"]["pairs"] == 48
+
+
+def test_a_dry_run_counts_what_the_run_asks_and_asks_nothing(annotated: Annotated) -> None:
+    before = len(annotated.server.seen)
+    model = [f"llm.model={SMOLLM2}", "store=counted"]
+    annotated.sweep("annotator=relsel,pointwise", "dry_run=true,false", *model, into="counted-${hydra.job.num}")
+    assert len(annotated.server.seen) == before + 24 + 96  # of the two that are not dry
+    runs = [annotated.folder / f"counted-{n}" for n in range(4)]
+    for dry, real, stage, calls in ((runs[0], runs[1], "relsel", 24), (runs[2], runs[3], "pointwise", 96)):
+        found, ledger = told(dry, "estimate"), told(real)
+        assert found["calls"] == ledger["calls"] == found["stages"][stage]["calls"] == calls
+        assert (found["pairs"], found["queries"]) == (ledger["pairs"], ledger["queries"]) == (96, 24)
+        assert found["human_cost"] == pytest.approx(ledger["human_cost"])
+        asked = lines(dry / "prompts.jsonl")
+        assert [row["stage"] for row in asked] == [stage] * calls
+        sent = [
+            body["messages"]
+            for _, _, body in annotated.server.seen[before:]
+            if ("Passage:" in str(body)) == (stage == "pointwise")
+        ]
+        assert sorted(map(str, sent)) == sorted(str(row["messages"]) for row in asked)
+        prompts = [(row["query_id"], smollm2_ids(row["messages"])) for row in asked]
+        cached, earlier = 0, {}
+        for query_id, ids in prompts:
+            cached += max((len(os.path.commonprefix([ids, other])) for other in earlier.get(query_id, [])), default=0)
+            earlier.setdefault(query_id, []).append(ids)
+        written = calls * (1 if stage == "pointwise" else len(smollm2().encode("My selection:[[1],[2]]").ids))
+        counts = [found[name] for name in ("tokens_in", "tokens_cached", "tokens_out")]
+        assert counts == [sum(len(ids) for _, ids in prompts), cached, written]
+        assert found["tokens_counted_by"] == "tokenizer" and (cached > 0) == (stage == "pointwise")
+        price = ((counts[0] - cached) * 2000 + cached * 1000 + written * 4000) / 1e6
+        assert found["cost"] == pytest.approx(price, abs=1e-4)
+    first, second = told(runs[0], "estimate"), told(runs[2], "estimate")
+    assert (first["tokens_per_second"], first["seconds"], first["gpu_hours"]) == (None, None, None)
+    rate = told(runs[1])["computed_tokens_per_second"]
+    assert second["tokens_per_second"] == rate
+    computed = second["tokens_in"] - second["tokens_cached"] + second["tokens_out"]
+    assert second["seconds"] == pytest.approx(computed / rate, abs=0.1)
+    assert told(annotated.folder / "counted", "rates") == {SMOLLM2: told(runs[3])["computed_tokens_per_second"]}
+    assert not list(runs[0].glob("labels*")) and not (runs[0] / "ledger.json").exists()
+
+
+@cache
+def smollm2() -> Tokenizer:
+    return Tokenizer.from_file(f"{locate(SMOLLM2)}/tokenizer.json")
+
+
+def smollm2_ids(messages: Messages) -> list[int]:
+    """Token ids of a chat by the template of SmolLM2, written anew."""
+    first = {"role": "system", "content": "You are a helpful AI assistant named SmolLM, trained by Hugging Face"}
+    turns = [f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in (first, *messages)]
+    return smollm2().encode("".join(turns) + "<|im_start|>assistant\n", add_special_tokens=False).ids
+
+
+class Words:
+    """Counts words."""
+
+    name = "words"
+
+    def prompt(self, request: Any) -> list[str]:
+        return str(request.messages).split()
+
+    def count(self, prompt: list[str]) -> int:
+        return len(prompt)
+
+    def count_text(self, text: str) -> int:
+        return len(text.split())
+
+
+def test_an_estimate_is_that_of_the_sample_in_proportion() -> None:
+    sample = [Question(f"q{n}", "why", {f"d{i}": "because of it" for i in range(5)}) for n in range(4)]
+    prices = Prices(gpu_hour=3.0, gpus=2, human_judgement=0.1)
+    answer = 23 + 2 * 2  # words of the made-up answer and of two selections
+    for annotator, calls, written in ((UtilSel(template="utilsel"), 3, answer), (Pointwise(template="pointwise"), 5, 5)):
+        few = estimate(annotator, sample, 4, Words(), prices, None)
+        many = estimate(annotator, sample, 4_000, Words(), prices, 50.0)
+        assert (few["calls"], few["tokens_out"], few["pairs"]) == (4 * calls, 4 * written, 20)
+        assert (few["seconds"], few["cost"]) == (None, None)  # a price by the hour needs a time
+        for name in ("calls", "tokens_in", "tokens_cached", "tokens_out", "pairs"):
+            assert many[name] == 1_000 * few[name]
+        seconds = (many["tokens_in"] - many["tokens_cached"] + many["tokens_out"]) / 50
+        assert many["seconds"] == pytest.approx(seconds, abs=0.1)
+        assert many["cost"] == pytest.approx(seconds / 3_600 * 2 * 3.0, abs=1e-3)
+        assert many["human_cost"] == pytest.approx(2_000.0)
+
+
+def test_a_shared_prefix_is_estimated_to_be_read_once() -> None:
+    passages = {f"d{i}": f"It is because of reason {i} and of many more like it." for i in range(20)}
+    sample = [Question("q", "why", passages)]
+    found = {
+        layout: estimate(UtilSel(template="utilsel", layout=layout), sample, 1, Words(), Prices(gpus=0), 1.0)
+        for layout in ("paper", "shared_prefix")
+    }
+    assert found["shared_prefix"]["tokens_in"] > found["paper"]["tokens_in"]  # all passages at every stage
+    assert found["shared_prefix"]["seconds"] < 0.75 * found["paper"]["seconds"]
+
+
+def test_an_ensemble_of_two_models_asks_both_and_one_that_fails_abstains(annotated: Annotated) -> None:
+    before = len(annotated.server.seen)
+    annotated.server.fault = lambda number, body: "prose" if body["model"] == "second" else None
+    second = ["+llm@llms.second=openai", f"llms.second.base_urls=[{annotated.server.url}]", "llms.second.model=second"]
+    annotated.run("annotator=ensemble", "annotator@annotator.member=relsel", *second, "store=voted", "hydra.run.dir=voted")
+    annotated.server.fault = lambda number, body: None
+    assert [body["model"] for _, _, body in annotated.server.seen[before:]].count("second") == 24
+    assert len(annotated.server.seen) == before + 48
+    ledger = told(annotated.folder / "voted")
+    assert (ledger["model"], ledger["outcomes"]) == (["gold", "second"], {"ok": 24, "unparsable": 24})
+    assert len(lines(annotated.folder / "voted" / "failures.jsonl")) == 24
+    chosen = {(r["query_id"], r["doc_id"]): r["label"] for r in labels(annotated.folder / "relsel")}
+    rows = labels(annotated.folder / "voted")
+    assert {(r["query_id"], r["doc_id"]): r["label"] for r in rows} == chosen
+    assert {(r["label"], r["score"], r["uncertainty"]) for r in rows} == {(1, 1.0, 0.0), (0, 0.0, 0.0)}
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="no real data here")
+def test_labels_by_another_llm_agree_with_people_as_published(tmp_path: Path, command: Command) -> None:
+    place = SHARED / "msmarco_dl20"
+    file = place / "llm_labels" / "test.4prompts_file-llama70b.tsv"
+    dataset = ["dataset=local", f"dataset.path={place}", "dataset.train=test", "dataset.positive_grade=2"]
+    annotator = ["annotator=import", f"annotator.path={file}", "annotator.threshold=2"]
+    done = command("annotate", *dataset, *annotator, QUIET, "hydra.run.dir=run")
+    assert done.returncode == 0, done.stderr
+    agreement, ledger = told(tmp_path / "run", "agreement"), told(tmp_path / "run")
+    assert (round(agreement["kappa"], 3), agreement["judged_pairs"]) == (0.303, 11_386)
+    low, high = agreement["intervals"]["kappa"]
+    assert low < agreement["kappa"] < high
+    assert (ledger["calls"], ledger["pairs"], ledger["model"]) == (0, 11_386, None)
+    assert not (tmp_path / "annotations").exists()
 
 
 def shipped() -> dict[tuple[str, str], Record]:
@@ -172,7 +534,7 @@ def test_the_shipped_annotations_cover_every_question_of_train() -> None:
 
 
 def test_a_fresh_run_reproduces_the_shipped_annotations(tmp_path: Path, command: Command) -> None:
-    done = command("annotate", "limit=6", "hydra.run.dir=fresh")
+    done = command("annotate", "limit=6", QUIET, "hydra.run.dir=fresh")
     assert done.returncode == 0, done.stderr
     rows = labels(tmp_path / "fresh")
     records = shipped()

@@ -185,6 +185,28 @@ def test_a_broken_option_is_named(fails: Fails) -> None:
     assert "'[1'" in fails("annotate", "dataset.test=[1")
 
 
+OPENAI = ("llm=openai", "llm.base_urls=[http://127.0.0.1:9/v1]", "llm.model=m")
+SECOND = ("+llm@llms.second=openai", "llms.second.base_urls=[http://127.0.0.1:9/v1]", "llms.second.model=m")
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["shard=0/2"], "shard='0/2': I/N with 1 <= I <= N is needed"),
+        (["shard=3/2"], "shard='3/2': I/N with 1 <= I <= N is needed"),
+        (["annotator=ensemble"], "annotator.samples=1 of 1 model(s): an ensemble needs two members"),
+        (["annotator=ensemble", *OPENAI, *SECOND], "llm and llms name m more than once"),
+        (["annotator=relsel", *OPENAI, *SECOND, "llms.second.model=n"], "2 models are given and RelSel asks 1"),
+        (["price.input=-1"], "price.input=-1: a price from 0 up is needed"),
+        (["annotator=pointwise", "annotator.scale=absent.yaml"], "absent.yaml: no such scale"),
+    ],
+)
+def test_an_impossible_annotation_is_told_before_anything_is_asked(
+    fails: Fails, folder: Path, options: list[str], told: str
+) -> None:
+    assert told in fails("annotate", *local(folder), *options)
+
+
 def test_a_depth_that_is_no_number_is_named(fails: Fails, folder: Path) -> None:
     error = fails("annotate", *local(folder), "candidates.depth=eight")
     assert "depth" in error
@@ -218,7 +240,7 @@ class Server(ThreadingHTTPServer):
     @property
     def options(self) -> list[str]:
         url = f"http://127.0.0.1:{self.server_address[1]}/v1"
-        more = ["llm.model=scripted", "llm.window=1", "llm.retries=1", "llm.backoff=0.01"]
+        more = ["llm.model=scripted", "llm.window=1", "llm.retries=1", "llm.backoff=0.01", "logger=none"]
         return ["annotator=utilsel", "llm=openai", f"llm.base_urls=[{url}]", *more]
 
 

@@ -60,7 +60,11 @@ def test_every_folder_of_choices_is_used_by_a_command():
 def test_a_config_offers_every_option_of_what_it_builds(path: str):
     group = path.split("/")[0]
     command = (
-        "evaluate" if path == "retriever/none.yaml" else "annotate" if group in {"annotator", "llm", "candidates", "engine"} else "train"
+        "evaluate"
+        if path == "retriever/none.yaml"
+        else "annotate"
+        if group in {"annotator", "llm", "candidates", "engine"}
+        else "train"
     )
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose(command, [f"{group}={path.split('/')[1].removesuffix('.yaml')}"])

@@ -1,49 +1,22 @@
-"""Engines against plain forwards of the model, and against each other."""
+"""The transformers engine against plain forwards of the model."""
 
-import importlib.util
 import json
-import subprocess
-import sys
+import random
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import SMOLLM2
-from scipy.stats import spearmanr
 
 from uar.annotation.engines import Engine, identity_of
 from uar.annotation.engines.local import TransformersEngine
 from uar.annotation.engines.packing import pack
+from uar.annotation.engines.tokens import chat_ids
 from uar.annotation.prompts import load_text
-from uar.annotation.record import Generate, Outcome, Reply, Request, Score
+from uar.annotation.record import Choose, Generate, Outcome, Reply, Request, Score
 from uar.collections import open_collection
 from uar.errors import EngineError
-from uar.models import locate
-
-needs_vllm = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vllm is not installed")
-IN_VLLM = """
-import json, sys
-from uar.annotation.engines.vllm import VLLMEngine
-from uar.annotation.record import Generate, Score
-
-def main(model, dtype, out):
-    engine = VLLMEngine(model, dtype=dtype, max_model_len=512, kv_gib=1)
-    requests = [Score(*pair) for pair in json.load(sys.stdin)]
-    requests += [Generate((("user", "What is the capital of France?"),), 12)]
-    requests += [Score("word " * 600, " question"), Generate((("user", "word " * 600),), 12)]
-    for ticket, request in enumerate(requests):
-        engine.submit(ticket, request)
-    replies = {}
-    while len(replies) < len(requests):
-        replies.update(engine.step())
-    engine.close()
-    with open(out, "w") as file:
-        json.dump([[replies[n].output, replies[n].outcome] for n in range(len(requests))], file)
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
-"""
 
 
 def ask(engine: Engine, requests: Sequence[Request]) -> list[Reply]:
@@ -59,14 +32,6 @@ def ask(engine: Engine, requests: Sequence[Request]) -> list[Reply]:
 def nats(replies: Sequence[Reply]) -> list[float]:
     assert all(reply.outcome == Outcome.OK for reply in replies), replies
     return [reply.mean_logprob() for reply in replies]
-
-
-def agree(ours: Sequence[float], theirs: Sequence[float]) -> None:
-    """The two are one scale: under 0.05 nat a token apart on average, and in one order."""
-    gap = sum(abs(a - b) for a, b in zip(ours, theirs, strict=True)) / len(ours)
-    assert gap < 0.05
-    assert spearmanr(ours, theirs).statistic > 0.99
-    assert max(ours) - min(ours) > 1
 
 
 def beginnings(questions: int, words: int) -> list[Score]:
@@ -90,19 +55,8 @@ def pairs() -> list[Score]:
 
 
 @pytest.fixture(scope="module")
-def short_pairs() -> list[Score]:
-    """Short, for a bf16 that the processor may have to emulate; many, since near ties change places under rounding."""
-    return beginnings(questions=4, words=12)
-
-
-@pytest.fixture(scope="module")
 def local() -> TransformersEngine:
     return TransformersEngine(SMOLLM2, dtype="fp32")
-
-
-@pytest.fixture(scope="module")
-def fp32(local: TransformersEngine, pairs: list[Score]) -> list[float]:
-    return nats(ask(local, pairs))
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +80,7 @@ def test_packing_lets_a_target_see_its_prefix_and_itself() -> None:
     assert packed.wanted.tolist() == [7, 8, 9, 10, 12, 13]
     assert packed.owner.tolist() == [0, 0, 0, 1, 2, 2]
     assert packed.predict[packed.pick].tolist() == [1, 2, 3, 1, 4, 5]
-    assert packed.allowed[0, 0].int().tolist() == [
+    assert packed.allowed()[0, 0].int().tolist() == [
         [1, 0, 0, 0, 0, 0],
         [1, 1, 0, 0, 0, 0],
         [1, 1, 1, 0, 0, 0],
@@ -137,12 +91,32 @@ def test_packing_lets_a_target_see_its_prefix_and_itself() -> None:
 
 
 def test_packing_keeps_targets_of_one_prefix_apart() -> None:
-    allowed = pack([([1, 2], [[3, 4], [5, 6]])]).allowed[0, 0]
+    allowed = pack([([1, 2], [[3, 4], [5, 6]])]).allowed()[0, 0]
     assert allowed.int().tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 0, 1]]
 
 
-def test_log_likelihoods_equal_a_plain_forward(fp32: list[float], plain: list[float]) -> None:
-    assert fp32 == pytest.approx(plain, abs=1e-3)
+def test_groups_of_like_length_attend_side_by_side_as_the_row_allows() -> None:
+    rng = random.Random(0)
+    shapes = [(rng.randint(1, 70), [rng.randint(1, 9) for _ in range(rng.choice([1, 1, 3]))]) for _ in range(12)]
+    packed = pack([([1] * prefix, [[2] * target for target in targets]) for prefix, targets in shapes])
+    buckets = packed.buckets()
+    assert len(buckets) > 1 and {bucket.mask is None for bucket in buckets} == {True, False}
+    assert sorted(torch.cat([bucket.tokens for bucket in buckets]).tolist()) == list(range(packed.ids.numel()))
+    allowed = torch.zeros_like(packed.allowed()[0, 0])
+    for bucket in buckets:
+        assert bucket.index.flatten()[bucket.kept].tolist() == bucket.tokens.tolist()
+        groups, longest = bucket.index.shape
+        causal = torch.ones(longest, longest, dtype=torch.bool).tril()
+        mask = bucket.mask[:, 0] if bucket.mask is not None else causal.expand(groups, -1, -1)
+        real = torch.zeros(bucket.index.numel(), dtype=torch.bool)
+        real[bucket.kept] = True
+        for index, seen, there in zip(bucket.index, mask, real.view(groups, longest), strict=True):
+            allowed[index[there][:, None], index[there][None, :]] = seen[there][:, there]
+    assert torch.equal(allowed, packed.allowed()[0, 0])
+
+
+def test_log_likelihoods_equal_a_plain_forward(local: TransformersEngine, pairs: list[Score], plain: list[float]) -> None:
+    assert nats(ask(local, pairs)) == pytest.approx(plain, abs=1e-3)
 
 
 @pytest.mark.parametrize("max_tokens", [1, 300, 8192])
@@ -166,11 +140,70 @@ def test_a_prefix_is_read_once_for_the_targets_that_wait_together(
     assert json.loads(alone.output)["tokens"] == len(local.tokenizer(other.target)["input_ids"])
 
 
+def test_log_likelihoods_are_the_same_where_a_model_computes_attention_its_own_way(
+    local: TransformersEngine, pairs: list[Score], plain: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "_by_groups", False)
+    other = Score(pairs[0].prefix, " Who was it, and when?")
+    assert nats(ask(local, [pairs[0], other, *pairs[1:]]))[0::2] == pytest.approx([plain[0], *plain[1::2]], abs=1e-3)
+
+
+def choices_after(local: TransformersEngine, request: Choose) -> dict[str, float]:
+    """Log-likelihood of each choice by a plain forward."""
+    ids = torch.tensor([chat_ids(local.tokenizer, request)], device=local.model.device)
+    with torch.inference_mode():
+        values = local.model(ids).logits[0, -1].float().log_softmax(-1)
+    return {c: float(values[local.tokenizer.convert_tokens_to_ids(c)]) for c in request.choices}
+
+
+def test_choices_have_the_log_likelihood_of_the_first_token_of_the_turn(
+    local: TransformersEngine, pairs: list[Score], plain: list[float]
+) -> None:
+    chat = (("user", "How useful is this, from 0 to 3? Bees make honey."),)
+    requests = [
+        Choose(chat, ("0", "1", "2", "3")),
+        Choose(chat, ("Yes", "No")),
+        Choose((("user", "Yes or no?"),), ("Yes", "No")),
+    ]
+    replies = ask(local, [requests[0], pairs[0], *requests[1:]])
+    for request, reply in zip(requests, [replies[0], *replies[2:]], strict=True):
+        assert reply.choice_logprobs() == pytest.approx(choices_after(local, request), abs=1e-3)
+        assert reply.tokens_in == len(chat_ids(local.tokenizer, request))
+    assert replies[1].mean_logprob() == pytest.approx(plain[0], abs=1e-3)
+    assert [reply.tokens_cached for reply in replies] == [0, 0, replies[0].tokens_in, 0]
+
+
+def test_a_choice_of_several_tokens_is_refused_by_name(local: TransformersEngine) -> None:
+    with pytest.raises(EngineError, match="'not at all useful'"):
+        local.submit(0, Choose((("user", "Useful?"),), ("2", "not at all useful")))
+
+
+def test_a_sample_is_the_same_again_and_another_differs(local: TransformersEngine) -> None:
+    story = [Generate((("user", "Tell me a story."),), 12, temperature=1.0, sample=n) for n in (1, 2)]
+    first, second, again = ask(local, [story[0]]) + ask(local, [story[1]]) + ask(local, [story[0]])
+    assert first.output == again.output != second.output
+    assert [r.output for r in ask(local, story)] == [first.output, second.output]
+
+
+def test_reasoning_is_told_to_the_chat_template_and_has_tokens_of_its_own(
+    local: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    template = "{{ messages[0].content }}{% if enable_thinking is defined %}{{ enable_thinking }}{% endif %}"
+    monkeypatch.setattr(local.tokenizer, "chat_template", template)
+    prompts = [
+        local.tokenizer.decode(chat_ids(local.tokenizer, Generate((("user", "Hi "),), 8, reasoning=told)))
+        for told in (None, True, False)
+    ]
+    assert prompts == ["Hi ", "Hi True", "Hi False"]
+    (reply,) = ask(local, [Generate((("user", "Count: one, two,"),), 2, reasoning=True, reasoning_tokens=3)])
+    assert reply.tokens_out == 5
+
+
 def test_transformers_generates_what_greedy_decoding_of_the_model_gives(local: TransformersEngine) -> None:
     requests = [Generate((("user", "What is the capital of France?"),), max_tokens=n) for n in (3, 12)]
     replies = ask(local, requests)
     for request, reply in zip(requests, replies, strict=True):
-        ids = torch.tensor([local.chat_ids(request)], device=local.model.device)
+        ids = torch.tensor([chat_ids(local.tokenizer, request)], device=local.model.device)
         with torch.inference_mode():
             out = local.model.generate(ids, max_new_tokens=request.max_tokens, do_sample=False)[0, ids.shape[1] :]
         assert reply.output == local.tokenizer.decode(out, skip_special_tokens=True)
@@ -183,51 +216,6 @@ def test_a_model_that_cannot_be_loaded_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="llm.model=") as error:
         TransformersEngine(str(tmp_path))
     assert "\n" not in str(error.value)
-
-
-@pytest.fixture(scope="module")
-def in_vllm(
-    pairs: list[Score], short_pairs: list[Score], tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, list[tuple[str, str]]]:
-    """(output, outcome) of vLLM in fp32 and bf16, each in a process of its own, both at once."""
-    folder, model = tmp_path_factory.mktemp("vllm"), locate(SMOLLM2)
-    (folder / "score.py").write_text(IN_VLLM)
-    processes = {}
-    for dtype, asked in (("fp32", pairs), ("bf16", short_pairs)):
-        log = (folder / f"{dtype}.log").open("w")
-        command = [sys.executable, str(folder / "score.py"), model, dtype, str(folder / f"{dtype}.json")]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, text=True)
-        process.stdin.write(json.dumps([(pair.prefix, pair.target) for pair in asked]))
-        process.stdin.close()
-        processes[dtype] = process
-    for dtype, process in processes.items():
-        assert process.wait(timeout=400) == 0, (folder / f"{dtype}.log").read_text()[-4000:]
-    return {dtype: json.loads((folder / f"{dtype}.json").read_text()) for dtype in processes}
-
-
-@needs_vllm
-def test_vllm_and_transformers_agree_in_fp32(
-    in_vllm: dict[str, list[tuple[str, str]]], pairs: list[Score], fp32: list[float]
-) -> None:
-    agree(fp32, nats([Reply(text, Outcome(outcome)) for text, outcome in in_vllm["fp32"][: len(pairs)]]))
-
-
-@needs_vllm
-def test_vllm_and_transformers_agree_in_bf16(in_vllm: dict[str, list[tuple[str, str]]], short_pairs: list[Score]) -> None:
-    ours = nats(ask(TransformersEngine(SMOLLM2, dtype="bf16"), short_pairs))
-    agree(ours, nats([Reply(text, Outcome(outcome)) for text, outcome in in_vllm["bf16"][: len(short_pairs)]]))
-
-
-@needs_vllm
-def test_vllm_generates_after_the_chat_template(in_vllm: dict[str, list[tuple[str, str]]], pairs: list[Score]) -> None:
-    assert "Paris" in in_vllm["fp32"][len(pairs)][0]
-
-
-@needs_vllm
-def test_a_prompt_too_long_for_vllm_fails_alone(in_vllm: dict[str, list[tuple[str, str]]], pairs: list[Score]) -> None:
-    for text, outcome in in_vllm["fp32"][len(pairs) + 1 :]:
-        assert outcome == Outcome.ERROR
-        assert "512" in text
 
 
 def test_engines_that_load_the_same_weights_share_a_name() -> None:

@@ -412,3 +412,12 @@ def test_a_sample_at_a_temperature_is_a_call_of_its_own(tmp_path: Path) -> None:
         engine = Scripted(replies(relsel="My selection:[]"))
         run(tmp_path, RelSel(template="relsel", **options), engine)
         assert [(r.temperature, r.sample) for r in engine.asked] == [(options.get("temperature", 0), options.get("sample", 0))]
+
+
+def test_a_refusal_that_the_server_named_is_one_in_a_replay_too(tmp_path: Path) -> None:
+    refusing = Scripted(replies(relsel="My selection:[[1]]", pseudo_answer=Reply("No.", Outcome.REFUSED)))
+    assert run(tmp_path, UTILSEL, refusing)[0] == {}
+    again = Scripted(replies(utilsel="My selection:[[1]]"))
+    judged, chains = run(tmp_path, UTILSEL, again)
+    assert (judged, again.asked) == ({}, [])
+    assert [f.outcome for f in chains.progress.failures] == [Outcome.REFUSED]

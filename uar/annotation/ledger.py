@@ -61,7 +61,7 @@ def ledger(progress: Progress, queries: int, pairs: int, seconds: float, models:
     hours = prices.gpu_hours(seconds)
     computed = total.tokens["tokens_in"] - total.tokens["tokens_cached"] + total.tokens["tokens_out"]
     return {
-        "model": models[0] if len(models) == 1 else models,
+        "model": models[0] if len(models) == 1 else models or None,
         "queries": queries,
         "pairs": pairs,
         **_calls(total),

@@ -10,6 +10,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from uar.annotation.bar import shown
+from uar.annotation.engines import identity_of
 from uar.annotation.estimate import SAMPLE, TokenCounter, estimate, prompts_of
 from uar.annotation.ledger import Prices, keep_rate, ledger, read_rates
 from uar.annotation.neutral import attempts
@@ -79,6 +80,10 @@ def _fitting_models(annotator: Annotator, llms: Sequence[Any]) -> None:
     wanted = annotator.models if isinstance(annotator, Ensemble) else 1
     if len(llms) != wanted:
         raise UserError(f"{len(llms)} models are given and {type(annotator).__name__} asks {wanted}; +llm@llms.NAME adds one")
+    names = [identity_of(llm) for llm in llms] if wanted > 1 else []
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise UserError(f"llm and llms name {twice} more than once, which would say the same; raise annotator.samples instead")
 
 
 def _pools(cfg: DictConfig, collection: Collection, annotator: Annotator, folder: Path) -> dict[str, list[str]]:

@@ -49,8 +49,8 @@ class Work:
 
     @property
     def models(self) -> list[str]:
-        """The models' names in records."""
-        return [identity_of(llm) for llm in self.llms]
+        """The names in records of the models that are asked."""
+        return [identity_of(llm) for llm in self.llms] if self.annotator.needs_llm else []
 
     def questions(self) -> Iterator[Question]:
         return (question_of(self.collection, q, list(pool)) for q, pool in self.pools.items())
@@ -61,13 +61,12 @@ class Here:
 
     def run(self, work: Work, tell: Callable[[Work], None]) -> None:
         """Ask what the store does not hold; UserError where it cannot go on, with what was answered kept and judged."""
-        models = work.models if work.annotator.needs_llm else [""]
         store = Store(work.store)
         engines: list[Engine] = []
         try:
             if work.annotator.needs_llm:
                 engines.extend(hydra.utils.instantiate(llm, _convert_="all") for llm in work.llms)
-            llms = [LLM(m, e) for m, e in zip(models, engines, strict=True)] if engines else [LLM(m) for m in models]
+            llms = [LLM(model, engine) for model, engine in zip(work.models, engines, strict=True)]
             with work.timed():
                 ask(work, store, llms, tell)
         finally:

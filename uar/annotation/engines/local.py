@@ -2,32 +2,71 @@
 
 import time
 from collections import OrderedDict, deque
+from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from uar.annotation.engines.attention import packed_row, use_packed_attention
 from uar.annotation.engines.engine import Engine
-from uar.annotation.engines.packing import pack
-from uar.annotation.record import Generate, Outcome, Reply, Request, Score
+from uar.annotation.engines.packing import Packed, pack
+from uar.annotation.engines.tokens import chat_ids, choice_ids, text_ids
+from uar.annotation.record import Choose, Generate, Outcome, Reply, Request, Score
 from uar.errors import EngineError
 from uar.models import locate, without_bars
 from uar.precision import device, resolve_dtype
 
-Target = tuple[int, list[int]]  # ticket, token ids
+CPU_TOKENS, GPU_TOKENS = 512, 8192
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """A request for log-likelihoods and the token ids of its targets: one of a score, one a choice."""
+
+    ticket: int
+    request: Score | Choose
+    targets: list[list[int]]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the row that it takes beside its prefix; the last one of a target is predicted only."""
+        return sum(len(target) - 1 for target in self.targets)
+
+
+@dataclass(frozen=True)
+class _Text:
+    """A request for a text, and its prompt."""
+
+    ticket: int
+    request: Generate
+    prompt: list[int]
+
+    @property
+    def sampling(self) -> tuple[float, int, int]:
+        """Temperature, tokens at most and seed: what one batch has in common."""
+        request = self.request
+        return request.temperature, request.max_tokens + request.reasoning_tokens, request.sample if request.temperature else 0
 
 
 class TransformersEngine(Engine):
-    """`max_tokens`: tokens of one forward pass; 512 keeps attention under a fifth of the work on a CPU, a GPU wants 8192.
+    """`max_tokens`: tokens of one forward pass; null for 512 on a CPU and 8192 on a GPU.
 
     Log-likelihoods: prefixes that wait together are read once for all their targets, packed without padding, and logits
-    are computed at target positions only. Generation is greedy or sampled, in batches of like length.
+    are computed at target positions only. Generation is greedy or sampled, in batches of like length and one `sample`,
+    which is the seed; a `pattern` is not enforced.
     """
 
     name = "transformers"
 
     def __init__(
-        self, model: str, revision: str | None = None, dtype: str = "auto", max_tokens: int = 512, window: int = 65_536
+        self,
+        model: str,
+        revision: str | None = None,
+        dtype: str = "auto",
+        max_tokens: int | None = None,
+        window: int = 65_536,
     ) -> None:
         without_bars()
         path = locate(model)
@@ -40,22 +79,22 @@ class TransformersEngine(Engine):
         self.model.to(device()).eval()
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
-        self.max_tokens = max_tokens
+        self.max_tokens = max_tokens or (GPU_TOKENS if device().type == "cuda" else CPU_TOKENS)
         self.window = window
-        self._scores: OrderedDict[str, deque[Target]] = OrderedDict()
-        self._texts: list[tuple[int, Generate, list[int]]] = []
+        self._by_groups = use_packed_attention(self.model)
+        self._scores: OrderedDict[Any, deque[_Waiting]] = OrderedDict()  # by prefix: a text, or a chat and its reasoning
+        self._texts: list[_Text] = []
 
     def submit(self, ticket: int, request: Request) -> None:
         if isinstance(request, Score):
-            self._scores.setdefault(request.prefix, deque()).append((ticket, self._ids(request.target)))
+            target = text_ids(self.tokenizer, request.target)
+            self._scores.setdefault(request.prefix, deque()).append(_Waiting(ticket, request, [target]))
+        elif isinstance(request, Choose):
+            choices = [[token] for token in choice_ids(self.tokenizer, request)]
+            prefix = (request.messages, request.reasoning)
+            self._scores.setdefault(prefix, deque()).append(_Waiting(ticket, request, choices))
         else:
-            self._texts.append((ticket, request, self.chat_ids(request)))
-
-    def chat_ids(self, request: Generate) -> list[int]:
-        """Token ids of a chat under the model's own template."""
-        if self.tokenizer.chat_template is None:
-            raise EngineError(f"{self.model.name_or_path} has no chat template; choose an instruction-tuned model")
-        return list(self.tokenizer.apply_chat_template(request.chat(), add_generation_prompt=True, return_dict=False))
+            self._texts.append(_Text(ticket, request, chat_ids(self.tokenizer, request)))
 
     @torch.inference_mode()
     def step(self) -> list[tuple[int, Reply]]:
@@ -63,78 +102,91 @@ class TransformersEngine(Engine):
             return self._score()
         return self._generate() if self._texts else []
 
-    def _ids(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-
     def _score(self) -> list[tuple[int, Reply]]:
         start = time.perf_counter()
-        groups: list[tuple[list[int], list[Target]]] = []
+        groups: list[tuple[list[int], list[_Waiting]]] = []
         used = 0
         while self._scores and used < self.max_tokens:
-            text, waiting = next(iter(self._scores.items()))
-            prefix = self._ids(text)
-            if groups and used + len(prefix) + len(waiting[0][1]) > self.max_tokens:
+            key, waiting = next(iter(self._scores.items()))
+            first = waiting[0].request
+            prefix = text_ids(self.tokenizer, first.prefix) if isinstance(first, Score) else chat_ids(self.tokenizer, first)
+            if groups and used + len(prefix) + waiting[0].tokens > self.max_tokens:
                 break
-            used += len(prefix)
-            targets = [waiting.popleft()]
-            used += len(targets[0][1])
-            while waiting and used + len(waiting[0][1]) <= self.max_tokens:
-                targets.append(waiting.popleft())
-                used += len(targets[-1][1])
+            used += len(prefix) + waiting[0].tokens
+            taken = [waiting.popleft()]
+            while waiting and used + waiting[0].tokens <= self.max_tokens:
+                used += waiting[0].tokens
+                taken.append(waiting.popleft())
             if not waiting:
-                del self._scores[text]
-            groups.append((prefix, targets))
-        packed = pack([(prefix, [ids for _, ids in targets]) for prefix, targets in groups])
-        place, dtype = self.model.device, self.model.dtype
-        allowed = packed.allowed.to(place)
-        mask = torch.zeros(allowed.shape, dtype=dtype, device=place).masked_fill_(~allowed, torch.finfo(dtype).min)
-        logits = (
-            self.model(
-                input_ids=packed.ids.to(place),
-                position_ids=packed.positions.to(place),
-                attention_mask=mask,
-                logits_to_keep=packed.predict.to(place),
-                use_cache=False,
-            )
-            .logits[0]
-            .float()
-        )
-        norm = logits.logsumexp(-1)[packed.pick]
-        tokens = logits[packed.pick, packed.wanted.to(place)] - norm
-        sums = torch.zeros(int(packed.owner[-1]) + 1, device=place).index_add_(0, packed.owner.to(place), tokens).tolist()
-        seconds = (time.perf_counter() - start) / len(sums)
+                del self._scores[key]
+            groups.append((prefix, taken))
+        sums = iter(self.target_logprobs(pack([(ids, [t for one in taken for t in one.targets]) for ids, taken in groups])))
+        seconds = (time.perf_counter() - start) / sum(len(taken) for _, taken in groups)
         replies: list[tuple[int, Reply]] = []
-        for prefix, targets in groups:
-            for nth, (ticket, ids) in enumerate(targets):
-                usage = {"tokens_in": len(prefix) + len(ids), "tokens_cached": len(prefix) if nth else 0}
-                replies.append((ticket, Reply.of_score(sums[len(replies)], len(ids), seconds=seconds, **usage)))
+        for prefix, taken in groups:
+            for nth, one in enumerate(taken):
+                usage: dict[str, Any] = {
+                    "tokens_in": len(prefix) + (len(one.targets[0]) if isinstance(one.request, Score) else 0),
+                    "tokens_cached": len(prefix) if nth else 0,
+                    "seconds": seconds,
+                }
+                if isinstance(one.request, Score):
+                    reply = Reply.of_score(next(sums), len(one.targets[0]), **usage)
+                else:
+                    reply = Reply.of_choices({choice: next(sums) for choice in one.request.choices}, **usage)
+                replies.append((one.ticket, reply))
         return replies
+
+    def target_logprobs(self, packed: Packed) -> list[float]:
+        """Log-likelihood of each target, in nat."""
+        place, like = self.model.device, torch.empty(0, dtype=self.model.dtype, device=self.model.device)
+        with packed_row(packed.buckets(), like) if self._by_groups else nullcontext(_dense_mask(packed, like)) as mask:
+            logits = (
+                self.model(
+                    input_ids=packed.ids.to(place),
+                    position_ids=packed.positions.to(place),
+                    attention_mask=mask,
+                    logits_to_keep=packed.predict.to(place),
+                    use_cache=False,
+                )
+                .logits[0]
+                .float()
+            )
+        pick = packed.pick.to(place)
+        tokens = logits[pick, packed.wanted.to(place)] - logits.logsumexp(-1)[pick]
+        sums = torch.zeros(int(packed.owner[-1]) + 1, device=place)
+        return sums.index_add_(0, packed.owner.to(place), tokens).tolist()
 
     def _generate(self) -> list[tuple[int, Reply]]:
         """One batch of the longest prompts that wait, all with the sampling of the first."""
         start = time.perf_counter()
-        self._texts.sort(key=lambda item: (item[1].temperature, item[1].max_tokens, len(item[2])))
+        self._texts.sort(key=lambda text: (text.sampling, len(text.prompt)))
         longest = self._texts[-1]
         batch = [longest]
-        for item in reversed(self._texts[:-1]):
-            alike = (item[1].temperature, item[1].max_tokens) == (longest[1].temperature, longest[1].max_tokens)
-            if not alike or (len(batch) + 1) * len(longest[2]) > 8 * self.max_tokens:
+        for text in reversed(self._texts[:-1]):
+            if text.sampling != longest.sampling or (len(batch) + 1) * len(longest.prompt) > 8 * self.max_tokens:
                 break
-            batch.append(item)
+            batch.append(text)
         del self._texts[-len(batch) :]
-        padded = self.tokenizer.pad({"input_ids": [ids for _, _, ids in batch]}, return_tensors="pt").to(self.model.device)
-        sampling = (
-            {"do_sample": True, "temperature": longest[1].temperature} if longest[1].temperature else {"do_sample": False}
-        )
-        output = self.model.generate(
-            **padded, max_new_tokens=longest[1].max_tokens, pad_token_id=self.tokenizer.pad_token_id, **sampling
-        )
+        padded = self.tokenizer.pad({"input_ids": [text.prompt for text in batch]}, return_tensors="pt").to(self.model.device)
+        temperature, most, seed = longest.sampling
+        sampling: dict[str, Any] = {"do_sample": False}
+        if temperature:
+            torch.manual_seed(seed)
+            sampling = {"do_sample": True, "temperature": temperature}
+        output = self.model.generate(**padded, max_new_tokens=most, pad_token_id=self.tokenizer.pad_token_id, **sampling)
         seconds = (time.perf_counter() - start) / len(batch)
         stops = set(torch.as_tensor(self.model.generation_config.eos_token_id).view(-1).tolist())
         replies: list[tuple[int, Reply]] = []
-        for (ticket, _, ids), row in zip(batch, output[:, padded["input_ids"].shape[1] :].tolist(), strict=True):
+        for text, row in zip(batch, output[:, padded["input_ids"].shape[1] :].tolist(), strict=True):
             end = next((at for at, token in enumerate(row) if token in stops), None)
-            text = self.tokenizer.decode(row[:end], skip_special_tokens=True)
+            written = self.tokenizer.decode(row[:end], skip_special_tokens=True)
             outcome = Outcome.TRUNCATED if end is None else Outcome.OK
-            replies.append((ticket, Reply(text, outcome, len(ids), len(row[:end]), 0, seconds)))
+            replies.append((text.ticket, Reply(written, outcome, len(text.prompt), len(row[:end]), 0, seconds)))
         return replies
+
+
+def _dense_mask(packed: Packed, like: torch.Tensor) -> torch.Tensor:
+    """What a model that computes attention its own way is given."""
+    allowed = packed.allowed().to(like.device)
+    return like.new_zeros(allowed.shape).masked_fill_(~allowed, torch.finfo(like.dtype).min)

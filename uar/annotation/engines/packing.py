@@ -1,28 +1,73 @@
 """Several prefixes, each with several targets, packed into one row of tokens: a prefix is read once for all its targets,
 and nothing is padded."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+
+ALIGNED = 16  # lengths that attention kernels take without copying
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Groups of like length, side by side, for attention.
+
+    index: (groups, longest), positions in the row, a shorter group filled up with its first one; mask: (groups, 1, longest,
+    longest), true where a token may see another, None where a token sees all before it; kept: (tokens,), which of the
+    flattened (groups x longest) are tokens, not filling; tokens: (tokens,), where they stand in the row.
+    """
+
+    index: torch.Tensor
+    mask: torch.Tensor | None
+    kept: torch.Tensor
+    tokens: torch.Tensor
 
 
 @dataclass(frozen=True)
 class Packed:
     """One row.
 
-    ids, positions: (1, length); allowed: (1, 1, length, length), true where a token may see another; predict: (kept,),
-    positions whose next-token distribution is needed; pick: (target tokens,), index into `predict` for each target token;
-    wanted: (target tokens,), the token that stands there; owner: (target tokens,), number of its target.
+    ids, positions: (1, length); group, part: (length,), the number of a token's group, and 0 in a prefix or the number of
+    its target from 1; predict: (kept,), positions whose next-token distribution is needed; pick: (target tokens,), index
+    into `predict` for each target token; wanted: (target tokens,), the token that stands there; owner: (target tokens,),
+    number of its target.
     """
 
     ids: torch.Tensor
     positions: torch.Tensor
-    allowed: torch.Tensor
+    group: torch.Tensor
+    part: torch.Tensor
     predict: torch.Tensor
     pick: torch.Tensor
     wanted: torch.Tensor
     owner: torch.Tensor
+
+    def allowed(self) -> torch.Tensor:
+        """(1, 1, length, length), true where a token may see another."""
+        return (_reach(self.part) & (self.group[:, None] == self.group[None, :]))[None, None]
+
+    def buckets(self) -> list[Bucket]:
+        """The groups by their lengths, so that filling up at most doubles them; those of one target apart."""
+        alike: defaultdict[tuple[int, bool], list[torch.Tensor]] = defaultdict(list)
+        for tokens in torch.split(torch.arange(len(self.group)), self.group.bincount().tolist()):
+            several = bool((self.part[tokens] > 1).any())
+            alike[max(ALIGNED, len(tokens) - 1).bit_length(), several].append(tokens)
+        return [self._bucket(groups, several) for (_, several), groups in alike.items()]
+
+    def _bucket(self, groups: Sequence[torch.Tensor], several: bool) -> Bucket:
+        longest = -(-max(map(len, groups)) // ALIGNED) * ALIGNED
+        kept = torch.stack([torch.arange(longest) < len(tokens) for tokens in groups])
+        index = torch.stack([torch.cat([tokens, tokens[:1].expand(longest - len(tokens))]) for tokens in groups])
+        mask = torch.stack([_reach(part) for part in self.part[index]])[:, None] if several else None
+        return Bucket(index, mask, kept.view(-1).nonzero()[:, 0], torch.cat(list(groups)))
+
+
+def _reach(part: torch.Tensor) -> torch.Tensor:
+    """Which tokens of one group each may see: those before it, of the prefix or of its own target."""
+    order = torch.arange(len(part))
+    return ((part[None, :] == 0) | (part[:, None] == part[None, :])) & (order[None, :] <= order[:, None])
 
 
 def pack(groups: Sequence[tuple[Sequence[int], Sequence[Sequence[int]]]]) -> Packed:
@@ -33,7 +78,7 @@ def pack(groups: Sequence[tuple[Sequence[int], Sequence[Sequence[int]]]]) -> Pac
     ids: list[int] = []
     positions: list[int] = []
     group_of: list[int] = []
-    part_of: list[int] = []  # 0 for a prefix, the target's number from 1 in its group
+    part_of: list[int] = []
     sources: list[int] = []  # for each target token, the packed position that predicts it
     wanted: list[int] = []
     owner: list[int] = []
@@ -55,15 +100,12 @@ def pack(groups: Sequence[tuple[Sequence[int], Sequence[Sequence[int]]]]) -> Pac
             wanted.extend(target)
             owner.extend([number] * len(target))
             number += 1
-    group, part = torch.tensor(group_of), torch.tensor(part_of)
-    index = torch.arange(len(ids))
-    same = group[:, None] == group[None, :]
-    reach = (part[None, :] == 0) | (part[:, None] == part[None, :])
-    predict, pick = torch.tensor(sources).unique(return_inverse=True)
+    predict, pick = torch.unique(torch.tensor(sources), return_inverse=True)
     return Packed(
         ids=torch.tensor(ids)[None],
         positions=torch.tensor(positions)[None],
-        allowed=(same & reach & (index[None, :] <= index[:, None]))[None, None],
+        group=torch.tensor(group_of),
+        part=torch.tensor(part_of),
         predict=predict,
         pick=pick,
         wanted=torch.tensor(wanted),

@@ -2,19 +2,72 @@
 
 import os
 import time
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import count, takewhile
 from typing import Any
 
 from uar.annotation.engines.engine import Engine
-from uar.annotation.record import Generate, Outcome, Reply, Request, Score
+from uar.annotation.engines.tokens import chat_ids, choice_ids, text_ids
+from uar.annotation.record import Choose, Generate, Outcome, Reply, Request, Score
 from uar.errors import EngineError
 from uar.models import locate
-from uar.precision import bf16_is_fast
+from uar.precision import bf16_is_fast, device
+
+DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+OUTCOMES = {"stop": Outcome.OK, "length": Outcome.TRUNCATED}
+ONE_TOKEN: dict[str, Any] = {"max_tokens": 1, "temperature": 0.0, "detokenize": False}
+CPU_BLOCK = 32  # tokens that a prefix cache on a CPU keeps as one; vLLM's own 128 read much of a shared prefix again
+
+
+@dataclass
+class _Asked:
+    """A request and its prompt. `target`: token ids of a score's target, or of the choices. `ahead`: prompt tokens that
+    were computed for this request before its own turn."""
+
+    ticket: int
+    request: Request
+    prompt: list[int]
+    target: list[int] = field(default_factory=list)
+    ahead: int = 0
+    start: float = field(default_factory=time.perf_counter)
+
+
+class _Recent:
+    """The beginnings of the prompts that were read last, in blocks, as many as the prefix cache holds."""
+
+    def __init__(self, block: int, most: int) -> None:
+        self._block, self._most = block, most
+        self._known: OrderedDict[int, None] = OrderedDict()
+
+    def add(self, ids: Sequence[int]) -> None:
+        for beginning in self._beginnings(ids):
+            self._known[beginning] = None
+            self._known.move_to_end(beginning)
+        while len(self._known) > self._most:
+            self._known.popitem(last=False)
+
+    def clear(self) -> None:
+        self._known.clear()
+
+    def known(self, ids: Sequence[int]) -> int:
+        """How many tokens of the beginning were read lately."""
+        return self._block * sum(1 for _ in takewhile(self._known.__contains__, self._beginnings(ids)))
+
+    def _beginnings(self, ids: Sequence[int]) -> Iterator[int]:
+        so_far = 0
+        for end in range(self._block, len(ids) + 1, self._block):
+            so_far = hash((so_far, *ids[end - self._block : end]))
+            yield so_far
 
 
 class VLLMEngine(Engine):
-    """vLLM with prefix caching. `window` requests wait at a time, and vLLM batches them.
+    """vLLM with prefix caching and continuous batching: a request joins those that run as soon as it is submitted.
 
-    On a CPU `kv_gib` is the space of the key-value cache; on a GPU vLLM takes `gpu_memory_utilization` of the memory.
+    A prompt that begins as one read lately goes before the others, while the cache still holds its beginning. On a CPU
+    `kv_gib` is the space of the key-value cache; on a GPU vLLM takes `gpu_memory_utilization` of the memory. At most
+    `max_num_seqs` requests run at a time, in steps of at most `max_num_batched_tokens` tokens (null: vLLM's own).
     """
 
     name = "vllm"
@@ -28,87 +81,180 @@ class VLLMEngine(Engine):
         tensor_parallel_size: int = 1,
         gpu_memory_utilization: float = 0.9,
         kv_gib: int = 2,
+        max_num_seqs: int | None = None,
+        max_num_batched_tokens: int | None = None,
         window: int = 512,
     ) -> None:
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(kv_gib))
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # a host name that resolves to nothing hangs gloo
         try:
-            import torch
             from vllm import LLM
         except ImportError as error:
             raise EngineError(
                 f"llm=vllm: vLLM cannot be imported ({error}); run: pip install 'uar[vllm]' (GPU) or 'uar[cpu]'"
             ) from error
-        on_gpu = torch.cuda.is_available()
+        on_gpu = device().type == "cuda"
+        if not on_gpu:  # processes of its own would compete with the one that computes
+            os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         if dtype == "auto" and not on_gpu and not bf16_is_fast():
             dtype = "fp32"
-        names = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
-        placed = {"gpu_memory_utilization": gpu_memory_utilization} if on_gpu else {}
         self._llm: Any = LLM(
             locate(model),
             revision=revision,
-            dtype=names.get(dtype, dtype),
+            dtype=DTYPES.get(dtype, dtype),
             max_model_len=max_model_len,
             tensor_parallel_size=tensor_parallel_size,
             enforce_eager=not on_gpu,
             enable_prefix_caching=True,
-            **placed,
+            scheduling_policy="priority",
+            max_num_seqs=max_num_seqs,
+            max_num_batched_tokens=max_num_batched_tokens,
+            **({"gpu_memory_utilization": gpu_memory_utilization} if on_gpu else {"block_size": CPU_BLOCK}),
         )
+        self._engine: Any = self._llm.llm_engine
         self._tokenizer: Any = self._llm.get_tokenizer()
-        self._longest = int(self._llm.llm_engine.model_config.max_model_len)
+        config = self._engine.vllm_config
+        self._longest = int(config.model_config.max_model_len)
+        self._block = int(config.cache_config.block_size)
+        self._scores_alone = bool(config.use_v2_model_runner)  # the older runner makes a row of logits for each prompt token
+        self._recent = _Recent(self._block, int(config.cache_config.num_gpu_blocks))
         self.window = window
-        self._waiting: list[tuple[int, Request]] = []
+        self._numbers = count()
+        self._asked: dict[str, _Asked] = {}
+        self._reading: dict[tuple[int, ...], list[_Asked]] = {}  # prefixes that are read, and the scores that wait for them
+        self._refused: list[tuple[int, Reply]] = []
 
     def submit(self, ticket: int, request: Request) -> None:
-        self._waiting.append((ticket, request))
+        if isinstance(request, Score):
+            target = text_ids(self._tokenizer, request.target)
+            asked = _Asked(ticket, request, text_ids(self._tokenizer, request.prefix) + target, target)
+        elif isinstance(request, Choose):
+            asked = _Asked(ticket, request, chat_ids(self._tokenizer, request), choice_ids(self._tokenizer, request))
+        else:
+            asked = _Asked(ticket, request, chat_ids(self._tokenizer, request))
+        tokens = request.max_tokens + request.reasoning_tokens if isinstance(request, Generate) else 1
+        if len(asked.prompt) + tokens > self._longest:  # vLLM would end the reply at its limit and not say so
+            self._refuse(
+                asked, f"{len(asked.prompt)} tokens and {tokens} to write are more than max_model_len={self._longest}"
+            )
+        elif isinstance(request, Score):
+            self._read_then_score(asked)
+        elif isinstance(request, Choose):
+            self._add(asked, logprob_token_ids=asked.target, **ONE_TOKEN)
+        else:
+            self._add(asked, **_sampling(request))
 
     def step(self) -> list[tuple[int, Reply]]:
-        from vllm import SamplingParams
+        done: list[tuple[int, Reply]] = []
+        while True:
+            done += self._refused
+            self._refused.clear()
+            if done or not self._engine.has_unfinished_requests():
+                return done
+            for output in self._engine.step():
+                self._recent.add(output.prompt_token_ids)
+                asked = self._asked.pop(output.request_id, None)
+                if asked is None:
+                    self._score_after(output)
+                elif isinstance(asked.request, Score) and _cached(output) >= len(asked.prompt) - len(asked.target):
+                    self._score(asked, skip_reading_prefix_cache=True)  # no row was made for what came from the cache
+                else:
+                    done.append((asked.ticket, _reply(asked, output)))
 
-        start = time.perf_counter()
-        waiting, self._waiting = self._waiting, []
-        fitting: list[tuple[int, Request]] = []
-        replies: list[tuple[int, Reply]] = []
-        prompts: list[dict[str, list[int]]] = []
-        sampling: list[Any] = []
-        for ticket, request in waiting:
-            if isinstance(request, Score):
-                prompt = self._ids(request.prefix) + self._ids(request.target)
-                wanted = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
-            else:
-                prompt = self._chat(request)
-                wanted = SamplingParams(max_tokens=request.max_tokens, temperature=request.temperature)
-            if len(prompt) + wanted.max_tokens > self._longest:  # vLLM would refuse the whole batch
-                told = f"{len(prompt)} tokens and {wanted.max_tokens} to write are more than max_model_len={self._longest}"
-                replies.append((ticket, Reply(told, Outcome.ERROR, len(prompt))))
-                continue
-            fitting.append((ticket, request))
-            prompts.append({"prompt_token_ids": prompt})
-            sampling.append(wanted)
-        outputs = self._llm.generate(prompts, sampling, use_tqdm=False) if prompts else []
-        seconds = (time.perf_counter() - start) / max(1, len(fitting))
-        return replies + [(t, self._reply(r, o, seconds)) for (t, r), o in zip(fitting, outputs, strict=True)]
+    def reset_prefix_cache(self) -> None:
+        """Forget all prompts, as a fresh engine would."""
+        self._llm.reset_prefix_cache()
+        self._recent.clear()
 
     def close(self) -> None:
-        self._llm = None
+        self._engine.engine_core.shutdown()
+        self._llm = self._engine = None
 
-    def _ids(self, text: str) -> list[int]:
-        return list(self._tokenizer.encode(text, add_special_tokens=False))
+    def _add(self, asked: _Asked, **sampling: Any) -> None:
+        from vllm.exceptions import VLLMClientError
 
-    def _chat(self, request: Generate) -> list[int]:
-        return list(self._tokenizer.apply_chat_template(request.chat(), add_generation_prompt=True, return_dict=False))
+        number = str(next(self._numbers))
+        try:
+            self._start(number, asked.prompt, sampling)
+            self._asked[number] = asked
+        except (VLLMClientError, ValueError) as error:
+            self._refuse(asked, str(error))
 
-    def _reply(self, request: Request, output: Any, seconds: float) -> Reply:
-        usage: dict[str, Any] = {
-            "tokens_in": len(output.prompt_token_ids),
-            "tokens_cached": output.num_cached_tokens or 0,
-            "seconds": seconds,
-        }
-        if isinstance(request, Score):
-            ids = self._ids(request.target)
-            tail = output.prompt_logprobs[-len(ids) :]
-            return Reply.of_score(sum(at[i].logprob for at, i in zip(tail, ids, strict=True)), len(ids), **usage)
-        best = output.outputs[0]
-        outcome = Outcome.TRUNCATED if best.finish_reason == "length" else Outcome.OK
+    def _refuse(self, asked: _Asked, told: str) -> None:
+        self._refused.append((asked.ticket, Reply(told, Outcome.ERROR, len(asked.prompt))))
+
+    def _start(self, number: str, prompt: list[int], sampling: dict[str, Any]) -> None:
+        """Of the requests that wait, those whose beginning was read lately go first."""
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        wanted = SamplingParams(output_kind=RequestOutputKind.FINAL_ONLY, **sampling)
+        priority = int(2 * self._recent.known(prompt) < len(prompt))
+        self._engine.add_request(number, {"type": "token", "prompt_token_ids": prompt}, wanted, priority=priority)
+
+    def _read_then_score(self, asked: _Asked) -> None:
+        """Have the prefix read first where a row of logits would be made for each of its tokens that is not in the cache."""
+        rest = len(asked.target) + 1  # the last token of the prefix predicts the first of the target
+        prefix = tuple(asked.prompt[: (len(asked.prompt) - rest) // self._block * self._block])
+        if self._scores_alone or self._recent.known(prefix) == len(prefix):
+            self._score(asked)
+        elif prefix in self._reading:
+            self._reading[prefix].append(asked)
+        else:
+            self._reading[prefix] = [asked]
+            self._start(f"prefix {next(self._numbers)}", list(prefix), ONE_TOKEN)
+
+    def _score_after(self, output: Any) -> None:
+        """The scores that waited for a prefix; the first one pays for it."""
+        waiting = self._reading.pop(tuple(output.prompt_token_ids))
+        waiting[0].ahead = len(output.prompt_token_ids) - _cached(output)
+        for asked in waiting:
+            self._score(asked)
+
+    def _score(self, asked: _Asked, skip_reading_prefix_cache: bool = False) -> None:
+        wanted: dict[str, Any] = {"prompt_logprobs": 0}
+        if self._scores_alone:
+            start = len(asked.prompt) - len(asked.target) - 1
+            wanted = {"prompt_logprob_token_ids": [[token] for token in asked.target], "prompt_logprob_start": start}
+        self._add(asked, skip_reading_prefix_cache=skip_reading_prefix_cache, **wanted, **ONE_TOKEN)
+
+
+def _sampling(request: Generate) -> dict[str, Any]:
+    from vllm.sampling_params import StructuredOutputsParams
+
+    return {
+        "max_tokens": request.max_tokens + request.reasoning_tokens,
+        "temperature": request.temperature,
+        "seed": request.sample if request.temperature else None,
+        "structured_outputs": StructuredOutputsParams(regex=request.pattern) if request.pattern else None,
+    }
+
+
+def _cached(output: Any) -> int:
+    return int(output.num_cached_tokens or 0)
+
+
+def _reply(asked: _Asked, output: Any) -> Reply:
+    usage: dict[str, Any] = {
+        "tokens_in": len(asked.prompt),
+        "tokens_cached": max(0, _cached(output) - asked.ahead),
+        "seconds": time.perf_counter() - asked.start,
+    }
+    best = output.outputs[0]
+    if isinstance(asked.request, Generate):
+        outcome = OUTCOMES.get(best.finish_reason, Outcome.ERROR)
         return Reply(best.text, outcome, tokens_out=len(best.token_ids), **usage)
+    if best.finish_reason not in OUTCOMES:
+        return Reply(f"vLLM gave up ({best.finish_reason})", Outcome.ERROR, **usage)
+    if isinstance(asked.request, Choose):
+        found = best.logprobs[0]
+        return Reply.of_choices(
+            {c: found[i].logprob for c, i in zip(asked.request.choices, asked.target, strict=True)}, **usage
+        )
+    if output.prompt_token_id_logprobs is not None:
+        values = [float(row[0]) for row in output.prompt_token_id_logprobs]
+    else:
+        rows = output.prompt_logprobs[-len(asked.target) :]
+        values = [row[i].logprob for row, i in zip(rows, asked.target, strict=True)]
+    return Reply.of_score(sum(values), len(asked.target), **usage)
