@@ -19,10 +19,11 @@ from llm_server import LLMServer, Messages, gold_answers, serve
 from scipy.stats import spearmanr
 from tokenizers import Tokenizer
 
-from uar.annotation.estimate import estimate
+from uar.annotation.estimate import estimate, prompts_of
 from uar.annotation.ledger import Prices
 from uar.annotation.record import Record
-from uar.annotation.stages import Pointwise, Question, UtilSel
+from uar.annotation.replay import question_of
+from uar.annotation.stages import Likelihood, Pointwise, Question, UtilSel
 from uar.annotation.store import Store
 from uar.collections import open_collection
 from uar.collections.reference import MINI
@@ -111,7 +112,10 @@ def test_the_default_annotator_fills_the_run_folder_and_asks_once(tmp_path: Path
 
     ledger = json.loads((first / "ledger.json").read_text())
     assert (ledger["queries"], ledger["calls"], ledger["calls_answered_by_store"]) == (3, 12, 0)
-    assert ledger["tokens_in"] > 12 * 30 and ledger["outcomes"] == {"ok": 12} and ledger["seconds"] > 0
+    assert ledger["outcomes"] == {"ok": 12} and ledger["seconds"] > 0
+    likelihood = Likelihood(template="likelihood_question")
+    asked = [request for q in queries for _, request, _ in prompts_of(likelihood, question_of(mini, q, pools[q]))]
+    assert ledger["tokens_in"] == sum(tokens(request.prefix + request.target) for request in asked) > 12 * 30
     assert (first / "failures.jsonl").read_text() == ""
     assert (first / "config.yaml").is_file()
     assert json.loads((first / "manifest.json").read_text())["collection"] == mini.hash
@@ -413,7 +417,7 @@ def test_a_dry_run_counts_what_the_run_asks_and_asks_nothing(annotated: Annotate
         for query_id, ids in prompts:
             cached += max((len(os.path.commonprefix([ids, other])) for other in earlier.get(query_id, [])), default=0)
             earlier.setdefault(query_id, []).append(ids)
-        written = calls * (1 if stage == "pointwise" else len(smollm2().encode("My selection:[[1],[2]]").ids))
+        written = calls * (1 if stage == "pointwise" else tokens("My selection:[[1],[2]]"))
         counts = [found[name] for name in ("tokens_in", "tokens_cached", "tokens_out")]
         assert counts == [sum(len(ids) for _, ids in prompts), cached, written]
         assert found["tokens_counted_by"] == "tokenizer" and (cached > 0) == (stage == "pointwise")
@@ -432,6 +436,10 @@ def test_a_dry_run_counts_what_the_run_asks_and_asks_nothing(annotated: Annotate
 @cache
 def smollm2() -> Tokenizer:
     return Tokenizer.from_file(f"{locate(SMOLLM2)}/tokenizer.json")
+
+
+def tokens(text: str) -> int:
+    return len(smollm2().encode(text, add_special_tokens=False).ids)
 
 
 def smollm2_ids(messages: Messages) -> list[int]:
