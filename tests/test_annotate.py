@@ -19,8 +19,9 @@ from llm_server import LLMServer, Messages, gold_answers, serve
 from scipy.stats import spearmanr
 from tokenizers import Tokenizer
 
+from uar.annotation.chains import Counts, Progress
 from uar.annotation.estimate import estimate, prompts_of
-from uar.annotation.ledger import Prices
+from uar.annotation.ledger import Prices, ledger
 from uar.annotation.record import Record
 from uar.annotation.replay import question_of
 from uar.annotation.stages import Likelihood, Pointwise, Question, UtilSel
@@ -366,6 +367,24 @@ def test_the_ledger_adds_up_by_stage_and_by_price(annotated: Annotated, name: st
     assert each["tokens_in"] == pytest.approx(7 * each["calls"], abs=1)
     assert (ledger["pairs"], ledger["human_cost"]) == (96, pytest.approx(96 * 0.09))
     assert (ledger["model"], ledger["currency"], ledger["gpu_hours"]) == ("gold", "USD", 0.0)
+
+
+def test_gpu_time_is_paid_by_the_hour_and_shared_by_the_stages() -> None:
+    progress = Progress()
+    for stage, asked, seconds in (("relsel", 4, 30.0), ("utilsel", 2, 10.0)):
+        counts = Counts(asked=asked, kept=1, seconds=seconds)
+        counts.outcomes.update({"ok": asked, "empty": 1})
+        progress.stages[stage] = counts
+    spent = ledger(progress, 5, 20, 1_800.0, ["m"], Prices(gpu_hour=0.8, gpus=8))
+    assert (spent["gpu_hours"], spent["cost"], spent["human_cost"]) == (4.0, 3.2, None)
+    assert {name: stage["cost"] for name, stage in spent["stages"].items()} == {"relsel": 2.4, "utilsel": 0.8}
+    assert spent["stages"]["relsel"]["outcome_rates"] == {"ok": 0.8, "empty": 0.2}
+    each = spent["per_1000_queries"]  # two of eight calls were kept, which would have taken a third more time
+    assert (each["calls"], each["seconds"], each["gpu_hours"]) == (1_600, 480_000, pytest.approx(1_066.66667))
+    assert each["cost"] == pytest.approx(853.333333)
+    kept = Progress(stages={"relsel": Counts(kept=5)})
+    assert ledger(kept, 5, 20, 0.1, ["m"], Prices(gpu_hour=0.8, gpus=8))["per_1000_queries"]["cost"] is None
+    assert ledger(kept, 0, 0, 0.1, [], Prices(gpus=0))["cost"] is None
 
 
 def test_shards_on_one_store_are_the_whole_run_and_are_compared_with_another(annotated: Annotated) -> None:
