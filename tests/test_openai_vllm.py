@@ -17,7 +17,8 @@ import pytest
 import torch
 from conftest import SMOLLM2
 from openai_clients import Connect, clients
-from test_engines import agree, ask, beginnings, nats
+from test_engines import ask, beginnings, nats
+from test_vllm import agree
 
 from uar.annotation.engines.local import TransformersEngine
 from uar.annotation.record import Choose, Generate, Outcome, Score

@@ -47,6 +47,7 @@ def test_every_command_composes(text: str):
 ELSEWHERE = {
     "llm=openai": "test_annotate",  # against a scripted server
     "engine=ray": "test_ray",
+    "+llm@llms": "test_ensemble",  # two models that differ are not at hand
     "outputs/RUN": "test_train",  # they need a trained model
     "run=FILE": "test_train",
     "resume=true": "test_train",

@@ -1,6 +1,7 @@
 """The `vllm` engine, in this process."""
 
 import os
+import sys
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -99,6 +100,7 @@ class VLLMEngine(Engine):
             os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         if dtype == "auto" and not on_gpu and not bf16_is_fast():
             dtype = "fp32"
+        _make_room_beside_numba()
         self._llm: Any = LLM(
             locate(model),
             revision=revision,
@@ -229,6 +231,14 @@ def _sampling(request: Generate) -> dict[str, Any]:
         "seed": request.sample if request.temperature else None,
         "structured_outputs": StructuredOutputsParams(regex=request.pattern) if request.pattern else None,
     }
+
+
+def _make_room_beside_numba() -> None:
+    """vLLM looks through the variables of all loaded modules and asks each for its `__dict__`; llvmlite's library, which BM25
+    brings with numba, answers that with one of its functions, which has no `get`."""
+    library = sys.modules.get("llvmlite.binding.ffi")
+    if library is not None:
+        library._lib_fn_wrapper.get = lambda *_: None  # type: ignore[attr-defined]
 
 
 def _cached(output: Any) -> int:
