@@ -238,7 +238,7 @@ def _make_room_beside_numba() -> None:
     brings with numba, answers that with one of its functions, which has no `get`."""
     library = sys.modules.get("llvmlite.binding.ffi")
     if library is not None:
-        library._lib_fn_wrapper.get = lambda *_: None  # type: ignore[attr-defined]
+        library._lib_fn_wrapper.get = lambda *_: None
 
 
 def _cached(output: Any) -> int:
