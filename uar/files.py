@@ -102,7 +102,7 @@ def file_hash(path: Path) -> str:
     stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
     memo = cache_dir() / "hashes" / f"{digest(str(path.resolve()))}.json"
     if memo.is_file():
-        known = json.loads(memo.read_text())
+        known = read_json(memo)
         if known["stamp"] == stamp:
             return str(known["hash"])
     with path.open("rb") as file:

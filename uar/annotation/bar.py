@@ -49,7 +49,7 @@ class Bar:
         return f", {int(seconds // 3600)}:{int(seconds // 60 % 60):02}:{int(seconds % 60):02} left"
 
     def _cost(self, work: Work) -> str:
-        cost = self._prices.cost(work.progress.total.tokens, self._prices.gpu_hours(work.seconds))
+        cost = self._prices.cost(work.progress.total.tokens, work.seconds)
         return "" if cost is None else f", {cost:.4g} {self._prices.currency}"
 
 

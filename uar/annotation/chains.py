@@ -190,7 +190,8 @@ class Chains:
     def _keep_copy(self, running: _Running, call: Call, record: Record) -> None:
         """Count a kept call; where it was made for another question with the same text, keep it for this one too."""
         copy = self._record(running, call, record.key, Reply(record.output, record.reply().outcome))  # it cost nothing now
-        if self._llms[call.llm].engine is not None and not self._store.holds(copy):
+        asking = self._llms[call.llm].engine is not None
+        if asking and copy.identity() != record.identity() and not self._store.holds(copy):
             self._store.append(copy)
         self._count(copy)
         stage = self.progress.stage(call.stage)

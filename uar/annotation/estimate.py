@@ -1,10 +1,11 @@
 """Dry runs: what a run would ask and cost, from the prompts of a few questions, with nothing asked."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from os.path import commonprefix
 from typing import Any
 
+from uar.annotation.engines.tokens import chat_ids, text_ids
 from uar.annotation.ledger import Prices
 from uar.annotation.record import Choose, Generate, Reply, Request, Score
 from uar.annotation.stages import Annotator, Question
@@ -14,10 +15,12 @@ from uar.models import locate
 CHARACTERS_A_TOKEN = 4.0
 SAMPLE = 100  # questions
 Prompt = Sequence[int] | str  # token ids, or text where there is no tokenizer
+Asked = tuple[str, Request, str]  # stage, request, example of a reply
+Rendered = tuple[Question, list[Asked]]
 
 
-def prompts_of(annotator: Annotator, question: Question) -> Iterable[tuple[str, Request, str]]:
-    """(stage, request, example of a reply) of each call of a question, if replies were like the examples."""
+def _prompts_of(annotator: Annotator, question: Question) -> Iterator[Asked]:
+    """The calls of a question, if replies were like the examples."""
     chain = annotator.chain(question)
     try:
         calls = next(chain)
@@ -28,9 +31,13 @@ def prompts_of(annotator: Annotator, question: Question) -> Iterable[tuple[str, 
         return
 
 
+def render(annotator: Annotator, sample: Iterable[Question]) -> list[Rendered]:
+    """The questions with what would be asked of each."""
+    return [(question, list(_prompts_of(annotator, question))) for question in sample]
+
+
 def estimate(
-    annotator: Annotator,
-    sample: Sequence[Question],
+    sample: Sequence[Rendered],
     queries: int,
     tokenizer: "TokenCounter",
     prices: Prices,
@@ -39,9 +46,9 @@ def estimate(
     """Calls, tokens, seconds and cost of `queries` questions like those of `sample`. Replies of later stages are made up: a
     selection keeps two passages of five. `tokens_cached` is what a prefix cache spares within a question."""
     stages: dict[str, Counter[str]] = {}
-    for question in sample:
+    for _, asked in sample:
         before: list[Prompt] = []
-        for stage, request, example in prompts_of(annotator, question):
+        for stage, request, example in asked:
             prompt = tokenizer.prompt(request)
             counts = stages.setdefault(stage, Counter())
             counts["calls"] += 1
@@ -56,10 +63,8 @@ def estimate(
         total.update(row)
     computed = total["tokens_in"] - total["tokens_cached"] + total["tokens_out"]
     seconds = computed / tokens_per_second if tokens_per_second else None
-    hours = prices.gpu_hours(seconds) if seconds is not None else None
-    needs_time = prices.gpu_hour is not None
-    cost = None if needs_time and hours is None else prices.cost(total, hours or 0.0)
-    pairs = round(scale * sum(len(q.passages) for q in sample))
+    cost = prices.cost(total, seconds)
+    pairs = round(scale * sum(len(question.passages) for question, _ in sample))
     return {
         "queries": queries,
         "queries_rendered": len(sample),
@@ -68,7 +73,7 @@ def estimate(
         **{name: total[name] for name in ("calls", "tokens_in", "tokens_cached", "tokens_out")},
         "tokens_per_second": tokens_per_second,
         "seconds": None if seconds is None else round(seconds, 1),
-        "gpu_hours": None if hours is None else round(hours, 4),
+        "gpu_hours": None if seconds is None else round(prices.gpu_hours(seconds), 4),
         "currency": prices.currency,
         "cost": None if cost is None else round(cost, 4),
         "human_cost": prices.people(pairs),
@@ -105,8 +110,7 @@ class TokenCounter:
             return self._ids(request.prefix + request.target)
         if self._tokenizer is None or self._tokenizer.chat_template is None:
             return self._ids("\n".join(f"{role}: {content}" for role, content in request.messages))
-        chat = request.chat()
-        return list(self._tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False))
+        return chat_ids(self._tokenizer, request)
 
     def count(self, prompt: Prompt) -> int:
         return round(len(prompt) / CHARACTERS_A_TOKEN) if isinstance(prompt, str) else len(prompt)
@@ -115,4 +119,4 @@ class TokenCounter:
         return self.count(self._ids(text))
 
     def _ids(self, text: str) -> Prompt:
-        return text if self._tokenizer is None else list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        return text if self._tokenizer is None else text_ids(self._tokenizer, text)

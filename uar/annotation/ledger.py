@@ -32,13 +32,17 @@ class Prices:
         """Of `seconds` of wall time."""
         return (_gpus() if self.gpus is None else self.gpus) * seconds / 3_600
 
-    def cost(self, tokens: Mapping[str, float], gpu_hours: float) -> float | None:
-        """Of tokens_in, tokens_cached and tokens_out, and of GPU time; None where neither has a price."""
+    def cost(self, tokens: Mapping[str, float], seconds: float | None) -> float | None:
+        """Of tokens_in, tokens_cached and tokens_out, and of `seconds` of the GPUs; None where neither has a price, or where
+        the time has one and is not known."""
         if self.gpu_hour is None and self.input is None and self.output is None:
+            return None
+        if self.gpu_hour is not None and seconds is None:
             return None
         cached = self.input if self.cached is None else self.cached
         read = (tokens["tokens_in"] - tokens["tokens_cached"]) * (self.input or 0) + tokens["tokens_cached"] * (cached or 0)
-        return (read + tokens["tokens_out"] * (self.output or 0)) / 1e6 + gpu_hours * (self.gpu_hour or 0)
+        by_token = (read + tokens["tokens_out"] * (self.output or 0)) / 1e6
+        return by_token + self.gpu_hours(seconds) * self.gpu_hour if self.gpu_hour and seconds else by_token
 
     def people(self, pairs: int) -> float | None:
         """What people would cost for as many judgements."""
@@ -58,7 +62,6 @@ def ledger(progress: Progress, queries: int, pairs: int, seconds: float, models:
     ones with the tokens that they took, and time in proportion to the calls.
     """
     total = progress.total
-    hours = prices.gpu_hours(seconds)
     computed = total.tokens["tokens_in"] - total.tokens["tokens_cached"] + total.tokens["tokens_out"]
     return {
         "model": models[0] if len(models) == 1 else models or None,
@@ -68,9 +71,9 @@ def ledger(progress: Progress, queries: int, pairs: int, seconds: float, models:
         "seconds": round(seconds, 2),
         "calls_per_second": round(total.asked / seconds, 2) if seconds else None,
         "computed_tokens_per_second": round(computed / seconds, 1) if seconds else None,
-        "gpu_hours": round(hours, 5),
+        "gpu_hours": round(prices.gpu_hours(seconds), 5),
         "currency": prices.currency,
-        "cost": _money(prices.cost(total.tokens, hours)),
+        "cost": _money(prices.cost(total.tokens, seconds)),
         "human_cost": _money(prices.people(pairs)),
         "kept_calls": {name: total.kept_tokens[name] for name in TOKENS},
         "per_1000_queries": _per_thousand(total, queries, seconds, prices),
@@ -79,7 +82,7 @@ def ledger(progress: Progress, queries: int, pairs: int, seconds: float, models:
                 **_calls(counts),
                 "call_seconds": round(counts.seconds, 2),
                 "outcome_rates": {o: round(n / counts.outcomes.total(), 5) for o, n in counts.outcomes.items()},
-                "cost": _money(prices.cost(counts.tokens, hours * counts.seconds / total.seconds if total.seconds else 0.0)),
+                "cost": _money(prices.cost(counts.tokens, seconds * counts.seconds / total.seconds if total.seconds else 0.0)),
             }
             for name, counts in progress.stages.items()
         },
@@ -101,13 +104,12 @@ def _per_thousand(total: Counts, queries: int, seconds: float, prices: Prices) -
     share = 1_000 / queries
     tokens = {name: share * (total.tokens[name] + total.kept_tokens[name]) for name in TOKENS}
     wall = share * seconds * (total.asked + total.kept) / total.asked if total.asked else None
-    hours = None if wall is None else prices.gpu_hours(wall)
     return {
         "calls": round(share * (total.asked + total.kept), 1),
         **{name: round(value, 1) for name, value in tokens.items()},
         "seconds": None if wall is None else round(wall, 2),
-        "gpu_hours": None if hours is None else round(hours, 5),
-        "cost": None if hours is None and prices.gpu_hour is not None else _money(prices.cost(tokens, hours or 0.0)),
+        "gpu_hours": None if wall is None else round(prices.gpu_hours(wall), 5),
+        "cost": _money(prices.cost(tokens, wall)),
     }
 
 

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from uar.annotation.bar import shown
 from uar.annotation.engines import identity_of
-from uar.annotation.estimate import SAMPLE, TokenCounter, estimate, prompts_of
+from uar.annotation.estimate import SAMPLE, TokenCounter, estimate, render
 from uar.annotation.ledger import Prices, keep_rate, ledger, read_rates
 from uar.annotation.neutral import attempts
 from uar.annotation.outputs import write_failures, write_labels, write_prompts
@@ -109,12 +109,12 @@ def _pools(cfg: DictConfig, collection: Collection, annotator: Annotator, folder
 def _dry_run(work: Work, prices: Prices, folder: Path) -> dict[str, Any]:
     if not work.annotator.needs_llm:
         raise UserError("dry_run=true: this annotator asks nothing; there is nothing to estimate")
-    sample = list(islice(work.questions(), SAMPLE))
+    sample = render(work.annotator, islice(work.questions(), SAMPLE))
     model = str(work.llms[0]["model"])
     rate = read_rates(work.store).get(work.models[0])
-    told = estimate(work.annotator, sample, len(work.pools), TokenCounter(model), prices, rate)
+    told = estimate(sample, len(work.pools), TokenCounter(model), prices, rate)
     write_json(folder / "estimate.json", told)
-    write_prompts(folder / "prompts.jsonl", ((q.id, *asked[:2]) for q in sample for asked in prompts_of(work.annotator, q)))
+    write_prompts(folder / "prompts.jsonl", ((q.id, stage, request) for q, asked in sample for stage, request, _ in asked))
     time = f"{told['seconds']:.0f} s" if told["seconds"] is not None else "time unknown until this model ran once (limit=20)"
     log.info(
         "Nothing was asked. %d queries: %d calls, %d prompt tokens (%d of them cached), %d to write, %s%s; prompts in %s",

@@ -4,13 +4,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from uar.annotation.quality.disagreements import worst_disagreements
 from uar.annotation.stages import Judged
 from uar.collections import Collection
-from uar.manifest import mask
 
 
 def track(
@@ -26,13 +24,12 @@ def track(
         return
     from lightning.pytorch.loggers import WandbLogger
 
-    from uar.training.loggers import finish
+    from uar.training.loggers import finish, open_loggers
 
-    loggers = [hydra.utils.instantiate(logger) for logger in cfg.logger.values()]
+    loggers = open_loggers(cfg)
     try:
         scalars = dict(_scalars("ledger", spent)) | dict(_scalars("agreement", found or {}))
         for logger in loggers:
-            logger.log_hyperparams(mask(OmegaConf.to_container(cfg, resolve=True)))
             logger.log_metrics(scalars)
             if isinstance(logger, WandbLogger):
                 figures = sorted(folder.glob("*.png"))

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from uar.errors import UserError
-from uar.files import whole_dir, write_json
+from uar.files import read_json, whole_dir, write_json
 
 SCHEMA = pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.string())])
 BLOCK = 16_384
@@ -27,7 +27,7 @@ class Corpus:
         self._table = pa.ipc.open_file(pa.memory_map(str(folder / "corpus.arrow"))).read_all()
         self._keys = np.load(folder / "keys.npy", mmap_mode="r")
         self._rows = np.load(folder / "rows.npy", mmap_mode="r")
-        self.hash: str = json.loads((folder / "manifest.json").read_text())["hash"]
+        self.hash: str = read_json(folder / "manifest.json")["hash"]
 
     def __len__(self) -> int:
         return int(self._table.num_rows)

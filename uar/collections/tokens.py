@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from uar.collections.collection import Collection
-from uar.files import cache_dir, digest, whole_dir, write_json
+from uar.files import cache_dir, digest, read_json, whole_dir, write_json
 
 log = logging.getLogger(__name__)
 BLOCK = 4_096
@@ -20,7 +20,7 @@ class Tokens:
     """Token ids by row: `tokens[row]` is an int array with the special tokens in place."""
 
     def __init__(self, folder: Path) -> None:
-        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest = read_json(folder / "manifest.json")
         self._ids = (
             np.memmap(folder / "ids.bin", dtype=manifest["dtype"], mode="r") if manifest["tokens"] else np.zeros(0, np.int32)
         )

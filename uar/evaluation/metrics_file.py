@@ -1,17 +1,16 @@
 """`metrics.json`: {"retrieval": {slug: {...}}, "rag": {slug: {...}}, "train": {...}, "time": {...}}."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-from uar.files import write_json
+from uar.files import read_json, write_json
 
 PARTS = ("retrieval", "rag", "train", "time")
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:
     path = folder / "metrics.json"
-    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    found = read_json(path) if path.is_file() else {}
     return {part: found.get(part, {}) for part in PARTS}
 
 

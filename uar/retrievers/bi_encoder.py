@@ -1,6 +1,5 @@
 """A dense retriever: one transformer for queries and passages, pooled and normalised, in sentence-transformers' format."""
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 from uar.collections import Collection
 from uar.collections.tokens import Tokens, corpus_tokens, query_tokens
 from uar.errors import UserError
-from uar.files import write_json
+from uar.files import read_json, write_json
 from uar.models import identity, locate, without_bars
 
 POOLINGS = ("mean", "cls", "lasttoken")
@@ -160,7 +159,7 @@ def _own_settings(folder: Path) -> dict[str, Any]:
         folder / n for n in ("1_Pooling/config.json", "modules.json", "config_sentence_transformers.json")
     )
     if pooling.is_file():
-        modes = json.loads(pooling.read_text())
+        modes = read_json(pooling)
         names = {
             "pooling_mode_cls_token": "cls",
             "pooling_mode_mean_tokens": "mean",
@@ -169,9 +168,9 @@ def _own_settings(folder: Path) -> dict[str, Any]:
         chosen = [short for key, short in names.items() if modes.get(key)] or [modes.get("pooling_mode", "mean")]
         found["pooling"] = chosen[0]
     if modules.is_file():
-        found["normalize"] = any(m["type"].endswith("Normalize") for m in json.loads(modules.read_text()))
+        found["normalize"] = any(m["type"].endswith("Normalize") for m in read_json(modules))
     if prompts.is_file():
-        found.update(json.loads(prompts.read_text()).get("prompts") or {})
+        found.update(read_json(prompts).get("prompts") or {})
     return found
 
 

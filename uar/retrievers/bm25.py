@@ -1,7 +1,7 @@
 """BM25 through bm25s, its index cached by the corpus' content.
 
-bm25s is imported where it is used: it brings numba, beside which vLLM's worker processes, which import what the main program
-imports, fail to start.
+bm25s is imported where it is used: it brings numba, which is slow to import and of which vLLM's worker processes, importing
+what the main program imports, have no need.
 """
 
 import logging

@@ -1,6 +1,5 @@
 """Fits a retriever through the stages of a curriculum, each with its own optimizer, schedule and checkpoints."""
 
-import json
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -12,7 +11,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from uar.files import write_json
+from uar.files import read_json, write_json
 from uar.labels import Stage
 from uar.retrievers.bi_encoder import BiEncoder
 from uar.training.batches import BatchStream
@@ -49,7 +48,7 @@ def fit(
         done = place / "done.json"
         if resume and done.is_file():
             _load(module, place)
-            told[stage.name] = json.loads(done.read_text())
+            told[stage.name] = read_json(done)
             log.info("Stage %s was finished before and is loaded", stage.name)
             continue
         last = place / "last.ckpt"

@@ -5,7 +5,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+import hydra
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
+from omegaconf import DictConfig, OmegaConf
+
+from uar.manifest import mask
 
 
 def csv_logger(folder: str) -> CSVLogger:
@@ -28,6 +32,14 @@ def _has_key() -> bool:
         return netrc.netrc(Path.home() / ".netrc").authenticators("api.wandb.ai") is not None
     except (OSError, netrc.NetrcParseError):
         return False
+
+
+def open_loggers(cfg: DictConfig) -> list[Any]:
+    """The loggers that `cfg.logger` names, with the composed config logged, secrets masked."""
+    loggers = [hydra.utils.instantiate(logger) for logger in (cfg.logger or {}).values()]
+    for logger in loggers:
+        logger.log_hyperparams(mask(OmegaConf.to_container(cfg, resolve=True)))
+    return loggers
 
 
 def finish(loggers: list[Any]) -> None:

@@ -12,7 +12,7 @@ import hydra
 import lightning as L
 import torch.distributed as dist
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from uar.annotation.engines import identity_of
 from uar.annotation.replay import kept_judgements
@@ -28,13 +28,13 @@ from uar.evaluation.metrics_file import update_metrics
 from uar.files import digest
 from uar.labels import LabelContext, Stage
 from uar.labels.table import write_label_table
-from uar.manifest import mask, save_config, save_manifest
+from uar.manifest import save_config, save_manifest
 from uar.precision import bf16_is_fast, device
 from uar.retrievers.bi_encoder import BiEncoder
 from uar.training.batches import BatchStream
 from uar.training.dev_score import DevScore
 from uar.training.fit import fit
-from uar.training.loggers import finish
+from uar.training.loggers import finish, open_loggers
 
 log = logging.getLogger(__name__)
 PRECISIONS = {"bf16": "bf16-mixed", "fp32": "32-true", "fp16": "16-mixed"}
@@ -54,9 +54,7 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
     save_config(folder, cfg)
     write_label_table(folder / "labels.parquet", stages)
     retriever: BiEncoder = hydra.utils.instantiate(cfg.retriever, _convert_="all")
-    loggers = [hydra.utils.instantiate(logger) for logger in (cfg.logger or {}).values()]
-    for logger in loggers:
-        logger.log_hyperparams(mask(OmegaConf.to_container(cfg, resolve=True)))
+    loggers = open_loggers(cfg)
     try:
         start = time.perf_counter()
         told = fit(

@@ -10,21 +10,21 @@ import numpy as np
 from uar.annotation.judgement import Judged, Judgement
 from uar.annotation.neutral import as_material
 from uar.annotation.parsing import check_choices, parse_grade
-from uar.annotation.prompts import ChatPrompt, load_chat, load_scale
+from uar.annotation.prompts import load_scale
 from uar.annotation.quality.calibration import calibration, fit_temperature, probability
 from uar.annotation.record import Choose, Generate, Outcome, Reply
-from uar.annotation.stages.annotator import Call, Chain, Chatting, Question, Shown, ranked_judgements
-from uar.annotation.stages.scored import entropy, pools_together
+from uar.annotation.stages.annotator import Call, Chain, Question, ranked_judgements
+from uar.annotation.stages.passagewise import PassageWise
+from uar.annotation.stages.scored import entropy
 from uar.collections import Collection
 from uar.errors import UserError
 from uar.ranking import best_first, rank_of
 
-VARIABLES = frozenset({"query", "passage", "scale"})
 GRADE_TOKENS = 8
 
 
 @dataclass(frozen=True)
-class Pointwise(Chatting):
+class Pointwise(PassageWise):
     """The LLM grades each passage alone on `scale` (a packaged name or a YAML file of grades).
 
     Score = P(grade >= `positive_grade`) from the log-likelihoods of the grades, sharpened or softened by one temperature
@@ -32,6 +32,8 @@ class Pointwise(Chatting):
     up. The grade is the likeliest one. A model that reasons has its grade read from its text: it has no probability, and
     label 1 is grade `positive_grade` or more.
     """
+
+    variables = frozenset({"query", "passage", "scale"})
 
     scale: str = "utility"
     positive_grade: int = 2
@@ -56,21 +58,11 @@ class Pointwise(Chatting):
         return ("pointwise",)
 
     @property
-    def first_prompt_hash(self) -> str:
-        return self._prompt().hash
-
-    @property
     def grades(self) -> tuple[int, int]:
         return 0, len(load_scale(self.scale)) - 1
 
-    def annotated_pools(self, shown: Shown) -> dict[str, list[str]]:
-        return pools_together(shown)
-
-    def _prompt(self) -> ChatPrompt:
-        return load_chat(self.template, VARIABLES)
-
     def chain(self, question: Question) -> Chain:
-        prompt, scale = self._prompt(), load_scale(self.scale)
+        prompt, scale = self.prompt, load_scale(self.scale)
         grades = [grade for grade, _ in scale]
         values: dict[str, Any] = {"query": as_material(question.text), "scale": scale}
         example = "1" if self.reasoning else json.dumps(dict.fromkeys(map(str, grades), -1.4))

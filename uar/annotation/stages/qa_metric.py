@@ -5,21 +5,21 @@ from dataclasses import dataclass
 
 from uar.annotation.neutral import as_material
 from uar.annotation.parsing import check_answer
-from uar.annotation.prompts import ChatPrompt, load_chat
 from uar.annotation.record import Outcome
-from uar.annotation.stages.annotator import Call, Chain, Chatting, Question, Shown, one_of
-from uar.annotation.stages.scored import Rule, pools_together
+from uar.annotation.stages.annotator import Call, Chain, Question, one_of
+from uar.annotation.stages.passagewise import PassageWise
+from uar.annotation.stages.scored import Rule
 from uar.answers import exact_match, f1, rouge_l
 
-VARIABLES = frozenset({"query", "passage"})
 METRICS: dict[str, Callable[[str, Sequence[str]], float]] = {"em": exact_match, "f1": f1, "rouge_l": rouge_l}
 
 
 @dataclass(frozen=True)
-class QAMetric(Chatting):
+class QAMetric(PassageWise):
     """Score = `metric` (em, f1 or rouge_l, from 0 to 1, the best over the gold answers) of the answer from one passage.
     Positives by `rule` and `threshold`, see `Rule`. The answers are kept, so another metric asks nothing."""
 
+    variables = frozenset({"query", "passage"})
     needs_gold_answers = True
 
     metric: str = "f1"
@@ -35,20 +35,10 @@ class QAMetric(Chatting):
     def stages(self) -> tuple[str, ...]:
         return ("passage_answer",)
 
-    @property
-    def first_prompt_hash(self) -> str:
-        return self._prompt().hash
-
-    def annotated_pools(self, shown: Shown) -> dict[str, list[str]]:
-        return pools_together(shown)
-
-    def _prompt(self) -> ChatPrompt:
-        return load_chat(self.template, VARIABLES)
-
     def chain(self, question: Question) -> Chain:
         if not question.answers:
             return None
-        prompt, query = self._prompt(), as_material(question.text)
+        prompt, query = self.prompt, as_material(question.text)
         calls = []
         for doc_id, text in question.passages.items():
             request = self.generate(prompt.render(query=query, passage=self.shown(text)), self.answer_tokens)
