@@ -6,8 +6,16 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:  # the environment below is set before anything of these is imported
+    from llm_server import LLMServer
+    from openai_clients import Connect
+
+    from uar.annotation.engines.local import TransformersEngine
+    from uar.annotation.record import Score
 
 os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", WANDB_MODE="offline", GLOO_SOCKET_IFNAME="lo")
 if "PYTEST_XDIST_WORKER" in os.environ:  # two processes with two threads each on two cores wait for each other
@@ -59,6 +67,58 @@ def fails(command: Callable[..., subprocess.CompletedProcess[str]]) -> Callable[
         return lines[0]
 
     return run
+
+
+@pytest.fixture
+def server() -> "Iterator[LLMServer]":
+    """A scripted LLM server."""
+    from llm_server import serve
+
+    with serve() as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: "LLMServer") -> "Iterator[Connect]":
+    """Open `openai` engines that ask `server`, unless told otherwise."""
+    from openai_clients import clients
+
+    with clients(server.url) as connect:
+        yield connect
+
+
+@pytest.fixture
+def no_wait(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds that engines would have waited between tries."""
+    from openai_clients import without_waits
+
+    return without_waits(monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def local() -> "TransformersEngine":
+    """SmolLM2 in fp32, loaded once."""
+    from uar.annotation.engines.local import TransformersEngine
+
+    return TransformersEngine(SMOLLM2, dtype="fp32")
+
+
+@pytest.fixture(scope="session")
+def pairs() -> "list[Score]":
+    """Questions of mini after beginnings of passages."""
+    from asking import beginnings
+
+    return beginnings(questions=2, words=40)
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts of 16 records in row groups of 5."""
+    from uar.annotation import parts
+    from uar.annotation import store as store_module
+
+    monkeypatch.setattr(store_module, "PART", 16)
+    monkeypatch.setattr(parts, "GROUP", 5)
 
 
 @pytest.fixture

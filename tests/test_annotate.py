@@ -20,7 +20,7 @@ from scipy.stats import spearmanr
 from tokenizers import Tokenizer
 
 from uar.annotation.chains import Counts, Progress
-from uar.annotation.estimate import estimate, prompts_of
+from uar.annotation.estimate import estimate, render
 from uar.annotation.ledger import Prices, ledger
 from uar.annotation.record import Record
 from uar.annotation.replay import question_of
@@ -115,7 +115,8 @@ def test_the_default_annotator_fills_the_run_folder_and_asks_once(tmp_path: Path
     assert (ledger["queries"], ledger["calls"], ledger["calls_answered_by_store"]) == (3, 12, 0)
     assert ledger["outcomes"] == {"ok": 12} and ledger["seconds"] > 0
     likelihood = Likelihood(template="likelihood_question")
-    asked = [request for q in queries for _, request, _ in prompts_of(likelihood, question_of(mini, q, pools[q]))]
+    rendered = render(likelihood, [question_of(mini, q, pools[q]) for q in queries])
+    asked = [request for _, calls in rendered for _, request, _ in calls]
     assert ledger["tokens_in"] == sum(tokens(request.prefix + request.target) for request in asked) > 12 * 30
     assert (first / "failures.jsonl").read_text() == ""
     assert (first / "config.yaml").is_file()
@@ -488,8 +489,8 @@ def test_an_estimate_is_that_of_the_sample_in_proportion() -> None:
     prices = Prices(gpu_hour=3.0, gpus=2, human_judgement=0.1)
     answer = 23 + 2 * 2  # words of the made-up answer and of two selections
     for annotator, calls, written in ((UtilSel(template="utilsel"), 3, answer), (Pointwise(template="pointwise"), 5, 5)):
-        few = estimate(annotator, sample, 4, Words(), prices, None)
-        many = estimate(annotator, sample, 4_000, Words(), prices, 50.0)
+        few = estimate(render(annotator, sample), 4, Words(), prices, None)
+        many = estimate(render(annotator, sample), 4_000, Words(), prices, 50.0)
         assert (few["calls"], few["tokens_out"], few["pairs"]) == (4 * calls, 4 * written, 20)
         assert (few["seconds"], few["cost"]) == (None, None)  # a price by the hour needs a time
         for name in ("calls", "tokens_in", "tokens_cached", "tokens_out", "pairs"):
@@ -504,7 +505,7 @@ def test_a_shared_prefix_is_estimated_to_be_read_once() -> None:
     passages = {f"d{i}": f"It is because of reason {i} and of many more like it." for i in range(20)}
     sample = [Question("q", "why", passages)]
     found = {
-        layout: estimate(UtilSel(template="utilsel", layout=layout), sample, 1, Words(), Prices(gpus=0), 1.0)
+        layout: estimate(render(UtilSel(template="utilsel", layout=layout), sample), 1, Words(), Prices(gpus=0), 1.0)
         for layout in ("paper", "shared_prefix")
     }
     assert found["shared_prefix"]["tokens_in"] > found["paper"]["tokens_in"]  # all passages at every stage

@@ -3,37 +3,19 @@
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from email.utils import formatdate
 from typing import Any
 
 import pytest
-from llm_server import ODD_ANSWERS, LLMServer, gold_answers, serve, words_with_logprobs
-from openai_clients import BEES, HELLO, Connect, chats, clients, without_waits
-from test_engines import ask
+from asking import ask
+from llm_server import ODD_ANSWERS, LLMServer, gold_answers, words_with_logprobs
+from openai_clients import BEES, HELLO, Connect, chats
 
 from uar.annotation.record import Choose, Generate, Outcome, Request
 from uar.collections import open_collection
 
 USEFUL = Choose((("user", "Is it useful? Yes or No."),), ("Yes", "No", "Maybe"))
-
-
-@pytest.fixture
-def server() -> Iterator[LLMServer]:
-    with serve() as running:
-        yield running
-
-
-@pytest.fixture
-def client(server: LLMServer) -> Iterator[Connect]:
-    """Open engines that ask `server`, unless told otherwise."""
-    with clients(server.url) as connect:
-        yield connect
-
-
-@pytest.fixture
-def no_wait(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    return without_waits(monkeypatch)
 
 
 def third(fault: str) -> Callable[[int, dict[str, Any]], str | None]:

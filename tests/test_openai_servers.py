@@ -3,39 +3,20 @@
 import re
 import threading
 import time
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from asking import ask
 from llm_server import LLMServer, serve
-from openai_clients import BEES, HELLO, Connect, bare, chats, clients, nobody, without_waits
+from openai_clients import BEES, HELLO, Connect, bare, chats, nobody
 from starlette.responses import RedirectResponse
-from test_engines import ask
 
 from uar.annotation.engines.openai import OpenAIEngine
 from uar.annotation.record import Outcome
 from uar.errors import EngineError
 
 KEY = "sk-planted-7391"
-
-
-@pytest.fixture
-def server() -> Iterator[LLMServer]:
-    with serve() as running:
-        yield running
-
-
-@pytest.fixture
-def client(server: LLMServer) -> Iterator[Connect]:
-    """Open engines that ask `server`, unless told otherwise."""
-    with clients(server.url) as connect:
-        yield connect
-
-
-@pytest.fixture
-def no_wait(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    return without_waits(monkeypatch)
 
 
 def test_several_servers_share_the_work_and_one_may_be_down(server: LLMServer, client: Connect, no_wait: list[float]) -> None:

@@ -15,9 +15,9 @@ from functools import partial
 
 import pytest
 import torch
+from asking import ask, nats
 from conftest import SMOLLM2
 from openai_clients import Connect, clients
-from test_engines import ask, beginnings, nats
 from test_vllm import agree
 
 from uar.annotation.engines.local import TransformersEngine
@@ -31,16 +31,6 @@ pytestmark = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason
 def client(vllm_server: str) -> Iterator[Connect]:
     with clients(vllm_server) as connect:
         yield partial(connect, model="smollm2")
-
-
-@pytest.fixture(scope="module")
-def pairs() -> list[Score]:
-    return beginnings(questions=2, words=40)
-
-
-@pytest.fixture(scope="module")
-def local() -> TransformersEngine:
-    return TransformersEngine(SMOLLM2, dtype="fp32")
 
 
 @pytest.fixture(scope="module")

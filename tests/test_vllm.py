@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import pytest
+from asking import ask, beginnings, nats
 from conftest import SMOLLM2
 from scipy.stats import spearmanr
-from test_engines import ask, beginnings, nats
 
 from uar.annotation.engines.local import TransformersEngine
 from uar.annotation.engines.tokens import text_ids
@@ -95,11 +95,6 @@ class InVLLM(NamedTuple):
     dependent: dict[int, Reply]
     refused: str
     idle: list
-
-
-@pytest.fixture(scope="module")
-def local() -> TransformersEngine:
-    return TransformersEngine(SMOLLM2, dtype="fp32")
 
 
 @pytest.fixture(scope="module")
