@@ -344,3 +344,27 @@ def test_shown_gives_the_pools_of_one_prompt_oldest_first(
     theirs = [p for p in store.shown("mini.train", "relsel", "0" * 32, MODEL) if int(p[0][1:]) >= 100]
     assert theirs[:3] == [(f"q{n}", ("d2", "d1")) for n in (100, 101, 102)]
     alive.communicate()
+
+
+def test_a_journal_that_its_writer_never_began_is_removed_and_one_that_is_opened_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "killed.opening").touch()
+    with (tmp_path / "alive.opening").open("w") as alive:
+        fcntl.flock(alive, fcntl.LOCK_EX)
+        Store(tmp_path)
+        assert [p.name for p in tmp_path.iterdir()] == ["alive.opening"]
+    lock = fcntl.flock
+
+    def late(handle: int, how: int) -> None:
+        if how == fcntl.LOCK_EX and not list(tmp_path.glob("*.jsonl")):
+            monkeypatch.setattr(fcntl, "flock", lock)
+            Store(tmp_path)  # adopts while the journal is there and its writer has no lock yet
+        lock(handle, how)
+
+    store = Store(tmp_path)
+    monkeypatch.setattr(fcntl, "flock", late)
+    store.append(record(1))
+    store.close()
+    assert [r.query_id for r in everything(Store(tmp_path))] == ["q1"]
+    assert {p.suffix for p in tmp_path.iterdir()} == {".parquet"}

@@ -25,15 +25,10 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        name = f"{time.strftime('%Y%m%dT%H%M%S')}-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        self.path = folder / f"{name}.jsonl"
         self._records: list[Record] = []
         self._by_key: defaultdict[str, list[Record]] = defaultdict(list)
         self._size = 0
-        unseen = self.path.with_suffix(".opening")  # it gets the name that adopters look for once it is locked
-        self._handle = os.open(unseen, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        fcntl.flock(self._handle, fcntl.LOCK_EX)
-        os.rename(unseen, self.path)
+        self.path, self._handle = _open_locked(folder)
 
     def __len__(self) -> int:
         return len(self._records)
@@ -62,6 +57,22 @@ class Journal:
         os.close(self._handle)
 
 
+def _open_locked(folder: Path) -> tuple[Path, int]:
+    """A new journal, which gets the name that adopters look for once it is locked."""
+    while True:
+        name = f"{time.strftime('%Y%m%dT%H%M%S')}-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        path = folder / f"{name}.jsonl"
+        unseen = path.with_suffix(".opening")
+        handle = os.open(unseen, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            os.rename(unseen, path)
+        except FileNotFoundError:  # an adopter was there before the lock
+            os.close(handle)
+        else:
+            return path, handle
+
+
 def journals_of(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.jsonl"))
 
@@ -83,14 +94,16 @@ def read_journal(path: Path) -> Iterator[Record]:
 
 
 def adopt_journals(folder: Path) -> None:
-    """Make parts of the journals whose writers are gone."""
-    for path in journals_of(folder):
+    """Make parts of the journals whose writers are gone, and remove those that a writer was killed over before it began."""
+    for path in [*journals_of(folder), *sorted(folder.glob("*.opening"))]:
         with suppress(FileNotFoundError), path.open("rb") as file:  # it may become a part at any time
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 continue  # its writer lives
-            if path.exists():  # another process may have adopted it between the listing and the lock
+            if path.suffix == ".opening":
+                path.unlink(missing_ok=True)
+            elif path.exists():  # another process may have adopted it between the listing and the lock
                 _adopt(path)
 
 
