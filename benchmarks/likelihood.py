@@ -1,6 +1,6 @@
 """Which share of the machine's matrix rate log-likelihoods by the `transformers` engine reach.
 
-    python benchmarks/likelihood.py [--model PATH_OR_ID] [--dtype auto] [--pairs 400] [--random LAYERSxHIDDEN]
+    python benchmarks/likelihood.py [--model PATH_OR_ID] [--dtype auto] [--pairs 400] [--random LAYERSxHIDDEN] [--max-tokens N]
 
 Scores questions after the passages of `mini`, each passage in two pools. Work counted: 2 FLOP a weight of the layers and
 computed token, attention, and the output layer at target positions. `--random` builds a Llama of that size with random
@@ -65,11 +65,12 @@ def main() -> None:
     options.add_argument("--dtype", default="auto")
     options.add_argument("--pairs", type=int, default=400)
     options.add_argument("--random")
+    options.add_argument("--max-tokens", type=int)
     given = options.parse_args()
     dtype = resolve_dtype(given.dtype)
     with tempfile.TemporaryDirectory() as folder:
         model = random_model(given.random, given.model, Path(folder), dtype) if given.random else given.model
-        engine = TransformersEngine(model, dtype=given.dtype)
+        engine = TransformersEngine(model, dtype=given.dtype, max_tokens=given.max_tokens)
     mini = open_collection("mini:train")
     questions, texts = [q.text for q in mini.queries.values()], list(mini.corpus.texts())
     pairs = [Score(texts[n // 2 % len(texts)], "\n" + questions[n % len(questions)]) for n in range(given.pairs)]
@@ -95,7 +96,7 @@ def main() -> None:
     for name, value in (
         ("device, format", f"{torch.cuda.get_device_name() if device().type == 'cuda' else 'cpu'}, {dtype}"),
         ("weights in layers", f"{layers / 1e6:,.0f} M"),
-        ("pairs, computed tokens", f"{len(pairs)}, {computed}"),
+        ("pairs, computed tokens, of a pass at most", f"{len(pairs)}, {computed}, {engine.max_tokens}"),
         ("seconds, computed tokens/s", f"{seconds:.2f}, {computed / seconds:,.0f}"),
         ("TFLOP/s of scoring", f"{work / seconds / 1e12:.3f}"),
         ("TFLOP/s of a matrix product, before and after", " ".join(f"{rate / 1e12:.3f}" for rate in rates)),

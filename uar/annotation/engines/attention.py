@@ -13,7 +13,7 @@ from transformers.masking_utils import sdpa_mask
 from uar.annotation.engines.packing import Bucket
 
 NAME = "packed_sdpa"
-_row: ContextVar[Sequence[Bucket]] = ContextVar("packed row", default=())
+_row: ContextVar[Sequence[tuple[Bucket, torch.Tensor | None]]] = ContextVar("packed row", default=())
 
 
 def use_packed_attention(model: Any) -> bool:
@@ -29,20 +29,17 @@ def use_packed_attention(model: Any) -> bool:
 @contextmanager
 def packed_row(buckets: Sequence[Bucket], like: torch.Tensor) -> Iterator[torch.Tensor]:
     """What a forward pass needs meanwhile: an attention mask in name, of the device and number format of `like`."""
-    token = _row.set([_placed(bucket, like) for bucket in buckets])
+    here = [bucket.on(like.device) for bucket in buckets]
+    token = _row.set([(bucket, _additive(bucket.mask, like)) for bucket in here])
     try:
         yield like.new_zeros(1, 1, 1, 1)
     finally:
         _row.reset(token)
 
 
-def _placed(bucket: Bucket, like: torch.Tensor) -> Bucket:
-    place = like.device
-    mask = None
-    if bucket.mask is not None:
-        allowed = bucket.mask.to(place)
-        mask = like.new_zeros(allowed.shape).masked_fill_(~allowed, torch.finfo(like.dtype).min)
-    return Bucket(bucket.index.to(place), mask, bucket.kept.to(place), bucket.tokens.to(place))
+def _additive(mask: torch.Tensor | None, like: torch.Tensor) -> torch.Tensor | None:
+    """What is added to the scores of attention."""
+    return None if mask is None else like.new_zeros(mask.shape).masked_fill_(~mask, torch.finfo(like.dtype).min)
 
 
 def attend(
@@ -61,12 +58,12 @@ def attend(
     heads, length = query.shape[1:3]
     shared = heads // key.shape[1]
     output = query.new_empty(length, heads, value.shape[-1])
-    for bucket in buckets:
+    for bucket, mask in buckets:
         q, k, v = (states[0][:, bucket.index].transpose(0, 1) for states in (query, key, value))
         if shared > 1:
             k, v = k.repeat_interleave(shared, dim=1), v.repeat_interleave(shared, dim=1)
         mixed = torch.nn.functional.scaled_dot_product_attention(
-            q, k, v, attn_mask=bucket.mask, is_causal=bucket.mask is None, scale=options.get("scaling")
+            q, k, v, attn_mask=mask, is_causal=mask is None, scale=options.get("scaling")
         )
         output[bucket.tokens] = mixed.transpose(1, 2).flatten(0, 1)[bucket.kept]
     return output[None], None

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from uar.annotation.engines.attention import packed_row, use_packed_attention
 from uar.annotation.engines.engine import Engine
-from uar.annotation.engines.packing import Packed, pack
+from uar.annotation.engines.packing import Packed, pack, placed
 from uar.annotation.engines.tokens import chat_ids, choice_ids, text_ids
 from uar.annotation.record import Choose, Generate, Outcome, Reply, Request, Score
 from uar.errors import EngineError
@@ -50,6 +50,33 @@ class _Text:
         return request.temperature, request.max_tokens + request.reasoning_tokens, request.sample if request.temperature else 0
 
 
+@dataclass(frozen=True)
+class _Row:
+    """What was packed into one forward pass, and the log-likelihoods of its targets, which a GPU may still compute."""
+
+    groups: list[tuple[list[int], list[_Waiting]]]
+    logprobs: torch.Tensor
+    start: float
+
+    def replies(self) -> list[tuple[int, Reply]]:
+        sums = iter(self.logprobs.tolist())
+        seconds = (time.perf_counter() - self.start) / sum(len(taken) for _, taken in self.groups)
+        replies: list[tuple[int, Reply]] = []
+        for prefix, taken in self.groups:
+            for nth, one in enumerate(taken):
+                usage: dict[str, Any] = {
+                    "tokens_in": len(prefix) + (len(one.targets[0]) if isinstance(one.request, Score) else 0),
+                    "tokens_cached": len(prefix) if nth else 0,
+                    "seconds": seconds,
+                }
+                if isinstance(one.request, Score):
+                    reply = Reply.of_score(next(sums), len(one.targets[0]), **usage)
+                else:
+                    reply = Reply.of_choices({choice: next(sums) for choice in one.request.choices}, **usage)
+                replies.append((one.ticket, reply))
+        return replies
+
+
 class TransformersEngine(Engine):
     """`max_tokens`: tokens of one forward pass; null for 512 on a CPU and 8192 on a GPU.
 
@@ -84,6 +111,8 @@ class TransformersEngine(Engine):
         self._by_groups = use_packed_attention(self.model)
         self._scores: OrderedDict[Any, deque[_Waiting]] = OrderedDict()  # by prefix: a text, or a chat and its reasoning
         self._texts: list[_Text] = []
+        self._ahead = device().type == "cuda"  # a GPU computes a row while the next one is packed
+        self._computed: _Row | None = None
 
     def submit(self, ticket: int, request: Request) -> None:
         if isinstance(request, Score):
@@ -98,11 +127,17 @@ class TransformersEngine(Engine):
 
     @torch.inference_mode()
     def step(self) -> list[tuple[int, Reply]]:
-        if self._scores:
+        if self._scores or self._computed:
             return self._score()
         return self._generate() if self._texts else []
 
     def _score(self) -> list[tuple[int, Reply]]:
+        row = self._computed or self._next_row()
+        self._computed = self._next_row() if self._ahead and self._scores else None
+        return row.replies()
+
+    def _next_row(self) -> "_Row":
+        """A row of what waits, on its way."""
         start = time.perf_counter()
         groups: list[tuple[list[int], list[_Waiting]]] = []
         used = 0
@@ -120,42 +155,28 @@ class TransformersEngine(Engine):
             if not waiting:
                 del self._scores[key]
             groups.append((prefix, taken))
-        sums = iter(self.target_logprobs(pack([(ids, [t for one in taken for t in one.targets]) for ids, taken in groups])))
-        seconds = (time.perf_counter() - start) / sum(len(taken) for _, taken in groups)
-        replies: list[tuple[int, Reply]] = []
-        for prefix, taken in groups:
-            for nth, one in enumerate(taken):
-                usage: dict[str, Any] = {
-                    "tokens_in": len(prefix) + (len(one.targets[0]) if isinstance(one.request, Score) else 0),
-                    "tokens_cached": len(prefix) if nth else 0,
-                    "seconds": seconds,
-                }
-                if isinstance(one.request, Score):
-                    reply = Reply.of_score(next(sums), len(one.targets[0]), **usage)
-                else:
-                    reply = Reply.of_choices({choice: next(sums) for choice in one.request.choices}, **usage)
-                replies.append((one.ticket, reply))
-        return replies
+        packed = pack([(ids, [t for one in taken for t in one.targets]) for ids, taken in groups])
+        return _Row(groups, self._target_logprobs(packed), start)
 
-    def target_logprobs(self, packed: Packed) -> list[float]:
-        """Log-likelihood of each target, in nat."""
+    def _target_logprobs(self, packed: Packed) -> torch.Tensor:
+        """(targets,) log-likelihood of each, in nat, on the model's device."""
         place, like = self.model.device, torch.empty(0, dtype=self.model.dtype, device=self.model.device)
         with packed_row(packed.buckets(), like) if self._by_groups else nullcontext(_dense_mask(packed, like)) as mask:
             logits = (
                 self.model(
-                    input_ids=packed.ids.to(place),
-                    position_ids=packed.positions.to(place),
+                    input_ids=placed(packed.ids, place),
+                    position_ids=placed(packed.positions, place),
                     attention_mask=mask,
-                    logits_to_keep=packed.predict.to(place),
+                    logits_to_keep=placed(packed.predict, place),
                     use_cache=False,
                 )
                 .logits[0]
                 .float()
             )
-        pick = packed.pick.to(place)
-        tokens = logits[pick, packed.wanted.to(place)] - logits.logsumexp(-1)[pick]
+        pick = placed(packed.pick, place)
+        tokens = logits[pick, placed(packed.wanted, place)] - logits.logsumexp(-1)[pick]
         sums = torch.zeros(int(packed.owner[-1]) + 1, device=place)
-        return sums.index_add_(0, packed.owner.to(place), tokens).tolist()
+        return sums.index_add_(0, placed(packed.owner, place), tokens)
 
     def _generate(self) -> list[tuple[int, Reply]]:
         """One batch of the longest prompts that wait, all with the sampling of the first."""

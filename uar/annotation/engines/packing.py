@@ -14,15 +14,24 @@ ALIGNED = 16  # lengths that attention kernels take without copying
 class Bucket:
     """Groups of like length, side by side, for attention.
 
-    index: (groups, longest), positions in the row, a shorter group filled up with its first one; mask: (groups, 1, longest,
-    longest), true where a token may see another, None where a token sees all before it; kept: (tokens,), which of the
-    flattened (groups x longest) are tokens, not filling; tokens: (tokens,), where they stand in the row.
+    index: (groups, longest), positions in the row, a shorter group filled up with its first one; part: the same shape, the
+    `Packed.part` of each, None where a token sees all before it; kept: (tokens,), which of the flattened (groups x longest)
+    are tokens, not filling; tokens: (tokens,), where they stand in the row.
     """
 
     index: torch.Tensor
-    mask: torch.Tensor | None
+    part: torch.Tensor | None
     kept: torch.Tensor
     tokens: torch.Tensor
+
+    @property
+    def mask(self) -> torch.Tensor | None:
+        """(groups, 1, longest, longest), true where a token may see another; None where a token sees all before it."""
+        return None if self.part is None else _reach(self.part)[:, None]
+
+    def on(self, device: torch.device) -> "Bucket":
+        part = None if self.part is None else placed(self.part, device)
+        return Bucket(placed(self.index, device), part, placed(self.kept, device), placed(self.tokens, device))
 
 
 @dataclass(frozen=True)
@@ -60,14 +69,20 @@ class Packed:
         longest = -(-max(map(len, groups)) // ALIGNED) * ALIGNED
         kept = torch.stack([torch.arange(longest) < len(tokens) for tokens in groups])
         index = torch.stack([torch.cat([tokens, tokens[:1].expand(longest - len(tokens))]) for tokens in groups])
-        mask = torch.stack([_reach(part) for part in self.part[index]])[:, None] if several else None
-        return Bucket(index, mask, kept.view(-1).nonzero()[:, 0], torch.cat(list(groups)))
+        return Bucket(index, self.part[index] if several else None, kept.view(-1).nonzero()[:, 0], torch.cat(list(groups)))
 
 
 def _reach(part: torch.Tensor) -> torch.Tensor:
-    """Which tokens of one group each may see: those before it, of the prefix or of its own target."""
-    order = torch.arange(len(part))
-    return ((part[None, :] == 0) | (part[:, None] == part[None, :])) & (order[None, :] <= order[:, None])
+    """(..., length) -> (..., length, length): which tokens of its group each may see: those before it, of the prefix or of
+    its own target."""
+    order = torch.arange(part.shape[-1], device=part.device)
+    seen, own = part[..., None, :], part[..., :, None]
+    return ((seen == 0) | (own == seen)) & (order[None, :] <= order[:, None])
+
+
+def placed(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The tensor on a device, without waiting for what that computes at the time."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def pack(groups: Sequence[tuple[Sequence[int], Sequence[Sequence[int]]]]) -> Packed:
