@@ -22,6 +22,7 @@ def test_two_actors_share_the_queries_and_one_store(
 ) -> None:
     with serve() as server:
         server.answer = gold_answers(open_collection("mini:train"))
+        server.delay = 0.5  # so that the actor which starts first has not done all before the other is there
         server.fault = lambda number, body: "400" if number == 5 else None
         options = [
             "annotator=utilsel",

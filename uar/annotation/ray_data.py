@@ -17,6 +17,8 @@ from uar.annotation.work import Work, ask
 from uar.collections import open_collection
 from uar.errors import EngineError, UserError
 
+IN_FLIGHT = 2  # batches that an actor has at most: more would wait for it while another is idle
+
 
 class RayData:
     """`actors` replicas of the run's models, each with `num_cpus` and `num_gpus`; an actor takes `batch_size` queries at a
@@ -57,7 +59,7 @@ class RayData:
                     "environment": {k: v for k, v in os.environ.items() if k.startswith(("HF_", "UAR_", "TOKENIZERS_"))},
                 },
                 batch_size=self._batch_size,
-                compute=ray.data.ActorPoolStrategy(size=self._actors),
+                compute=ray.data.ActorPoolStrategy(size=self._actors, max_tasks_in_flight_per_actor=IN_FLIGHT),
                 num_cpus=self._num_cpus,
                 num_gpus=self._num_gpus,
             )
