@@ -1,5 +1,6 @@
-"""A dense retriever: one transformer for queries and passages, pooled and normalised, in sentence-transformers' format."""
+"""A dense retriever: transformers for queries and passages, one or two, pooled and normalised."""
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,24 +8,36 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer
+from torch.utils.checkpoint import checkpoint
 
 from uar.collections import Collection
 from uar.collections.tokens import Tokens, corpus_tokens, query_tokens
 from uar.errors import UserError
-from uar.files import read_json, write_json
+from uar.files import digest
 from uar.models import identity, locate, without_bars
+from uar.retrievers.export import export
+from uar.retrievers.loading import append_eos_token, check_alike, check_length, is_causal, load_encoder, load_tokenizer
+from uar.retrievers.lora import add_lora
+from uar.retrievers.pooling import POOLINGS, pool
+from uar.retrievers.settings import Published, read_published
 
-POOLINGS = ("mean", "cls", "lasttoken")
+ROLES = ("query", "passage")
+HIGHEST_SCALE = 100.0  # as in CLIP, arXiv 2103.00020
 
 
 class BiEncoder(nn.Module):
     """Encodes token ids to vectors.
 
-    `layers`: keep the first so many layers. `pooling`, `normalize` and the prefixes default to what the model folder's own
-    sentence-transformers files say. `dropout`: in place of the model's own, None keeps it. `scale`: inverse temperature of
-    the training scores. `token_budget`: tokens, padding included, of one forward pass; texts are sorted by length first, so
-    that little is padded.
+    `tied`: queries and passages share the encoder; a model folder with two encoders is never tied. `layers`: keep the first
+    so many layers. `pooling`, `normalize` and the prefixes default to what the model's own sentence-transformers files say,
+    else mean (of a decoder lasttoken), false and none. `append_eos`: end every text with the end-of-text token; None does so
+    for lasttoken where the tokenizer has one. `dropout`: in place of the model's own, None keeps it.
+
+    `scale`: inverse temperature of the training scores; `learn_scale` starts there and learns its logarithm.
+    `lora_rank`: learn adapters of this rank on `lora_targets` (names of layers, or all-linear) in place of the weights;
+    `lora_alpha` None is twice the rank. `gradient_checkpointing`: keep one activation a layer and compute the rest again.
+    `compile`: through torch.compile. `token_budget`: tokens, padding included, of one forward pass; texts are sorted by
+    length first, so that little is padded.
     """
 
     def __init__(
@@ -32,43 +45,65 @@ class BiEncoder(nn.Module):
         model: str,
         revision: str | None = None,
         layers: int | None = None,
+        tied: bool = True,
         pooling: str | None = None,
         normalize: bool | None = None,
         query_prefix: str | None = None,
         passage_prefix: str | None = None,
         query_length: int = 64,
         passage_length: int = 256,
+        append_eos: bool | None = None,
         dropout: float | None = None,
         scale: float = 20.0,
+        learn_scale: bool = False,
+        lora_rank: int | None = None,
+        lora_alpha: float | None = None,
+        lora_dropout: float = 0.0,
+        lora_targets: str | Sequence[str] = "all-linear",
+        gradient_checkpointing: bool = False,
+        compile: bool = False,
         token_budget: int = 2048,
     ) -> None:
         super().__init__()
         without_bars()
         path = locate(model)
-        own = _own_settings(Path(path))
         try:
-            config = AutoConfig.from_pretrained(path, revision=revision)
-            if layers is not None:
-                config.num_hidden_layers = _checked_layers(layers, config.num_hidden_layers)
-            if dropout is not None:
-                _set_dropout(config, dropout)
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(path, revision=revision)
-            self.encoder: Any = AutoModel.from_pretrained(path, revision=revision, config=config, dtype=torch.float32)
+            own = read_published(model, path, revision)
+            self.encoder: Any = load_encoder(model, path, revision, own.passages, layers, dropout)
+            self.query_encoder: Any = None
+            if not tied or own.queries is not None:
+                folder = own.passages if own.queries is None else own.queries
+                self.query_encoder = load_encoder(model, path, revision, folder, layers, dropout)
+            self.tokenizer: Any = load_tokenizer(model, path, revision, own.passages)
+            if own.queries is not None:
+                check_alike(self.tokenizer, load_tokenizer(model, path, revision, own.queries), model)
         except OSError as error:
             raise UserError(f"retriever.model={model}: cannot be loaded ({str(error).splitlines()[0]})") from error
-        if self.tokenizer.pad_token_id is None:
-            raise UserError(f"retriever.model={model}: its tokenizer has no pad token; choose a model that has one")
-        if getattr(self.encoder, "pooler", None) is not None:
-            self.encoder.pooler.requires_grad_(False)  # its output is not used
-        self.pooling = pooling or own.get("pooling", "mean")
+        self.pooling = pooling or own.pooling or ("lasttoken" if is_causal(self.encoder) else "mean")
         if self.pooling not in POOLINGS:
             raise UserError(f"retriever.pooling={self.pooling!r}; allowed: {', '.join(POOLINGS)}")
-        self.normalize = own.get("normalize", False) if normalize is None else normalize
-        self.query_prefix = own.get("query", "") if query_prefix is None else query_prefix
-        self.passage_prefix = own.get("document", "") if passage_prefix is None else passage_prefix
-        self.query_length, self.passage_length = query_length, passage_length
-        self.scale, self.token_budget = scale, token_budget
-        self.name = identity(model, revision) + (f"-l{layers}" if layers else "")
+        if append_eos or (append_eos is None and self.pooling == "lasttoken" and self.tokenizer.eos_token_id is not None):
+            append_eos_token(self.tokenizer, model)
+        self.normalize = bool(own.normalize) if normalize is None else normalize
+        self.query_prefix = own.query_prefix if query_prefix is None else query_prefix
+        self.passage_prefix = own.passage_prefix if passage_prefix is None else passage_prefix
+        check_length("query_length", query_length, self.encoder.config)
+        check_length("passage_length", passage_length, self.encoder.config)
+        self.query_length, self.passage_length, self.token_budget = query_length, passage_length, token_budget
+        self._scale = _checked_scale(scale, learn_scale)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(scale))) if learn_scale else None
+        for encoder in self._encoders():
+            if lora_rank is not None:
+                add_lora(encoder, lora_rank, lora_alpha, lora_dropout, lora_targets)
+            if gradient_checkpointing:
+                _use_gradient_checkpointing(encoder, model)
+            if compile:
+                encoder.compile(dynamic=True)  # in place, so that names in checkpoints stay
+        self.name = _name(model, revision, own) + (f"-l{layers}" if layers else "")
+
+    @property
+    def tied(self) -> bool:
+        return self.query_encoder is None
 
     @property
     def dim(self) -> int:
@@ -78,6 +113,15 @@ class BiEncoder(nn.Module):
     def device(self) -> torch.device:
         return next(self.encoder.parameters()).device
 
+    @property
+    def scale(self) -> float | torch.Tensor:
+        """What training multiplies scores by; a learned one is cut to HIGHEST_SCALE first."""
+        if self.log_scale is None:
+            return self._scale
+        with torch.no_grad():
+            self.log_scale.clamp_(max=math.log(HIGHEST_SCALE))
+        return self.log_scale.exp()
+
     def passage_tokens(self, collection: Collection) -> Tokens:
         """Token ids of every passage, by corpus row, made once."""
         return corpus_tokens(collection, self.tokenizer, self.passage_length, self.passage_prefix)
@@ -86,13 +130,34 @@ class BiEncoder(nn.Module):
         """Token ids of the split's queries, by `collection.query_rows`, made once."""
         return query_tokens(collection, self.tokenizer, self.query_length, self.query_prefix)
 
-    def forward(self, texts: Sequence[np.ndarray]) -> torch.Tensor:
-        """(texts, dim) fp32 vectors of token id arrays, in the order given."""
+    def forward(self, texts: Sequence[np.ndarray], role: str = "passage", cached: bool = False) -> torch.Tensor:
+        """(texts, dim) fp32 vectors of token id arrays, in the order given. `role`: query or passage.
+
+        `cached`: GradCache (arXiv 2101.06983). Chunks of the token budget are computed again, dropout included, when their
+        gradient is needed, so that the activations of one at a time are held, however many texts there are.
+        """
+        if role not in ROLES:
+            raise ValueError(f"role={role!r}; allowed: {', '.join(ROLES)}")
+        encoder = self.encoder if role == "passage" or self.query_encoder is None else self.query_encoder
         order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
-        chunks = [self._embed([texts[i] for i in chunk]) for chunk in self._chunks(order, texts)]
+        vectors = []
+        for chunk in self._chunks(order, texts):
+            ids, mask = self._padded([texts[i] for i in chunk])
+            if cached and torch.is_grad_enabled():
+                again = checkpoint(self._embed, encoder, ids, mask, use_reentrant=False, preserve_rng_state=True)
+                vectors.append(again)
+            else:
+                vectors.append(self._embed(encoder, ids, mask))
         back = torch.empty(len(order), dtype=torch.long)
         back[torch.tensor(order, dtype=torch.long)] = torch.arange(len(order))
-        return torch.cat(chunks)[back.to(chunks[0].device)]
+        return torch.cat(vectors)[back.to(vectors[0].device)]
+
+    def save(self, folder: Path) -> None:
+        """A folder that `SentenceTransformer(folder)` and `BiEncoder(str(folder))` load."""
+        export(self, folder)
+
+    def _encoders(self) -> list[Any]:
+        return [self.encoder] if self.query_encoder is None else [self.encoder, self.query_encoder]
 
     def _chunks(self, order: Sequence[int], texts: Sequence[np.ndarray]) -> Iterator[list[int]]:
         chunk: list[int] = []
@@ -104,85 +169,37 @@ class BiEncoder(nn.Module):
         if chunk:
             yield chunk
 
-    def _embed(self, texts: Sequence[np.ndarray]) -> torch.Tensor:
-        longest = len(texts[0])
-        ids = np.full((len(texts), longest), self.tokenizer.pad_token_id, dtype=np.int64)
-        mask = np.zeros((len(texts), longest), dtype=np.int64)
+    def _padded(self, texts: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Ids and mask, both (texts, length), padded on the right, on the model's device; the first text is the longest. A
+        text of no tokens has one padding token."""
+        shape = (len(texts), max(1, len(texts[0])))
+        ids, mask = np.full(shape, self.tokenizer.pad_token_id, dtype=np.int64), np.zeros(shape, dtype=np.int64)
         for row, text in enumerate(texts):
             ids[row, : len(text)] = text
-            mask[row, : len(text)] = 1
-        kept = torch.from_numpy(mask).to(self.device)
-        hidden = self.encoder(input_ids=torch.from_numpy(ids).to(self.device), attention_mask=kept).last_hidden_state
-        vectors = self._pool(hidden, kept).float()
+            mask[row, : max(1, len(text))] = 1
+        return torch.from_numpy(ids).to(self.device), torch.from_numpy(mask).to(self.device)
+
+    def _embed(self, encoder: Any, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        vectors = pool(encoder(input_ids=ids, attention_mask=mask).last_hidden_state, mask, self.pooling)
         return nn.functional.normalize(vectors, dim=-1) if self.normalize else vectors
 
-    def _pool(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        if self.pooling == "cls":
-            return hidden[:, 0]
-        if self.pooling == "lasttoken":
-            return hidden[torch.arange(len(hidden), device=hidden.device), mask.sum(1) - 1]
-        weights = mask[..., None].to(hidden.dtype)
-        return (hidden * weights).sum(1) / weights.sum(1)
 
-    def save(self, folder: Path) -> None:
-        """A folder that `SentenceTransformer(folder)` and `BiEncoder(str(folder))` load."""
-        self.encoder.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
-        write_json(folder / "sentence_bert_config.json", {"max_seq_length": self.passage_length, "do_lower_case": False})
-        modes = {"cls": "cls_token", "mean": "mean_tokens", "max": "max_tokens", "lasttoken": "lasttoken"}
-        pooling = {f"pooling_mode_{file}": mode == self.pooling for mode, file in modes.items()}
-        write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": self.dim, **pooling})
-        modules = [("", "Transformer"), ("1_Pooling", "Pooling")] + ([("2_Normalize", "Normalize")] if self.normalize else [])
-        write_json(
-            folder / "modules.json",
-            [
-                {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
-                for i, (path, kind) in enumerate(modules)
-            ],
-        )
-        if self.normalize:
-            (folder / "2_Normalize").mkdir(exist_ok=True)
-        write_json(
-            folder / "config_sentence_transformers.json",
-            {
-                "prompts": {"query": self.query_prefix, "document": self.passage_prefix},
-                "default_prompt_name": None,
-                "similarity_fn_name": "cosine" if self.normalize else "dot",
-            },
-        )
+def _name(model: str, revision: str | None, own: Published) -> str:
+    """Changes with the weights, of both encoders where there are two."""
+    path = locate(model)
+    if own.queries is None or not Path(path).is_dir():
+        return identity(model, revision)
+    return f"{Path(path).name}@{digest([identity(f'{path}/{part}') for part in (own.passages, own.queries)])[:12]}"
 
 
-def _own_settings(folder: Path) -> dict[str, Any]:
-    """Pooling, normalisation and prompts that a sentence-transformers folder declares."""
-    found: dict[str, Any] = {}
-    pooling, modules, prompts = (
-        folder / n for n in ("1_Pooling/config.json", "modules.json", "config_sentence_transformers.json")
-    )
-    if pooling.is_file():
-        modes = read_json(pooling)
-        names = {
-            "pooling_mode_cls_token": "cls",
-            "pooling_mode_mean_tokens": "mean",
-            "pooling_mode_lasttoken": "lasttoken",
-        }
-        chosen = [short for key, short in names.items() if modes.get(key)] or [modes.get("pooling_mode", "mean")]
-        found["pooling"] = chosen[0]
-    if modules.is_file():
-        found["normalize"] = any(m["type"].endswith("Normalize") for m in read_json(modules))
-    if prompts.is_file():
-        found.update(read_json(prompts).get("prompts") or {})
-    return found
+def _checked_scale(scale: float, learned: bool) -> float:
+    if scale <= 0 or (learned and scale > HIGHEST_SCALE):
+        raise UserError(f"retriever.scale={scale}: above 0 is needed, and at most {HIGHEST_SCALE:.0f} where it is learned")
+    return scale
 
 
-def _checked_layers(layers: int, there: int) -> int:
-    if not 1 <= layers <= there:
-        raise UserError(f"retriever.layers={layers}: the model has {there} layers; give 1 to {there}")
-    return layers
-
-
-def _set_dropout(config: Any, dropout: float) -> None:
-    if not 0 <= dropout < 1:
-        raise UserError(f"retriever.dropout={dropout}: a number from 0 to below 1 is needed")
-    for name, value in config.to_dict().items():
-        if "dropout" in name and isinstance(value, int | float) and "classifier" not in name:
-            setattr(config, name, dropout)
+def _use_gradient_checkpointing(encoder: Any, model: str) -> None:
+    try:
+        encoder.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    except ValueError as error:
+        raise UserError(f"retriever.gradient_checkpointing=true: {model} does not support it; set it to false") from error

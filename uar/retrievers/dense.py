@@ -55,4 +55,4 @@ def rerank(
 
 def _encode_queries(retriever: BiEncoder, collection: Collection, query_ids: Sequence[str], precision: str) -> np.ndarray:
     rows = [collection.query_rows[q] for q in query_ids]
-    return encode_rows(retriever, retriever.query_tokens(collection), rows, precision)
+    return encode_rows(retriever, retriever.query_tokens(collection), rows, precision, role="query")

@@ -34,12 +34,14 @@ def encode_corpus(retriever: BiEncoder, tokens: Tokens, folder: Path, precision:
 
 
 @torch.inference_mode()
-def encode_rows(retriever: BiEncoder, tokens: Tokens, rows: list[int], precision: str = "auto") -> np.ndarray:
-    """(rows, dim) fp32 vectors of some rows."""
+def encode_rows(
+    retriever: BiEncoder, tokens: Tokens, rows: list[int], precision: str = "auto", role: str = "passage"
+) -> np.ndarray:
+    """(rows, dim) fp32 vectors of some rows. `role`: what the texts are, query or passage."""
     retriever.eval()
     dtype = resolve_dtype(precision)
     with torch.autocast(retriever.device.type, dtype=dtype, enabled=dtype != torch.float32):
-        return retriever([tokens[row] for row in rows]).float().cpu().numpy()
+        return retriever([tokens[row] for row in rows], role=role).float().cpu().numpy()
 
 
 def encode_many(retriever: BiEncoder, tokens: Tokens, rows: np.ndarray, precision: str = "auto") -> np.ndarray:

@@ -1,0 +1,106 @@
+"""Loads tokenizers and encoders: any encoder or decoder of transformers whose tokenizer has a fast backend."""
+
+import logging
+from typing import Any
+
+import torch
+from tokenizers import processors
+from torch import nn
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+from uar.errors import UserError
+
+log = logging.getLogger(__name__)
+OFFSET = ("roberta", "xlm-roberta", "camembert", "mpnet")  # their positions start after the padding token's id
+
+
+def load_tokenizer(model: str, path: str, revision: str | None, folder: str) -> Any:
+    """The tokenizer of `model`, which lies in the subfolder `folder` of `path`; it pads and cuts on the right.
+
+    Without a padding token its end-of-text token is taken: padding is masked, so any would do.
+    """
+    tokenizer: Any = AutoTokenizer.from_pretrained(path, revision=revision, subfolder=folder)
+    tokenizer.padding_side = tokenizer.truncation_side = "right"
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token_id is None:
+            raise UserError(
+                f"retriever.model={model}: its tokenizer has neither a pad nor an eos token; choose a model that has one"
+            )
+        log.info("The tokenizer of %s has no pad token; its eos token %s pads", model, tokenizer.eos_token)
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def check_alike(tokenizer: Any, queries: Any, model: str) -> None:
+    """UserError where queries have another vocabulary than passages."""
+    if tokenizer.get_vocab() != queries.get_vocab():
+        raise UserError(
+            f"retriever.model={model}: queries and passages have different tokenizers; choose a model with one for both"
+        )
+
+
+def append_eos_token(tokenizer: Any, model: str) -> None:
+    """Let the tokenizer end every text with its end-of-text token, also where it cuts the text; nothing where it does
+    already. Files saved of it do so too."""
+    token, number = tokenizer.eos_token, tokenizer.eos_token_id
+    if number is None:
+        raise UserError(f"retriever.append_eos=true: the tokenizer of {model} has no eos token; set it to null or false")
+    if tokenizer("a")["input_ids"][-1:] == [number]:
+        return
+    if {"add_bos_token", "add_eos_token"} & set(tokenizer.init_kwargs):  # such tokenizers make their rules when loaded
+        tokenizer.add_eos_token = tokenizer.init_kwargs["add_eos_token"] = True
+        return
+    backend = tokenizer.backend_tokenizer
+    end = processors.TemplateProcessing(
+        single=f"$A {token}", pair=f"$A {token} $B:1 {token}:1", special_tokens=[(token, number)]
+    )
+    own = backend.post_processor
+    backend.post_processor = end if own is None else processors.Sequence([own, end])
+
+
+def load_encoder(model: str, path: str, revision: str | None, folder: str, layers: int | None, dropout: float | None) -> Any:
+    """The transformer of `model` in fp32 without its head, its first `layers` layers where that is given."""
+    config = AutoConfig.from_pretrained(path, revision=revision, subfolder=folder)
+    if config.is_encoder_decoder:
+        raise UserError(f"retriever.model={model}: an encoder-decoder ({config.model_type}); choose an encoder or a decoder")
+    if layers is not None:
+        _keep_layers(config, layers)
+    if dropout is not None:
+        _set_dropout(config, dropout)
+    if hasattr(config, "use_cache"):
+        config.use_cache = False  # keys and values are not needed again
+    encoder: Any = AutoModel.from_pretrained(path, revision=revision, subfolder=folder, config=config, dtype=torch.float32)
+    if getattr(encoder, "pooler", None) is not None:
+        encoder.pooler.requires_grad_(False)  # its output is not used
+    return encoder
+
+
+def is_causal(encoder: nn.Module) -> bool:
+    """Whether tokens see only those before them, so that the last one alone has seen the text."""
+    return any(getattr(module, "is_causal", False) is True for module in encoder.modules())
+
+
+def check_length(option: str, length: int, config: Any) -> None:
+    """UserError where the encoder has no positions for so many tokens."""
+    there = getattr(config, "max_position_embeddings", None)
+    if there and config.model_type in OFFSET:
+        there -= config.pad_token_id + 1
+    if length < 1 or (there and there > 0 and length > there):
+        raise UserError(f"retriever.{option}={length}: the model reads 1 to {there} tokens; give a number of these")
+
+
+def _keep_layers(config: Any, layers: int) -> None:
+    there = config.num_hidden_layers
+    if not 1 <= layers <= there:
+        raise UserError(f"retriever.layers={layers}: the model has {there} layers; give 1 to {there}")
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[:layers]
+    config.num_hidden_layers = layers
+
+
+def _set_dropout(config: Any, dropout: float) -> None:
+    if not 0 <= dropout < 1:
+        raise UserError(f"retriever.dropout={dropout}: a number from 0 to below 1 is needed")
+    for name, value in config.to_dict().items():
+        if ("dropout" in name or name.endswith("_pdrop")) and isinstance(value, int | float) and "classifier" not in name:
+            setattr(config, name, dropout)
