@@ -21,10 +21,12 @@ def add_lora(encoder: nn.Module, rank: int, alpha: float | None, dropout: float,
 
     if rank < 1 or not 0 <= dropout < 1:
         raise UserError(f"retriever.lora_rank={rank}, lora_dropout={dropout}: at least 1, and 0 to below 1, are needed")
+    kinds = {type(module).__name__ for module in encoder.modules()}
     config = LoraConfig(
         r=rank,
         lora_alpha=2 * rank if alpha is None else alpha,
         lora_dropout=dropout,
+        fan_in_fan_out="Conv1D" in kinds,  # GPT-2's layers, whose weights are (in, out)
         target_modules=targets if isinstance(targets, str) else list(targets),
         exclude_modules=rf"{UNUSED}\..*" if getattr(encoder, UNUSED, None) is not None else None,
     )
