@@ -7,7 +7,8 @@ import torch
 from uar.collections.tokens import Tokens
 from uar.files import write_json
 from uar.labels import Example, Stage
-from uar.training.batches import Batch, BatchStream, masks
+from uar.training.batches import Batch, BatchStream
+from uar.training.masks import close_to_positive, first_places
 
 EXAMPLES = [Example(f"q{i}", (f"d{i}", f"d{i + 1}"), tuple(f"d{j}" for j in range(i + 2, i + 8)), "llm") for i in range(20)]
 ROWS = {f"d{i}": i for i in range(30)}
@@ -78,15 +79,64 @@ def test_one_positive_a_query_is_drawn_anew_each_epoch(tokens: Tokens):
     assert all(drawn[0][f"q{i}"] in {i, i + 1} for i in range(20))
 
 
+def test_the_average_number_of_positives_is_learnt_at_once(tokens: Tokens):
+    examples = [Example(f"q{i}", tuple(f"d{j}" for j in range(1 + i % 3)), ("d9", "d10", "d11"), "llm") for i in range(9)]
+    stage = Stage("llm", examples, 1, "average")
+    made = BatchStream(stage, tokens, {f"q{i}": i for i in range(9)}, tokens, ROWS, 3, 4, 0)
+    batches = list(made)
+    assert {int((row >= 0).sum()) for b in batches for row in b.targets} == {1, 2}
+    assert all(set(t.tolist()) - {-2} <= set(k.tolist()) for b in batches for t, k in zip(b.targets, b.known, strict=True))
+
+
+def listed(targets: list, known: list, judged: list | None = None, utility: list | None = None) -> Batch:
+    empty = torch.empty(len(targets), 0)
+    rows = torch.tensor([])
+    soft = (torch.tensor(judged), torch.tensor(utility)) if judged else (empty.long(), empty)
+    return Batch(["q"] * len(targets), [], [], rows, torch.tensor(targets), torch.tensor(known), *soft)
+
+
 def test_a_known_positive_is_a_target_or_nothing_but_never_a_negative():
-    batch = Batch(["a", "b"], [], [], torch.tensor([]), torch.tensor([[1], [2]]), torch.tensor([[1, 3], [2, -2]]))
-    targets, valid = masks(batch, torch.tensor([1, 2, 3, 4]))
+    batch = listed([[1], [2]], [[1, 3], [2, -2]])
+    targets, valid, utility = batch.masks(torch.tensor([1, 2, 3, 4]))
     assert targets.tolist() == [[True, False, False, False], [False, True, False, False]]
     assert valid.tolist() == [[True, True, False, True], [True, True, True, True]]
+    assert utility.isnan().all()
+
+
+def test_an_ignored_passage_is_known_and_never_a_target(tokens: Tokens):
+    stage = Stage(
+        "llm", [Example("q0", ("d1",), ("d2",), "llm", ignored=("d3",)), Example("q1", ("d3",), ("d1",), "llm")], 1, "all"
+    )
+    (batch,) = BatchStream(stage, tokens, {"q0": 0, "q1": 1}, tokens, ROWS, 2, 4, 0)
+    targets, valid, _ = batch.masks(batch.rows)
+    place, row = batch.rows.tolist().index(3), batch.query_ids.index("q0")
+    assert not targets[row, place] and not valid[row, place] and valid[1 - row, place]
 
 
 def test_a_passage_gathered_twice_and_padding_count_once_and_never():
-    batch = Batch(["a"], [], [], torch.tensor([]), torch.tensor([[7]]), torch.tensor([[7]]))
-    targets, valid = masks(batch, torch.tensor([7, 5, -1, 7, 5]))
+    targets, valid, utility = listed([[7]], [[7]], [[7, 5]], [[0.5, 0.25]]).masks(torch.tensor([7, 5, -1, 7, 5]))
     assert targets.tolist() == [[True, False, False, False, False]]
     assert valid.tolist() == [[True, True, False, False, False]]
+    assert utility[0, :2].tolist() == [0.5, 0.25] and utility[0, 2:].isnan().all()
+
+
+def test_utilities_go_with_their_passages(tokens: Tokens):
+    example = Example("q0", ("d4",), ("d2", "d1"), "llm", utility=(0.9, None, 0.1))
+    (batch,) = BatchStream(Stage("llm", [example], 1, "all"), tokens, {"q0": 0}, tokens, ROWS, 1, 4, 0)
+    found = dict(zip(batch.rows.tolist(), batch.masks(batch.rows)[2][0].tolist(), strict=True))
+    assert found[4] == pytest.approx(0.9) and found[1] == pytest.approx(0.1) and found[2] != found[2]
+
+
+def test_first_places_are_those_of_a_plain_search():
+    torch.manual_seed(0)
+    rows = torch.randint(-1, 9, (60,))
+    seen: set[int] = set()
+    expected = [r >= 0 and r not in seen and not seen.add(r) for r in rows.tolist()]
+    assert first_places(rows).tolist() == expected
+
+
+def test_negatives_that_score_close_to_the_positive_may_be_left_out():
+    scores = torch.tensor([[0.8, 0.75, 0.6, 0.9, 0.5]])
+    targets = torch.tensor([[True, False, False, False, True]])
+    assert close_to_positive(scores, targets, 0.1).tolist() == [[False, True, False, True, False]]
+    assert close_to_positive(scores, targets, -0.05).tolist() == [[False, False, False, True, False]]

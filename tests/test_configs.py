@@ -38,7 +38,14 @@ def test_every_choice_composes_and_resolves(command: str, override: str):
             cfg.pop(part, None)  # they look at the run folder, which a composed config has not got
         cfg.name = "x"
         missing = OmegaConf.missing_keys(cfg)
-        assert missing <= {"dataset.path", "dataset.train", "llm.model", "llm.base_urls", "annotator.path"}
+        assert missing <= {
+            "dataset.path",
+            "dataset.train",
+            "llm.model",
+            "llm.base_urls",
+            "annotator.path",
+            "label_source.path",
+        }
         for key in missing:
             OmegaConf.update(cfg, key, "x")
         assert OmegaConf.to_container(cfg, resolve=True)

@@ -1,4 +1,6 @@
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -6,8 +8,10 @@ import pytest
 from uar.annotation.stages import Judgement
 from uar.collections import open_collection
 from uar.errors import UserError
-from uar.labels import HumanLabels, LabelContext, LLMLabels, MixedLabels
-from uar.labels.budget import nested_sample
+from uar.labels import Curriculum, Example, HumanLabels, LabelContext, LLMLabels, MixedLabels, QAMetricLabels, Stage
+from uar.labels.budget import least_certain, nested_sample, uncertainties
+from uar.labels.combine import combine
+from uar.losses import contrastive, kl
 
 JUDGED = {
     "q1": [Judgement("d2", 1, 1, -0.5, 1), Judgement("d1", 0, 0, -0.9, 2)],
@@ -76,3 +80,132 @@ def test_a_smaller_human_budget_is_part_of_a_larger_one():
 def test_a_budget_outside_0_and_1_is_refused(fraction: float):
     with pytest.raises(UserError, match="0 to 1"):
         nested_sample(["q"], fraction, 0)
+
+
+def pairs_of(stage: Stage, query_id: str) -> list[tuple]:
+    (found,) = [e for e in stage.examples if e.query_id == query_id]
+    return [tuple(p) for p in found.pairs()]
+
+
+def test_llm_scores_are_utilities(context: LabelContext):
+    (stage,) = LLMLabels().stages(context)
+    assert pairs_of(stage, "q2") == [("d2", 1, "llm", -0.1), ("d3", 1, "llm", -0.2), ("d4", 0, "llm", -3.0)]
+
+
+def test_the_human_positive_may_be_left_out_or_put_in(context: LabelContext):
+    (left_out,) = LLMLabels(human_positive="exclude").stages(context)
+    (q2,) = [e for e in left_out.examples if e.query_id == "q2"]
+    assert (q2.positives, q2.negatives, q2.ignored) == (("d3",), ("d4",), ("d2",))
+    (put_in,) = LLMLabels(human_positive="include").stages(context)
+    assert pairs_of(put_in, "q1") == [("d2", 1, "llm", -0.5), ("d1", 1, "human", -0.9)]
+    assert ("d2", 1, "human+llm", -0.1) in pairs_of(put_in, "q2")
+    assert ("d3", 1, "human", None) in pairs_of(put_in, "q3")  # not in the judged pool, and the LLM found nothing
+    with pytest.raises(UserError, match="random, exclude, include"):
+        LLMLabels(human_positive="ignore").stages(context)
+
+
+def test_union_tells_of_every_pair_who_said_so(context: LabelContext):
+    (stage,) = MixedLabels(human_frac=1, strategy="union").stages(context)
+    assert sorted(pairs_of(stage, "q1"))[:2] == [("d1", 1, "human", -0.9), ("d2", 1, "llm", -0.5)]
+    assert ("d2", 1, "human+llm", -0.1) in pairs_of(stage, "q2")
+    assert ("d3", 1, "human", None) in pairs_of(stage, "q3")
+
+
+def test_the_stage_on_human_labels_may_have_its_own_rate_and_loss(context: LabelContext):
+    llm, human = MixedLabels(human_frac=1, human_learning_rate=1e-6, human_loss=contrastive).stages(context)
+    assert (llm.learning_rate, llm.loss) == (None, None) and (human.learning_rate, human.loss) == (1e-6, contrastive)
+
+
+def test_the_human_budget_goes_to_the_queries_of_which_the_llm_is_least_sure(context: LabelContext):
+    sure = {"q1": -0.4, "q2": -0.1, "q3": 0.0}  # second score minus first: q3 has one passage only
+    assert {q: round(u, 3) for q, u in uncertainties(JUDGED, "margin").items()} == {**sure, "q3": -math.inf}
+    for share, expected in ((0.34, ["q2"]), (0.67, ["q1", "q2"]), (1, ["q1", "q2", "q3"])):
+        stage = MixedLabels(human_frac=share, allocation="uncertainty").stages(context)[1]
+        assert [e.query_id for e in stage.examples] == expected
+    with pytest.raises(UserError, match="no noted doubt to take disagreement from"):
+        MixedLabels(allocation="uncertainty", uncertainty="disagreement").stages(context)
+    with pytest.raises(UserError, match="allowed: random, uncertainty"):
+        MixedLabels(allocation="guess").stages(context)
+
+
+def test_queries_without_an_annotation_get_the_budget_last(context: LabelContext):
+    judged = {"q3": JUDGED["q1"]}
+    assert least_certain(["q1", "q2", "q3"], 0.34, 0, judged) == ["q3"]
+    assert len(least_certain(["q1", "q2", "q3"], 0.67, 0, judged)) == 2
+
+
+def test_entropy_and_noted_doubt_order_queries():
+    flat = [Judgement("a", 1, 1, 0.0, 1), Judgement("b", 0, 0, 0.0, 2)]
+    steep = [Judgement("a", 1, 1, 0.0, 1), Judgement("b", 0, 0, -9.0, 2)]
+    found = uncertainties({"flat": flat, "steep": steep}, "entropy")
+    assert found["flat"] == pytest.approx(1) and found["steep"] < 0.01
+    noted = [Judgement("a", 1, 1, 0.5, 1, uncertainty=1.0), Judgement("b", 0, 0, 0.0, 2, uncertainty=0.0)]
+    assert uncertainties({"q": noted}) == {"q": 0.5}
+
+
+def test_qa_metric_makes_soft_labels_and_takes_the_best_as_positive(context: LabelContext):
+    (stage,) = QAMetricLabels().stages(context)
+    assert pairs_of(stage, "q3") == [("d6", 1, "qa_metric", -0.1)]
+    assert pairs_of(stage, "q2")[0] == ("d2", 1, "qa_metric", -0.1) and len(pairs_of(stage, "q2")) == 3
+    stage.check(kl)
+    bare = replace(context, judgements=lambda: {"q1": [Judgement("d1", 1, 1, None, 1)]})
+    with pytest.raises(UserError, match="answer_likelihood"):
+        QAMetricLabels().stages(bare)
+
+
+def test_a_loss_for_soft_labels_is_refused_where_there_are_only_yes_and_no(context: LabelContext):
+    (stage,) = HumanLabels().stages(context)
+    with pytest.raises(UserError, match="loss=kl needs graded or soft labels"):
+        stage.check(kl)
+    stage.check(contrastive)
+
+
+def test_human_grades_are_utilities_where_there_are_several(folder: Path, context: LabelContext):
+    (folder / "qrels" / "train.tsv").write_text("q1\td1\t2\nq1\td2\t1\nq1\td5\t0\nq2\td2\t1\n")
+    graded = replace(context, collection=open_collection(f"local:{folder}:train"))
+    (stage,) = HumanLabels().stages(graded)
+    assert pairs_of(stage, "q1") == [("d1", 1, "human", 2), ("d2", 1, "human", 1), ("d5", 0, "human", 0)]
+    assert ("d5", 0, "human", None) in pairs_of(stage, "q2")
+
+
+def test_average_is_the_mean_number_of_positives_of_the_stage():
+    examples = [Example(f"q{i}", tuple("abcde"[: 1 + i]), ("z",), "llm") for i in range(4)]
+    assert Stage("s", examples, 1, "average").most_positives == 2
+    assert (Stage("s", examples, 1, "one").most_positives, Stage("s", examples, 1, "all").most_positives) == (1, None)
+
+
+def test_a_curriculum_has_stages_of_any_source_with_their_own_settings(context: LabelContext):
+    source = Curriculum(
+        {
+            "warm": {"source": LLMLabels(), "epochs": 3, "loss": kl, "positives": None},
+            "human": {"source": HumanLabels(), "learning_rate": 1e-6, "passages_per_query": 2},
+            "gone": None,
+        }
+    )
+    warm, human = source.stages(context)
+    assert (warm.name, warm.epochs, warm.loss, warm.positives, warm.learning_rate) == ("warm", 3, kl, "all", None)
+    assert (human.name, human.learning_rate, human.passages_per_query, human.epochs) == ("human", 1e-6, 2, 1)
+    (a, b) = Curriculum({"x": {"source": MixedLabels(human_frac=1)}}).stages(context)
+    assert (a.name, b.name) == ("x-llm", "x-human")
+    for stages, fault in (
+        ({}, "empty"),
+        ({"x": {"epochs": 1}}, "no source"),
+        ({"x": {"source": LLMLabels(), "lr": 1}}, "'lr'"),
+    ):
+        with pytest.raises(UserError, match=fault):
+            Curriculum(stages)
+
+
+def test_several_annotators_are_joined(context: LabelContext):
+    other = {"q1": [Judgement("d1", 1, 1, None, 1), Judgement("d2", 1, 1, None, 2)], "q9": [Judgement("d1", 0, 0, None, 1)]}
+    joined = {rule: combine({"first": JUDGED, "other": other}, rule) for rule in ("any", "majority", "all")}
+    positives = {rule: {j.doc_id for j in found["q1"] if j.label} for rule, found in joined.items()}
+    assert positives == {"any": {"d1", "d2"}, "majority": {"d2"}, "all": {"d2"}}
+    first, second = joined["any"]["q1"]
+    assert (first.rank, second.rank) == (1, 2) and {first.by, second.by} == {"first+other", "other"}
+    assert {j.doc_id: j.uncertainty for j in joined["any"]["q1"]} == {"d1": 1.0, "d2": 0.0}
+    assert set(joined["any"]) == {"q1", "q2", "q3", "q9"}
+    (stage,) = LLMLabels().stages(replace(context, judgements=lambda: joined["any"]))
+    assert ("d1", 1, "llm:other", 0.5) in pairs_of(stage, "q1")
+    with pytest.raises(UserError, match="any, majority, all"):
+        combine({"first": JUDGED}, "some")

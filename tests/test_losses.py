@@ -4,10 +4,10 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from uar.losses import contrastive, summed_marginal
+from uar.losses import contrastive, joint, lse_pair, summed_marginal
 
 Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-LOSSES = [contrastive, summed_marginal]
+LOSSES = [contrastive, joint, lse_pair, summed_marginal]
 each_loss = pytest.mark.parametrize("loss", LOSSES, ids=lambda f: f.__name__)
 
 
@@ -35,11 +35,23 @@ def test_summed_marginal_sums_the_likelihood_of_all_positives():
     assert summed_marginal(*case([[2.0, 1.0, 0.0]], [[1, 1, 0]])).item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_with_one_positive_a_row_both_losses_are_the_same():
+def test_joint_adds_the_likelihoods_of_all_positives():
+    total = math.e**2 + math.e + 1
+    expected = -math.log(math.e**2 / total) - math.log(math.e / total)
+    assert joint(*case([[2.0, 1.0, 0.0]], [[1, 1, 0]])).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_lse_pair_adds_up_all_pairs():
+    expected = math.log(1 + sum(math.exp(n - p) for p in (2.0, 1.0) for n in (0.0, 0.5)))
+    assert lse_pair(*case([[2.0, 1.0, 0.0, 0.5]], [[1, 1, 0, 0]])).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_with_one_positive_a_row_all_losses_are_the_same():
     torch.manual_seed(0)
     scores, targets = torch.randn(5, 9), torch.eye(5, 9, dtype=torch.bool)
     valid = torch.ones_like(targets)
-    torch.testing.assert_close(contrastive(scores, targets, valid), summed_marginal(scores, targets, valid))
+    values = [loss(scores, targets, valid) for loss in LOSSES]
+    torch.testing.assert_close(torch.stack(values), values[0].expand(len(values)))
 
 
 @each_loss
@@ -63,7 +75,7 @@ def test_without_any_positive_the_loss_is_a_differentiable_zero(loss: Loss):
     assert value.item() == 0 and scores.grad is not None and scores.grad.eq(0).all()
 
 
-@each_loss
+@pytest.mark.parametrize("loss", [contrastive, lse_pair, summed_marginal])
 def test_a_row_without_negative_gives_zero_and_a_zero_gradient(loss: Loss):
     scores, targets, valid = case([[2.0, 1.0]], [[1, 1]])
     scores.requires_grad_()

@@ -51,7 +51,10 @@ ELSEWHERE = {
     "outputs/RUN": "test_train",  # they need a trained model
     "run=FILE": "test_train",
     "resume=true": "test_train",
-    "trainer.devices=2": "test_train",
+    "trainer.devices=2": "test_processes",
+    "trainer=ddp": "test_processes",
+    "trainer=slurm": "test_processes",  # as far as a machine without SLURM can
+    "hub.repo": "test_export",
     "train.py -m": "test_train",
     "uar.report": "test_train",
     "dataset.path=DIR": "test_bad_input",
@@ -78,7 +81,12 @@ def test_commands_run(command: Callable[..., subprocess.CompletedProcess[str]], 
     }
     qrels = tmp_path / "labels.qrels"
     qrels.write_text("".join(f"{q} 0 {d} 1\n" for q, found in open_collection("mini:train").qrels.items() for d in found))
-    given = [re.sub(r"\bFILE$|outputs/OTHER$", str(qrels), o.replace("PATH_OR_ID", model)) for o in overrides]
+    clicks = tmp_path / "clicks.tsv"
+    clicks.write_text("".join(f"{q}\t{d}\t9\t5\n" for q, found in open_collection("mini:train").qrels.items() for d in found))
+    files = {"FILE": str(qrels), "outputs/OTHER": str(qrels), "CLICKS": str(clicks)}
+    given = [
+        re.sub(r"\bFILE$|outputs/OTHER$|CLICKS$", lambda m: files[m[0]], o.replace("PATH_OR_ID", model)) for o in overrides
+    ]
     done = command({"evaluate": "uar.evaluate"}.get(name, name), *given, *small.get(name, []))
     assert done.returncode == 0, done.stderr[-2000:]
 

@@ -1,6 +1,8 @@
-"""A killed run goes on exactly; two processes train as one."""
+"""A killed run goes on exactly, and only as what it was."""
 
+import csv
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -8,39 +10,90 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
-from conftest import ROOT, SMALL, metrics, ok
+from conftest import ROOT, ok
+
+from uar.training import callbacks
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
+OPTIONS = [
+    "label_source=mixed", "rag=off", "logger=csv", "retriever.dropout=0.1", "training.checkpoint_every=3", "dataset.test=[]",
+    "training.epochs=2", "limit=24", "training.batch_size=4", "training.dev_queries=6", "human_frac=0.5",
+]  # fmt: skip
+STEPS = {0: 12, 1: 6}  # of each stage
 
 
-def test_a_killed_run_resumes_to_the_weights_of_an_uninterrupted_one(command: Command, tmp_path: Path):
-    options = [
-        "label_source=mixed", "rag=off", "logger=none", "retriever.dropout=0", "training.checkpoint_every=1",
-        "dataset.test=[]",
-        "training.epochs=2", "limit=24", "training.batch_size=4", "training.dev_queries=6",
-    ]  # fmt: skip
-    ok(command("train", *options, f"hydra.run.dir={tmp_path / 'whole'}"))
-    broken = [sys.executable, str(ROOT / "train.py"), *options, f"hydra.run.dir={tmp_path / 'broken'}"]
-    process = subprocess.Popen(broken, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ)
-    last = tmp_path / "broken" / "checkpoints" / "0-llm" / "last.ckpt"
-    while not last.exists() and process.poll() is None:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert last.exists() and not (last.parent / "done.json").exists()
-    ok(command("train", *options, "resume=true", f"hydra.run.dir={tmp_path / 'broken'}"))
-    whole, resumed = (
-        torch.load(tmp_path / n / "checkpoints" / "1-human" / "best.ckpt", weights_only=True)["state_dict"]
-        for n in ("whole", "broken")
+def logged(folder: Path) -> dict[tuple[int, int], tuple]:
+    """(stage, step) -> the losses and dev scores that were logged there."""
+    found: dict[tuple[int, int], dict] = {}
+    path = folder / "csv" / "metrics.csv"
+    if path.is_file():
+        with path.open(newline="") as file:
+            for row in csv.DictReader(file):
+                if row.get("stage"):
+                    values = {k: v for k, v in row.items() if v and k not in ("epoch", "step", "stage")}
+                    found.setdefault((int(float(row["stage"])), int(float(row["step"]))), {}).update(values)
+    return {at: tuple(sorted(values.items())) for at, values in found.items()}
+
+
+def kill_at(folder: Path, stage: int, step: int, *more: str) -> None:
+    """Run the command and kill it once `step` of `stage` was logged."""
+    arguments = [sys.executable, str(ROOT / "train.py"), *OPTIONS, *more, f"hydra.run.dir={folder}"]
+    process = subprocess.Popen(
+        arguments, cwd=folder.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ
     )
-    for name, weight in whole.items():
-        torch.testing.assert_close(resumed[name], weight, rtol=1e-5, atol=1e-6)
+    while process.poll() is None and not any(at >= (stage, step) for at in logged(folder)):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
 
 
-def test_two_processes_train_together(command: Command, tmp_path: Path):
-    quick = [*SMALL, "rag=off", "logger=csv", "label_source=human", "training.batch_size=2"]
-    ok(command("train", *quick, "trainer=cpu", "trainer.devices=2", "hydra.run.dir=two"))
-    found = metrics(tmp_path / "two")
-    assert found["train"]["human"]["steps"] == 6 and found["retrieval"]["mini.test"]["nDCG@10"] > 0.3
-    assert (tmp_path / "two" / "model" / "model.safetensors").is_file()
+def weights(folder: Path, stage: str) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "checkpoints" / stage / "best.ckpt", weights_only=True)["state_dict"]
+
+
+def test_a_run_killed_in_each_stage_goes_on_as_if_it_had_not_been(command: Command, fails: Callable, tmp_path: Path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    ok(command("train", *OPTIONS, f"hydra.run.dir={whole}"))
+    assert {stage: sum(at[0] == stage for at in logged(whole)) for stage in STEPS} == STEPS
+    chance = random.Random(time.time_ns())
+    places = [(stage, chance.randrange(2, STEPS[stage] - 1)) for stage in STEPS]
+    for number, place in enumerate(places):
+        kill_at(broken, *place, *(["resume=true"] if number else []))
+        assert not (broken / "checkpoints" / f"{place[0]}-{('llm', 'human')[place[0]]}" / "done.json").exists(), places
+    for change, name in (
+        ("loss=contrastive", "loss"),
+        ("human_frac=0.6", "labels"),
+        ("training.learning_rate=1e-3", "schedule"),
+    ):
+        told = fails(
+            "train",
+            *[o for o in OPTIONS if o.split("=")[0] != change.split("=")[0]],
+            change,
+            "resume=true",
+            f"hydra.run.dir={broken}",
+        )
+        assert f"another {name} (" in told and " then, " in told
+    told = ok(command("train", *OPTIONS, "resume=true", f"hydra.run.dir={broken}"))
+    assert "Stage llm was finished before" in told
+    assert logged(broken) == logged(whole), places
+    for stage in ("0-llm", "1-human"):
+        expected, found = weights(whole, stage), weights(broken, stage)
+        for name, weight in expected.items():
+            torch.testing.assert_close(found[name], weight, rtol=0, atol=1e-6, msg=lambda m, n=name: f"{places} {n}: {m}")
+
+
+def test_a_checkpoint_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "last.ckpt"
+    writer = callbacks.WholeCheckpoints()
+    writer.save_checkpoint({"step": 1}, path)
+
+    def breaks(checkpoint: dict, place: Path) -> None:
+        Path(place).write_bytes(b"half of a")
+        raise OSError("no more space")
+
+    monkeypatch.setattr(callbacks.torch, "save", breaks)
+    with pytest.raises(OSError, match="no more space"):
+        writer.save_checkpoint({"step": 2}, path)
+    assert torch.load(path) == {"step": 1} and list(tmp_path.iterdir()) == [path]

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 class Judgement:
     """Label 0/1, a grade, a score where the method has one, a rank from 1.
 
-    `uncertainty`: from 0 (sure) up, where the method knows it. `logprobs`: of each grade from the lowest up, in nat.
+    `uncertainty`: from 0 (sure) up, where the method knows it. `logprobs`: of each grade from the lowest up, in nat. `by`:
+    who said so, where the judgements of several annotators were joined.
     """
 
     doc_id: str
@@ -17,6 +18,7 @@ class Judgement:
     rank: int
     uncertainty: float | None = None
     logprobs: tuple[float, ...] = ()
+    by: str = ""
 
 
 Judged = dict[str, list[Judgement]]  # by query id

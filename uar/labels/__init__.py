@@ -1,8 +1,23 @@
-"""Label sources: judgements by people and by an LLM -> the stages that a retriever is trained in."""
+"""Label sources: judgements by people, by an LLM or by clicks -> the stages that a retriever is trained in."""
 
+from uar.labels.clicks import ClickLabels
+from uar.labels.curriculum import Curriculum
 from uar.labels.human import HumanLabels
 from uar.labels.llm import LLMLabels
 from uar.labels.mixed import MixedLabels
-from uar.labels.source import Example, LabelContext, LabelSource, Stage
+from uar.labels.qa_metric import QAMetricLabels
+from uar.labels.source import Example, LabelContext, LabelSource, Pair, Stage
 
-__all__ = ["Example", "HumanLabels", "LLMLabels", "LabelContext", "LabelSource", "MixedLabels", "Stage"]
+__all__ = [
+    "ClickLabels",
+    "Curriculum",
+    "Example",
+    "HumanLabels",
+    "LLMLabels",
+    "LabelContext",
+    "LabelSource",
+    "MixedLabels",
+    "Pair",
+    "QAMetricLabels",
+    "Stage",
+]

@@ -1,18 +1,21 @@
 """Labels by people: the positives of the qrels."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from uar.errors import UserError
 from uar.labels.budget import nested_sample
-from uar.labels.source import Example, LabelContext, LabelSource, Stage
+from uar.labels.source import Example, LabelContext, LabelSource, Pair, Stage, example_of
 
 log = logging.getLogger(__name__)
+Choose = Callable[[list[str], float, int], list[str]]  # queries, share, seed -> those that get human labels
 
 
 @dataclass(frozen=True)
 class HumanLabels(LabelSource):
-    """The human positives of `human_frac` of the queries; negatives from the candidate pool."""
+    """The human positives of `human_frac` of the queries; negatives from the candidate pool. Where the judgements have several
+    grades, the grades are the utilities of the judged passages."""
 
     human_frac: float = 1.0
     epochs: int = 1
@@ -28,18 +31,22 @@ class HumanLabels(LabelSource):
         return [Stage("human", examples, self.epochs, self.positives)]
 
 
-def human_examples(context: LabelContext, fraction: float) -> list[Example]:
-    """Examples of the sampled queries that have a positive."""
-    labelled = [q for q in context.query_ids if context.collection.trainable(q)]
-    sample = nested_sample(labelled, fraction, context.seed)
+def human_examples(context: LabelContext, fraction: float, choose: Choose = nested_sample) -> list[Example]:
+    """Examples of the queries that `choose` takes of those that have a positive."""
+    collection = context.collection
+    labelled = [q for q in context.query_ids if collection.trainable(q)]
+    sample = choose(labelled, fraction, context.seed)
     log.info(
         "Human labels: %d of %d queries (human_frac=%s; %d without a positive are left out)",
         len(sample), len(labelled), fraction, len(context.query_ids) - len(labelled),
     )  # fmt: skip
     pools = context.pools(sample)
+    graded = len({g for grades in collection.qrels.values() for g in grades.values() if g > 0}) > 1
     examples = []
     for query_id in sample:
-        positives = tuple(context.collection.trainable(query_id))
-        negatives = tuple(d for d in pools[query_id] if d not in positives)
-        examples.append(Example(query_id, positives, negatives, "human"))
+        grades = collection.qrels[query_id] if graded else {}
+        positives = collection.trainable(query_id)
+        negatives = [d for d in pools[query_id] if d not in positives]
+        labels = {**dict.fromkeys(positives, 1), **dict.fromkeys(negatives, 0)}
+        examples.append(example_of(query_id, [Pair(d, x, "human", grades.get(d)) for d, x in labels.items()], "human"))
     return examples

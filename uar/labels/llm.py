@@ -3,33 +3,49 @@
 import logging
 from dataclasses import dataclass
 
+from uar.annotation.stages import Judgement
 from uar.errors import UserError
-from uar.labels.source import Example, LabelContext, LabelSource, Stage
+from uar.labels.source import Example, LabelContext, LabelSource, Pair, Stage, example_of
 
 log = logging.getLogger(__name__)
+HUMAN_POSITIVE = ("random", "exclude", "include")
 
 
 @dataclass(frozen=True)
 class LLMLabels(LabelSource):
-    """The annotator's positives of every annotated query; negatives are the judged passages that it did not choose."""
+    """The annotator's positives of every annotated query; negatives are the judged passages that it did not choose. The
+    annotator's scores, or else its grades where it has more than two, are the utilities.
+
+    `human_positive`: the human positives among the judged passages are `random`, not treated apart; `exclude`, left out;
+    `include`, positive whatever the LLM said (arXiv 2504.05220, table 7).
+    """
 
     epochs: int = 1
     positives: str = "all"
+    human_positive: str = "random"
 
     def stages(self, context: LabelContext) -> list[Stage]:
-        return [Stage("llm", llm_examples(context), self.epochs, self.positives)]
+        return [Stage("llm", llm_examples(context, self.human_positive), self.epochs, self.positives)]
 
 
-def llm_examples(context: LabelContext) -> list[Example]:
+def llm_examples(context: LabelContext, human_positive: str = "random") -> list[Example]:
     """Examples of the annotated queries that got a positive; UserError where there is none."""
+    if human_positive not in HUMAN_POSITIVE:
+        raise UserError(f"label_source.human_positive={human_positive!r}; allowed: {', '.join(HUMAN_POSITIVE)}")
     judged = context.judgements()
     chosen = [q for q in context.query_ids if q in judged]
+    graded = len({j.grade for q in chosen for j in judged[q]}) > 2
     examples = []
     for query_id in chosen:
-        positives = tuple(j.doc_id for j in judged[query_id] if j.label)
-        negatives = tuple(j.doc_id for j in judged[query_id] if not j.label)
-        if positives:
-            examples.append(Example(query_id, positives, negatives, "llm"))
+        people = [] if human_positive == "random" else context.collection.trainable(query_id)
+        kept = [j for j in judged[query_id] if human_positive == "include" or j.doc_id not in people]
+        pairs = [_pair(j, j.doc_id in people, graded) for j in kept]
+        if human_positive == "include":
+            shown = {p.doc_id for p in pairs}
+            pairs += [Pair(d, 1, "human", None) for d in people if d not in shown]
+        ignored = people if human_positive == "exclude" else ()
+        if any(p.label for p in pairs):
+            examples.append(example_of(query_id, pairs, "llm", ignored))
     if not examples:
         raise UserError(
             f"{context.collection.reference}: the annotator found no positive in any of {len(chosen)} annotated queries; "
@@ -40,3 +56,14 @@ def llm_examples(context: LabelContext) -> list[Example]:
         len(chosen), len(context.query_ids), len(examples), sum(len(e.positives) for e in examples) / len(examples),
     )  # fmt: skip
     return examples
+
+
+def _pair(judgement: Judgement, by_people: bool, graded: bool) -> Pair:
+    said = f"llm:{judgement.by}" if judgement.by else "llm"
+    source = said if not by_people else f"human+{said}" if judgement.label else "human"
+    return Pair(judgement.doc_id, int(judgement.label or by_people), source, utility_of(judgement, graded))
+
+
+def utility_of(judgement: Judgement, graded: bool) -> float | None:
+    """The score, else the grade where grades say more than yes and no."""
+    return judgement.score if judgement.score is not None else float(judgement.grade) if graded else None

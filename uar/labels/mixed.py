@@ -1,52 +1,79 @@
 """LLM labels for all queries, human labels for a share of them."""
 
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from uar.errors import UserError
+from uar.labels.budget import least_certain, nested_sample
 from uar.labels.human import human_examples
 from uar.labels.llm import llm_examples
-from uar.labels.source import Example, LabelContext, LabelSource, Stage
+from uar.labels.source import Example, LabelContext, LabelSource, Pair, Stage, example_of
+from uar.losses import Loss
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class MixedLabels(LabelSource):
-    """`strategy=curriculum` (arXiv 2504.05220): a stage on the LLM's labels, then one on the human labels of a random
-    `human_frac` of the queries. `strategy=union`: one stage on both kinds of positives together.
+    """`strategy=curriculum` (arXiv 2504.05220): a stage on the LLM's labels, then one on the human labels of `human_frac` of
+    the queries. `strategy=union`: one stage on both kinds of positives together.
 
-    `human_frac` is a share of the split's queries with a human positive, whether annotated or not; 0 leaves the LLM alone.
+    `human_frac` is a share of the split's queries with a human positive, whether annotated or not; 0 leaves the LLM alone, 1
+    is a full second stage. `allocation`: which queries they are, `random` or by `uncertainty`, see `least_certain`.
+    `human_learning_rate` and `human_loss` are those of the second stage, None for the run's.
     """
 
     human_frac: float = 0.2
     strategy: str = "curriculum"
+    allocation: str = "random"
+    uncertainty: str = "auto"
     epochs: int = 1
     human_epochs: int = 1
     positives: str = "all"
     human_positives: str = "one"
+    human_positive: str = "random"
+    human_learning_rate: float | None = None
+    human_loss: Loss | None = None
 
     def stages(self, context: LabelContext) -> list[Stage]:
-        if self.strategy not in {"curriculum", "union"}:
-            raise UserError(f"label_source.strategy={self.strategy!r}; allowed: curriculum, union")
-        human = human_examples(context, self.human_frac)
-        llm = llm_examples(context)
+        for name, allowed in (("strategy", ("curriculum", "union")), ("allocation", ("random", "uncertainty"))):
+            if getattr(self, name) not in allowed:
+                raise UserError(f"label_source.{name}={getattr(self, name)!r}; allowed: {', '.join(allowed)}")
+        choose = nested_sample
+        if self.allocation == "uncertainty":
+            choose = partial(least_certain, judged=context.judgements(), measure=self.uncertainty)
+        human = human_examples(context, self.human_frac, choose)
+        llm = llm_examples(context, self.human_positive)
         if not human:
             return [Stage("llm", llm, self.epochs, self.positives)]
         if self.strategy == "union":
-            return [Stage("union", _union(llm, human), self.epochs, self.positives)]
-        return [
-            Stage("llm", llm, self.epochs, self.positives),
-            Stage("human", human, self.human_epochs, self.human_positives),
-        ]
+            return [Stage("union", union(llm, human), self.epochs, self.positives)]
+        second = Stage("human", human, self.human_epochs, self.human_positives, self.human_learning_rate, loss=self.human_loss)
+        return [Stage("llm", llm, self.epochs, self.positives), second]
 
 
-def _union(llm: list[Example], human: list[Example]) -> list[Example]:
-    joined = {e.query_id: e for e in llm}
-    for example in human:
+def union(first: Sequence[Example], second: Sequence[Example]) -> list[Example]:
+    """Both kinds of labels in one: a passage is positive where either says so; utilities are the first's."""
+    joined = {e.query_id: e for e in first}
+    for example in second:
         other = joined.get(example.query_id)
-        if other is None:
-            joined[example.query_id] = example
-            continue
-        positives = tuple(dict.fromkeys(example.positives + other.positives))
-        seen = dict.fromkeys(other.negatives + example.negatives)
-        negatives = tuple(d for d in seen if d not in positives)
-        joined[example.query_id] = Example(example.query_id, positives, negatives, "human+llm")
+        joined[example.query_id] = example if other is None else _joined(example, other)
     return list(joined.values())
+
+
+def _joined(human: Example, llm: Example) -> Example:
+    pairs = {p.doc_id: p._replace(utility=None) for p in human.pairs()}  # grades and scores have different units
+    for pair in llm.pairs():
+        known = pairs.get(pair.doc_id)
+        if known is None:
+            pairs[pair.doc_id] = pair
+        elif known.label == pair.label:
+            source = f"{known.source}+{pair.source}" if pair.label else pair.source
+            pairs[pair.doc_id] = Pair(pair.doc_id, pair.label, source, pair.utility)
+        else:
+            source = known.source if known.label else pair.source
+            pairs[pair.doc_id] = Pair(pair.doc_id, 1, source, pair.utility)
+    ignored = [d for d in llm.ignored if d not in pairs]
+    return example_of(human.query_id, list(pairs.values()), "human+llm", ignored)

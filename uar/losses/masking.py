@@ -1,4 +1,4 @@
-"""Masked log-sum-exp and the mean over rows that have a target."""
+"""Masked log-sum-exp, the mean over rows that count, and the judged passages of each row side by side."""
 
 import torch
 
@@ -19,3 +19,11 @@ def mean_over_targeted(rows: torch.Tensor, targets: torch.Tensor) -> torch.Tenso
     """Mean of a (queries,) loss over the rows that have a target; a differentiable 0 where none has."""
     targeted = targets.any(dim=1)
     return torch.where(targeted, rows, rows.new_zeros(())).sum() / targeted.sum().clamp(min=1)
+
+
+def side_by_side(keep: torch.Tensor, *values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """(queries, most kept) columns of `keep` and of each of `values`, the kept entries first: all pairs of a row's judged
+    passages are few where its scores are many."""
+    width = max(1, int(keep.sum(dim=1).max()))
+    order = torch.argsort(keep.to(torch.uint8), dim=1, descending=True, stable=True)[:, :width]
+    return tuple(v.gather(1, order) for v in (keep, *values))

@@ -5,7 +5,7 @@ goes on with the batches that an uninterrupted one would have had.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -14,12 +14,14 @@ import torch
 from uar.collections.tokens import Tokens
 from uar.labels import Example, Stage
 from uar.ranking import rank_of
+from uar.training.masks import among, first_places, utilities
 
 
 @dataclass
 class Batch:
     """queries, passages: token ids; rows: (passages,) corpus rows, each once; targets, known: (queries, most) corpus rows of
-    the positives to learn and of all known positives, padded with -2."""
+    the positives to learn and of all passages that are never a negative, padded with -2; judged, utility: (queries, most)
+    corpus rows of the passages that have a utility, and it."""
 
     query_ids: list[str]
     queries: list[np.ndarray]
@@ -27,23 +29,23 @@ class Batch:
     rows: torch.Tensor
     targets: torch.Tensor
     known: torch.Tensor
+    judged: torch.Tensor
+    utility: torch.Tensor
 
     def to(self, device: torch.device) -> "Batch":
-        moved = (t.to(device) for t in (self.rows, self.targets, self.known))
-        return Batch(self.query_ids, self.queries, self.passages, *moved)
+        moved = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.type is torch.Tensor}
+        return replace(self, **moved)
 
+    def masks(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(targets, valid, utility), each (queries, len(rows)), for passages `rows`, which may come from several devices.
 
-def masks(batch: Batch, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(targets, valid), both (queries, len(rows)), for passages `rows`, which may come from several devices.
-
-    A passage counts once, at its first place; a known positive of a query is its target or nothing, never its negative.
-    """
-    targets = (rows[None, :, None] == batch.targets[:, None, :]).any(-1)
-    known = (rows[None, :, None] == batch.known[:, None, :]).any(-1)
-    same = rows[:, None] == rows[None, :]
-    first = ~torch.tril(same, diagonal=-1).any(1) & (rows >= 0)
-    valid = first[None, :] & (targets | ~known)
-    return targets & valid, valid
+        A passage counts once, at its first place; a known positive of a query is its target or nothing, never its negative.
+        """
+        first = first_places(rows)
+        targets = among(rows, self.targets) & first
+        valid = first & (targets | ~among(rows, self.known))
+        utility = utilities(rows, self.judged, self.utility).masked_fill(~first, torch.nan)
+        return targets, valid, utility
 
 
 class BatchStream:
@@ -66,7 +68,7 @@ class BatchStream:
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        self._stage, self._seed = stage, seed
+        self._stage, self._seed, self._most = stage, seed, stage.most_positives
         self._query_tokens, self._query_rows = query_tokens, query_rows
         self._passage_tokens, self._passage_rows = passage_tokens, passage_rows
         self._batch_size, self._per_query = batch_size, passages_per_query
@@ -100,27 +102,35 @@ class BatchStream:
         chosen = [self._choose(e) for e in examples]
         passages = list(dict.fromkeys(d for positives, negatives in chosen for d in (*positives, *negatives)))
         rows = [self._passage_rows[d] for d in passages]
+        useful = [e.utilities() for e in examples]
         return Batch(
             query_ids=[e.query_id for e in examples],
             queries=[self._query_tokens[self._query_rows[e.query_id]] for e in examples],
             passages=[self._passage_tokens[row] for row in rows],
             rows=torch.tensor(rows),
-            targets=self._padded([self._targets(e, positives) for e, (positives, _) in zip(examples, chosen, strict=True)]),
-            known=self._padded([e.positives for e in examples]),
+            targets=self._padded(
+                [e.positives if self._most is None else p for e, (p, _) in zip(examples, chosen, strict=True)]
+            ),
+            known=self._padded([e.positives + e.ignored for e in examples]),
+            judged=self._padded([list(u) for u in useful]),
+            utility=_padded([list(u.values()) for u in useful], torch.nan),
         )
-
-    def _targets(self, example: Example, chosen: Sequence[str]) -> Sequence[str]:
-        return chosen if self._stage.positives == "one" else example.positives
 
     def _choose(self, example: Example) -> tuple[list[str], list[str]]:
         """Positives and negatives of one query, `passages_per_query` in all where there are as many."""
         place = (str(self.epoch), example.query_id)
         positives = sorted(example.positives, key=lambda d: rank_of(self._seed, "positive", *place, d))
         negatives = sorted(example.negatives, key=lambda d: rank_of(self._seed, "negative", *place, d))
-        most = 1 if self._stage.positives == "one" else max(1, self._per_query - 1)
-        positives = positives[:most]
+        room = max(1, self._per_query - 1)
+        positives = positives[: min(room, self._most or room)]
         return positives, negatives[: max(0, self._per_query - len(positives))]
 
     def _padded(self, ids: Sequence[Sequence[str]]) -> torch.Tensor:
-        widest = max(map(len, ids))
-        return torch.tensor([[self._passage_rows[d] for d in row] + [-2] * (widest - len(row)) for row in ids])
+        return _padded([[self._passage_rows[d] for d in row] for row in ids], -2)
+
+
+def _padded(rows: Sequence[Sequence[float]], filling: float) -> torch.Tensor:
+    """(rows, most) of rows of different lengths."""
+    widest = max(map(len, rows))
+    kind = torch.int64 if isinstance(filling, int) else torch.float32
+    return torch.tensor([[*row, *[filling] * (widest - len(row))] for row in rows], dtype=kind)

@@ -1,105 +1,166 @@
 """Fits a retriever through the stages of a curriculum, each with its own optimizer, schedule and checkpoints."""
 
 import logging
+import shutil
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+import torch.distributed as dist
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from uar.errors import UserError
 from uar.files import read_json, write_json
 from uar.labels import Stage
+from uar.losses import Loss
 from uar.retrievers.bi_encoder import BiEncoder
 from uar.training.batches import BatchStream
+from uar.training.callbacks import StageMark, StepSeed, StreamPosition
 from uar.training.dev_score import NAME, DevScore
-from uar.training.module import Loss, RetrieverModule
+from uar.training.loggers import rewind
+from uar.training.module import RetrieverModule
 
 log = logging.getLogger(__name__)
 
 
-def fit(
-    retriever: BiEncoder,
-    stages: Sequence[Stage],
-    loss: Loss,
-    optimizer: partial,
-    warmup: float,
-    streams: Callable[[Stage, int, int], BatchStream],
-    dev: DevScore | None,
-    trainer: Callable[..., L.Trainer],
-    folder: Path,
-    resume: bool,
-    checkpoint_every: int,
-) -> dict[str, Any]:
-    """Train in place and return, a stage, its steps, seconds and best dev score.
+@dataclass(frozen=True)
+class Settings:
+    """What all stages have, unless one says otherwise; see conf/train.yaml."""
 
-    `streams(stage, rank, world)` gives the batches; `trainer(**more)` a Lightning Trainer. After a stage the weights of its
-    best epoch by dev nDCG@10 are loaded (its last where there is no dev split). With `resume`, finished stages are
-    loaded and a broken one goes on from its last checkpoint.
-    """
-    told: dict[str, Any] = {}
-    for number, stage in enumerate(stages):
-        place = folder / f"{number}-{stage.name}"
-        module = RetrieverModule(retriever, loss, optimizer, warmup, stage.name)
-        module.train()  # models are loaded in eval mode, and Lightning leaves them as they are
-        done = place / "done.json"
-        if resume and done.is_file():
-            _load(module, place)
-            told[stage.name] = read_json(done)
-            log.info("Stage %s was finished before and is loaded", stage.name)
-            continue
+    loss: Loss
+    optimizer: partial
+    warmup: float
+    seed: int
+    checkpoint_every: int
+    patience: int | None = None
+    false_negative_margin: float | None = None
+    grad_cache: bool = False
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """`streams(stage, rank, world)` gives batches; `trainer(**more)` a Lightning Trainer; `mine(stage, file)` the stage with
+    its negatives looked up again. Checkpoints of a stage go to its folder in `folder`."""
+
+    settings: Settings
+    streams: Callable[[Stage, int, int], BatchStream]
+    trainer: Callable[..., L.Trainer]
+    mine: Callable[[Stage, Path], Stage]
+    dev: DevScore | None
+    folder: Path
+
+    def fit(self, retriever: BiEncoder, stages: Sequence[Stage], resume: bool) -> tuple[dict[str, Any], list[Stage]]:
+        """Train in place and return, a stage, its steps, seconds and best dev score; and the stages as they were trained.
+
+        After a stage the weights of its best epoch by dev nDCG@10 are loaded (its last where there is no dev split). With
+        `resume`, finished stages are loaded and a broken one goes on from its last checkpoint.
+        """
+        told: dict[str, Any] = {}
+        trained = []
+        for number, stage in enumerate(stages):
+            place = self.folder / f"{number}-{stage.name}"
+            if not resume and rank_zero_only.rank == 0:
+                shutil.rmtree(place, ignore_errors=True)
+            stage = self._mined(stage, place / "candidates.jsonl")
+            trained.append(stage)
+            module = self._module(retriever, stage)
+            done = place / "done.json"
+            if resume and done.is_file():
+                _load(module, place)
+                told[stage.name] = read_json(done)
+                log.info("Stage %s was finished before and is loaded", stage.name)
+                continue
+            told[stage.name] = self._stage(module, stage, number, place, resume)
+            if rank_zero_only.rank == 0:
+                write_json(done, told[stage.name])
+        return told, trained
+
+    def _stage(self, module: RetrieverModule, stage: Stage, number: int, place: Path, resume: bool) -> dict[str, Any]:
         last = place / "last.ckpt"
         best = ModelCheckpoint(
             place,
             "best",
-            monitor=NAME if dev else None,
+            monitor=NAME if self.dev else None,
             mode="max",
             save_weights_only=True,
             save_on_train_epoch_end=True,
             enable_version_counter=False,
         )
         latest = ModelCheckpoint(
-            place, "last", every_n_train_steps=checkpoint_every, save_top_k=1, enable_version_counter=False
+            place, "last", every_n_train_steps=self.settings.checkpoint_every, save_top_k=1, enable_version_counter=False
         )
         position = StreamPosition()
-        lightning = trainer(max_epochs=stage.epochs, callbacks=[position, *([dev] if dev else []), best, latest])
-        log.info("Stage %s: %d queries, %d epochs", stage.name, len(stage.examples), stage.epochs)
+        callbacks: list[L.Callback] = [position, StepSeed(self.settings.seed, stage.name), StageMark(number)]
+        if self.dev:
+            callbacks.append(self.dev)
+            if self.settings.patience is not None:
+                callbacks.append(EarlyStopping(NAME, mode="max", patience=self.settings.patience))
+        trainer = self.trainer(max_epochs=stage.epochs, callbacks=[*callbacks, best, latest])
+        from_step = int(torch.load(last, mmap=True, weights_only=False)["global_step"]) if resume and last.is_file() else 0
+        rewind(trainer.loggers, number, from_step)
+        log.info("Stage %s: %d queries, %d epochs, from step %d", stage.name, len(stage.examples), stage.epochs, from_step)
         start = time.perf_counter()
-        position.stream = streams(stage, lightning.global_rank, lightning.world_size)
-        lightning.fit(module, position.stream, ckpt_path=last if resume and last.is_file() else None, weights_only=False)
+        position.stream = self.streams(stage, trainer.global_rank, trainer.world_size)
+        try:
+            trainer.fit(module, position.stream, ckpt_path=last if from_step else None, weights_only=False)
+        except (RuntimeError, MemoryError) as error:
+            if not _memory_ran_out(error):
+                raise
+            raise UserError(
+                f"stage {stage.name}: memory ran out ({str(error).splitlines()[0]}); take training.grad_cache=true, or "
+                "a smaller retriever.token_budget, training.batch_size or retriever.passage_length"
+            ) from error
         seconds = time.perf_counter() - start
-        if lightning.interrupted:
+        if trainer.interrupted:
             raise KeyboardInterrupt
-        lightning.save_checkpoint(last)
+        trainer.save_checkpoint(last)
         _load(module, place)
-        told[stage.name] = {
+        return {
             "queries": len(stage.examples),
-            "steps": lightning.global_step,
+            "steps": trainer.global_step,
             "seconds": round(seconds, 2),
-            "best dev nDCG@10": float(best.best_model_score) if dev and best.best_model_score is not None else None,
+            "best dev nDCG@10": float(best.best_model_score) if self.dev and best.best_model_score is not None else None,
         }
-        if lightning.is_global_zero:
-            write_json(done, told[stage.name])
-    return told
 
+    def _mined(self, stage: Stage, path: Path) -> Stage:
+        """Process 0 looks negatives up, the others wait and read what it wrote."""
+        if stage.candidates is None:
+            return stage
+        together = dist.is_available() and dist.is_initialized()
+        if together and dist.get_rank() > 0:
+            dist.barrier()
+            return self.mine(stage, path)
+        mined = self.mine(stage, path)
+        if together:
+            dist.barrier()
+        return mined
 
-class StreamPosition(L.Callback):
-    """Keeps the position of the batch stream in the checkpoint. Lightning saves a loader's own state but, resumed within an
-    epoch, does not restore it."""
-
-    stream: BatchStream
-
-    def state_dict(self) -> dict[str, Any]:
-        return self.stream.state_dict()
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.stream.load_state_dict(state_dict)
+    def _module(self, retriever: BiEncoder, stage: Stage) -> RetrieverModule:
+        common = self.settings
+        module = RetrieverModule(
+            retriever,
+            stage.loss or common.loss,
+            common.optimizer if stage.learning_rate is None else partial(common.optimizer, lr=stage.learning_rate),
+            common.warmup if stage.warmup is None else stage.warmup,
+            stage.name,
+            common.false_negative_margin,
+            common.grad_cache,
+        )
+        module.train()  # models are loaded in eval mode, and Lightning leaves them as they are
+        return module
 
 
 def _load(module: RetrieverModule, place: Path) -> None:
     """The weights of the stage's best epoch."""
     state = torch.load(place / "best.ckpt", map_location="cpu", weights_only=True)["state_dict"]
     module.load_state_dict(state)
+
+
+def _memory_ran_out(error: Exception) -> bool:
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

@@ -1,37 +1,58 @@
 """The Lightning module: a step encodes all queries and all passages once, scores them against each other, takes the loss."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import lightning as L
 import torch
 
+from uar.losses import Loss, takes_utility
 from uar.retrievers.bi_encoder import BiEncoder
-from uar.training.batches import Batch, masks
+from uar.training.batches import Batch
 from uar.training.gather import gather_passages
-
-Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+from uar.training.masks import close_to_positive
 
 
 class RetrieverModule(L.LightningModule):
     """`optimizer`: a partial that takes parameters; `warmup`: share of the steps with rising learning rate, then it falls
-    linearly to zero. `stage`: name that the logged values carry."""
+    linearly to zero. `stage`: name that the logged values carry. `false_negative_margin`: see `close_to_positive`, in units of
+    the unscaled score. `grad_cache`: texts are encoded chunk by chunk without keeping activations, and again for the
+    gradient (arXiv 2101.06983)."""
 
-    def __init__(self, retriever: BiEncoder, loss: Loss, optimizer: partial, warmup: float, stage: str) -> None:
+    def __init__(
+        self,
+        retriever: BiEncoder,
+        loss: Loss,
+        optimizer: partial,
+        warmup: float,
+        stage: str,
+        false_negative_margin: float | None = None,
+        grad_cache: bool = False,
+    ) -> None:
         super().__init__()
         self.retriever, self._loss = retriever, loss
         self._optimizer, self._warmup, self._stage = optimizer, warmup, stage
+        self._margin, self._grad_cache = false_negative_margin, grad_cache
+        self._takes_utility = takes_utility(loss)
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
-        queries = self.retriever(batch.queries)
-        passages, rows = gather_passages(self.retriever(batch.passages), batch.rows)
-        targets, valid = masks(batch, rows)
-        with torch.autocast(self.device.type, enabled=False):
-            scores = self.retriever.scale * queries @ passages.T
-            loss = self._loss(scores, targets, valid)
+        queries = self.retriever(batch.queries, role="query", cached=self._grad_cache)
+        own = self.retriever(batch.passages, role="passage", cached=self._grad_cache)
+        passages, rows = gather_passages(own, batch.rows)
+        loss = self._loss_of(batch, queries, passages, rows)
         self.log(f"{self._stage}/loss", loss, prog_bar=True, batch_size=len(batch.queries))
         return loss
+
+    def _loss_of(self, batch: Batch, queries: torch.Tensor, passages: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        targets, valid, utility = batch.masks(rows)
+        with torch.autocast(self.device.type, enabled=False):
+            scores = queries @ passages.T
+            if self._margin is not None:
+                valid &= ~close_to_positive(scores, targets, self._margin)
+            scores = self.retriever.scale * scores
+            if not self._takes_utility:
+                return self._loss(scores, targets, valid)
+            return self._loss(scores, targets, valid | utility.isfinite(), utility)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         return batch.to(device)

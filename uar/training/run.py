@@ -1,40 +1,41 @@
 """The train command: labels -> batches -> model -> scores, all in one run folder."""
 
 import logging
-import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import hydra
 import lightning as L
-import torch.distributed as dist
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from omegaconf import DictConfig, OmegaConf
 
-from uar.annotation.engines import identity_of
-from uar.annotation.replay import kept_judgements
-from uar.annotation.run import llm_configs
-from uar.annotation.stages import Judgement
-from uar.annotation.store import Store
 from uar.candidates import PoolSource, write_pools
 from uar.collections import Collection, open_collection, open_training_split, resolve
-from uar.collections.reference import MINI, distinct_slugs
+from uar.collections.reference import distinct_slugs
 from uar.errors import UserError
 from uar.evaluation.command import Evaluator
 from uar.evaluation.metrics_file import update_metrics
-from uar.files import digest
-from uar.labels import LabelContext, Stage
+from uar.files import digest, read_json
+from uar.labels import Stage
 from uar.labels.table import write_label_table
+from uar.losses import Loss, name_of
 from uar.manifest import save_config, save_manifest
 from uar.precision import bf16_is_fast, device
 from uar.retrievers.bi_encoder import BiEncoder
+from uar.retrievers.model_card import push, write_model_card
 from uar.training.batches import BatchStream
+from uar.training.callbacks import WholeCheckpoints
+from uar.training.context import label_context
 from uar.training.dev_score import DevScore
-from uar.training.fit import fit
+from uar.training.fit import Fitting, Settings
+from uar.training.identity import keep_identity, label_hash, loss_hash, schedule_hash
 from uar.training.loggers import finish, open_loggers
+from uar.training.mining import with_mined_negatives
+from uar.training.processes import check_shared_folder, own_processes
 
 log = logging.getLogger(__name__)
 PRECISIONS = {"bf16": "bf16-mixed", "fp32": "32-true", "fp16": "16-mixed"}
@@ -42,6 +43,9 @@ PRECISIONS = {"bf16": "bf16-mixed", "fp32": "32-true", "fp16": "16-mixed"}
 
 def train(cfg: DictConfig, folder: Path) -> float | None:
     """Train, export to `model/`, evaluate on `dataset.test`. Returns the mean test nDCG@10 for sweeps, where there is one."""
+    check_shared_folder()
+    if own_processes(cfg, folder):
+        return mean_ndcg(read_json(folder / "metrics.json")["retrieval"])
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     collection = open_training_split(cfg.dataset.train, cfg.dataset.path, cfg.dataset.positive_grade)
     tests = [reference for test in cfg.dataset.test if (reference := resolve(test, cfg.dataset.path))]
@@ -50,31 +54,34 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
     dev_reference = resolve(cfg.dataset.dev, cfg.dataset.path)
     dev = open_collection(dev_reference) if dev_reference else None
     pool_source: PoolSource = hydra.utils.instantiate(cfg.candidates)
-    stages = hydra.utils.instantiate(cfg.label_source, _convert_="all").stages(_context(cfg, collection, pool_source, folder))
+    loss: Loss = hydra.utils.instantiate(cfg.loss)
+    context = label_context(cfg, collection, pool_source, folder)
+    stages = hydra.utils.instantiate(cfg.label_source, _convert_="all").stages(context)
+    for stage in stages:
+        _check(stage, loss, cfg)
+    retriever: BiEncoder = hydra.utils.instantiate(cfg.retriever, _convert_="all")
+    keep_identity(folder / "checkpoints" / "identity.json", _identity(cfg, collection, stages, loss, retriever), cfg.resume)
     save_config(folder, cfg)
     write_label_table(folder / "labels.parquet", stages)
-    retriever: BiEncoder = hydra.utils.instantiate(cfg.retriever, _convert_="all")
     loggers = open_loggers(cfg)
     try:
         start = time.perf_counter()
-        told = fit(
-            retriever,
-            stages,
-            loss=hydra.utils.instantiate(cfg.loss),
-            optimizer=hydra.utils.instantiate(cfg.training.optimizer, _convert_="all"),
-            warmup=cfg.training.warmup,
+        fitting = Fitting(
+            settings=_settings(cfg, loss),
             streams=_streams(cfg, collection, retriever),
-            dev=_dev_score(cfg, dev, pool_source, folder),
             trainer=partial(_trainer, cfg, loggers, folder),
+            mine=lambda stage, path: with_mined_negatives(stage, collection, retriever, path),
+            dev=_dev_score(cfg, dev, pool_source, folder),
             folder=folder / "checkpoints",
-            resume=cfg.resume,
-            checkpoint_every=cfg.training.checkpoint_every,
         )
+        told, trained = fitting.fit(retriever, stages, cfg.resume)
         seconds = time.perf_counter() - start
-        if _rank() > 0:
+        if rank_zero_only.rank > 0:
             return None
+        if any(stage.candidates for stage in stages):
+            write_label_table(folder / "labels.parquet", trained)
         retriever.save(folder / "model")
-        save_manifest(folder, collection=collection.hash, labels=_label_hash(stages), model=retriever.name)
+        save_manifest(folder, collection=collection.hash, labels=label_hash(trained), model=retriever.name)
         update_metrics(folder, train=told, time={"train": round(seconds, 2)})
         retriever.to(device())
         scores = Evaluator(cfg, folder).evaluate(test_collections, retriever)
@@ -82,50 +89,78 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
             logger.log_metrics({f"{slug}/{m}": v for slug, values in scores.items() for m, v in values.items()})
     finally:
         finish(loggers)
+    write_model_card(folder / "model", _facts(cfg, folder, collection, trained, loss, retriever))
+    if cfg.hub.repo:
+        push(folder / "model", cfg.hub.repo, cfg.hub.private)
+    return mean_ndcg(scores)
+
+
+def mean_ndcg(scores: dict[str, dict[str, float]]) -> float | None:
+    """Over the collections that have one."""
     found = [values["nDCG@10"] for values in scores.values() if "nDCG@10" in values]
     return sum(found) / len(found) if found else None
 
 
-def _context(cfg: DictConfig, collection: Collection, pool_source: PoolSource, folder: Path) -> LabelContext:
-    query_ids = collection.head(cfg.limit)
-    if not query_ids:
-        raise UserError(f"{collection.reference}: the split has no queries; choose another one")
-
-    def pools(wanted: Sequence[str]) -> Mapping[str, Sequence[str]]:
-        found = pool_source.pools(collection, wanted)
-        write_pools(folder / "candidates" / f"{collection.slug}.jsonl", found)
-        return found
-
-    def judgements() -> dict[str, list[Judgement]]:
-        annotator = hydra.utils.instantiate(cfg.annotator, _convert_="all")
-        models = [identity_of(llm) for llm in llm_configs(cfg)]
-        shipped = [MINI / "annotations"] if collection.reference.startswith("mini:") else []
-        judged = kept_judgements(collection, annotator, Store(Path(cfg.store), also=shipped), models, cfg.seed)
-        if not judged:
-            name = type(annotator).__name__
-            raise UserError(
-                f"{collection.reference}: the store {cfg.store} holds no annotations of it by {name} with "
-                f"{', '.join(models)}; make them with: {_annotate_command()}"
-            )
-        return judged
-
-    return LabelContext(collection, query_ids, pools, judgements, cfg.seed)
+def _check(stage: Stage, loss: Loss, cfg: DictConfig) -> None:
+    """Tell what a stage cannot learn from, or will do otherwise than was asked."""
+    stage.check(loss)
+    per_query = stage.passages_per_query or cfg.training.passages_per_query
+    batch_size = stage.batch_size or cfg.training.batch_size
+    if per_query < 1 or batch_size < 1:
+        raise UserError(f"training.batch_size={batch_size}, passages_per_query={per_query}: at least 1 is needed")
+    bare = sum(not e.negatives for e in stage.examples) if stage.candidates is None else 0
+    if bare and batch_size == 1:
+        raise UserError(
+            f"stage {stage.name}: {bare} queries have no negative, and a batch of one query has none from others; "
+            "take a larger training.batch_size or candidates.depth"
+        )
+    if bare:
+        log.info("Stage %s: %d queries have no negative of their own, and learn from those of others", stage.name, bare)
+    small = sum(len(e.positives) + len(e.negatives) < per_query for e in stage.examples)
+    if small and stage.candidates is None:
+        log.info(
+            "Stage %s: %d of %d queries have fewer than passages_per_query=%d passages, and take all they have",
+            stage.name, small, len(stage.examples), per_query,
+        )  # fmt: skip
 
 
-def _annotate_command() -> str:
-    """The annotate command that goes with this run: its choices of dataset, pools, annotator, LLM and store."""
-    shared = {"dataset", "candidates", "annotator", "llm", "llms", "store", "seed", "limit"}
-    given = [o for o in HydraConfig.get().overrides.task if o.split("=")[0].split(".")[0] in shared]
-    return shlex.join(["python", "annotate.py", *given])
+def _settings(cfg: DictConfig, loss: Loss) -> Settings:
+    options = cfg.training
+    return Settings(
+        loss=loss,
+        optimizer=hydra.utils.instantiate(options.optimizer, _convert_="all"),
+        warmup=options.warmup,
+        seed=cfg.seed,
+        checkpoint_every=options.checkpoint_every,
+        patience=options.patience,
+        false_negative_margin=options.false_negative_margin,
+        grad_cache=options.grad_cache,
+    )
+
+
+def _identity(
+    cfg: DictConfig, collection: Collection, stages: Sequence[Stage], loss: Loss, retriever: BiEncoder
+) -> dict[str, str]:
+    plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    training = {k: v for k, v in plain["training"].items() if k != "checkpoint_every"}
+    trainer = {k: plain["trainer"].get(k) for k in ("max_steps", "devices", "num_nodes", "accumulate_grad_batches")}
+    return {
+        "collection": collection.hash,
+        "labels": label_hash(stages),
+        "loss": loss_hash(stages, loss),
+        "retriever": digest(plain["retriever"], retriever.name),
+        "schedule": schedule_hash(stages, training, trainer, cfg.seed),
+    }
 
 
 def _streams(cfg: DictConfig, collection: Collection, retriever: BiEncoder) -> Any:
     passages, queries = retriever.passage_tokens(collection), retriever.query_tokens(collection)
 
     def stream(stage: Stage, rank: int, world: int) -> BatchStream:
-        used = list(dict.fromkeys(d for e in stage.examples for d in (*e.positives, *e.negatives)))
+        used = list(dict.fromkeys(d for e in stage.examples for d in (*e.positives, *e.negatives, *e.ignored)))
         passage_rows = dict(zip(used, collection.corpus.rows(used), strict=True))
-        size, per_query = cfg.training.batch_size, cfg.training.passages_per_query
+        size = stage.batch_size or cfg.training.batch_size
+        per_query = stage.passages_per_query or cfg.training.passages_per_query
         return BatchStream(
             stage, queries, collection.query_rows, passages, passage_rows, size, per_query, cfg.seed, rank, world
         )
@@ -164,13 +199,26 @@ def _trainer(cfg: DictConfig, loggers: list[Any], folder: Path, **more: Any) -> 
         reload_dataloaders_every_n_epochs=1,  # else the epoch after a resumed one ends early
         enable_model_summary=False,
         num_sanity_val_steps=0,
+        plugins=[WholeCheckpoints()],
         **more,
     )
 
 
-def _label_hash(stages: Sequence[Stage]) -> str:
-    return digest([(s.name, e.query_id, e.positives, e.negatives) for s in stages for e in s.examples])
-
-
-def _rank() -> int:
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+def _facts(
+    cfg: DictConfig, folder: Path, collection: Collection, stages: Sequence[Stage], loss: Loss, retriever: BiEncoder
+) -> dict[str, Any]:
+    """What the model card says."""
+    manifest = read_json(folder / "manifest.json")
+    counts = Counter((s.name, p.source) for s in stages for e in s.examples for p in e.pairs() if p.label)
+    return {
+        "collection": collection.reference,
+        "collection_hash": collection.hash,
+        "labels": [{"stage": stage, "source": source, "positives": n} for (stage, source), n in counts.items()],
+        "label_hash": manifest["labels"],
+        "loss": [name_of(stage.loss or loss) for stage in stages],
+        "retriever": retriever.name,
+        "metrics": read_json(folder / "metrics.json"),
+        "git_commit": manifest["git_commit"],
+        "license": cfg.hub.license,
+        "data_license": cfg.hub.data_license,
+    }

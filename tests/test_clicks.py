@@ -1,0 +1,77 @@
+"""Click-through as labels."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from uar.collections import open_collection
+from uar.errors import DataError, UserError
+from uar.labels import ClickLabels, LabelContext
+from uar.labels.clicks import Shown, click_rates, read_clicks
+from uar.losses import kl
+
+LOG = "query\tdoc\timpressions\tclicks\tposition\nq1\td2\t100\t30\t1\nq1\td1\t100\t30\t4\nq1\td3\t90\t1\t2\nq1\td3\t10\t0\t5\n"
+
+
+@pytest.fixture
+def context(folder: Path) -> LabelContext:
+    collection = open_collection(f"local:{folder}:train")
+
+    def pools(query_ids: Sequence[str]) -> Mapping[str, Sequence[str]]:
+        return {q: ["d1", "d6"] for q in query_ids}
+
+    return LabelContext(collection, list(collection.queries), pools, dict, seed=0)
+
+
+def log(folder: Path, text: str) -> Path:
+    (folder / "clicks.tsv").write_text(text)
+    return folder / "clicks.tsv"
+
+
+def test_a_click_far_down_is_worth_more_than_one_at_the_top():
+    rates = click_rates([Shown("q", "a", 100, 20, 1), Shown("q", "b", 100, 20, 4)], eta=1, prior=0)["q"]
+    assert rates == {"a": pytest.approx(20 / 100), "b": pytest.approx(20 / 25)}
+    assert click_rates([Shown("q", "a", 100, 20, 1), Shown("q", "b", 100, 20, 4)], eta=0, prior=0)["q"]["b"] == 0.2
+
+
+def test_the_positions_of_a_passage_add_up_and_few_impressions_count_little():
+    rows = [Shown("q", "a", 60, 30, 1), Shown("q", "a", 80, 10, 2), Shown("q", "b", 1, 1, 1)]
+    rates = click_rates(rows, eta=1, prior=10)["q"]
+    mean = 41 / 101
+    assert rates["a"] == pytest.approx((40 + 10 * mean) / 110) and rates["b"] == pytest.approx((1 + 10 * mean) / 11)
+    assert click_rates([Shown("q", "a", 10, 10, 10)], eta=1, prior=0)["q"]["a"] == 1.0
+
+
+def test_clicked_passages_are_positive_and_all_shown_have_a_utility(folder: Path, context: LabelContext):
+    (stage,) = ClickLabels(str(log(folder, LOG)), threshold=0.5).stages(context)
+    (example,) = stage.examples
+    assert (example.positives, example.negatives, example.source) == (("d1",), ("d2", "d3", "d6"), "clicks")
+    assert list(example.utilities()) == ["d1", "d2", "d3"]
+    stage.check(kl)
+    (stage,) = ClickLabels(str(log(folder, LOG)), threshold=0.99).stages(context)
+    assert stage.examples[0].positives == ("d1",)  # none gets there, the best does
+
+
+def test_without_positions_nothing_is_corrected_and_the_log_says_so(
+    folder: Path, context: LabelContext, caplog: pytest.LogCaptureFixture
+):
+    (stage,) = ClickLabels(str(log(folder, "q1\td1\t10\t5\nq1\td2\t10\t1\nqx\td1\t1\t1\n")), prior=0).stages(context)
+    assert stage.examples[0].utilities() == {"d1": 0.5, "d2": 0.1}
+    assert "not corrected" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [("q1\td1\t10", "3 columns"), ("q1\td1\t1\t2", "clicks ≤ impressions"), ("q1\td1\t1\t1\t0", "position from 1"),
+     ("q1\tdx\t1\t1", "'dx' is not in the corpus"), ("q1\td1\t1\tx", "whole numbers")],
+)  # fmt: skip
+def test_a_faulty_line_is_named(folder: Path, context: LabelContext, line: str, fault: str):
+    with pytest.raises(DataError, match=fault) as error:
+        read_clicks(log(folder, f"q1\td2\t5\t1\n{line}\n"), context.collection)
+    assert "2" in str(error.value)
+
+
+def test_a_log_of_another_split_is_refused(folder: Path, context: LabelContext):
+    with pytest.raises(UserError, match="no query of .* has a click"):
+        ClickLabels(str(log(folder, "qx\td1\t1\t1\nq1\td1\t5\t0\n"))).stages(context)

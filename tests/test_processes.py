@@ -1,0 +1,70 @@
+"""Runs of several processes: Lightning's, torchrun's, and jobs of a sweep, each in a process group of its own."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from conftest import ROOT, SMALL, metrics, ok
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+QUICK = [*SMALL, "rag=off", "logger=csv", "training.batch_size=2", "trainer=ddp_cpu", "dataset.dev=null"]
+
+
+def test_two_processes_train_together_and_mine_once(command: Command, tmp_path: Path):
+    stage = "label_source.stages.human"
+    told = ok(
+        command(
+            "train", *SMALL, "rag=off", "logger=csv", "training.batch_size=2", "trainer=ddp_cpu", "label_source=curriculum",
+            f"+candidates@{stage}.candidates=dense", f"{stage}.passages_per_query=3", "hydra.run.dir=two",
+        )
+    )  # fmt: skip
+    found = metrics(tmp_path / "two")
+    assert [found["train"][s]["steps"] for s in ("llm", "human")] == [6, 6]
+    assert found["retrieval"]["mini.test"]["nDCG@10"] > 0.3 and told.count("are looked up again") == 1
+    assert (tmp_path / "two" / "model" / "model.safetensors").is_file()
+    labels = pq.read_table(tmp_path / "two" / "labels.parquet").to_pylist()
+    mined = [row for row in labels if row["source"] == "mined"]
+    assert mined and all(row["stage"] == "human" and row["label"] == 0 for row in mined)
+    positives = {(row["query_id"], row["doc_id"]) for row in labels if row["label"] and row["stage"] == "human"}
+    assert not positives & {(row["query_id"], row["doc_id"]) for row in mined}
+
+
+def test_each_job_of_a_sweep_over_two_processes_has_its_own_group(command: Command, tmp_path: Path):
+    told = ok(command("train", "-m", "label_source=human,llm", *QUICK, "trainer.max_steps=2"))
+    folders = sorted((tmp_path / "outputs" / "sweep").glob("*/metrics.json"))
+    assert [next(iter(json.loads(f.read_text())["train"])) for f in folders] == ["human", "llm"]
+    assert told.count("MEMBER: 1/2") == 2 or told.count("GLOBAL_RANK: 0") == 2 or told.count("Stage ") >= 2
+    assert not list((tmp_path / "outputs").rglob(".job*"))
+
+
+def test_a_job_that_fails_does_not_stop_the_sweep(command: Command, tmp_path: Path):
+    done = command("train", "-m", "loss=kl,contrastive", "label_source=human", *QUICK, "trainer.max_steps=2")
+    assert done.returncode == 2 and "loss=kl needs graded or soft labels" in done.stderr
+    (folder,) = (tmp_path / "outputs" / "sweep").glob("*/metrics.json")
+    assert "loss=contrastive" in str(folder)
+
+
+def torchrun(tmp_path: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2"]
+    return subprocess.run(
+        [*start, str(ROOT / "train.py"), *options], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def test_torchrun_starts_the_processes(tmp_path: Path):
+    done = torchrun(tmp_path, *QUICK, "label_source=human", "trainer.max_steps=2", "hydra.run.dir=run")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert metrics(tmp_path / "run")["train"]["human"]["steps"] == 2
+    done = torchrun(tmp_path, *QUICK, "label_source=human", "trainer.max_steps=2")
+    assert done.returncode != 0 and "give name= or hydra.run.dir=" in done.stderr
+
+
+def test_a_job_goes_through_submitit(command: Command, tmp_path: Path):
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    options = ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=5", "trainer=cpu", "trainer.max_steps=2"]
+    ok(command("train", "-m", "seed=0,1", "label_source=human", *SMALL, "rag=off", "logger=csv", *options))
+    assert len(list((tmp_path / "outputs" / "sweep").glob("*/metrics.json"))) == 2

@@ -1,0 +1,108 @@
+"""Click logs: how often a passage was clicked where it was shown, corrected for its place in the list."""
+
+import logging
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from uar.collections import Collection
+from uar.collections.lines import read_lines
+from uar.errors import DataError, UserError
+from uar.labels.source import LabelContext, LabelSource, Pair, Stage, example_of
+
+log = logging.getLogger(__name__)
+COLUMNS = ("query", "doc", "impressions", "clicks", "position")
+
+
+class Shown(NamedTuple):
+    """A passage was shown at `position` (from 1) for a query `impressions` times and clicked `clicks` times."""
+
+    query_id: str
+    doc_id: str
+    impressions: int
+    clicks: int
+    position: int
+
+
+@dataclass(frozen=True)
+class ClickLabels(LabelSource):
+    """A TSV of query id, passage id, impressions, clicks and, where it is known, position; several lines of a pair add up.
+
+    Utility of a passage = clicks / Σ over positions of impressions × examination, examination being the chance that a user
+    looks at a position (the position-based model, Craswell et al., WSDM 2008): (1 / position)^`eta`. Both sides are smoothed
+    by `prior` impressions of the log's mean rate, so that one lucky click is not a certainty. Label 1 from `threshold` up;
+    where no passage of a query gets there and one was clicked, its best. Passages of the pool that were not shown are further
+    negatives, without utility. Without positions nothing is corrected, and the log says so.
+    """
+
+    path: str
+    eta: float = 1.0
+    prior: float = 10.0
+    threshold: float = 0.3
+    epochs: int = 1
+    positives: str = "all"
+
+    def stages(self, context: LabelContext) -> list[Stage]:
+        if self.eta < 0 or self.prior < 0:
+            raise UserError(f"label_source.eta={self.eta}, prior={self.prior}: both must be 0 or more")
+        rows = read_clicks(Path(self.path), context.collection)
+        rates = click_rates(rows, self.eta, self.prior)
+        clicked = {row.query_id for row in rows if row.clicks}
+        chosen = [q for q in context.query_ids if q in clicked]
+        if not chosen:
+            raise UserError(f"{self.path}: no query of {context.collection.reference} has a click; give the log of this split")
+        pools = context.pools(chosen)
+        examples = []
+        for query_id in chosen:
+            found = rates[query_id]
+            least = min(self.threshold, max(found.values()))
+            pairs = [Pair(d, int(rate >= least), "clicks", rate) for d, rate in sorted(found.items(), key=lambda x: -x[1])]
+            pairs += [Pair(d, 0, "clicks", None) for d in pools[query_id] if d not in found]
+            examples.append(example_of(query_id, pairs, "clicks"))
+        log.info("Clicks: %d of %d queries have a clicked passage", len(examples), len(context.query_ids))
+        return [Stage("clicks", examples, self.epochs, self.positives)]
+
+
+def click_rates(rows: list[Shown], eta: float = 1.0, prior: float = 10.0) -> dict[str, dict[str, float]]:
+    """Position-corrected, smoothed click-through from 0 to 1, by query and passage."""
+    clicks: dict[tuple[str, str], float] = defaultdict(float)
+    looked: dict[tuple[str, str], float] = defaultdict(float)
+    for row in rows:
+        clicks[row.query_id, row.doc_id] += row.clicks
+        looked[row.query_id, row.doc_id] += row.impressions * (1 / row.position) ** eta
+    mean = sum(clicks.values()) / max(sum(looked.values()), 1e-9)
+    rates: dict[str, dict[str, float]] = defaultdict(dict)
+    for (query_id, doc_id), seen in looked.items():
+        rate = (clicks[query_id, doc_id] + prior * min(mean, 1.0)) / max(seen + prior, 1e-9)
+        rates[query_id][doc_id] = min(1.0, rate)
+    return dict(rates)
+
+
+def read_clicks(path: Path, collection: Collection) -> list[Shown]:
+    """The log's lines; a header is skipped, lines of other splits' queries are left out. DataError names a faulty line."""
+    rows, others = [], 0
+    positions = False
+    for number, line in read_lines(path):
+        cells = [cell.strip() for cell in line.split("\t")]
+        if number == 1 and len(cells) > 2 and not cells[2].isdecimal():
+            continue
+        if len(cells) not in (4, 5):
+            raise DataError(path, f"{len(cells)} columns; {', '.join(COLUMNS[:4])} (and position) are needed, by tabs", number)
+        counts = [int(c) if c.isdecimal() else -1 for c in cells[2:]]
+        if min(counts) < 0 or counts[1] > counts[0] or (len(counts) > 2 and counts[2] < 1):
+            raise DataError(
+                path, f"{', '.join(COLUMNS[2:])} are {cells[2:]}; whole numbers, clicks ≤ impressions, position from 1", number
+            )
+        if cells[0] not in collection.queries:
+            others += 1
+            continue
+        if collection.corpus.row(cells[1]) < 0:
+            raise DataError(path, f"passage id {cells[1]!r} is not in the corpus; remove the line", number)
+        positions = positions or len(counts) > 2
+        rows.append(Shown(cells[0], cells[1], counts[0], counts[1], counts[2] if len(counts) > 2 else 1))
+    if others:
+        log.info("%s: %d lines are of queries that %s does not have, and left out", path, others, collection.reference)
+    if rows and not positions:
+        log.warning("%s has no positions (a fifth column): click-through is not corrected for them", path)
+    return rows

@@ -1,0 +1,61 @@
+"""What makes a killed run go on exactly, beside Lightning's own checkpoints."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+
+from uar.files import whole_file
+from uar.ranking import rank_of
+from uar.training.batches import BatchStream
+
+
+class StreamPosition(L.Callback):
+    """Keeps the position of the batch stream in the checkpoint. Lightning saves a loader's own state but, resumed within an
+    epoch, does not restore it. What loggers hold back is written at the same time, so that no logged step is lost."""
+
+    stream: BatchStream
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.stream.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.stream.load_state_dict(state_dict)
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        for logger in trainer.loggers:
+            logger.save()
+
+
+class StepSeed(L.Callback):
+    """Random numbers (dropout) are a function of (seed, stage, step, process), whether the run was resumed or not."""
+
+    def __init__(self, seed: int, stage: str) -> None:
+        self._seed, self._stage = seed, stage
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+        key = rank_of(self._seed, "step", self._stage, str(trainer.global_step), str(trainer.global_rank))
+        torch.manual_seed(int.from_bytes(key[:8], "big") >> 1)
+
+
+class StageMark(L.Callback):
+    """The stage's number beside every logged value: steps begin anew in each stage."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        pl_module.log("stage", float(self._number))
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        pl_module.log("stage", float(self._number))
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """A checkpoint is written beside and renamed: there whole, or not at all."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        with whole_file(Path(path)) as beside:
+            torch.save(checkpoint, beside)

@@ -1,0 +1,69 @@
+"""What a label source is given: the training split, its pools, and what the annotators made of the kept records."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from uar.annotation.engines import identity_of
+from uar.annotation.judgement import Judged
+from uar.annotation.replay import kept_judgements
+from uar.annotation.run import llm_configs
+from uar.annotation.store import Store
+from uar.candidates import PoolSource, write_pools
+from uar.collections import Collection
+from uar.collections.reference import MINI
+from uar.errors import UserError
+from uar.labels import LabelContext
+from uar.labels.combine import combine
+
+
+def label_context(cfg: DictConfig, collection: Collection, pool_source: PoolSource, folder: Path) -> LabelContext:
+    """Of a composed train config; pools that are made are kept in `folder`."""
+    query_ids = collection.head(cfg.limit)
+    if not query_ids:
+        raise UserError(f"{collection.reference}: the split has no queries; choose another one")
+
+    def pools(wanted: Sequence[str]) -> Mapping[str, Sequence[str]]:
+        found = pool_source.pools(collection, wanted)
+        write_pools(folder / "candidates" / f"{collection.slug}.jsonl", found)
+        return found
+
+    return LabelContext(collection, query_ids, pools, lambda: _judgements(cfg, collection), cfg.seed)
+
+
+def _judgements(cfg: DictConfig, collection: Collection) -> Judged:
+    """Of the run's annotator, joined with those of the further ones where there are any."""
+    shipped = [MINI / "annotations"] if collection.reference.startswith("mini:") else []
+    store = Store(Path(cfg.store), also=shipped)
+    if not cfg.annotators:
+        return _of_one(cfg, collection, store, cfg.annotator, [identity_of(llm) for llm in llm_configs(cfg)])
+    every = {"first": cfg.annotator, **cfg.annotators}
+    models = {name: [identity_of(cfg.llms.get(name) or cfg.llm)] for name in every}
+    return combine({n: _of_one(cfg, collection, store, a, models[n]) for n, a in every.items()}, cfg.combine)
+
+
+def _of_one(cfg: DictConfig, collection: Collection, store: Store, annotator: Any, models: list[str]) -> Judged:
+    made = hydra.utils.instantiate(annotator, _convert_="all")
+    judged = kept_judgements(collection, made, store, models, cfg.seed)
+    if not judged:
+        raise UserError(
+            f"{collection.reference}: the store {cfg.store} holds no annotations of it by {type(made).__name__} with "
+            f"{', '.join(models)}; make them with: {_annotate_command()}"
+        )
+    return judged
+
+
+def _annotate_command() -> str:
+    """The annotate command that goes with this run: its choices of dataset, pools, annotator, LLM and store."""
+    shared = {"dataset", "candidates", "annotator", "llm", "llms", "store", "seed", "limit"}
+    hydra_config = HydraConfig.get()
+    given = [o for o in hydra_config.overrides.task if o.split("=")[0].split(".")[0] in shared]
+    annotator = hydra_config.runtime.choices.get("annotator")
+    if annotator != "likelihood" and f"annotator={annotator}" not in given:  # a label source may bring its own
+        given.append(f"annotator={annotator}")
+    return shlex.join(["python", "annotate.py", *given])

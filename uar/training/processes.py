@@ -1,0 +1,67 @@
+"""Who starts the processes of a run: Lightning, torchrun or SLURM; and a sweep whose jobs have several each."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from uar.errors import UserError
+
+log = logging.getLogger(__name__)
+CONFIG = ".job"
+
+
+def started_outside() -> bool:
+    """Whether this process is one of several that torchrun, SLURM or Lightning started."""
+    return "LOCAL_RANK" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1
+
+
+def check_shared_folder() -> None:
+    """UserError where several processes would each name a run folder by their own clock."""
+    chosen = HydraConfig.get()
+    named = any(o.startswith("name=") for o in chosen.overrides.task) or any("run.dir=" in o for o in chosen.overrides.hydra)
+    if started_outside() and chosen.mode == RunMode.RUN and not named:
+        raise UserError(
+            "several processes are started from outside: give name= or hydra.run.dir= so that they share a run folder"
+        )
+
+
+def own_processes(cfg: DictConfig, folder: Path) -> bool:
+    """Run a job of a sweep that has several processes in a process group of its own, from its composed config, and wait for
+    it; True where that was done. In one process after another, jobs would share Lightning's process group and environment."""
+    if HydraConfig.get().mode != RunMode.MULTIRUN or started_outside() or not _several(cfg):
+        return False
+    path = folder / f"{CONFIG}.yaml"
+    folder.mkdir(parents=True, exist_ok=True)
+    path.touch(mode=0o600)
+    path.write_text(OmegaConf.to_yaml(cfg, resolve=True), encoding="utf-8")
+    where = [f"--config-path={folder.resolve()}", f"--config-name={CONFIG}", f"hydra.run.dir={folder}"]
+    quiet = ["hydra.output_subdir=null", "hydra.job.name=uar"]
+    try:
+        status = _wait([sys.executable, os.path.abspath(sys.argv[0]), *where, *quiet])
+    finally:
+        path.unlink(missing_ok=True)
+    if status:
+        raise UserError(f"the job in {folder} ended with status {status}; what it said is above")
+    return True
+
+
+def _several(cfg: DictConfig) -> bool:
+    devices = cfg.trainer.get("devices", 1)
+    return devices not in (1, "1", [0]) or cfg.trainer.get("num_nodes", 1) > 1
+
+
+def _wait(command: list[str]) -> int:
+    process = subprocess.Popen(command, start_new_session=True)
+    try:
+        return process.wait()
+    finally:
+        if process.poll() is None:  # this process was told to stop
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait()
