@@ -9,11 +9,13 @@ import pytest
 import torch
 from tiny_models import EOS, tiny_bert, tiny_gpt2, tiny_llama
 from torch import nn
+from transformers import RobertaConfig, T5Config
 
 from uar.collections import open_collection
 from uar.errors import UserError
 from uar.retrievers.bi_encoder import BiEncoder
 from uar.retrievers.dense import rerank, retrieve
+from uar.retrievers.loading import check_length
 
 TEXTS = ["Salt", "Glass is made of sand.", "The Moon raises the tides of the oceans.", "Bees make honey.", "Iron rusts."]
 
@@ -205,6 +207,19 @@ def test_bad_options_are_told(tmp_path: Path, options: dict, told: str):
     with pytest.raises(UserError, match=told) as error:
         BiEncoder(tiny_bert(tmp_path / "bert"), **options)
     assert "\n" not in str(error.value)
+
+
+def test_positions_that_start_after_padding_are_counted_off():
+    config = RobertaConfig(max_position_embeddings=514, pad_token_id=1)
+    check_length("passage_length", 512, config)
+    with pytest.raises(UserError, match="reads 1 to 512 tokens"):
+        check_length("passage_length", 513, config)
+
+
+def test_an_encoder_decoder_is_told(tmp_path: Path):
+    T5Config(vocab_size=300, d_model=32, num_layers=1, num_heads=2, d_ff=32).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"an encoder-decoder \(t5\); choose an encoder or a decoder"):
+        BiEncoder(str(tmp_path))
 
 
 def test_a_tokenizer_without_pad_and_eos_is_told(tmp_path: Path):

@@ -138,6 +138,15 @@ def test_a_model_that_no_hub_gives_says_nothing_of_itself():
     assert "\n" not in str(error.value)
 
 
+def test_an_encoder_in_a_subfolder_is_found(tmp_path: Path):
+    tiny_bert(tmp_path / "model" / "0_Transformer")
+    sentence_transformers_files(tmp_path / "model", LEGACY | {"pooling_mode_cls_token": True}, False, None)
+    modules = json.loads((tmp_path / "model" / "modules.json").read_text())
+    modules[0]["path"] = "0_Transformer"  # as in folders of sentence-transformers before 2.0
+    (tmp_path / "model" / "modules.json").write_text(json.dumps(modules))
+    assert BiEncoder(str(tmp_path / "model")).pooling == "cls"
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [

@@ -1,5 +1,6 @@
 """The model card of an exported retriever, from what its run knows, and its way to a hub."""
 
+import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ def push(folder: Path, repo_id: str, private: bool) -> str:
             why = "no valid token: run `hf auth login` or set HF_TOKEN"
         else:
             why = " ".join(str(error).split())[:200] or type(error).__name__
-        command = f"hf upload {repo_id} {folder} .{' --private' if private else ''}"
+        command = shlex.join(["hf", "upload", repo_id, str(folder), ".", *(["--private"] if private else [])])
         raise UserError(f"hub.repo={repo_id}: not pushed ({why}); the model is kept, push it later with: {command}") from error
 
 
