@@ -1,13 +1,18 @@
+import logging
 import math
+import random
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
+from pytrec_eval import RelevanceEvaluator
 
 from uar.answers import exact_match, f1, normalise
-from uar.collections import Collection, open_collection
-from uar.errors import DataError
+from uar.collections import Collection, Corpus, Query, open_collection
+from uar.errors import UserError
 from uar.evaluation.measures import MEASURES, means, per_query
-from uar.evaluation.runs import read_run, write_run
+from uar.ranking import Hit, best_first
 
 RUN = {"q1": [("d2", 9.0), ("d1", 8.0)], "q2": [("d2", 3.0)]}
 
@@ -46,32 +51,54 @@ def test_positives_and_gains_follow_the_collections_grade(folder: Path):
     assert values('{"positive_grade": 2, "graded": false}') == pytest.approx({"nDCG@10": half, "RR@10": 0.5})
 
 
-def test_a_written_run_is_read_back_in_the_same_order_with_ties_apart(tmp_path: Path):
-    run = {"q1": [("b", 1.0), ("c", 1.0), ("a", 1.0), ("z", 0.5)], "q2": [("a", 1e-9), ("b", -3.0)]}
-    write_run(tmp_path / "x.trec", run, "tag")
-    again = read_run(tmp_path / "x.trec")
-    assert {q: [d for d, _ in hits] for q, hits in again.items()} == {q: [d for d, _ in hits] for q, hits in run.items()}
-    assert len({s for _, s in again["q1"]}) == 4
+def graded(seed: int) -> tuple[dict[str, dict[str, int]], dict[str, list[Hit]]]:
+    """Random judgements, some of them negative grades, and a random run that misses one query and has many ties."""
+    rng = random.Random(seed)
+    names = [f"d{i}" for i in range(60)]
+    qrels = {f"q{q}": {d: rng.choice([-1, 0, 0, 1, 2, 3]) for d in rng.sample(names, 25)} for q in range(30)}
+    run = {q: best_first((d, rng.randrange(9) / 7) for d in rng.sample(names, rng.randrange(1, 40))) for q in list(qrels)[1:]}
+    return qrels, run
 
 
-def test_a_candidates_file_is_a_run_in_its_order(tmp_path: Path):
-    path = tmp_path / "c.jsonl"
-    path.write_text('{"query_id": "q1", "candidates": ["d9", "d1"]}\n')
-    assert read_run(path) == {"q1": [("d9", 2.0), ("d1", 1.0)]}
+@pytest.mark.parametrize("seed", range(3))
+def test_measures_equal_pytrec_evals(seed: int):
+    qrels, run = graded(seed)
+    collection = Collection("r", "r", cast(Corpus, None), {q: Query(q, q) for q in qrels}, qrels, positive_grade=2)
+    names = {"nDCG@10": "ndcg_cut_10", "R@100": "recall_100", "AP": "map", "P@5": "P_5", "AP@10": "map_cut_10"}
+    told = {(q, m): v for q, m, v in per_query(collection, run, [*names, "RR@10", "RR"], qrels)}
+    apart = {q: {d: -at for at, (d, _) in enumerate(hits)} for q, hits in run.items()}
+    other = RelevanceEvaluator(qrels, set(names.values()) | {"recip_rank"}, relevance_level=2)
+    theirs = other.evaluate({q: {d: float(s) for d, s in hits.items()} for q, hits in apart.items()})
+    assert set(theirs) == set(run) and len(run) == 29
+    for q, values in theirs.items():
+        for mine, name in names.items():
+            assert told[q, mine] == pytest.approx(values[name], abs=1e-6), (q, mine)
+        assert told[q, "RR"] == pytest.approx(values["recip_rank"], abs=1e-6)
+        assert told[q, "RR@10"] == pytest.approx(values["recip_rank"] if values["recip_rank"] >= 0.1 else 0, abs=1e-6)
+    assert all(told["q0", m] == 0 for m in (*names, "RR@10", "RR"))
 
 
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ("q1 Q0 d1 1 nan x\n", ":1: score 'nan'"),
-        ("q1 Q0 d1 1 2.0 x y\n", ":1: 7 columns"),
-        ("q1 Q0 d1 1 2.0 x\nq1 Q0 d1 2 1.0 x\n", "lists a passage twice"),
-    ],
-)
-def test_a_broken_run_is_refused(tmp_path: Path, text: str, told: str):
-    (tmp_path / "x.trec").write_text(text)
-    with pytest.raises(DataError, match=told):
-        read_run(tmp_path / "x.trec")
+def test_judged_documents_alone_are_found_below_the_cutoff(collection: Collection):
+    run = {"q1": [*((f"x{i}", 20.0 - i) for i in range(12)), ("d1", 1.0)]}
+    values = means(per_query(collection, run, ["nDCG@10", "nDCG(judged_only=True)@10"], ["q1"]))
+    assert values == {"nDCG@10": 0, "nDCG(judged_only=True)@10": 1}
+
+
+def test_a_measure_keeps_the_name_that_was_given_and_an_unknown_one_is_refused(collection: Collection):
+    assert means(per_query(collection, RUN, ["MRR@10", "Recall@100"], ["q1"])) == {"MRR@10": 0.5, "Recall@100": 1}
+    with pytest.raises(UserError, match="measure 'goodness' is not known"):
+        per_query(collection, RUN, ["goodness"], ["q1"])
+
+
+def test_a_querys_own_document_is_no_result_where_the_collection_says_so(
+    collection: Collection, caplog: pytest.LogCaptureFixture
+):
+    run = {"q1": [("q1", 9.0), ("d1", 8.0)], "q2": [("q1", 3.0), ("d2", 2.0)]}
+    assert means(per_query(collection, run, ["RR@10"], ["q1", "q2"]))["RR@10"] == 0.5
+    with caplog.at_level(logging.INFO):
+        own = replace(collection, drop_own=True)
+        assert means(per_query(own, run, ["RR@10"], ["q1", "q2"]))["RR@10"] == 0.75
+    assert "the own document of 1 queries is left out" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,8 @@ class Collection:
     """One split of a collection.
 
     `qrels` holds the grades as they stand in the file; a passage counts as positive from `positive_grade` up. Where
-    `graded` is false, nDCG takes binary gains (positive or not), else the grades.
+    `graded` is false, nDCG takes binary gains (positive or not), else the grades. `drop_own`: a passage with the id of a
+    query is never a result of that query (ArguAna, Quora).
     """
 
     reference: str
@@ -32,6 +33,7 @@ class Collection:
     candidates: dict[str, list[str]] = field(default_factory=dict)
     positive_grade: int = 1
     graded: bool = True
+    drop_own: bool = False
 
     @cached_property
     def hash(self) -> str:

@@ -1,11 +1,13 @@
 """Retrieval measures, through ir_measures only."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import ir_measures
 
 from uar.collections import Collection
-from uar.evaluation.runs import Run
+from uar.errors import UserError
+from uar.evaluation.runs import Run, without_own
 
 MEASURES = ("nDCG@10", "RR@10", "R@100", "AP")
 
@@ -16,25 +18,50 @@ def per_query(
     """(query id, measure, value) for the judged ones of `query_ids`; a query without a result scores 0.
 
     nDCG takes the collection's gains; the binary measures count from `positive_grade` up. The order of the run decides,
-    not its scores, so that ties fall as everywhere: score descending, then passage id.
+    not its scores, so that ties fall as everywhere: score descending, then passage id. Where the collection says so, a
+    query's own document is no result.
     """
     judged = [q for q in query_ids if q in collection.qrels]
-    ranked = {q: {d: float(-at) for at, (d, _) in enumerate(run.get(q, ()))} for q in judged}
-    ranked = {q: hits for q, hits in ranked.items() if hits}
+    run = without_own(collection, run)
     gains = collection.gains()
-    graded = [ir_measures.parse_measure(m) for m in measures if m.startswith("nDCG")]
-    binary = [ir_measures.parse_measure(m) for m in measures if not m.startswith("nDCG")]
     relevant = {q: {d: int(g >= collection.positive_grade) for d, g in collection.qrels[q].items()} for q in judged}
     values = {(q, m): 0.0 for q in judged for m in measures}
-    for wanted, qrels in ((graded, {q: gains[q] for q in judged}), (binary, relevant)):
-        if wanted and ranked:
-            values.update(_calculate(wanted, qrels, ranked))
+    places = [float(-at) for at in range(max((len(run.get(q, ())) for q in judged), default=0))]
+    for depth, graded, names in _groups(measures):
+        ranked = {q: {d: at for (d, _), at in zip(run[q], places[:depth], strict=False)} for q in judged if run.get(q)}
+        if ranked:
+            qrels = {q: gains[q] for q in judged} if graded else relevant
+            values.update(_calculate(names, qrels, ranked))
     return [(q, m, v) for (q, m), v in values.items()]
 
 
-def _calculate(measures: list, qrels: dict, run: dict) -> Iterator[tuple[tuple[str, str], float]]:
-    for found in ir_measures.iter_calc(measures, qrels, run):
-        yield (found.query_id, str(found.measure)), float(found.value)
+def _groups(measures: Sequence[str]) -> list[tuple[int | None, bool, dict[Any, str]]]:
+    """(results a query that suffice, whether gains count, names by measure) of measures that are computed together: runs are
+    cut for those with a cutoff, since it is the length of the runs that takes time."""
+    found: dict[tuple[bool, bool], dict[Any, str]] = {}
+    for name in measures:
+        measure = _parsed(name)
+        whole = "cutoff" not in measure.params or bool(measure.params.get("judged_only"))
+        found.setdefault((measure.NAME == "nDCG", whole), {})[measure] = name
+    return [
+        (None if whole else max(m.params["cutoff"] for m in names), graded, names) for (graded, whole), names in found.items()
+    ]
+
+
+def _parsed(name: str) -> Any:
+    try:
+        return ir_measures.parse_measure(name)
+    except (NameError, SyntaxError, ValueError) as error:
+        raise UserError(
+            f"measure {name!r} is not known; name it as ir_measures does, such as nDCG@10, RR@10 or R@100"
+        ) from error
+
+
+def _calculate(
+    names: Mapping[Any, str], qrels: Mapping[str, Mapping[str, int]], run: Mapping[str, Mapping[str, float]]
+) -> Iterator[tuple[tuple[str, str], float]]:
+    for found in ir_measures.iter_calc(list(names), qrels, run):
+        yield (found.query_id, names[found.measure]), float(found.value)
 
 
 def means(values: Iterable[tuple[str, str, float]]) -> dict[str, float]:

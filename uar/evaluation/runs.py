@@ -1,56 +1,104 @@
 """Runs: a ranking of passages a query, in TREC files."""
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from uar.collections import Collection
 from uar.collections.lines import read_id, read_jsonl, read_lines
-from uar.errors import DataError
+from uar.errors import DataError, UserError
 from uar.files import whole_file
 from uar.ranking import Hit, best_first
 
+log = logging.getLogger(__name__)
 Run = Mapping[str, Sequence[Hit]]  # query id -> hits, best first
+COLUMNS = "query Q0 passage rank score tag"
 
 
 def write_run(path: Path, run: Run, tag: str) -> None:
-    """A TREC run. Scores that tie are written apart by the smallest step, so that any reader keeps the order: score
-    descending, then passage id."""
+    """A TREC run. Scores are floats of single precision, as trec_eval holds them; those that tie are written apart by the
+    smallest step, so that any reader keeps the order, whatever it does with ties. UserError for an id with white space."""
     with whole_file(path) as beside, beside.open("w", encoding="utf-8") as file:
         for query_id, hits in run.items():
-            last = np.float32(np.inf)
-            for rank, (doc_id, score) in enumerate(hits, start=1):
-                value = np.float32(score)
-                if not value < last:
-                    value = np.nextafter(last, np.float32(-np.inf))
-                last = value
-                file.write(f"{query_id} Q0 {doc_id} {rank} {value:.9g} {tag}\n")
+            scores = _apart([score for _, score in hits]).tolist()
+            _refuse_spaces(path, [query_id, *(d for d, _ in hits)])
+            file.writelines(
+                f"{query_id} Q0 {doc_id} {rank} {score:.9g} {tag}\n"
+                for rank, ((doc_id, _), score) in enumerate(zip(hits, scores, strict=True), start=1)
+            )
 
 
-def read_run(path: Path) -> dict[str, list[tuple[str, float]]]:
-    """A TREC run (six columns), or a candidates file ({query_id, candidates} lines) whose order is the ranking."""
+def _apart(scores: Sequence[float]) -> np.ndarray:
+    """Falling scores as strictly falling floats of single precision, each at most as high as given."""
+    widest = np.finfo(np.float32).max
+    floats = np.clip(np.array(scores, dtype=np.float64), -widest / 2, widest).astype(np.float32) + np.float32(0)  # no -0
+    bits = floats.view(np.int32).astype(np.int64)
+    steps = np.where(bits < 0, -(bits & 0x7FFFFFFF), bits)  # neighbouring floats are neighbouring numbers
+    places = np.arange(len(steps))
+    steps = np.minimum.accumulate(steps + places) - places
+    bits = np.where(steps < 0, -steps | 0x80000000, steps)
+    return bits.astype(np.uint32).view(np.float32)
+
+
+def _refuse_spaces(path: Path, ids: Sequence[str]) -> None:
+    if len(" ".join(ids).split()) != len(ids):
+        odd = next(i for i in ids if len(i.split()) != 1)
+        raise UserError(f"{path}: the id {odd!r} has white space or nothing in it, which a TREC run cannot hold; rename it")
+
+
+def read_run(path: Path) -> dict[str, list[Hit]]:
+    """A TREC run (six columns), or a candidates file ({query_id, candidates} lines) whose order is the ranking. Ties of a
+    TREC run fall by passage id; its ranks are not looked at. Every fault is a DataError that names file and line."""
     if not path.is_file():
         raise DataError(path, "no such run; give a TREC run or a candidates file")
-    run: dict[str, list[tuple[str, float]]] = {}
-    if path.suffix == ".jsonl":
-        for number, row in read_jsonl(path):
-            ids = [str(d) for d in row.get("candidates") or []]
-            run[read_id(path, number, row, "query_id")] = [(d, float(len(ids) - at)) for at, d in enumerate(ids)]
-        return run
+    return _read_candidates(path) if path.suffix == ".jsonl" else _read_trec(path)
+
+
+def _read_candidates(path: Path) -> dict[str, list[Hit]]:
+    run: dict[str, list[Hit]] = {}
+    for number, row in read_jsonl(path):
+        query_id = read_id(path, number, row, "query_id")
+        ids = row.get("candidates")
+        if not isinstance(ids, list):
+            raise DataError(path, f"'candidates' is {ids!r}; a list of passage ids is needed", number)
+        if query_id in run:
+            raise DataError(path, f"query {query_id!r} stands here again; keep one line a query", number)
+        hits = {str(d): float(len(ids) - at) for at, d in enumerate(ids)}
+        if len(hits) < len(ids):
+            raise DataError(path, f"query {query_id!r} lists a passage twice; remove one of them", number)
+        run[query_id] = list(hits.items())
+    return run
+
+
+def _read_trec(path: Path) -> dict[str, list[Hit]]:
+    run: dict[str, dict[str, float]] = {}
     for number, line in read_lines(path):
         cells = line.split()
         if len(cells) != 6:
-            raise DataError(path, f"{len(cells)} columns; a TREC run has six: query Q0 passage rank score tag", number)
+            raise DataError(path, f"{len(cells)} columns; a TREC run has six: {COLUMNS}", number)
+        query_id, _, doc_id, _, given, _ = cells
         try:
-            score = float(cells[4])
+            score = float(given)
         except ValueError:
             score = math.nan
         if not math.isfinite(score):
-            raise DataError(path, f"score {cells[4]!r}; a finite number is needed", number)
-        hits = run.setdefault(cells[0], [])
-        hits.append((cells[2], score))
-    for query_id, hits in run.items():
-        if len({d for d, _ in hits}) < len(hits):
-            raise DataError(path, f"query {query_id!r} lists a passage twice; remove one of them")
-    return {query_id: best_first(hits) for query_id, hits in run.items()}
+            raise DataError(path, f"score {given!r}; a finite number is needed", number)
+        hits = run.setdefault(query_id, {})
+        if doc_id in hits:
+            raise DataError(path, f"query {query_id!r} lists a passage twice: {doc_id!r}; remove one of the lines", number)
+        hits[doc_id] = score
+    return {query_id: best_first(hits.items()) for query_id, hits in run.items()}
+
+
+def without_own(collection: Collection, run: Run) -> Run:
+    """The run without each query's own document, where the collection's rule is to leave it out (ArguAna, Quora)."""
+    if not collection.drop_own:
+        return run
+    kept = {q: [hit for hit in hits if hit[0] != q] for q, hits in run.items()}
+    dropped = sum(len(hits) - len(kept[q]) for q, hits in run.items())
+    if dropped:
+        log.info("%s: the own document of %d queries is left out of their results", collection.reference, dropped)
+    return kept
