@@ -6,6 +6,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.callbacks import Checkpoint
 
 from uar.files import whole_file
 from uar.ranking import rank_of
@@ -51,6 +52,21 @@ class StageMark(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         pl_module.log("stage", float(self._number))
+
+
+class Latest(Checkpoint):
+    """Keeps the newest state in `path`: every so many steps, and at the end of an epoch when it was scored and the best state
+    was kept. At the last batch of an epoch nothing is kept, since a run resumed there would not score it."""
+
+    def __init__(self, path: Path, every: int) -> None:
+        self._path, self._every = path, every
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        if trainer.global_step % self._every == 0 and not trainer.is_last_batch:
+            trainer.save_checkpoint(self._path)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        trainer.save_checkpoint(self._path)
 
 
 class WholeCheckpoints(TorchCheckpointIO):

@@ -21,7 +21,7 @@ from uar.labels import Stage
 from uar.losses import Loss
 from uar.retrievers.bi_encoder import BiEncoder
 from uar.training.batches import BatchStream
-from uar.training.callbacks import StageMark, StepSeed, StreamPosition
+from uar.training.callbacks import Latest, StageMark, StepSeed, StreamPosition
 from uar.training.dev_score import NAME, DevScore
 from uar.training.loggers import rewind
 from uar.training.module import RetrieverModule
@@ -92,16 +92,15 @@ class Fitting:
             save_on_train_epoch_end=True,
             enable_version_counter=False,
         )
-        latest = ModelCheckpoint(
-            place, "last", every_n_train_steps=self.settings.checkpoint_every, save_top_k=1, enable_version_counter=False
-        )
         position = StreamPosition()
         callbacks: list[L.Callback] = [position, StepSeed(self.settings.seed, stage.name), StageMark(number)]
         if self.dev:
             callbacks.append(self.dev)
             if self.settings.patience is not None:
                 callbacks.append(EarlyStopping(NAME, mode="max", patience=self.settings.patience))
-        trainer = self.trainer(max_epochs=stage.epochs, callbacks=[*callbacks, best, latest])
+        trainer = self.trainer(
+            max_epochs=stage.epochs, callbacks=[*callbacks, best, Latest(last, self.settings.checkpoint_every)]
+        )
         from_step = int(torch.load(last, mmap=True, weights_only=False)["global_step"]) if resume and last.is_file() else 0
         rewind(trainer.loggers, number, from_step)
         log.info("Stage %s: %d queries, %d epochs, from step %d", stage.name, len(stage.examples), stage.epochs, from_step)
