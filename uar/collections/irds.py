@@ -1,11 +1,15 @@
 """Any ir_datasets id as a collection."""
 
+import errno
 import logging
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from uar.collections.collection import Collection, Query
 from uar.collections.corpus import Corpus, DuplicateId, build_corpus
+from uar.collections.presets import settings_of
 from uar.errors import UserError
 from uar.files import cache_dir, digest
 
@@ -30,16 +34,15 @@ def read_irds(dataset_id: str, reference: str, slug: str) -> Collection:
             qrels.setdefault(str(row.query_id), {})[str(row.doc_id)] = int(row.relevance)
     except DuplicateId as error:
         raise UserError(f"{reference}: {error}") from error
-    except (OSError, RuntimeError) as error:
-        raise UserError(
-            f"{reference}: ir_datasets could not read or download it ({str(error).splitlines()[0]}); with no network, place "
-            f"its files under {ir_datasets.util.home_path()} as `ir_datasets` names them"
-        ) from error
+    except Exception as error:  # broken archives, lines and downloads raise almost anything
+        if isinstance(error, UserError) or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(f"{reference}: {_told(dataset, error)}") from error
     judged = {i: q for i, q in queries.items() if i in qrels} if qrels else queries
     left_out = sum(corpus.row(d) < 0 for grades in qrels.values() for d in grades)
     if left_out:
         log.warning("%s: %d judgements of passages that the corpus lacks", reference, left_out)
-    return Collection(reference, slug, corpus, judged, qrels)
+    return Collection(reference, slug, corpus, judged, qrels, **settings_of(dataset_id))
 
 
 def _query(row: Any) -> Query:
@@ -59,3 +62,47 @@ def _open_corpus(dataset: Any, dataset_id: str, version: str) -> Corpus:
             yield str(doc.doc_id), title, str(doc.text if hasattr(doc, "text") else doc.default_text())
 
     return build_corpus(folder, passages())
+
+
+def _told(dataset: Any, error: Exception) -> str:
+    """What went wrong and which files the dataset wants, from ir_datasets' own descriptions of them."""
+    files = list(_files(dataset))
+    told = (str(error).splitlines() or [""])[0]
+    what = told if 0 < len(told) < 160 else type(error).__name__  # the text of a failed connection is its whole history
+    missing = [f"{source} as {path}" for source, path in files if not os.path.exists(path)]
+    if missing:
+        return f"ir_datasets could not read or download it ({what}); with no network, put {' and '.join(missing)}"
+    there = " and ".join(str(path) for _, path in files) or "its files"
+    return f"ir_datasets could not read it ({what}); see whether {there} is whole, or put it there anew"
+
+
+def _files(dataset: Any) -> Iterator[tuple[str, Path]]:
+    """(where it comes from, where ir_datasets looks for it) of the files behind documents, queries and judgements, besides
+    those whose unpacked copies are there."""
+    handlers = [
+        getattr(dataset, f"{kind}_handler")() for kind in ("docs", "queries", "qrels") if getattr(dataset, f"has_{kind}")()
+    ]
+    found = {str(path): (source, path) for handler in handlers for source, path in _behind(handler, set())}
+    yield from found.values()
+
+
+def _behind(part: Any, seen: set[int]) -> Iterator[tuple[str, Path]]:
+    from ir_datasets.util import Cache, Download, LocalDownload, home_path
+
+    if id(part) in seen:
+        return
+    seen.add(id(part))
+    if isinstance(part, list | tuple):
+        for one in part:
+            yield from _behind(one, seen)
+    elif isinstance(part, LocalDownload):
+        yield "its file", Path(part.path(force=False))
+    elif isinstance(part, Download):
+        place = part.path(force=False) if part._cache_path else home_path() / "downloads" / str(part.expected_md5)
+        yield _source(part.mirrors), Path(place)
+    elif type(part).__module__.startswith("ir_datasets") and not (isinstance(part, Cache) and part.path(force=False).exists()):
+        yield from _behind(list(getattr(part, "__dict__", {}).values()), seen)
+
+
+def _source(mirrors: Iterable[Any]) -> str:
+    return next((m.url for m in mirrors if hasattr(m, "url")), "the file that `ir_datasets` describes")

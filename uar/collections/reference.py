@@ -12,6 +12,7 @@ from uar.errors import UserError
 
 MINI = Path(__file__).parent / "mini"
 FORMS = "mini:SPLIT, local:DIR:SPLIT or irds:ID"
+PRESETS = "presets such as beir, msmarco and beir-scifact"
 
 
 def parse(reference: str) -> tuple[str, str, str]:
@@ -25,7 +26,7 @@ def parse(reference: str) -> tuple[str, str, str]:
             return kind, place, split
     if kind == "irds" and rest:
         return kind, rest, ""
-    raise UserError(f"collection {reference!r} is not understood; allowed: {FORMS}")
+    raise UserError(f"collection {reference!r} is not understood; allowed: {FORMS}, and in lists {PRESETS}")
 
 
 def slug(reference: str) -> str:
@@ -41,7 +42,8 @@ def _file_name(name: str) -> str:
 
 
 def open_collection(reference: str) -> Collection:
-    """Open what a reference names; see `uar.collections.folder` and `uar.collections.irds` for the errors."""
+    """Open what a reference names; see `uar.collections.folder` and `uar.collections.irds` for the errors. Presets name
+    several collections and are taken apart by `uar.collections.presets.expand`."""
     kind, place, split = parse(reference)
     if kind == "irds":
         return read_irds(place, reference, slug(reference))
