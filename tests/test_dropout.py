@@ -9,7 +9,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import BertConfig, BertModel
 
 from uar.retrievers.dropout import LEVELS, FastDropout, dropout, kept_levels, random_bits, use_fast_dropout
-from uar.retrievers.fast_attention import NAME, attention, fast_attention_forward
+from uar.retrievers.fast_attention import NAME, attention, fast_attention_forward, hidden_states
 
 SIGMAS = 5.0
 
@@ -96,9 +96,9 @@ def test_certain_and_nearly_certain_probabilities() -> None:
 def test_what_is_no_probability_is_refused(p: float) -> None:
     with pytest.raises(ValueError, match="from 0 to 1"):
         dropout(torch.ones(3), p)
-    query = torch.ones(1, 1, 2, 2)
+    states = torch.ones(2, 1, 2)
     with pytest.raises(ValueError, match="from 0 to 1"):
-        attention(query, query, query, None, 1.0, p)
+        attention(states, states, states, [2], 1.0, p)
     with pytest.raises(ValueError, match="dropout probability"):
         FastDropout(p if p == p else 2.0)
 
@@ -107,47 +107,53 @@ def test_what_is_no_probability_is_refused(p: float) -> None:
 @pytest.mark.parametrize("texts", [1, 7])
 def test_attention_without_dropout_is_the_eager_formula(masked: str, texts: int) -> None:
     torch.manual_seed(5)
-    query, key, value = _states(texts)
-    mask = _mask(masked, texts)
-    added = 0.0 if mask is None else torch.where(mask, 0.0, -1e30) if mask.dtype == torch.bool else mask
-    expected = (torch.softmax(query @ key.transpose(2, 3) * 0.2 + added, -1) @ value).transpose(1, 2)
-    found = attention(query, key, value, mask, 0.2, 0.0)
-    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
-    weights = torch.randn_like(found)
-    wanted = torch.autograd.grad(expected, (query, key, value), weights)
-    for one, other in zip(torch.autograd.grad(found, (query, key, value), weights), wanted, strict=True):
-        torch.testing.assert_close(one, other, atol=2e-6, rtol=1e-5)
+    states, mask = _states(texts * 11), _mask(masked, texts)
+    added = torch.zeros(()) if mask is None else torch.where(mask, 0.0, -1e30) if mask.dtype == torch.bool else mask
+    expected = _eager(states, [11] * texts, added)
+    _check_alike(attention(*states, [11] * texts, 0.2, 0.0, mask), expected, states)
 
 
-def test_gradients_of_attention_with_dropout_agree_with_differences(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("uar.retrievers.fast_attention.BLOCK", 2 * 3 * 5 * 5)  # two texts at a time, then one
-    states = tuple(torch.randn(3, 5, 3, 4, dtype=torch.double).transpose(1, 2).requires_grad_() for _ in range(3))
+@pytest.mark.parametrize("lengths", [[5], [7, 7, 7, 3, 3, 1], [1, 2, 3, 2, 2]])
+def test_packed_texts_do_not_see_each_other(lengths: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uar.retrievers.fast_attention.BLOCK", 2 * 3 * 7 * 7)  # two texts of seven tokens at a time, then one
+    torch.manual_seed(5)
+    states = _states(sum(lengths))
+    expected = _eager(states, lengths, torch.zeros(()))
+    _check_alike(attention(*states, lengths, 0.2, 0.0), expected, states)
+    given = [t.transpose(0, 1)[None] for t in states]
+    _check_alike(fast_attention_forward(nn.Module(), *given, None, scaling=0.2, text_lengths=lengths)[0][0], expected, states)
+
+
+def test_gradients_of_attention_with_dropout_agree_with_differences() -> None:
+    states = tuple(torch.randn(15, 3, 4, dtype=torch.double, requires_grad=True) for _ in range(3))
     mask = torch.ones(3, 1, 5, 5, dtype=torch.bool)
     mask[1, :, :, 3:] = False
-    assert torch.autograd.gradcheck(lambda q, k, v: _seeded(lambda: attention(q, k, v, mask, 0.5, 0.3)), states)
+    for lengths, seen in (([5] * 3, mask), ([6, 4, 4, 1], None)):
+        assert torch.autograd.gradcheck(
+            lambda q, k, v, ls=lengths, m=seen: _seeded(lambda: attention(q, k, v, ls, 0.5, 0.3, m)), states
+        )
 
 
 def test_attention_drops_probabilities_and_keeps_their_expectation() -> None:
     torch.manual_seed(6)
     count, length = 4_000, 16
-    query = torch.zeros(count, 2, length, length)  # every probability is 1 / length, and value shows each of them
-    value = torch.eye(length).expand(count, 2, length, length)
-    shown = attention(query, query, value, None, 1.0, 0.2).double() * length
+    query = torch.zeros(count * length, 2, length)  # every probability is 1 / length, and value shows each of them
+    value = torch.eye(length)[:, None].expand(length, 2, length).repeat(count, 1, 1)
+    shown = attention(query, query, value, [length] * count, 1.0, 0.2).double().view(count, length, 2, length) * length
     assert sorted({round(v, 3) for v in shown.unique().tolist()}) == [0.0, 1.25]
-    deviation = (0.2 / 0.8 / shown.numel()) ** 0.5
-    assert abs(float(shown.mean()) - 1) < SIGMAS * deviation
+    assert abs(float(shown.mean()) - 1) < SIGMAS * (0.2 / 0.8 / shown.numel()) ** 0.5
+    apart = shown - 1
     for dimension in range(4):  # texts, queries, heads and keys are independent
-        apart = shown - 1
-        pairs = apart.narrow(dimension, 1, apart.shape[dimension] - 1) * apart.narrow(dimension, 0, apart.shape[dimension] - 1)
+        last = apart.shape[dimension] - 1
+        pairs = apart.narrow(dimension, 1, last) * apart.narrow(dimension, 0, last)
         assert abs(float(pairs.mean())) < SIGMAS * 0.25 / pairs.numel() ** 0.5
 
 
 def test_attention_without_anything_kept_is_zero() -> None:
-    query, key, value = _states(2)
-    out = attention(query, key, value, None, 0.2, 1.0)
+    states = _states(22)
+    out = attention(*states, [11, 11], 0.2, 1.0)
     out.sum().backward()
-    assert out.shape == (2, 11, 3, 8) and not out.any()
-    assert all(t.grad is not None and not t.grad.any() for t in (query, key, value))
+    assert not out.any() and all(t.grad is not None and not t.grad.any() for t in states)
 
 
 def test_a_model_is_changed_in_place() -> None:
@@ -160,11 +166,23 @@ def test_a_model_is_changed_in_place() -> None:
     torch.testing.assert_close(_encode(model.eval()), _encode(plain.eval()))
 
 
-def test_a_model_without_dropout_keeps_its_attention() -> None:
-    model, plain = _model(0.0), _model(0.0)
+@pytest.mark.parametrize("attention_of", ["eager", "sdpa"])
+def test_models_keep_an_attention_that_was_chosen(attention_of: str) -> None:
+    model = _model(0.1)
+    model.config._attn_implementation = attention_of
     use_fast_dropout(model)
-    assert model.config._attn_implementation == "sdpa"
-    assert torch.equal(_encode(model.train()), _encode(plain.train()))
+    assert model.config._attn_implementation == (NAME if attention_of == "sdpa" else "eager")
+
+
+def test_without_dropout_packed_texts_have_the_states_and_gradients_of_padded_ones() -> None:
+    model, plain = _model(0.0).train(), _model(0.0).train()
+    use_fast_dropout(model)
+    found, expected = _encode(model), _encode(plain)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
+    found.square().sum().backward()
+    expected.square().sum().backward()
+    for one, other in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, atol=1e-6, rtol=1e-4)
 
 
 def test_training_differs_by_seed_only_and_has_the_spread_of_torch() -> None:
@@ -194,12 +212,11 @@ def test_a_checkpoint_draws_the_same_masks_again() -> None:
 
 
 def test_causal_attention_and_grouped_heads_are_left_to_torch() -> None:
-    query, key, value = _states(2)
+    query, key, value = (t.view(2, 11, 3, 8).transpose(1, 2) for t in _states(22))
     module = nn.Module().train()
     module.is_causal, module.num_key_value_groups = True, 1
     causal, _ = fast_attention_forward(module, query, key, value, None, dropout=0.5)
-    assert bool((causal[:, 0].flatten() == 0).any())  # the first token sees itself alone: kept or nothing
-    first = causal[:, 0] / value[:, :, 0]
+    first = causal[:, 0] / value[:, :, 0]  # the first token sees itself alone: kept and doubled, or nothing
     assert bool(((first.abs() < 1e-6) | ((first - 2).abs() < 1e-4)).all())
     module.is_causal, module.num_key_value_groups = False, 3
     grouped, _ = fast_attention_forward(module, query, key[:, :1], value[:, :1], None, dropout=0.5)
@@ -211,9 +228,28 @@ def _seeded(run: Callable[[], torch.Tensor]) -> torch.Tensor:
     return run()
 
 
-def _states(texts: int) -> tuple[torch.Tensor, ...]:
-    """Query, key and value, laid out as the projections of a model leave them: (texts, 3 heads, 11 tokens, 8)."""
-    return tuple(torch.randn(texts, 11, 3, 8).transpose(1, 2).requires_grad_() for _ in range(3))
+def _states(tokens: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Query, key and value: (tokens, 3 heads, 8)."""
+    query, key, value = (torch.randn(tokens, 3, 8, requires_grad=True) for _ in range(3))
+    return query, key, value
+
+
+def _eager(states: tuple[torch.Tensor, ...], lengths: list[int], added: torch.Tensor) -> torch.Tensor:
+    out = []
+    for number, (q, k, v) in enumerate(zip(*(t.split(lengths) for t in states), strict=True)):
+        bias = added[number] if added.dim() else added
+        weights = torch.softmax(torch.einsum("qhs,khs->hqk", q, k) * 0.2 + bias, -1)
+        out.append(torch.einsum("hqk,khs->qhs", weights, v))
+    return torch.cat(out)
+
+
+def _check_alike(found: torch.Tensor, expected: torch.Tensor, states: tuple[torch.Tensor, ...]) -> None:
+    """Values and gradients."""
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
+    weights = torch.randn_like(found)
+    wanted = torch.autograd.grad(expected, states, weights, retain_graph=True)
+    for one, other in zip(torch.autograd.grad(found, states, weights), wanted, strict=True):
+        torch.testing.assert_close(one, other, atol=2e-6, rtol=1e-5)
 
 
 def _mask(kind: str, texts: int) -> torch.Tensor | None:
@@ -233,9 +269,9 @@ def _model(p: float) -> BertModel:
 
 
 def _encode(model: BertModel) -> torch.Tensor:
-    """(2, 24) means over the tokens of two texts of different length."""
+    """(2, 24) means over the tokens of two texts of different length, packed where the model can."""
     ids = torch.arange(1, 19).view(2, 9)
     mask = torch.ones_like(ids)
     mask[1, 5:] = 0
-    hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state
+    hidden = hidden_states(model, ids, mask)
     return (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
