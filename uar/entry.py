@@ -62,6 +62,8 @@ def entry(config_name: str, task: Task) -> None:
 def _check_types(cfg: DictConfig, config_name: str) -> None:
     """UserError where the command line gives text for a number, a fraction for a whole number, or the like."""
     task = HydraConfig.get().overrides.task
+    if not task:
+        return
     groups = [o for o in task if (CONF / o.split("=")[0].split("@")[0]).is_dir()]
     defaults = hydra.compose(config_name, groups)
     for override in task:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -14,7 +15,6 @@ from omegaconf import DictConfig, OmegaConf
 from uar.errors import UserError
 
 log = logging.getLogger(__name__)
-CONFIG = ".job"
 
 
 def started_outside() -> bool:
@@ -37,16 +37,12 @@ def own_processes(cfg: DictConfig, folder: Path) -> bool:
     it; True where that was done. In one process after another, jobs would share Lightning's process group and environment."""
     if HydraConfig.get().mode != RunMode.MULTIRUN or started_outside() or not _several(cfg):
         return False
-    path = folder / f"{CONFIG}.yaml"
-    folder.mkdir(parents=True, exist_ok=True)
-    path.touch(mode=0o600)
-    path.write_text(OmegaConf.to_yaml(cfg, resolve=True), encoding="utf-8")
-    where = [f"--config-path={folder.resolve()}", f"--config-name={CONFIG}", f"hydra.run.dir={folder}"]
-    quiet = ["hydra.output_subdir=null", "hydra.job.name=uar"]
-    try:
+    with tempfile.TemporaryDirectory(prefix="uar-job-") as place:  # readable by this user alone
+        Path(place, "job.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True), encoding="utf-8")
+        quoted = str(folder).replace("'", r"\'")
+        where = [f"--config-path={place}", "--config-name=job", f"hydra.run.dir='{quoted}'"]
+        quiet = ["hydra.output_subdir=null", "hydra.job.name=uar"]
         status = _wait([sys.executable, os.path.abspath(sys.argv[0]), *where, *quiet])
-    finally:
-        path.unlink(missing_ok=True)
     if status:
         raise UserError(f"the job in {folder} ended with status {status}; what it said is above")
     return True
