@@ -93,6 +93,33 @@ def _read_trec(path: Path) -> dict[str, list[Hit]]:
     return {query_id: best_first(hits.items()) for query_id, hits in run.items()}
 
 
+def run_files(runs: Mapping[str, str] | Sequence[str] | str | None, option: str) -> dict[str, Path]:
+    """Run files by name. Files of a list are named by their stems, or by their paths where stems are the same. `option` is
+    how errors name them."""
+    if not runs:
+        raise UserError(f"{option} names no run; give files, such as '{option}=[A.trec,B.trec]' or '{option}={{a: A.trec}}'")
+    if isinstance(runs, Mapping):
+        return {str(name): Path(path) for name, path in runs.items()}
+    given = [runs] if isinstance(runs, str) else list(runs)
+    paths = [Path(path) for path in given]
+    for names in ([p.stem for p in paths], [str(p) for p in paths]):
+        if len(set(names)) == len(paths):
+            return dict(zip(names, paths, strict=True))
+    twice = next(path for path in given if given.count(path) > 1)
+    raise UserError(f"{option} names {twice} more than once; name each file once")
+
+
+def read_known(path: Path, collection: Collection, query_ids: Sequence[str]) -> dict[str, list[Hit]]:
+    """What a run file holds of the queries; UserError where that is nothing."""
+    run = read_run(path)
+    kept = {q: run[q] for q in query_ids if q in run}
+    if query_ids and not kept:
+        raise UserError(
+            f"{path}: no query of {collection.reference} ({len(query_ids)}) is in this run; give a run of this collection"
+        )
+    return kept
+
+
 def without_own(collection: Collection, run: Run) -> Run:
     """The run without each query's own document, where the collection's rule is to leave it out (ArguAna, Quora)."""
     if not collection.drop_own:

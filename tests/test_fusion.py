@@ -1,0 +1,147 @@
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from conftest import metrics, ok
+
+from uar.collections import Collection, open_collection
+from uar.errors import UserError
+from uar.evaluation.command import BM25Ranker
+from uar.evaluation.fusion import fuse, of_each
+from uar.evaluation.runs import read_run, run_files, write_run
+from uar.ranking import Hit
+from uar.retrievers.fusion import Fusion
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+A = {"q1": [("d1", 9.0), ("d2", 8.0), ("d3", 5.0)], "q2": [("d1", 1.0)]}
+B = {"q1": [("d3", 0.5), ("d1", 0.25)], "q3": [("d9", 2.0), ("d8", 2.0)]}
+
+
+def ids(hits: list[Hit]) -> list[str]:
+    return [d for d, _ in hits]
+
+
+def test_reciprocal_ranks_add_up_over_runs():
+    found = fuse([A, B])
+    assert list(found) == ["q1", "q2", "q3"]
+    assert found["q1"] == [
+        ("d1", pytest.approx(1 / 61 + 1 / 62)),
+        ("d3", pytest.approx(1 / 63 + 1 / 61)),
+        ("d2", pytest.approx(1 / 62)),
+    ]
+    assert found["q2"] == [("d1", 1 / 61)]
+    assert fuse([A, B], k=0, depth=1)["q1"] == [("d1", 1.5)]
+    assert ids(fuse([A, B], weights=[0, 1])["q1"]) == ["d3", "d1", "d2"]
+
+
+def test_scores_are_set_between_0_and_1_before_they_are_weighted():
+    found = fuse([A, B], "weighted", [2, 1])
+    assert found["q1"] == [("d1", 2.0), ("d2", pytest.approx(2 * 0.75)), ("d3", 1.0)]
+    assert found["q2"] == [("d1", 2.0)]  # where all scores of a query are equal, they are the highest
+    assert found["q3"] == [("d8", 1.0), ("d9", 1.0)]
+
+
+def test_neither_the_order_of_runs_nor_their_sum_decides_ties():
+    runs = [{"q": [("a", 3.0), ("b", 2.0), ("c", 1.0)]}, {"q": [("b", 3.0), ("c", 2.0), ("a", 1.0)]}]
+    runs.append({"q": [("c", 3.0), ("a", 2.0), ("b", 1.0)]})
+    for order in ([0, 1, 2], [2, 1, 0], [1, 2, 0]):
+        for method in ("rrf", "weighted"):
+            found = fuse([runs[at] for at in order], method)["q"]
+            assert ids(found) == ["a", "b", "c"] and len({score for _, score in found}) == 1
+
+
+def test_runs_without_queries_or_results_fuse():
+    assert fuse([]) == {} and fuse([{}, {}]) == {}
+    assert fuse([{"q": []}, {"q": [("d", 1.0)]}], "weighted") == {"q": [("d", 1.0)]}
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"method": "sum"}, "'sum' is not known; allowed: rrf, weighted"),
+        ({"k": -1}, "k=-1, depth=None"),
+        ({"depth": 0}, "k=60, depth=0"),
+        ({"weights": [1]}, "of 2 runs"),
+        ({"weights": [1, -1]}, "from 0 on"),
+        ({"weights": [1, float("nan")]}, "from 0 on"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options: dict, told: str):
+    with pytest.raises(UserError, match=told):
+        fuse([A, B], **options)
+
+
+def test_numbers_for_names_come_from_one_a_list_or_a_mapping():
+    names = ["a", "b"]
+    assert of_each(None, names, "x", 1) == [1, 1]
+    assert of_each(5, names, "x", 1) == [5, 5]
+    assert of_each([2, 3], names, "x", 1) == [2, 3]
+    assert of_each({"b": 4}, names, "x", 1) == [1, 4]
+    with pytest.raises(UserError, match="x has 'c', which is none of a, b"):
+        of_each({"c": 4}, names, "x", 1)
+    with pytest.raises(UserError, match="x has 1 values for a, b"):
+        of_each([4], names, "x", 1)
+
+
+def test_files_are_named_by_stems_or_where_those_are_the_same_by_paths():
+    assert run_files(["x/a.trec", "y/b.trec"], "runs") == {"a": Path("x/a.trec"), "b": Path("y/b.trec")}
+    assert list(run_files(["x/a.trec", "y/a.trec"], "runs")) == ["x/a.trec", "y/a.trec"]
+    assert run_files("a.trec", "runs") == {"a": Path("a.trec")}
+    assert run_files({"mine": "a.trec"}, "runs") == {"mine": Path("a.trec")}
+    with pytest.raises(UserError, match="runs names a.trec more than once"):
+        run_files(["a.trec", "a.trec"], "runs")
+    with pytest.raises(UserError, match="candidates.runs names no run"):
+        run_files(None, "candidates.runs")
+
+
+@pytest.fixture
+def collection(folder: Path) -> Collection:
+    return open_collection(f"local:{folder}:test")
+
+
+def test_files_and_retrievers_become_one_ranking(collection: Collection, tmp_path: Path):
+    write_run(tmp_path / "a.trec", {"q1": [("d5", 2.0), ("d1", 1.0)], "other": [("d1", 1.0)]}, "a")
+    bm25 = BM25Ranker(10)
+    fusion = Fusion({"a": str(tmp_path / "a.trec")}, {"bm25": bm25}, weights={"bm25": 3})
+    found = fusion(collection, ["q1", "q2"])
+    assert list(found) == ["q1", "q2"]
+    assert found["q1"] == fuse([read_run(tmp_path / "a.trec"), bm25(collection, ["q1"])], weights=[1, 3])["q1"]
+    assert ids(found["q1"]) == ["d1", "d5"]
+    assert fusion.name == "rrf(a, bm25)"
+    own = replace(collection, drop_own=True)
+    write_run(tmp_path / "b.trec", {"q1": [("q1", 2.0), ("d1", 1.0)]}, "b")
+    both = Fusion([str(tmp_path / "a.trec"), str(tmp_path / "b.trec")])
+    assert both(own, ["q1"])["q1"] == [("d1", pytest.approx(1 / 62 + 1 / 61)), ("d5", 1 / 61)]
+
+
+def test_a_fusion_of_less_than_two_or_of_another_collection_is_refused(collection: Collection, tmp_path: Path):
+    write_run(tmp_path / "a.trec", {"other": [("d1", 1.0)]}, "a")
+    file = str(tmp_path / "a.trec")
+    with pytest.raises(UserError, match="fusion of a: at least two names"):
+        Fusion([file])
+    with pytest.raises(UserError, match="fusion of a, a: at least two names that differ"):
+        Fusion([file], {"a": BM25Ranker()})
+    with pytest.raises(UserError, match="a.trec: no query of local:"):
+        Fusion([file], {"bm25": BM25Ranker()})(collection, ["q1"])
+
+
+def test_the_evaluate_command_scores_a_fusion_of_run_files_and_of_retrievers(tmp_path: Path, command: Command):
+    mini = open_collection("mini:test")
+    queries = list(mini.queries)
+    right = {q: [(d, 1.0) for d in mini.positives(q)] for q in queries}
+    write_run(tmp_path / "right.trec", right, "right")
+    write_run(tmp_path / "bm25.trec", BM25Ranker(20)(mini, queries), "bm25")
+    given = ["retriever=fusion", "collections=[mini:test]"]
+    files = "retriever.runs={right: right.trec, bm25: bm25.trec}"
+    ok(command("uar.evaluate", *given, files, "retriever.weights={bm25: 0.001}", "hydra.run.dir=files"))
+    assert metrics(tmp_path / "files")["retrieval"]["mini.test"]["nDCG@10"] > 0.99
+    fused = read_run(tmp_path / "files" / "runs" / "mini.test.trec")
+    both = [read_run(tmp_path / f"{name}.trec") for name in ("right", "bm25")]
+    assert {q: ids(hits) for q, hits in fused.items()} == {q: ids(h) for q, h in fuse(both, weights=[1, 0.001]).items()}
+    nested = ["retriever.runs=[right.trec]", "+retriever@retriever.retrievers.bm25=bm25", "retriever.method=weighted"]
+    ok(command("uar.evaluate", *given, *nested, "hydra.run.dir=nested"))
+    scores = pq.read_table(tmp_path / "nested" / "scores" / "mini.test.parquet").to_pylist()
+    assert all(row["value"] == 1 for row in scores if row["measure"] == "R@100")
