@@ -15,7 +15,9 @@ from uar.collections.tokens import Tokens, corpus_tokens, query_tokens
 from uar.errors import UserError
 from uar.files import digest
 from uar.models import identity, locate, without_bars
+from uar.retrievers.dropout import use_fast_dropout
 from uar.retrievers.export import export
+from uar.retrievers.fast_attention import hidden_states
 from uar.retrievers.loading import append_eos_token, check_alike, check_length, is_causal, load_encoder, load_tokenizer
 from uar.retrievers.lora import add_lora
 from uar.retrievers.pooling import POOLINGS, pool
@@ -99,6 +101,8 @@ class BiEncoder(nn.Module):
                 _use_gradient_checkpointing(encoder, model)
             if compile:
                 encoder.compile(dynamic=True)  # in place, so that names in checkpoints stay
+            else:
+                use_fast_dropout(encoder)
         self.name = _name(model, revision, own) + (f"-l{layers}" if layers else "")
 
     @property
@@ -180,7 +184,7 @@ class BiEncoder(nn.Module):
         return torch.from_numpy(ids).to(self.device), torch.from_numpy(mask).to(self.device)
 
     def _embed(self, encoder: Any, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        vectors = pool(encoder(input_ids=ids, attention_mask=mask).last_hidden_state, mask, self.pooling)
+        vectors = pool(hidden_states(encoder, ids, mask), mask, self.pooling)
         return nn.functional.normalize(vectors, dim=-1) if self.normalize else vectors
 
 
