@@ -146,7 +146,7 @@ def test_a_card_tells_the_facts(tmp_path: Path):
         "- Starting from: `owner/base@main`",
         "- Commit of the code: `abc123`",
         "| Collection | nDCG@10 | RR@10 |\n| --- | --- | --- |\n| wiki.test | 0.6250 | 0.5000 |\n| mini.test | 0.7500 |  |",
-        "begin with `'query: '`",
+        "A query begins with `'query: '`",
         'SentenceTransformer("MODEL")',
         "python -m uar.evaluate model=MODEL",
     ):
