@@ -3,13 +3,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from conftest import write_jsonl
+from conftest import ROOT, write_jsonl
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 
-from uar.candidates import BM25Pool, GivenPool, PoolSource, write_pools
+from uar.candidates import BM25Pool, GivenPool, PoolSource, RunsPool, UnionPool, write_pools
 from uar.collections import Collection, open_collection
 from uar.collections.corpus import build_corpus
 from uar.collections.folder import read_candidates
+from uar.entry import register_resolvers
 from uar.errors import DataError, UserError
+from uar.evaluation.runs import write_run
 from uar.retrievers.bm25 import BM25
 
 
@@ -131,6 +135,87 @@ def test_given_pools_where_there_are_none_are_refused(toy: Collection, tmp_path:
         GivenPool(4).pools(toy, ["q1"])
     with pytest.raises(DataError, match="absent.jsonl"):
         GivenPool(4, path=str(tmp_path / "absent.jsonl")).pools(toy, ["q1"])
+
+
+def test_a_union_takes_its_sources_by_turns_each_as_deep_as_its_own_depth(toy: Collection) -> None:
+    one, two = Ranked(2), Ranked(3, ranking=("d1", "d6", "d2", "d4"))
+    union = UnionPool(depth=9, include_positive=False, shuffle=False, sources={"one": one, "two": two})
+    assert union.pools(toy, ["q1", "q2"]) == dict.fromkeys(["q1", "q2"], ["d6", "d1", "d5", "d2"])
+    assert replace(union, depth=3).pools(toy, ["q1"]) == {"q1": ["d6", "d1", "d5"]}
+    assert replace(union, depth=3, include_positive=True).pools(toy, ["q3"]) == {"q3": ["d6", "d1", "d3"]}
+    with pytest.raises(UserError, match=r"candidates\.sources is empty"):
+        UnionPool(depth=3, sources={})
+
+
+def run_file(path: Path, ranking: dict[str, list[str]]) -> str:
+    write_run(path, {q: [(d, float(-at)) for at, d in enumerate(ids)] for q, ids in ranking.items()}, "x")
+    return str(path)
+
+
+def test_runs_are_pooled_each_to_its_own_depth(toy: Collection, tmp_path: Path) -> None:
+    a = run_file(tmp_path / "a.trec", {"q1": ["d6", "d5", "d4"], "other": ["d1"]})
+    b = run_file(tmp_path / "b.trec", {"q1": ["d5", "d2", "d3"], "q2": ["d1"]})
+    pool = RunsPool(9, include_positive=False, shuffle=False, runs=[a, b], top=2)
+    assert pool.pools(toy, ["q1", "q2", "q3"]) == {"q1": ["d6", "d5", "d2"], "q2": ["d1"], "q3": []}
+    assert replace(pool, top={"a": 3}).pools(toy, ["q1"]) == {"q1": ["d6", "d5", "d2", "d4", "d3"]}
+    assert replace(pool, top=[1, 3], depth=2).pools(toy, ["q1"]) == {"q1": ["d6", "d5"]}
+    assert replace(pool, include_positive=True).pools(toy, ["q3"]) == {"q3": ["d3"]}
+
+
+@pytest.mark.parametrize("top", [0, 1.5, {"c": 3}, [1]])
+def test_a_depth_of_runs_that_makes_no_sense_is_refused(top: object) -> None:
+    with pytest.raises(UserError, match=r"candidates\.top"):
+        RunsPool(9, runs=["a.trec", "b.trec"], top=top)
+
+
+def test_runs_that_are_missing_or_of_other_collections_are_refused(toy: Collection, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"candidates\.runs names no run"):
+        RunsPool(9, runs=None)
+    with pytest.raises(DataError, match="gone.trec: no such run"):
+        RunsPool(9, runs="gone.trec").pools(toy, ["q1"])
+    with pytest.raises(UserError, match="a.trec: no query of local:"):
+        RunsPool(9, runs=run_file(tmp_path / "a.trec", {"q9": ["d1"]})).pools(toy, ["q1"])
+    with pytest.raises(DataError, match="b.trec: passage 'd77' of query 'q1' is not in local:"):
+        RunsPool(9, runs=run_file(tmp_path / "b.trec", {"q1": ["d1", "d77"]})).pools(toy, ["q1"])
+
+
+def test_a_querys_own_document_stays_out_of_its_pool(toy: Collection, tmp_path: Path) -> None:
+    own = replace(toy, queries={"d5": toy.queries["q1"]}, qrels={"d5": {"d1": 1}}, drop_own=True)
+    plain = {"include_positive": False, "shuffle": False}
+    assert Ranked(2, **plain).pools(own, ["d5"]) == {"d5": ["d6", "d4"]}
+    union = UnionPool(depth=3, **plain, sources={"one": Ranked(2)})
+    assert union.pools(own, ["d5"]) == {"d5": ["d6", "d4"]}
+    a = run_file(tmp_path / "a.trec", {"d5": ["d6", "d5", "d4"]})
+    assert RunsPool(9, **plain, runs=[a], top=2).pools(own, ["d5"]) == {"d5": ["d6", "d4"]}
+
+
+def test_hydra_builds_unions_of_any_sources(toy: Collection, tmp_path: Path) -> None:
+    a = run_file(tmp_path / "a.trec", {"q1": ["d6", "d5"]})
+    register_resolvers()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        shape = [
+            "~candidates.sources.dense",
+            "+candidates@candidates.sources.runs=runs",
+            f"candidates.sources.runs.runs=[{a}]",
+        ]
+        options = ["candidates.depth=3", "candidates.shuffle=false", "candidates.include_positive=false"]
+        cfg = compose("annotate", ["candidates=union", *shape, *options])
+        usual = compose("annotate", ["candidates=union", "candidates.depth=5"])
+    assert [usual.candidates.sources[name].depth for name in ("bm25", "dense")] == [5, 5]
+    for convert in ("none", "all"):
+        union = instantiate(cfg.candidates, _convert_=convert)
+        assert union.pools(toy, ["q1"]) == {"q1": ["d1", "d6", "d5"]}
+
+
+def test_bm25_and_dense_pools_join(mini: Collection) -> None:
+    register_resolvers()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("annotate", ["candidates=union", "candidates.depth=6", "candidates.include_positive=false"])
+    ids = list(mini.queries)[:4]
+    pools = instantiate(cfg.candidates).pools(mini, ids)
+    bm25 = BM25Pool(6, include_positive=False, shuffle=False).pools(mini, ids)
+    assert all(len(pools[q]) == 6 and set(bm25[q][:3]) <= set(pools[q]) for q in ids)
+    assert any(set(pools[q]) - set(bm25[q]) for q in ids)
 
 
 def test_bm25_ties_fall_by_id_also_at_the_cut(tmp_path: Path) -> None:

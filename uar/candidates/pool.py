@@ -1,7 +1,7 @@
 """What every pool source shares: depth, the human positive, the order shown, the file."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from uar.collections import Collection
@@ -29,15 +29,22 @@ class PoolSource:
 
     def ranked(self, collection: Collection, query_ids: Sequence[str]) -> dict[str, list[str]]:
         """At least `depth` passage ids a query, best first, where the source has as many."""
-        raise TypeError(f"{type(self).__name__} must rank passages; use BM25Pool or GivenPool")
+        raise TypeError(f"{type(self).__name__} must rank passages; use one of those that do, such as BM25Pool")
+
+    def best(self, collection: Collection, query_ids: Sequence[str]) -> dict[str, list[str]]:
+        """The `depth` best passage ids a query, without its own document where the collection leaves that out."""
+        if not collection.drop_own:
+            ranked = self.ranked(collection, query_ids)
+        else:
+            deeper = replace(self, depth=self.depth + 1).ranked(collection, query_ids)
+            ranked = {q: [d for d in found if d != q] for q, found in deeper.items()}
+        return {q: ranked.get(q, [])[: self.depth] for q in query_ids}
 
     def pools(self, collection: Collection, query_ids: Sequence[str]) -> dict[str, list[str]]:
         """Passage ids a query in the order shown; a query without candidates keeps an empty pool."""
-        ranked = self.ranked(collection, query_ids)
-        return {q: self._pool(collection, q, ranked.get(q, [])) for q in query_ids}
+        return {q: self._pool(collection, q, found) for q, found in self.best(collection, query_ids).items()}
 
-    def _pool(self, collection: Collection, query_id: str, ranked: list[str]) -> list[str]:
-        pool = ranked[: self.depth]
+    def _pool(self, collection: Collection, query_id: str, pool: list[str]) -> list[str]:
         if self.include_positive:
             missing = [d for d in collection.trainable(query_id)[: self.depth] if d not in pool]
             pool = pool[: self.depth - len(missing)] + missing if missing else pool
