@@ -1,45 +1,152 @@
+"""Paired tests against a baseline: SciPy's values, corrections by hand, and what cannot be compared."""
+
+import json
+import logging
+import subprocess
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from conftest import metrics, ok
 from scipy import stats
 
-from uar.errors import UserError
-from uar.evaluation.significance import compare, holm, read_scores
+from uar.errors import DataError, UserError
+from uar.evaluation.significance import compare, holm, randomisation, read_scores, told
 
 RNG = np.random.default_rng(0)
 OTHER = {f"q{i}": float(v) for i, v in enumerate(RNG.random(40))}
 BETTER = {q: min(1.0, v + 0.1 * float(RNG.random())) for q, v in OTHER.items()}
+NOISE = {q: float(v) for q, v in zip(OTHER, RNG.random(40), strict=True)}
 
 
-def test_p_values_are_scipys_and_corrected_over_collections():
-    noise = {q: float(v) for q, v in zip(OTHER, RNG.random(40), strict=True)}
-    found = compare({"a": {"AP": BETTER}, "b": {"AP": noise}}, {"a": {"AP": OTHER}, "b": {"AP": OTHER}})
-    expected = stats.ttest_rel(list(BETTER.values()), list(OTHER.values()))
+def one(ours: dict[str, float], other: dict[str, float]) -> dict:
+    return compare({"a": {"AP": ours}}, {"a": {"AP": other}})["a"]["AP"]
+
+
+def test_values_are_scipys_and_corrected_over_collections():
+    found = compare({"a": {"AP": BETTER}, "b": {"AP": NOISE}}, {"a": {"AP": OTHER}, "b": {"AP": OTHER}})
+    for slug, values in (("a", BETTER), ("b", NOISE)):
+        ours = found[slug]["AP"]
+        expected = stats.ttest_rel(list(values.values()), list(OTHER.values()))
+        interval = expected.confidence_interval(0.95)
+        assert ours["p t-test"] == pytest.approx(expected.pvalue, rel=1e-9)
+        assert (ours["low"], ours["high"]) == pytest.approx((interval.low, interval.high), rel=1e-9)
+        assert ours["effect size"] == pytest.approx(expected.statistic / np.sqrt(40), rel=1e-9)  # t = d * sqrt(n)
     ours = found["a"]["AP"]
-    assert ours["p t-test"] == pytest.approx(expected.pvalue)
-    assert ours["low"] <= ours["difference"] <= ours["high"] and ours["low"] > 0
     assert ours["p randomisation"] < 0.001 < 0.01 < found["b"]["AP"]["p randomisation"]
     assert ours["p t-test (Holm)"] == pytest.approx(2 * ours["p t-test"])
+    assert ours["p randomisation (Holm)"] == pytest.approx(2 * ours["p randomisation"])
+    assert (ours["mark"], found["b"]["AP"]["mark"]) == ("+", "")
+    assert one(OTHER, BETTER)["mark"] == "−"
 
 
-def test_queries_are_paired_by_id_and_the_order_does_not_matter():
-    shuffled = dict(sorted(OTHER.items(), key=lambda item: item[1]))
+@pytest.mark.parametrize("n", [2, 5, 13])
+def test_few_queries_give_scipys_exact_randomisation(n: int):
+    differences = np.random.default_rng(n).choice([-0.5, 0.0, 0.25, 1.0], n) + np.arange(n) / 10
+    expected = stats.permutation_test(
+        (differences,), np.mean, permutation_type="samples", n_resamples=20_000, vectorized=True
+    ).pvalue
+    assert randomisation(differences, 0) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.03, 0.06])
+def test_many_queries_give_scipys_randomisation_within_monte_carlo_error(shift: float):
+    differences = np.random.default_rng(1).normal(shift, 0.3, 300)
+    expected = stats.permutation_test(
+        (differences,), np.mean, permutation_type="samples", n_resamples=20_000, vectorized=True, rng=2
+    ).pvalue
+    error = 4 * np.sqrt(2 * expected * (1 - expected) / 10_000) + 2e-4
+    assert randomisation(differences, 0) == pytest.approx(expected, abs=error)
+    assert randomisation(differences, 0) == randomisation(differences, 0) != randomisation(differences, 1)
+
+
+def test_thousands_of_queries_take_little_memory():
+    differences = np.random.default_rng(1).normal(0.01, 0.3, 7_000)
+    tracemalloc.start()
+    randomisation(differences, 0)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 100e6  # all flips at once would be 560 MB
+
+
+def test_queries_are_paired_by_id_and_the_order_does_not_matter(caplog: pytest.LogCaptureFixture):
+    shuffled = dict(sorted(OTHER.items(), key=lambda item: item[1])) | {"q100": 1.0, "q101": 0.0}
     del shuffled["q3"]
-    found = compare({"a": {"AP": BETTER}}, {"a": {"AP": shuffled}})["a"]["AP"]
-    pairs = [(BETTER[q], OTHER[q]) for q in OTHER if q != "q3"]
-    assert found["queries"] == 39
-    assert found["difference"] == pytest.approx(np.mean([a - b for a, b in pairs]))
+    with caplog.at_level(logging.WARNING):
+        found = one(BETTER, shuffled)
+    assert found["queries"] == 39 and found["left_out"] == {"ours": 1, "baseline": 2}
+    assert found["difference"] == pytest.approx(np.mean([BETTER[q] - OTHER[q] for q in OTHER if q != "q3"]))
+    assert "over 39 queries; 1 only this run has and 2 only the baseline has are left out" in caplog.text
 
 
 def test_equal_runs_do_not_differ():
-    assert compare({"a": {"AP": OTHER}}, {"a": {"AP": OTHER}})["a"]["AP"]["p t-test"] == 1.0
+    found = one(OTHER, OTHER)
+    assert (found["p t-test"], found["p randomisation"], found["effect size"], found["mark"]) == (1.0, 1.0, 0.0, "")
+    assert found["low"] == found["high"] == 0.0
+
+
+def test_one_query_has_no_t_test_and_does_not_count_in_the_correction():
+    found = compare({"a": {"AP": {"q": 1.0}}, "b": {"AP": BETTER}}, {"a": {"AP": {"q": 0.0}}, "b": {"AP": OTHER}})
+    alone = found["a"]["AP"]
+    assert alone["p t-test"] is alone["p t-test (Holm)"] is alone["low"] is alone["effect size"] is None
+    assert alone["p randomisation"] == 1.0 and alone["difference"] == 1.0
+    assert found["b"]["AP"]["p t-test (Holm)"] == found["b"]["AP"]["p t-test"]
+    assert told(found["a"]) == "AP +1.0000 (p not defined, randomisation 1)"
+    assert "NaN" not in json.dumps(found)
+
+
+def test_a_difference_that_is_always_the_same_is_certain():
+    found = one({f"q{i}": 0.5 for i in range(30)}, {f"q{i}": 0.25 for i in range(30)})
+    assert found["p t-test"] == 0.0 and found["effect size"] is None and found["low"] == found["high"] == 0.25
+    assert found["mark"] == "+" and found["p randomisation"] == pytest.approx(2 / 10_001)
+
+
+def test_measures_that_the_baseline_lacks_are_told(caplog: pytest.LogCaptureFixture):
+    with caplog.at_level(logging.WARNING):
+        found = compare({"a": {"AP": BETTER, "F1": BETTER}}, {"a": {"AP": OTHER}})
+    assert set(found["a"]) == {"AP"} and "the baseline has no F1 of these queries" in caplog.text
+
+
+def test_no_query_in_common_is_an_error():
+    with pytest.raises(UserError, match="a: this run and the baseline have no query"):
+        one(OTHER, {"x1": 1.0})
 
 
 def test_holm_by_hand():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([]) == []
 
 
-def test_a_baseline_without_the_collection_is_told(tmp_path: Path):
-    with pytest.raises(UserError, match=r"no scores of mini\.test"):
+def test_baselines_that_cannot_be_read_are_told(tmp_path: Path):
+    with pytest.raises(UserError, match="no such folder"):
+        read_scores(tmp_path / "nowhere", "mini.test")
+    with pytest.raises(UserError, match=r"no scores of mini\.test \(it has none\)"):
         read_scores(tmp_path, "mini.test")
+    path = tmp_path / "scores" / "mini.test.parquet"
+    path.parent.mkdir()
+    path.write_text("not a table")
+    with pytest.raises(DataError, match=r"mini\.test\.parquet: not a table"):
+        read_scores(tmp_path, "mini.test")
+    pq.write_table(pa.table({"other": [1]}), path)
+    with pytest.raises(DataError, match=r"mini\.test\.parquet: not a table"):
+        read_scores(tmp_path, "mini.test")
+
+
+def test_the_command_compares_run_folders(command: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path):
+    scored = ["collections=[mini:test,mini:ood]", "rag=off"]
+    ok(command("uar.evaluate", "retriever=bm25", *scored, "hydra.run.dir=base"))
+    told_of = ok(command("uar.evaluate", "retriever=minilm_l3", *scored, "baseline=base", "hydra.run.dir=ours"))
+    found = json.loads((tmp_path / "ours" / "significance.json").read_text())
+    assert set(found) == {"mini.test", "mini.ood"}
+    for slug, values in found.items():
+        assert set(values) == {"nDCG@10", "RR@10", "R@100", "AP"}
+        ours, base = (metrics(tmp_path / n)["retrieval"][slug] for n in ("ours", "base"))
+        for name, v in values.items():
+            assert v["difference"] == pytest.approx(ours[name] - base[name], abs=1e-9)
+            assert v["p t-test"] <= v["p t-test (Holm)"] <= 1
+            assert (v["mark"] != "") == (v["p t-test (Holm)"] < 0.05)
+            assert f"{name} {v['difference']:+.4f}{v['mark']} (p" in told_of

@@ -13,7 +13,7 @@ from uar.entry import entry
 from uar.errors import UserError
 from uar.evaluation.command import Evaluator
 from uar.evaluation.runs import Run, read_run
-from uar.evaluation.significance import compare, read_scores
+from uar.evaluation.significance import compare, read_scores, told
 from uar.files import write_json
 from uar.manifest import save_config, save_manifest
 from uar.precision import device
@@ -42,8 +42,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> float | None:
         found = compare({slug: read_scores(folder, slug) for slug in baseline}, baseline)
         write_json(folder / "significance.json", found)
         for slug, values in found.items():
-            told = (f"{m} {v['difference']:+.4f} (p {v['p t-test (Holm)']:.3g})" for m, v in values.items())
-            log.info("%s against %s: %s", slug, cfg.baseline, ", ".join(told))
+            log.info("%s against %s: %s", slug, cfg.baseline, told(values))
     return sum(v["nDCG@10"] for v in scores.values()) / len(scores)
 
 

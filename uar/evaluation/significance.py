@@ -1,72 +1,156 @@
 """Is a run better than a baseline? Paired tests over the same queries, corrected over collections."""
 
+import logging
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy import stats
 
-from uar.errors import UserError
+from uar.errors import DataError, UserError
 
+log = logging.getLogger(__name__)
 PERMUTATIONS = 10_000
+LEVEL = 0.05
+BLOCK = 2_000_000  # sign flips that are held at once
+TESTS = ("p t-test", "p randomisation")
 Values = Mapping[str, Mapping[str, float]]  # measure -> query id -> value
 
 
 def read_scores(folder: Path, slug: str) -> Values:
     """Per-query values that a run folder keeps of a collection."""
     path = folder / "scores" / f"{slug}.parquet"
+    if not folder.is_dir():
+        raise UserError(f"baseline={folder}: no such folder; give the folder of an evaluate or train run")
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in path.parent.glob("*.parquet"))) or "none"
         raise UserError(f"baseline={folder}: it has no scores of {slug} (it has {known}); evaluate it on the same collections")
+    try:
+        rows = pq.read_table(path, columns=["query_id", "measure", "value"]).to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(path, f"not a table of query_id, measure and value ({str(error).splitlines()[0]})") from error
     values: dict[str, dict[str, float]] = {}
-    for row in pq.read_table(path).to_pylist():
+    for row in rows:
         values.setdefault(row["measure"], {})[row["query_id"]] = row["value"]
     return values
 
 
 def compare(ours: Mapping[str, Values], baseline: Mapping[str, Values], seed: int = 0) -> dict[str, dict[str, Any]]:
-    """By slug and measure: difference of the means, its 95 % interval, p of the two-sided paired t-test and of the
-    randomisation test (10,000 sign flips), each with Holm's correction over the collections. Only queries that both have."""
+    """By slug and measure, over the queries that both have:
+
+    - `queries`; `left_out`: those that only this run (`ours`) or only the baseline has
+    - `difference` of the means, `low` and `high` of its 95 % interval (Student's t), `effect size`: Cohen's d of the
+      differences (their mean over their standard deviation)
+    - `p t-test`, `p randomisation`: two-sided paired t-test, and 10,000 random sign flips (all of them, where they are fewer),
+      each also with Holm's correction over the collections (`... (Holm)`)
+    - `mark`: `+` or `−` where the t-test's corrected p is below 0.05, else empty
+
+    None where a figure is not defined, such as the t-test of one query. UserError where there is no query in common.
+    """
     found: dict[str, dict[str, Any]] = {slug: {} for slug in ours}
     for slug, values in ours.items():
         for measure, by_query in values.items():
             other = baseline[slug].get(measure, {})
             shared = [q for q in by_query if q in other]
-            if len(shared) > 1:
-                pairs = np.array([[by_query[q], other[q]] for q in shared])
-                found[slug][measure] = _paired(pairs[:, 0], pairs[:, 1], seed)
-    for measure in {m for values in found.values() for m in values}:
-        slugs = [s for s in found if measure in found[s]]
-        for name in ("p t-test", "p randomisation"):
-            for slug, p in zip(slugs, holm([found[s][measure][name] for s in slugs]), strict=True):
-                found[slug][measure][f"{name} (Holm)"] = p
+            if shared:
+                left_out = {"ours": len(by_query) - len(shared), "baseline": len(other) - len(shared)}
+                differences = np.array([by_query[q] for q in shared]) - np.array([other[q] for q in shared])
+                found[slug][measure] = {"queries": len(shared), "left_out": left_out, **_paired(differences, seed)}
+        if not found[slug]:
+            raise UserError(f"{slug}: this run and the baseline have no query and measure in common; evaluate both alike")
+        _tell_what_is_left_out(slug, values, found[slug])
+    for measure in dict.fromkeys(m for values in found.values() for m in values):
+        rows = [values[measure] for values in found.values() if measure in values]
+        for name in TESTS:
+            defined = [row for row in rows if row[name] is not None]
+            for row in rows:
+                row[f"{name} (Holm)"] = None
+            for row, p in zip(defined, holm([row[name] for row in defined]), strict=True):
+                row[f"{name} (Holm)"] = p
+        for row in rows:
+            p = row["p t-test (Holm)"]
+            row["mark"] = "" if p is None or p >= LEVEL else "+" if row["difference"] > 0 else "−"
     return found
 
 
-def _paired(ours: np.ndarray, other: np.ndarray, seed: int) -> dict[str, Any]:
-    difference = ours - other
-    if not difference.any():
-        return {"queries": len(ours), "difference": 0.0, "low": 0.0, "high": 0.0, "p t-test": 1.0, "p randomisation": 1.0}
-    test = stats.ttest_rel(ours, other)
-    interval = test.confidence_interval(0.95)
-    flips = stats.permutation_test(
-        (difference,),
-        np.mean,
-        permutation_type="samples",
-        n_resamples=PERMUTATIONS,
-        vectorized=True,
-        rng=np.random.default_rng(seed),
+def told(found: Mapping[str, Any]) -> str:
+    """One collection's comparison in words: difference, mark and corrected p of both tests a measure."""
+    return ", ".join(
+        f"{measure} {v['difference']:+.4f}{v['mark']} (p {_number(v['p t-test (Holm)'])}, randomisation "
+        f"{_number(v['p randomisation (Holm)'])})"
+        for measure, v in found.items()
     )
+
+
+def _number(p: float | None) -> str:
+    return "not defined" if p is None else f"{p:.3g}"
+
+
+def _tell_what_is_left_out(slug: str, ours: Values, found: Mapping[str, Any]) -> None:
+    missing = [measure for measure in ours if measure not in found]
+    if missing:
+        log.warning("%s: the baseline has no %s of these queries, which is not compared", slug, ", ".join(missing))
+    groups: dict[tuple[int, int, int], list[str]] = {}
+    for measure, v in found.items():
+        groups.setdefault((v["queries"], *v["left_out"].values()), []).append(measure)
+    for (queries, only_ours, only_baseline), measures in groups.items():
+        if only_ours or only_baseline:
+            log.warning(
+                "%s: %s compared over %d queries; %d only this run has and %d only the baseline has are left out",
+                slug,
+                ", ".join(measures),
+                queries,
+                only_ours,
+                only_baseline,
+            )
+
+
+def _paired(differences: np.ndarray, seed: int) -> dict[str, Any]:
+    mean = float(differences.mean())
+    found = {"difference": mean, "low": mean, "high": mean, "effect size": 0.0, "p t-test": 1.0, "p randomisation": 1.0}
+    if len(differences) == 1:
+        return {**found, "low": None, "high": None, "effect size": None, "p t-test": None}
+    if not differences.any():
+        return found
+    deviation, free = float(differences.std(ddof=1)), len(differences) - 1
+    error = deviation / math.sqrt(len(differences))
+    margin = float(stats.t.ppf(0.975, free)) * error
     return {
-        "queries": len(ours),
-        "difference": float(difference.mean()),
-        "low": float(interval.low),
-        "high": float(interval.high),
-        "p t-test": float(test.pvalue),
-        "p randomisation": float(flips.pvalue),
+        "difference": mean,
+        "low": mean - margin,
+        "high": mean + margin,
+        "effect size": mean / deviation if deviation else None,
+        "p t-test": 2 * float(stats.t.sf(abs(mean) / error, free)) if error else 0.0,
+        "p randomisation": randomisation(differences, seed),
     }
+
+
+def randomisation(differences: np.ndarray, seed: int, permutations: int = PERMUTATIONS) -> float:
+    """Two-sided p of the mean under random signs: twice the smaller tail, as `scipy.stats.permutation_test`. Where all
+    sign patterns are at most `permutations`, it is exact."""
+    n = len(differences)
+    exact = n < 63 and 2**n <= permutations
+    number = 2**n if exact else permutations
+    generator = np.random.default_rng(seed)
+    total = float(differences.sum())
+    slack = abs(total) * np.finfo(float).eps * 100  # sums in another order differ in their last digits
+    below = above = 0
+    step = max(1, BLOCK // n)
+    for start in range(0, number, step):
+        rows = min(step, number - start)
+        if exact:
+            bits: np.ndarray = (np.arange(start, start + rows)[:, None] >> np.arange(n)) & 1
+        else:
+            bits = np.unpackbits(generator.integers(0, 256, (rows, -(-n // 8)), dtype=np.uint8), axis=1, count=n)
+        sums = total - 2 * (bits.astype(np.float64) @ differences)
+        below += int((sums <= total + slack).sum())
+        above += int((sums >= total - slack).sum())
+    added = 0 if exact else 1  # the observed signs are one pattern more
+    return min(1.0, 2 * (min(below, above) + added) / (number + added))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
