@@ -48,6 +48,9 @@ def main(model, dtype, asked, told):
     with open(asked, "rb") as file:
         at_once, dependent, follow_up = pickle.load(file)
     replies = [ask(engine, at_once), ask(engine, dependent, follow_up)]
+    engine.reset_prefix_cache()
+    engine._most_in_flight = 200  # as if the cache held a prompt and a half
+    replies.append(ask(engine, dependent, follow_up))
     try:
         engine.submit(0, Choose((("user", "Useful?"),), ("Yes", "not at all useful")))
         refused = ""
@@ -87,12 +90,14 @@ CHAINS = [Generate((("user", f"Here are {n} words. " + f"word{n} " * 60 + "Count
 
 
 class InVLLM(NamedTuple):
-    """What one process answered. `order`: numbers of dependent requests as their replies came."""
+    """What one process answered. `order`: numbers of dependent requests as their replies came; `tight`: and where the cache
+    has little room."""
 
     pairs: list[Reply]
     others: dict[str, Reply]
     order: list[int]
     dependent: dict[int, Reply]
+    tight: dict[int, Reply]
     refused: str
     idle: list
 
@@ -124,11 +129,11 @@ def in_vllm(others: dict[str, Request], tmp_path_factory: pytest.TempPathFactory
     found = {}
     for dtype, process in processes.items():
         assert process.wait(timeout=500) == 0, (folder / f"{dtype}.log").read_text()[-4000:]
-        replies, dependent, refused, idle = pickle.loads((folder / f"{dtype}.told").read_bytes())
+        replies, dependent, tight, refused, idle = pickle.loads((folder / f"{dtype}.told").read_bytes())
         in_order = [replies[n] for n in range(len(replies))]
         pairs = len(asked[dtype][0]) - (len(others) if dtype == "fp32" else 0)
         named = dict(zip(others, in_order[pairs:], strict=False))
-        found[dtype] = InVLLM(in_order[:pairs], named, list(dependent), dependent, refused, idle)
+        found[dtype] = InVLLM(in_order[:pairs], named, list(dependent), dependent, tight, refused, idle)
     return found
 
 
@@ -213,6 +218,12 @@ def test_a_follow_up_joins_those_that_run_and_finds_its_beginning_in_the_cache(f
         opening, follow_up = fp32.dependent[n], fp32.dependent[n + len(CHAINS)]
         assert follow_up.tokens_in > opening.tokens_in
         assert opening.tokens_in - 32 <= follow_up.tokens_cached < follow_up.tokens_in
+
+
+def test_new_prompts_wait_where_they_would_drive_out_what_a_chain_goes_on_with(fp32: InVLLM) -> None:
+    in_turn = [n for first in range(len(CHAINS)) for n in (first, first + len(CHAINS))]
+    assert list(fp32.tight) == in_turn
+    assert {n: reply.output for n, reply in fp32.tight.items()} == {n: reply.output for n, reply in fp32.dependent.items()}
 
 
 def test_nothing_is_given_where_nothing_was_asked(fp32: InVLLM) -> None:

@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count, takewhile
@@ -19,6 +19,7 @@ from uar.precision import bf16_is_fast, device
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 OUTCOMES = {"stop": Outcome.OK, "length": Outcome.TRUNCATED}
 ONE_TOKEN: dict[str, Any] = {"max_tokens": 1, "temperature": 0.0, "detokenize": False}
+IN_FLIGHT = 0.6  # of the key-value cache: the rest keeps what prompts that follow will begin with
 CPU_BLOCK = 32  # tokens that a prefix cache on a CPU keeps as one; vLLM's own 128 read much of a shared prefix again
 
 
@@ -66,7 +67,8 @@ class _Recent:
 class VLLMEngine(Engine):
     """vLLM with prefix caching and continuous batching: a request joins those that run as soon as it is submitted.
 
-    A prompt that begins as one read lately goes before the others, while the cache still holds its beginning. On a CPU
+    A prompt that begins as one read lately goes before the others, while the cache still holds its beginning. New prompts
+    wait where those in flight fill most of the cache: they would drive out what a chain's next prompt begins with. On a CPU
     `kv_gib` is the space of the key-value cache; on a GPU vLLM takes `gpu_memory_utilization` of the memory. At most
     `max_num_seqs` requests run at a time, in steps of at most `max_num_batched_tokens` tokens (null: vLLM's own).
     """
@@ -120,9 +122,13 @@ class VLLMEngine(Engine):
         self._longest = int(config.model_config.max_model_len)
         self._block = int(config.cache_config.block_size)
         self._scores_alone = bool(config.use_v2_model_runner)  # the older runner makes a row of logits for each prompt token
-        self._recent = _Recent(self._block, int(config.cache_config.num_gpu_blocks))
+        blocks = int(config.cache_config.num_gpu_blocks)
+        self._recent = _Recent(self._block, blocks)
         self.window = window
         self._numbers = count()
+        self._most_in_flight = int(IN_FLIGHT * blocks * self._block)
+        self._in_flight: dict[str, int] = {}  # tokens of the prompts that vLLM has
+        self._held: deque[tuple[str, list[int], dict[str, Any]]] = deque()
         self._asked: dict[str, _Asked] = {}
         self._reading: dict[tuple[int, ...], list[_Asked]] = {}  # prefixes that are read, and the scores that wait for them
         self._refused: list[tuple[int, Reply]] = []
@@ -150,12 +156,14 @@ class VLLMEngine(Engine):
     def step(self) -> list[tuple[int, Reply]]:
         done: list[tuple[int, Reply]] = []
         while True:
+            self._let_in()
             done += self._refused
             self._refused.clear()
             if done or not self._engine.has_unfinished_requests():
                 return done
             for output in self._engine.step():
                 self._recent.add(output.prompt_token_ids)
+                self._in_flight.pop(output.request_id, None)
                 asked = self._asked.pop(output.request_id, None)
                 if asked is None:
                     self._score_after(output)
@@ -174,26 +182,41 @@ class VLLMEngine(Engine):
         self._llm = self._engine = None
 
     def _add(self, asked: _Asked, **sampling: Any) -> None:
-        from vllm.exceptions import VLLMClientError
-
         number = str(next(self._numbers))
-        try:
-            self._start(number, asked.prompt, sampling)
-            self._asked[number] = asked
-        except (VLLMClientError, ValueError) as error:
-            self._refuse(asked, str(error))
+        self._asked[number] = asked
+        self._start(number, asked.prompt, sampling)
 
     def _refuse(self, asked: _Asked, told: str) -> None:
         self._refused.append((asked.ticket, Reply(told, Outcome.ERROR, len(asked.prompt))))
 
     def _start(self, number: str, prompt: list[int], sampling: dict[str, Any]) -> None:
-        """Of the requests that wait, those whose beginning was read lately go first."""
+        """Those whose beginning was read lately go first, and at once; the others when there is room."""
+        known = 2 * self._recent.known(prompt) >= len(prompt)
+        if known:
+            self._hand_over(number, prompt, sampling, priority=0)
+        else:
+            self._held.append((number, prompt, sampling))
+
+    def _let_in(self) -> None:
+        """Hand held requests over, in their order, while the prompts in flight leave room; one at least."""
+        room = self._most_in_flight - sum(self._in_flight.values())
+        while self._held and (not self._in_flight or len(self._held[0][1]) <= room):
+            room -= len(self._held[0][1])
+            self._hand_over(*self._held.popleft(), priority=1)
+
+    def _hand_over(self, number: str, prompt: list[int], sampling: dict[str, Any], priority: int) -> None:
         from vllm import SamplingParams
+        from vllm.exceptions import VLLMClientError
         from vllm.sampling_params import RequestOutputKind
 
         wanted = SamplingParams(output_kind=RequestOutputKind.FINAL_ONLY, **sampling)
-        priority = int(2 * self._recent.known(prompt) < len(prompt))
-        self._engine.add_request(number, {"type": "token", "prompt_token_ids": prompt}, wanted, priority=priority)
+        try:
+            self._engine.add_request(number, {"type": "token", "prompt_token_ids": prompt}, wanted, priority=priority)
+            self._in_flight[number] = len(prompt)
+        except (VLLMClientError, ValueError) as error:
+            if number not in self._asked:
+                raise
+            self._refuse(self._asked.pop(number), str(error))
 
     def _read_then_score(self, asked: _Asked) -> None:
         """Have the prefix read first where a row of logits would be made for each of its tokens that is not in the cache."""
