@@ -1,6 +1,8 @@
 """Loads tokenizers and encoders: any encoder or decoder of transformers whose tokenizer has a fast backend."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -69,7 +71,8 @@ def load_encoder(model: str, path: str, revision: str | None, folder: str, layer
         _set_dropout(config, dropout)
     if hasattr(config, "use_cache"):
         config.use_cache = False  # keys and values are not needed again
-    encoder: Any = AutoModel.from_pretrained(path, revision=revision, subfolder=folder, config=config, dtype=torch.float32)
+    with _quiet(layers is not None):
+        encoder: Any = AutoModel.from_pretrained(path, revision=revision, subfolder=folder, config=config, dtype=torch.float32)
     if getattr(encoder, "pooler", None) is not None:
         encoder.pooler.requires_grad_(False)  # its output is not used
     return encoder
@@ -87,6 +90,18 @@ def check_length(option: str, length: int, config: Any) -> None:
         there -= config.pad_token_id + 1
     if length < 1 or (there and there > 0 and length > there):
         raise UserError(f"retriever.{option}={length}: the model reads 1 to {there} tokens; give a number of these")
+
+
+@contextmanager
+def _quiet(wanted: bool) -> Iterator[None]:
+    """Without transformers' list of the weights of layers that were left out on purpose."""
+    told = logging.getLogger("transformers.modeling_utils")
+    level = told.level
+    told.setLevel(logging.ERROR if wanted else level)
+    try:
+        yield
+    finally:
+        told.setLevel(level)
 
 
 def _keep_layers(config: Any, layers: int) -> None:
