@@ -35,7 +35,7 @@ def test_mixed_labels_end_to_end(command: Command, tmp_path: Path):
     assert {"git_commit", "packages", "collection", "labels", "model"} <= set(json.loads((run / "manifest.json").read_text()))
 
     labels = pq.read_table(run / "labels.parquet")
-    assert labels.column_names == ["query_id", "doc_id", "label", "source", "stage"]
+    assert labels.column_names == ["query_id", "doc_id", "label", "source", "stage", "utility"]
     pairs = set(zip(labels["source"].to_pylist(), labels["stage"].to_pylist(), strict=True))
     assert pairs == {("llm", "llm"), ("human", "human")}
 
@@ -101,6 +101,13 @@ def test_training_changes_the_scores_for_the_better(command: Command, tmp_path: 
     ok(command("uar.evaluate", "retriever=minilm_l3", "collections=[mini:test]", f"hydra.run.dir={tmp_path / 'untrained'}"))
     trained, untrained = (metrics(tmp_path / n)["retrieval"]["mini.test"]["nDCG@10"] for n in ("trained", "untrained"))
     assert trained > untrained + 0.05
+
+
+def test_a_stage_stops_where_the_dev_score_no_longer_rises(command: Command, tmp_path: Path):
+    quick = [*SMALL, "rag=off", "logger=csv", "dataset.test=[]", "label_source=llm"]
+    still = ["training.epochs=6", "training.patience=1", "training.learning_rate=0"]
+    ok(command("train", *quick, *still, "hydra.run.dir=run"))
+    assert metrics(tmp_path / "run")["train"]["llm"]["steps"] == 2 * 6
 
 
 def test_without_a_generator_the_run_says_so_and_goes_on(command: Command, tmp_path: Path):
