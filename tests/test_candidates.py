@@ -200,11 +200,13 @@ def test_hydra_builds_unions_of_any_sources(toy: Collection, tmp_path: Path) -> 
         ]
         options = ["candidates.depth=3", "candidates.shuffle=false", "candidates.include_positive=false"]
         cfg = compose("annotate", ["candidates=union", *shape, *options])
+        runs = compose("annotate", ["candidates=runs", f"candidates.runs={{mine: {a}}}", "candidates.top={mine: 1}", *options])
         usual = compose("annotate", ["candidates=union", "candidates.depth=5"])
     assert [usual.candidates.sources[name].depth for name in ("bm25", "dense")] == [5, 5]
     for convert in ("none", "all"):
         union = instantiate(cfg.candidates, _convert_=convert)
         assert union.pools(toy, ["q1"]) == {"q1": ["d1", "d6", "d5"]}
+        assert instantiate(runs.candidates, _convert_=convert).pools(toy, ["q1"]) == {"q1": ["d6"]}
 
 
 def test_bm25_and_dense_pools_join(mini: Collection) -> None:

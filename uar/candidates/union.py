@@ -13,6 +13,8 @@ from uar.errors import DataError, UserError
 from uar.evaluation.fusion import of_each
 from uar.evaluation.runs import read_known, run_files, without_own
 
+TOP = 20  # passages of a run, as in the hybrid test of arXiv 2504.05220
+
 
 @dataclass(frozen=True, kw_only=True)
 class UnionPool(PoolSource):
@@ -36,21 +38,21 @@ class UnionPool(PoolSource):
 @dataclass(frozen=True, kw_only=True)
 class RunsPool(PoolSource):
     """The best of several run files by turns, as in TREC's pools, and at most `depth` in all. `runs`: files, or files by name.
-    `top`: passages of each, as a number, a list in the order of the files, or a mapping by name."""
+    `top`: passages of each, as a number, a list in the order of the files, or a mapping by name; 20 where it says nothing."""
 
     runs: Any  # a config of a dataclass, which Hydra makes inside a union, knows no union of a list and a mapping
-    top: Any = 20
+    top: Any = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        depths = of_each(self.top, list(run_files(self.runs, "candidates.runs")), "candidates.top", 20)
+        depths = of_each(self.top, list(run_files(self.runs, "candidates.runs")), "candidates.top", TOP)
         if not all(isinstance(depth, int) and depth >= 1 for depth in depths):
             raise UserError(f"candidates.top={self.top}: whole numbers from 1 on are needed")
 
     def ranked(self, collection: Collection, query_ids: Sequence[str]) -> dict[str, list[str]]:
         files = run_files(self.runs, "candidates.runs")
         found: list[dict[str, list[str]]] = []
-        for path, top in zip(files.values(), of_each(self.top, list(files), "candidates.top", 20), strict=True):
+        for path, top in zip(files.values(), of_each(self.top, list(files), "candidates.top", TOP), strict=True):
             run = without_own(collection, read_known(path, collection, list(collection.queries)))
             found.append({q: [d for d, _ in run[q][: int(top)]] for q in query_ids if q in run})
             for query_id, doc_ids in found[-1].items():

@@ -24,7 +24,7 @@ def write_run(path: Path, run: Run, tag: str) -> None:
     with whole_file(path) as beside, beside.open("w", encoding="utf-8") as file:
         for query_id, hits in run.items():
             scores = _apart([score for _, score in hits]).tolist()
-            _refuse_spaces(path, [query_id, *(d for d, _ in hits)])
+            refuse_spaces(path, [query_id, *(d for d, _ in hits)])
             file.writelines(
                 f"{query_id} Q0 {doc_id} {rank} {score:.9g} {tag}\n"
                 for rank, ((doc_id, _), score) in enumerate(zip(hits, scores, strict=True), start=1)
@@ -43,10 +43,11 @@ def _apart(scores: Sequence[float]) -> np.ndarray:
     return bits.astype(np.uint32).view(np.float32)
 
 
-def _refuse_spaces(path: Path, ids: Sequence[str]) -> None:
+def refuse_spaces(path: Path, ids: Sequence[str]) -> None:
+    """UserError for an id that would be no column or several in a TREC file."""
     if len(" ".join(ids).split()) != len(ids):
         odd = next(i for i in ids if len(i.split()) != 1)
-        raise UserError(f"{path}: the id {odd!r} has white space or nothing in it, which a TREC run cannot hold; rename it")
+        raise UserError(f"{path}: the id {odd!r} has white space or nothing in it, which a TREC file cannot hold; rename it")
 
 
 def read_run(path: Path) -> dict[str, list[Hit]]:
