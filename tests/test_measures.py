@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+from conftest import SHARED
 from pytrec_eval import RelevanceEvaluator
 
 from uar.answers import exact_match, f1, normalise
 from uar.collections import Collection, Corpus, Query, open_collection
 from uar.errors import UserError
 from uar.evaluation.measures import MEASURES, means, per_query
+from uar.evaluation.runs import read_run
 from uar.ranking import Hit, best_first
 
 RUN = {"q1": [("d2", 9.0), ("d1", 8.0)], "q2": [("d2", 3.0)]}
@@ -99,6 +101,18 @@ def test_a_querys_own_document_is_no_result_where_the_collection_says_so(
         own = replace(collection, drop_own=True)
         assert means(per_query(own, run, ["RR@10"], ["q1", "q2"]))["RR@10"] == 0.75
     assert "the own document of 1 queries is left out" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("run", "value"), [("bm25", 0.4796), ("d_bert_kd_tasb", 0.6854), ("splade_p_p_ensemble_distil", 0.7197)]
+)
+def test_stored_runs_of_trec_dl20_have_their_known_values(run: str, value: float):
+    place = SHARED / "msmarco_dl20"
+    if not place.is_dir():
+        pytest.skip("no folder msmarco_dl20")
+    dl20 = open_collection(f"local:{place}:test")
+    found = per_query(dl20, read_run(place / "candidates" / f"test.{run}.jsonl"), ["nDCG@10"], dl20.queries)
+    assert means(found)["nDCG@10"] == pytest.approx(value, abs=5e-5)
 
 
 @pytest.mark.parametrize(
