@@ -1,4 +1,5 @@
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import ir_measures
@@ -134,3 +135,9 @@ def test_broken_candidates_are_refused_with_their_line(tmp_path: Path, text: str
 def test_a_run_that_is_not_there_is_told(tmp_path: Path):
     with pytest.raises(DataError, match="gone.trec: no such run"):
         read_run(tmp_path / "gone.trec")
+
+
+def test_a_run_without_a_query_of_the_collection_is_refused(tmp_path: Path, fails: Callable[..., str]):
+    (tmp_path / "x.trec").write_text(GOOD)
+    told = fails("uar.evaluate", "run=x.trec", "collections=[mini:test]")
+    assert "mini:test: the run has none of its 56 queries" in told
