@@ -84,6 +84,12 @@ def test_an_id_that_would_break_the_columns_is_refused(tmp_path: Path, query_id:
     assert not (tmp_path / "x.trec").exists()
 
 
+def test_a_score_that_is_no_number_is_not_written(tmp_path: Path):
+    with pytest.raises(UserError, match="x.trec: a score of query 'q2' is no number"):
+        write_run(tmp_path / "x.trec", {"q1": [("d", 1.0)], "q2": [("d", 1.0), ("e", float("nan"))]}, "tag")
+    assert not list(tmp_path.iterdir())
+
+
 def test_ties_and_lines_in_any_order_are_read_by_score_then_id(tmp_path: Path):
     (tmp_path / "x.trec").write_text("q1 Q0 c 1 1 x\n\nq2 Q0 a 1 3e0 x\nq1\tQ0  a 2 1.0 x\r\nq1 Q0 b 9 2 x\n")
     assert read_run(tmp_path / "x.trec") == {"q1": [("b", 2.0), ("a", 1.0), ("c", 1.0)], "q2": [("a", 3.0)]}

@@ -20,10 +20,16 @@ COLUMNS = "query Q0 passage rank score tag"
 
 def write_run(path: Path, run: Run, tag: str) -> None:
     """A TREC run. Scores are floats of single precision, as trec_eval holds them; those that tie are written apart by the
-    smallest step, so that any reader keeps the order, whatever it does with ties. UserError for an id with white space."""
+    smallest step, so that any reader keeps the order, whatever it does with ties. UserError for an id with white space and
+    for a score that is no number."""
     with whole_file(path) as beside, beside.open("w", encoding="utf-8") as file:
         for query_id, hits in run.items():
-            scores = _apart([score for _, score in hits]).tolist()
+            given = [score for _, score in hits]
+            if any(map(math.isnan, given)):
+                raise UserError(
+                    f"{path}: a score of query {query_id!r} is no number; what gave it, such as a model, is broken"
+                )
+            scores = _apart(given).tolist()
             refuse_spaces(path, [query_id, *(d for d, _ in hits)])
             file.writelines(
                 f"{query_id} Q0 {doc_id} {rank} {score:.9g} {tag}\n"
