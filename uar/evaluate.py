@@ -31,13 +31,19 @@ def evaluate(cfg: DictConfig, folder: Path) -> float | None:
     if not chosen or {"model", "retriever"} <= set(chosen) or {"retriever", "run"} <= set(chosen):
         given = " and ".join(chosen) or "nothing"
         raise UserError(f"found {given}; give model=DIR, retriever=NAME, run=FILE, or run=FILE with model=DIR to re-rank it")
+    if cfg.rag.llm and (cfg.rag.rewrite or cfg.rag.verify) and (cfg.run or cfg.retriever.get("runs")):
+        raise UserError(
+            "rag.rewrite and rag.verify search with other queries, which a run file has no passages of; give model=DIR or "
+            "retriever=NAME alone"
+        )
     distinct_slugs(list(cfg.collections))
     collections = [open_collection(reference) for reference in cfg.collections]
     save_config(folder, cfg)
+    evaluator = Evaluator(cfg, folder)
     rank = _ranker(cfg, chosen)
     save_manifest(folder, collections={c.slug: c.hash for c in collections}, model=getattr(rank, "name", None))
     baseline = {c.slug: read_scores(Path(cfg.baseline), c.slug) for c in collections} if cfg.baseline else None
-    scores = Evaluator(cfg, folder).evaluate(collections, rank)
+    scores = evaluator.evaluate(collections, rank)
     if baseline:
         found = compare({slug: read_scores(folder, slug) for slug in baseline}, baseline)
         write_json(folder / "significance.json", found)

@@ -1,24 +1,23 @@
 """Scores a retriever or a run on collections and writes the run folder: runs, per-query scores, generations, metrics."""
 
+import contextlib
 import logging
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import hydra
 import pyarrow as pa
-from hydra.errors import InstantiationException
 from omegaconf import DictConfig
 
-from uar.annotation.engines import Engine, identity_of
-from uar.annotation.store import Store
-from uar.answers import exact_match, f1
 from uar.collections import Collection
 from uar.errors import UserError
 from uar.evaluation.measures import MEASURES, means, per_query
 from uar.evaluation.metrics_file import update_metrics
-from uar.evaluation.rag.generate import generate_answers
+from uar.evaluation.rag.answer_files import with_answers
+from uar.evaluation.rag.opening import Generator, open_rag
+from uar.evaluation.rag.search import with_texts
 from uar.evaluation.runs import Run, write_run
 from uar.files import write_table
 from uar.retrievers.bi_encoder import BiEncoder
@@ -31,31 +30,41 @@ Ranker = Callable[[Collection, list[str]], Run]
 
 
 class Evaluator:
-    """`cfg` needs `rag`, `store` and `retrieval_depth`; everything is written to `folder`."""
+    """`cfg` needs `rag`, `store` and `retrieval_depth`; everything is written to `folder`. What is wrong with the options of
+    RAG is told here."""
 
     def __init__(self, cfg: DictConfig, folder: Path) -> None:
         self._cfg, self._folder = cfg, folder
-        self._engine: Engine | None = None
-        self._no_generator = not cfg.rag.llm
+        self._generator = Generator(cfg.rag.llm)
+        self._rag = open_rag(cfg.rag, self._generator, Path(cfg.store), folder) if cfg.rag.llm else None
 
     def evaluate(
         self, collections: Sequence[Collection], retriever: "BiEncoder | BM25Ranker | Ranker"
     ) -> dict[str, dict[str, float]]:
         """Mean values by slug, retrieval and RAG together."""
-        rank = self._ranker(retriever)
+        if self._rag:
+            collections = with_answers(collections, self._cfg.rag.answers)
         found: dict[str, dict[str, float]] = {}
         try:
             for collection in collections:
-                found[collection.slug] = self._collection(collection, rank)
+                with self._ranker(retriever) as rank:
+                    found[collection.slug] = self._collection(collection, rank)
         finally:
-            if self._engine is not None:
-                self._engine.close()
+            self._generator.close()
         return found
 
-    def _ranker(self, retriever: Any) -> Ranker:
+    @contextlib.contextmanager
+    def _ranker(self, retriever: Any) -> Iterator[Ranker]:
+        """The retriever as a function, for one collection; embeddings are kept where it will be searched again."""
         if not isinstance(retriever, BiEncoder):
-            return retriever
-        return lambda collection, query_ids: retrieve(retriever, collection, query_ids, self._cfg.retrieval_depth)
+            yield retriever
+            return
+        depth = self._cfg.retrieval_depth
+        if self._rag is None or not self._rag.settings.searches_again:
+            yield lambda collection, query_ids: retrieve(retriever, collection, query_ids, depth)
+            return
+        with tempfile.TemporaryDirectory(prefix="uar-shards-") as shards:
+            yield lambda collection, query_ids: retrieve(retriever, collection, query_ids, depth, Path(shards))
 
     def _collection(self, collection: Collection, rank: Ranker) -> dict[str, float]:
         query_ids = [q for q in collection.queries if collection.positives(q)]
@@ -78,56 +87,20 @@ class Evaluator:
         update_metrics(
             self._folder, retrieval={collection.slug: values}, time={f"retrieval {collection.slug}": round(seconds, 2)}
         )
-        rag_scores = self._rag(collection, run, query_ids) if not self._no_generator else []
+        rag_scores, rag_values = self._rag_scores(collection, run, query_ids, rank)
         _write_scores(self._folder / "scores" / f"{collection.slug}.parquet", scores + rag_scores)
-        return {**values, **means(rag_scores)}
+        return {**values, **rag_values}
 
-    def _rag(self, collection: Collection, run: Run, query_ids: list[str]) -> Scores:
-        rag = self._cfg.rag
-        answered = collection.answered(query_ids)[: rag.limit]
-        if not answered:
-            log.info("%s has no gold answers: no RAG scores", collection.reference)
-            return []
-        if self._engine is None:
-            try:
-                self._engine = hydra.utils.instantiate(rag.llm, _convert_="all")
-            except InstantiationException as error:
-                if not isinstance(error.__cause__, UserError):
-                    raise
-                log.warning("No RAG scores, since the generator is not there: %s", error.__cause__)
-                self._no_generator = True
-                return []
-        start = time.perf_counter()
-        store = Store(Path(self._cfg.store))
-        try:
-            model = identity_of(rag.llm)
-            reader = hydra.utils.instantiate(rag.reader)
-            texts = generate_answers(collection, run, answered, rag.top_k, reader, self._engine, store, model)
-        finally:
-            store.close()
-        seconds = time.perf_counter() - start
-        gold = {q: collection.queries[q].answers for q in answered}
-        scores = [(q, name, of(texts[q], gold[q])) for q in answered for name, of in (("EM", exact_match), ("F1", f1))]
-        values = means(scores)
-        empty = sum(not text for text in texts.values())
-        log.info(
-            "%s: RAG %s (%d of %d answered questions, top %d, %d empty answers, %.1f s)",
-            collection.slug,
-            _told(values),
-            len(answered),
-            len(collection.answered(query_ids)),
-            rag.top_k,
-            empty,
-            seconds,
-        )
-        shown = {q: [d for d, _ in run.get(q, ())[: rag.top_k]] for q in answered}
-        _write_generations(self._folder / "generations" / f"{collection.slug}.parquet", collection, shown, texts)
-        update_metrics(
-            self._folder,
-            rag={collection.slug: {**values, "questions": len(answered)}},
-            time={f"rag {collection.slug}": round(seconds, 2)},
-        )
-        return scores
+    def _rag_scores(
+        self, collection: Collection, run: Run, query_ids: list[str], rank: Ranker
+    ) -> tuple[Scores, dict[str, float]]:
+        if self._rag is None:
+            return [], {}
+
+        def search(texts: Mapping[str, str]) -> Run:
+            return rank(with_texts(collection, texts), list(texts))
+
+        return self._rag.score(collection, run, query_ids, search)
 
 
 class BM25Ranker:
@@ -148,16 +121,3 @@ def _told(values: dict[str, float]) -> str:
 def _write_scores(path: Path, scores: Scores) -> None:
     columns = zip(("query_id", "measure", "value"), zip(*scores, strict=True), strict=True)
     write_table(path, pa.table({name: pa.array(values) for name, values in columns}))
-
-
-def _write_generations(path: Path, collection: Collection, shown: dict[str, list[str]], texts: dict[str, str]) -> None:
-    table = pa.table(
-        {
-            "query_id": pa.array(list(texts), pa.string()),
-            "question": pa.array([collection.queries[q].text for q in texts], pa.string()),
-            "gold": pa.array([list(collection.queries[q].answers) for q in texts], pa.list_(pa.string())),
-            "doc_ids": pa.array([shown[q] for q in texts], pa.list_(pa.string())),
-            "answer": pa.array(list(texts.values()), pa.string()),
-        }
-    )
-    write_table(path, table)

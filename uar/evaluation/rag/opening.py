@@ -1,0 +1,71 @@
+"""RAG from its config: what can be wrong is told before anything is retrieved."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.errors import InstantiationException
+from omegaconf import DictConfig, OmegaConf
+
+from uar.annotation.engines import LLM, identity_of
+from uar.annotation.prompts import load_chat
+from uar.errors import UserError
+from uar.evaluation.rag.bert_score import BertScore
+from uar.evaluation.rag.measures import open_measures
+from uar.evaluation.rag.passages import Cut, Tokens, words
+from uar.evaluation.rag.score import Rag
+from uar.evaluation.rag.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+class Generator:
+    """The LLM of `cfg`, made when it is first asked for; where it is not installed, this is told once and there is none."""
+
+    def __init__(self, cfg: DictConfig) -> None:
+        self._cfg = cfg
+        self._llm: LLM | None = None
+        self._missing = False
+
+    def __call__(self) -> LLM | None:
+        if self._llm is None and not self._missing:
+            try:
+                self._llm = LLM(identity_of(self._cfg), hydra.utils.instantiate(self._cfg, _convert_="all"))
+            except InstantiationException as error:
+                if not isinstance(error.__cause__, UserError):
+                    raise
+                self._tell(error.__cause__)
+            except UserError as error:
+                self._tell(error)
+        return self._llm
+
+    def _tell(self, error: UserError) -> None:
+        log.warning("No RAG scores, since the generator is not there: %s", error)
+        self._missing = True
+
+    def close(self) -> None:
+        if self._llm is not None and self._llm.engine is not None:
+            self._llm.engine.close()
+
+
+def open_rag(cfg: DictConfig, generator: Callable[[], LLM | None], store: Path, folder: Path) -> Rag:
+    """`cfg` is one of conf/rag."""
+    plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    settings = Settings(**{f.name: plain[f.name] for f in fields(Settings)})
+    named = plain["measures"]
+    measures = open_measures([named] if isinstance(named, str) else named, lambda: BertScore(**plain["bert_score"]))
+    budgets: dict[str, tuple[Cut, int]] = {}
+    if settings.max_words is not None:
+        budgets["max_words"] = (words, settings.max_words)
+    if settings.max_tokens is not None:
+        budgets["max_tokens"] = (Tokens(plain["tokenizer"] or plain["llm"]["model"]), settings.max_tokens)
+    reader, rewriter, verifier = (hydra.utils.instantiate(cfg[name]) for name in ("reader", "rewriter", "verifier"))
+    load_chat(reader.template, frozenset({"query", "passages"}))
+    load_chat(reader.closed_book_template, frozenset({"query"}))
+    for asks, again in ((rewriter, settings.rewrite), (verifier, settings.verify)):
+        if again:
+            asks.first_prompt_hash  # noqa: B018 a prompt that cannot be read is told here
+    return Rag(settings, measures, reader, rewriter, verifier, budgets, generator, store, folder)

@@ -1,0 +1,166 @@
+"""RAG over a run, one collection after another: passages, answers, their scores, and the files that keep them."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from uar.annotation.engines import LLM
+from uar.annotation.store import Store
+from uar.collections import Collection
+from uar.evaluation.metrics_file import update_metrics
+from uar.evaluation.rag.answer_files import gold_answers
+from uar.evaluation.rag.generate import Asking, Reader
+from uar.evaluation.rag.measures import Answered, Measure
+from uar.evaluation.rag.passages import Cut, Passages, show
+from uar.evaluation.rag.search import Rewriter, Search, Verifier, rewritten, verified
+from uar.evaluation.rag.settings import CLOSED_BOOK, ORACLE, RETRIEVED, Settings
+from uar.evaluation.runs import Run, without_own, write_run
+from uar.files import write_table
+
+log = logging.getLogger(__name__)
+Scores = list[tuple[str, str, float]]  # query id, measure, value
+
+
+@dataclass(frozen=True)
+class Rag:
+    """`open_llm` gives the generator when it is first needed, or None where there is none. `budgets`: see `show`. `folder` is
+    the run folder."""
+
+    settings: Settings
+    measures: Mapping[str, Measure]
+    reader: Reader
+    rewriter: Rewriter
+    verifier: Verifier
+    budgets: Mapping[str, tuple[Cut, int]]
+    open_llm: Callable[[], LLM | None]
+    store: Path
+    folder: Path
+
+    def score(
+        self, collection: Collection, run: Run, query_ids: Sequence[str], search: Search
+    ) -> tuple[Scores, dict[str, float]]:
+        """(values a query, value a measure); the measures of other lines than the retrieved passages' are called such as
+        `EM (oracle)`. Nothing where no question has gold answers or there is no generator. `search`: retrieves with other
+        texts of queries."""
+        answered = [q for q in query_ids if gold_answers(collection, q)]
+        if not answered:
+            log.warning("%s has no gold answers: no RAG scores; give some with rag.answers=FILE", collection.reference)
+            return [], {}
+        llm = self.open_llm()
+        if llm is None:
+            return [], {}
+        chosen = answered[: self.settings.limit]
+        start = time.perf_counter()
+        store = Store(self.store)
+        try:
+            ask = Asking(collection, llm, store)
+            run, texts = self._searched(ask, without_own(collection, run), chosen, search)
+            lines = {line: self._passages(collection, line, run, chosen) for line in self.settings.lines}
+            answers = {line: ask(self.reader, passages) for line, passages in lines.items()}
+        finally:
+            store.close()
+        seconds = time.perf_counter() - start
+        calls = ask.progress.total
+        told = "%s: RAG asked %d calls and took %d from the store (%d of %d answered questions, top %d, %.1f s)"
+        count = len(answered)
+        log.info(told, collection.slug, calls.asked, calls.kept, len(chosen), count, self.settings.top_k, seconds)
+        _write_generations(self.folder, collection, lines, answers, texts)
+        scores: Scores = []
+        values: dict[str, dict[str, float]] = {}
+        for line, passages in lines.items():
+            values[line], per_query = self._measure(collection, line, passages, answers[line])
+            scores += per_query
+        told_values: dict[str, Any] = {**values.get(RETRIEVED, {}), "questions": len(chosen)}
+        told_values |= {line: found for line, found in values.items() if line != RETRIEVED}
+        update_metrics(self.folder, rag={collection.slug: told_values}, time={f"rag {collection.slug}": round(seconds, 2)})
+        return scores, {_name(m, line): v for line, found in values.items() for m, v in found.items()}
+
+    def _searched(self, ask: Asking, run: Run, chosen: list[str], search: Search) -> tuple[Run, dict[str, str]]:
+        """The run that answers are made from, and the text that each query was searched with."""
+        collection, settings = ask.collection, self.settings
+        texts = {q: collection.queries[q].text for q in chosen}
+        if not settings.searches_again:
+            return run, texts
+
+        def find(queries: Mapping[str, str]) -> Run:
+            return without_own(collection, search(queries))
+
+        if settings.rewrite:
+            own, texts = texts, rewritten(ask, self.rewriter, texts)
+            changed = {q: text for q, text in texts.items() if text != own[q]}
+            run = {**run, **find(changed)} if changed else run
+        if settings.verify:
+
+            def shown(found: Run, asked: list[str]) -> dict[str, Passages]:
+                return self._passages(collection, RETRIEVED, found, asked)
+
+            run, texts = verified(ask, self.verifier, settings.rounds, shown, find, run, texts)
+        write_run(self.folder / "runs" / f"{collection.slug}.rag.trec", {q: run[q] for q in chosen if q in run}, "uar-rag")
+        return run, texts
+
+    def _passages(self, collection: Collection, line: str, run: Run, chosen: Sequence[str]) -> dict[str, Passages]:
+        """The passages of each question as a line shows them; none of a closed book."""
+        top_k = self.settings.top_k
+        ids = {
+            RETRIEVED: lambda q: [d for d, _ in run.get(q, ())[:top_k]],
+            ORACLE: lambda q: collection.trainable(q)[:top_k],
+            CLOSED_BOOK: lambda q: [],
+        }[line]
+        found = show(collection, {q: ids(q) for q in chosen}, self.settings.order, self.reader.shown, self.budgets)
+        without = sum(not passages for passages in found.values())
+        if without and line != CLOSED_BOOK:
+            log.warning("%s: %d questions have no passages (%s) and are asked without", collection.slug, without, line)
+        return found
+
+    def _measure(
+        self, collection: Collection, line: str, shown: Mapping[str, Passages], answers: Mapping[str, str]
+    ) -> tuple[dict[str, float], Scores]:
+        """Value a measure of a line, and its values a query."""
+        answered = [
+            Answered(answers[q], gold_answers(collection, q), tuple(passages.values())) for q, passages in shown.items()
+        ]
+        values: dict[str, float] = {}
+        scores: Scores = []
+        for name, measure in self.measures.items():
+            if measure.needs_passages and line == CLOSED_BOOK:
+                continue
+            found = measure.per_question(answered)
+            values[name] = measure.overall(answered, found)
+            scores += [(q, _name(name, line), v) for q, v in zip(shown, found or (), strict=bool(found))]
+        told = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
+        empty = sum(not one.answer for one in answered)
+        log.info("%s: RAG %s: %s (%d empty answers)", collection.slug, line, told, empty)
+        return values, scores
+
+
+def _name(measure: str, line: str) -> str:
+    return measure if line == RETRIEVED else f"{measure} ({line})"
+
+
+def _write_generations(
+    folder: Path,
+    collection: Collection,
+    lines: Mapping[str, Mapping[str, Passages]],
+    answers: Mapping[str, Mapping[str, str]],
+    texts: Mapping[str, str],
+) -> None:
+    """One row a line and question. `search_query`: what the passages were retrieved with."""
+    rows = [(line, q, passages) for line, shown in lines.items() for q, passages in shown.items()]
+    strings = pa.list_(pa.string())
+    table = pa.table(
+        {
+            "query_id": pa.array([q for _, q, _ in rows], pa.string()),
+            "question": pa.array([collection.queries[q].text for _, q, _ in rows], pa.string()),
+            "gold": pa.array([list(gold_answers(collection, q)) for _, q, _ in rows], strings),
+            "doc_ids": pa.array([list(passages) for _, _, passages in rows], strings),
+            "answer": pa.array([answers[line][q] for line, q, _ in rows], pa.string()),
+            "line": pa.array([line for line, _, _ in rows], pa.string()),
+            "search_query": pa.array([texts[q] if line == RETRIEVED else None for line, q, _ in rows], pa.string()),
+        }
+    )
+    write_table(folder / "generations" / f"{collection.slug}.parquet", table)

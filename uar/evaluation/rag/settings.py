@@ -1,0 +1,66 @@
+"""What RAG is asked to do, checked before anything is retrieved."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from uar.errors import UserError
+
+RETRIEVED, CLOSED_BOOK, ORACLE = "retrieved", "closed_book", "oracle"
+ALLOWED: dict[str, tuple[str, ...]] = {
+    "order": ("rank", "reversed"),
+    "lines": (RETRIEVED, CLOSED_BOOK, ORACLE),
+    "rewrite": ("llm",),
+    "verify": ("llm",),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`top_k`: passages a question, shown by `order`: in rank order, or reversed, the best one next to the question. At most
+    `max_words` or `max_tokens` of all of them. `limit`: questions a collection; None: all. `lines`: answers are made from the
+    retrieved passages, with a closed book, or from the gold passages. `rewrite`: the LLM writes the search query. `verify`: up
+    to `rounds` times the LLM says whether the passages support an answer, and is given those of a better query where not."""
+
+    top_k: int
+    order: str
+    max_words: int | None
+    max_tokens: int | None
+    limit: int | None
+    lines: Sequence[str]
+    rewrite: str | None
+    verify: str | None
+    rounds: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "lines", [self.lines] if isinstance(self.lines, str) else list(dict.fromkeys(self.lines)))
+        for name in ("top_k", "rounds"):
+            _at_least_one(name, getattr(self, name))
+        for name in ("max_words", "max_tokens", "limit"):
+            if getattr(self, name) is not None:
+                _at_least_one(name, getattr(self, name), ", or null for no limit")
+        _known("order", self.order)
+        for line in self.lines:
+            _known("lines", line)
+        for name in ("rewrite", "verify"):
+            if getattr(self, name) is not None:
+                _known(name, getattr(self, name), " or null")
+        if not self.lines:
+            raise UserError(f"rag.lines is empty; name at least one of {', '.join(ALLOWED['lines'])}, or give rag=off")
+        if self.searches_again and RETRIEVED not in self.lines:
+            raise UserError(f"rag.lines={self.lines}: rag.rewrite and rag.verify change retrieved passages; add {RETRIEVED}")
+
+    @property
+    def searches_again(self) -> bool:
+        """Whether passages are retrieved for queries that the LLM writes."""
+        return self.rewrite is not None or self.verify is not None
+
+
+def _at_least_one(name: str, value: Any, more: str = "") -> None:
+    if type(value) is not int or value < 1:
+        raise UserError(f"rag.{name}={value!r}: a whole number from 1 on is needed{more}")
+
+
+def _known(name: str, value: Any, more: str = "") -> None:
+    if value not in ALLOWED[name]:
+        raise UserError(f"rag.{name}: {value!r} is not known; allowed: {', '.join(ALLOWED[name])}{more}")
