@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 
 import numpy as np
@@ -110,35 +109,52 @@ def test_equal_scores_fall_by_row_and_a_small_corpus_gives_what_it_has(tmp_path:
     np.save(tmp_path / "a.npy", np.ones((3, 4), np.float16))
     np.save(tmp_path / "b.npy", np.ones((2, 4), np.float16))
     _, rows = search(np.ones((1, 4), np.float32), [tmp_path / "a.npy", tmp_path / "b.npy"], 9)
-    assert rows.tolist() == [[0, 1, 2, 3, 4]]
+    assert rows.tolist() == [[0, 1, 2, 3, 4, -1, -1, -1, -1]]
 
 
 def test_an_interrupted_encoding_goes_on_where_it_was(tmp_path: Path, minilm: BiEncoder, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(encode, "SHARD", 100)
     collection = open_collection("mini:test")
     tokens = corpus_tokens(collection, minilm.tokenizer, 32)
-    whole = encode.encode_corpus(minilm, tokens, tmp_path / "whole")
+    whole = encode.encode_corpus(minilm, tokens, tmp_path / "whole", shard=100)
     assert len(whole) == 6
 
     calls: list[int] = []
-    real = encode._fill
+    real = encode.encode_many
 
-    def breaks(retriever: BiEncoder, tokens: object, rows: np.ndarray, *rest: object) -> None:
-        start = int(rows[0])
-        if start == 300 and not calls.count(300):
-            calls.append(start)
+    def breaks(retriever: BiEncoder, tokens: object, rows: np.ndarray, *rest: object) -> np.ndarray:
+        calls.append(int(rows[0]))
+        if calls == [0, 100, 200, 300]:
             raise KeyboardInterrupt
-        calls.append(start)
-        real(retriever, tokens, rows, *rest)
+        return real(retriever, tokens, rows, *rest)
 
-    monkeypatch.setattr(encode, "_fill", breaks)
+    monkeypatch.setattr(encode, "encode_many", breaks)
     with pytest.raises(KeyboardInterrupt):
-        encode.encode_corpus(minilm, tokens, tmp_path / "broken")
-    resumed = encode.encode_corpus(minilm, tokens, tmp_path / "broken")
+        encode.encode_corpus(minilm, tokens, tmp_path / "broken", shard=100)
+    resumed = encode.encode_corpus(minilm, tokens, tmp_path / "broken", shard=100)
     assert calls == [0, 100, 200, 300, 300, 400, 500]
     for left, right in zip(whole, resumed, strict=True):
         np.testing.assert_array_equal(np.load(left), np.load(right))
-        assert json.loads(right.with_suffix(".done").read_text())["stop"] - np.load(right).shape[0] >= 0
+
+
+def test_two_processes_write_the_files_of_one(tmp_path: Path, minilm: BiEncoder):
+    tokens = corpus_tokens(open_collection("mini:test"), minilm.tokenizer, 32)
+    one = encode.encode_corpus(minilm, tokens, tmp_path / "one", shard=200)
+    two = encode.encode_corpus(minilm, tokens, tmp_path / "two", processes=2, shard=200)
+    assert [p.name for p in one] == [p.name for p in two] and len(one) == 3
+    for left, right in zip(one, two, strict=True):
+        np.testing.assert_allclose(np.load(left).astype(np.float32), np.load(right).astype(np.float32), atol=1e-3)
+
+
+def test_embeddings_of_another_model_are_refused(tmp_path: Path, minilm: BiEncoder):
+    tokens = corpus_tokens(open_collection("mini:test"), minilm.tokenizer, 32)
+    encode.encode_corpus(minilm, tokens, tmp_path, shard=600)
+    encode.encode_corpus(minilm, tokens, tmp_path, shard=600)
+    other = BiEncoder(MINILM, layers=1)
+    with pytest.raises(UserError, match="another model or corpus .weights differ."):
+        encode.encode_corpus(other, tokens, tmp_path, shard=600)
+    longer = corpus_tokens(open_collection("mini:test"), minilm.tokenizer, 64)
+    with pytest.raises(UserError, match="texts differ"):
+        encode.encode_corpus(minilm, longer, tmp_path, shard=600)
 
 
 def test_dense_retrieval_agrees_with_sentence_transformers(minilm: BiEncoder):

@@ -17,14 +17,19 @@ BLOCK = 4_096
 
 
 class Tokens:
-    """Token ids by row: `tokens[row]` is an int array with the special tokens in place."""
+    """Token ids by row: `tokens[row]` is an int array with the special tokens in place. `key` names texts, tokenizer and
+    lengths."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder, self.key = folder, folder.name
         manifest = read_json(folder / "manifest.json")
         self._ids = (
             np.memmap(folder / "ids.bin", dtype=manifest["dtype"], mode="r") if manifest["tokens"] else np.zeros(0, np.int32)
         )
         self._ends = np.load(folder / "ends.npy", mmap_mode="r")
+
+    def __reduce__(self) -> tuple[type["Tokens"], tuple[Path]]:
+        return Tokens, (self.folder,)  # another process opens the files, it is not sent their content
 
     def __len__(self) -> int:
         return len(self._ends) - 1

@@ -1,36 +1,83 @@
-"""Encoding into fp16 shards: memory does not grow with the corpus, and an interrupted run goes on where it was."""
+"""Encoding into fp16 shards: memory does not grow with the corpus, an interrupted run goes on where it was, and any number of
+processes write the same files."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from rich.progress import track
+from torch.multiprocessing.spawn import spawn
 
 from uar.collections.tokens import Tokens
-from uar.files import write_json
+from uar.errors import UserError
+from uar.files import digest, read_json, whole_file, write_json
 from uar.precision import resolve_dtype
 from uar.retrievers.bi_encoder import BiEncoder
 
-SHARD = 65_536  # passages a shard: fixed blocks of the corpus, whoever encodes them
+SHARD = 16_384  # passages a shard: fixed blocks of the corpus, whoever encodes them
+BLOCK = 2_048  # passages encoded at a time
 
 
-def encode_corpus(retriever: BiEncoder, tokens: Tokens, folder: Path, precision: str = "auto") -> list[Path]:
-    """Write `shard-00000.npy`, … ((passages, dim) fp16) for all rows; shards with a done-mark are kept."""
+def encode_corpus(
+    retriever: BiEncoder, tokens: Tokens, folder: Path, precision: str = "auto", processes: int = 1, shard: int = SHARD
+) -> list[Path]:
+    """Write `shard-00000.npy`, … ((passages, dim) fp16) for all rows. Shards that are there are kept; UserError where they are
+    of another model or other texts.
+
+    `processes`: so many beside each other, on as many GPUs where there are any. `shard`: passages a shard.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    shards = []
-    starts = range(0, len(tokens), SHARD)
-    for number, start in enumerate(track(starts, description="encode", disable=len(starts) < 2)):
-        path = folder / f"shard-{number:05d}.npy"
-        shards.append(path)
-        done = path.with_suffix(".done")
-        if done.is_file():
-            continue
-        stop = min(start + SHARD, len(tokens))
-        array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=(stop - start, retriever.dim))
-        _fill(retriever, tokens, np.arange(start, stop), array, precision)
-        array.flush()
-        write_json(done, {"start": start, "stop": stop})
+    _check_manifest(folder, retriever, tokens, precision, shard)
+    shards = [folder / f"shard-{number:05d}.npy" for number in range(-(-len(tokens) // shard))]
+    missing = [number for number, path in enumerate(shards) if not path.is_file()]
+    if processes > 1 and len(missing) > 1:
+        parts = [missing[rank::processes] for rank in range(min(processes, len(missing)))]
+        spawn(_work, args=(retriever, tokens, folder, precision, shard, parts), nprocs=len(parts))
+    else:
+        _encode(retriever, tokens, folder, precision, shard, missing)
     return shards
+
+
+def _work(
+    rank: int, retriever: BiEncoder, tokens: Tokens, folder: Path, precision: str, shard: int, parts: list[list[int]]
+) -> None:
+    if torch.cuda.is_available():
+        retriever = retriever.to(torch.device("cuda", rank % torch.cuda.device_count()))
+    else:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // len(parts)))
+    _encode(retriever, tokens, folder, precision, shard, parts[rank])
+
+
+def _encode(retriever: BiEncoder, tokens: Tokens, folder: Path, precision: str, shard: int, numbers: list[int]) -> None:
+    for number in track(numbers, description="encode", disable=len(numbers) < 2):
+        start, stop = number * shard, min((number + 1) * shard, len(tokens))
+        vectors = encode_many(retriever, tokens, np.arange(start, stop), precision)
+        with whole_file(folder / f"shard-{number:05d}.npy") as beside, beside.open("wb") as file:
+            np.save(file, vectors)
+
+
+def _check_manifest(folder: Path, retriever: BiEncoder, tokens: Tokens, precision: str, shard: int) -> None:
+    dtype = str(resolve_dtype(precision)).removeprefix("torch.")
+    now = {"weights": _weights_hash(retriever), "texts": tokens.key, "precision": dtype, "dim": retriever.dim, "shard": shard}
+    path = folder / "manifest.json"
+    if not path.is_file():
+        write_json(path, now)
+        return
+    then = read_json(path)
+    changed = [name for name in now if then.get(name) != now[name]]
+    if changed:
+        raise UserError(
+            f"{folder} holds embeddings of another model or corpus ({', '.join(changed)} differ); "
+            "give another folder or remove it"
+        )
+
+
+def _weights_hash(retriever: BiEncoder) -> str:
+    """Of all weights and of what is made of them; a sum a tensor, so that a large model takes no second."""
+    weights = {name: [w.double().sum().item(), w.double().norm().item()] for name, w in retriever.named_parameters()}
+    return digest(weights, retriever.pooling, retriever.normalize)
 
 
 @torch.inference_mode()
@@ -47,12 +94,12 @@ def encode_rows(
 def encode_many(retriever: BiEncoder, tokens: Tokens, rows: np.ndarray, precision: str = "auto") -> np.ndarray:
     """(rows, dim) fp16 vectors of many rows, however they lie in the corpus."""
     out = np.empty((len(rows), retriever.dim), np.float16)
-    _fill(retriever, tokens, rows, out, precision)
+    for block in _by_length(tokens, rows):
+        out[block] = encode_rows(retriever, tokens, [int(row) for row in rows[block]], precision)
     return out
 
 
-def _fill(retriever: BiEncoder, tokens: Tokens, rows: np.ndarray, out: np.ndarray, precision: str) -> None:
-    """Longest first, in blocks, so that what is padded and held at once is small."""
+def _by_length(tokens: Tokens, rows: np.ndarray) -> Iterator[np.ndarray]:
+    """Places in `rows`, longest text first, in blocks, so that what is padded and held at once is small."""
     order = np.argsort(-tokens.lengths(rows), kind="stable")
-    for block in np.array_split(order, max(1, len(order) // 2_048)):
-        out[block] = encode_rows(retriever, tokens, [int(row) for row in rows[block]], precision)
+    yield from np.array_split(order, max(1, len(order) // BLOCK))

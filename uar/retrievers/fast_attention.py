@@ -169,9 +169,12 @@ def use_fast_attention(encoder: nn.Module) -> None:
     config: Any = getattr(encoder, "config", None)
     drops = any(isinstance(m, nn.Dropout) and m.p > 0 for m in encoder.modules())
     if getattr(config, "_attn_implementation", None) == "sdpa" and (drops or config.model_type == "bert"):
-        AttentionInterface.register(NAME, fast_attention_forward)
-        AttentionMaskInterface.register(NAME, sdpa_mask)
         config._attn_implementation = NAME
+
+
+# when imported, since a process that is sent a model has to know what its config names
+AttentionInterface.register(NAME, fast_attention_forward)
+AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
 def hidden_states(encoder: nn.Module, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
