@@ -1,6 +1,7 @@
 """Retrieval measures, through ir_measures only."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 import ir_measures
@@ -27,8 +28,10 @@ def per_query(
     relevant = {q: {d: int(g >= collection.positive_grade) for d, g in collection.qrels[q].items()} for q in judged}
     values = {(q, m): 0.0 for q in judged for m in measures}
     places = [float(-at) for at in range(max((len(run.get(q, ())) for q in judged), default=0))]
+    passage = itemgetter(0)
     for depth, graded, names in _groups(measures):
-        ranked = {q: {d: at for (d, _), at in zip(run[q], places[:depth], strict=False)} for q in judged if run.get(q)}
+        first = places[:depth]
+        ranked = {q: dict(zip(map(passage, run[q]), first, strict=False)) for q in judged if run.get(q)}
         if ranked:
             qrels = {q: gains[q] for q in judged} if graded else relevant
             values.update(_calculate(names, qrels, ranked))
