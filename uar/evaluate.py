@@ -5,13 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from uar.collections import Collection, open_collection
+from uar.collections.presets import averaged, expand
 from uar.collections.reference import distinct_slugs
 from uar.entry import entry
 from uar.errors import UserError
 from uar.evaluation.command import Evaluator
+from uar.evaluation.metrics_file import update_metrics
 from uar.evaluation.runs import Run, read_run
 from uar.evaluation.significance import compare, read_scores, told
 from uar.files import write_json
@@ -36,8 +38,9 @@ def evaluate(cfg: DictConfig, folder: Path) -> float | None:
             "rag.rewrite and rag.verify search with other queries, which a run file has no passages of; give model=DIR or "
             "retriever=NAME alone"
         )
-    distinct_slugs(list(cfg.collections))
-    collections = [open_collection(reference) for reference in cfg.collections]
+    references = expand(list(cfg.collections) if OmegaConf.is_list(cfg.collections) else cfg.collections)
+    distinct_slugs(references)
+    collections = [open_collection(reference) for reference in references]
     save_config(folder, cfg)
     evaluator = Evaluator(cfg, folder)
     rank = _ranker(cfg, chosen)
@@ -49,7 +52,9 @@ def evaluate(cfg: DictConfig, folder: Path) -> float | None:
         write_json(folder / "significance.json", found)
         for slug, values in found.items():
             log.info("%s against %s: %s", slug, cfg.baseline, told(values))
-    return sum(v["nDCG@10"] for v in scores.values()) / len(scores)
+    rows = averaged(scores)
+    update_metrics(folder, retrieval={slug: values for slug, values in rows.items() if slug not in scores})
+    return sum(v["nDCG@10"] for v in rows.values()) / len(rows)
 
 
 def _ranker(cfg: DictConfig, chosen: list[str]) -> Any:

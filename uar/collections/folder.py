@@ -60,14 +60,13 @@ def _settings(path: Path) -> dict[str, Any]:
         raise DataError(path, f"not UTF-8 ({error.reason}); save the file as UTF-8") from error
     if not isinstance(values, dict):
         raise DataError(path, f"found a JSON {type(values).__name__}, an object {{...}} is needed")
-    kinds = {"positive_grade": int, "graded": bool}
+    kinds = {"positive_grade": int, "graded": bool, "drop_own": bool}
     for name, value in values.items():
         if name not in kinds:
-            raise DataError(path, f"unknown key {name!r}; allowed are 'positive_grade' and 'graded'")
+            raise DataError(path, f"unknown key {name!r}; allowed are {', '.join(map(repr, kinds))}")
         if type(value) is not kinds[name]:
-            raise DataError(
-                path, f"{name!r} is {value!r}; {'true or false' if name == 'graded' else 'a whole number'} is needed"
-            )
+            needed = "true or false" if kinds[name] is bool else "a whole number"
+            raise DataError(path, f"{name!r} is {value!r}; {needed} is needed")
     return values
 
 

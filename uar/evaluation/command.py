@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import hydra
 import pyarrow as pa
 from omegaconf import DictConfig
 
@@ -18,11 +19,12 @@ from uar.evaluation.metrics_file import update_metrics
 from uar.evaluation.rag.answer_files import with_answers
 from uar.evaluation.rag.opening import Generator, open_rag
 from uar.evaluation.rag.search import with_texts
-from uar.evaluation.runs import Run, write_run
+from uar.evaluation.runs import Run, without_own, write_run
 from uar.files import write_table
 from uar.retrievers.bi_encoder import BiEncoder
 from uar.retrievers.bm25 import BM25
 from uar.retrievers.dense import retrieve
+from uar.retrievers.index import ExactSearch
 
 log = logging.getLogger(__name__)
 Scores = list[tuple[str, str, float]]  # query id, measure, value
@@ -30,8 +32,8 @@ Ranker = Callable[[Collection, list[str]], Run]
 
 
 class Evaluator:
-    """`cfg` needs `rag`, `store` and `retrieval_depth`; everything is written to `folder`. What is wrong with the options of
-    RAG is told here."""
+    """`cfg` needs `rag`, `search`, `store` and `retrieval_depth`; everything is written to `folder`. What is wrong with the
+    options of RAG is told here."""
 
     def __init__(self, cfg: DictConfig, folder: Path) -> None:
         self._cfg, self._folder = cfg, folder
@@ -60,11 +62,12 @@ class Evaluator:
             yield retriever
             return
         depth = self._cfg.retrieval_depth
-        if self._rag is None or not self._rag.settings.searches_again:
-            yield lambda collection, query_ids: retrieve(retriever, collection, query_ids, depth)
+        search: ExactSearch = hydra.utils.instantiate(self._cfg.search, _convert_="all")
+        if search.embeddings or self._rag is None or not self._rag.settings.searches_again:
+            yield lambda collection, query_ids: retrieve(retriever, collection, query_ids, depth, search=search)
             return
         with tempfile.TemporaryDirectory(prefix="uar-shards-") as shards:
-            yield lambda collection, query_ids: retrieve(retriever, collection, query_ids, depth, Path(shards))
+            yield lambda collection, query_ids: retrieve(retriever, collection, query_ids, depth, Path(shards), search=search)
 
     def _collection(self, collection: Collection, rank: Ranker) -> dict[str, float]:
         query_ids = [q for q in collection.queries if collection.positives(q)]
@@ -78,7 +81,7 @@ class Evaluator:
                 len(collection.queries),
             )
         start = time.perf_counter()
-        run = rank(collection, query_ids)
+        run = without_own(collection, rank(collection, query_ids))
         seconds = time.perf_counter() - start
         write_run(self._folder / "runs" / f"{collection.slug}.trec", run, "uar")
         scores = per_query(collection, run, MEASURES, query_ids)

@@ -11,7 +11,7 @@ from uar.collections import Collection
 from uar.ranking import Hit, best_first
 from uar.retrievers.bi_encoder import BiEncoder
 from uar.retrievers.encode import encode_corpus, encode_many, encode_rows
-from uar.retrievers.search import search
+from uar.retrievers.index import ExactSearch
 
 
 def retrieve(
@@ -21,16 +21,20 @@ def retrieve(
     k: int,
     shards: Path | None = None,
     precision: str = "auto",
+    search: ExactSearch | None = None,
 ) -> dict[str, list[Hit]]:
     """(passage id, score) of the k best passages a query. `shards`: a folder to keep the embeddings in and to go on from;
-    without it they live in a temporary one."""
-    folder = shards or Path(tempfile.mkdtemp(prefix="uar-shards-"))
+    without it, and where `search` has none, they live in a temporary one."""
+    search = search or ExactSearch()
+    kept = shards or (Path(search.embeddings) / collection.slug if search.embeddings else None)
+    folder = kept or Path(tempfile.mkdtemp(prefix="uar-shards-"))
     passages = retriever.passage_tokens(collection)
     try:
         vectors = _encode_queries(retriever, collection, query_ids, precision)
-        scores, rows = search(vectors, encode_corpus(retriever, passages, folder, precision), min(k, len(passages)))
+        parts = encode_corpus(retriever, passages, folder, precision, search.processes)
+        scores, rows = search.best(vectors, parts, min(k, len(passages)))
     finally:
-        if shards is None:
+        if kept is None:
             shutil.rmtree(folder, ignore_errors=True)
     run = {}
     for query_id, score, row in zip(query_ids, scores, rows, strict=True):

@@ -73,5 +73,5 @@ class WholeCheckpoints(TorchCheckpointIO):
     """A checkpoint is written beside and renamed: there whole, or not at all."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        with whole_file(Path(path)) as beside:
-            torch.save(checkpoint, beside)
+        with whole_file(Path(path)) as beside, beside.open("wb") as file:
+            torch.save(checkpoint, file)

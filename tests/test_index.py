@@ -1,0 +1,60 @@
+"""Approximate search, and its recall against the exact one."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from uar.errors import UserError
+from uar.retrievers.index import ExactSearch, FaissSearch, recall
+
+FACTORIES = ["Flat", "IVF{lists},Flat", "IVF16,PQ8", "HNSW16"]
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """1,500 vectors around 30 centres, in three files."""
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((30, 16)).repeat(50, axis=0) + 0.3 * rng.standard_normal((1500, 16))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    places = [tmp_path_factory.mktemp("shards") / f"{number}.npy" for number in range(3)]
+    for place, part in zip(places, np.split(vectors.astype(np.float16), [400, 900]), strict=True):
+        np.save(place, part)
+    return places
+
+
+@pytest.fixture
+def queries(shards: list[Path]) -> np.ndarray:
+    return np.load(shards[1])[::25].astype(np.float32)
+
+
+@pytest.mark.parametrize("factory", FACTORIES)
+def test_an_index_finds_most_of_what_exact_search_finds(
+    shards: list[Path], queries: np.ndarray, caplog: pytest.LogCaptureFixture, factory: str
+):
+    _, exact = ExactSearch().best(queries, shards, 20)
+    with caplog.at_level(logging.INFO):
+        scores, rows = FaissSearch(factory=factory, probes=8).best(queries, shards, 20)
+    found = recall(rows, exact)
+    assert found > (0.999 if factory == "Flat" else 0.5 if "PQ" in factory else 0.9)
+    assert f"recall@20 of {factory} against exact search: {found:.4f}" in caplog.text
+    assert (np.diff(scores, axis=1) <= 1e-6).all()
+
+
+def test_a_narrow_search_finds_less(shards: list[Path], queries: np.ndarray):
+    _, exact = ExactSearch().best(queries, shards, 100)
+    found = [recall(FaissSearch(factory="IVF64,Flat", probes=p).best(queries, shards, 100)[1], exact) for p in (1, 4, 64)]
+    assert found[0] < found[1] < found[2] and found[2] > 0.999
+
+
+def test_recall_is_the_share_of_the_exact_results():
+    assert recall(np.array([[1, 2, 9], [4, 5, 6]]), np.array([[1, 2, 3], [6, 5, 4]])) == pytest.approx(5 / 6)
+    assert recall(np.array([[1, -1]]), np.array([[1, -1]])) == 1
+
+
+def test_an_index_that_cannot_be_made_is_told(shards: list[Path], queries: np.ndarray):
+    with pytest.raises(UserError, match="search.factory=Nothing: faiss cannot make it for 16 dimensions"):
+        FaissSearch(factory="Nothing").best(queries, shards, 5)
+    with pytest.raises(UserError, match="processes=0"):
+        ExactSearch(processes=0)
