@@ -96,7 +96,8 @@ def rewritten(ask: Asking, rewriter: Rewriter, texts: Mapping[str, str]) -> dict
     """Texts to search with instead of `texts`; a question for which the LLM wrote nothing keeps its own."""
     found = {q: query or texts[q] for q, query in ask(rewriter, {q: {} for q in texts}).items()}
     changed = sum(found[q] != text for q, text in texts.items())
-    log.info("%s: %d of %d queries are searched as the LLM rewrote them", ask.collection.slug, changed, len(texts))
+    told = "%s: %d of %d queries are searched as the LLM rewrote them (%d replies could not be used)"
+    log.info(told, ask.collection.slug, changed, len(texts), _failed(ask, "rag_rewrite"))
     return found
 
 
@@ -114,12 +115,18 @@ def verified(
     texts, run = dict(texts), dict(run)
     asked = list(texts)
     for number in range(1, rounds + 1):
+        before = _failed(ask, "rag_verify")
         better = {q: query for q, query in ask(verifier, show(run, asked)).items() if query and query != texts[q]}
         told = "%s: round %d: the passages of %d of %d questions are said not to support an answer and retrieved again"
-        log.info(told, ask.collection.slug, number, len(better), len(asked))
+        unread = _failed(ask, "rag_verify") - before
+        log.info(f"{told} (%d verdicts could not be read)", ask.collection.slug, number, len(better), len(asked), unread)
         if not better:
             break
         run.update(search(better))
         texts.update(better)
         asked = list(better)
     return run, texts
+
+
+def _failed(ask: Asking, stage: str) -> int:
+    return sum(number for outcome, number in ask.progress.stage(stage).outcomes.items() if outcome != Outcome.OK)
