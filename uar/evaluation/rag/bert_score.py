@@ -17,10 +17,10 @@ class BertScore:
         from bert_score.utils import model2layers
         from transformers import AutoConfig
 
-        self._batch_size = batch_size
-        self._model = locate(model)
+        self.model, self._batch_size = model, batch_size
+        self._path = locate(model)
         try:
-            config = AutoConfig.from_pretrained(self._model)
+            config = AutoConfig.from_pretrained(self._path)
         except (OSError, ValueError) as error:
             told = str(error).splitlines()[0]
             raise UserError(
@@ -40,7 +40,7 @@ class BertScore:
         from bert_score import BERTScorer
 
         without_bars()
-        scorer = BERTScorer(model_type=self._model, num_layers=self.layers, batch_size=self._batch_size, device=str(device()))
+        scorer = BERTScorer(model_type=self._path, num_layers=self.layers, batch_size=self._batch_size, device=str(device()))
         tokenizer = scorer._tokenizer
         if tokenizer.model_max_length > 1_000_000:  # a tokenizer that knows no limit; the library would pass it on
             tokenizer.model_max_length = self._most

@@ -10,6 +10,7 @@ full stop. Smileys, and contractions written without an apostrophe, are left who
 import re
 from functools import lru_cache
 
+NAME = "normaliser of MS MARCO QA, version 1"
 NO_ANSWER = "No Answer Present."  # what the data set writes where the passages hold no answer
 
 LETTER = r"[^\W\d_]"

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 
 from uar import answers
 from uar.errors import UserError
@@ -20,9 +21,14 @@ class Answered:
 
 
 class Measure(ABC):
-    """`needs_passages`: whether it says something of passages, and nothing of an answer without them."""
+    """`needs_passages`: whether it says something of passages, and nothing of an answer without them. `definition`: what
+    computes it over which texts, with the versions; kept beside the generations."""
 
     needs_passages = False
+
+    @property
+    @abstractmethod
+    def definition(self) -> str: ...
 
     @abstractmethod
     def per_question(self, answered: Sequence[Answered]) -> list[float] | None:
@@ -38,7 +44,12 @@ class OfOne(Measure):
     """A measure that is a function of one question."""
 
     of: Callable[[Answered], float]
+    made_by: Callable[[], str]
     needs_passages: bool = False
+
+    @property
+    def definition(self) -> str:
+        return self.made_by()
 
     def per_question(self, answered: Sequence[Answered]) -> list[float]:
         return [self.of(one) for one in answered]
@@ -50,6 +61,10 @@ class Bleu(Measure):
     reference length. A share, not sacrebleu's percentage."""
 
     order: int
+
+    @property
+    def definition(self) -> str:
+        return f"sacrebleu {version('sacrebleu')}, n-grams up to {self.order}, unsmoothed, {marco.NAME}"
 
     def per_question(self, answered: Sequence[Answered]) -> None:
         return None
@@ -68,6 +83,10 @@ class Bleu(Measure):
 class Bert(Measure):
     scorer: BertScore
 
+    @property
+    def definition(self) -> str:
+        return f"bert-score {version('bert-score')}, {self.scorer.model}, layer {self.scorer.layers}, no idf, not rescaled"
+
     def per_question(self, answered: Sequence[Answered]) -> list[float]:
         return self.scorer.f1([one.answer for one in answered], [one.gold for one in answered])
 
@@ -79,11 +98,19 @@ def answer_recall(answered: Answered) -> float:
     return float(any(f" {g} " in passage for g in gold for passage in passages))
 
 
+def _squad() -> str:
+    return "normaliser of SQuAD v1.1"
+
+
+def _rouge() -> str:
+    return f"rouge-score {version('rouge-score')}, F-measure over stems"
+
+
 MEASURES: dict[str, Measure] = {
-    "EM": OfOne(lambda one: answers.exact_match(one.answer, one.gold)),
-    "F1": OfOne(lambda one: answers.f1(one.answer, one.gold)),
-    "AnswerRecall": OfOne(answer_recall, needs_passages=True),
-    "ROUGE-L": OfOne(lambda one: answers.rouge_l(one.answer, one.gold)),
+    "EM": OfOne(lambda one: answers.exact_match(one.answer, one.gold), _squad),
+    "F1": OfOne(lambda one: answers.f1(one.answer, one.gold), _squad),
+    "AnswerRecall": OfOne(answer_recall, _squad, needs_passages=True),
+    "ROUGE-L": OfOne(lambda one: answers.rouge_l(one.answer, one.gold), _rouge),
     **{f"BLEU-{order}": Bleu(order) for order in (1, 2, 3, 4)},
 }
 BERT = "BERTScore"

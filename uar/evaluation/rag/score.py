@@ -1,5 +1,6 @@
 """RAG over a run, one collection after another: passages, answers, their scores, and the files that keep them."""
 
+import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -69,7 +70,7 @@ class Rag:
         told = "%s: RAG asked %d calls and took %d from the store (%d of %d answered questions, top %d, %.1f s)"
         count = len(answered)
         log.info(told, collection.slug, calls.asked, calls.kept, len(chosen), count, self.settings.top_k, seconds)
-        _write_generations(self.folder, collection, lines, answers, texts)
+        _write_generations(self.folder, collection, lines, answers, texts, {n: m.definition for n, m in self.measures.items()})
         scores: Scores = []
         values: dict[str, dict[str, float]] = {}
         for line, passages in lines.items():
@@ -148,8 +149,10 @@ def _write_generations(
     lines: Mapping[str, Mapping[str, Passages]],
     answers: Mapping[str, Mapping[str, str]],
     texts: Mapping[str, str],
+    measures: Mapping[str, str],
 ) -> None:
-    """One row a line and question. `search_query`: what the passages were retrieved with."""
+    """One row a line and question. `search_query`: what the passages were retrieved with. The file's metadata say under
+    `measures` how the answers were scored."""
     rows = [(line, q, passages) for line, shown in lines.items() for q, passages in shown.items()]
     strings = pa.list_(pa.string())
     table = pa.table(
@@ -163,4 +166,5 @@ def _write_generations(
             "search_query": pa.array([texts[q] if line == RETRIEVED else None for line, q, _ in rows], pa.string()),
         }
     )
-    write_table(folder / "generations" / f"{collection.slug}.parquet", table)
+    told = table.replace_schema_metadata({"measures": json.dumps(measures)})
+    write_table(folder / "generations" / f"{collection.slug}.parquet", told)
