@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import pytest
 import torch
@@ -89,8 +90,8 @@ def test_a_checkpoint_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: 
     writer = callbacks.WholeCheckpoints()
     writer.save_checkpoint({"step": 1}, path)
 
-    def breaks(checkpoint: dict, place: Path) -> None:
-        Path(place).write_bytes(b"half of a")
+    def breaks(checkpoint: dict, file: IO[bytes]) -> None:
+        file.write(b"half of a")
         raise OSError("no more space")
 
     monkeypatch.setattr(callbacks.torch, "save", breaks)
