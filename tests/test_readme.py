@@ -36,7 +36,7 @@ def test_the_readme_has_its_commands():
 def test_every_command_composes(text: str):
     register_resolvers()
     name, overrides = words(text)
-    single = [re.sub(r"=([^\[,]*),.*", r"=\1", o) for o in overrides]  # one job of a sweep
+    single = [re.sub(r"=([^\[{,]*),.*", r"=\1", o) for o in overrides]  # one job of a sweep
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose(name, single)
     OmegaConf.set_struct(cfg, False)
@@ -55,6 +55,10 @@ ELSEWHERE = {
     "trainer=ddp": "test_processes",
     "trainer=slurm": "test_processes",  # as far as a machine without SLURM can
     "hub.repo": "test_export",
+    "collections=[beir": "test_presets_collections",  # on small files in their places
+    "uar.hybrid": "test_hybrid",
+    "candidates=runs": "test_candidates",
+    "training.patience": "test_train",
     "train.py -m": "test_train",
     "uar.report": "test_train",
     "dataset.path=DIR": "test_bad_input",
