@@ -61,6 +61,7 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
     stages = hydra.utils.instantiate(cfg.label_source, _convert_="all").stages(context)
     for stage in stages:
         _check(stage, loss, cfg)
+    evaluator = Evaluator(cfg, folder)  # a fault in the options of RAG is told before the training
     retriever: BiEncoder = hydra.utils.instantiate(cfg.retriever, _convert_="all")
     keep_identity(folder / "checkpoints" / "identity.json", _identity(cfg, collection, stages, loss, retriever), cfg.resume)
     save_config(folder, cfg)
@@ -86,7 +87,7 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
         save_manifest(folder, collection=collection.hash, labels=label_hash(trained), model=retriever.name)
         update_metrics(folder, train=told, time={"train": round(seconds, 2)})
         retriever.to(device())
-        scores = Evaluator(cfg, folder).evaluate(test_collections, retriever)
+        scores = evaluator.evaluate(test_collections, retriever)
         for logger in loggers:
             logger.log_metrics({f"{slug}/{m}": v for slug, values in scores.items() for m, v in values.items()})
     finally:
