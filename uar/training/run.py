@@ -47,7 +47,7 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
     """Train, export to `model/`, evaluate on `dataset.test`. Returns the mean test nDCG@10 for sweeps, where there is one."""
     check_shared_folder()
     if own_processes(cfg, folder):
-        return mean_ndcg(read_json(folder / "metrics.json")["retrieval"])
+        return mean_ndcg(read_json(folder / "metrics.json").get("retrieval", {}))
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     collection = open_training_split(cfg.dataset.train, cfg.dataset.path, cfg.dataset.positive_grade)
     tests = [reference for test in expand(list(cfg.dataset.test)) if (reference := resolve(test, cfg.dataset.path))]
