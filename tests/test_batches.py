@@ -97,7 +97,8 @@ def listed(targets: list, known: list, judged: list | None = None, utility: list
 
 def test_a_known_positive_is_a_target_or_nothing_but_never_a_negative():
     batch = listed([[1], [2]], [[1, 3], [2, -2]])
-    targets, valid, utility = batch.masks(torch.tensor([1, 2, 3, 4]))
+    rows = torch.tensor([1, 2, 3, 4])
+    (targets, valid), utility = batch.masks(rows), batch.utilities(rows)
     assert targets.tolist() == [[True, False, False, False], [False, True, False, False]]
     assert valid.tolist() == [[True, True, False, True], [True, True, True, True]]
     assert utility.isnan().all()
@@ -108,13 +109,14 @@ def test_an_ignored_passage_is_known_and_never_a_target(tokens: Tokens):
         "llm", [Example("q0", ("d1",), ("d2",), "llm", ignored=("d3",)), Example("q1", ("d3",), ("d1",), "llm")], 1, "all"
     )
     (batch,) = BatchStream(stage, tokens, {"q0": 0, "q1": 1}, tokens, ROWS, 2, 4, 0)
-    targets, valid, _ = batch.masks(batch.rows)
+    targets, valid = batch.masks(batch.rows)
     place, row = batch.rows.tolist().index(3), batch.query_ids.index("q0")
     assert not targets[row, place] and not valid[row, place] and valid[1 - row, place]
 
 
 def test_a_passage_gathered_twice_and_padding_count_once_and_never():
-    targets, valid, utility = listed([[7]], [[7]], [[7, 5]], [[0.5, 0.25]]).masks(torch.tensor([7, 5, -1, 7, 5]))
+    batch, rows = listed([[7]], [[7]], [[7, 5]], [[0.5, 0.25]]), torch.tensor([7, 5, -1, 7, 5])
+    (targets, valid), utility = batch.masks(rows), batch.utilities(rows)
     assert targets.tolist() == [[True, False, False, False, False]]
     assert valid.tolist() == [[True, True, False, False, False]]
     assert utility[0, :2].tolist() == [0.5, 0.25] and utility[0, 2:].isnan().all()
@@ -123,7 +125,7 @@ def test_a_passage_gathered_twice_and_padding_count_once_and_never():
 def test_utilities_go_with_their_passages(tokens: Tokens):
     example = Example("q0", ("d4",), ("d2", "d1"), "llm", utility=(0.9, None, 0.1))
     (batch,) = BatchStream(Stage("llm", [example], 1, "all"), tokens, {"q0": 0}, tokens, ROWS, 1, 4, 0)
-    found = dict(zip(batch.rows.tolist(), batch.masks(batch.rows)[2][0].tolist(), strict=True))
+    found = dict(zip(batch.rows.tolist(), batch.utilities(batch.rows)[0].tolist(), strict=True))
     assert found[4] == pytest.approx(0.9) and found[1] == pytest.approx(0.1) and found[2] != found[2]
 
 

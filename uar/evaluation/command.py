@@ -5,6 +5,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +64,10 @@ class Evaluator:
             return
         depth = self._cfg.retrieval_depth
         search: ExactSearch = hydra.utils.instantiate(self._cfg.search, _convert_="all")
-        if search.embeddings or self._rag is None or not self._rag.settings.searches_again:
+        with contextlib.ExitStack() as stack:
+            if self._rag and self._rag.settings.searches_again and not search.embeddings:
+                search = replace(search, embeddings=stack.enter_context(tempfile.TemporaryDirectory(prefix="uar-shards-")))
             yield lambda collection, query_ids: retrieve(retriever, collection, query_ids, depth, search=search)
-            return
-        with tempfile.TemporaryDirectory(prefix="uar-shards-") as shards:
-            yield lambda collection, query_ids: retrieve(retriever, collection, query_ids, depth, Path(shards), search=search)
 
     def _collection(self, collection: Collection, rank: Ranker) -> dict[str, float]:
         query_ids = [q for q in collection.queries if collection.positives(q)]

@@ -8,7 +8,7 @@ from uar.annotation.judgement import Judged, Judgement
 from uar.annotation.stages.scored import entropy
 from uar.errors import UserError
 
-RULES = {"any": 0.0, "majority": 0.5, "all": 1.0}
+RULES = {"any": lambda share: share > 0, "majority": lambda share: share > 0.5, "all": lambda share: share == 1}
 
 
 def combine(judged: Mapping[str, Judged], rule: str) -> Judged:
@@ -32,7 +32,7 @@ def _query(said: Mapping[str, Sequence[Judgement]], rule: str) -> list[Judgement
     for doc_id, by_name in votes.items():
         share = fmean(j.label for j in by_name.values())
         place = fmean(1 - (j.rank - 1) / max(1, lengths[n] - 1) for n, j in by_name.items())
-        label = int(share > RULES[rule] if rule != "all" else share == 1)
+        label = int(RULES[rule](share))
         who = [n for n, j in by_name.items() if j.label == label]
         found.append(Judgement(doc_id, label, label, place, 0, uncertainty=entropy(share), by="+".join(who)))
     ordered = sorted(found, key=lambda j: (-j.label, -(j.score or 0.0), j.doc_id))

@@ -19,14 +19,13 @@ def retrieve(
     collection: Collection,
     query_ids: Sequence[str],
     k: int,
-    shards: Path | None = None,
     precision: str = "auto",
     search: ExactSearch | None = None,
 ) -> dict[str, list[Hit]]:
-    """(passage id, score) of the k best passages a query. `shards`: a folder to keep the embeddings in and to go on from;
-    without it, and where `search` has none, they live in a temporary one."""
+    """(passage id, score) of the k best passages a query. Where `search` keeps no embeddings they live in a temporary
+    folder."""
     search = search or ExactSearch()
-    kept = shards or (Path(search.embeddings) / collection.slug if search.embeddings else None)
+    kept = Path(search.embeddings) / collection.slug if search.embeddings else None
     folder = kept or Path(tempfile.mkdtemp(prefix="uar-shards-"))
     passages = retriever.passage_tokens(collection)
     try:

@@ -76,7 +76,10 @@ def _check_manifest(folder: Path, retriever: BiEncoder, tokens: Tokens, precisio
 
 def _weights_hash(retriever: BiEncoder) -> str:
     """Of all weights and of what is made of them; a sum a tensor, so that a large model takes no second."""
-    weights = {name: [w.double().sum().item(), w.double().norm().item()] for name, w in retriever.named_parameters()}
+    exact = {"dtype": torch.float64}
+    weights = {
+        name: [w.sum(**exact).item(), torch.linalg.vector_norm(w, **exact).item()] for name, w in retriever.named_parameters()
+    }
     return digest(weights, retriever.pooling, retriever.normalize)
 
 

@@ -36,16 +36,19 @@ class Batch:
         moved = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.type is torch.Tensor}
         return replace(self, **moved)
 
-    def masks(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(targets, valid, utility), each (queries, len(rows)), for passages `rows`, which may come from several devices.
+    def masks(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(targets, valid), both (queries, len(rows)), for passages `rows`, which may come from several devices.
 
         A passage counts once, at its first place; a known positive of a query is its target or nothing, never its negative.
         """
         first = first_places(rows)
         targets = among(rows, self.targets) & first
         valid = first & (targets | ~among(rows, self.known))
-        utility = utilities(rows, self.judged, self.utility).masked_fill(~first, torch.nan)
-        return targets, valid, utility
+        return targets, valid
+
+    def utilities(self, rows: torch.Tensor) -> torch.Tensor:
+        """(queries, len(rows)) utility of a passage at its first place, nan where there is none."""
+        return utilities(rows, self.judged, self.utility).masked_fill(~first_places(rows), torch.nan)
 
 
 class BatchStream:

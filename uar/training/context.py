@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,11 @@ def label_context(cfg: DictConfig, collection: Collection, pool_source: PoolSour
         write_pools(folder / "candidates" / f"{collection.slug}.jsonl", found)
         return found
 
-    return LabelContext(collection, query_ids, pools, lambda: _judgements(cfg, collection), cfg.seed)
+    @cache
+    def judgements() -> Judged:  # replays the store, and a curriculum or an allocation asks again
+        return _judgements(cfg, collection)
+
+    return LabelContext(collection, query_ids, pools, judgements, cfg.seed)
 
 
 def _judgements(cfg: DictConfig, collection: Collection) -> Judged:

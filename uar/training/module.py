@@ -44,7 +44,7 @@ class RetrieverModule(L.LightningModule):
         return loss
 
     def _loss_of(self, batch: Batch, queries: torch.Tensor, passages: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        targets, valid, utility = batch.masks(rows)
+        targets, valid = batch.masks(rows)
         with torch.autocast(self.device.type, enabled=False):
             scores = queries @ passages.T
             if self._margin is not None:
@@ -52,6 +52,7 @@ class RetrieverModule(L.LightningModule):
             scores = self.retriever.scale * scores
             if not self._takes_utility:
                 return self._loss(scores, targets, valid)
+            utility = batch.utilities(rows)
             return self._loss(scores, targets, valid | utility.isfinite(), utility)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:

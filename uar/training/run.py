@@ -63,7 +63,8 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
         _check(stage, loss, cfg)
     evaluator = Evaluator(cfg, folder)  # a fault in the options of RAG is told before the training
     retriever: BiEncoder = hydra.utils.instantiate(cfg.retriever, _convert_="all")
-    keep_identity(folder / "checkpoints" / "identity.json", _identity(cfg, collection, stages, loss, retriever), cfg.resume)
+    identity = _identity(cfg, collection, stages, loss, retriever)
+    keep_identity(folder / "checkpoints" / "identity.json", identity, cfg.resume)
     save_config(folder, cfg)
     write_label_table(folder / "labels.parquet", stages)
     loggers = open_loggers(cfg)
@@ -81,10 +82,12 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
         seconds = time.perf_counter() - start
         if rank_zero_only.rank > 0:
             return None
+        labels = identity["labels"]
         if any(stage.candidates for stage in stages):
             write_label_table(folder / "labels.parquet", trained)
+            labels = label_hash(trained)
         retriever.save(folder / "model")
-        save_manifest(folder, collection=collection.hash, labels=label_hash(trained), model=retriever.name)
+        save_manifest(folder, collection=collection.hash, labels=labels, model=retriever.name)
         update_metrics(folder, train=told, time={"train": round(seconds, 2)})
         retriever.to(device())
         scores = evaluator.evaluate(test_collections, retriever)

@@ -3,10 +3,11 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from uar.annotation.judgement import Judged, Judgement
 from uar.annotation.neutral import as_material
+from uar.annotation.prompts import ChatPrompt, load_chat
 from uar.annotation.record import Generate, Messages, Outcome, Reply, Request
 from uar.collections import Collection
 from uar.errors import UserError
@@ -126,6 +127,21 @@ class Chatting(Prompted):
         """Write at most `tokens`, following `pattern` where the engine can."""
         thinking = self.reasoning_tokens if self.reasoning else 0
         return Generate(messages, tokens, self.temperature, pattern, self.sample, self.reasoning, thinking)
+
+
+@dataclass(frozen=True)
+class OnePrompt(Chatting):
+    """`variables`: what its one prompt is supplied with."""
+
+    variables: ClassVar[frozenset[str]]
+
+    @property
+    def prompt(self) -> ChatPrompt:
+        return load_chat(self.template, self.variables)
+
+    @property
+    def first_prompt_hash(self) -> str:
+        return self.prompt.hash
 
 
 def one_of(name: str, value: Any, allowed: Sequence[str]) -> None:

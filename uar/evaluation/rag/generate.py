@@ -10,16 +10,18 @@ from uar.annotation.parsing import check_answer
 from uar.annotation.prompts import load_chat
 from uar.annotation.record import Outcome
 from uar.annotation.stages import Annotator, Call, Question
-from uar.annotation.stages.annotator import Chain, Chatting
+from uar.annotation.stages.annotator import Chain, OnePrompt
 from uar.annotation.store import Store
 from uar.collections import Collection
 from uar.evaluation.rag.passages import Passages
 
 
 @dataclass(frozen=True)
-class Reader(Chatting):
+class Reader(OnePrompt):
     """One call a question: its passages as they are given, then the question; a question without passages is asked with
     `closed_book_template`. The chain's value is the answer: the reply's first line, or all of it as one line."""
+
+    variables = frozenset({"query", "passages"})
 
     closed_book_template: str = "rag_closed_book"
     answer_tokens: int = 24
@@ -29,14 +31,10 @@ class Reader(Chatting):
     def stages(self) -> tuple[str, ...]:
         return ("rag",)
 
-    @property
-    def first_prompt_hash(self) -> str:
-        return load_chat(self.template, frozenset({"query", "passages"})).hash
-
     def chain(self, question: Question) -> Chain:
         query, passages = as_material(question.text), [self.shown(text) for text in question.passages.values()]
         if passages:
-            prompt = load_chat(self.template, frozenset({"query", "passages"}))
+            prompt = self.prompt
             messages = prompt.render(query=query, passages=passages)
         else:
             prompt = load_chat(self.closed_book_template, frozenset({"query"}))

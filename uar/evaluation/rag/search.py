@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 
 from uar.annotation.neutral import as_material
 from uar.annotation.parsing import check_text
-from uar.annotation.prompts import load_chat
 from uar.annotation.record import Outcome, Reply
 from uar.annotation.stages import Call, Question
-from uar.annotation.stages.annotator import Chain, Chatting
+from uar.annotation.stages.annotator import Chain, OnePrompt
 from uar.collections import Collection
 from uar.evaluation.rag.generate import Asking, first_line
 from uar.evaluation.rag.passages import Passages
@@ -28,8 +27,10 @@ def with_texts(collection: Collection, texts: Mapping[str, str]) -> Collection:
 
 
 @dataclass(frozen=True)
-class Rewriter(Chatting):
+class Rewriter(OnePrompt):
     """One call a question; the chain's value is the query to search with, empty where the LLM wrote none."""
+
+    variables = frozenset({"query"})
 
     query_tokens: int = 48
 
@@ -37,21 +38,19 @@ class Rewriter(Chatting):
     def stages(self) -> tuple[str, ...]:
         return ("rag_rewrite",)
 
-    @property
-    def first_prompt_hash(self) -> str:
-        return load_chat(self.template, frozenset({"query"})).hash
-
     def chain(self, question: Question) -> Chain:
-        prompt = load_chat(self.template, frozenset({"query"}))
+        prompt = self.prompt
         request = self.generate(prompt.render(query=as_material(question.text)), self.query_tokens)
         (reply,) = yield [Call("rag_rewrite", prompt.name, prompt.hash, (), request, check_query)]
         return written_query(reply.text) if check_query(reply) == Outcome.OK else ""
 
 
 @dataclass(frozen=True)
-class Verifier(Chatting):
+class Verifier(OnePrompt):
     """One call a question with its passages; the chain's value is a better query, or empty where the passages support an
     answer, or where the reply says neither."""
+
+    variables = frozenset({"query", "passages"})
 
     query_tokens: int = 48
 
@@ -59,12 +58,8 @@ class Verifier(Chatting):
     def stages(self) -> tuple[str, ...]:
         return ("rag_verify",)
 
-    @property
-    def first_prompt_hash(self) -> str:
-        return load_chat(self.template, frozenset({"query", "passages"})).hash
-
     def chain(self, question: Question) -> Chain:
-        prompt = load_chat(self.template, frozenset({"query", "passages"}))
+        prompt = self.prompt
         passages = [self.shown(text) for text in question.passages.values()]
         messages = prompt.render(query=as_material(question.text), passages=passages)
         request = self.generate(messages, self.query_tokens)
