@@ -12,7 +12,7 @@ from typing import cast
 
 from uar.collections import Collection, Corpus, Query
 from uar.evaluation.measures import MEASURES, means, per_query
-from uar.evaluation.runs import Run, read_run, write_run
+from uar.runs import Run, read_run, write_run
 
 log = logging.getLogger(__name__)
 

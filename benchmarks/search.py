@@ -15,6 +15,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+from memory import resident
 from rich.console import Console
 from rich.table import Table
 
@@ -42,7 +43,7 @@ def measure(system: str, shards: list[Path], k: int) -> tuple[float, float, np.n
 
     import faiss  # isort: skip
 
-    before = peak()
+    before = resident()
     queries = np.load(shards[0].parent / "queries.npy")
     if system == "uar":
         search(queries[:8], shards[:1], 8)  # warm
@@ -55,12 +56,7 @@ def measure(system: str, shards: list[Path], k: int) -> tuple[float, float, np.n
         index.search(queries[:8], 8)
         start = time.perf_counter()
         _, rows = index.search(queries, k)
-    return time.perf_counter() - start, (peak() - before) / 2**30, rows[:, :100]
-
-
-def peak() -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    return time.perf_counter() - start, (resident(peak=True) - before) / 2**30, rows[:, :100]
 
 
 def main(passages: int = 1_000_000, dim: int = 384, queries: int = 1_000, k: str = "100,1000", rounds: int = 2) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from memory import resident
 from rich.console import Console
 from rich.table import Table
 
@@ -74,10 +75,10 @@ def _keys(numbers: np.ndarray) -> list[str]:
 
 def measure(folder: Path, records: int, lookups: int) -> None:
     """Print one JSON line of (what, seconds, RSS in MiB) a step."""
-    steps = [("imports", 0.0, _rss())]
+    steps = [("imports", 0.0, resident() / 2**20)]
     start = time.perf_counter()
     store = Store(folder)
-    steps.append(("start-up", time.perf_counter() - start, _rss()))
+    steps.append(("start-up", time.perf_counter() - start, resident() / 2**20))
     rng = random.Random(0)
     first = rng.randrange(max(1, records - lookups))
     orders = {
@@ -90,15 +91,10 @@ def measure(folder: Path, records: int, lookups: int) -> None:
         keys = _keys(numbers)
         start = time.perf_counter()
         found = sum(store.find(key) is not None for key in keys)
-        steps.append((f"{lookups:,} lookups {name}", time.perf_counter() - start, _rss()))
+        steps.append((f"{lookups:,} lookups {name}", time.perf_counter() - start, resident() / 2**20))
         if found != (0 if "not kept" in name else lookups):
             raise RuntimeError(f"{found} of {lookups} keys {name} were found")
     sys.stdout.write(json.dumps(steps) + "\n")
-
-
-def _rss() -> float:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096 / 2**20
 
 
 def main() -> None:

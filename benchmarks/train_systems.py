@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from memory import resident
 from torch import nn
 
 LEARNING_RATE = 5e-5
@@ -268,13 +269,8 @@ def _memory_now() -> int:
         torch.cuda.reset_peak_memory_stats()
         return torch.cuda.memory_allocated()
     Path("/proc/self/clear_refs").write_text("5")
-    return _status("VmRSS")
+    return resident()
 
 
 def _memory_peak() -> int:
-    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else _status("VmHWM")
-
-
-def _status(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else resident(peak=True)

@@ -13,8 +13,8 @@ from uar.collections.corpus import build_corpus
 from uar.collections.folder import read_candidates
 from uar.entry import register_resolvers
 from uar.errors import DataError, UserError
-from uar.evaluation.runs import write_run
 from uar.retrievers.bm25 import BM25
+from uar.runs import write_run
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from conftest import metrics, ok
 from uar.collections import Collection, open_collection
 from uar.errors import UserError
 from uar.evaluation.command import BM25Ranker
-from uar.evaluation.fusion import fuse, of_each
-from uar.evaluation.runs import read_run, run_files, write_run
+from uar.fusion import fuse, of_each
 from uar.ranking import Hit
 from uar.retrievers.fusion import Fusion
+from uar.runs import read_run, run_files, write_run
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 A = {"q1": [("d1", 9.0), ("d2", 8.0), ("d3", 5.0)], "q2": [("d1", 1.0)]}

@@ -25,7 +25,7 @@ from uar.evaluation.command import BM25Ranker
 from uar.evaluation.gold_answers import UtilRankBesideGold, UtilSelBesideGold, beside_gold
 from uar.evaluation.hybrid import Joined, hybrid, join
 from uar.evaluation.measures import MEASURES, means, per_query
-from uar.evaluation.runs import read_run, write_run
+from uar.runs import read_run, write_run
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 UTILSEL = {"template": "utilsel"}

@@ -13,8 +13,8 @@ from uar.answers import exact_match, f1, normalise
 from uar.collections import Collection, Corpus, Query, open_collection
 from uar.errors import UserError
 from uar.evaluation.measures import MEASURES, means, per_query
-from uar.evaluation.runs import read_run
 from uar.ranking import Hit, best_first
+from uar.runs import read_run
 
 RUN = {"q1": [("d2", 9.0), ("d1", 8.0)], "q2": [("d2", 3.0)]}
 

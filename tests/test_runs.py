@@ -8,8 +8,8 @@ import pytest
 from pytrec_eval import RelevanceEvaluator
 
 from uar.errors import DataError, UserError
-from uar.evaluation.runs import read_run, write_run
 from uar.ranking import Hit, best_first
+from uar.runs import read_run, write_run
 
 
 def order(run: dict[str, list[Hit]]) -> dict[str, list[str]]:

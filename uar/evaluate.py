@@ -14,13 +14,13 @@ from uar.entry import entry
 from uar.errors import UserError
 from uar.evaluation.command import Evaluator
 from uar.evaluation.metrics_file import update_metrics
-from uar.evaluation.runs import Run, read_run
 from uar.evaluation.significance import compare, read_scores, told
 from uar.files import write_json
 from uar.manifest import save_config, save_manifest
 from uar.precision import device
 from uar.retrievers.bi_encoder import BiEncoder
 from uar.retrievers.dense import rerank
+from uar.runs import Run, read_run
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from omegaconf import OmegaConf
 from uar.candidates.pool import PoolSource
 from uar.collections import Collection
 from uar.errors import DataError, UserError
-from uar.evaluation.fusion import of_each
-from uar.evaluation.runs import read_known, run_files, without_own
+from uar.fusion import of_each
+from uar.runs import read_known, run_files, without_own
 
 TOP = 20  # passages of a run, as in the hybrid test of arXiv 2504.05220
 

@@ -20,12 +20,12 @@ from uar.evaluation.metrics_file import update_metrics
 from uar.evaluation.rag.answer_files import with_answers
 from uar.evaluation.rag.opening import Generator, open_rag
 from uar.evaluation.rag.search import with_texts
-from uar.evaluation.runs import Run, without_own, write_run
 from uar.files import write_table
 from uar.retrievers.bi_encoder import BiEncoder
 from uar.retrievers.bm25 import BM25
 from uar.retrievers.dense import retrieve
 from uar.retrievers.index import ExactSearch
+from uar.runs import Run, without_own, write_run
 
 log = logging.getLogger(__name__)
 Scores = list[tuple[str, str, float]]  # query id, measure, value

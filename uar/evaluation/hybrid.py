@@ -19,8 +19,8 @@ from uar.collections.presets import expand
 from uar.errors import UserError
 from uar.evaluation.gold_answers import beside_gold
 from uar.evaluation.measures import means, per_query
-from uar.evaluation.runs import Run, read_known, refuse_spaces, run_files
 from uar.files import file_hash, read_json, write_json, write_table, write_text
+from uar.runs import Run, read_known, refuse_spaces, run_files
 
 log = logging.getLogger(__name__)
 Labels = Mapping[str, Mapping[str, int]]  # 0 or 1 by query and passage

@@ -8,7 +8,7 @@ import ir_measures
 
 from uar.collections import Collection
 from uar.errors import UserError
-from uar.evaluation.runs import Run, without_own
+from uar.runs import Run, without_own
 
 MEASURES = ("nDCG@10", "RR@10", "R@100", "AP")
 

@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 from uar.collections import Collection
 from uar.errors import UserError
-from uar.evaluation.fusion import Values, fuse, of_each
-from uar.evaluation.runs import Run, read_known, run_files, without_own
+from uar.fusion import Values, fuse, of_each
 from uar.precision import device
 from uar.retrievers.bi_encoder import BiEncoder
 from uar.retrievers.dense import retrieve
+from uar.runs import Run, read_known, run_files, without_own
 
 Retriever = BiEncoder | Callable[[Collection, list[str]], Run]
 

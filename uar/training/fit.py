@@ -131,14 +131,11 @@ class Fitting:
         """Process 0 looks negatives up, the others wait and read what it wrote."""
         if stage.candidates is None:
             return stage
-        together = dist.is_available() and dist.is_initialized()
-        if together and dist.get_rank() > 0:
+        if dist.is_available() and dist.is_initialized():
+            if dist.get_rank() == 0:
+                self.mine(stage, path)
             dist.barrier()
-            return self.mine(stage, path)
-        mined = self.mine(stage, path)
-        if together:
-            dist.barrier()
-        return mined
+        return self.mine(stage, path)
 
     def _module(self, retriever: BiEncoder, stage: Stage) -> RetrieverModule:
         common = self.settings

@@ -20,8 +20,8 @@ from uar.evaluation.rag.measures import Answered, Measure
 from uar.evaluation.rag.passages import Cut, Passages, show
 from uar.evaluation.rag.search import Rewriter, Search, Verifier, rewritten, verified
 from uar.evaluation.rag.settings import CLOSED_BOOK, ORACLE, RETRIEVED, Settings
-from uar.evaluation.runs import Run, without_own, write_run
 from uar.files import write_table
+from uar.runs import Run, without_own, write_run
 
 log = logging.getLogger(__name__)
 Scores = list[tuple[str, str, float]]  # query id, measure, value

@@ -13,7 +13,7 @@ from uar.annotation.stages.annotator import Chain, OnePrompt
 from uar.collections import Collection
 from uar.evaluation.rag.generate import Asking, first_line
 from uar.evaluation.rag.passages import Passages
-from uar.evaluation.runs import Run
+from uar.runs import Run
 
 log = logging.getLogger(__name__)
 Search = Callable[[Mapping[str, str]], Run]  # text to search with a query -> its run

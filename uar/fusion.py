@@ -4,8 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 
 from uar.errors import UserError
-from uar.evaluation.runs import Run
 from uar.ranking import Hit, best_first
+from uar.runs import Run
 
 METHODS = ("rrf", "weighted")
 Values = Mapping[str, float] | Sequence[float] | float | None
