@@ -3,12 +3,12 @@
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from commands import run_command
 
 if TYPE_CHECKING:  # the environment below is set before anything of these is imported
     from llm_server import LLMServer
@@ -39,16 +39,7 @@ def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run an entry point (`train`, `annotate`, `uar.evaluate`, `uar.report`) as a user does, in an empty folder."""
 
     def run(name: str, *arguments: str, timeout: float = 600, **environment: str) -> subprocess.CompletedProcess[str]:
-        start = ["-m", name] if name.startswith("uar.") else [str(ROOT / f"{name}.py")]
-        return subprocess.run(
-            [sys.executable, *start, *arguments],
-            cwd=tmp_path,
-            env={**os.environ, **environment},
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
+        return run_command(name, list(arguments), tmp_path, timeout, environment)
 
     return run
 

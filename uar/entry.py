@@ -4,7 +4,8 @@ import errno
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from uar.errors import UserError
 
 ROOT = Path(__file__).resolve().parent
 CONF = next((p for p in (ROOT / "conf", ROOT.parent / "conf") if p.is_dir()), ROOT / "conf")
+FULL_ERROR = "HYDRA_FULL_ERROR"
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 Task = Callable[[DictConfig, Path], Any]
@@ -28,15 +30,16 @@ def entry(config_name: str, task: Task) -> None:
 
     A job of a sweep that fails does not stop the others; the exit status then is 2, as where the only job fails.
     """
-    wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors here instead of printing several lines
+    given = os.environ.get(FULL_ERROR)
+    wants_traceback = given == "1"
     register_resolvers()
     failed: list[str] = []
 
     def job(cfg: DictConfig) -> Any:
         try:
-            _check_types(cfg, config_name)
-            return task(cfg, Path(HydraConfig.get().runtime.output_dir))
+            with _environment(FULL_ERROR, given):  # what the task starts has the user's environment
+                _check_types(cfg, config_name)
+                return task(cfg, Path(HydraConfig.get().runtime.output_dir))
         except Exception as error:
             line = one_line(error)
             if wants_traceback or line is None:
@@ -45,7 +48,8 @@ def entry(config_name: str, task: Task) -> None:
             return None
 
     try:
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
+        with _environment(FULL_ERROR, "1"):  # Hydra then raises its errors here instead of printing several lines
+            hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
@@ -57,6 +61,20 @@ def entry(config_name: str, task: Task) -> None:
         logging.shutdown()
         sys.stderr.write("".join(f"error: {line}\n" for line in failed))
         sys.exit(2)
+
+
+@contextmanager
+def _environment(name: str, value: str | None) -> Iterator[None]:
+    """A variable of the environment set (None: unset) while the block runs."""
+    before = os.environ.pop(name, None)
+    if value is not None:
+        os.environ[name] = value
+    try:
+        yield
+    finally:
+        os.environ.pop(name, None)
+        if before is not None:
+            os.environ[name] = before
 
 
 def _check_types(cfg: DictConfig, config_name: str) -> None:

@@ -1,0 +1,46 @@
+"""Entry points run as a user runs them, each in a process of its own that need not import torch and transformers again."""
+
+import multiprocessing
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+ROOT = Path(__file__).resolve().parent.parent
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["uar.training.run", "uar.annotation.run", "uar.evaluate", "uar.report", "lightning.pytorch"])
+
+
+def run_command(
+    name: str, arguments: list[str], folder: Path, timeout: float, environment: dict[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """Run `train`, `annotate` or a module such as `uar.evaluate` in `folder`; environment: what differs from this process'."""
+    with TemporaryDirectory() as place:
+        outputs = [Path(place, stream) for stream in ("stdout", "stderr")]
+        values = {**os.environ, **environment}
+        process = FORKS.Process(target=_run, args=(name, arguments, folder, values, outputs))
+        process.start()
+        process.join(timeout)
+        if process.is_alive():
+            process.kill()
+            process.join()
+            raise subprocess.TimeoutExpired([name, *arguments], timeout, *(o.read_bytes() for o in outputs))
+        stdout, stderr = (o.read_text() for o in outputs)
+    return subprocess.CompletedProcess([name, *arguments], process.exitcode or 0, stdout, stderr)
+
+
+def _run(name: str, arguments: list[str], folder: Path, environment: dict[str, str], outputs: list[Path]) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    for descriptor, path in zip((1, 2), outputs, strict=True):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
+    script = f"{ROOT / name}.py"
+    module = name.startswith("uar.")
+    sys.argv = [script, *arguments]
+    if module:
+        runpy.run_module(name, run_name="__main__", alter_sys=True)
+    else:
+        runpy.run_path(script, run_name="__main__")
