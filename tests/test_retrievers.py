@@ -10,6 +10,7 @@ from uar.collections.tokens import corpus_tokens
 from uar.errors import UserError
 from uar.models import identity, locate
 from uar.retrievers import encode
+from uar.retrievers import search as search_module
 from uar.retrievers.bi_encoder import BiEncoder
 from uar.retrievers.bm25 import BM25
 from uar.retrievers.dense import retrieve
@@ -110,6 +111,19 @@ def test_equal_scores_fall_by_row_and_a_small_corpus_gives_what_it_has(tmp_path:
     np.save(tmp_path / "b.npy", np.ones((2, 4), np.float16))
     _, rows = search(np.ones((1, 4), np.float32), [tmp_path / "a.npy", tmp_path / "b.npy"], 9)
     assert rows.tolist() == [[0, 1, 2, 3, 4, -1, -1, -1, -1]]
+
+
+@pytest.mark.parametrize("alike", [20, 200])
+def test_of_many_equal_scores_the_first_rows_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alike: int):
+    """On the CPU whatever faiss keeps of them, over blocks that end within and beyond shards."""
+    monkeypatch.setattr(search_module, "BLOCK", 64)
+    monkeypatch.setattr(search_module, "FP32", 0)
+    vectors = np.eye(300, 4, dtype=np.float16)
+    vectors[70 : 70 + alike] = (0.5, 0.5, 0, 0)
+    for number, part in enumerate(np.split(vectors, [30, 65, 200])):
+        np.save(tmp_path / f"{number}.npy", part)
+    _, rows = search(np.float32([[2, 2, 0, 0], [1, 0, 0, 0]]), sorted(tmp_path.glob("*.npy")), 9)
+    assert rows.tolist() == [[0, 1, *range(70, 77)], [0, *range(70, 78)]]
 
 
 def test_an_interrupted_encoding_goes_on_where_it_was(tmp_path: Path, minilm: BiEncoder, monkeypatch: pytest.MonkeyPatch):

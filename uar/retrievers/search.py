@@ -8,6 +8,8 @@ import torch
 
 FIRST, BLOCK = 4_096, 32_768  # passages scored at a time: few at first, since all of them are candidates
 QUERIES = 1_024  # queries scored at a time
+FP32 = 32 * 2**20  # numbers of a block that faiss searches
+SPARE = 16
 
 
 class Best:
@@ -50,27 +52,65 @@ def search(
 
     queries: (queries, dim) fp32. Equal scores fall by row. `device`: where it is computed; None is the CPU.
     """
+    queries = np.ascontiguousarray(queries, np.float32)
     place = device or torch.device("cpu")
-    resident = torch.from_numpy(np.ascontiguousarray(queries, np.float32)).to(place)
-    best = [Best(part, k) for part in resident.split(QUERIES)]
-    for start, block in _blocks(shards):
-        passages = torch.from_numpy(block).to(place).float()
-        for part in best:
-            part.add(passages, start)
-    scores, rows = (torch.cat([getattr(part, n) for part in best]).cpu().numpy() for n in ("scores", "rows"))
+    scores, rows = _by_faiss(queries, shards, k) if place.type == "cpu" else _by_torch(queries, shards, k, place)
     missing = ((0, 0), (0, k - scores.shape[1]))
     return np.pad(scores, missing, constant_values=-np.inf), np.pad(rows, missing, constant_values=-1)
 
 
-def _blocks(shards: Sequence[Path]) -> Iterator[tuple[int, np.ndarray]]:
-    """(first row, fp16 vectors) of blocks that grow, shard after shard."""
-    start, size = 0, FIRST
+def _by_torch(queries: np.ndarray, shards: Sequence[Path], k: int, device: torch.device) -> tuple[np.ndarray, np.ndarray]:
+    best = [Best(part, k) for part in torch.from_numpy(queries).to(device).split(QUERIES)]
+    for start, block in _blocks(shards, FIRST, BLOCK):
+        passages = block.to(device)
+        for part in best:
+            part.add(passages, start)
+    scores, rows = (torch.cat([getattr(part, n) for part in best]).cpu().numpy() for n in ("scores", "rows"))
+    return scores, rows
+
+
+def _by_faiss(queries: np.ndarray, shards: Sequence[Path], k: int) -> tuple[np.ndarray, np.ndarray]:
+    """faiss' product keeps the CPU's threads busier than torch's. It keeps any of several equal scores, so some more than k
+    are asked for; a query whose ties go on beyond them is searched again."""
+    import faiss  # after torch: both bring OpenMP
+
+    block = max(BLOCK, FP32 // queries.shape[1], 256 * k)  # k of each block are sorted out
+    scores, rows = torch.empty(len(queries), 0), torch.empty(len(queries), 0, dtype=torch.int64)
+    for start, passages in _blocks(shards, block, block):
+        found = faiss.knn(queries, passages.numpy(), min(k + SPARE, len(passages)), metric=faiss.METRIC_INNER_PRODUCT)
+        scores = torch.cat([scores, torch.from_numpy(found[0])], 1)
+        rows = torch.cat([rows, torch.from_numpy(found[1]) + start], 1)
+        scores, order = scores.topk(min(k + SPARE, scores.shape[1]), dim=1)
+        rows = rows.gather(1, order)
+    rows, order = rows.sort(dim=1)
+    scores, order = scores.gather(1, order).sort(dim=1, descending=True, stable=True)
+    rows = rows.gather(1, order)
+    if scores.shape[1] == k + SPARE:
+        tied = (scores[:, k - 1] == scores[:, -1]).nonzero()[:, 0]
+        if len(tied):
+            again = _by_torch(queries[tied.numpy()], shards, k, torch.device("cpu"))
+            scores[tied, :k], rows[tied, :k] = (torch.from_numpy(a) for a in again)
+    return scores[:, :k].numpy(), rows[:, :k].numpy()
+
+
+def _blocks(shards: Sequence[Path], first: int, most: int) -> Iterator[tuple[int, torch.Tensor]]:
+    """(first row, fp32 vectors) of blocks that double in size from `first` to `most` passages, over the ends of shards.
+
+    A block is overwritten by the next one.
+    """
+    start, size, filled = 0, first, 0
+    buffer = torch.empty(0)
     for shard in shards:
-        vectors = np.load(shard, mmap_mode="r")
+        vectors = torch.from_numpy(np.load(shard))
         at = 0
         while at < len(vectors):
-            block = np.array(vectors[at : at + size])
-            yield start + at, block
-            at += len(block)
-            size = min(BLOCK, 2 * size)
-        start += len(vectors)
+            if len(buffer) < size:
+                buffer = torch.empty(size, vectors.shape[1])
+            part = vectors[at : at + size - filled]
+            buffer[filled : filled + len(part)] = part
+            at, filled = at + len(part), filled + len(part)
+            if filled == size:
+                yield start, buffer[:size]
+                start, size, filled = start + size, min(most, 2 * size), 0
+    if filled:
+        yield start, buffer[:filled]
