@@ -22,7 +22,7 @@ def test_two_actors_share_the_queries_and_one_store(
 ) -> None:
     with serve() as server:
         server.answer = gold_answers(open_collection("mini:train"))
-        server.delay = 0.5  # so that the actor which starts first has not done all before the other is there
+        server.delay = 0.5  # so that one actor has not done all before the other asks
         server.fault = lambda number, body: "400" if number == 5 else None
         options = [
             "annotator=utilsel",
@@ -32,7 +32,8 @@ def test_two_actors_share_the_queries_and_one_store(
             "limit=30",
             "logger=none",
         ]
-        done = command("annotate", *options, "engine=ray", "engine.batch_size=4", "hydra.run.dir=ray")
+        both = {"RAY_DATA_DEFAULT_WAIT_FOR_MIN_ACTORS_S": "120"}  # the first one waits for the other
+        done = command("annotate", *options, "engine=ray", "engine.batch_size=4", "hydra.run.dir=ray", **both)
         assert done.returncode == 0, done.stderr
         asked = len(server.seen)
         assert 80 <= asked <= 90
