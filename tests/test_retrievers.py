@@ -1,8 +1,11 @@
+import signal
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from commands import FORKS
 from sentence_transformers import SentenceTransformer
 
 from uar.collections import open_collection
@@ -126,28 +129,28 @@ def test_of_many_equal_scores_the_first_rows_are_kept(tmp_path: Path, monkeypatc
     assert rows.tolist() == [[0, 1, *range(70, 77)], [0, *range(70, 78)]]
 
 
-def test_an_interrupted_encoding_goes_on_where_it_was(tmp_path: Path, minilm: BiEncoder, monkeypatch: pytest.MonkeyPatch):
-    collection = open_collection("mini:test")
-    tokens = corpus_tokens(collection, minilm.tokenizer, 32)
-    whole = encode.encode_corpus(minilm, tokens, tmp_path / "whole", shard=100)
-    assert len(whole) == 6
+def _encode_mini(folder: Path) -> None:
+    retriever = BiEncoder(MINILM, layers=2)
+    encode.encode_corpus(retriever, corpus_tokens(open_collection("mini:test"), retriever.tokenizer, 32), folder, shard=20)
 
-    calls: list[int] = []
-    real = encode.encode_many
 
-    def breaks(retriever: BiEncoder, tokens: object, rows: np.ndarray, *rest: object) -> np.ndarray:
-        calls.append(int(rows[0]))
-        if calls == [0, 100, 200, 300]:
-            raise KeyboardInterrupt
-        return real(retriever, tokens, rows, *rest)
-
-    monkeypatch.setattr(encode, "encode_many", breaks)
-    with pytest.raises(KeyboardInterrupt):
-        encode.encode_corpus(minilm, tokens, tmp_path / "broken", shard=100)
-    resumed = encode.encode_corpus(minilm, tokens, tmp_path / "broken", shard=100)
-    assert calls == [0, 100, 200, 300, 300, 400, 500]
-    for left, right in zip(whole, resumed, strict=True):
-        np.testing.assert_array_equal(np.load(left), np.load(right))
+def test_a_killed_encoding_goes_on_where_it_was(tmp_path: Path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    process = FORKS.Process(target=_encode_mini, args=(broken,))
+    process.start()
+    while process.is_alive() and len(list(broken.glob("shard-*.npy"))) < 3:
+        time.sleep(0.001)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    kept = {path.name: path.stat().st_mtime_ns for path in broken.glob("shard-*.npy")}
+    _encode_mini(whole)
+    shards = sorted(whole.glob("shard-*.npy"))
+    assert 3 <= len(kept) < len(shards)
+    _encode_mini(broken)
+    assert {name: (broken / name).stat().st_mtime_ns for name in kept} == kept
+    for path in shards:
+        np.testing.assert_array_equal(np.load(path), np.load(broken / path.name))
 
 
 def test_two_processes_write_the_files_of_one(tmp_path: Path, minilm: BiEncoder):
