@@ -35,10 +35,11 @@ CASES = [
             "logger",
         ],
     ),
-    *choices("annotate", ["dataset", "candidates", "annotator", "llm", "engine", "logger"]),
+    *choices("annotate", ["dataset", "questions", "candidates", "annotator", "llm", "engine", "logger"]),
     *choices("evaluate", ["retriever", "search", "rag"]),
     ("hybrid", "collection=x runs=[a.trec]"),
     ("report", "out=x"),
+    ("corpus", "texts=x out=x"),
 ]
 
 
@@ -74,7 +75,7 @@ def test_every_module_imports():
 
 def test_every_folder_of_choices_is_used_by_a_command():
     folders = {p.name for p in (ROOT / "conf").iterdir() if p.is_dir()}
-    assert folders == {case[1].split("=")[0] for case in CASES if case[0] not in {"report", "hybrid"}}
+    assert folders == {case[1].split("=")[0] for case in CASES if case[0] not in {"report", "hybrid", "corpus"}}
 
 
 @pytest.mark.parametrize("path", sorted(str(p.relative_to(ROOT / "conf")) for p in (ROOT / "conf").glob("*/*.yaml")))
@@ -84,7 +85,7 @@ def test_a_config_offers_every_option_of_what_it_builds(path: str):
         "evaluate"
         if path == "retriever/none.yaml"
         else "annotate"
-        if group in {"annotator", "llm", "candidates", "engine"}
+        if group in {"annotator", "llm", "candidates", "engine", "questions"}
         else "train"
     )
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):

@@ -62,6 +62,8 @@ ELSEWHERE = {
     "train.py -m": "test_train",
     "uar.report": "test_train",
     "dataset.path=DIR": "test_bad_input",
+    "questions=generate": "test_questions",
+    "uar.corpus": "test_questions",
     "human_frac=0.2": "make demo",
 }
 SAME_ELSEWHERE = {  # run word for word, or with more options, by test_train

@@ -54,9 +54,9 @@ class Bar:
 
 
 @contextmanager
-def shown(work: Work, prices: Prices) -> Iterator[Bar]:
+def shown(work: Work, prices: Prices, doing: str = "annotate") -> Iterator[Bar]:
     """A bar for as long as the block runs."""
-    columns = (TextColumn("annotate"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[told]}"))
+    columns = (TextColumn(doing), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[told]}"))
     with Progress(*columns) as bar:
         drawn = Bar(bar, bar.add_task("", total=len(work.pools), told=""), prices)
         try:

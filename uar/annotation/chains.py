@@ -62,6 +62,14 @@ class Progress:
         self.failures.extend(other.failures)
 
 
+def joined(parts: Iterable[Progress]) -> Progress:
+    """What happened in several pieces of work together."""
+    total = Progress()
+    for part in parts:
+        total.add(part)
+    return total
+
+
 @dataclass
 class _Running:
     question: Question

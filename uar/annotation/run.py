@@ -1,4 +1,5 @@
-"""The annotate command: collection -> pools -> records in the store -> labels, costs and quality in the run folder."""
+"""The annotate command: collection, or questions written for its corpus -> pools -> records in the store -> labels, costs and
+quality in the run folder."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from uar.annotation.bar import shown
+from uar.annotation.chains import joined
 from uar.annotation.engines import identity_of
 from uar.annotation.estimate import SAMPLE, TokenCounter, estimate, render
 from uar.annotation.ledger import Prices, keep_rate, ledger, read_rates
@@ -24,6 +26,7 @@ from uar.collections import Collection, open_training_split
 from uar.errors import UserError
 from uar.files import write_json
 from uar.manifest import save_config, save_manifest
+from uar.questions.command import open_writing, write_questions
 
 log = logging.getLogger(__name__)
 
@@ -31,12 +34,20 @@ log = logging.getLogger(__name__)
 def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Annotate `dataset.train` (its first `limit` queries, of them `shard`) and return the ledger; with `dry_run` ask nothing
     and return the estimate."""
-    collection = open_training_split(cfg.dataset.train, cfg.dataset.path, cfg.dataset.positive_grade)
     annotator: Annotator = hydra.utils.instantiate(cfg.annotator, _convert_="all")
     prices: Prices = hydra.utils.instantiate(cfg.price)
     llms = llm_configs(cfg)
     _fitting_models(annotator, llms)
     save_config(folder, cfg)
+    writing = open_writing(cfg, llms[0])
+    if writing and writing.missing and cfg.dry_run:
+        log.info("The questions are not written yet: this is what writing them takes; ask again once they are")
+        return _dry_run(writing.work, prices, folder)
+    if writing:
+        write_questions(writing, cfg.shard, prices, folder)
+        collection, questions = writing.collection()
+    else:
+        collection = open_training_split(cfg.dataset.train, cfg.dataset.path, cfg.dataset.positive_grade)
     pools = _pools(cfg, collection, annotator, folder)
     work = Work(collection, annotator, pools, llms, Path(cfg.store), cfg.max_failure_rate)
     if cfg.dry_run:
@@ -50,14 +61,18 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     work.judged = {q: work.judged[q] for q in pools if q in work.judged}
     judged, calibrated = annotator.finish(collection, work.judged, cfg.seed)
     pairs = sum(map(len, judged.values()))
-    spent = ledger(work.progress, len(judged), pairs, work.seconds, work.models, prices)
+    works = [writing.work, work] if writing else [work]
+    progress, models = joined(one.progress for one in works), work.models or works[0].models
+    spent = ledger(progress, len(judged), pairs, sum(one.seconds for one in works), models, prices)
     spent["material"] = _material(collection, pools)
+    if writing:
+        spent["questions"] = questions
     write_labels(folder, judged)
-    write_failures(folder, work.progress.failures)
+    write_failures(folder, progress.failures)
     write_json(folder / "ledger.json", spent)
     found = quality(folder, collection, annotator, judged, calibrated, cfg.against)
     save_manifest(folder, collection=collection.hash, model=spent["model"], store=str(cfg.store))
-    if annotator.needs_llm and len(llms) == 1:
+    if annotator.needs_llm and len(llms) == 1 and not writing:
         keep_rate(work.store, work.models[0], spent)
     track(cfg, folder, spent, found, collection, judged)
     if stopped:

@@ -2,6 +2,16 @@
 
 from uar.collections.collection import Collection, Query
 from uar.collections.corpus import Corpus
-from uar.collections.reference import open_collection, open_training_split, resolve, slug
+from uar.collections.reference import corpus_file, open_collection, open_corpus, open_training_split, resolve, slug
 
-__all__ = ["Collection", "Corpus", "Query", "open_collection", "open_training_split", "resolve", "slug"]
+__all__ = [
+    "Collection",
+    "Corpus",
+    "Query",
+    "corpus_file",
+    "open_collection",
+    "open_corpus",
+    "open_training_split",
+    "resolve",
+    "slug",
+]

@@ -22,7 +22,8 @@ class Collection:
 
     `qrels` holds the grades as they stand in the file; a passage counts as positive from `positive_grade` up. Where
     `graded` is false, nDCG takes binary gains (positive or not), else the grades. `drop_own`: a passage with the id of a
-    query is never a result of that query (ArguAna, Quora).
+    query is never a result of that query (ArguAna, Quora). `origin`: who judged, `human`, or `generated` where a question was
+    written from its positive.
     """
 
     reference: str
@@ -34,6 +35,7 @@ class Collection:
     positive_grade: int = 1
     graded: bool = True
     drop_own: bool = False
+    origin: str = "human"
 
     @cached_property
     def hash(self) -> str:

@@ -1,6 +1,7 @@
 """BEIR-format folders: corpus.jsonl, queries.jsonl, qrels/<split>.tsv, optional candidates/<split>.jsonl.
 
-An optional `collection.json` holds {"positive_grade": 2, "graded": false}, for folders whose judgements are graded.
+An optional `collection.json` holds {"positive_grade": 2, "graded": false}, for folders whose judgements are graded, and
+{"origin": "generated"} where no person gave them.
 """
 
 import json
@@ -14,16 +15,19 @@ from uar.collections.lines import read_id, read_jsonl, read_lines, read_string
 from uar.errors import DataError, UserError
 from uar.files import cache_dir, digest, file_hash
 
+ORIGINS = ("human", "generated")
 FORMAT = 1  # of the built corpus; a new number builds anew
 
 
 def read_folder(folder: Path, split: str, reference: str, slug: str) -> Collection:
     """Open one split of a folder; every fault is a DataError that names file and line."""
-    if not folder.is_dir():
-        raise UserError(f"{reference}: no folder {folder}; give an existing folder with corpus.jsonl and queries.jsonl")
-    for name in ("corpus.jsonl", "queries.jsonl"):
-        if not (folder / name).is_file():
-            raise DataError(folder / name, "no such file; a collection folder needs corpus.jsonl and queries.jsonl")
+    corpus = read_corpus(folder, reference)
+    if not (folder / "queries.jsonl").is_file():
+        raise DataError(
+            folder / "queries.jsonl",
+            "no such file; a collection folder needs corpus.jsonl and queries.jsonl "
+            "(python annotate.py questions=generate writes questions for a corpus that has none)",
+        )
     qrels_path = folder / "qrels" / f"{split}.tsv"
     candidates_path = _candidates_path(folder, split)
     if not qrels_path.is_file() and candidates_path is None:
@@ -34,12 +38,21 @@ def read_folder(folder: Path, split: str, reference: str, slug: str) -> Collecti
             f"{reference}: no split {split!r} in {folder} (no qrels/{split}.tsv); "
             f"it has {', '.join(known) or 'none'}: name one of these, or set the option to null where a split is optional"
         )
-    corpus = _open_corpus(folder / "corpus.jsonl")
     everything = read_queries(folder / "queries.jsonl")
     qrels = read_qrels(qrels_path, everything, corpus) if qrels_path.is_file() else {}
     candidates = read_candidates(candidates_path, everything, corpus) if candidates_path else {}
     queries = {i: q for i, q in everything.items() if i in qrels or i in candidates}
     return Collection(reference, slug, corpus, queries, qrels, candidates, **_settings(folder / "collection.json"))
+
+
+def read_corpus(folder: Path, reference: str) -> Corpus:
+    """The passages of a folder, which needs nothing else for that."""
+    if not folder.is_dir():
+        raise UserError(f"{reference}: no folder {folder}; give an existing folder with corpus.jsonl and queries.jsonl")
+    path = folder / "corpus.jsonl"
+    if not path.is_file():
+        raise DataError(path, "no such file; a collection folder needs corpus.jsonl and queries.jsonl")
+    return _open_corpus(path)
 
 
 def _candidates_path(folder: Path, split: str) -> Path | None:
@@ -60,13 +73,15 @@ def _settings(path: Path) -> dict[str, Any]:
         raise DataError(path, f"not UTF-8 ({error.reason}); save the file as UTF-8") from error
     if not isinstance(values, dict):
         raise DataError(path, f"found a JSON {type(values).__name__}, an object {{...}} is needed")
-    kinds = {"positive_grade": int, "graded": bool, "drop_own": bool}
+    kinds = {"positive_grade": int, "graded": bool, "drop_own": bool, "origin": str}
     for name, value in values.items():
         if name not in kinds:
             raise DataError(path, f"unknown key {name!r}; allowed are {', '.join(map(repr, kinds))}")
         if type(value) is not kinds[name]:
-            needed = "true or false" if kinds[name] is bool else "a whole number"
+            needed = {bool: "true or false", int: "a whole number", str: " or ".join(ORIGINS)}[kinds[name]]
             raise DataError(path, f"{name!r} is {value!r}; {needed} is needed")
+        if name == "origin" and value not in ORIGINS:
+            raise DataError(path, f"'origin' is {value!r}; {' or '.join(ORIGINS)} is needed")
     return values
 
 

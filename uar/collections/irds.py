@@ -4,6 +4,7 @@ import errno
 import logging
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,31 +19,52 @@ log = logging.getLogger(__name__)
 
 def read_irds(dataset_id: str, reference: str, slug: str) -> Collection:
     """Open an ir_datasets id that has documents and queries; data that are missing are downloaded by ir_datasets."""
-    import ir_datasets  # slow to import, and only this reader needs it
-
-    try:
-        dataset = ir_datasets.load(dataset_id)
-    except KeyError as error:
-        raise UserError(f"{reference}: ir_datasets knows no {dataset_id!r}; `ir_datasets list` shows the ids") from error
+    dataset, version = _load(dataset_id, reference)
     if not dataset.has_docs() or not dataset.has_queries():
         raise UserError(f"{reference}: {dataset_id!r} has no documents or no queries; name a split, such as {dataset_id}/test")
-    try:
-        corpus = _open_corpus(dataset, dataset_id, ir_datasets.__version__)
+    with _faults(dataset, reference):
+        corpus = _open_corpus(dataset, dataset_id, version)
         queries = {str(q.query_id): _query(q) for q in dataset.queries_iter()}
         qrels: dict[str, dict[str, int]] = {}
         for row in dataset.qrels_iter() if dataset.has_qrels() else ():
             qrels.setdefault(str(row.query_id), {})[str(row.doc_id)] = int(row.relevance)
+    judged = {i: q for i, q in queries.items() if i in qrels} if qrels else queries
+    left_out = sum(corpus.row(d) < 0 for grades in qrels.values() for d in grades)
+    if left_out:
+        log.warning("%s: %d judgements of passages that the corpus lacks", reference, left_out)
+    return Collection(reference, slug, corpus, judged, qrels, **settings_of(dataset_id))
+
+
+def read_irds_corpus(dataset_id: str, reference: str) -> Corpus:
+    """The documents alone of an ir_datasets id."""
+    dataset, version = _load(dataset_id, reference)
+    if not dataset.has_docs():
+        raise UserError(f"{reference}: {dataset_id!r} has no documents; name an id that has")
+    with _faults(dataset, reference):
+        return _open_corpus(dataset, dataset_id, version)
+
+
+def _load(dataset_id: str, reference: str) -> tuple[Any, str]:
+    """The dataset, and the version of ir_datasets."""
+    import ir_datasets  # slow to import, and only this reader needs it
+
+    try:
+        return ir_datasets.load(dataset_id), ir_datasets.__version__
+    except KeyError as error:
+        raise UserError(f"{reference}: ir_datasets knows no {dataset_id!r}; `ir_datasets list` shows the ids") from error
+
+
+@contextmanager
+def _faults(dataset: Any, reference: str) -> Iterator[None]:
+    """UserError for what is wrong with the files of a dataset."""
+    try:
+        yield
     except DuplicateId as error:
         raise UserError(f"{reference}: {error}") from error
     except Exception as error:  # broken archives, lines and downloads raise almost anything
         if isinstance(error, UserError) or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise UserError(f"{reference}: {_told(dataset, error)}") from error
-    judged = {i: q for i, q in queries.items() if i in qrels} if qrels else queries
-    left_out = sum(corpus.row(d) < 0 for grades in qrels.values() for d in grades)
-    if left_out:
-        log.warning("%s: %d judgements of passages that the corpus lacks", reference, left_out)
-    return Collection(reference, slug, corpus, judged, qrels, **settings_of(dataset_id))
 
 
 def _query(row: Any) -> Query:

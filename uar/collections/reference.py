@@ -6,8 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from uar.collections.collection import Collection
-from uar.collections.folder import read_folder
-from uar.collections.irds import read_irds
+from uar.collections.corpus import Corpus
+from uar.collections.folder import read_corpus, read_folder
+from uar.collections.irds import read_irds, read_irds_corpus
 from uar.errors import UserError
 
 MINI = Path(__file__).parent / "mini"
@@ -48,6 +49,18 @@ def open_collection(reference: str) -> Collection:
     if kind == "irds":
         return read_irds(place, reference, slug(reference))
     return read_folder(Path(place), split, reference, slug(reference))
+
+
+def open_corpus(reference: str) -> Corpus:
+    """The passages alone of what a reference names: its split need not exist."""
+    kind, place, _ = parse(reference)
+    return read_irds_corpus(place, reference) if kind == "irds" else read_corpus(Path(place), reference)
+
+
+def corpus_file(reference: str) -> Path | None:
+    """The corpus.jsonl behind a reference, where it is one."""
+    kind, place, _ = parse(reference)
+    return None if kind == "irds" else Path(place) / "corpus.jsonl"
 
 
 def resolve(value: str | None, path: str | None) -> str | None:

@@ -32,13 +32,13 @@ class HumanLabels(LabelSource):
 
 
 def human_examples(context: LabelContext, fraction: float, choose: Choose = nested_sample) -> list[Example]:
-    """Examples of the queries that `choose` takes of those that have a positive."""
+    """Examples of the queries that `choose` takes of those that have a positive; their source is the collection's `origin`."""
     collection = context.collection
     labelled = [q for q in context.query_ids if collection.trainable(q)]
     sample = choose(labelled, fraction, context.seed)
     log.info(
-        "Human labels: %d of %d queries (human_frac=%s; %d without a positive are left out)",
-        len(sample), len(labelled), fraction, len(context.query_ids) - len(labelled),
+        "%s labels: %d of %d queries (human_frac=%s; %d without a positive are left out)",
+        collection.origin.capitalize(), len(sample), len(labelled), fraction, len(context.query_ids) - len(labelled),
     )  # fmt: skip
     pools = context.pools(sample)
     graded = len({g for grades in collection.qrels.values() for g in grades.values() if g > 0}) > 1
@@ -48,5 +48,6 @@ def human_examples(context: LabelContext, fraction: float, choose: Choose = nest
         positives = collection.trainable(query_id)
         negatives = [d for d in pools[query_id] if d not in positives]
         labels = {**dict.fromkeys(positives, 1), **dict.fromkeys(negatives, 0)}
-        examples.append(example_of(query_id, [Pair(d, x, "human", grades.get(d)) for d, x in labels.items()], "human"))
+        pairs = [Pair(d, x, collection.origin, grades.get(d)) for d, x in labels.items()]
+        examples.append(example_of(query_id, pairs, collection.origin))
     return examples

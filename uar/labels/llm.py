@@ -32,17 +32,17 @@ def llm_examples(context: LabelContext, human_positive: str = "random") -> list[
     """Examples of the annotated queries that got a positive; UserError where there is none."""
     if human_positive not in HUMAN_POSITIVE:
         raise UserError(f"label_source.human_positive={human_positive!r}; allowed: {', '.join(HUMAN_POSITIVE)}")
-    judged = context.judgements()
+    judged, origin = context.judgements(), context.collection.origin
     chosen = [q for q in context.query_ids if q in judged]
     graded = len({j.grade for q in chosen for j in judged[q]}) > 2
     examples = []
     for query_id in chosen:
         people = [] if human_positive == "random" else context.collection.trainable(query_id)
         kept = [j for j in judged[query_id] if human_positive == "include" or j.doc_id not in people]
-        pairs = [_pair(j, j.doc_id in people, graded) for j in kept]
+        pairs = [_pair(j, origin if j.doc_id in people else None, graded) for j in kept]
         if human_positive == "include":
             shown = {p.doc_id for p in pairs}
-            pairs += [Pair(d, 1, "human", None) for d in people if d not in shown]
+            pairs += [Pair(d, 1, origin, None) for d in people if d not in shown]
         ignored = people if human_positive == "exclude" else ()
         if any(p.label for p in pairs):
             examples.append(example_of(query_id, pairs, "llm", ignored))
@@ -58,10 +58,11 @@ def llm_examples(context: LabelContext, human_positive: str = "random") -> list[
     return examples
 
 
-def _pair(judgement: Judgement, by_people: bool, graded: bool) -> Pair:
+def _pair(judgement: Judgement, origin: str | None, graded: bool) -> Pair:
+    """`origin`: of the positive judgement that the passage has beside the LLM's."""
     said = f"llm:{judgement.by}" if judgement.by else "llm"
-    source = said if not by_people else f"human+{said}" if judgement.label else "human"
-    return Pair(judgement.doc_id, int(judgement.label or by_people), source, utility_of(judgement, graded))
+    source = said if origin is None else f"{origin}+{said}" if judgement.label else origin
+    return Pair(judgement.doc_id, int(judgement.label or origin is not None), source, utility_of(judgement, graded))
 
 
 def utility_of(judgement: Judgement, graded: bool) -> float | None:

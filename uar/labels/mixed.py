@@ -76,4 +76,4 @@ def _joined(human: Example, llm: Example) -> Example:
             source = known.source if known.label else pair.source
             pairs[pair.doc_id] = Pair(pair.doc_id, 1, source, pair.utility)
     ignored = [d for d in llm.ignored if d not in pairs]
-    return example_of(human.query_id, list(pairs.values()), "human+llm", ignored)
+    return example_of(human.query_id, list(pairs.values()), f"{human.source}+llm", ignored)

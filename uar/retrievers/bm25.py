@@ -41,7 +41,7 @@ class BM25:
         depth = min(k + 1, len(self._corpus))  # one more, to see whether a tie goes on past the cut
         found: list[list[tuple[str, float]]] = []
         for start in range(0, len(queries), BLOCK):
-            tokens = list(_tokens(queries[start : start + BLOCK], return_ids=False))
+            tokens = words_of(queries[start : start + BLOCK])
             rows, scores = self._index.retrieve(tokens, k=depth, show_progress=False, n_threads=0)
             for words, row, score in zip(tokens, rows, scores, strict=True):
                 if depth > k and 0 < score[k] == score[k - 1]:
@@ -51,6 +51,11 @@ class BM25:
                 hits = [(self._corpus.id(int(r)), float(s)) for r, s in zip(row, score, strict=True) if s > 0]
                 found.append(best_first(hits)[:k])
         return found
+
+
+def words_of(texts: Sequence[str]) -> list[list[str]]:
+    """The stems of each text as BM25 counts them, without stop words."""
+    return list(_tokens(texts, return_ids=False))
 
 
 def _tokens(texts: Sequence[str], **options: Any) -> Any:

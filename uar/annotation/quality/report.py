@@ -14,6 +14,7 @@ from uar.collections import Collection
 from uar.files import write_json
 
 log = logging.getLogger(__name__)
+JUDGES = {"human": "people", "generated": "the passages that the questions were written from"}
 
 
 def quality(
@@ -27,7 +28,8 @@ def quality(
     """Write `agreement.json` and its figures where people, or the labels at `against`, say something of the same passages."""
     found = agreement(collection, judged, annotator.grades) or {}
     if found:
-        log.info("Against people: %s", summary(found))
+        log.info("Against %s: %s", JUDGES[collection.origin], summary(found))
+        found |= {"judged_by": collection.origin}
         stages = {
             stage: agreement(collection, _labelled_from(judged, grade)) for stage, grade in annotator.stage_grades.items()
         }

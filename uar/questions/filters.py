@@ -1,0 +1,112 @@
+"""Which of the questions that were written are kept, and why the others are not."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from math import ceil
+from typing import NamedTuple
+
+from uar.answers import normalise
+from uar.candidates import PoolSource
+from uar.collections import Collection, Query
+from uar.retrievers.bm25 import words_of
+
+ROUNDING = 1e-9  # of a share times a number of words
+
+
+class Written(NamedTuple):
+    """A question and the passage that it was written from."""
+
+    id: str
+    text: str
+    source: str
+
+
+class Dropped(NamedTuple):
+    question: Written
+    why: str
+
+
+Sifted = tuple[list[Written], list[Dropped]]  # what is kept, and what is not
+
+
+@dataclass(frozen=True)
+class Wording:
+    """What a question must look like. `unwanted`: a regular expression of what must not be found in it."""
+
+    min_words: int
+    max_words: int
+    unwanted: re.Pattern[str]
+
+    def fault(self, question: str, passage: str) -> str | None:
+        """What is wrong with a question; None where nothing is."""
+        words = len(question.split())
+        if not self.min_words <= words <= self.max_words:
+            return "too short" if words < self.min_words else "too long"
+        if self.unwanted.search(question):
+            return "unwanted words"
+        return "copied" if normalise(question) in normalise(passage) else None
+
+
+def kept_by_wording(questions: Sequence[Written], wording: Wording, passages: dict[str, str]) -> Sifted:
+    """`passages`: texts of the sources."""
+    faults = [(q, wording.fault(q.text, passages[q.source])) for q in questions]
+    return [q for q, why in faults if why is None], [Dropped(q, why) for q, why in faults if why is not None]
+
+
+def kept_by_round_trip(questions: Sequence[Written], corpus: Collection, retriever: PoolSource) -> Sifted:
+    """Those whose source is among the `depth` passages that the retriever finds for them in the whole corpus."""
+    asked = replace(corpus, queries={q.id: Query(q.id, q.text) for q in questions}, qrels={}, candidates={})
+    found = retriever.best(asked, list(asked.queries)) if questions else {}
+    lost = [Dropped(q, "passage not found again") for q in questions if q.source not in found[q.id]]
+    return [q for q in questions if q.source in found[q.id]], lost
+
+
+def kept_once(questions: Sequence[Written], similarity: float) -> Sifted:
+    """The first of questions with the same normalised text, or with a Jaccard similarity of their stems (stop words left
+    out) from `similarity` up."""
+    kept: list[Written] = []
+    dropped: list[Dropped] = []
+    texts: set[str] = set()
+    near = _Near(similarity)
+    stems_of = near.ordered(words_of([q.text for q in questions])) if questions else []
+    for question, stems in zip(questions, stems_of, strict=True):
+        text = normalise(question.text)
+        if text in texts:
+            dropped.append(Dropped(question, "duplicate"))
+        elif near.holds(stems):
+            dropped.append(Dropped(question, "near duplicate"))
+        else:
+            texts.add(text)
+            near.add(stems)
+            kept.append(question)
+    return kept, dropped
+
+
+class _Near:
+    """Finds sets that are similar to one of many with an inverted index of prefixes: of two sets of words in one order,
+    the rarest first, whose similarity reaches t, the first |set| - ⌈t |set|⌉ + 1 words have one in common."""
+
+    def __init__(self, similarity: float) -> None:
+        self._least = similarity
+        self._sets: list[frozenset[str]] = []
+        self._index: dict[str, list[int]] = defaultdict(list)
+
+    def ordered(self, sets: Iterable[Iterable[str]]) -> list[list[str]]:
+        distinct = [set(words) for words in sets]
+        often = Counter(word for words in distinct for word in words)
+        return [sorted(words, key=lambda w: (often[w], w)) for words in distinct]
+
+    def add(self, words: list[str]) -> None:
+        for word in self._prefix(words):
+            self._index[word].append(len(self._sets))
+        self._sets.append(frozenset(words))
+
+    def holds(self, words: list[str]) -> bool:
+        own = frozenset(words)
+        others = {at for word in self._prefix(words) for at in self._index[word]}
+        return any(len(own & self._sets[at]) >= self._least * len(own | self._sets[at]) - ROUNDING for at in others)
+
+    def _prefix(self, words: list[str]) -> list[str]:
+        return words[: len(words) - ceil(self._least * len(words) - ROUNDING) + 1]
