@@ -1,26 +1,130 @@
-"""Run folders found by pattern, with their metrics."""
+"""Run folders found by pattern: metrics, config and what else they hold."""
 
 import glob
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from uar.errors import UserError
-from uar.evaluation.metrics_file import read_metrics
+from uar.evaluation.metrics_file import PARTS, read_metrics
+from uar.files import read_json
+
+HELD = ("metrics.json", "agreement.json", "ledger.json")
 
 
 @dataclass(frozen=True)
 class RunFolder:
+    """`config`: by dotted name; a run that evaluates a trained model has that model's config under its own. `trained`: the
+    folder where that model was trained."""
+
+    path: Path
     name: str
-    metrics: dict[str, Any]
+    metrics: Mapping[str, Any]
+    config: Mapping[str, Any]
+    agreement: Mapping[str, Any]
+    ledger: Mapping[str, Any]
+    trained: Path | None = None
+
+    @cached_property
+    def slugs(self) -> list[str]:
+        """Collections that it has scores of."""
+        return list(dict.fromkeys([*self.metrics["retrieval"], *self.metrics["rag"]]))
 
 
-def find_runs(patterns: Sequence[str]) -> list[RunFolder]:
-    """Folders that hold a metrics.json, in the order of the patterns; UserError where there is none."""
-    found: dict[Path, None] = {}
+@dataclass(frozen=True)
+class Found:
+    """Run folders in the order of the patterns, and what is missing, in words."""
+
+    runs: list[RunFolder]
+    notes: list[str]
+
+
+def find_runs(patterns: Sequence[str]) -> Found:
+    """Folders that hold metrics.json, agreement.json or ledger.json; UserError where there is none. A file that cannot be
+    read, or a folder with a config alone, is a note."""
+    places: dict[Path, None] = {}
     for pattern in patterns:
-        found.update(dict.fromkeys(Path(p) for p in sorted(glob.glob(pattern)) if (Path(p) / "metrics.json").is_file()))
-    if not found:
+        places.update(dict.fromkeys(Path(p) for p in sorted(glob.glob(pattern, recursive=True)) if Path(p).is_dir()))
+    notes: list[str] = []
+    names = _names(list(places))
+    runs = []
+    for path in places:
+        if any((path / name).is_file() for name in HELD):
+            runs.append(_read(path, names[path], notes))
+        elif (path / "config.yaml").is_file():
+            notes.append(f"{names[path]}: no metrics.json; the run has not ended, or failed (see its uar.log)")
+    if not runs:
         raise UserError(f"runs={list(patterns)}: no folder with a metrics.json; give run folders or patterns of them")
-    return [RunFolder(path.name, read_metrics(path)) for path in found]
+    return Found(runs, notes)
+
+
+def _names(paths: Sequence[Path]) -> dict[Path, str]:
+    """The last parts of the paths, as few as tell them apart."""
+    parts = {path: path.resolve().parts for path in paths}
+    for length in range(1, max(map(len, parts.values()), default=1)):
+        names = {path: "/".join(p[-length:]) for path, p in parts.items()}
+        if len(set(names.values())) == len({p for p in parts.values()}):
+            return names
+    return {path: str(path) for path in paths}
+
+
+def _read(path: Path, name: str, notes: list[str]) -> RunFolder:
+    metrics: Mapping[str, Any] = {part: {} for part in PARTS}
+    try:
+        metrics = read_metrics(path)
+    except (OSError, ValueError, AttributeError) as error:
+        notes.append(_unreadable(name, "metrics.json", error))
+    agreement, ledger = (_object(path / file, name, notes) for file in HELD[1:])
+    config = read_config(path, name, notes)
+    trained = _trained(path, config)
+    if trained:
+        own = {key: value for key, value in config.items() if value is not None}
+        config = {**read_config(trained, name, notes), **own}
+    return RunFolder(path, name, metrics, config, agreement, ledger, trained)
+
+
+def _object(path: Path, name: str, notes: list[str]) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        found = read_json(path)
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        notes.append(_unreadable(name, path.name, error))
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def read_config(path: Path, name: str, notes: list[str]) -> dict[str, Any]:
+    """`config.yaml` by dotted name; empty, and a note, where it is missing or broken."""
+    try:
+        found = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        notes.append(_unreadable(name, "config.yaml", error))
+        return {}
+    return dict(_dotted(found, "")) if isinstance(found, dict) else {}
+
+
+def _dotted(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from _dotted(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _trained(path: Path, config: Mapping[str, Any]) -> Path | None:
+    model = config.get("model")
+    if not isinstance(model, str):
+        return None
+    folder = Path(model).resolve().parent
+    return folder if (folder / "config.yaml").is_file() and folder != path.resolve() else None
+
+
+def _unreadable(name: str, file: str, error: Exception) -> str:
+    why = "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read ({type(error).__name__})"
+    return f"{name}: {file}: {why}"

@@ -1,0 +1,222 @@
+"""Questions on which two rows differ most: what both found, how it is labelled and what was answered."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from uar.collections import Collection, open_collection
+from uar.collections.lines import read_lines
+from uar.collections.presets import expand
+from uar.collections.reference import parse, resolve, slug
+from uar.errors import UserError
+from uar.ranking import Hit, best_first
+from uar.reporting.rows import Row
+from uar.reporting.runs import RunFolder
+
+
+@dataclass(frozen=True)
+class Options:
+    """`pairs`: rows compared with the baseline, at most. `queries`: the best and as many worst of a pair and collection.
+    `passages` of each list; `words` of a passage."""
+
+    pairs: int = 4
+    queries: int = 50
+    passages: int = 5
+    words: int = 40
+
+    def __post_init__(self) -> None:
+        for name, least in (("pairs", 0), ("queries", 1), ("passages", 1), ("words", 0)):
+            if getattr(self, name) < least:
+                raise UserError(f"explorer.{name}={getattr(self, name)}: a whole number from {least} on is needed")
+
+
+@dataclass
+class Explorer:
+    """Gathers what a page shows, so that a passage that many lists name stands there once."""
+
+    options: Options
+    rows: Sequence[Row]
+    notes: list[str]
+    passages: dict[str, dict[str, list[str]]] = field(default_factory=dict)  # slug -> id -> title, text
+    _opened: dict[str, Collection | None] = field(default_factory=dict)
+
+    def pairs(self, baseline: Row, chosen: Sequence[Row]) -> dict[str, Any]:
+        """`pairs`: a dict a (row, collection); `passages`: title and text by collection and id."""
+        found = [made for row in chosen[: self.options.pairs] for s in row.slugs if (made := self._pair(row, baseline, s))]
+        if len(chosen) > self.options.pairs:
+            left = len(chosen) - self.options.pairs
+            self.notes.append(f"explorer: {self.options.pairs} pairs are shown, {left} are not (explorer.pairs)")
+        return {"pairs": found, "passages": self.passages}
+
+    def _pair(self, row: Row, baseline: Row, slug: str) -> dict[str, Any] | None:
+        ours, theirs = row.scores(slug, self.notes), baseline.scores(slug, self.notes)
+        differences = {
+            measure: {q: value - theirs[measure][q] for q, value in by_query.items() if q in theirs[measure]}
+            for measure, by_query in ours.items()
+            if measure in theirs
+        }
+        chosen = most_different(differences, self.options.queries)
+        runs = [r.holding(slug) for r in (baseline, row)]
+        if not chosen or None in runs:
+            return None
+        both = [run for run in runs if run is not None]
+        collection = self._collection(slug, both)
+        rankings = [_rankings(run, slug, set(chosen), self.notes) for run in both]
+        answers = [_generations(run, slug, self.notes) for run in both]
+        labels = self._labels(slug, both, set(chosen))
+        queries = [self._query(q, slug, collection, rankings, answers, labels.get(q, {})) for q in chosen]
+        for query in queries:
+            q = query["id"]
+            query["scores"] = {
+                m: [round(theirs[m][q], 4), round(ours[m][q], 4)] for m, found in differences.items() if q in found
+            }
+        return {"baseline": baseline.name, "run": row.name, "slug": slug, "measures": list(differences), "queries": queries}
+
+    def _query(
+        self,
+        query_id: str,
+        slug: str,
+        collection: Collection | None,
+        rankings: Sequence[Mapping[str, list[Hit]]],
+        answers: Sequence[Mapping[str, dict[str, Any]]],
+        llm: Mapping[str, int],
+    ) -> dict[str, Any]:
+        told = next((a[query_id] for a in answers if query_id in a), {})
+        query = collection.queries.get(query_id) if collection else None
+        grades = collection.qrels.get(query_id, {}) if collection else {}
+        gold = collection.positives(query_id)[: self.options.passages] if collection else []
+        lists = [[d for d, _ in r.get(query_id, ())[: self.options.passages]] for r in rankings]
+        for doc_id in {d for ids in (*lists, gold) for d in ids}:
+            self._keep(slug, collection, doc_id)
+        ranks = [{d: at for at, (d, _) in enumerate(r.get(query_id, ()), start=1)} for r in rankings]
+        shown = dict.fromkeys(d for ids in (*lists, gold) for d in ids)
+        return {
+            "id": query_id,
+            "text": query.text if query else told.get("question", ""),
+            "answers": list(query.answers) if query and query.answers else told.get("gold", []),
+            "lists": lists,
+            "gold": [[d, *(of_run.get(d) for of_run in ranks)] for d in gold],
+            "people": {d: [grades[d], int(d in gold)] for d in shown if d in grades},
+            "llm": {d: llm[d] for d in shown if d in llm},
+            "generations": [a.get(query_id, {}).get("answers", {}) for a in answers],
+        }
+
+    def _keep(self, slug: str, collection: Collection | None, doc_id: str) -> None:
+        kept = self.passages.setdefault(slug, {})
+        if collection is None or doc_id in kept or not self.options.words or collection.corpus.row(doc_id) < 0:
+            return
+        title, text = collection.corpus.parts(doc_id)
+        words = text.split()
+        kept[doc_id] = [title, " ".join(words[: self.options.words]) + (" …" if len(words) > self.options.words else "")]
+
+    def _collection(self, name: str, runs: Sequence[RunFolder]) -> Collection | None:
+        """The collection behind a slug, as the runs' configs name it; None, and a note, where it cannot be opened."""
+        if name not in self._opened:
+            reference = next((r for run in runs for r in references(run) if slug(r) == name), None)
+            try:
+                if reference is None:
+                    raise UserError("no config names it")
+                self._opened[name] = open_collection(reference)
+            except UserError as error:
+                self._opened[name] = None
+                self.notes.append(f"explorer: {name} cannot be opened, so passages are shown by their ids ({error})")
+        return self._opened[name]
+
+    def _labels(self, name: str, runs: Sequence[RunFolder], query_ids: set[str]) -> dict[str, dict[str, int]]:
+        """An LLM's labels of the questions, from the labels.parquet of all runs on the same collection."""
+        places = {parse(r)[:2] for run in runs for r in references(run) if slug(r) == name}
+        found: dict[str, dict[str, int]] = {}
+        for run in (run for row in self.rows for run in row.folders):
+            path = run.path / "labels.parquet"
+            if path.is_file() and places & {parse(r)[:2] for r in _labelled(run)}:
+                for query, doc, label in _label_rows(path, query_ids, self.notes):
+                    found.setdefault(query, {})[doc] = label
+        return found
+
+
+def most_different(differences: Mapping[str, Mapping[str, float]], limit: int) -> list[str]:
+    """Ids of the questions with the largest gains and losses, at most `limit` each way; the measures take turns."""
+    chosen: dict[str, None] = {}
+    for sign in (1, -1):
+        orders = [
+            sorted((q for q, d in by_query.items() if sign * d > 0), key=lambda q, d=by_query: (-abs(d[q]), q))  # type: ignore[misc]
+            for by_query in differences.values()
+        ]
+        turns = (order[at] for at in range(max(map(len, orders), default=0)) for order in orders if at < len(order))
+        side: dict[str, None] = {}
+        for query in turns:
+            if len(side) == limit:
+                break
+            side[query] = None
+        chosen.update(side)
+    return list(chosen)
+
+
+def references(run: RunFolder) -> list[str]:
+    """References of the collections that a run was scored on."""
+    config = run.config
+    given = config.get("collections") or config.get("dataset.test") or []
+    names = expand([str(name) for name in given] if isinstance(given, list) else str(given))
+    return _resolved(names, config.get("dataset.path"))
+
+
+def _labelled(run: RunFolder) -> list[str]:
+    train = run.config.get("dataset.train")
+    return _resolved([train], run.config.get("dataset.path")) if isinstance(train, str) else []
+
+
+def _resolved(names: Sequence[str], path: Any) -> list[str]:
+    found = []
+    for name in names:
+        try:
+            reference = resolve(name, path)
+            found += [reference] if reference and parse(reference) else []
+        except UserError:
+            continue
+    return found
+
+
+def _rankings(run: RunFolder, slug: str, query_ids: set[str], notes: list[str]) -> dict[str, list[Hit]]:
+    """Of these questions alone, best first: a whole run file of many questions need not be held."""
+    path = run.path / "runs" / f"{slug}.trec"
+    hits: dict[str, list[Hit]] = {}
+    try:
+        for _, line in read_lines(path):
+            cells = line.split()
+            if cells[0] in query_ids:
+                hits.setdefault(cells[0], []).append((cells[2], float(cells[4])))
+    except (UserError, ValueError, IndexError) as error:
+        notes.append(f"explorer: {run.name}: runs/{slug}.trec: {type(error).__name__}: no lists of it")
+        return {}
+    return {query: best_first(found) for query, found in hits.items()}
+
+
+def _generations(run: RunFolder, slug: str, notes: list[str]) -> dict[str, dict[str, Any]]:
+    """question, gold and answers by line, by query id."""
+    path: Path = run.path / "generations" / f"{slug}.parquet"
+    found: dict[str, dict[str, Any]] = {}
+    if not path.is_file():
+        return found
+    try:
+        for row in pq.read_table(path).to_pylist():
+            kept = found.setdefault(row["query_id"], {"question": row["question"], "gold": row["gold"], "answers": {}})
+            kept["answers"][row.get("line") or "retrieved"] = row["answer"]
+    except (pa.ArrowException, OSError, KeyError) as error:
+        notes.append(f"explorer: {run.name}: generations/{slug}.parquet: cannot be read ({type(error).__name__})")
+    return found
+
+
+def _label_rows(path: Path, query_ids: set[str], notes: list[str]) -> list[tuple[str, str, int]]:
+    try:
+        table = pq.read_table(path, filters=[("query_id", "in", query_ids)])
+        sources = table["source"].to_pylist() if "source" in table.column_names else ["llm"] * table.num_rows
+        names = ("query_id", "doc_id", "label")
+        rows = zip(*(table[name].to_pylist() for name in names), sources, strict=True)
+        return [(q, d, int(label)) for q, d, label, source in rows if source == "llm" and label is not None]
+    except (pa.ArrowException, OSError, KeyError) as error:
+        notes.append(f"explorer: {path}: cannot be read ({type(error).__name__})")
+        return []

@@ -1,0 +1,77 @@
+"""What labels cost, and what they brought."""
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from matplotlib.figure import Figure
+
+from uar.reporting.figures import Missing
+from uar.reporting.figures.measure import interval, shown_measure
+from uar.reporting.figures.style import MARKERS, SERIES, capped, legend, need, new, short
+from uar.reporting.rows import Row
+
+JUDGEMENT = 0.09  # USD a pair judged by a person, as in arXiv 2504.05220
+BY_LLM = ("LLMLabels", "MixedLabels", "QAMetricLabels")
+
+
+def cost_and_quality(rows: Sequence[Row], notes: list[str]) -> tuple[Figure, str]:
+    """A point a trained row: the price of its labels, people's by the pair, the LLM's from the ledger of the annotate run with
+    the same annotator, model and collection."""
+    shown = shown_measure([row for row in rows if row.config.get("label_source._target_")])
+    if shown is None:
+        raise Missing("no trained run with retrieval scores")
+    slug, measure = shown
+    ledgers = {_annotator(row.config): row.first.ledger for row in rows if row.first.ledger.get("queries")}
+    points = {}
+    for row in rows:
+        values = row.values("retrieval", slug, measure)
+        price = _price(row, ledgers, notes)
+        if values and price is not None:
+            points[row.name] = (price, fmean(values), row)
+    need(points, "no trained run whose labels have a known price; add annotate runs to runs= and give price.*")
+    figure, axes = new()
+    for at, name in enumerate(capped(list(points), "cost against quality", notes)):
+        price, value, row = points[name]
+        bound = interval(row, slug, measure, notes)
+        error = [[value - bound[0]], [bound[1] - value]] if bound else None
+        look: Any = {"fmt": MARKERS[at], "color": SERIES[at], "markersize": 5, "elinewidth": 1, "label": short(name)}
+        axes.errorbar(price, value, yerr=error, **look)
+    if max(price for price, _, _ in points.values()) > 100 * min(max(p, 0.01) for p, _, _ in points.values()):
+        axes.set_xscale("symlog", linthresh=1)
+    axes.set(xlabel="Cost of the labels, USD", ylabel=f"{measure}, {slug}", xlim=(0, None))
+    legend(axes, figure)
+    return figure, f"{measure} on {slug} with 95 % intervals over questions. A pair that a person judged: $ {JUDGEMENT}."
+
+
+def _annotator(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """What makes two annotations the same; its LLM is asked about other questions at the same price."""
+    keys = ("annotator._target_", "annotator.template", "annotator.target", "llm.model", "dataset.train", "dataset.path")
+    return tuple(str(config.get(key)) for key in keys)
+
+
+def _price(row: Row, ledgers: Mapping[tuple[str, ...], Mapping[str, Any]], notes: list[str]) -> float | None:
+    path = row.first.path / "labels.parquet"
+    source = str(row.config.get("label_source._target_", "")).rpartition(".")[2]
+    if not path.is_file() or not source:
+        return None
+    try:
+        table = pq.read_table(path, columns=["query_id", "doc_id", "source"])
+    except (pa.ArrowException, OSError) as error:
+        notes.append(f"{row.name}: labels.parquet: cannot be read ({type(error).__name__})")
+        return None
+    of_people = table.filter(pc.equal(table["source"], "human"))
+    people = of_people.group_by(["query_id", "doc_id"]).aggregate([]).num_rows * JUDGEMENT
+    if source not in BY_LLM:
+        return people
+    ledger = ledgers.get(_annotator(row.config))
+    thousand = (ledger or {}).get("per_1000_queries") or {}
+    if thousand.get("cost") is None:
+        why = "its annotate run is not among the runs" if ledger is None else "its annotate run has no price (price.*)"
+        notes.append(f"cost against quality: {row.name} is left out, {why}")
+        return None
+    queries = len(pc.unique(table.filter(pc.not_equal(table["source"], "human"))["query_id"]))
+    return people + float(thousand["cost"]) * queries / 1_000

@@ -1,0 +1,79 @@
+"""Curves of training, from the csv/metrics.csv of run folders."""
+
+import csv
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from uar.reporting.figures.style import MARKERS, SERIES, capped, legend, need, new, short
+from uar.reporting.rows import Row
+from uar.reporting.runs import RunFolder
+
+Points = list[tuple[float, float]]  # (step since the start of the first stage, value)
+WINDOW = 0.05  # share of a curve over which the loss is averaged
+
+
+def loss(rows: Sequence[Row], notes: list[str]) -> tuple[Figure, str]:
+    """The loss a step, averaged over a twentieth of the run; a line a seed."""
+    figure, axes = new()
+    curves = _curves(rows, "/loss", notes)
+    need(curves, "no run has a csv/metrics.csv with losses; train with logger=default or logger=csv")
+    for at, name in enumerate(capped(list(curves), "loss", notes)):
+        for seed, points in enumerate(curves[name]):
+            steps, values = np.array(points).T
+            width = max(1, round(WINDOW * len(values)))
+            smooth = np.convolve(values, np.ones(width) / width, mode="valid")
+            label = short(name) if seed == 0 else None
+            axes.plot(steps[width - 1 :], smooth, color=SERIES[at], linewidth=1.1, alpha=0.85, label=label)
+    axes.set(xlabel="Step, all stages", ylabel="Loss")
+    legend(axes, figure)
+    return figure, "Moving average; a line a seed. Stages follow each other; losses of different kinds are not comparable."
+
+
+def dev(rows: Sequence[Row], notes: list[str]) -> tuple[Figure, str]:
+    """nDCG@10 of the development questions; a line a seed."""
+    figure, axes = new()
+    curves = _curves(rows, "dev/nDCG@10", notes)
+    need(curves, "no run has a csv/metrics.csv with development scores; train with a dev split")
+    for at, name in enumerate(capped(list(curves), "development score", notes)):
+        for seed, points in enumerate(curves[name]):
+            steps, values = np.array(points).T
+            label = short(name) if seed == 0 else None
+            axes.plot(steps, values, color=SERIES[at], marker=MARKERS[at], markersize=4, linewidth=1.2, label=label)
+    axes.set(xlabel="Step, all stages", ylabel="nDCG@10, dev")
+    legend(axes, figure)
+    return figure, "nDCG@10 of the candidate pools of the development questions; a line a seed."
+
+
+def _curves(rows: Sequence[Row], column: str, notes: list[str]) -> dict[str, list[Points]]:
+    found: dict[str, list[Points]] = {}
+    for row in rows:
+        curves = [points for seed in row.seeds if (points := _points(seed[0], column, notes))]
+        if curves:
+            found[row.name] = curves
+    return found
+
+
+def _points(run: RunFolder, column: str, notes: list[str]) -> Points:
+    """Values of the columns that end so, with steps that count on from stage to stage."""
+    path = run.path / "csv" / "metrics.csv"
+    if not path.is_file():
+        return []
+    points: Points = []
+    begun, last, stage = 0.0, -1.0, ""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                values = {name: value for name, value in row.items() if name and name.endswith(column) and value}
+                name = next((n for n in row if n and n.endswith("/loss") and row[n]), stage)
+                if not row.get("step"):
+                    continue
+                step = float(row["step"])
+                if stage and name != stage and step <= last:  # the step of a new stage counts from 0
+                    begun += last + 1
+                stage, last = name, step
+                points += [(begun + step, float(value)) for value in values.values()]
+    except (OSError, ValueError, csv.Error) as error:
+        notes.append(f"{run.name}: csv/metrics.csv: cannot be read ({type(error).__name__})")
+    return points

@@ -1,0 +1,51 @@
+"""Significance marks: each row against the baseline, from values a query."""
+
+import contextlib
+import logging
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from uar.evaluation import significance
+from uar.reporting.rows import Row
+
+Marks = Mapping[tuple[str, str], Mapping[str, Any]]  # (slug, measure) -> what `significance.compare` tells
+
+
+def marks(row: Row, baseline: Row, measures: Collection[str], notes: list[str]) -> Marks:
+    """Paired tests of a row against the baseline, corrected over collections (Holm); a collection of which one of them keeps
+    no values a query, or with no query in common, is left out."""
+    ours, theirs = {}, {}
+    for slug in row.slugs:
+        mine, other = (_those(r.scores(slug, notes), measures) for r in (row, baseline))
+        if any(by_query.keys() & other.get(measure, {}).keys() for measure, by_query in mine.items()):
+            ours[slug], theirs[slug] = mine, other
+    with _quiet():  # queries that one of them lacks become notes
+        found = significance.compare(ours, theirs) if ours else {}
+    for slug, values in found.items():
+        left_out = next((v["left_out"] for v in values.values() if any(v["left_out"].values())), None)
+        if left_out:
+            lost = f"{left_out['ours']} queries that only the first has and {left_out['baseline']} that only the second has"
+            notes.append(f"{slug}: {row.name} is compared with {baseline.name} without {lost}")
+    return {(slug, measure): told for slug, values in found.items() for measure, told in values.items()}
+
+
+def _those(values: significance.Values, measures: Collection[str]) -> significance.Values:
+    return {measure: by_query for measure, by_query in values.items() if measure in measures}
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    before = significance.log.level
+    significance.log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        significance.log.setLevel(before)
+
+
+def told(mark: Mapping[str, Any], baseline: str) -> str:
+    """The comparison of one value in words."""
+    p = mark["p t-test (Holm)"]
+    between = "" if mark["low"] is None else f" [{mark['low']:+.4f}, {mark['high']:+.4f}]"
+    tested = "not defined" if p is None else f"{p:.2g}"
+    return f"{mark['difference']:+.4f}{between} against {baseline}, {mark['queries']} queries, p {tested} (t-test, Holm)"

@@ -1,0 +1,64 @@
+"""The report as one HTML page that needs nothing besides itself."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from uar.files import read_json
+from uar.reporting.figures import Drawn
+from uar.reporting.rows import Row
+from uar.reporting.runs import RunFolder
+from uar.reporting.table import DASH, Column, Table
+
+FOLDER = Path(__file__).parent / "page"
+
+
+def page(
+    title: str,
+    rows: Sequence[Row],
+    tables: Sequence[Table],
+    figures: Sequence[Drawn],
+    explorer: Mapping[str, Any],
+    notes: Sequence[str],
+    baseline: str,
+) -> str:
+    """`explorer`: see `Explorer.pairs`. `baseline`: name of the row that marks compare with, or empty."""
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["groups"] = lambda columns: list(_groups(columns))
+    environment.globals.update(zip=zip, commit=_commit)
+    return environment.get_template("report.html.jinja").render(
+        title=title,
+        rows=rows,
+        runs=sum(len(row.folders) for row in rows),
+        tables=tables,
+        figures=figures,
+        explorer=explorer,
+        notes=notes,
+        baseline=baseline,
+        data=_embedded(explorer),
+        css=(FOLDER / "report.css").read_text(encoding="utf-8"),
+        js=(FOLDER / "report.js").read_text(encoding="utf-8"),
+    )
+
+
+def _groups(columns: Sequence[Column]) -> Iterator[tuple[str, int]]:
+    for group, members in groupby(columns, key=lambda column: column.group):
+        yield group, sum(2 if column.paper else 1 for column in members)
+
+
+def _embedded(value: Any) -> str:
+    """JSON that cannot end the script element that it stands in."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _commit(run: RunFolder) -> str:
+    try:
+        return str(read_json(run.path / "manifest.json").get("git_commit") or DASH)[:10]
+    except (OSError, ValueError, AttributeError):
+        return DASH

@@ -1,0 +1,179 @@
+"""Our runs in the layout of a table of the paper, with the paper's values beside them (`paper/*.yaml`)."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from uar.errors import UserError
+from uar.reporting.marks import Marks
+from uar.reporting.rows import Row
+from uar.reporting.table import Cell, Column, Line, Table, cell, columns_of, marked, placed
+
+FOLDER = Path(__file__).parent / "paper"
+Weights = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class PaperColumn:
+    """`collection`: a pattern of slugs, or a list whose values are averaged where all are there. `measure`: a name, or several
+    with weights, which are summed."""
+
+    heading: str
+    part: str
+    measure: str | Weights
+    group: str = ""
+    collection: str | tuple[str, ...] = ""
+    scale: float = 100.0
+    digits: int = 1
+    lower: bool = False
+    ranked: bool = True
+
+    @property
+    def of_collections(self) -> bool:
+        return self.part in ("retrieval", "rag")
+
+    def shown(self) -> Column:
+        return Column(self.group, self.heading, self.scale, self.digits, self.lower, self.ranked, paper=True)
+
+    def slugs(self, rows: Sequence[Row]) -> list[str]:
+        """Those of the rows' collections that belong to the column."""
+        patterns = [self.collection] if isinstance(self.collection, str) else self.collection
+        there = dict.fromkeys(slug for row in rows for slug in row.slugs)
+        return [slug for slug in there if any(fnmatchcase(slug, pattern) for pattern in patterns)]
+
+    def values(self, row: Row, measure: str | Weights) -> list[float]:
+        """A value a seed; none where a collection or a part of the sum is missing."""
+        if not self.of_collections:
+            return _summed(row, self.part, "", measure)
+        slugs = self.slugs([row])
+        wanted = 1 if isinstance(self.collection, str) else len(self.collection)
+        by_slug = [found for slug in slugs if (found := _summed(row, self.part, slug, measure))]
+        if len(by_slug) < wanted:
+            return []
+        return [sum(values) / len(values) for values in zip(*by_slug[:wanted], strict=False)]
+
+
+@dataclass(frozen=True)
+class PaperRow:
+    """`match`: alternatives, each of patterns by dotted config name. `measures`: by heading, what this row takes instead."""
+
+    name: str
+    match: tuple[Mapping[str, Any], ...]
+    values: Mapping[str, float]
+    measures: Mapping[str, str | Weights]
+
+    def matches(self, row: Row) -> bool:
+        return any(all(_fits(row.config.get(key), wanted) for key, wanted in one.items()) for one in self.match)
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    key: str
+    title: str
+    note: str
+    columns: list[PaperColumn]
+    rows: list[PaperRow]
+
+
+def _summed(row: Row, part: str, slug: str, measure: str | Weights) -> list[float]:
+    weights = {measure: 1.0} if isinstance(measure, str) else measure
+    found = [[weight * v for v in row.values(part, slug, name)] for name, weight in weights.items()]
+    return [sum(values) for values in zip(*found, strict=False)]
+
+
+def _fits(given: Any, wanted: Any) -> bool:
+    if isinstance(wanted, list):
+        return any(_fits(given, one) for one in wanted)
+    if isinstance(wanted, str) and given is not None:
+        return fnmatchcase(str(given), wanted)
+    if isinstance(wanted, bool) or isinstance(given, bool) or given is None or wanted is None:
+        return given is wanted
+    return isinstance(given, int | float) and abs(given - wanted) < 1e-9
+
+
+def names() -> list[str]:
+    """Of the tables and figures that can be asked for."""
+    return sorted((path.stem for path in FOLDER.glob("*.yaml")), key=lambda name: (name.rstrip("0123456789"), len(name), name))
+
+
+@cache
+def read_paper(name: str) -> PaperTable:
+    """UserError where no file has that name."""
+    if name not in names():
+        raise UserError(f"paper={name}: no such table; allowed: {', '.join(names())}")
+    found = yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
+    columns = [
+        PaperColumn(**{**c, "collection": tuple(c["collection"])} if isinstance(c.get("collection"), list) else c)
+        for c in found["columns"]
+    ]
+    rows = [PaperRow(r["name"], tuple(r["match"]), r.get("paper") or {}, r.get("measures") or {}) for r in found["rows"]]
+    return PaperTable(name, found["title"], found.get("note", ""), columns, rows)
+
+
+def asked_for(names_given: Sequence[str] | None, rows: Sequence[Row]) -> list[PaperTable]:
+    """The tables of that name, or those whose experiment a run belongs to (`experiment: table2_in_domain` to table2)."""
+    if names_given is not None:
+        return [read_paper(name) for name in names_given]
+    experiments = {str(row.config.get("experiment") or "").partition("_")[0] for row in rows}
+    return [read_paper(name) for name in names() if name in experiments]
+
+
+def paper_table(paper: PaperTable, rows: Sequence[Row], by_row: Mapping[str, Marks], baseline: str = "") -> Table:
+    """The paper's rows and columns with our values; where we have none of its collections, ours first with a note."""
+    notes = [paper.note] if paper.note else []
+    own = []
+    if any(c.of_collections for c in paper.columns) and not any(c.of_collections and c.slugs(rows) for c in paper.columns):
+        own = _own_columns(paper, rows)
+        if own:
+            here = ", ".join(dict.fromkeys(c.group for c in own))
+            notes.append(f"The paper's columns are of other collections than these runs' ({here}), whose values come first.")
+    columns = [*own, *paper.columns]
+    lines = list(_lines(paper, columns, rows, by_row, baseline))
+    missing = [line.name for line in lines if not line.aside and all(c.value is None for c in line.cells)]
+    if missing:
+        notes.append(f"No run of: {', '.join(missing)}.")
+    shown = [replace(c.shown(), paper=c not in own) for c in columns]
+    return Table(paper.key, paper.title, shown, placed(shown, lines), notes, head="method")
+
+
+def _own_columns(paper: PaperTable, rows: Sequence[Row]) -> list[PaperColumn]:
+    parts = list(dict.fromkeys(c.part for c in paper.columns if c.of_collections))
+    asked = {(c.part, c.measure) for c in paper.columns}
+    found = []
+    for part in parts:
+        there = columns_of(rows, part)
+        wanted = [c for c in there if (part, c[1]) in asked] or there
+        found += [PaperColumn(measure, part, measure, slug, slug) for slug, measure in wanted]
+    return found
+
+
+def _lines(
+    paper: PaperTable, columns: Sequence[PaperColumn], rows: Sequence[Row], by_row: Mapping[str, Marks], baseline: str
+) -> Iterator[Line]:
+    for wanted in paper.rows:
+        matching = [row for row in rows if wanted.matches(row)]
+        for row in matching:
+            name = wanted.name if len(matching) == 1 else f"{wanted.name} · {row.name}"
+            yield Line(name, [_cell(c, row, wanted, by_row.get(row.name, {}), baseline) for c in columns])
+        if not matching:
+            yield Line(wanted.name, [Cell(paper=wanted.values.get(c.heading)) for c in columns])
+    for row in rows:
+        if any(wanted.matches(row) for wanted in paper.rows):
+            continue
+        cells = [_cell(c, row, None, by_row.get(row.name, {}), baseline) for c in columns]
+        if any(c.value is not None for c in cells):
+            yield Line(row.name, cells, aside=True)
+
+
+def _cell(column: PaperColumn, row: Row, wanted: PaperRow | None, found: Marks, baseline: str) -> Cell:
+    measure = (wanted.measures.get(column.heading) if wanted else None) or column.measure
+    made = cell(column.values(row, measure), column.scale)
+    slugs = column.slugs([row]) if column.of_collections else []
+    if len(slugs) == 1 and isinstance(measure, str):
+        made = marked(made, found.get((slugs[0], measure)), baseline)
+    return replace(made, paper=wanted.values.get(column.heading) if wanted else None)

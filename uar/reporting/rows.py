@@ -1,0 +1,160 @@
+"""Rows of tables: runs that differ in their seed alone are one."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import fmean
+from typing import Any
+
+from uar.errors import DataError, UserError
+from uar.evaluation.significance import Values, read_scores
+from uar.reporting.runs import RunFolder
+
+BESIDE = ("seed", "name", "resume", "baseline", "model")  # do not tell one method from another
+Seed = tuple[RunFolder, ...]  # the run that trained, and those that evaluated its model on further collections
+
+
+@dataclass(frozen=True)
+class Row:
+    name: str
+    seeds: tuple[Seed, ...]
+
+    @property
+    def first(self) -> RunFolder:
+        return self.seeds[0][0]
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        return self.first.config
+
+    @property
+    def folders(self) -> list[RunFolder]:
+        return [run for seed in self.seeds for run in seed]
+
+    def values(self, part: str, slug: str, measure: str) -> list[float]:
+        """A value a seed that has it. `part`: retrieval, rag (`EM (oracle)`: of that line), agreement, ledger or time; `slug`
+        belongs to the first two. `measure` may be dotted."""
+        found = (next((v for run in seed if (v := _value(run, part, slug, measure)) is not None), None) for seed in self.seeds)
+        return [value for value in found if value is not None]
+
+    @cached_property
+    def slugs(self) -> list[str]:
+        return list(dict.fromkeys(slug for run in self.folders for slug in run.slugs))
+
+    def holding(self, slug: str) -> RunFolder | None:
+        """The first run that keeps scores of single queries of a collection."""
+        return next((run for run in self.folders if (run.path / "scores" / f"{slug}.parquet").is_file()), None)
+
+    def scores(self, slug: str, notes: list[str]) -> Values:
+        """Per-query values, means over the seeds; empty where no run keeps them."""
+        known = self._scores
+        if slug not in known:
+            known[slug] = _mean([found for run in self.folders if (found := _scores_of(run, slug, notes))])
+        return known[slug]
+
+    @cached_property
+    def _scores(self) -> dict[str, Values]:
+        return {}
+
+
+def _value(run: RunFolder, part: str, slug: str, measure: str) -> float | None:
+    if part in ("retrieval", "rag"):
+        place: Any = run.metrics[part].get(slug, {})
+        name, _, line = measure.removesuffix(")").partition(" (")
+        keys = [line, name] if line else [measure]
+    else:
+        place = {"agreement": run.agreement, "ledger": run.ledger}.get(part) or run.metrics.get(part, {})
+        keys = measure.split(".") if measure not in place else [measure]
+    for key in keys:
+        place = place.get(key) if isinstance(place, Mapping) else None
+    return float(place) if isinstance(place, int | float) and not isinstance(place, bool) else None
+
+
+def _scores_of(run: RunFolder, slug: str, notes: list[str]) -> Values:
+    if not (run.path / "scores" / f"{slug}.parquet").is_file():
+        return {}
+    try:
+        return read_scores(run.path, slug)
+    except DataError as error:
+        notes.append(str(error))
+        return {}
+
+
+def _mean(seeds: Sequence[Values]) -> Values:
+    if len(seeds) == 1:
+        return seeds[0]
+    gathered: dict[str, dict[str, list[float]]] = {}
+    for values in seeds:
+        for measure, by_query in values.items():
+            into = gathered.setdefault(measure, {})
+            for query, value in by_query.items():
+                into.setdefault(query, []).append(value)
+    return {m: {q: fmean(v) for q, v in by_query.items()} for m, by_query in gathered.items()}
+
+
+def rows_of(runs: Sequence[RunFolder]) -> list[Row]:
+    """Runs whose configs differ in `seed` alone as one row, in the order of the first of each. A run that evaluates the model
+    of another one of `runs` on other collections belongs to that one's. Equal runs of one seed stay apart."""
+    groups: dict[tuple[str, int], list[Seed]] = {}
+    seen: dict[tuple[str, Any], int] = {}
+    for joined in _joined(runs):
+        key, seed = method_key(joined[0]), joined[0].config.get("seed")
+        again = seen[key, seed] = seen.get((key, seed), -1) + 1
+        groups.setdefault((key, again), []).append(joined)
+    return [Row(name, tuple(seeds)) for name, seeds in zip(_row_names(list(groups.values())), groups.values(), strict=True)]
+
+
+def method_key(run: RunFolder, without: Sequence[str] = ()) -> str:
+    """What tells the run's method from others: its config besides the seed, names and places, and `without` (names, or
+    beginnings of names that end in a dot)."""
+    if not run.config:
+        return str(run.path)
+    seed = run.config.get("seed")
+    kept = {}
+    for key, value in run.config.items():
+        if key in BESIDE and not (key == "model" and run.trained is None):
+            continue
+        if key.startswith("logger.") or (key.endswith(".seed") and value == seed):
+            continue
+        if any(key == name or (name.endswith(".") and key.startswith(name)) for name in without):
+            continue
+        kept[key] = value
+    return json.dumps(kept, sort_keys=True, default=str)
+
+
+def _joined(runs: Sequence[RunFolder]) -> list[Seed]:
+    seeds: dict[Any, list[RunFolder]] = {run.path.resolve(): [run] for run in runs if not run.trained}
+    for run in runs:
+        if run.trained:
+            others = seeds.get(run.trained)
+            if others and not any(set(run.slugs) & set(other.slugs) for other in others):
+                others.append(run)
+            else:
+                seeds[run.path.resolve()] = [run]
+    order = {run.path.resolve(): at for at, run in enumerate(runs)}
+    return [tuple(seeds[path]) for path in sorted(seeds, key=order.__getitem__)]
+
+
+def _row_names(groups: Sequence[Sequence[Seed]]) -> list[str]:
+    methods = [seeds[0][0].config.get("method") for seeds in groups]
+    folders = [_without_seed(seeds) for seeds in groups]
+    names = [str(m) if m and methods.count(m) == 1 else f for m, f in zip(methods, folders, strict=True)]
+    whole = [seeds[0][0].name for seeds in groups]
+    return [name if names.count(name) == 1 else f for name, f in zip(names, whole, strict=True)]
+
+
+def _without_seed(seeds: Sequence[Seed]) -> str:
+    name = seeds[0][0].name
+    if len(seeds) == 1:
+        return name
+    kept = [word for word in name.split(",") if word.rpartition("/")[2].partition("=")[0] != "seed"]
+    return ",".join(kept) or name
+
+
+def find_row(rows: Sequence[Row], name: str, option: str) -> Row:
+    """The row of that name, or that has a run of that name or path; UserError where there is none."""
+    for row in rows:
+        if name == row.name or any(name in (run.name, run.path.name, str(run.path)) for run in row.folders):
+            return row
+    raise UserError(f"{option}={name}: no such run; allowed: {', '.join(row.name for row in rows)}")

@@ -1,0 +1,144 @@
+"""Tables as Markdown, as LaTeX (booktabs) and in a terminal."""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+
+from rich.table import Table as Terminal
+
+from uar.reporting.rows import Row
+from uar.reporting.table import Cell, Column, Table, columns_of, plain_table
+
+LATEX = {
+    **{c: f"\\{c}" for c in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "\\": r"\textbackslash{}",
+    "–": "--",
+    "−": "$-$",
+    "±": r"$\pm$",
+    "·": r"\textperiodcentered{}",
+    "…": r"\ldots{}",
+}
+FEW = ("nDCG@10", "R@100")
+PLACES = {1: ("**", "**"), 2: ("<u>", "</u>"), 0: ("", "")}
+
+
+def markdown(tables: Sequence[Table], figures: Sequence[tuple[str, str]], notes: Sequence[str]) -> str:
+    """Tables, links to figures (title, path) and notes."""
+    parts = [text for table in tables for text in _markdown_table(table)]
+    parts += [f"![{title}]({path})" for title, path in figures]
+    if notes:
+        parts.append("## Missing or left out\n\n" + "\n".join(f"- {_cell(note)}" for note in notes))
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown_table(table: Table) -> Iterator[str]:
+    yield f"## {table.title}"
+    heads = [table.head]
+    for column in table.columns:
+        heads += [" ".join(filter(None, (column.group, column.heading)))] + ["paper"] * column.paper
+    lines = [_piped(heads), "|" + "---|" * len(heads)]
+    for line in table.lines:
+        cells = [_cell(line.name)]
+        for column, cell in zip(table.columns, line.cells, strict=True):
+            begin, end = PLACES[cell.place]
+            cells.append(f"{begin}{cell.number(column)}{end}{_raised(cell)}{cell.spread(column)}")
+            cells += [cell.beside(column)] * column.paper
+        lines.append(_piped(cells))
+    yield "\n".join(lines)
+    yield from table.notes
+
+
+def _raised(cell: Cell) -> str:
+    return f"<sup>{cell.mark}</sup>" if cell.mark else ""
+
+
+def _cell(text: str) -> str:
+    return re.sub(r"([|<*_`\\\[\]])", r"\\\1", " ".join(text.split()))
+
+
+def _piped(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def latex(tables: Sequence[Table]) -> str:
+    """A file to \\input, a table environment each."""
+    head = "% Needs \\usepackage{booktabs,graphicx}. Bold: best; underlined: second best; + and -: against the baseline.\n"
+    return head + "\n".join(_latex_table(table) for table in tables)
+
+
+def _latex_table(table: Table) -> str:
+    paper = [column.paper for column in table.columns]
+    grouped = any(column.group for column in table.columns)
+    lines = [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{tex(' '.join([table.title + '.', *table.notes]))}}}",
+        rf"\label{{tab:{table.key}}}",
+        r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
+        rf"\begin{{tabular}}{{l{''.join('rr' if with_paper else 'r' for with_paper in paper)}}}",
+        r"\toprule",
+    ]
+    if grouped:
+        lines += _latex_groups(table.columns)
+    heads = [table.head] + [h for c in table.columns for h in [c.heading, *(["paper"] if c.paper else [])]]
+    lines += [_ampersands(map(tex, heads)), r"\midrule"]
+    for line in table.lines:
+        cells = [tex(line.name)]
+        for column, cell in zip(table.columns, line.cells, strict=True):
+            cells.append(_latex_cell(column, cell))
+            cells += [tex(cell.beside(column))] if column.paper else []
+        lines.append(_ampersands(cells))
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}}", r"\end{table}", ""])
+
+
+def _latex_groups(columns: Sequence[Column]) -> list[str]:
+    cells, rules, at = [""], [], 2
+    for group, members in groupby(columns, key=lambda column: column.group):
+        width = sum(2 if column.paper else 1 for column in members)
+        cells.append(rf"\multicolumn{{{width}}}{{c}}{{{tex(group)}}}")
+        rules.append(rf"\cmidrule(lr){{{at}-{at + width - 1}}}" if group else "")
+        at += width
+    return [_ampersands(cells), "".join(rules)]
+
+
+def _latex_cell(column: Column, cell: Cell) -> str:
+    number = tex(cell.number(column))
+    number = {1: rf"\textbf{{{number}}}", 2: rf"\underline{{{number}}}"}.get(cell.place, number)
+    mark = {"+": "$^{+}$", "−": "$^{-}$"}.get(cell.mark, "")
+    return f"{number}{mark}{tex(cell.spread(column))}"
+
+
+def _ampersands(cells: Iterable[str]) -> str:
+    return " & ".join(cells) + r" \\"
+
+
+def tex(text: str) -> str:
+    """Text whose characters LaTeX would take as commands are escaped."""
+    return "".join(LATEX.get(c, c) for c in text)
+
+
+def terminal(table: Table) -> Terminal:
+    shown = Terminal()
+    shown.add_column(table.head)
+    for column in table.columns:
+        shown.add_column(f"{column.group}\n{column.heading}", justify="right", no_wrap=True)
+    for line in table.lines:
+        cells = [
+            f"[bold]{cell.number(column)}[/bold]" if cell.place == 1 else cell.number(column)
+            for column, cell in zip(table.columns, line.cells, strict=True)
+        ]
+        shown.add_row(line.name.replace("[", r"\["), *cells)
+    return shown
+
+
+def overview(rows: Sequence[Row]) -> Table | None:
+    """A few measures a collection, as fit a terminal."""
+    parts: list[tuple[str, str, str]] = []
+    retrieval, rag = columns_of(rows, "retrieval"), columns_of(rows, "rag")
+    for slug in dict.fromkeys(slug for slug, _ in [*retrieval, *rag]):
+        parts += [("retrieval", slug, m) for m in FEW if (slug, m) in retrieval]
+        parts += [("rag", s, m) for s, m in rag if s == slug][:2]
+    columns = [Column(slug, measure) for _, slug, measure in parts]
+    return plain_table("overview", "", rows, parts, columns, {})
