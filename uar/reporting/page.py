@@ -1,12 +1,14 @@
 """The report as one HTML page that needs nothing besides itself."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from uar.files import read_json
 from uar.reporting.figures import Drawn
@@ -31,6 +33,7 @@ def page(
         loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["groups"] = lambda columns: list(_groups(columns))
+    environment.filters["breakable"] = lambda name: Markup("<wbr>").join(re.split(r"(?<=[,=/_·])", name))
     environment.globals.update(zip=zip, commit=_commit)
     return environment.get_template("report.html.jinja").render(
         title=title,
@@ -49,7 +52,7 @@ def page(
 
 def _groups(columns: Sequence[Column]) -> Iterator[tuple[str, int]]:
     for group, members in groupby(columns, key=lambda column: column.group):
-        yield group, sum(2 if column.paper else 1 for column in members)
+        yield group, sum(len(column.heads()) for column in members)
 
 
 def _embedded(value: Any) -> str:

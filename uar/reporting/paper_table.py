@@ -37,8 +37,9 @@ class PaperColumn:
     def of_collections(self) -> bool:
         return self.part in ("retrieval", "rag")
 
-    def shown(self) -> Column:
-        return Column(self.group, self.heading, self.scale, self.digits, self.lower, self.ranked, paper=True)
+    def shown(self, paper: bool = True, ours: bool = True) -> Column:
+        group = self.group if ours else f"paper, {self.group}".removesuffix(", ")
+        return Column(group, self.heading, self.scale, self.digits, self.lower, self.ranked, paper, ours)
 
     def slugs(self, rows: Sequence[Row]) -> list[str]:
         """Those of the rows' collections that belong to the column."""
@@ -136,8 +137,8 @@ def paper_table(paper: PaperTable, rows: Sequence[Row], by_row: Mapping[str, Mar
     lines = list(_lines(paper, columns, rows, by_row, baseline))
     missing = [line.name for line in lines if not line.aside and all(c.value is None for c in line.cells)]
     if missing:
-        notes.append(f"No run of: {', '.join(missing)}.")
-    shown = [replace(c.shown(), paper=c not in own) for c in columns]
+        notes.append(f"No run of: {'; '.join(missing)}.")
+    shown = [c.shown(paper=c not in own, ours=c in own or not own or not c.of_collections) for c in columns]
     return Table(paper.key, paper.title, shown, placed(shown, lines), notes, head="method")
 
 
@@ -158,7 +159,7 @@ def _lines(
     for wanted in paper.rows:
         matching = [row for row in rows if wanted.matches(row)]
         for row in matching:
-            name = wanted.name if len(matching) == 1 else f"{wanted.name} · {row.name}"
+            name = " · ".join(filter(None, (wanted.name, _among(row, matching))))
             yield Line(name, [_cell(c, row, wanted, by_row.get(row.name, {}), baseline) for c in columns])
         if not matching:
             yield Line(wanted.name, [Cell(paper=wanted.values.get(c.heading)) for c in columns])
@@ -168,6 +169,12 @@ def _lines(
         cells = [_cell(c, row, None, by_row.get(row.name, {}), baseline) for c in columns]
         if any(c.value is not None for c in cells):
             yield Line(row.name, cells, aside=True)
+
+
+def _among(row: Row, rows: Sequence[Row]) -> str:
+    """The words of a row's name that not all of the rows have."""
+    words = [other.name.split(", ") for other in rows]
+    return ", ".join(word for word in row.name.split(", ") if not all(word in other for other in words))
 
 
 def _cell(column: PaperColumn, row: Row, wanted: PaperRow | None, found: Marks, baseline: str) -> Cell:

@@ -138,23 +138,36 @@ def _joined(runs: Sequence[RunFolder]) -> list[Seed]:
 
 def _row_names(groups: Sequence[Sequence[Seed]]) -> list[str]:
     methods = [seeds[0][0].config.get("method") for seeds in groups]
-    folders = [_without_seed(seeds) for seeds in groups]
+    folders = _told_apart(groups)
     names = [str(m) if m and methods.count(m) == 1 else f for m, f in zip(methods, folders, strict=True)]
     whole = [seeds[0][0].name for seeds in groups]
     return [name if names.count(name) == 1 else f for name, f in zip(names, whole, strict=True)]
 
 
-def _without_seed(seeds: Sequence[Seed]) -> str:
-    name = seeds[0][0].name
-    if len(seeds) == 1:
-        return name
-    kept = [word for word in name.split(",") if word.rpartition("/")[2].partition("=")[0] != "seed"]
-    return ",".join(kept) or name
+def _told_apart(groups: Sequence[Sequence[Seed]]) -> list[str]:
+    """Names of run folders; of those that list overrides, as the jobs of a sweep do, what tells them apart."""
+    words = [dict.fromkeys(seeds[0][0].path.name.split(",")) for seeds in groups]
+    jobs = [list(w) for w in words if all("=" in word for word in w)]
+    common = set.intersection(*map(set, jobs)) if len(jobs) > 1 else set()
+    names = []
+    for seeds, own in zip(groups, words, strict=True):
+        kept = [w for w in own if w not in common and not (len(seeds) > 1 and w.startswith("seed="))]
+        names.append(", ".join(map(_shown, kept)) if list(own) in jobs and kept else seeds[0][0].name)
+    return names
+
+
+def _shown(override: str) -> str:
+    """`loss=joint` as joint; numbers, and what is on or off, keep their name."""
+    value = override.partition("=")[2]
+    return value if value[:1].isalpha() and value not in ("true", "false", "null", "on", "off") else override
 
 
 def find_row(rows: Sequence[Row], name: str, option: str) -> Row:
     """The row of that name, or that has a run of that name or path; UserError where there is none."""
     for row in rows:
-        if name == row.name or any(name in (run.name, run.path.name, str(run.path)) for run in row.folders):
+        known = {row.name, row.name.replace(", ", ",")}
+        for run in row.folders:
+            known |= {run.name, run.path.name, str(run.path)}
+        if name in known:
             return row
     raise UserError(f"{option}={name}: no such run; allowed: {', '.join(row.name for row in rows)}")

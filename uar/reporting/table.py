@@ -17,7 +17,7 @@ LINES = ("closed_book", "oracle")
 @dataclass(frozen=True)
 class Column:
     """`group`: what stands above the measure, such as the collection. Values are shown times `scale`. `lower`: less is better.
-    `paper`: whether the paper's values stand beside ours."""
+    `paper`: whether the paper's values stand beside ours; `ours`: whether ours do at all."""
 
     group: str
     heading: str
@@ -26,6 +26,11 @@ class Column:
     lower: bool = False
     ranked: bool = True
     paper: bool = False
+    ours: bool = True
+
+    def heads(self) -> list[str]:
+        """Headings of what is shown: ours, the paper's or both."""
+        return [self.heading] * self.ours + ["paper" if self.ours else self.heading] * self.paper
 
     def number(self, value: float) -> str:
         return f"{value:,.{self.digits}f}"

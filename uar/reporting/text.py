@@ -37,13 +37,13 @@ def _markdown_table(table: Table) -> Iterator[str]:
     yield f"## {table.title}"
     heads = [table.head]
     for column in table.columns:
-        heads += [" ".join(filter(None, (column.group, column.heading)))] + ["paper"] * column.paper
+        heads += [" ".join(filter(None, (column.group, head))) if at == 0 else head for at, head in enumerate(column.heads())]
     lines = [_piped(heads), "|" + "---|" * len(heads)]
     for line in table.lines:
         cells = [_cell(line.name)]
         for column, cell in zip(table.columns, line.cells, strict=True):
             begin, end = PLACES[cell.place]
-            cells.append(f"{begin}{cell.number(column)}{end}{_raised(cell)}{cell.spread(column)}")
+            cells += [f"{begin}{cell.number(column)}{end}{_raised(cell)}{cell.spread(column)}"] * column.ours
             cells += [cell.beside(column)] * column.paper
         lines.append(_piped(cells))
     yield "\n".join(lines)
@@ -69,7 +69,7 @@ def latex(tables: Sequence[Table]) -> str:
 
 
 def _latex_table(table: Table) -> str:
-    paper = [column.paper for column in table.columns]
+    widths = [len(column.heads()) for column in table.columns]
     grouped = any(column.group for column in table.columns)
     lines = [
         r"\begin{table}",
@@ -77,18 +77,17 @@ def _latex_table(table: Table) -> str:
         rf"\caption{{{tex(' '.join([table.title + '.', *table.notes]))}}}",
         rf"\label{{tab:{table.key}}}",
         r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
-        rf"\begin{{tabular}}{{l{''.join('rr' if with_paper else 'r' for with_paper in paper)}}}",
+        rf"\begin{{tabular}}{{l{'r' * sum(widths)}}}",
         r"\toprule",
     ]
     if grouped:
         lines += _latex_groups(table.columns)
-    heads = [table.head] + [h for c in table.columns for h in [c.heading, *(["paper"] if c.paper else [])]]
+    heads = [table.head, *(head for column in table.columns for head in column.heads())]
     lines += [_ampersands(map(tex, heads)), r"\midrule"]
     for line in table.lines:
         cells = [tex(line.name)]
         for column, cell in zip(table.columns, line.cells, strict=True):
-            cells.append(_latex_cell(column, cell))
-            cells += [tex(cell.beside(column))] if column.paper else []
+            cells += [_latex_cell(column, cell)] * column.ours + [tex(cell.beside(column))] * column.paper
         lines.append(_ampersands(cells))
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}}", r"\end{table}", ""])
 
@@ -96,7 +95,7 @@ def _latex_table(table: Table) -> str:
 def _latex_groups(columns: Sequence[Column]) -> list[str]:
     cells, rules, at = [""], [], 2
     for group, members in groupby(columns, key=lambda column: column.group):
-        width = sum(2 if column.paper else 1 for column in members)
+        width = sum(len(column.heads()) for column in members)
         cells.append(rf"\multicolumn{{{width}}}{{c}}{{{tex(group)}}}")
         rules.append(rf"\cmidrule(lr){{{at}-{at + width - 1}}}" if group else "")
         at += width

@@ -14,6 +14,8 @@ from uar.reporting.figures.style import INK, MARKERS, SERIES, capped, legend, ne
 from uar.reporting.paper_table import read_paper
 from uar.reporting.rows import Row
 
+FEWEST = 4  # numbers of positives that are shown at least, so that bars stay bars
+
 
 def positives(rows: Sequence[Row], notes: list[str]) -> tuple[Figure, str]:
     """Share of questions by number of positives, from labels.parquet; equal distributions are one line."""
@@ -24,16 +26,19 @@ def positives(rows: Sequence[Row], notes: list[str]) -> tuple[Figure, str]:
     need(found, "no run has a labels.parquet; annotate or train one")
     named = {(names[0] if len(names) == 1 else f"{names[0]} (+{len(names) - 1})"): c for c, names in found.items()}
     figure, axes = new()
-    for at, name in enumerate(capped(list(named), "positives of a question", notes)):
+    kept = capped(list(named), "positives of a question", notes)
+    width = 0.8 / len(kept)
+    for at, name in enumerate(kept):
         numbers, queries = np.array(named[name]).T
-        heights = np.bincount(numbers, queries) / queries.sum()
         mean = (numbers * queries).sum() / queries.sum()
-        axes.plot(
-            heights, color=SERIES[at], marker=MARKERS[at], markersize=4, linewidth=1.2, label=f"{short(name)}, mean {mean:.1f}"
-        )
+        places = numbers + width * (at - (len(kept) - 1) / 2)
+        axes.bar(places, queries / queries.sum(), width, color=SERIES[at], label=f"{short(name)}, mean {mean:.1f}")
     axes.set(xlabel="Positives of a question", ylabel="Share of the questions", ylim=(0, None))
     axes.yaxis.set_major_formatter(PercentFormatter(1))
+    most = max(number for counts in named.values() for number, _ in counts)
+    axes.set_xlim(-0.6, max(most, FEWEST) + 0.6)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(axis="x", visible=False)
     legend(axes, figure)
     return figure, "Questions by the number of passages labelled positive; (+n): n more runs have the same labels."
 
@@ -65,7 +70,9 @@ def precision_recall(rows: Sequence[Row], notes: list[str]) -> tuple[Figure, str
     for known in read_paper("table1").rows:
         point = known.values["recall"] / 100, known.values["precision"] / 100
         axes.plot(*point, "o", markerfacecolor="none", color=INK, markersize=4)
-        axes.annotate(known.name, point, (4, -9), textcoords="offset points", size=7)
+        left = known.name.startswith("Llama")  # where the two models' points lie side by side
+        align: Any = {"ha": "right" if left else "left", "va": "center", "size": 7}
+        axes.annotate(known.name, point, (-5 if left else 5, -1), textcoords="offset points", **align)
     for at, name in enumerate(capped(list(there), "precision and recall of annotators", notes)):
         row = there[name]
         recall, precision = (row.values("agreement", "", m)[0] for m in ("recall", "precision"))

@@ -15,6 +15,7 @@ from uar.reporting.rows import Row, method_key
 Curves = Mapping[str, list[tuple[float, Row]]]  # by name: (value of the option, row), in order
 FRACTION = "label_source.human_frac"
 SOURCES = ("HumanLabels", "LLMLabels", "MixedLabels")
+TICKS = 7  # more values than this share ticks
 BAND = "Dots: single seeds. Bands: 95 % intervals of the mean over questions."
 
 
@@ -88,6 +89,9 @@ def _draw(curves: Curves, label: str, notes: list[str], share: bool = False) -> 
         _curve(axes, at, name, curves[name], slug, measure, notes)
     need(axes.lines, f"the runs have no {measure} of {slug}")
     axes.set(xlabel=label, ylabel=f"{measure}, {slug}")
+    places = sorted({x for points in curves.values() for x, _ in points})
+    if len(places) <= TICKS:
+        axes.set_xticks(places)
     if share:
         axes.xaxis.set_major_formatter(PercentFormatter(1))
     legend(axes, figure)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from uar.reporting.figures.style import MARKERS, SERIES, capped, legend, need, new, short
 from uar.reporting.rows import Row
@@ -27,6 +28,7 @@ def loss(rows: Sequence[Row], notes: list[str]) -> tuple[Figure, str]:
             label = short(name) if seed == 0 else None
             axes.plot(steps[width - 1 :], smooth, color=SERIES[at], linewidth=1.1, alpha=0.85, label=label)
     axes.set(xlabel="Step, all stages", ylabel="Loss")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     legend(axes, figure)
     return figure, "Moving average; a line a seed. Stages follow each other; losses of different kinds are not comparable."
 
@@ -41,7 +43,8 @@ def dev(rows: Sequence[Row], notes: list[str]) -> tuple[Figure, str]:
             steps, values = np.array(points).T
             label = short(name) if seed == 0 else None
             axes.plot(steps, values, color=SERIES[at], marker=MARKERS[at], markersize=4, linewidth=1.2, label=label)
-    axes.set(xlabel="Step, all stages", ylabel="nDCG@10, dev")
+    axes.set(xlabel="Step, all stages", ylabel="nDCG@10, dev", xlim=(0, None))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     legend(axes, figure)
     return figure, "nDCG@10 of the candidate pools of the development questions; a line a seed."
 
