@@ -11,6 +11,7 @@ from uar.errors import UserError
 from uar.labels import Curriculum, Example, HumanLabels, LabelContext, LLMLabels, MixedLabels, QAMetricLabels, Stage
 from uar.labels.budget import least_certain, nested_sample, uncertainties
 from uar.labels.combine import combine
+from uar.labels.corrupt import corrupted
 from uar.losses import contrastive, kl
 
 JUDGED = {
@@ -102,6 +103,29 @@ def test_the_human_positive_may_be_left_out_or_put_in(context: LabelContext):
     assert ("d3", 1, "human", None) in pairs_of(put_in, "q3")  # not in the judged pool, and the LLM found nothing
     with pytest.raises(UserError, match="random, exclude, include"):
         LLMLabels(human_positive="ignore").stages(context)
+
+
+def test_a_known_share_of_the_labels_is_moved_to_wrong_passages(context: LabelContext):
+    judged = {f"q{n}": [Judgement(f"d{d}", int(d < 2), int(d < 2), -float(d), d + 1) for d in range(6)] for n in range(50)}
+    judged["all"] = [Judgement("d1", 1, 1, None, 1)]
+    assert corrupted(judged, 0.0, 0) == judged
+    few, many, every = (corrupted(judged, share, 0) for share in (0.2, 0.6, 1.0))
+    wrong = [{q for q in judged if found[q] != judged[q]} for found in (few, many, every)]
+    assert [len(w) for w in wrong] == [10, 30, 50] and wrong[0] < wrong[1] < wrong[2]
+    for query_id in wrong[0]:
+        assert few[query_id] == many[query_id]
+        moved = {j.doc_id: j for j in few[query_id]}
+        assert len(moved) == 6 and not {d for d, j in moved.items() if j.label} & {"d0", "d1"}
+        assert sorted((j.label, j.score) for j in moved.values()) == [(0, s) for s in (-5.0, -4.0, -3.0, -2.0)] + [
+            (1, -1.0),
+            (1, 0.0),
+        ]
+    assert corrupted(judged, 0.2, 1) != few
+    (stage,) = LLMLabels(corrupt=1.0).stages(context)
+    assert [(e.query_id, set(e.positives)) for e in stage.examples] == [("q1", {"d1"}), ("q2", {"d4", "d3"})]
+    for share in (1.2, -0.1, True):
+        with pytest.raises(UserError, match="corrupt"):
+            LLMLabels(corrupt=share).stages(context)
 
 
 def test_union_tells_of_every_pair_who_said_so(context: LabelContext):

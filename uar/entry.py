@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import secrets
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from uar import sweeps
 from uar.errors import UserError
 
 ROOT = Path(__file__).resolve().parent
@@ -28,20 +30,32 @@ Task = Callable[[DictConfig, Path], Any]
 def entry(config_name: str, task: Task) -> None:
     """Compose `conf/<config_name>.yaml` with the command line and call `task(cfg, run_folder)`, once a job of a sweep.
 
-    A job of a sweep that fails does not stop the others; the exit status then is 2, as where the only job fails.
+    A job of a sweep that is done is skipped, and one that fails does not stop the others: those that failed are listed at
+    the end, one line each, and the exit status then is 2, as where the only job fails.
     """
     given = os.environ.get(FULL_ERROR)
     wants_traceback = given == "1"
-    register_resolvers()
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word.startswith("+scale="))  # it changes what experiments set
     failed: list[str] = []
+    sweep = secrets.token_hex(8)  # goes with the job to other processes and machines
 
     def job(cfg: DictConfig) -> Any:
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        swept = sweeps.in_sweep()
         try:
             with _environment(FULL_ERROR, given):  # what the task starts has the user's environment
                 _check_types(cfg, config_name)
-                return task(cfg, Path(HydraConfig.get().runtime.output_dir))
+                if not swept:
+                    return task(cfg, folder)
+                sweeps.forget_failure(folder)
+                return sweeps.once(task, cfg, folder)
         except Exception as error:
             line = one_line(error)
+            if swept:
+                if line is None or wants_traceback:
+                    logging.getLogger(__name__).exception("The job in %s failed", folder)
+                sweeps.remember_failure(folder, sweep, line or f"{type(error).__name__}: {error}".splitlines()[0])
+                return None
             if wants_traceback or line is None:
                 raise
             failed.append(line)
@@ -54,9 +68,12 @@ def entry(config_name: str, task: Task) -> None:
         sys.exit(130)
     except Exception as error:
         line = one_line(error)
+        if line is None and sweeps.failures(sweep):
+            line = f"the sweep ended: {error}"
         if wants_traceback or line is None:
             raise
         failed.append(line)
+    failed += sweeps.failures(sweep)
     if failed:
         logging.shutdown()
         sys.stderr.write("".join(f"error: {line}\n" for line in failed))
@@ -131,10 +148,22 @@ def _about_config(error: BaseException) -> str:
 
 def register_resolvers() -> None:
     """The resolvers that configs use: `${first:a,b}` is the first of its values that is not null; `${models:${llms}}` counts
-    the run's model and the further ones."""
+    the run's model and the further ones; `${by_scale:${scale},a,b}` is b at scale mini, else a; `${stand_in:${method}}` the
+    percentage of positives by which scale mini tells an LLM's annotators apart; `${packaged:x}` a file of this package."""
     OmegaConf.register_new_resolver("first", _first, replace=True)
     OmegaConf.register_new_resolver("models", lambda further: 1 + len(further or {}), replace=True)
+    OmegaConf.register_new_resolver("by_scale", lambda scale, full, mini: mini if scale == "mini" else full, replace=True)
+    OmegaConf.register_new_resolver("stand_in", _stand_in, replace=True)
+    OmegaConf.register_new_resolver("packaged", lambda path: str(ROOT / path), replace=True)
+
+
+def _stand_in(method: str | None) -> float:
+    shares = {"relsel": 50.0, "utilsel": 25.0, "union": 25.0}
+    return shares.get((method or "").split("_")[0], 10.0)
 
 
 def _first(*values: Any) -> Any:
     return next((v for v in values if v is not None), None)
+
+
+register_resolvers()  # at import: launchers take a job to other processes, which compose its config before they call it

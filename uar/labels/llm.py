@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from uar.annotation.stages import Judgement
 from uar.errors import UserError
+from uar.labels.corrupt import corrupted
 from uar.labels.source import Example, LabelContext, LabelSource, Pair, Stage, example_of
 
 log = logging.getLogger(__name__)
@@ -17,23 +18,26 @@ class LLMLabels(LabelSource):
     annotator's scores, or else its grades where it has more than two, are the utilities.
 
     `human_positive`: the human positives among the judged passages are `random`, not treated apart; `exclude`, left out;
-    `include`, positive whatever the LLM said (arXiv 2504.05220, table 7).
+    `include`, positive whatever the LLM said (arXiv 2504.05220, table 7). `corrupt`: the share of the queries whose labels are
+    moved to wrong passages, see `corrupted`.
     """
 
     epochs: int = 1
     positives: str = "all"
     human_positive: str = "random"
+    corrupt: float = 0.0
 
     def stages(self, context: LabelContext) -> list[Stage]:
-        return [Stage("llm", llm_examples(context, self.human_positive), self.epochs, self.positives)]
+        return [Stage("llm", llm_examples(context, self.human_positive, self.corrupt), self.epochs, self.positives)]
 
 
-def llm_examples(context: LabelContext, human_positive: str = "random") -> list[Example]:
+def llm_examples(context: LabelContext, human_positive: str = "random", corrupt: float = 0.0) -> list[Example]:
     """Examples of the annotated queries that got a positive; UserError where there is none."""
     if human_positive not in HUMAN_POSITIVE:
         raise UserError(f"label_source.human_positive={human_positive!r}; allowed: {', '.join(HUMAN_POSITIVE)}")
     judged, origin = context.judgements(), context.collection.origin
     chosen = [q for q in context.query_ids if q in judged]
+    judged = corrupted({q: judged[q] for q in chosen}, corrupt, context.seed)
     graded = len({j.grade for q in chosen for j in judged[q]}) > 2
     examples = []
     for query_id in chosen:

@@ -20,7 +20,7 @@ from uar.collections.presets import expand
 from uar.collections.reference import distinct_slugs
 from uar.errors import UserError
 from uar.evaluation.command import Evaluator
-from uar.evaluation.metrics_file import update_metrics
+from uar.evaluation.metrics_file import read_metrics, update_metrics
 from uar.files import digest, read_json
 from uar.labels import Stage
 from uar.labels.table import write_label_table
@@ -44,10 +44,11 @@ PRECISIONS = {"bf16": "bf16-mixed", "fp32": "32-true", "fp16": "16-mixed"}
 
 
 def train(cfg: DictConfig, folder: Path) -> float | None:
-    """Train, export to `model/`, evaluate on `dataset.test`. Returns the mean test nDCG@10 for sweeps, where there is one."""
+    """Train, export to `model/`, evaluate on `dataset.test`. Returns the `objective` of searches."""
     check_shared_folder()
     if own_processes(cfg, folder):
-        return mean_ndcg(read_json(folder / "metrics.json").get("retrieval", {}))
+        metrics = read_metrics(folder)
+        return objective(metrics["train"], metrics["retrieval"])
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     collection = open_training_split(cfg.dataset.train, cfg.dataset.path, cfg.dataset.positive_grade)
     tests = [reference for test in expand(list(cfg.dataset.test)) if (reference := resolve(test, cfg.dataset.path))]
@@ -98,11 +99,15 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
     write_model_card(folder / "model", _facts(cfg, folder, collection, trained, loss, retriever))
     if cfg.hub.repo:
         push(folder / "model", cfg.hub.repo, cfg.hub.private)
-    return mean_ndcg(scores)
+    return objective(told, scores)
 
 
-def mean_ndcg(scores: dict[str, dict[str, float]]) -> float | None:
-    """Over the collections that have one."""
+def objective(stages: dict[str, dict[str, Any]], scores: dict[str, dict[str, float]]) -> float | None:
+    """What a search maximises: the last stage's best dev nDCG@10; without a dev split the mean test nDCG@10 of the collections
+    that have one."""
+    dev: float | None = list(stages.values())[-1]["best dev nDCG@10"] if stages else None
+    if dev is not None:
+        return dev
     found = [values["nDCG@10"] for values in scores.values() if "nDCG@10" in values]
     return sum(found) / len(found) if found else None
 
