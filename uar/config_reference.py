@@ -15,8 +15,8 @@ COMMENT = re.compile(r"\s*#\s?(.*)")
 
 @dataclass(frozen=True)
 class Option:
-    """`name`: dotted, within its file. `default`: as the file spells it. `meaning`: the comment behind it or above it, else
-    that of the same option in another file of the folder; empty where there is none."""
+    """`name`: dotted, within its file. `default`: as the file spells it. `meaning`: the comment behind or above it, else that of
+    the same option in another file of the folder; empty where there is none."""
 
     name: str
     default: str
@@ -25,8 +25,8 @@ class Option:
 
 @dataclass(frozen=True)
 class ConfigFile:
-    """`group`: the folder, empty for a command's own file. `about`: the comment at its head. `bases`: files of its folder
-    whose options it has too. `target`: what it builds."""
+    """`group`: the folder, empty for a command's own file. `about`: the comment at its head. `bases`: files whose options it
+    has too. `target`: what it builds."""
 
     group: str
     name: str

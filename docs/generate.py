@@ -1,0 +1,79 @@
+"""Pages of the reference, made when the site is built: options from the configs, Python from the docstrings."""
+
+import pkgutil
+from itertools import groupby
+
+import mkdocs_gen_files
+
+import uar
+from uar.config_reference import ConfigFile, config_files
+
+COMMANDS = {
+    "train": "python train.py",
+    "annotate": "python annotate.py",
+    "evaluate": "python -m uar.evaluate",
+    "hybrid": "python -m uar.hybrid",
+    "report": "python -m uar.report",
+    "corpus": "python -m uar.corpus",
+}
+
+
+def page(path: str, *parts: str) -> None:
+    with mkdocs_gen_files.open(path, "w") as file:
+        file.write("\n\n".join(parts) + "\n")
+
+
+def cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;")
+
+
+def of_file(file: ConfigFile) -> str:
+    """A heading, what the file is for, and a table of its options."""
+    told = [f"## {COMMANDS.get(file.name, file.name) if not file.group else file.name}", cell(file.about)]
+    if file.target:
+        told.append(f"Builds `{file.target}`.")
+    if file.group and file.bases:
+        told.append(f"Starts from {', '.join(f'`{base}`' for base in file.bases)}; only what differs or is new stands here.")
+    if file.options:
+        rows = "\n".join(f"| `{o.name}` | `{cell(o.default)}` | {cell(o.meaning)} |" for o in file.options)
+        told.append(f"| option | default | meaning |\n|---|---|---|\n{rows}")
+    return "\n\n".join(part for part in told if part)
+
+
+groups = {group: list(files) for group, files in groupby(config_files(), key=lambda file: file.group)}
+for group, files in groups.items():
+    name = group or "commands"
+    intro = f"Chosen with `{group}=NAME`, changed with `{group}.OPTION=VALUE`." if group else "What belongs to no group."
+    page(f"reference/options/{name.replace('/', '-')}.md", f"# {name}", intro, *map(of_file, files))
+
+packages: dict[str, list[str]] = {}
+for module in pkgutil.walk_packages(uar.__path__, "uar."):
+    if not module.ispkg:
+        packages.setdefault(module.name.rpartition(".")[0], []).append(module.name)
+for package, modules in sorted(packages.items()):
+    page(f"reference/python/{package}.md", f"# {package}", *(f"::: {module}" for module in modules))
+
+pages = {group or "commands": f"options/{(group or 'commands').replace('/', '-')}.md" for group in groups}
+listed = {name: ", ".join(f"`{file.name}`" for file in groups["" if name == "commands" else name]) for name in pages}
+page(
+    "reference/index.md",
+    "# Reference",
+    "Every option of every config, with its default and its meaning, and every public class and function. Both are made from "
+    "the source when this site is built.",
+    "## Options",
+    "\n".join(f"- [{name}]({path}): {listed[name]}" for name, path in pages.items()),
+    "## Python",
+    "\n".join(f"- [{package}](python/{package}.md)" for package in sorted(packages)),
+)
+page(
+    "reference/SUMMARY.md",
+    "\n".join(
+        [
+            "- [Reference](index.md)",
+            "- Options",
+            *(f"    - [{name}]({path})" for name, path in pages.items()),
+            "- Python",
+            *(f"    - [{package}](python/{package}.md)" for package in sorted(packages)),
+        ]
+    ),
+)
