@@ -10,16 +10,17 @@ from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).resolve().parent.parent
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["uar.training.run", "uar.annotation.run", "uar.evaluate", "uar.report", "lightning.pytorch"])
+FORKS.set_forkserver_preload(["uar.training.run", "uar.annotation.run", "uar.evaluate", "uar.report", "uar.tracking.loggers"])
 
 
 def run_command(
-    name: str, arguments: list[str], folder: Path, timeout: float, environment: dict[str, str]
+    name: str, arguments: list[str], folder: Path, timeout: float, environment: dict[str, str | None]
 ) -> subprocess.CompletedProcess[str]:
-    """Run `train`, `annotate` or a module such as `uar.evaluate` in `folder`; environment: what differs from this process'."""
+    """Run `train`, `annotate` or a module such as `uar.evaluate` in `folder`; environment: what differs from this process',
+    None for what is not set."""
     with TemporaryDirectory() as place:
         outputs = [Path(place, stream) for stream in ("stdout", "stderr")]
-        values = {**os.environ, **environment}
+        values = {name: value for name, value in {**os.environ, **environment}.items() if value is not None}
         process = FORKS.Process(target=_run, args=(name, arguments, folder, values, outputs))
         process.start()
         process.join(timeout)

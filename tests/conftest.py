@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # the environment below is set before anything of these is im
     from uar.annotation.engines.local import TransformersEngine
     from uar.annotation.record import Score
 
-os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", WANDB_MODE="offline", GLOO_SOCKET_IFNAME="lo")
+os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", WANDB_MODE="disabled", GLOO_SOCKET_IFNAME="lo")
 if "PYTEST_XDIST_WORKER" in os.environ:  # two processes with two threads each on two cores wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).resolve().parent.parent

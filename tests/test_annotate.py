@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +17,7 @@ from conftest import ROOT, SHARED, SMOLLM2
 from llm_server import LLMServer, Messages, gold_answers, serve
 from scipy.stats import spearmanr
 from tokenizers import Tokenizer
+from wandb_files import offline_run
 
 from uar.annotation.chains import Counts, Progress
 from uar.annotation.estimate import estimate, render
@@ -163,7 +163,7 @@ def test_a_tracked_run_tells_all_but_the_key(tmp_path: Path, utilsel: Command, s
 
     server.answer = generous
     server.fault = lambda number, body: {1: "500", 3: "401"}.get(number)
-    done = utilsel("limit=4", "candidates.depth=4", "llm.window=1", "logger=wandb")
+    done = utilsel("limit=4", "candidates.depth=4", "llm.window=1", "logger=wandb", WANDB_MODE="offline")
     assert done.returncode == 0, done.stderr
     assert {headers["authorization"] for _, headers, _ in server.seen} == {f"Bearer {KEY}"}
     run = tmp_path / "run"
@@ -178,9 +178,7 @@ def test_a_tracked_run_tells_all_but_the_key(tmp_path: Path, utilsel: Command, s
     files = [p for p in tmp_path.rglob("*") if p.is_file()]
     assert not [p for p in files if KEY.encode() in p.read_bytes()]
 
-    (offline,) = (run / "wandb").glob("offline-run-*")
-    (log,) = offline.glob("*.wandb")
-    told_there = logged(log)
+    offline = offline_run(run)
     ledger, agreement = told(run), told(run, "agreement")
     for name, value in {
         "ledger/calls": ledger["calls"],
@@ -191,41 +189,15 @@ def test_a_tracked_run_tells_all_but_the_key(tmp_path: Path, utilsel: Command, s
         "agreement/kappa": agreement["kappa"],
         "agreement/stages/relsel/recall": agreement["stages"]["relsel"]["recall"],
     }.items():
-        assert told_there[name] == pytest.approx(value), name
-    (table,) = (offline / "files" / "media" / "table").glob("disagreements*.json")
-    content_of_table = json.loads(table.read_text())
-    at = {name: n for n, name in enumerate(content_of_table["columns"])}
+        assert offline.summary[name] == pytest.approx(value), name
+    shown = offline.table("disagreements")
     mini = open_collection("mini:train")
     wrong = {(r["query_id"], r["doc_id"]) for r in rows if r["label"] != (mini.qrels[r["query_id"]].get(r["doc_id"], 0) >= 2)}
     judged = {(q, d) for q, d in wrong if d in mini.qrels[q]}
-    assert {(row[at["query_id"]], row[at["doc_id"]]) for row in content_of_table["data"]} == judged != set()
-    assert {row[at["kind"]] for row in content_of_table["data"]} == {"false positive"}
-    images = {p.name.split("_")[0] for p in (offline / "files" / "media" / "images" / "agreement").glob("*.png")}
+    assert {(row["query_id"], row["doc_id"]) for row in shown} == judged != set()
+    assert {row["kind"] for row in shown} == {"false positive"}
+    images = {p.name.split("_")[0] for p in (offline.folder / "files" / "media" / "images" / "agreement").glob("*.png")}
     assert images == {"positives", "confusion", "by"}
-
-
-def logged(path: Path) -> dict[str, float]:
-    """The numbers of the history of an offline run: a LevelDB log of protocol buffers, after a header of 7 bytes."""
-    from wandb.proto.wandb_internal_pb2 import Record as Entry
-
-    data, at, parts, found = path.read_bytes(), 7, b"", {}
-    while at + 7 <= len(data):
-        left = 32_768 - at % 32_768  # of a block, which ends in zeros where no header fits
-        if left < 7:
-            at += left
-            continue
-        size, kind = struct.unpack("<HB", data[at + 4 : at + 7])
-        parts += data[at + 7 : at + 7 + size]
-        at += 7 + size
-        if kind in (1, 4):  # whole, or the last part
-            entry = Entry()
-            entry.ParseFromString(parts)
-            parts = b""
-            for item in entry.history.item:
-                value = json.loads(item.value_json)
-                if isinstance(value, float | int):
-                    found[item.key or "/".join(item.nested_key)] = float(value)
-    return found
 
 
 def test_a_run_that_fails_too_often_stops_and_goes_on_from_there(tmp_path: Path, utilsel: Command, server: LLMServer) -> None:

@@ -36,10 +36,11 @@ CASES = [
         ],
     ),
     *choices("annotate", ["dataset", "questions", "candidates", "annotator", "llm", "engine", "logger"]),
-    *choices("evaluate", ["retriever", "search", "rag"]),
+    *choices("evaluate", ["retriever", "search", "rag", "logger"]),
     ("hybrid", "collection=x runs=[a.trec]"),
     ("report", "out=x"),
     ("corpus", "texts=x out=x"),
+    ("dashboard", "project=x"),
 ]
 
 
@@ -73,7 +74,7 @@ def test_every_module_imports():
         importlib.import_module(name)
 
 
-OTHERS = {"report", "hybrid", "corpus"}  # commands without choices of their own
+OTHERS = {"report", "hybrid", "corpus", "dashboard"}  # commands without choices of their own
 
 
 def test_every_folder_of_choices_is_used_by_a_command():

@@ -1,6 +1,5 @@
 """The documentation: its commands compose, its code runs, its options are all explained, its links hold."""
 
-import math
 import re
 from pathlib import Path
 from typing import Any

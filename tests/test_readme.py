@@ -66,6 +66,8 @@ ELSEWHERE = {
     "training.patience": "test_train",
     "train.py -m": "test_train",
     "uar.report": "test_train",
+    "uar.dashboard": "test_dashboard",
+    "logger=tensorboard": "test_loggers",
     "dataset.path=DIR": "test_bad_input",
     "questions=generate": "test_questions",
     "uar.corpus": "test_questions",

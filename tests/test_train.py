@@ -18,9 +18,8 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 def test_mixed_labels_end_to_end(command: Command, tmp_path: Path):
     run = tmp_path / "run"
-    told = ok(
-        command("train", "label_source=mixed", "human_frac=0.25", "rag.limit=2", "seed=7", *SMALL, f"hydra.run.dir={run}")
-    )
+    options = ["label_source=mixed", "human_frac=0.25", "rag.limit=2", "seed=7", *SMALL, f"hydra.run.dir={run}"]
+    told = ok(command("train", *options, WANDB_MODE="offline"))
     assert "24 of 24 queries are annotated" in told and "6 of 24 queries (human_frac=0.25" in told
 
     found = metrics(run)
@@ -49,7 +48,7 @@ def test_mixed_labels_end_to_end(command: Command, tmp_path: Path):
 
     with (run / "csv" / "metrics.csv").open() as file:
         columns = set(next(csv.reader(file)))
-    assert {"llm/loss", "human/loss", "dev/nDCG@10", "mini.test/nDCG@10"} <= columns
+    assert {"llm/loss", "human/loss", "dev/nDCG@10", "retrieval/mini.test/nDCG@10"} <= columns
     (offline,) = (run / "wandb").glob("offline-run-*/*.wandb")
     assert offline.stat().st_size > 1000
     assert {"best.ckpt", "last.ckpt", "done.json"} <= {p.name for p in (run / "checkpoints" / "0-llm").iterdir()}

@@ -15,8 +15,8 @@ COMMENT = re.compile(r"\s*#\s?(.*)")
 
 @dataclass(frozen=True)
 class Option:
-    """`name`: dotted, within its file. `default`: as the file spells it. `meaning`: the comment behind or above it, else that of
-    the same option in another file of the folder; empty where there is none."""
+    """`name`: dotted, within its file. `default`: as the file spells it. `meaning`: the comment behind or above it, else that
+    of the same option in another file of the folder; empty where there is none."""
 
     name: str
     default: str

@@ -13,6 +13,7 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -159,8 +160,10 @@ def _about_config(error: BaseException) -> str:
 def register_resolvers() -> None:
     """The resolvers that configs use: `${first:a,b}` is the first of its values that is not null; `${models:${llms}}` counts
     the run's model and the further ones; `${by_scale:${scale},a,b}` is b at scale mini, else a; `${stand_in:${method}}` the
-    percentage of positives by which scale mini tells an LLM's annotators apart; `${packaged:x}` a file of this package."""
+    percentage of positives by which scale mini tells an LLM's annotators apart; `${packaged:x}` a file of this package;
+    `${sweep_name:}` the name of the sweep's folder, null for a single job."""
     OmegaConf.register_new_resolver("first", _first, replace=True)
+    OmegaConf.register_new_resolver("sweep_name", _sweep_name, replace=True)
     OmegaConf.register_new_resolver("models", lambda further: 1 + len(further or {}), replace=True)
     OmegaConf.register_new_resolver("by_scale", lambda scale, full, mini: mini if scale == "mini" else full, replace=True)
     OmegaConf.register_new_resolver("stand_in", _stand_in, replace=True)
@@ -170,6 +173,11 @@ def register_resolvers() -> None:
 def _stand_in(method: str | None) -> float:
     shares = {"relsel": 50.0, "utilsel": 25.0, "union": 25.0}
     return shares.get((method or "").split("_")[0], 10.0)
+
+
+def _sweep_name() -> str | None:
+    chosen = HydraConfig.get()
+    return Path(chosen.sweep.dir).resolve().name if chosen.mode == RunMode.MULTIRUN else None
 
 
 def _first(*values: Any) -> Any:

@@ -15,12 +15,15 @@ from uar.errors import UserError
 from uar.evaluation.command import Evaluator
 from uar.evaluation.metrics_file import update_metrics
 from uar.evaluation.significance import compare, read_scores, told
+from uar.evaluation.tracking import track_evaluation
 from uar.files import write_json
 from uar.manifest import save_config, save_manifest
 from uar.precision import device
 from uar.retrievers.bi_encoder import BiEncoder
 from uar.retrievers.dense import rerank
 from uar.runs import Run, read_run
+from uar.tracking.artefacts import model_artefact
+from uar.tracking.job import Job, tracked
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +46,15 @@ def evaluate(cfg: DictConfig, folder: Path) -> float | None:
     collections = [open_collection(reference) for reference in references]
     save_config(folder, cfg)
     evaluator = Evaluator(cfg, folder)
+    with tracked(cfg, folder) as job:
+        return _evaluate(cfg, folder, job, evaluator, chosen, collections)
+
+
+def _evaluate(
+    cfg: DictConfig, folder: Path, job: Job, evaluator: Evaluator, chosen: list[str], collections: list[Collection]
+) -> float:
+    if job.tracks_files and cfg.model and Path(cfg.model).is_dir():
+        job.took(model_artefact(Path(cfg.model)))
     rank = _ranker(cfg, chosen)
     save_manifest(folder, collections={c.slug: c.hash for c in collections}, model=getattr(rank, "name", None))
     baseline = {c.slug: read_scores(Path(cfg.baseline), c.slug) for c in collections} if cfg.baseline else None
@@ -52,8 +64,10 @@ def evaluate(cfg: DictConfig, folder: Path) -> float | None:
         write_json(folder / "significance.json", found)
         for slug, values in found.items():
             log.info("%s against %s: %s", slug, cfg.baseline, told(values))
+        job.numbers({"significance": found})
     rows = averaged(scores)
     update_metrics(folder, retrieval={slug: values for slug, values in rows.items() if slug not in scores})
+    track_evaluation(job, folder, collections)
     return sum(v["nDCG@10"] for v in rows.values()) / len(rows)
 
 

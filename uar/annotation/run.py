@@ -27,6 +27,8 @@ from uar.errors import UserError
 from uar.files import write_json
 from uar.manifest import save_config, save_manifest
 from uar.questions.command import open_writing, write_questions
+from uar.tracking.artefacts import Annotations
+from uar.tracking.job import tracked
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +76,10 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     save_manifest(folder, collection=collection.hash, model=spent["model"], store=str(cfg.store))
     if annotator.needs_llm and len(llms) == 1 and not writing:
         keep_rate(work.store, work.models[0], spent)
-    track(cfg, folder, spent, found, collection, judged)
+    if cfg.logger:
+        with tracked(cfg, folder) as job:
+            seen = Annotations(OmegaConf.to_container(cfg.annotator, resolve=True), work.models, judged)  # type: ignore[arg-type]
+            track(job, folder, spent, found, collection, seen)
     if stopped:
         raise stopped
     if not judged:

@@ -1,50 +1,34 @@
-"""Costs and quality of annotation in the run's loggers: scalars everywhere, figures and a table in W&B."""
+"""Costs and quality of annotation in the run's loggers: numbers everywhere; figures, tables and artefacts in W&B."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
-
-from uar.annotation.quality.disagreements import worst_disagreements
-from uar.annotation.stages import Judged
+from uar.annotation.quality.disagreements import Disagreement, worst_disagreements
 from uar.collections import Collection
+from uar.files import read_json
+from uar.tracking.artefacts import Annotations, annotations_artefact, folder_artefact
+from uar.tracking.job import Job
+
+FILES = ("labels.parquet", "labels.qrels", "ledger.json", "agreement.json", "failures.jsonl", "*.png")
 
 
 def track(
-    cfg: DictConfig,
+    job: Job,
     folder: Path,
     spent: Mapping[str, Any],
     found: Mapping[str, Any] | None,
     collection: Collection,
-    judged: Judged,
+    annotations: Annotations,
 ) -> None:
-    """Log to what `logger` names; nothing is imported where that is nothing."""
-    if not cfg.logger:
+    """`spent`: the ledger; `found`: the agreement with people, where there is one."""
+    job.numbers({"ledger": spent, "agreement": found or {}})
+    if not job.tracks_files:
         return
-    from lightning.pytorch.loggers import WandbLogger
-
-    from uar.training.loggers import finish, open_loggers
-
-    loggers = open_loggers(cfg)
-    try:
-        scalars = dict(_scalars("ledger", spent)) | dict(_scalars("agreement", found or {}))
-        for logger in loggers:
-            logger.log_metrics(scalars)
-            if isinstance(logger, WandbLogger):
-                figures = sorted(folder.glob("*.png"))
-                for figure in figures:
-                    logger.log_image(f"agreement/{figure.stem}", [str(figure)])
-                rows = worst_disagreements(collection, judged)
-                if rows:
-                    logger.log_table("disagreements", columns=list(rows[0]._fields), data=[list(row) for row in rows])
-    finally:
-        finish(loggers)
-
-
-def _scalars(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _scalars(f"{prefix}/{name}", value)
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            yield f"{prefix}/{name}", float(value)
+    job.facts({"manifest": read_json(folder / "manifest.json")})
+    for figure in sorted(folder.glob("*.png")):
+        job.image(f"agreement/{figure.stem}", figure)
+    job.table("disagreements", Disagreement._fields, worst_disagreements(collection, annotations.judged))
+    told = annotations_artefact(folder, collection.slug, collection.hash, annotations, list(annotations.judged))
+    job.made(told)
+    job.made(folder_artefact("labels", collection.slug, folder, FILES, annotations=told.facts["digest"]))

@@ -8,7 +8,7 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from uar.annotation.engines import identity_of
 from uar.annotation.judgement import Judged
@@ -21,10 +21,13 @@ from uar.collections.reference import MINI
 from uar.errors import UserError
 from uar.labels import LabelContext
 from uar.labels.combine import combine
+from uar.tracking.artefacts import Annotations
 
 
-def label_context(cfg: DictConfig, collection: Collection, pool_source: PoolSource, folder: Path) -> LabelContext:
-    """Of a composed train config; pools that are made are kept in `folder`."""
+def label_context(
+    cfg: DictConfig, collection: Collection, pool_source: PoolSource, folder: Path, used: list[Annotations]
+) -> LabelContext:
+    """Of a composed train config. Pools that are made are kept in `folder`; annotations that are read are added to `used`."""
     query_ids = collection.head(cfg.limit)
     if not query_ids:
         raise UserError(f"{collection.reference}: the split has no queries; choose another one")
@@ -36,23 +39,25 @@ def label_context(cfg: DictConfig, collection: Collection, pool_source: PoolSour
 
     @cache
     def judgements() -> Judged:  # replays the store, and a curriculum or an allocation asks again
-        return _judgements(cfg, collection)
+        return _judgements(cfg, collection, used)
 
     return LabelContext(collection, query_ids, pools, judgements, cfg.seed)
 
 
-def _judgements(cfg: DictConfig, collection: Collection) -> Judged:
+def _judgements(cfg: DictConfig, collection: Collection, used: list[Annotations]) -> Judged:
     """Of the run's annotator, joined with those of the further ones where there are any."""
     shipped = [MINI / "annotations"] if collection.reference.startswith("mini:") else []
     store = Store(Path(cfg.store), also=shipped)
     if not cfg.annotators:
-        return _of_one(cfg, collection, store, cfg.annotator, [identity_of(llm) for llm in llm_configs(cfg)])
+        return _of_one(cfg, collection, store, cfg.annotator, [identity_of(llm) for llm in llm_configs(cfg)], used)
     every = {"first": cfg.annotator, **cfg.annotators}
     models = {name: [identity_of(cfg.llms.get(name) or cfg.llm)] for name in every}
-    return combine({n: _of_one(cfg, collection, store, a, models[n]) for n, a in every.items()}, cfg.combine)
+    return combine({n: _of_one(cfg, collection, store, a, models[n], used) for n, a in every.items()}, cfg.combine)
 
 
-def _of_one(cfg: DictConfig, collection: Collection, store: Store, annotator: Any, models: list[str]) -> Judged:
+def _of_one(
+    cfg: DictConfig, collection: Collection, store: Store, annotator: Any, models: list[str], used: list[Annotations]
+) -> Judged:
     made = hydra.utils.instantiate(annotator, _convert_="all")
     judged = kept_judgements(collection, made, store, models, cfg.seed)
     if not judged:
@@ -60,6 +65,8 @@ def _of_one(cfg: DictConfig, collection: Collection, store: Store, annotator: An
             f"{collection.reference}: the store {cfg.store} holds no annotations of it by {type(made).__name__} with "
             f"{', '.join(models)}; make them with: {_annotate_command()}"
         )
+    plain: dict[str, Any] = OmegaConf.to_container(annotator, resolve=True)  # type: ignore[assignment]
+    used.append(Annotations(plain, models if made.needs_llm else [], judged))
     return judged
 
 

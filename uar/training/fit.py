@@ -20,10 +20,11 @@ from uar.files import read_json, write_json
 from uar.labels import Stage
 from uar.losses import Loss
 from uar.retrievers.bi_encoder import BiEncoder
+from uar.tracking.loggers import begin_stage
+from uar.tracking.stages import StageStart
 from uar.training.batches import BatchStream
 from uar.training.callbacks import Latest, StageMark, StepSeed, StreamPosition
 from uar.training.dev_score import NAME, DevScore
-from uar.training.loggers import rewind
 from uar.training.module import RetrieverModule
 
 log = logging.getLogger(__name__)
@@ -76,12 +77,15 @@ class Fitting:
                 told[stage.name] = read_json(done)
                 log.info("Stage %s was finished before and is loaded", stage.name)
                 continue
-            told[stage.name] = self._stage(module, stage, number, place, resume)
+            before = sum(stage_told["steps"] for stage_told in told.values())
+            told[stage.name] = self._stage(module, stage, number, place, resume, before)
             if rank_zero_only.rank == 0:
                 write_json(done, told[stage.name])
         return told, trained
 
-    def _stage(self, module: RetrieverModule, stage: Stage, number: int, place: Path, resume: bool) -> dict[str, Any]:
+    def _stage(
+        self, module: RetrieverModule, stage: Stage, number: int, place: Path, resume: bool, before: int
+    ) -> dict[str, Any]:
         last = place / "last.ckpt"
         best = ModelCheckpoint(
             place,
@@ -102,7 +106,7 @@ class Fitting:
             max_epochs=stage.epochs, callbacks=[*callbacks, best, Latest(last, self.settings.checkpoint_every)]
         )
         from_step = int(torch.load(last, mmap=True, weights_only=False)["global_step"]) if resume and last.is_file() else 0
-        rewind(trainer.loggers, number, from_step)
+        begin_stage(trainer.loggers, StageStart(number, stage.name, from_step, before))
         log.info("Stage %s: %d queries, %d epochs, from step %d", stage.name, len(stage.examples), stage.epochs, from_step)
         start = time.perf_counter()
         position.stream = self.streams(stage, trainer.global_rank, trainer.world_size)

@@ -4,6 +4,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from uar.collections.reference import distinct_slugs
 from uar.errors import UserError
 from uar.evaluation.command import Evaluator
 from uar.evaluation.metrics_file import read_metrics, update_metrics
+from uar.evaluation.tracking import track_evaluation
 from uar.files import digest, read_json
 from uar.labels import Stage
 from uar.labels.table import write_label_table
@@ -29,13 +31,14 @@ from uar.manifest import save_config, save_manifest
 from uar.precision import bf16_is_fast, device
 from uar.retrievers.bi_encoder import BiEncoder
 from uar.retrievers.model_card import push, write_model_card
+from uar.tracking.artefacts import Annotations, annotations_artefact, artefact_name, folder_artefact, model_artefact
+from uar.tracking.job import Job, tracked
 from uar.training.batches import BatchStream
 from uar.training.callbacks import WholeCheckpoints
 from uar.training.context import label_context
 from uar.training.dev_score import DevScore
 from uar.training.fit import Fitting, Settings
 from uar.training.identity import keep_identity, label_hash, loss_hash, schedule_hash
-from uar.training.loggers import finish, open_loggers
 from uar.training.mining import with_mined_negatives
 from uar.training.processes import check_shared_folder, own_processes
 
@@ -58,7 +61,8 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
     dev = open_collection(dev_reference) if dev_reference else None
     pool_source: PoolSource = hydra.utils.instantiate(cfg.candidates)
     loss: Loss = hydra.utils.instantiate(cfg.loss)
-    context = label_context(cfg, collection, pool_source, folder)
+    annotations: list[Annotations] = []
+    context = label_context(cfg, collection, pool_source, folder, annotations)
     stages = hydra.utils.instantiate(cfg.label_source, _convert_="all").stages(context)
     for stage in stages:
         _check(stage, loss, cfg)
@@ -68,13 +72,15 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
     keep_identity(folder / "checkpoints" / "identity.json", identity, cfg.resume)
     save_config(folder, cfg)
     write_label_table(folder / "labels.parquet", stages)
-    loggers = open_loggers(cfg)
-    try:
+    with tracked(cfg, folder) as job:
+        job.facts({"stages": [stage.name for stage in stages]})
+        for found in annotations if job.tracks_files else ():
+            job.took(annotations_artefact(folder, collection.slug, collection.hash, found, context.query_ids))
         start = time.perf_counter()
         fitting = Fitting(
             settings=_settings(cfg, loss),
             streams=_streams(cfg, collection, retriever),
-            trainer=partial(_trainer, cfg, loggers, folder),
+            trainer=partial(_trainer, cfg, job.loggers, folder),
             mine=lambda stage, path: with_mined_negatives(stage, collection, retriever, path),
             dev=_dev_score(cfg, dev, pool_source, folder),
             folder=folder / "checkpoints",
@@ -92,14 +98,23 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
         update_metrics(folder, train=told, time={"train": round(seconds, 2)})
         retriever.to(device())
         scores = evaluator.evaluate(test_collections, retriever)
-        for logger in loggers:
-            logger.log_metrics({f"{slug}/{m}": v for slug, values in scores.items() for m, v in values.items()})
-    finally:
-        finish(loggers)
-    write_model_card(folder / "model", _facts(cfg, folder, collection, trained, loss, retriever))
+        write_model_card(folder / "model", _facts(cfg, folder, collection, trained, loss, retriever))
+        track_evaluation(job, folder, test_collections)
+        if job.tracks_files:
+            _track_files(job, folder, collection)
     if cfg.hub.repo:
         push(folder / "model", cfg.hub.repo, cfg.hub.private)
     return objective(told, scores)
+
+
+def _track_files(job: Job, folder: Path, collection: Collection) -> None:
+    """The labels and the model as artefacts, with what the manifest says."""
+    manifest = read_json(folder / "manifest.json")
+    job.facts({"manifest": manifest})
+    told = {name: manifest[name] for name in ("git_commit", "collection", "labels")}
+    job.made(folder_artefact("labels", collection.slug, folder, ["labels.parquet"], **told))
+    model = model_artefact(folder / "model")
+    job.made(replace(model, name=artefact_name("model", collection.slug), facts={**told, "retriever": manifest["model"]}))
 
 
 def objective(stages: dict[str, dict[str, Any]], scores: dict[str, dict[str, float]]) -> float | None:

@@ -1,0 +1,175 @@
+"""W&B: one run a job, offline unless a key is there, with tables and artefacts."""
+
+import logging
+import netrc
+import os
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from uar.errors import UserError
+from uar.files import write_text
+from uar.tracking.artefacts import Artefact, plain
+from uar.tracking.stages import StageStart
+
+log = logging.getLogger(__name__)
+DATA_DIR = "WANDB_DATA_DIR"
+
+
+class RunWandb(WandbLogger):
+    """The job's one run. Its x axis, `trainer/global_step`, goes on from stage to stage; `stage` and `stage_name` stand in
+    every row of a training's history.
+
+    `log_model`: weights are uploaded, not only named with size and hash. `max_mb`, `max_rows`: larger files of artefacts are
+    named likewise, longer tables are cut.
+    """
+
+    def __init__(self, folder: str, *, log_model: bool, max_mb: float, max_rows: int, **init: Any) -> None:
+        super().__init__(save_dir=folder, **init)
+        self._wandb_init.pop("anonymous", None)  # told to be without effect, each time
+        self._keeps_weights, self._max_bytes, self._max_rows = log_model, max_mb * 1e6, max_rows
+        self._offset, self._last = 0, 0
+        self._mark: dict[str, Any] = {}
+        self._folder = Path(folder)
+
+    def begin(self, stage: StageStart) -> None:
+        self._offset = self._last = stage.steps_before
+        self._mark = {"stage": float(stage.number), "stage_name": stage.name}
+
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        if rank_zero_only.rank > 0:
+            return
+        if step is not None:
+            self._last = self._offset + step
+        mark = self._mark if step is not None else {}
+        self.experiment.log({**metrics, **mark, "trainer/global_step": self._last})
+
+    def log_rows(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """A table, and with it the artefact that W&B makes of each. Lists become text; nothing where there are no rows."""
+        import wandb
+
+        if not rows:
+            return
+        if len(rows) > self._max_rows:
+            log.info("W&B: %s has %d rows, of which the first %d are sent", name, len(rows), self._max_rows)
+        data = [[_cell(value) for value in row] for row in rows[: self._max_rows]]
+        with self._own_data():
+            self.log_metrics({name: wandb.Table(columns=list(columns), data=data, allow_mixed_types=True)})
+
+    def make(self, artefact: Artefact) -> str:
+        """Log what the job made; the hash of its content."""
+        with self._own_data():
+            draft = self._draft(artefact)
+            self.experiment.log_artifact(draft, aliases=["latest", plain(self._folder.resolve().name)])
+        return str(draft.digest)
+
+    def take(self, artefact: Artefact) -> str:
+        """Declare what the job used; the hash of its content. W&B joins it with the version of the same content that another
+        job made, whichever is uploaded first."""
+        run = self.experiment
+        with self._own_data():
+            draft = self._draft(artefact)
+            if run.settings.mode == "online":
+                run.use_artifact(draft)
+            else:  # the public method is for online runs alone; the record that it writes is one that `wandb sync` replays
+                run._log_artifact(draft, is_user_created=True, use_after_commit=True)
+        return str(draft.digest)
+
+    def end(self, failed: bool) -> None:
+        with self._own_data():
+            self.experiment.finish(exit_code=int(failed))
+
+    def _draft(self, artefact: Artefact) -> Any:
+        import wandb
+
+        draft = wandb.Artifact(artefact.name, artefact.kind, metadata=dict(artefact.facts))
+        for name, path in artefact.files.items():
+            path = path.resolve()
+            if path.stat().st_size > self._max_bytes or (artefact.is_weights(name) and not self._keeps_weights):
+                draft.add_reference(f"file://{path}", name=name)
+            else:
+                draft.add_file(str(path), name=name, policy="immutable")
+        return draft
+
+    @contextmanager
+    def _own_data(self) -> Iterator[None]:
+        """Files that wait for an upload lie in the run folder, unless the user's environment says where, not in the home."""
+        given = os.environ.get(DATA_DIR)
+        os.environ[DATA_DIR] = given or str((self._folder / "wandb").resolve())
+        try:
+            yield
+        finally:
+            if given is None:
+                del os.environ[DATA_DIR]
+
+
+def wandb_logger(
+    folder: str,
+    project: str,
+    name: str | None = None,
+    group: str | None = None,
+    job_type: str | None = None,
+    mode: str = "auto",
+    log_model: bool = False,
+    max_mb: float = 100,
+    max_rows: int = 10_000,
+    resume: bool = False,
+    args: bool = True,
+) -> RunWandb | None:
+    """One W&B run for the job, the same one where the job is resumed. `mode`: auto (what WANDB_MODE says, else online where a
+    key is known, else offline), online, offline or disabled, which gives no logger. `name`: None is the folder's. `args`:
+    whether the command line is kept, which may hold what the config masks."""
+    if mode == "auto":
+        mode = os.environ.get("WANDB_MODE") or ("online" if has_key() else "offline")
+    if mode == "disabled":
+        return None
+    if mode not in ("online", "offline"):
+        raise UserError(f"logger.wandb.mode={mode!r}; allowed: auto, online, offline, disabled")
+    os.environ.setdefault("WANDB_SILENT", "true")
+    import wandb
+
+    return RunWandb(
+        folder,
+        log_model=log_model,
+        max_mb=max_mb,
+        max_rows=max_rows,
+        project=project,
+        name=name or Path(folder).resolve().name,
+        group=group,
+        job_type=job_type,
+        mode=mode,
+        id=_run_id(folder, resume),
+        resume="allow",
+        settings=wandb.Settings(x_disable_meta=not args, save_code=False),
+    )
+
+
+def _cell(value: Any) -> Any:
+    return "; ".join(map(str, value)) if isinstance(value, list | tuple) else value
+
+
+def _run_id(folder: str, resume: bool) -> str:
+    """Kept in the run folder by process 0, which alone has a run."""
+    path = Path(folder) / "wandb.id"
+    if resume and path.is_file():
+        return path.read_text()
+    chosen = secrets.token_hex(4)
+    if rank_zero_only.rank == 0:
+        write_text(path, chosen)
+    return chosen
+
+
+def has_key() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    try:
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
