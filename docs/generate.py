@@ -1,6 +1,7 @@
 """Pages of the reference, made when the site is built: options from the configs, Python from the docstrings."""
 
 import pkgutil
+from importlib.util import find_spec
 from itertools import groupby
 
 import mkdocs_gen_files
@@ -8,14 +9,7 @@ import mkdocs_gen_files
 import uar
 from uar.config_reference import ConfigFile, config_files
 
-COMMANDS = {
-    "train": "python train.py",
-    "annotate": "python annotate.py",
-    "evaluate": "python -m uar.evaluate",
-    "hybrid": "python -m uar.hybrid",
-    "report": "python -m uar.report",
-    "corpus": "python -m uar.corpus",
-}
+SCRIPTS = {"train": "python train.py", "annotate": "python annotate.py"}
 
 
 def page(path: str, *parts: str) -> None:
@@ -27,15 +21,29 @@ def cell(text: str) -> str:
     return text.replace("|", "\\|").replace("<", "&lt;")
 
 
+def in_code(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def heading(file: ConfigFile) -> str:
+    """A choice by its name, the config of a command as the command is called."""
+    if file.group or find_spec(f"uar.{file.name}") is None and file.name not in SCRIPTS:
+        return file.name
+    return SCRIPTS.get(file.name, f"python -m uar.{file.name}")
+
+
 def of_file(file: ConfigFile) -> str:
     """A heading, what the file is for, and a table of its options."""
-    told = [f"## {COMMANDS.get(file.name, file.name) if not file.group else file.name}", cell(file.about)]
+    told = [
+        f"## {heading(file)}",
+        f"```text\n{file.about}\n```" if "\npython " in file.about else cell(file.about),
+    ]
     if file.target:
         told.append(f"Builds `{file.target}`.")
     if file.group and file.bases:
         told.append(f"Starts from {', '.join(f'`{base}`' for base in file.bases)}; only what differs or is new stands here.")
     if file.options:
-        rows = "\n".join(f"| `{o.name}` | `{cell(o.default)}` | {cell(o.meaning)} |" for o in file.options)
+        rows = "\n".join(f"| `{o.name}` | `{in_code(o.default)}` | {cell(o.meaning)} |" for o in file.options)
         told.append(f"| option | default | meaning |\n|---|---|---|\n{rows}")
     return "\n\n".join(part for part in told if part)
 

@@ -256,7 +256,7 @@ def test_a_folder_of_text_becomes_a_corpus(tmp_path: Path, command: Command, fai
     (texts / "bee_keeping.txt").write_text(
         "One two three.\n\nFour five\nsix.\n\nSeven eight nine ten eleven twelve.\n", "utf-8"
     )
-    (texts / "more" / "a.md").write_text("Before.\n# Bees  \nMake honey.\n\n## Hives\n\nHouse bees.\n", "utf-8")
+    (texts / "more" / "a 1.md").write_text("Before.\n# Bees  \nMake honey.\n\n## Hives\n\nHouse bees.\n", "utf-8")
     (texts / "picture.png").write_bytes(b"\xff")
     assert "7 passages" in ok(command("uar.corpus", "texts=texts", "out=own", "words=5"))
     rows = [(row["_id"], row["title"], row["text"]) for row in told(tmp_path / "own" / "corpus.jsonl")]
@@ -265,9 +265,9 @@ def test_a_folder_of_text_becomes_a_corpus(tmp_path: Path, command: Command, fai
         ("bee_keeping.txt#2", "bee keeping", "Four five six."),
         ("bee_keeping.txt#3", "bee keeping", "Seven eight nine ten eleven"),
         ("bee_keeping.txt#4", "bee keeping", "twelve."),
-        ("more/a.md#1", "a", "Before."),
-        ("more/a.md#2", "Bees", "Make honey."),
-        ("more/a.md#3", "Hives", "House bees."),
+        ("more/a%201.md#1", "a 1", "Before."),
+        ("more/a%201.md#2", "Bees", "Make honey."),
+        ("more/a%201.md#3", "Hives", "House bees."),
     ]
     assert write_corpus(texts, tmp_path / "own", 6) == 5
     (texts / "old.txt").write_bytes(b"caf\xe9")

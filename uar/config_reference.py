@@ -16,7 +16,8 @@ COMMENT = re.compile(r"\s*#\s?(.*)")
 @dataclass(frozen=True)
 class Option:
     """`name`: dotted, within its file. `default`: as the file spells it. `meaning`: the comment behind or above it, else that
-    of the same option in another file of the folder; empty where there is none."""
+    of the same option in another file of the folder, or of the one that a file over several groups sets; empty where there is
+    none."""
 
     name: str
     default: str
@@ -25,8 +26,8 @@ class Option:
 
 @dataclass(frozen=True)
 class ConfigFile:
-    """`group`: the folder, empty for a command's own file. `about`: the comment at its head. `bases`: files whose options it
-    has too. `target`: what it builds."""
+    """`group`: the folder, empty for a command's own file. `about`: the comment at its head, as lines. `bases`: files whose options
+    it has too. `target`: what it builds."""
 
     group: str
     name: str
@@ -41,10 +42,13 @@ def config_files(conf: Path = CONF) -> list[ConfigFile]:
     paths = sorted(conf.rglob("*.yaml"), key=lambda p: (str(p.parent.relative_to(conf)), p.stem))
     files = [_read(path, conf) for path in paths]
     known = {(f.group, o.name): o.meaning for f in reversed(files) for o in f.options if o.meaning}
+    anywhere = {f"{group}.{name}" if group else name: meaning for (group, name), meaning in known.items()}
+
+    def meaning(file: ConfigFile, option: Option) -> str:
+        return option.meaning or known.get((file.group, option.name)) or anywhere.get(option.name, "")
 
     def explained(file: ConfigFile) -> ConfigFile:
-        options = (o if o.meaning else replace(o, meaning=known.get((file.group, o.name), "")) for o in file.options)
-        return replace(file, options=tuple(options))
+        return replace(file, options=tuple(replace(o, meaning=meaning(file, o)) for o in file.options))
 
     return [explained(file) for file in files]
 
@@ -60,7 +64,7 @@ def _read(path: Path, conf: Path) -> ConfigFile:
     return ConfigFile(
         group="" if group == "." else group,
         name=path.stem,
-        about=" ".join(line.lstrip("# ") for line in lines[:head]),
+        about="\n".join(line.lstrip("# ") for line in lines[:head] if "@package" not in line),
         target=top["_target_"].value if "_target_" in top else "",
         bases=tuple(_bases(top.get("defaults"))),
         options=tuple(_options(entries, lines, "")),

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 from uar.errors import DataError, UserError
 from uar.files import write_jsonl
@@ -15,7 +16,8 @@ def write_corpus(texts: Path, out: Path, words: int) -> int:
     """Write `corpus.jsonl` into `out` from the .txt and .md files under `texts`; the number of passages.
 
     A passage is as many whole paragraphs of a file as fit into `words` words; a longer paragraph is cut. Its id is the file's
-    path and a number, its title the Markdown heading that it stands under, else the file's name.
+    path (`%20` for a space, which no run file can hold) and a number, its title the Markdown heading that it stands under,
+    else the file's name.
     """
     if words < 1:
         raise UserError(f"words={words}: at least 1 word a passage is needed")
@@ -23,7 +25,7 @@ def write_corpus(texts: Path, out: Path, words: int) -> int:
         raise UserError(f"texts={texts}: no such folder; give one with {' or '.join(SUFFIXES)} files")
     files = sorted(p for p in texts.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
     rows = [
-        {"_id": f"{path.relative_to(texts).as_posix()}#{number}", "title": title, "text": text}
+        {"_id": f"{_without_spaces(path.relative_to(texts).as_posix())}#{number}", "title": title, "text": text}
         for path in files
         for number, (title, text) in enumerate(passages(path, words), start=1)
     ]
@@ -31,6 +33,10 @@ def write_corpus(texts: Path, out: Path, words: int) -> int:
         raise UserError(f"texts={texts}: no text in any {' or '.join(SUFFIXES)} file under it")
     write_jsonl(out / "corpus.jsonl", rows)
     return len(rows)
+
+
+def _without_spaces(name: str) -> str:
+    return re.sub(r"[\s%]", lambda found: quote(found[0]), name)
 
 
 def passages(path: Path, words: int) -> Iterator[tuple[str, str]]:
