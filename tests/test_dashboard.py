@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import ok
 from wandb_workspaces.reports.v2 import internal as report_model
-from wandb_workspaces.workspaces.internal import WorkspaceViewspec
+from wandb_workspaces.workspaces.internal import View
 
 from uar.files import write_json
 
@@ -37,7 +37,7 @@ def test_pages_show_what_the_runs_have(command: Callable, runs: str, tmp_path: P
     bar = panels[0]["config"]
     assert bar["metrics"] == ["retrieval/mini.test/nDCG@10"] and (bar["groupAgg"], bar["groupArea"]) == ("mean", "stddev")
     assert (page["project"], page["displayName"]) == ({"name": "p", "entityName": "e"}, "Utility-annotated retrieval")
-    assert report_model.ReportViewspec.model_validate(page) and WorkspaceViewspec.model_validate(view["spec"])
+    assert report_model.ReportViewspec.model_validate(page) and View.model_validate(view)
 
 
 def test_nothing_is_saved_without_a_key(fails: Callable, runs: str):

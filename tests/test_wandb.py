@@ -1,6 +1,10 @@
 """Annotate, a sweep of trainings, evaluate: their offline W&B runs, read back from their files."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +15,7 @@ from commands import run_command
 from conftest import SMALL, metrics, ok
 from llm_server import serve
 from wandb_files import OfflineRun, offline_run
+from wandb_server import serve_wandb
 
 from uar.collections import open_collection
 from uar.files import write_table
@@ -174,3 +179,25 @@ def test_annotation_tells_costs_agreement_and_disagreements(annotated: OfflineRu
         judgement = kept[row["query_id"], row["doc_id"]]
         assert (row["label"], row["score"]) == (judgement["label"], pytest.approx(judgement["score"]))
         assert bool(row["label"]) != (row["human_grade"] >= 2)
+
+
+def test_wandb_sync_uploads_what_was_kept(trained: list[OfflineRun], tmp_path: Path):
+    run = trained[0]
+    copy = tmp_path / run.folder.name
+    shutil.copytree(run.folder, copy)
+    with serve_wandb() as server:
+        settings = {**os.environ, "WANDB_BASE_URL": server.url, "WANDB_API_KEY": "k" * 40, "WANDB_MODE": "online"}
+        command = [Path(sys.executable).parent / "wandb", "sync", "--yes", copy]
+        done = subprocess.run(command, env=settings, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    first = server.inputs("UpsertBucket")[0]
+    assert (first["name"], first["project"], first["groupName"], first["jobType"]) == (run.id, "uar", "budgets", "train")
+    assert json.loads(server.inputs("UpsertBucket")[-1]["config"])["label_source.human_frac"]["value"] == 0.25
+    assert [row["llm/loss"] for row in server.history if "llm/loss" in row] == run.values("llm/loss")
+    assert sum("retrieval/mini.test/nDCG@10" in row for row in server.history) == 1
+    made = {told["artifactTypeName"]: told for told in server.inputs("CreateArtifact")}
+    assert {"annotations", "labels", "model", "evaluation", "run_table"} == set(made)
+    assert made["model"]["artifactCollectionName"] == "model-mini.train"
+    (used,) = server.inputs("UseArtifact")
+    assert (used["artifactID"], used["runName"]) == (run.of("annotations").digest, run.id)
+    assert any(name.startswith("media/table/scores/mini.test") for name in server.files)

@@ -25,7 +25,7 @@ def workspace(project: str, entity: str, title: str, group_by: str, sections: Se
             if _panels(wr, s, group_by)
         ],
         settings=ws.WorkspaceSettings(x_axis=STEP),
-        runset_settings=ws.RunsetSettings(groupby=[ws.expr.Metric("Group")] if group_by == "Group" else []),
+        runset_settings=ws.RunsetSettings(groupby=[ws.Metric("Group") if group_by == "Group" else ws.Config(group_by)]),
     )
 
 

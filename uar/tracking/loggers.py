@@ -51,7 +51,7 @@ class RunTensorBoard(TensorBoardLogger):
         if self._resumed:
             from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
-            goes_on = Event(step=stage.steps_before + stage.step + 1, session_log=SessionLog(status=SessionLog.START))
+            goes_on = Event(step=stage.steps_before + stage.step, session_log=SessionLog(status=SessionLog.START))
             self.experiment.file_writer.add_event(goes_on)
         self._resumed = False
 
