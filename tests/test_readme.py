@@ -65,7 +65,7 @@ ELSEWHERE = {
     "candidates=runs": "test_candidates",
     "training.patience": "test_train",
     "train.py -m": "test_train",
-    "uar.report": "test_train",
+    "uar.report": "test_report",
     "uar.dashboard": "test_dashboard",
     "logger=tensorboard": "test_loggers",
     "dataset.path=DIR": "test_bad_input",

@@ -26,8 +26,8 @@ class Option:
 
 @dataclass(frozen=True)
 class ConfigFile:
-    """`group`: the folder, empty for a command's own file. `about`: the comment at its head, as lines. `bases`: files whose options
-    it has too. `target`: what it builds."""
+    """`group`: the folder, empty for a command's own file. `about`: the comment at its head, as lines. `bases`: files whose
+    options it has too. `target`: what it builds."""
 
     group: str
     name: str

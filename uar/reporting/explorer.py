@@ -88,7 +88,8 @@ class Explorer:
         told = next((a[query_id] for a in answers if query_id in a), {})
         query = collection.queries.get(query_id) if collection else None
         grades = collection.qrels.get(query_id, {}) if collection else {}
-        gold = collection.positives(query_id)[: self.options.passages] if collection else []
+        positives = collection.positives(query_id) if collection else []
+        gold = positives[: self.options.passages]
         lists = [[d for d, _ in r.get(query_id, ())[: self.options.passages]] for r in rankings]
         for doc_id in {d for ids in (*lists, gold) for d in ids}:
             self._keep(slug, collection, doc_id)
@@ -100,7 +101,7 @@ class Explorer:
             "answers": list(query.answers) if query and query.answers else told.get("gold", []),
             "lists": lists,
             "gold": [[d, *(of_run.get(d) for of_run in ranks)] for d in gold],
-            "people": {d: [grades[d], int(d in gold)] for d in shown if d in grades},
+            "people": {d: [grades[d], int(d in positives)] for d in shown if d in grades},
             "llm": {d: llm[d] for d in shown if d in llm},
             "generations": [a.get(query_id, {}).get("answers", {}) for a in answers],
         }

@@ -120,13 +120,16 @@ def asked_for(names_given: Sequence[str] | None, rows: Sequence[Row]) -> list[Pa
     """The tables of that name, or those whose experiment a run belongs to (`experiment: table2_in_domain` to table2)."""
     if names_given is not None:
         return [read_paper(name) for name in names_given]
-    experiments = {str(row.config.get("experiment") or "").partition("_")[0] for row in rows}
+    experiments = set(map(_experiment, rows))
     return [read_paper(name) for name in names() if name in experiments]
 
 
 def paper_table(paper: PaperTable, rows: Sequence[Row], by_row: Mapping[str, Marks], baseline: str = "") -> Table:
     """The paper's rows and columns with our values; where we have none of its collections, ours first with a note."""
     notes = [paper.note] if paper.note else []
+    rows = _of_experiment(paper, rows)
+    if any(row.config.get("scale") == "mini" for row in rows):
+        notes.append("With scale=mini the packaged model and collection stand in for the paper's.")
     own = []
     if any(c.of_collections for c in paper.columns) and not any(c.of_collections and c.slugs(rows) for c in paper.columns):
         own = _own_columns(paper, rows)
@@ -140,6 +143,18 @@ def paper_table(paper: PaperTable, rows: Sequence[Row], by_row: Mapping[str, Mar
         notes.append(f"No run of: {'; '.join(missing)}.")
     shown = [c.shown(paper=c not in own, ours=c in own or not own or not c.of_collections) for c in columns]
     return Table(paper.key, paper.title, shown, placed(shown, lines), notes, head="method")
+
+
+def _experiment(row: Row) -> str:
+    """`table2` of a run of the experiment `table2_in_domain`."""
+    return str(row.config.get("experiment") or "").partition("_")[0]
+
+
+def _of_experiment(paper: PaperTable, rows: Sequence[Row]) -> Sequence[Row]:
+    """Without the runs of other experiments, where there are some of the table's own."""
+    if not any(_experiment(row) == paper.key for row in rows):
+        return rows
+    return [row for row in rows if _experiment(row) in ("", paper.key)]
 
 
 def _own_columns(paper: PaperTable, rows: Sequence[Row]) -> list[PaperColumn]:
@@ -157,16 +172,17 @@ def _lines(
     paper: PaperTable, columns: Sequence[PaperColumn], rows: Sequence[Row], by_row: Mapping[str, Marks], baseline: str
 ) -> Iterator[Line]:
     for wanted in paper.rows:
-        matching = [row for row in rows if wanted.matches(row)]
+        lines = {row.name: _cells(columns, row, wanted, by_row, baseline) for row in rows if wanted.matches(row)}
+        matching = [row for row in rows if any(c.value is not None for c in lines.get(row.name, ()))]
         for row in matching:
             name = " · ".join(filter(None, (wanted.name, _among(row, matching))))
-            yield Line(name, [_cell(c, row, wanted, by_row.get(row.name, {}), baseline) for c in columns])
+            yield Line(name, lines[row.name])
         if not matching:
             yield Line(wanted.name, [Cell(paper=wanted.values.get(c.heading)) for c in columns])
     for row in rows:
         if any(wanted.matches(row) for wanted in paper.rows):
             continue
-        cells = [_cell(c, row, None, by_row.get(row.name, {}), baseline) for c in columns]
+        cells = _cells(columns, row, None, by_row, baseline)
         if any(c.value is not None for c in cells):
             yield Line(row.name, cells, aside=True)
 
@@ -175,6 +191,12 @@ def _among(row: Row, rows: Sequence[Row]) -> str:
     """The words of a row's name that not all of the rows have."""
     words = [other.name.split(", ") for other in rows]
     return ", ".join(word for word in row.name.split(", ") if not all(word in other for other in words))
+
+
+def _cells(
+    columns: Sequence[PaperColumn], row: Row, wanted: PaperRow | None, by_row: Mapping[str, Marks], baseline: str
+) -> list[Cell]:
+    return [_cell(column, row, wanted, by_row.get(row.name, {}), baseline) for column in columns]
 
 
 def _cell(column: PaperColumn, row: Row, wanted: PaperRow | None, found: Marks, baseline: str) -> Cell:

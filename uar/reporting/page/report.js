@@ -76,7 +76,7 @@
 
   const chips = (node, query, id) => {
     const people = query.people[id];
-    if (people) node.append(make("span", people[1] ? "people +" : `people ${people[0]}`, `chip ${people[1] ? "yes" : "no"}`));
+    if (people) node.append(make("span", people[1] ? "people +" : `people: grade ${people[0]}`, `chip ${people[1] ? "yes" : "no"}`));
     const llm = query.llm[id];
     if (llm !== undefined) node.append(make("span", llm ? "LLM +" : "LLM −", `chip ${llm ? "yes" : "no"}`));
   };

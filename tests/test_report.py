@@ -1,0 +1,259 @@
+"""The report command on real runs, and its page in a real browser."""
+
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from commands import run_command
+from conftest import ROOT, SMALL, ok
+from written_runs import write_run
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"))), None
+)
+SCORE = {"mini.test": {"nDCG@10": 0.5}}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two seeds of a training."""
+    folder = tmp_path_factory.mktemp("runs")
+    sweep = ["limit=8", *SMALL[1:], "trainer.max_steps=2", "rag=off", "logger=csv", "trainer.log_every_n_steps=1"]
+    arguments = ["-m", "label_source=human", "seed=0,1", *sweep, "hydra.sweep.dir=sweep"]
+    ok(run_command("train", arguments, folder, 600, {}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(trained: Path) -> Path:
+    """BM25 with an answer beside them."""
+    bm25 = ["retriever=bm25", "collections=[mini:test]", "rag=default", "rag.limit=1", "rag.lines=[retrieved,oracle]"]
+    ok(run_command("uar.evaluate", [*bm25, "rag.top_k=1", "hydra.run.dir=bm25"], trained, 600, {}))
+    return trained
+
+
+@pytest.fixture(scope="module")
+def report(runs: Path) -> Path:
+    told = run_command(
+        "uar.report",
+        ["runs=[sweep/*,bm25]", "out=report", "baseline=bm25", "paper=table2", 'title="<One> & two"'],
+        runs,
+        600,
+        {},
+    )
+    assert str(runs / "report" / "report.html") in ok(told)
+    return runs / "report"
+
+
+def test_a_report_of_real_runs_is_whole(report: Path):
+    found = {path.name for path in report.iterdir()}
+    assert found == {"report.md", "report.tex", "report.html", "figures"}
+    text = (report / "report.md").read_text()
+    assert "## Table 2: in-domain retrieval" in text and "(2)" in text and "mini.test EM (oracle)" in text
+    assert {"positives.svg", "loss.pdf", "dev.svg", "cost.svg"} <= {path.name for path in (report / "figures").iterdir()}
+    assert r"\begin{tabular}" in (report / "report.tex").read_text()
+    page = (report / "report.html").read_text()
+    assert "&lt;One&gt; &amp; two" in page
+    assert "http://" not in page.replace("http://www.w3.org/", "") and "https://" not in page
+    assert len(page) < 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["runs=nothing/*"], "no folder with a metrics.json"),
+        (["runs=run", "paper=table99"], "paper=table99: no such table; allowed: figure3, table1, table2"),
+        (["runs=run", "baseline=other"], "baseline=other: no such run; allowed: run"),
+        (["runs=run", "explorer.queries=0"], "explorer.queries=0: a whole number from 1 on is needed"),
+    ],
+)
+def test_mistakes_are_one_line(fails: Callable[..., str], tmp_path: Path, arguments: list[str], told: str):
+    write_run(tmp_path / "run", SCORE)
+    assert told in fails("uar.report", *arguments, "out=report")
+    assert not (tmp_path / "report" / "report.html").exists()
+
+
+def test_make_report_runs_a_sweep_of_eight_and_prints_the_page():
+    """Without running it: the sweep is the one of `test_train`, the report that of this module."""
+    done = subprocess.run(
+        ["make", "-n", "-C", str(ROOT), "report", "INSTALLED=", "BIN=bin", "REPORT=x"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    sweep, report = [line for line in done.stdout.splitlines() if line.startswith("bin/python")]
+    assert "-m label_source=human,llm loss=contrastive,summed_marginal seed=0,1 limit=64" in sweep
+    assert report.startswith("bin/python -m uar.report 'runs=x/sweep/*' out=x")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine (apt-get install chromium)")
+    playwright = pytest.importorskip("playwright.sync_api", reason="no Playwright (pip install playwright)")
+    with playwright.sync_playwright() as started:
+        chromium = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def open_page(browser, report: Path) -> Iterator[Callable[..., "Page"]]:
+    """Open the page from disk with no network; at the end there must have been no error and no request."""
+    contexts, told = [], []
+
+    def open_it(width: int = 1280, scheme: str = "light") -> "Page":
+        contexts.append(browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True))
+        page = contexts[-1].new_page()
+        page.on("console", lambda message: told.append(message.text))
+        page.on("pageerror", lambda error: told.append(str(error)))
+        page.on("request", lambda request: None if request.url.startswith(("file:", "data:")) else told.append(request.url))
+        page.goto((report / "report.html").as_uri())
+        return page
+
+    yield open_it
+    for context in contexts:
+        context.close()
+    assert told == []
+
+
+def test_tables_sort_by_their_headings(open_page: Callable[..., "Page"]):
+    page = open_page()
+    table = page.locator("#table-retrieval")
+    head = table.locator("th[aria-sort]").nth(1)
+    values = table.locator("tbody tr td:nth-child(2)")
+
+    def shown() -> list[float]:
+        return [float(v) for v in values.evaluate_all("cells => cells.map(cell => cell.dataset.value)")]
+
+    assert len(shown()) == 2 and head.inner_text().startswith("nDCG@10")
+    head.locator("button").click()
+    assert head.get_attribute("aria-sort") == "descending" and shown() == sorted(shown(), reverse=True)
+    head.locator("button").press("Enter")
+    assert head.get_attribute("aria-sort") == "ascending" and shown() == sorted(shown())
+    assert table.locator("tbody tr").count() == 2
+    paper = page.locator("#table-table2 th.paper").first
+    paper.locator("button").click()
+    cells = page.locator("#table-table2 tbody tr td.paper:nth-of-type(5)").evaluate_all("c => c.map(x => x.dataset.value)")
+    numbers = [float(v) for v in cells if v]
+    assert numbers == sorted(numbers, reverse=True) and cells[len(numbers) :] == [""] * (len(cells) - len(numbers))
+
+
+def test_the_explorer_sorts_filters_and_shows(open_page: Callable[..., "Page"]):
+    page = open_page()
+    items = page.locator("#questions > li")
+    everything = items.count()
+
+    def differences() -> list[float]:
+        texts = page.locator("#questions .difference").all_inner_texts()
+        return [float(t.replace("−", "-").lstrip("±")) for t in texts]
+
+    assert everything > 3 and differences() == sorted(differences())
+    page.select_option("#order", "gain")
+    assert differences() == sorted(differences(), reverse=True)
+    page.select_option("#measure", "AP")
+    assert "AP of " in page.locator("#count").inner_text()
+    question = items.nth(2).locator("summary span").nth(1).inner_text()
+    page.fill("#filter", question.upper())
+    assert items.count() == 1 and page.locator("#count").inner_text().startswith(f"1 of {everything} ")
+    page.fill("#filter", "no question has these words")
+    assert items.count() == 0
+    page.fill("#filter", "")
+    assert items.count() == everything
+    items.first.locator("summary").click()
+    told = items.first.locator(".told")
+    assert told.locator(".both ol").count() == 2 and told.locator(".both ol").first.locator("li").count() == 5
+    assert told.locator(".both li p").first.inner_text() and told.locator(".chip.yes").count() >= 1
+    page.select_option("#measure", "EM")
+    items.first.locator("summary").click()
+    assert "Generated (oracle)" in items.first.inner_text()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_both_themes_are_readable_and_the_button_changes_them(open_page: Callable[..., "Page"], report: Path, scheme: str):
+    """Contrast of text, and of what figures are drawn with, against the page's ground, as WCAG defines it."""
+    page = open_page(scheme=scheme)
+
+    def colours() -> dict[str, list[float]]:
+        return page.evaluate(
+            """() => {
+                const of = (colour) => colour.match(/[\\d.]+/g).slice(0, 3).map(Number);
+                const style = (selector, name) => of(getComputedStyle(document.querySelector(selector))[name]);
+                const probe = document.createElement("i");
+                document.body.append(probe);
+                const value = (name) => { probe.style.color = `var(--${name})`; return of(getComputedStyle(probe).color); };
+                const found = {ground: style("body", "backgroundColor"), text: style("body", "color"), muted: value("muted")};
+                for (let n = 1; n <= 8; n++) found[`series-${n}`] = value(`series-${n}`);
+                for (const name of ["accent", "gain", "loss"]) found[name] = value(name);
+                found.figure = style("#figure-loss svg text", "fill");
+                return found;
+            }"""
+        )
+
+    def readable() -> float:
+        found = colours()
+        ground = found.pop("ground")
+        for name, colour in found.items():
+            least = 3 if name.startswith("series") else 4.5
+            assert contrast(colour, ground) >= least, (name, colour, ground)
+        return luminance(ground)
+
+    before = readable()
+    assert (before < 0.2) == (scheme == "dark")
+    page.screenshot(path=report.parent / f"{scheme}.png", full_page=True)
+    assert (report.parent / f"{scheme}.png").stat().st_size > 50_000
+    button = page.locator("#theme")
+    assert button.get_attribute("aria-pressed") == str(scheme == "dark").lower()
+    button.click()
+    assert (readable() < 0.2) != (scheme == "dark")
+    assert button.get_attribute("aria-pressed") == str(scheme != "dark").lower()
+
+
+def luminance(colour: list[float]) -> float:
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (v / 255 for v in colour)]
+    return sum(share * value for share, value in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def contrast(one: list[float], other: list[float]) -> float:
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_a_phone_scrolls_tables_and_not_the_page(open_page: Callable[..., "Page"]):
+    page = open_page(width=360)
+    page.locator("#questions summary").first.click()
+    page.locator("#figures summary").click()
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+    outside = page.evaluate(
+        """() => [...document.querySelectorAll("main *")].filter((node) => !node.closest(".scroll") && !node.closest("svg")
+            && node.getBoundingClientRect().right > innerWidth + 1).map((node) => node.outerHTML.slice(0, 80))"""
+    )
+    assert outside == []
+    scrolled = page.locator("#table-table2 .scroll").evaluate("node => node.scrollWidth > node.clientWidth")
+    assert scrolled
+
+
+def test_the_page_can_be_read_by_machines_that_read_aloud(open_page: Callable[..., "Page"]):
+    page = open_page()
+    problems = page.evaluate(
+        """() => {
+            const found = [];
+            const ids = [...document.querySelectorAll("[id]")].map((node) => node.id);
+            ids.filter((id, at) => ids.indexOf(id) !== at).forEach((id) => found.push(`id ${id} twice`));
+            document.querySelectorAll("th:not([scope])").forEach((node) => found.push(`th ${node.textContent}`));
+            document.querySelectorAll("svg:not([aria-label])").forEach(() => found.push("svg without a label"));
+            document.querySelectorAll("[aria-labelledby]").forEach((node) => {
+                if (!document.getElementById(node.getAttribute("aria-labelledby"))) found.push(node.tagName);
+            });
+            document.querySelectorAll("select, input").forEach((node) => { if (!node.labels.length) found.push(node.id); });
+            return found;
+        }"""
+    )
+    assert problems == []
