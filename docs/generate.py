@@ -1,6 +1,7 @@
 """Pages of the reference, made when the site is built: options from the configs, Python from the docstrings."""
 
 import pkgutil
+from html import escape
 from importlib.util import find_spec
 from itertools import groupby
 
@@ -22,7 +23,7 @@ def cell(text: str) -> str:
 
 
 def in_code(text: str) -> str:
-    return text.replace("|", "\\|")
+    return f"<code>{escape(text).replace('|', '&#124;')}</code>"
 
 
 def heading(file: ConfigFile) -> str:
@@ -43,7 +44,7 @@ def of_file(file: ConfigFile) -> str:
     if file.group and file.bases:
         told.append(f"Starts from {', '.join(f'`{base}`' for base in file.bases)}; only what differs or is new stands here.")
     if file.options:
-        rows = "\n".join(f"| `{o.name}` | `{in_code(o.default)}` | {cell(o.meaning)} |" for o in file.options)
+        rows = "\n".join(f"| `{o.name}` | {in_code(o.default)} | {cell(o.meaning)} |" for o in file.options)
         told.append(f"| option | default | meaning |\n|---|---|---|\n{rows}")
     return "\n\n".join(part for part in told if part)
 

@@ -87,13 +87,13 @@ def test_the_site_builds_with_every_link_and_option(tmp_path: Path, monkeypatch:
         config.plugins.on_shutdown()
     site = tmp_path / "site"
     assert {p.relative_to(ROOT / "docs").with_suffix("") for p in PAGES if p.stem != "index"} <= {
-        p.parent.relative_to(site) for p in site.rglob("index.html")
+        p.relative_to(site).with_suffix("") for p in site.rglob("*.html")
     }
     reference = site / "reference"
     for file in config_files():
-        text = (reference / "options" / (file.group or "commands").replace("/", "-") / "index.html").read_text()
+        text = (reference / "options" / (file.group or "commands").replace("/", "-")).with_suffix(".html").read_text()
         assert all(f"<code>{option.name}</code>" in text for option in file.options), file
-    assert "Mean over rows of −Σ" in (reference / "python" / "uar.losses" / "index.html").read_text()
+    assert "Mean over rows of −Σ" in (reference / "python" / "uar.losses.html").read_text()
     pages = (page.read_text(encoding="utf-8") for page in site.rglob("*.html"))
     loaded = {url for page in pages for url in re.findall(r'(?:<script[^>]*src|<link[^>]*href)="(https?://[^"]*)"', page)}
     assert not loaded, "the site opens with no network"
