@@ -70,7 +70,6 @@ ELSEWHERE = {
     "logger=tensorboard": "test_loggers",
     "+experiment=": "test_experiments",
     "label_source.corrupt": "test_labels",
-    "uar.report": "test_train",
     "dataset.path=DIR": "test_bad_input",
     "questions=generate": "test_questions",
     "uar.corpus": "test_questions",
