@@ -163,7 +163,7 @@ def test_a_tracked_run_tells_all_but_the_key(tmp_path: Path, utilsel: Command, s
 
     server.answer = generous
     server.fault = lambda number, body: {1: "500", 3: "401"}.get(number)
-    done = utilsel("limit=4", "candidates.depth=4", "llm.window=1", "logger=wandb", WANDB_MODE="offline")
+    done = utilsel("limit=4", "candidates.depth=4", "llm.window=1", "logger=wandb", "logger.wandb.mode=offline")
     assert done.returncode == 0, done.stderr
     assert {headers["authorization"] for _, headers, _ in server.seen} == {f"Bearer {KEY}"}
     run = tmp_path / "run"
