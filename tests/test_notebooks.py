@@ -14,7 +14,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_both_forms_are_in_step(path: Path) -> None:
-    cells = [[(c.cell_type, c.source) for c in jupytext.read(p).cells] for p in (path, path.with_suffix(".ipynb"))]
+    cells = [[(c.cell_type, c.source.strip()) for c in jupytext.read(p).cells] for p in (path, path.with_suffix(".ipynb"))]
     assert cells[0] == cells[1], "run: jupytext --sync notebooks/*.py"
     assert len(cells[0]) > 6 and cells[0][0][1].startswith(f"# {path.stem[0]}. ")
 
