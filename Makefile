@@ -11,7 +11,7 @@ DEMO ?= outputs/demo
 LIMIT ?= null
 QUESTIONS ?= 8
 REPORT ?= outputs/report
-SWEEP := annotator.threshold=25 training.dev_queries=20 rag=off logger=csv dataset.test=[mini:test]
+SWEEP := annotator.threshold=25 training.batch_size=8 training.dev_queries=20 rag=off logger=csv dataset.test=[mini:test]
 SHARED := store=$(DEMO)/annotations rag.limit=$(QUESTIONS)
 
 export HF_HUB_OFFLINE ?= 1
@@ -37,7 +37,7 @@ demo: $(INSTALLED)
 	$(BIN)/python -m uar.evaluate retriever=bm25 'collections=[mini:test,mini:ood]' rag=default $(SHARED) hydra.run.dir=$(DEMO)/bm25
 	$(BIN)/python -m uar.report 'runs=[$(DEMO)/untrained,$(DEMO)/bm25,$(DEMO)/trained]' out=$(DEMO)/report
 
-report: LIMIT = 64
+report: LIMIT = 48
 report: $(INSTALLED)
 	rm -rf $(REPORT)
 	$(BIN)/python train.py -m label_source=human,llm loss=contrastive,summed_marginal seed=0,1 limit=$(LIMIT) $(SWEEP) hydra.sweep.dir=$(REPORT)/sweep

@@ -107,7 +107,7 @@ def test_make_report_runs_a_sweep_of_eight_and_prints_the_page():
         check=True,
     )
     sweep, report = [line for line in done.stdout.splitlines() if line.startswith("bin/python")]
-    assert "-m label_source=human,llm loss=contrastive,summed_marginal seed=0,1 limit=64" in sweep
+    assert "-m label_source=human,llm loss=contrastive,summed_marginal seed=0,1 limit=48" in sweep
     assert report.startswith("bin/python -m uar.report 'runs=x/sweep/*' out=x")
 
 

@@ -1,10 +1,13 @@
 """Rows, tables and marks of a report, over run folders written by hand."""
 
+import itertools
 import json
 import re
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
+from test_experiments import OF_ANNOTATE, composed, sweep_of
 from written_runs import labels, write_run
 
 from uar.errors import UserError
@@ -310,3 +313,30 @@ def test_latex_escapes_and_has_a_cell_a_column(tmp_path: Path):
 def test_markdown_escapes_names():
     table = Table("t", "T", [Column("s", "m")], [Line("a|b_c", [cell([0.5])])])
     assert r"| a\|b\_c | 0.500 |" in markdown([table], [], [])
+
+
+@pytest.mark.parametrize(
+    "experiment",
+    [
+        "table1_annotators",
+        "table2_in_domain",
+        "table6_ablation",
+        "table7_human_positive",
+        "table10_sampling",
+        "table16_rank_threshold",
+        "figure3_human_budget",
+    ],
+)
+def test_the_jobs_of_an_experiment_fill_the_rows_of_its_table(tmp_path: Path, experiment: str):
+    """As composed at full size, where every run has a score."""
+    command = "annotate" if experiment in OF_ANNOTATE else "train"
+    for at, job in enumerate(itertools.product(*sweep_of(command, f"+experiment={experiment}"))):
+        cfg = composed(command, job, f"+experiment={experiment}")
+        run = write_run(tmp_path / str(at), {MARCO: {"RR@10": 0.3}})
+        (run / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))
+        (run / "agreement.json").write_text(json.dumps({"precision": 0.5, "recall": 0.5, "average_positives": 1.0}))
+    rows = rows_in(tmp_path)
+    (paper,) = asked_for(None, rows)
+    table = paper_table(paper, rows, {})
+    assert [line.name for line in table.lines] == [row.name for row in paper.rows]
+    assert all(line.cells[0].value is not None for line in table.lines)
