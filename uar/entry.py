@@ -84,7 +84,6 @@ def entry(config_name: str, task: Task) -> None:
 def composed(config_name: str, *overrides: str) -> DictConfig:
     """The config of a command as its command line would compose it, for Python and notebooks:
     `annotate(composed("annotate", "limit=8", "logger=none"), folder)`. Loggers want to be started by the command line."""
-    register_resolvers()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         whole = hydra.compose(config_name, list(overrides), return_hydra_config=True)
         HydraConfig.instance().set_config(whole)  # the command looks there for what was chosen

@@ -30,7 +30,8 @@ def report(cfg: DictConfig, folder: Path) -> None:
     papers = asked_for(_several(cfg.paper), rows)
     explorer = Explorer(hydra.utils.instantiate(cfg.explorer), rows, notes)
     others = [row for row in rows if row is not baseline] if baseline else []
-    by_row = {row.name: marks(row, baseline, _measures(rows), notes) for row in others if baseline}
+    measures = {measure for part in ("retrieval", "rag") for _, measure in columns_of(rows, part)}
+    by_row = {row.name: marks(row, baseline, measures, notes) for row in others if baseline}
     tables = _tables(rows, papers, by_row, baseline.name if baseline else "")
     out = Path(cfg.out)
     figures = draw_all(rows, out / "figures", notes)
@@ -52,10 +53,6 @@ def _several(value: Any) -> list[str] | None:
     if value is None:
         return None
     return [str(v) for v in value] if OmegaConf.is_list(value) else [str(value)]
-
-
-def _measures(rows: Sequence[Row]) -> set[str]:
-    return {measure for part in ("retrieval", "rag") for _, measure in columns_of(rows, part)}
 
 
 def _tables(rows: Sequence[Row], papers: Sequence[PaperTable], by_row: dict[str, Marks], baseline: str) -> list[Table]:

@@ -76,10 +76,9 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     save_manifest(folder, collection=collection.hash, model=spent["model"], store=str(cfg.store))
     if annotator.needs_llm and len(llms) == 1 and not writing:
         keep_rate(work.store, work.models[0], spent)
-    if cfg.logger:
-        with tracked(cfg, folder) as job:
-            seen = Annotations(OmegaConf.to_container(cfg.annotator, resolve=True), work.models, judged)  # type: ignore[arg-type]
-            track(job, folder, spent, found, collection, seen)
+    with tracked(cfg, folder) as job:
+        seen = Annotations(OmegaConf.to_container(cfg.annotator, resolve=True), work.models, judged)  # type: ignore[arg-type]
+        track(job, folder, spent, found, collection, seen)
     if stopped:
         raise stopped
     if not judged:

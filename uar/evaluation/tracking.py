@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 
 from uar.collections import Collection
 from uar.evaluation.metrics_file import read_metrics
+from uar.evaluation.significance import Values, read_scores
 from uar.tracking.artefacts import folder_artefact
 from uar.tracking.job import Job
 
@@ -21,10 +22,10 @@ def track_evaluation(job: Job, folder: Path, collections: Sequence[Collection]) 
     job.numbers(metrics)
     for collection in collections if job.tracks_files else ():
         slug = collection.slug
-        scores = _scores(folder / "scores" / f"{slug}.parquet")
-        measures = list(dict.fromkeys(m for of_query in scores.values() for m in of_query))
-        told = [[q, collection.queries[q].text, *(of.get(m) for m in measures)] for q, of in scores.items()]
-        job.table(f"scores/{slug}", ["query_id", "query", *measures], told)
+        scores = read_scores(folder, slug)
+        queries = dict.fromkeys(q for of_measure in scores.values() for q in of_measure)
+        told = [[q, collection.queries[q].text, *(of.get(q) for of in scores.values())] for q in queries]
+        job.table(f"scores/{slug}", ["query_id", "query", *scores], told)
         answered = folder / "generations" / f"{slug}.parquet"
         if answered.is_file():
             job.table(f"generations/{slug}", *_generations(answered, scores, list(metrics["rag"].get(slug, {}))))
@@ -33,21 +34,13 @@ def track_evaluation(job: Job, folder: Path, collections: Sequence[Collection]) 
         job.made(made)
 
 
-def _scores(path: Path) -> dict[str, dict[str, float]]:
-    """Value a measure of each query."""
-    found: dict[str, dict[str, float]] = {}
-    for row in pq.read_table(path).to_pylist():
-        found.setdefault(row["query_id"], {})[row["measure"]] = row["value"]
-    return found
-
-
-def _generations(path: Path, scores: dict[str, dict[str, float]], rag: list[str]) -> tuple[list[str], Rows]:
+def _generations(path: Path, scores: Values, rag: list[str]) -> tuple[list[str], Rows]:
     """(columns, rows): what the file says, and the RAG measures of each question and line."""
     rows = pq.read_table(path).to_pylist()
     lines = {row["line"] for row in rows}
-    measures = [m for m in rag if any(_named(m, line) in of for of in scores.values() for line in lines)]
+    measures = [m for m in rag if any(_named(m, line) in scores for line in lines)]
     columns = list(rows[0]) if rows else []
-    told = [[*row.values(), *(scores.get(row["query_id"], {}).get(_named(m, row["line"])) for m in measures)] for row in rows]
+    told = [[*row.values(), *(scores.get(_named(m, row["line"]), {}).get(row["query_id"]) for m in measures)] for row in rows]
     return [*columns, *measures], told
 
 

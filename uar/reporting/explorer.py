@@ -15,7 +15,7 @@ from uar.collections.reference import parse, resolve, slug
 from uar.errors import UserError
 from uar.ranking import Hit, best_first
 from uar.reporting.rows import Row
-from uar.reporting.runs import RunFolder
+from uar.reporting.runs import RunFolder, unreadable
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,7 @@ def _generations(run: RunFolder, slug: str, notes: list[str]) -> dict[str, dict[
             kept = found.setdefault(row["query_id"], {"question": row["question"], "gold": row["gold"], "answers": {}})
             kept["answers"][row.get("line") or "retrieved"] = row["answer"]
     except (pa.ArrowException, OSError, KeyError) as error:
-        notes.append(f"explorer: {run.name}: generations/{slug}.parquet: cannot be read ({type(error).__name__})")
+        notes.append(unreadable(f"explorer: {run.name}", f"generations/{slug}.parquet", error))
     return found
 
 
@@ -219,5 +219,5 @@ def _label_rows(path: Path, query_ids: set[str], notes: list[str]) -> list[tuple
         rows = zip(*(table[name].to_pylist() for name in names), sources, strict=True)
         return [(q, d, int(label)) for q, d, label, source in rows if source == "llm" and label is not None]
     except (pa.ArrowException, OSError, KeyError) as error:
-        notes.append(f"explorer: {path}: cannot be read ({type(error).__name__})")
+        notes.append(unreadable("explorer", str(path), error))
         return []

@@ -78,7 +78,7 @@ def _read(path: Path, name: str, notes: list[str]) -> RunFolder:
     try:
         metrics = read_metrics(path)
     except (OSError, ValueError, AttributeError) as error:
-        notes.append(_unreadable(name, "metrics.json", error))
+        notes.append(unreadable(name, "metrics.json", error))
     agreement, ledger = (_object(path / file, name, notes) for file in HELD[1:])
     config = read_config(path, name, notes)
     trained = _trained(path, config)
@@ -94,7 +94,7 @@ def _object(path: Path, name: str, notes: list[str]) -> dict[str, Any]:
     try:
         found = read_json(path)
     except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        notes.append(_unreadable(name, path.name, error))
+        notes.append(unreadable(name, path.name, error))
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -104,7 +104,7 @@ def read_config(path: Path, name: str, notes: list[str]) -> dict[str, Any]:
     try:
         found = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        notes.append(_unreadable(name, "config.yaml", error))
+        notes.append(unreadable(name, "config.yaml", error))
         return {}
     return dict(_dotted(found, "")) if isinstance(found, dict) else {}
 
@@ -125,6 +125,7 @@ def _trained(path: Path, config: Mapping[str, Any]) -> Path | None:
     return folder if (folder / "config.yaml").is_file() and folder != path.resolve() else None
 
 
-def _unreadable(name: str, file: str, error: Exception) -> str:
+def unreadable(name: str, file: str, error: Exception) -> str:
+    """The note on a file of a run that is missing or broken."""
     why = "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read ({type(error).__name__})"
     return f"{name}: {file}: {why}"

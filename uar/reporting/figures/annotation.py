@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from uar.reporting.figures.style import INK, MARKERS, SERIES, capped, legend, need, new, short
 from uar.reporting.paper_table import read_paper
 from uar.reporting.rows import Row
+from uar.reporting.runs import unreadable
 
 FEWEST = 4  # numbers of positives that are shown at least, so that bars stay bars
 
@@ -56,7 +57,7 @@ def _counts(row: Row, notes: list[str]) -> dict[str, Counter[int]]:
         for stage, query, label in pairs:
             chosen.setdefault(stage, Counter())[query] += int(label or 0)
     except (pa.ArrowException, OSError, KeyError) as error:
-        notes.append(f"{row.name}: labels.parquet: cannot be read ({type(error).__name__})")
+        notes.append(unreadable(row.name, "labels.parquet", error))
         return {}
     alone = len(chosen) == 1
     return {row.name if alone else f"{row.name} · {stage}": Counter(c.values()) for stage, c in chosen.items()}

@@ -13,6 +13,7 @@ from uar.reporting.figures import Missing
 from uar.reporting.figures.measure import interval, shown_measure
 from uar.reporting.figures.style import MARKERS, SERIES, capped, legend, need, new, short
 from uar.reporting.rows import Row
+from uar.reporting.runs import unreadable
 
 JUDGEMENT = 0.09  # USD a pair judged by a person, as in arXiv 2504.05220
 BY_LLM = ("LLMLabels", "MixedLabels", "QAMetricLabels")
@@ -61,7 +62,7 @@ def _price(row: Row, ledgers: Mapping[tuple[str, ...], Mapping[str, Any]], notes
     try:
         table = pq.read_table(path, columns=["query_id", "doc_id", "source"])
     except (pa.ArrowException, OSError) as error:
-        notes.append(f"{row.name}: labels.parquet: cannot be read ({type(error).__name__})")
+        notes.append(unreadable(row.name, "labels.parquet", error))
         return None
     of_people = table.filter(pc.equal(table["source"], "human"))
     people = of_people.group_by(["query_id", "doc_id"]).aggregate([]).num_rows * JUDGEMENT

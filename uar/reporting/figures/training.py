@@ -1,15 +1,16 @@
 """Curves of training, from the csv/metrics.csv of run folders."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from uar.reporting.figures.style import MARKERS, SERIES, capped, legend, need, new, short
 from uar.reporting.rows import Row
-from uar.reporting.runs import RunFolder
+from uar.reporting.runs import RunFolder, unreadable
 
 Points = list[tuple[float, float]]  # (step since the start of the first stage, value)
 WINDOW = 0.05  # share of a curve over which the loss is averaged
@@ -20,15 +21,11 @@ def loss(rows: Sequence[Row], notes: list[str]) -> tuple[Figure, str]:
     figure, axes = new()
     curves = _curves(rows, "/loss", notes)
     need(curves, "no run has a csv/metrics.csv with losses; train with logger=default or logger=csv")
-    for at, name in enumerate(capped(list(curves), "loss", notes)):
-        for seed, points in enumerate(curves[name]):
-            steps, values = np.array(points).T
-            width = max(1, round(WINDOW * len(values)))
-            smooth = np.convolve(values, np.ones(width) / width, mode="valid")
-            label = short(name) if seed == 0 else None
-            axes.plot(steps[width - 1 :], smooth, color=SERIES[at], linewidth=1.1, alpha=0.85, label=label)
-    axes.set(xlabel="Step, all stages", ylabel="Loss")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for at, label, steps, values in _each(capped(list(curves), "loss", notes), curves):
+        width = max(1, round(WINDOW * len(values)))
+        smooth = np.convolve(values, np.ones(width) / width, mode="valid")
+        axes.plot(steps[width - 1 :], smooth, color=SERIES[at], linewidth=1.1, alpha=0.85, label=label)
+    _over_steps(axes, "Loss")
     legend(axes, figure)
     return figure, "Moving average; a line a seed. Stages follow each other; losses of different kinds are not comparable."
 
@@ -38,15 +35,27 @@ def dev(rows: Sequence[Row], notes: list[str]) -> tuple[Figure, str]:
     figure, axes = new()
     curves = _curves(rows, "dev/nDCG@10", notes)
     need(curves, "no run has a csv/metrics.csv with development scores; train with a dev split")
-    for at, name in enumerate(capped(list(curves), "development score", notes)):
-        for seed, points in enumerate(curves[name]):
-            steps, values = np.array(points).T
-            label = short(name) if seed == 0 else None
-            axes.plot(steps, values, color=SERIES[at], marker=MARKERS[at], markersize=4, linewidth=1.2, label=label)
-    axes.set(xlabel="Step, all stages", ylabel="nDCG@10, dev", xlim=(0, None))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for at, label, steps, values in _each(capped(list(curves), "development score", notes), curves):
+        axes.plot(steps, values, color=SERIES[at], marker=MARKERS[at], markersize=4, linewidth=1.2, label=label)
+    axes.set_xlim(0, None)
+    _over_steps(axes, "nDCG@10, dev")
     legend(axes, figure)
     return figure, "nDCG@10 of the candidate pools of the development questions; a line a seed."
+
+
+def _each(
+    names: Sequence[str], curves: Mapping[str, list[Points]]
+) -> Iterator[tuple[int, str | None, np.ndarray, np.ndarray]]:
+    """(number of the name, label of its first seed, steps, values) of every curve."""
+    for at, name in enumerate(names):
+        for seed, points in enumerate(curves[name]):
+            steps, values = np.array(points).T
+            yield at, short(name) if seed == 0 else None, steps, values
+
+
+def _over_steps(axes: Axes, ylabel: str) -> None:
+    axes.set(xlabel="Step, all stages", ylabel=ylabel)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _curves(rows: Sequence[Row], column: str, notes: list[str]) -> dict[str, list[Points]]:
@@ -78,5 +87,5 @@ def _points(run: RunFolder, column: str, notes: list[str]) -> Points:
                 stage, last = name, step
                 points += [(begun + step, float(value)) for value in values.values()]
     except (OSError, ValueError, csv.Error) as error:
-        notes.append(f"{run.name}: csv/metrics.csv: cannot be read ({type(error).__name__})")
+        notes.append(unreadable(run.name, "csv/metrics.csv", error))
     return points
