@@ -51,6 +51,7 @@ def test_every_packaged_prompt_is_rendered_by_a_test() -> None:
         "relsel", "utilsel", "utilrank", "pseudo_answer", "rag_short", "likelihood_question", "likelihood_answer",
         "passages", "pointwise", "qa_metric",  # in the tests of their annotators
         "rag_closed_book", "rag_closed_book_sentence", "rag_sentence", "rag_rewrite", "rag_verify",  # in test_rag.py
+        "write_questions",  # in test_questions.py
     }  # fmt: skip
 
 

@@ -60,7 +60,7 @@ def test_what_stops_an_actor_is_told_with_what_it_had(tmp_path: Path) -> None:
         "window": 2,
     }
     relsel = RelSel(template="relsel")
-    actor = Actor("mini:train", relsel, [llm], ["m"], str(tmp_path / "store"), 0.05, str(tmp_path), {})
+    actor = Actor("mini:train", relsel, [llm], ["m"], str(tmp_path / "store"), 0.05, str(Path.cwd()), {})
     mini = open_collection("mini:train")
     query_id = next(iter(mini.queries))
     (result,) = actor({"query_id": [query_id], "pool": [mini.positives(query_id)]})["result"]
