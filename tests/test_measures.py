@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from conftest import SHARED
+from conftest import MEASURES, SHARED
 from pytrec_eval import RelevanceEvaluator
 
 from uar.answers import exact_match, f1, normalise
 from uar.collections import Collection, Corpus, Query, open_collection
 from uar.errors import UserError
-from uar.evaluation.measures import MEASURES, means, per_query
+from uar.evaluation.measures import means, parsed, per_query
 from uar.ranking import Hit, best_first
 from uar.runs import read_run
 
@@ -90,6 +90,16 @@ def test_a_measure_keeps_the_name_that_was_given_and_an_unknown_one_is_refused(c
     assert means(per_query(collection, RUN, ["MRR@10", "Recall@100"], ["q1"])) == {"MRR@10": 0.5, "Recall@100": 1}
     with pytest.raises(UserError, match="measure 'goodness' is not known"):
         per_query(collection, RUN, ["goodness"], ["q1"])
+
+
+def test_measures_are_checked_before_anything_is_scored():
+    assert list(parsed("R@1000")) == ["R@1000"]
+    with pytest.raises(UserError, match="measure 'alpha_nDCG@10': Unsupported .* pyndeval"):
+        parsed(["nDCG@10", "alpha_nDCG@10"])
+    with pytest.raises(UserError, match="measure 'INST': invalid param"):
+        parsed(["INST"])
+    with pytest.raises(UserError, match="measures is empty"):
+        parsed([])
 
 
 def test_a_querys_own_document_is_no_result_where_the_collection_says_so(

@@ -12,11 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import metrics, ok
+from conftest import MEASURES, metrics, ok
 
 from uar.collections.presets import averaged, expand, settings_of
 from uar.collections.reference import slug
-from uar.evaluation.measures import MEASURES
 
 PARTS = expand("beir-cqadupstack")
 

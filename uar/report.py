@@ -13,6 +13,7 @@ from uar.entry import entry
 from uar.files import write_text
 from uar.reporting.explorer import Explorer
 from uar.reporting.figures import draw_all
+from uar.reporting.hybrid import with_hybrid
 from uar.reporting.marks import Marks, marks
 from uar.reporting.page import page
 from uar.reporting.paper_table import PaperTable, asked_for, paper_table
@@ -25,7 +26,8 @@ from uar.reporting.text import latex, markdown, overview, terminal
 def report(cfg: DictConfig, folder: Path) -> None:
     """Print one table of `runs`; write tables, figures and the explorer to `out`. UserError for an unknown name."""
     found = find_runs(_several(cfg.runs) or [])
-    rows, notes = rows_of(found.runs), list(found.notes)
+    notes = list(found.notes)
+    rows = rows_of(with_hybrid(found.runs, notes))
     baseline = find_row(rows, str(cfg.baseline), "baseline") if cfg.baseline is not None else None
     papers = asked_for(_several(cfg.paper), rows)
     explorer = Explorer(hydra.utils.instantiate(cfg.explorer), rows, notes)

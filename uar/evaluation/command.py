@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from uar.collections import Collection
 from uar.errors import UserError
-from uar.evaluation.measures import MEASURES, means, per_query
+from uar.evaluation.measures import means, parsed, per_query
 from uar.evaluation.metrics_file import update_metrics
 from uar.evaluation.rag.answer_files import with_answers
 from uar.evaluation.rag.opening import Generator, open_rag
@@ -33,11 +33,12 @@ Ranker = Callable[[Collection, list[str]], Run]
 
 
 class Evaluator:
-    """`cfg` needs `rag`, `search`, `store` and `retrieval_depth`; everything is written to `folder`. What is wrong with the
-    options of RAG is told here."""
+    """`cfg` needs `measures`, `rag`, `search`, `store` and `retrieval_depth`; everything is written to `folder`. What is wrong
+    with the measures and the options of RAG is told here."""
 
     def __init__(self, cfg: DictConfig, folder: Path) -> None:
         self._cfg, self._folder = cfg, folder
+        self._measures = parsed(cfg.measures)
         self._generator = Generator(cfg.rag.llm)
         self._rag = open_rag(cfg.rag, self._generator, Path(cfg.store), folder) if cfg.rag.llm else None
 
@@ -84,7 +85,7 @@ class Evaluator:
         run = without_own(collection, rank(collection, query_ids))
         seconds = time.perf_counter() - start
         write_run(self._folder / "runs" / f"{collection.slug}.trec", run, "uar")
-        scores = per_query(collection, run, MEASURES, query_ids)
+        scores = per_query(collection, run, list(self._measures), query_ids)
         values = means(scores)
         log.info("%s: %s (%d questions, %.1f s)", collection.slug, _told(values), len(query_ids), seconds)
         update_metrics(

@@ -10,7 +10,24 @@ from uar.collections import Collection
 from uar.errors import UserError
 from uar.runs import Run, without_own
 
-MEASURES = ("nDCG@10", "RR@10", "R@100", "AP")
+
+def parsed(names: Sequence[str] | str) -> dict[str, Any]:
+    """Measures of ir_measures by the names given; UserError where one is unknown or cannot be computed, or none is given."""
+    found: dict[str, Any] = {}
+    for name in [names] if isinstance(names, str) else names:
+        try:
+            found[name] = ir_measures.parse_measure(name)
+        except (NameError, SyntaxError, ValueError) as error:
+            raise UserError(
+                f"measure {name!r} is not known; name it as ir_measures does, such as nDCG@10, RR@10 or R@100"
+            ) from error
+        try:
+            ir_measures.evaluator([found[name]], {})
+        except (ValueError, AssertionError) as error:
+            raise UserError(f"measure {name!r}: {' '.join(str(error).split())}") from error
+    if not found:
+        raise UserError("measures is empty; name at least one as ir_measures does, such as nDCG@10")
+    return found
 
 
 def per_query(
@@ -42,22 +59,12 @@ def _groups(measures: Sequence[str]) -> list[tuple[int | None, bool, dict[Any, s
     """(results a query that suffice, whether gains count, names by measure) of measures that are computed together: runs are
     cut for those with a cutoff, since it is the length of the runs that takes time."""
     found: dict[tuple[bool, bool], dict[Any, str]] = {}
-    for name in measures:
-        measure = _parsed(name)
+    for name, measure in parsed(measures).items():
         whole = "cutoff" not in measure.params or bool(measure.params.get("judged_only"))
         found.setdefault((measure.NAME == "nDCG", whole), {})[measure] = name
     return [
         (None if whole else max(m.params["cutoff"] for m in names), graded, names) for (graded, whole), names in found.items()
     ]
-
-
-def _parsed(name: str) -> Any:
-    try:
-        return ir_measures.parse_measure(name)
-    except (NameError, SyntaxError, ValueError) as error:
-        raise UserError(
-            f"measure {name!r} is not known; name it as ir_measures does, such as nDCG@10, RR@10 or R@100"
-        ) from error
 
 
 def _calculate(
