@@ -248,6 +248,9 @@ def test_splits_share_no_passage_and_samples_are_nested():
     corpus = open_collection("mini:train").corpus
     assert draw(corpus, 20, 5, seed=1) == draw(corpus, 50, 5, seed=1)[:20] != draw(corpus, 20, 5, seed=2)
     assert len(set(draw(corpus, None, 5, seed=1))) == len(corpus)
+    long = [d for d in draw(corpus, None, 1, seed=1) if len(corpus.text(corpus.row(d)).split()) >= 76]
+    assert 5 < len(long) < len(corpus) / 10
+    assert draw(corpus, 5, 76, seed=1) == long[:5] and draw(corpus, len(corpus), 76, seed=1) == long
 
 
 def test_a_folder_of_text_becomes_a_corpus(tmp_path: Path, command: Command, fails: Callable[..., str]):

@@ -53,9 +53,10 @@ class Corpus:
     def id(self, row: int) -> str:
         return str(self._table["id"][row].as_py())
 
-    def ids(self) -> list[str]:
-        """All ids in row order: memory grows with the corpus, so only for where all are asked for."""
-        return [str(i) for i in self._table["id"].to_pylist()]
+    def ids(self) -> Iterator[str]:
+        """All ids in row order, a block at a time."""
+        for batch in self._table.select(["id"]).to_batches(max_chunksize=BLOCK):
+            yield from map(str, batch["id"].to_pylist())
 
     def text(self, row: int) -> str:
         """Title and text as one string, as retrievers and prompts see a passage."""

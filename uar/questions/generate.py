@@ -1,5 +1,6 @@
 """Where the questions of an annotate run come from: the collection, or an LLM that writes them."""
 
+import heapq
 import logging
 import re
 from collections import Counter
@@ -164,14 +165,14 @@ class Writing:
 
 def draw(corpus: Corpus, number: int | None, min_words: int, seed: int) -> list[str]:
     """Ids of at most `number` passages of `min_words` words or more, in an order drawn by the seed; None: all of them."""
-    order = sorted(corpus.ids(), key=lambda d: rank_of(seed, "questions", d))
-    drawn: list[str] = []
-    for doc_id in order:
-        if number is not None and len(drawn) == number:
-            break
-        if len(corpus.text(corpus.row(doc_id)).split()) >= min_words:
-            drawn.append(doc_id)
-    return drawn
+    number = len(corpus) if number is None else number
+    size = 2 * number  # some are too short
+    while True:
+        first = heapq.nsmallest(size, corpus.ids(), key=lambda d: rank_of(seed, "questions", d))
+        drawn = [d for d in first if len(corpus.text(corpus.row(d)).split()) >= min_words][:number]
+        if len(drawn) == number or size >= len(corpus):
+            return drawn
+        size *= 4
 
 
 def _listed(counts: Mapping[str, int]) -> str:
