@@ -3,6 +3,8 @@
 import importlib
 import inspect
 import pkgutil
+import subprocess
+import sys
 
 import pytest
 from conftest import ROOT
@@ -103,3 +105,8 @@ def test_a_config_offers_every_option_of_what_it_builds(path: str):
     if target:
         options = set(inspect.signature(get_object(target)).parameters)
         assert set(node) - {"_target_", "_partial_"} == options
+
+
+def test_what_needs_no_model_starts_without_torch():
+    program = "import sys, uar.annotation.run, uar.evaluate, uar.report; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

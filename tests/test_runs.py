@@ -1,10 +1,12 @@
 import random
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import ir_measures
 import numpy as np
 import pytest
+from conftest import metrics, ok
 from pytrec_eval import RelevanceEvaluator
 
 from uar.errors import DataError, UserError
@@ -147,3 +149,18 @@ def test_a_run_without_a_query_of_the_collection_is_refused(tmp_path: Path, fail
     (tmp_path / "x.trec").write_text(GOOD)
     told = fails("uar.evaluate", "run=x.trec", "collections=[mini:test]")
     assert "mini:test: the run has none of its 56 queries" in told
+
+
+def test_a_named_retriever_ranks_the_passages_of_a_run_anew(
+    folder: Path, tmp_path: Path, command: Callable[..., CompletedProcess[str]], fails: Callable[..., str]
+):
+    shown = {q: [(d, float(-at)) for at, d in enumerate(("d4", "d5", "d1", "d2", "d3"))] for q in ("q1", "q2", "q3")}
+    write_run(tmp_path / "x.trec", shown, "x")
+    given = ["run=x.trec", f"collections=[local:{folder}:test]", "logger=none", "measures=[RR@2,R@1000]", "hydra.run.dir=run"]
+    ok(command("uar.evaluate", "retriever=minilm_l3", *given))
+    assert metrics(tmp_path / "run")["retrieval"]["toy.test"] == {"RR@2": 1.0, "R@1000": 1.0}
+    ranked = order(read_run(tmp_path / "run" / "runs" / "toy.test.trec"))
+    assert {q: hits[0] for q, hits in ranked.items()} == {"q1": "d1", "q2": "d2", "q3": "d3"}
+    assert all(set(hits) == {"d1", "d2", "d3", "d4", "d5"} for hits in ranked.values())
+    assert "found a run and a retriever that cannot re-rank it" in fails("uar.evaluate", "retriever=bm25", *given)
+    assert "found model and retriever; give" in fails("uar.evaluate", "retriever=bm25", "model=m", *given[1:])

@@ -18,9 +18,7 @@ from uar.evaluation.significance import compare, read_scores, told
 from uar.evaluation.tracking import track_evaluation
 from uar.files import write_json
 from uar.manifest import save_config, save_manifest
-from uar.precision import device
-from uar.retrievers.bi_encoder import BiEncoder
-from uar.retrievers.dense import rerank
+from uar.retrievers.kind import is_bi_encoder
 from uar.runs import Run, read_run
 from uar.tracking.artefacts import model_artefact
 from uar.tracking.job import Job, tracked
@@ -29,13 +27,13 @@ log = logging.getLogger(__name__)
 
 
 def evaluate(cfg: DictConfig, folder: Path) -> float | None:
-    """Score `model`, `retriever` or `run` on `collections`; returns the mean nDCG@10."""
+    """Score `model`, `retriever` or `run` on `collections`; returns the mean of the first of the `measures`."""
     if not cfg.collections:
         raise UserError("collections is empty; name at least one, such as 'collections=[mini:test]'")
     chosen = [n for n in ("model", "retriever", "run") if cfg[n] and (n != "retriever" or cfg.retriever.get("_target_"))]
-    if not chosen or {"model", "retriever"} <= set(chosen) or {"retriever", "run"} <= set(chosen):
+    if not chosen or {"model", "retriever"} <= set(chosen):
         given = " and ".join(chosen) or "nothing"
-        raise UserError(f"found {given}; give model=DIR, retriever=NAME, run=FILE, or run=FILE with model=DIR to re-rank it")
+        raise UserError(f"found {given}; give model=DIR, retriever=NAME, or run=FILE, alone or with one of them to re-rank it")
     if cfg.rag.llm and (cfg.rag.rewrite or cfg.rag.verify) and (cfg.run or cfg.retriever.get("runs")):
         raise UserError(
             "rag.rewrite and rag.verify search with other queries, which a run file has no passages of; give model=DIR or "
@@ -68,23 +66,37 @@ def _evaluate(
     rows = averaged(scores)
     update_metrics(folder, retrieval={slug: values for slug, values in rows.items() if slug not in scores})
     track_evaluation(job, folder, collections)
-    return sum(v["nDCG@10"] for v in rows.values()) / len(rows)
+    first = evaluator.measures[0]
+    return sum(values[first] for values in rows.values()) / len(rows)
 
 
 def _ranker(cfg: DictConfig, chosen: list[str]) -> Any:
-    if chosen == ["retriever"]:
-        retriever = hydra.utils.instantiate(cfg.retriever, _convert_="all")
-        return retriever.to(device()) if isinstance(retriever, BiEncoder) else retriever
     model = None
-    if cfg.model:
-        model = BiEncoder(cfg.model, query_length=cfg.query_length, passage_length=cfg.passage_length).to(device())
+    if "retriever" in chosen:
+        model = hydra.utils.instantiate(cfg.retriever, _convert_="all")
+        if not is_bi_encoder(model) and cfg.run:
+            raise UserError(
+                "found a run and a retriever that cannot re-rank it; give model=DIR or a bi-encoder, or one of the two alone"
+            )
+    elif cfg.model:
+        from uar.retrievers.bi_encoder import BiEncoder
+
+        model = BiEncoder(cfg.model, query_length=cfg.query_length, passage_length=cfg.passage_length)
+    if is_bi_encoder(model):
+        from uar.precision import device
+
+        model.to(device())
     if not cfg.run:
         return model
     run = read_run(Path(cfg.run))
 
     def known(collection: Collection, query_ids: list[str]) -> Run:
         kept = _known(run, collection, query_ids)
-        return kept if model is None else rerank(model, collection, {q: [d for d, _ in hits] for q, hits in kept.items()})
+        if model is None:
+            return kept
+        from uar.retrievers.dense import rerank
+
+        return rerank(model, collection, {q: [d for d, _ in hits] for q, hits in kept.items()})
 
     return known
 

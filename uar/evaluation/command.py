@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 import pyarrow as pa
@@ -21,11 +21,13 @@ from uar.evaluation.rag.answer_files import with_answers
 from uar.evaluation.rag.opening import Generator, open_rag
 from uar.evaluation.rag.search import with_texts
 from uar.files import write_table
-from uar.retrievers.bi_encoder import BiEncoder
 from uar.retrievers.bm25 import BM25
-from uar.retrievers.dense import retrieve
-from uar.retrievers.index import ExactSearch
+from uar.retrievers.kind import is_bi_encoder
 from uar.runs import Run, without_own, write_run
+
+if TYPE_CHECKING:
+    from uar.retrievers.bi_encoder import BiEncoder
+    from uar.retrievers.index import ExactSearch
 
 log = logging.getLogger(__name__)
 Scores = list[tuple[str, str, float]]  # query id, measure, value
@@ -38,7 +40,7 @@ class Evaluator:
 
     def __init__(self, cfg: DictConfig, folder: Path) -> None:
         self._cfg, self._folder = cfg, folder
-        self._measures = parsed(cfg.measures)
+        self.measures = list(parsed(cfg.measures))
         self._generator = Generator(cfg.rag.llm)
         self._rag = open_rag(cfg.rag, self._generator, Path(cfg.store), folder) if cfg.rag.llm else None
 
@@ -60,9 +62,11 @@ class Evaluator:
     @contextlib.contextmanager
     def _ranker(self, retriever: Any) -> Iterator[Ranker]:
         """The retriever as a function, for one collection; embeddings are kept where it will be searched again."""
-        if not isinstance(retriever, BiEncoder):
+        if not is_bi_encoder(retriever):
             yield retriever
             return
+        from uar.retrievers.dense import retrieve
+
         depth = self._cfg.retrieval_depth
         search: ExactSearch = hydra.utils.instantiate(self._cfg.search, _convert_="all")
         with contextlib.ExitStack() as stack:
@@ -85,7 +89,7 @@ class Evaluator:
         run = without_own(collection, rank(collection, query_ids))
         seconds = time.perf_counter() - start
         write_run(self._folder / "runs" / f"{collection.slug}.trec", run, "uar")
-        scores = per_query(collection, run, list(self._measures), query_ids)
+        scores = per_query(collection, run, self.measures, query_ids)
         values = means(scores)
         log.info("%s: %s (%d questions, %.1f s)", collection.slug, _told(values), len(query_ids), seconds)
         update_metrics(

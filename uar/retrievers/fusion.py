@@ -1,16 +1,18 @@
 """A retriever that makes one ranking of several: of run files, and of other retrievers."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Union
 
 from uar.collections import Collection
 from uar.errors import UserError
 from uar.fusion import Values, fuse, of_each
-from uar.precision import device
-from uar.retrievers.bi_encoder import BiEncoder
-from uar.retrievers.dense import retrieve
+from uar.retrievers.kind import is_bi_encoder
 from uar.runs import Run, read_known, run_files, without_own
 
-Retriever = BiEncoder | Callable[[Collection, list[str]], Run]
+if TYPE_CHECKING:
+    from uar.retrievers.bi_encoder import BiEncoder
+
+Retriever = Union["BiEncoder", Callable[[Collection, list[str]], Run]]
 
 
 class Fusion:
@@ -46,7 +48,10 @@ class Fusion:
         """UserError where a run file has none of the queries."""
         runs: list[Run] = [read_known(path, collection, query_ids) for path in self._files.values()]
         for retriever in self._retrievers.values():
-            if isinstance(retriever, BiEncoder):
+            if is_bi_encoder(retriever):
+                from uar.precision import device
+                from uar.retrievers.dense import retrieve
+
                 runs.append(retrieve(retriever.to(device()), collection, query_ids, self._depth))
             else:
                 runs.append(retriever(collection, query_ids))

@@ -6,7 +6,6 @@ from typing import Any
 
 from uar.errors import UserError
 from uar.models import locate, without_bars
-from uar.precision import device
 
 
 class BertScore:
@@ -38,6 +37,8 @@ class BertScore:
     @cached_property
     def _scorer(self) -> Any:
         from bert_score import BERTScorer
+
+        from uar.precision import device
 
         without_bars()
         scorer = BERTScorer(model_type=self._path, num_layers=self.layers, batch_size=self._batch_size, device=str(device()))
