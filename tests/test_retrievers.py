@@ -1,4 +1,6 @@
+import shutil
 import signal
+import tempfile
 import time
 from pathlib import Path
 
@@ -6,11 +8,14 @@ import numpy as np
 import pytest
 import torch
 from commands import FORKS
+from conftest import write_jsonl
+from omegaconf import OmegaConf
 from sentence_transformers import SentenceTransformer
 
-from uar.collections import open_collection
+from uar.collections import Collection, open_collection
 from uar.collections.tokens import corpus_tokens
 from uar.errors import UserError
+from uar.evaluation.command import Evaluator
 from uar.models import identity, locate
 from uar.retrievers import encode
 from uar.retrievers import search as search_module
@@ -34,6 +39,19 @@ def ids(retriever: BiEncoder, texts: list[str]) -> list[np.ndarray]:
 @pytest.fixture(scope="module")
 def minilm() -> BiEncoder:
     return BiEncoder(MINILM).eval()
+
+
+@pytest.fixture(scope="module")
+def hundred(tmp_path_factory: pytest.TempPathFactory) -> Collection:
+    """The first hundred passages of mini, and eight questions."""
+    mini, place = open_collection("mini:test"), tmp_path_factory.mktemp("hundred")
+    found = list(zip(mini.corpus.ids(), mini.corpus.texts(), strict=True))[:100]
+    write_jsonl(place / "corpus.jsonl", [{"_id": d, "title": "", "text": text} for d, text in found])
+    write_jsonl(place / "queries.jsonl", [{"_id": q, "text": mini.queries[q].text} for q in mini.head(8)])
+    (place / "qrels").mkdir()
+    judged = "".join(f"{q}\t{found[0][0]}\t1\n" for q in mini.head(8))
+    (place / "qrels" / "test.tsv").write_text(f"query-id\tcorpus-id\tscore\n{judged}")
+    return open_collection(f"local:{place}:test")
 
 
 def test_vectors_are_those_of_sentence_transformers(minilm: BiEncoder):
@@ -153,10 +171,10 @@ def test_a_killed_encoding_goes_on_where_it_was(tmp_path: Path):
         np.testing.assert_array_equal(np.load(path), np.load(broken / path.name))
 
 
-def test_two_processes_write_the_files_of_one(tmp_path: Path, minilm: BiEncoder):
-    tokens = corpus_tokens(open_collection("mini:test"), minilm.tokenizer, 32)
-    one = encode.encode_corpus(minilm, tokens, tmp_path / "one", shard=200)
-    two = encode.encode_corpus(minilm, tokens, tmp_path / "two", processes=2, shard=200)
+def test_two_processes_write_the_files_of_one(tmp_path: Path, minilm: BiEncoder, hundred: Collection):
+    tokens = corpus_tokens(hundred, minilm.tokenizer, 32)
+    one = encode.encode_corpus(minilm, tokens, tmp_path / "one", shard=40)
+    two = encode.encode_corpus(minilm, tokens, tmp_path / "two", processes=2, shard=40)
     assert [p.name for p in one] == [p.name for p in two] and len(one) == 3
     for left, right in zip(one, two, strict=True):
         np.testing.assert_allclose(np.load(left).astype(np.float32), np.load(right).astype(np.float32), atol=1e-3)
@@ -174,8 +192,8 @@ def test_embeddings_of_another_model_are_refused(tmp_path: Path, minilm: BiEncod
         encode.encode_corpus(minilm, longer, tmp_path, shard=600)
 
 
-def test_dense_retrieval_agrees_with_sentence_transformers(minilm: BiEncoder):
-    collection = open_collection("mini:dev")
+def test_dense_retrieval_agrees_with_sentence_transformers(minilm: BiEncoder, hundred: Collection):
+    collection = hundred
     query_ids = list(collection.queries)[:5]
     run = retrieve(minilm, collection, query_ids, 10)
     other = SentenceTransformer(locate(MINILM), device="cpu")
@@ -190,3 +208,26 @@ def test_bm25_finds_the_passage_and_leaves_out_those_without_a_shared_term(folde
     corpus = open_collection(f"local:{folder}:test").corpus
     (hits, nothing) = BM25.open(corpus).search(["where does the danube flow", "xylophone"], 6)
     assert [d for d, _ in hits] == ["d3"] and nothing == []
+
+
+@pytest.mark.parametrize("embeddings", [None, "vectors"])
+def test_collections_of_one_corpus_share_its_vectors(
+    minilm: BiEncoder, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, embeddings: str | None
+):
+    encoded = []
+    monkeypatch.setattr(
+        encode, "_encode", lambda *given, real=encode._encode: (encoded.extend([given[2]] * len(given[5])), real(*given))
+    )
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    search = {"_target_": "uar.retrievers.index.ExactSearch", "embeddings": embeddings and str(tmp_path / embeddings)}
+    settings = {"measures": ["RR@1"], "rag": {"llm": None}, "search": search, "store": "none", "retrieval_depth": 6}
+    toy = [open_collection(f"local:{folder}:{split}") for split in ("dev", "test")]
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    write_jsonl(other / "corpus.jsonl", [{"_id": f"d{n + 1}", "title": "", "text": text} for n, text in enumerate(TEXTS)])
+    collections = [toy[0], open_collection(f"local:{other}:test"), toy[1]]
+    found = Evaluator(OmegaConf.create(settings), tmp_path / "run").evaluate(collections, minilm)
+    assert found["toy.test"] == found["toy.dev"] == {"RR@1": 1.0} and found["other.test"]["RR@1"] < 1
+    missing = [vectors for vectors in encoded if not vectors.exists()]
+    assert len({vectors.name for vectors in encoded}) == 2 and missing == ([] if embeddings else encoded)
+    assert len([vectors for vectors in encoded if vectors.name == toy[0].corpus.hash]) == 1

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -52,27 +53,35 @@ class Evaluator:
             collections = with_answers(collections, self._cfg.rag.answers)
         found: dict[str, dict[str, float]] = {}
         try:
-            for collection in collections:
-                with self._ranker(retriever) as rank:
+            with self._ranker(retriever) as (rank, forget):
+                for at, collection in enumerate(collections):
                     found[collection.slug] = self._collection(collection, rank)
+                    if collection.corpus.hash not in {later.corpus.hash for later in collections[at + 1 :]}:
+                        forget(collection)
         finally:
             self._generator.close()
         return found
 
     @contextlib.contextmanager
-    def _ranker(self, retriever: Any) -> Iterator[Ranker]:
-        """The retriever as a function, for one collection; embeddings are kept where it will be searched again."""
+    def _ranker(self, retriever: Any) -> Iterator[tuple[Ranker, Callable[[Collection], None]]]:
+        """The retriever as a function, and what to call once a corpus is no longer searched: until then its vectors are there
+        for its other collections and for queries that are rewritten."""
         if not is_bi_encoder(retriever):
-            yield retriever
+            yield retriever, lambda collection: None
             return
         from uar.retrievers.dense import retrieve
 
-        depth = self._cfg.retrieval_depth
-        search: ExactSearch = hydra.utils.instantiate(self._cfg.search, _convert_="all")
-        with contextlib.ExitStack() as stack:
-            if self._rag and self._rag.settings.searches_again and not search.embeddings:
-                search = replace(search, embeddings=stack.enter_context(tempfile.TemporaryDirectory(prefix="uar-shards-")))
-            yield lambda collection, query_ids: retrieve(retriever, collection, query_ids, depth, search=search)
+        depth, search = self._cfg.retrieval_depth, hydra.utils.instantiate(self._cfg.search, _convert_="all")
+        with tempfile.TemporaryDirectory(prefix="uar-shards-") as place:
+            kept: ExactSearch = search if search.embeddings else replace(search, embeddings=place)
+
+            def rank(collection: Collection, query_ids: list[str]) -> Run:
+                return retrieve(retriever, collection, query_ids, depth, search=kept)
+
+            def forget(collection: Collection) -> None:
+                shutil.rmtree(Path(place) / collection.corpus.hash, ignore_errors=True)
+
+            yield rank, forget
 
     def _collection(self, collection: Collection, rank: Ranker) -> dict[str, float]:
         query_ids = [q for q in collection.queries if collection.positives(q)]

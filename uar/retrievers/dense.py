@@ -25,7 +25,7 @@ def retrieve(
     """(passage id, score) of the k best passages a query. Where `search` keeps no embeddings they live in a temporary
     folder."""
     search = search or ExactSearch()
-    kept = Path(search.embeddings) / collection.slug if search.embeddings else None
+    kept = search.folder(collection.corpus)
     folder = kept or Path(tempfile.mkdtemp(prefix="uar-shards-"))
     passages = retriever.passage_tokens(collection)
     try:

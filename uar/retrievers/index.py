@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch  # noqa: F401  before faiss: both bring OpenMP, and torch's must be first
 
+from uar.collections import Corpus
 from uar.errors import UserError
 from uar.precision import device
 from uar.retrievers.search import search
@@ -21,8 +22,9 @@ Found = tuple[np.ndarray, np.ndarray]  # scores and rows, both (queries, k)
 
 @dataclass(frozen=True)
 class ExactSearch:
-    """Every vector is looked at. `embeddings`: a folder that keeps the vectors of each collection in a folder of its own and
-    is gone on from after a kill; None keeps none. `processes`: so many encode beside each other."""
+    """Every vector is looked at. `embeddings`: a folder that keeps the vectors of each corpus in a folder of its own, which
+    its collections share and which is gone on from after a kill; None keeps none. `processes`: so many encode beside each
+    other."""
 
     embeddings: str | None = None
     processes: int = 1
@@ -30,6 +32,10 @@ class ExactSearch:
     def __post_init__(self) -> None:
         if self.processes < 1:
             raise UserError(f"search.processes={self.processes}: at least 1 is needed")
+
+    def folder(self, corpus: Corpus) -> Path | None:
+        """Where the vectors of a corpus are kept."""
+        return Path(self.embeddings) / corpus.hash if self.embeddings else None
 
     def best(self, queries: np.ndarray, shards: Sequence[Path], k: int) -> Found:
         """queries: (queries, dim) fp32; shards: fp16 files of the corpus in order. See `search`."""
