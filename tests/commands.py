@@ -5,6 +5,7 @@ import os
 import runpy
 import subprocess
 import sys
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -20,9 +21,7 @@ def run_command(
     None for what is not set."""
     with TemporaryDirectory() as place:
         outputs = [Path(place, stream) for stream in ("stdout", "stderr")]
-        values = {name: value for name, value in {**os.environ, **environment}.items() if value is not None}
-        process = FORKS.Process(target=_run, args=(name, arguments, folder, values, outputs))
-        process.start()
+        process = start_command(name, arguments, folder, outputs, environment)
         process.join(timeout)
         if process.is_alive():
             process.kill()
@@ -30,6 +29,16 @@ def run_command(
             raise subprocess.TimeoutExpired([name, *arguments], timeout, *(o.read_bytes() for o in outputs))
         stdout, stderr = (o.read_text() for o in outputs)
     return subprocess.CompletedProcess([name, *arguments], process.exitcode or 0, stdout, stderr)
+
+
+def start_command(
+    name: str, arguments: list[str], folder: Path, outputs: list[Path], environment: dict[str, str | None] | None = None
+) -> BaseProcess:
+    """Start what `run_command` runs, with stdout and stderr to two files."""
+    values = {name: value for name, value in {**os.environ, **(environment or {})}.items() if value is not None}
+    process = FORKS.Process(target=_run, args=(name, arguments, folder, values, outputs))
+    process.start()
+    return process
 
 
 def _run(name: str, arguments: list[str], folder: Path, environment: dict[str, str], outputs: list[Path]) -> None:

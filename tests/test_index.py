@@ -9,7 +9,7 @@ import pytest
 from uar.errors import UserError
 from uar.retrievers.index import ExactSearch, FaissSearch, recall
 
-FACTORIES = ["Flat", "IVF{lists},Flat", "IVF16,PQ8", "HNSW16"]
+FACTORIES = ["Flat", "IVF{lists},Flat", "IVF16,PQ8x4", "HNSW16"]
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,8 @@ from typing import IO
 
 import pytest
 import torch
-from conftest import ROOT, ok
+from commands import start_command
+from conftest import ok
 
 from uar.training import callbacks
 
@@ -40,14 +40,12 @@ def logged(folder: Path) -> dict[tuple[int, int], tuple]:
 
 def kill_at(folder: Path, stage: int, step: int, *more: str) -> None:
     """Run the command and kill it once `step` of `stage` was logged."""
-    arguments = [sys.executable, str(ROOT / "train.py"), *OPTIONS, *more, f"hydra.run.dir={folder}"]
-    process = subprocess.Popen(
-        arguments, cwd=folder.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ
-    )
-    while process.poll() is None and not any(at >= (stage, step) for at in logged(folder)):
+    process = start_command("train", [*OPTIONS, *more, f"hydra.run.dir={folder}"], folder.parent, [Path(os.devnull)] * 2)
+    while process.is_alive() and not any(at >= (stage, step) for at in logged(folder)):
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
 
 
 def weights(folder: Path, stage: str) -> dict[str, torch.Tensor]:
