@@ -94,7 +94,7 @@ def test_a_sweep_runs_every_job_and_keeps_their_folders(command: Command, tmp_pa
 
 
 def test_training_changes_the_scores_for_the_better(command: Command, tmp_path: Path):
-    quick = ["rag=off", "logger=none", "dataset.test=[mini:test]", "dataset.dev=null"]
+    quick = ["limit=96", "rag=off", "logger=none", "dataset.test=[mini:test]", "dataset.dev=null"]
     ok(command("train", "label_source=llm", *quick, f"hydra.run.dir={tmp_path / 'trained'}"))
     ok(command("uar.evaluate", "retriever=minilm_l3", "collections=[mini:test]", f"hydra.run.dir={tmp_path / 'untrained'}"))
     trained, untrained = (metrics(tmp_path / n)["retrieval"]["mini.test"]["nDCG@10"] for n in ("trained", "untrained"))
