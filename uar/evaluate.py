@@ -53,8 +53,8 @@ def _evaluate(
 ) -> float:
     if job.tracks_files and cfg.model and Path(cfg.model).is_dir():
         job.took(model_artefact(Path(cfg.model)))
-    rank = _ranker(cfg, chosen)
-    save_manifest(folder, collections={c.slug: c.hash for c in collections}, model=getattr(rank, "name", None))
+    rank, name = _ranker(cfg, chosen)
+    save_manifest(folder, collections={c.slug: c.hash for c in collections}, model=name)
     baseline = {c.slug: read_scores(Path(cfg.baseline), c.slug) for c in collections} if cfg.baseline else None
     scores = evaluator.evaluate(collections, rank)
     if baseline:
@@ -70,7 +70,8 @@ def _evaluate(
     return sum(values[first] for values in rows.values()) / len(rows)
 
 
-def _ranker(cfg: DictConfig, chosen: list[str]) -> Any:
+def _ranker(cfg: DictConfig, chosen: list[str]) -> tuple[Any, str | None]:
+    """What ranks, and the name of the model or retriever that does."""
     model = None
     if "retriever" in chosen:
         model = hydra.utils.instantiate(cfg.retriever, _convert_="all")
@@ -86,8 +87,9 @@ def _ranker(cfg: DictConfig, chosen: list[str]) -> Any:
         from uar.precision import device
 
         model.to(device())
+    name = getattr(model, "name", None)
     if not cfg.run:
-        return model
+        return model, name
     run = read_run(Path(cfg.run))
 
     def known(collection: Collection, query_ids: list[str]) -> Run:
@@ -98,7 +100,7 @@ def _ranker(cfg: DictConfig, chosen: list[str]) -> Any:
 
         return rerank(model, collection, {q: [d for d, _ in hits] for q, hits in kept.items()})
 
-    return known
+    return known, name
 
 
 def _known(run: Run, collection: Collection, query_ids: list[str]) -> Run:
