@@ -30,6 +30,8 @@ class LLMServer:
     and log-likelihoods that a chat's answer may start with; None: no log-likelihoods are given. `fault(n, body)`: for the n-th
     request a name of `broken` or of ODD_ANSWERS, or None. `reports`: JSON of GET requests by path; others are not found.
 
+    `crowd`: the first requests are answered once so many are in work, or after two minutes.
+
     `seen`: (path, headers, body) of every POST request; `looked_up`: (path and query, headers) of every GET request.
     `flying`, `most_flying`: requests in work now, and at most.
     """
@@ -41,6 +43,7 @@ class LLMServer:
     choose: Callable[[Messages], dict[str, float]] | None = None
     fault: Callable[[int, dict[str, Any]], str | None] = lambda number, body: None
     delay: float = 0.0
+    crowd: int = 0
     finish_reason: str = "stop"
     reports: dict[str, Any] = field(default_factory=dict)
     seen: list[tuple[str, dict[str, str], dict[str, Any]]] = field(default_factory=list)
@@ -128,6 +131,9 @@ def _app(state: LLMServer) -> Starlette:
         try:
             fault = state.fault(number, body)
             await asyncio.sleep(delay)
+            patience = time.monotonic() + 120
+            while state.most_flying < state.crowd and time.monotonic() < patience:
+                await asyncio.sleep(0.01)
             if fault and fault not in ODD_ANSWERS:
                 return broken(fault, request)
             return JSONResponse(_completion(state, body, ODD_ANSWERS.get(fault or "")))

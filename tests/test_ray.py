@@ -22,7 +22,7 @@ def test_two_actors_share_the_queries_and_one_store(
 ) -> None:
     with serve() as server:
         server.answer = gold_answers(open_collection("mini:train"))
-        server.delay = 0.5  # so that one actor has not done all before the other asks
+        server.crowd = 5  # an actor asks about four questions at a time: answers wait until the other one asks too
         server.fault = lambda number, body: "400" if number == 5 else None
         options = [
             "annotator=utilsel",
@@ -32,8 +32,7 @@ def test_two_actors_share_the_queries_and_one_store(
             "limit=30",
             "logger=none",
         ]
-        both = {"RAY_DATA_DEFAULT_WAIT_FOR_MIN_ACTORS_S": "120"}  # the first one waits for the other
-        done = command("annotate", *options, "engine=ray", "engine.batch_size=4", "hydra.run.dir=ray", **both)
+        done = command("annotate", *options, "engine=ray", "engine.batch_size=4", "hydra.run.dir=ray", "llm.timeout=300")
         assert done.returncode == 0, done.stderr
         asked = len(server.seen)
         assert 80 <= asked <= 90

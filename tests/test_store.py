@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from uar.annotation import store as store_module
+from uar.annotation.journal import adopt_new_journals, journals_of
 from uar.annotation.parts import SCHEMA
 from uar.annotation.record import Generate, Outcome, Record
 from uar.annotation.store import Store
@@ -25,6 +27,7 @@ from uar.errors import DataError
 MODEL = "scripted@1"
 WRITER = """
 import sys
+import threading
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from uar.annotation import store
@@ -194,6 +197,18 @@ def test_two_writers_at_once_keep_everything_once(tmp_path: Path, writer: Callab
     assert [p.returncode for p in processes] == [0, 0]
     assert Counter(rows(tmp_path)) == Counter({f"q{n}": 1 for n in range(600)})
     assert [r.query_id for r in everything(Store(tmp_path))] == [f"q{n}" for n in range(600)]
+
+
+def test_journals_are_waited_for_while_their_writers_end(tmp_path: Path, writer: Callable[..., subprocess.Popen[str]]) -> None:
+    ours = Store(tmp_path)
+    ours.append(record(1_000_000))
+    known = journals_of(tmp_path)
+    process = writer(part=1_000_000)
+    process.stdout.readline()
+    threading.Timer(0.5, process.kill).start()
+    adopt_new_journals(tmp_path, known, seconds=600)
+    assert process.wait() == -signal.SIGKILL
+    assert journals_of(tmp_path) == known and rows(tmp_path)
 
 
 def test_the_journal_of_a_live_writer_is_not_adopted(tmp_path: Path) -> None:

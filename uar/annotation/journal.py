@@ -8,7 +8,7 @@ import socket
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -105,6 +105,16 @@ def adopt_journals(folder: Path) -> None:
                 path.unlink(missing_ok=True)
             elif path.exists():  # another process may have adopted it between the listing and the lock
                 _adopt(path)
+
+
+def adopt_new_journals(folder: Path, known: Collection[Path], seconds: float = 10.0) -> None:
+    """Make parts of journals, those that are not `known` as soon as their writers are gone: killed processes take a moment to
+    let go of them. Waits for `seconds` at most."""
+    until = time.monotonic() + seconds
+    adopt_journals(folder)
+    while set(journals_of(folder)).difference(known) and time.monotonic() < until:
+        time.sleep(0.05)
+        adopt_journals(folder)
 
 
 def _adopt(path: Path) -> None:

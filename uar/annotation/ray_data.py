@@ -10,6 +10,7 @@ import hydra
 
 from uar.annotation.chains import Progress, stop_when_failing
 from uar.annotation.engines import LLM, Engine
+from uar.annotation.journal import adopt_new_journals, journals_of
 from uar.annotation.judgement import Judged
 from uar.annotation.stages import Annotator
 from uar.annotation.store import Store
@@ -41,6 +42,7 @@ class RayData:
             raise EngineError("engine=ray: Ray is not installed; run: pip install 'uar[ray]'") from error
         if not work.annotator.needs_llm:
             raise UserError("engine=ray: this annotator asks nothing; leave engine=local")
+        known = journals_of(work.store)
         ray.init(address=self._address, ignore_reinit_error=True, log_to_driver=False, include_dashboard=False)
         try:
             ray.data.DataContext.get_current().enable_progress_bars = False
@@ -74,7 +76,7 @@ class RayData:
                     stop_when_failing(work.progress, work.max_failure_rate)
         finally:
             ray.shutdown()
-            Store(work.store).close()  # makes parts of the journals that the actors left
+            adopt_new_journals(work.store, known)
 
 
 class Actor:
