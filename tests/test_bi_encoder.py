@@ -13,6 +13,7 @@ from transformers import RobertaConfig, T5Config
 
 from uar.collections import open_collection
 from uar.errors import UserError
+from uar.retrievers import bi_encoder
 from uar.retrievers.bi_encoder import BiEncoder
 from uar.retrievers.dense import rerank, retrieve
 from uar.retrievers.loading import check_length
@@ -63,6 +64,18 @@ def test_caching_holds_the_activations_of_no_chunk(tmp_path: Path):
     assert held[True] < held[False] / 50
     with torch.no_grad():
         assert not retriever(ids(retriever, TEXTS), cached=True).requires_grad
+
+
+def test_the_heap_is_released_between_cached_chunks_both_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    retriever = BiEncoder(tiny_bert(tmp_path / "bert"), token_budget=24).train()
+    released: list[None] = []
+    monkeypatch.setattr(bi_encoder, "release_heap", lambda: released.append(None))
+    monkeypatch.setattr(bi_encoder, "RELEASE", 30)
+    gradients(retriever, True, False)
+    once = len(released)
+    assert once >= 2
+    gradients(retriever, False, False)
+    assert len(released) == once
 
 
 def test_tied_encoders_give_one_vector_and_untied_ones_learn_apart(tmp_path: Path):

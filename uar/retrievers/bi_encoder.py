@@ -14,6 +14,7 @@ from uar.collections import Collection
 from uar.collections.tokens import Tokens, corpus_tokens, query_tokens
 from uar.errors import UserError
 from uar.files import digest
+from uar.heap import release_heap
 from uar.models import identity, locate, without_bars
 from uar.retrievers.dropout import use_fast_dropout
 from uar.retrievers.export import export
@@ -25,6 +26,7 @@ from uar.retrievers.settings import Published, read_published
 
 ROLES = ("query", "passage")
 HIGHEST_SCALE = 100.0  # as in CLIP, arXiv 2103.00020
+RELEASE = 1 << 13  # tokens of cached chunks between two releases of the heap
 
 
 class BiEncoder(nn.Module):
@@ -92,6 +94,7 @@ class BiEncoder(nn.Module):
         check_length("query_length", query_length, self.encoder.config)
         check_length("passage_length", passage_length, self.encoder.config)
         self.query_length, self.passage_length, self.token_budget = query_length, passage_length, token_budget
+        self._tokens_since_release = 0
         self._scale = _checked_scale(scale, learn_scale)
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale))) if learn_scale else None
         for encoder in self._encoders():
@@ -138,7 +141,8 @@ class BiEncoder(nn.Module):
         """(texts, dim) fp32 vectors of token id arrays, in the order given. `role`: query or passage.
 
         `cached`: GradCache (arXiv 2101.06983). Chunks of the token budget are computed again, dropout included, when their
-        gradient is needed, so that the activations of one at a time are held, however many texts there are.
+        gradient is needed, so that the activations of one at a time are held, however many texts there are: on a CPU the
+        heap is released now and then, since vectors that are kept lie between activations that are not.
         """
         if role not in ROLES:
             raise ValueError(f"role={role!r}; allowed: {', '.join(ROLES)}")
@@ -148,7 +152,7 @@ class BiEncoder(nn.Module):
         for chunk in self._chunks(order, texts):
             ids, mask = self._padded([texts[i] for i in chunk])
             if cached and torch.is_grad_enabled():
-                again = checkpoint(self._embed, encoder, ids, mask, use_reentrant=False, preserve_rng_state=True)
+                again = checkpoint(self._embed_tidily, encoder, ids, mask, use_reentrant=False, preserve_rng_state=True)
                 vectors.append(again)
             else:
                 vectors.append(self._embed(encoder, ids, mask))
@@ -182,6 +186,13 @@ class BiEncoder(nn.Module):
             ids[row, : len(text)] = text
             mask[row, : max(1, len(text))] = 1
         return torch.from_numpy(ids).to(self.device), torch.from_numpy(mask).to(self.device)
+
+    def _embed_tidily(self, encoder: Any, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        self._tokens_since_release += ids.numel()
+        if self._tokens_since_release > RELEASE and ids.device.type == "cpu":
+            release_heap()
+            self._tokens_since_release = 0
+        return self._embed(encoder, ids, mask)
 
     def _embed(self, encoder: Any, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         vectors = pool(hidden_states(encoder, ids, mask), mask, self.pooling)
