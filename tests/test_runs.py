@@ -149,7 +149,7 @@ def test_a_run_that_is_not_there_is_told(tmp_path: Path):
 def test_a_run_without_a_query_of_the_collection_is_refused(tmp_path: Path, fails: Callable[..., str]):
     (tmp_path / "x.trec").write_text(GOOD)
     told = fails("uar.evaluate", "run=x.trec", "collections=[mini:test]")
-    assert "mini:test: the run has none of its 56 queries" in told
+    assert "x.trec: no query of mini:test (56) is in this run" in told
 
 
 def test_a_named_retriever_ranks_the_passages_of_a_run_anew(

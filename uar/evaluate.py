@@ -19,7 +19,7 @@ from uar.evaluation.tracking import track_evaluation
 from uar.files import write_json
 from uar.manifest import save_config, save_manifest
 from uar.retrievers.kind import is_bi_encoder
-from uar.runs import Run, read_run
+from uar.runs import Run, of_queries, read_run
 from uar.tracking.artefacts import model_artefact
 from uar.tracking.job import Job, tracked
 
@@ -93,7 +93,7 @@ def _ranker(cfg: DictConfig, chosen: list[str]) -> tuple[Any, str | None]:
     run = read_run(Path(cfg.run))
 
     def known(collection: Collection, query_ids: list[str]) -> Run:
-        kept = _known(run, collection, query_ids)
+        kept = of_queries(run, collection, query_ids, cfg.run)
         if model is None:
             return kept
         from uar.retrievers.dense import rerank
@@ -101,15 +101,6 @@ def _ranker(cfg: DictConfig, chosen: list[str]) -> tuple[Any, str | None]:
         return rerank(model, collection, {q: [d for d, _ in hits] for q, hits in kept.items()})
 
     return known, name
-
-
-def _known(run: Run, collection: Collection, query_ids: list[str]) -> Run:
-    kept = {q: run[q] for q in query_ids if q in run}
-    if not kept:
-        raise UserError(
-            f"{collection.reference}: the run has none of its {len(query_ids)} queries; give a run of this collection"
-        )
-    return kept
 
 
 if __name__ == "__main__":

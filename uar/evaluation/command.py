@@ -1,6 +1,7 @@
 """Scores a retriever or a run on collections and writes the run folder: runs, per-query scores, generations, metrics."""
 
 import contextlib
+import functools
 import logging
 import shutil
 import tempfile
@@ -23,12 +24,12 @@ from uar.evaluation.rag.opening import Generator, open_rag
 from uar.evaluation.rag.search import with_texts
 from uar.files import write_table
 from uar.retrievers.bm25 import BM25
+from uar.retrievers.fusion import Fusion
 from uar.retrievers.kind import is_bi_encoder
 from uar.runs import Run, without_own, write_run
 
 if TYPE_CHECKING:
     from uar.retrievers.bi_encoder import BiEncoder
-    from uar.retrievers.index import ExactSearch
 
 log = logging.getLogger(__name__)
 Scores = list[tuple[str, str, float]]  # query id, measure, value
@@ -65,23 +66,27 @@ class Evaluator:
     @contextlib.contextmanager
     def _ranker(self, retriever: Any) -> Iterator[tuple[Ranker, Callable[[Collection], None]]]:
         """The retriever as a function, and what to call once a corpus is no longer searched: until then its vectors are there
-        for its other collections and for queries that are rewritten."""
-        if not is_bi_encoder(retriever):
+        for its other collections and for queries that are rewritten. Each bi-encoder of a fusion has a folder of its own."""
+        if not (is_bi_encoder(retriever) or isinstance(retriever, Fusion)):
             yield retriever, lambda collection: None
             return
-        from uar.retrievers.dense import retrieve
-
-        depth, search = self._cfg.retrieval_depth, hydra.utils.instantiate(self._cfg.search, _convert_="all")
+        search = hydra.utils.instantiate(self._cfg.search, _convert_="all")
         with tempfile.TemporaryDirectory(prefix="uar-shards-") as place:
-            kept: ExactSearch = search if search.embeddings else replace(search, embeddings=place)
 
-            def rank(collection: Collection, query_ids: list[str]) -> Run:
-                return retrieve(retriever, collection, query_ids, depth, search=kept)
+            def dense(part: str, encoder: "BiEncoder", collection: Collection, query_ids: list[str], depth: int) -> Run:
+                from uar.retrievers.dense import retrieve
+
+                own = replace(search, embeddings=str(Path(search.embeddings or place) / part))
+                return retrieve(encoder, collection, query_ids, depth, search=own)
 
             def forget(collection: Collection) -> None:
-                shutil.rmtree(Path(place) / collection.corpus.hash, ignore_errors=True)
+                for folder in list(Path(place).rglob(collection.corpus.hash)):
+                    shutil.rmtree(folder, ignore_errors=True)
 
-            yield rank, forget
+            if is_bi_encoder(retriever):
+                yield lambda c, query_ids: dense("", retriever, c, query_ids, self._cfg.retrieval_depth), forget
+            else:
+                yield functools.partial(retriever, dense=dense), forget
 
     def _collection(self, collection: Collection, rank: Ranker) -> dict[str, float]:
         query_ids = [q for q in collection.queries if collection.positives(q)]
