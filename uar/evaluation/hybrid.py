@@ -18,7 +18,7 @@ from uar.collections import Collection, open_training_split
 from uar.collections.presets import expand
 from uar.errors import UserError
 from uar.evaluation.gold_answers import beside_gold
-from uar.evaluation.measures import means, per_query
+from uar.evaluation.measures import means, parsed, per_query
 from uar.files import file_hash, read_json, write_json, write_table, write_text
 from uar.runs import Run, read_known, refuse_spaces, run_files
 
@@ -51,7 +51,7 @@ def hybrid(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     collection = open_training_split(cfg.dataset.train, cfg.dataset.path, cfg.dataset.positive_grade)
     files = run_files(cfg.runs, "runs")
     runs = {name: read_known(path, collection, list(collection.queries)) for name, path in files.items()}
-    per_query(collection, {}, cfg.measures, [])  # refuses unknown measures before anything is asked
+    parsed(cfg.measures)  # refuses unknown measures before anything is asked
     spent = annotate(cfg, folder)
     if cfg.dry_run:
         return spent
