@@ -6,10 +6,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from conftest import metrics, ok
+from omegaconf import OmegaConf
 
 from uar.collections import Collection, open_collection
 from uar.errors import UserError
-from uar.evaluation.command import BM25Ranker
+from uar.evaluation.command import BM25Ranker, Evaluator
 from uar.fusion import fuse, of_each
 from uar.ranking import Hit
 from uar.retrievers.fusion import Fusion
@@ -115,6 +116,16 @@ def test_files_and_retrievers_become_one_ranking(collection: Collection, tmp_pat
     write_run(tmp_path / "b.trec", {"q1": [("q1", 2.0), ("d1", 1.0)]}, "b")
     both = Fusion([str(tmp_path / "a.trec"), str(tmp_path / "b.trec")])
     assert both(own, ["q1"])["q1"] == [("d1", pytest.approx(1 / 62 + 1 / 61)), ("d5", 1 / 61)]
+
+
+def test_a_fusion_of_run_files_opens_no_search(collection: Collection, tmp_path: Path):
+    right = {q: [(d, 1.0) for d in collection.positives(q)] for q in collection.queries}
+    for name in ("a", "b"):
+        write_run(tmp_path / f"{name}.trec", right, name)
+    settings = {"measures": ["RR@1"], "rag": {"llm": None}, "search": {"_target_": "no.such.Search"}, "store": "none"}
+    fusion = Fusion([str(tmp_path / "a.trec"), str(tmp_path / "b.trec")])
+    found = Evaluator(OmegaConf.create(settings), tmp_path / "run").evaluate([collection], fusion)
+    assert found[collection.slug] == {"RR@1": 1.0}
 
 
 def test_a_fusion_of_less_than_two_or_of_another_collection_is_refused(collection: Collection, tmp_path: Path):

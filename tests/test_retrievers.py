@@ -227,8 +227,7 @@ def test_collections_of_one_corpus_share_its_vectors(
     shutil.copytree(folder, other)
     write_jsonl(other / "corpus.jsonl", [{"_id": f"d{n + 1}", "title": "", "text": text} for n, text in enumerate(TEXTS)])
     collections = [toy[0], open_collection(f"local:{other}:test"), toy[1]]
-    both = {"whole": minilm, "lower half": BiEncoder(MINILM, layers=3)}
-    retriever = minilm if encoders == 1 else Fusion(retrievers=both)
+    retriever = minilm if encoders == 1 else Fusion(retrievers={"all": minilm, "lower": BiEncoder(MINILM, layers=3)})
     found = Evaluator(OmegaConf.create(settings), tmp_path / "run").evaluate(collections, retriever)
     assert found["toy.test"] == found["toy.dev"] == {"RR@1": 1.0} and found["other.test"]["RR@1"] < 1
     missing = [vectors for vectors in encoded if not vectors.exists()]

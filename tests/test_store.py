@@ -27,7 +27,6 @@ from uar.errors import DataError
 MODEL = "scripted@1"
 WRITER = """
 import sys
-import threading
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from uar.annotation import store

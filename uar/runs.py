@@ -121,9 +121,11 @@ def read_known(path: Path, collection: Collection, query_ids: Sequence[str]) -> 
     return of_queries(read_run(path), collection, query_ids, str(path))
 
 
-def of_queries(run: Run, collection: Collection, query_ids: Sequence[str], name: str) -> dict[str, list[Hit]]:
+def of_queries(
+    run: Mapping[str, list[Hit]], collection: Collection, query_ids: Sequence[str], name: str
+) -> dict[str, list[Hit]]:
     """What a run called `name` holds of the queries; UserError where that is nothing."""
-    kept = {q: list(run[q]) for q in query_ids if q in run}
+    kept = {q: run[q] for q in query_ids if q in run}
     if query_ids and not kept:
         raise UserError(
             f"{name}: no query of {collection.reference} ({len(query_ids)}) is in this run; give a run of this collection"

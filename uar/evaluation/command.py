@@ -70,12 +70,13 @@ class Evaluator:
         if not (is_bi_encoder(retriever) or isinstance(retriever, Fusion)):
             yield retriever, lambda collection: None
             return
-        search = hydra.utils.instantiate(self._cfg.search, _convert_="all")
+        opened = functools.cache(lambda: hydra.utils.instantiate(self._cfg.search, _convert_="all"))  # which imports torch
         with tempfile.TemporaryDirectory(prefix="uar-shards-") as place:
 
             def dense(part: str, encoder: "BiEncoder", collection: Collection, query_ids: list[str], depth: int) -> Run:
                 from uar.retrievers.dense import retrieve
 
+                search = opened()
                 own = replace(search, embeddings=str(Path(search.embeddings or place) / part))
                 return retrieve(encoder, collection, query_ids, depth, search=own)
 

@@ -16,6 +16,13 @@ Retriever = Union["BiEncoder", Callable[[Collection, list[str]], Run]]
 Dense = Callable[[str, "BiEncoder", Collection, list[str], int], Run]
 
 
+def encode_and_rank(name: str, retriever: "BiEncoder", collection: Collection, query_ids: list[str], depth: int) -> Run:
+    """The `depth` best passages a query by the bi-encoder called `name`, whose vectors are made for this call alone."""
+    from uar.retrievers.dense import retrieve
+
+    return retrieve(retriever, collection, query_ids, depth)
+
+
 class Fusion:
     """What `retriever=fusion` instantiates; see `fuse` for the methods.
 
@@ -45,22 +52,16 @@ class Fusion:
         fuse([], method, None, k, depth)  # refuses options before anything is retrieved
         self.name = f"{method}({', '.join(names)})"
 
-    def __call__(self, collection: Collection, query_ids: list[str], dense: Dense | None = None) -> Run:
-        """`dense`: how a bi-encoder, given with its name, ranks so many passages a query; None: it encodes the corpus each
-        time. UserError where a run file has none of the queries."""
+    def __call__(self, collection: Collection, query_ids: list[str], dense: Dense = encode_and_rank) -> Run:
+        """`dense`: how a bi-encoder, given with its name, ranks so many passages a query; by default it encodes the corpus
+        each time. UserError where a run file has none of the queries."""
         runs: list[Run] = [read_known(path, collection, query_ids) for path in self._files.values()]
         for name, retriever in self._retrievers.items():
             if is_bi_encoder(retriever):
                 from uar.precision import device
 
-                runs.append((dense or _dense)(name, retriever.to(device()), collection, query_ids, self._depth))
+                runs.append(dense(name, retriever.to(device()), collection, query_ids, self._depth))
             else:
                 runs.append(retriever(collection, query_ids))
         runs = [without_own(collection, run) for run in runs]
         return fuse(runs, self._method, self._weights, self._k, self._depth)
-
-
-def _dense(name: str, retriever: "BiEncoder", collection: Collection, query_ids: list[str], depth: int) -> Run:
-    from uar.retrievers.dense import retrieve
-
-    return retrieve(retriever, collection, query_ids, depth)
