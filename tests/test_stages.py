@@ -134,8 +134,8 @@ def test_an_empty_pool_asks_nothing_and_has_no_judgement(tmp_path: Path) -> None
     assert engine.asked == []
 
 
-@pytest.mark.parametrize("acknowledge", [True, False])
-def test_a_shared_prefix_holds_all_passages_and_is_the_same_at_every_stage(tmp_path: Path, acknowledge: bool) -> None:
+@pytest.mark.parametrize("acknowledge", [True, False, None])
+def test_a_shared_prefix_holds_all_passages_and_is_the_same_at_every_stage(tmp_path: Path, acknowledge: bool | None) -> None:
     engine = Scripted(replies(**CHAIN, utilsel="My selection:[[4],[1]]", utilrank="[4] > [2]"))
     annotator = UtilSel(template="utilsel", rank=True, layout="shared_prefix", acknowledge=acknowledge)
     judged, _ = run(tmp_path, annotator, engine)
@@ -162,7 +162,7 @@ def test_a_shared_prefix_holds_all_passages_and_is_the_same_at_every_stage(tmp_p
 
 def test_later_stages_of_a_shared_prefix_consider_the_numbers_of_the_pool(tmp_path: Path) -> None:
     engine = Scripted(replies(**CHAIN, utilsel="My selection:[[4]]", utilrank="[4] > [2] > [1]"))
-    judged, _ = run(tmp_path, shared(UtilSel, "utilsel", rank=True), engine)
+    judged, _ = run(tmp_path, shared(UtilSel, "utilsel", rank=True, acknowledge=True), engine)
     for request in engine.asked[1:]:
         assert "[1], [2], [4]" in request.messages[-1][1] and "[3]" not in request.messages[-1][1]
     assert told(judged) == [("d4", 1, 2), ("d2", 0, 1), ("d1", 0, 1), ("d3", 0, 0)]

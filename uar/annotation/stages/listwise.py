@@ -30,14 +30,15 @@ class Listed:
 class ListWise(Chatting):
     """`layout`: `paper` (role, question, then the passages of the stage; arXiv 2504.05220) or `shared_prefix` (question and
     the whole pool first, from `opening_template`, then the task, so that a prefix cache reads the pool once a question).
-    `acknowledge`: whether the assistant answers each passage. `max_selected`: at most so many passages a selection.
+    `acknowledge`: whether the assistant answers each passage; null: in the layout of the paper, which has it so, alone, since
+    it takes a tenth of the prompt and more. `max_selected`: at most so many passages a selection.
     `constrain`: hold replies to their format where the engine can (not while a model reasons). `selection_tokens`: of a
     list; null for what its length needs."""
 
     relsel_template: str = field(default="relsel", kw_only=True)
     opening_template: str = field(default="passages", kw_only=True)
     layout: str = field(default="paper", kw_only=True)
-    acknowledge: bool = field(default=True, kw_only=True)
+    acknowledge: bool | None = field(default=None, kw_only=True)
     max_selected: int | None = field(default=None, kw_only=True)
     constrain: bool = field(default=True, kw_only=True)
     selection_tokens: int | None = field(default=None, kw_only=True)
@@ -89,7 +90,7 @@ class ListWise(Chatting):
         wanted = set(among)
         numbers = {n: d for n, d in enumerate(pool, start=1) if d in wanted}
         messages = prompt.render(
-            self.acknowledge,
+            self.layout == "paper" if self.acknowledge is None else self.acknowledge,
             query=as_material(question.text),
             passages=[self.shown(question.passages[d]) for d in pool],
             considered=list(numbers),
