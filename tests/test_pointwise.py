@@ -89,6 +89,24 @@ def test_log_likelihoods_that_say_nothing_are_a_failure(tmp_path: Path, reply: R
     assert [(f.doc_ids, f.outcome) for f in chains.progress.failures] == [(("d2",), Outcome.UNPARSABLE)]
 
 
+def test_grades_that_the_model_hardly_thinks_of_are_a_failure(tmp_path: Path) -> None:
+    for nth, (logs, mass, outcome) in enumerate([
+        ((0.02, 0.03, 0.04, 0.02), None, Outcome.OK),  # 11 % in all
+        ((0.02, 0.03, 0.03, 0.01), None, Outcome.UNPARSABLE),
+        ((0.2, 0.2, 0.2, 0.2), 0.0, Outcome.UNPARSABLE),  # bounds of a server that lists none of them
+    ]):  # fmt: skip
+        reply = Reply.of_choices(dict(zip("0123", map(math.log, logs), strict=True)), mass)
+        judged, chains = run(tmp_path / str(nth), GRADE, Scripted(lambda r, reply=reply: reply), max_failure_rate=1.0)
+        assert {r.outcome for r in kept(tmp_path / str(nth), "pointwise")} == {outcome}
+        assert bool(judged) == (outcome == Outcome.OK)
+
+
+def test_records_that_say_no_mass_are_read_as_they_were(tmp_path: Path) -> None:
+    old = Reply('{"0": -9.0, "1": -9.0, "2": -8.0, "3": -9.0}')
+    judged, _ = run(tmp_path, GRADE, Scripted(lambda r: old))
+    assert {j.grade for j in judged["q1"]} == {2}
+
+
 def test_a_model_that_reasons_says_the_grade_after_its_thoughts(tmp_path: Path) -> None:
     texts = {"d1": "<think>2 or 3?</think>Grade: 3", "d2": "0 or 1, no: 1</think>1", "d3": "0", "d4": "<think>x</think> 2."}
     engine = Scripted(by_passage(texts))

@@ -94,6 +94,11 @@ def test_a_record_is_found_before_and_after_closing(tmp_path: Path) -> None:
     assert everything(Store(tmp_path)) == [kept]
 
 
+def test_a_whole_temperature_is_the_call_of_its_decimal() -> None:
+    keys = [Generate((("user", "Hi."),), 8, temperature).key(MODEL) for temperature in (0, 0.0, 1, 1.0)]
+    assert keys[0] == keys[1] != keys[2] == keys[3]
+
+
 def test_reading_creates_nothing(tmp_path: Path) -> None:
     store = Store(tmp_path / "annotations")
     assert store.find(record(1).key) is None

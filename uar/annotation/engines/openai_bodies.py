@@ -56,7 +56,7 @@ def read(request: Request, body: Any, seconds: float) -> Reply:
         return _written(choice, counts)
     if isinstance(request, Score):
         return _scored(request, choice, counts)
-    return Reply.of_choices(_chosen(request.choices, choice), **counts)
+    return Reply.of_choices(*_chosen(request.choices, choice), **counts)
 
 
 def _written(choice: dict[str, Any], counts: dict[str, Any]) -> Reply:
@@ -89,8 +89,9 @@ def _scored(request: Score, choice: dict[str, Any], counts: dict[str, Any]) -> R
     return Reply.of_score(sum(values), len(values), **counts)
 
 
-def _chosen(choices: Iterable[str], choice: dict[str, Any]) -> dict[str, float]:
-    """Log-likelihoods of the choices as the first token, from the likeliest tokens that a server lists.
+def _chosen(choices: Iterable[str], choice: dict[str, Any]) -> tuple[dict[str, float], float]:
+    """Log-likelihoods of the choices as the first token, from the likeliest tokens that a server lists, and the probability of
+    those choices that are listed.
 
     Several tokens may spell one choice (with a space before it or not): their probabilities are added. A choice that is
     not listed is less likely than all that are; it gets the lowest listed log-likelihood, an upper bound of its own.
@@ -103,7 +104,8 @@ def _chosen(choices: Iterable[str], choice: dict[str, Any]) -> dict[str, float]:
     for token in listed:
         found.setdefault(token["token"].strip(), []).append(float(token["logprob"]))
     lowest = min(value for values in found.values() for value in values)
-    return {c: _log_of_sum(found[c]) if c in found else lowest for c in choices}
+    logprobs = {c: _log_of_sum(found[c]) if c in found else lowest for c in choices}
+    return logprobs, sum(math.exp(min(0.0, value)) for c, value in logprobs.items() if c in found)
 
 
 def _log_of_sum(values: list[float]) -> float:

@@ -29,7 +29,8 @@ class Pointwise(PassageWise):
 
     Score = P(grade >= `positive_grade`) from the log-likelihoods of the grades, sharpened or softened by one temperature
     that is fitted on the human labels of `calibration_queries` queries (DIRAS, arXiv 2406.14162); label 1 from `threshold`
-    up. The grade is the likeliest one. A model that reasons has its grade read from its text: it has no probability, and
+    up. The grade is the likeliest one; where the model would rather say something else than a grade, see `check_choices`, the
+    call has failed. A model that reasons has its grade read from its text: it has no probability, and
     label 1 is grade `positive_grade` or more.
     """
 
