@@ -242,15 +242,15 @@ def test_a_journal_is_never_seen_before_its_writer_holds_it(tmp_path: Path, monk
     assert everything(Store(tmp_path)) == [record(1)]
 
 
-def test_errors_are_asked_again_and_other_failures_are_not(tmp_path: Path) -> None:
+def test_the_newest_good_record_of_a_call_is_found_else_the_newest_failure(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    outcomes = list(Outcome)
-    for number, outcome in enumerate(outcomes):
-        store.append(record(number, outcome=outcome))
-    again = [o for n, o in enumerate(outcomes) if store.find(record(n).key) is None]
-    store.close()
-    assert again == [Outcome.ERROR]
-    assert [o for n, o in enumerate(outcomes) if Store(tmp_path).find(record(n).key) is None] == [Outcome.ERROR]
+    told = [("prose", "unparsable"), ("500", "error"), ("[]", "ok"), ("[1]", "ok"), ("[1]", "ok"), ("503", "error")]
+    found = []
+    for at, (output, outcome) in enumerate(told):
+        store.append(record(1, query_id=f"q{at}", output=output, outcome=outcome, time=float(at)))
+        found.append(store.find(record(1).key).query_id)
+    assert found == ["q0", "q1", "q2", "q3", "q3", "q3"]
+    assert store.find(record(1).key, lambda kept: "ok" if kept.output == "prose" else "unparsable").query_id == "q0"
 
 
 def test_a_call_that_failed_first_is_read_as_it_ended(tmp_path: Path) -> None:

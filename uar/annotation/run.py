@@ -20,7 +20,7 @@ from uar.annotation.outputs import write_failures, write_labels, write_prompts
 from uar.annotation.quality.report import quality
 from uar.annotation.stages import Annotator, Ensemble
 from uar.annotation.tracking import track
-from uar.annotation.work import Work, part_of
+from uar.annotation.work import Work, outcomes_to_retry, part_of
 from uar.candidates import write_pools
 from uar.collections import Collection, open_training_split
 from uar.errors import UserError
@@ -40,6 +40,7 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     prices: Prices = hydra.utils.instantiate(cfg.price)
     llms = llm_configs(cfg)
     _fitting_models(annotator, llms)
+    retry = outcomes_to_retry(cfg.retry_failures)
     save_config(folder, cfg)
     writing = open_writing(cfg, llms[0])
     if writing and writing.missing and cfg.dry_run:
@@ -51,7 +52,7 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     else:
         collection = open_training_split(cfg.dataset.train, cfg.dataset.path, cfg.dataset.positive_grade)
     pools = _pools(cfg, collection, annotator, folder)
-    work = Work(collection, annotator, pools, llms, Path(cfg.store), cfg.max_failure_rate)
+    work = Work(collection, annotator, pools, llms, Path(cfg.store), cfg.max_failure_rate, retry)
     if cfg.dry_run:
         return _dry_run(work, prices, folder)
     stopped: UserError | None = None
