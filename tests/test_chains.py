@@ -83,13 +83,28 @@ def test_a_failed_reply_gives_no_label_and_is_listed(tmp_path: Path, stage: str,
     assert (record.query_id, record.outcome) == ("q1", outcome)
 
 
-def test_a_failed_score_gives_no_label_for_its_question(tmp_path: Path) -> None:
+def test_a_failed_score_leaves_its_passage_without_a_label(tmp_path: Path) -> None:
     good = by_passage({"d1": -1.0, "d2": -2.0, "d3": -3.0, "d4": -4.0})
     bad = Question("bad", "what is lost", POOL)
     engine = Scripted(lambda r: Reply("503", Outcome.ERROR) if "lost" in r.target and "violin" in r.prefix else good(r))
     judged, chains = run(tmp_path, RANKS, engine, [bad, BEES])
-    assert list(judged) == ["q1"]
+    assert {q: [(j.doc_id, j.label) for j in js] for q, js in judged.items()} == {
+        "bad": [("d1", 1), ("d2", 0), ("d4", 0)],
+        "q1": [("d1", 1), ("d2", 0), ("d3", 0), ("d4", 0)],
+    }
     assert [(f.query_id, f.doc_ids) for f in chains.progress.failures] == [("bad", ("d3",))]
+    assert run(tmp_path, RANKS, None, [bad, BEES])[0] == judged  # what training reads
+
+
+@pytest.mark.parametrize(("rule", "threshold"), [("top_percent", 10), ("margin", 0), ("at_least", -9)])
+@pytest.mark.parametrize("answered", [0, 1, 2, 3, 4])
+def test_rules_that_compare_passages_need_half_of_a_pool(rule: str, threshold: float, answered: int) -> None:
+    scores = {f"d{n}": -float(n) if n < answered else None for n in range(4)}
+    judged = Rule(rule, threshold).judge_answered(scores)
+    needed = 1 if rule == "at_least" else 2
+    assert (judged is None) == (answered < needed)
+    assert judged is None or [j.doc_id for j in judged] == [f"d{n}" for n in range(answered)]
+    assert Rule(rule, threshold).judge_answered({}) == []
 
 
 @pytest.mark.parametrize("value", [math.nan, -math.inf])

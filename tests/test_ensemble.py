@@ -137,6 +137,16 @@ def test_a_member_that_fails_abstains_and_is_listed(tmp_path: Path) -> None:
     assert [(f.stage, f.outcome, f.output) for f in chains.progress.failures] == [("relsel", Outcome.UNPARSABLE, "prose")]
 
 
+def test_a_passage_that_too_few_members_judged_gets_no_label(tmp_path: Path) -> None:
+    def engine(*failing: str) -> Scripted:
+        bad = [POOL[d] for d in failing]
+        return Scripted(lambda r: "" if any(text in str(r) for text in bad) else "honey")
+
+    annotator = Ensemble(QAMetric(template="qa_metric"), models=3)
+    judged, _ = run(tmp_path, annotator, [engine("d1", "d2"), engine("d1"), engine()])
+    assert scores(judged) == {"d2": 1.0, "d3": 1.0, "d4": 1.0}
+
+
 @pytest.mark.parametrize(
     ("samples", "failing", "labelled"), [(3, 2, False), (4, 2, True), (4, 3, False), (2, 1, True), (2, 2, False)]
 )

@@ -73,7 +73,18 @@ def test_only_what_a_request_says_is_sent(
     server: LLMServer, client: Connect, options: dict[str, Any], request_: dict[str, Any], sent: dict[str, Any]
 ) -> None:
     ask(client(**options), [Generate((("user", "Hi."),), 5, **request_)])
-    assert server.seen[0][2] == {"model": "scripted", "messages": [{"role": "user", "content": "Hi."}]} | sent
+    same = {"model": "scripted", "messages": [{"role": "user", "content": "Hi."}], "top_p": 1}
+    assert server.seen[0][2] == same | sent
+
+
+def test_a_server_is_sent_more_fields_or_others(server: LLMServer, client: Connect) -> None:
+    extra = {"temperature": None, "reasoning_effort": "low"}
+    engine = client(max_tokens_field="max_completion_tokens", extra=extra, window=1)
+    ask(engine, [Generate((("user", "Hi."),), 5), BEES])
+    chat, score = server.seen[0][2], server.seen[1][2]
+    assert (chat["max_completion_tokens"], chat["reasoning_effort"]) == (5, "low")
+    assert not {"temperature", "max_tokens"} & set(chat)
+    assert (score["max_tokens"], score["reasoning_effort"]) == (1, "low")
 
 
 @pytest.mark.parametrize("name", ["reasoning", "reasoning_content"])

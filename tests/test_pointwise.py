@@ -85,7 +85,7 @@ def test_equal_probabilities_are_ranked_by_passage_id_and_get_the_lowest_grade(t
 def test_log_likelihoods_that_say_nothing_are_a_failure(tmp_path: Path, reply: Reply) -> None:
     bad = by_passage({d: reply if d == "d2" else chosen(p) for d, p in GRADES.items()})
     judged, chains = run(tmp_path, GRADE, Scripted(bad))
-    assert judged == {}
+    assert [(j.doc_id, j.label, j.rank) for j in judged["q1"]] == [("d1", 1, 1), ("d4", 1, 2), ("d3", 0, 3)]
     assert [(f.doc_ids, f.outcome) for f in chains.progress.failures] == [(("d2",), Outcome.UNPARSABLE)]
 
 
@@ -334,7 +334,8 @@ def test_a_short_answer_that_is_cut_is_measured_and_an_empty_one_a_failure(tmp_p
         judged, chains = run(
             tmp_path / str(nth), QAMetric(template="qa_metric"), Scripted(by_passage(ANSWERS | {"d2": reply}))
         )
-        assert judged == {} and len(chains.progress.failures) == 1
+        assert [j.doc_id for j in judged["q1"]] == ["d1", "d3", "d4"] and len(chains.progress.failures) == 1
+    assert run(tmp_path / "none", QAMetric(template="qa_metric"), Scripted(lambda r: ""))[0] == {}
 
 
 @pytest.mark.parametrize(("option", "value"), [("metric", "bleu"), ("rule", "best"), ("threshold", 101)])

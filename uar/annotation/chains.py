@@ -107,10 +107,9 @@ class Chains:
     def run(self, questions: Iterable[Question]) -> Iterator[tuple[str, list[Judgement]]]:
         """(query id, judgements) as questions end; one whose reply failed gives none."""
         coming, done = iter(questions), deque[tuple[str, list[Judgement]]]()
-        window = max((llm.engine.window for llm in self._llms if llm.engine), default=1)
         exhausted = False
         while True:
-            while not exhausted and len(self._waiting) < window:
+            while not exhausted and len(self._waiting) < self._window:
                 question = next(coming, None)
                 if question is None:
                     exhausted = True
@@ -127,6 +126,11 @@ class Chains:
                     for ticket, reply in llm.engine.step():
                         self._receive(tickets.pop(ticket), reply, done)
             stop_when_surely_failing(self.progress, self._max_failure_rate)
+
+    @property
+    def _window(self) -> int:
+        """Which an engine may change once it knows what is asked."""
+        return max((llm.engine.window for llm in self._llms if llm.engine), default=1)
 
     def _advance(self, running: _Running, done: deque, first: bool = False) -> None:
         """Send a chain its replies, for as long as the store answers what it asks next."""

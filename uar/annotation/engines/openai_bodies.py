@@ -1,7 +1,7 @@
 """What the `openai` engine sends for a request, and what it reads out of an answer."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from uar.annotation.record import THINK_END, THINK_START, Choose, Generate, Outcome, Reply, Request, Score
@@ -25,7 +25,7 @@ def body_of(request: Request, model: str, constrain: bool) -> tuple[str, dict[st
             "echo": True,
             "logprobs": 1,
         }
-    body: dict[str, Any] = {"model": model, "messages": request.chat()}
+    body: dict[str, Any] = {"model": model, "messages": request.chat(), "top_p": 1}
     if request.reasoning is not None:
         body["chat_template_kwargs"] = {"enable_thinking": request.reasoning}
     if isinstance(request, Choose):
@@ -38,6 +38,14 @@ def body_of(request: Request, model: str, constrain: bool) -> tuple[str, dict[st
     if constrain and request.pattern is not None and not request.reasoning:
         body["structured_outputs"] = {"regex": request.pattern}
     return "/chat/completions", body
+
+
+def adapted(body: dict[str, Any], max_tokens_field: str, extra: Mapping[str, Any]) -> dict[str, Any]:
+    """A body as this server wants it: `max_tokens` of a chat under another name, and `extra` fields, of which null leaves one
+    out."""
+    name = max_tokens_field if "messages" in body else "max_tokens"
+    fields = {(name if field == "max_tokens" else field): value for field, value in body.items()} | dict(extra)
+    return {field: value for field, value in fields.items() if value is not None}
 
 
 def read(request: Request, body: Any, seconds: float) -> Reply:

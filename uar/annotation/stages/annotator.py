@@ -50,8 +50,8 @@ Shown = Iterable[tuple[str, Sequence[str]]]  # query id, passage ids
 
 @dataclass(frozen=True)
 class Annotator(ABC):
-    """`chain` yields lists of calls, is sent their replies, and returns judgements of the whole pool, or None where a
-    reply failed, so that a failure never becomes a label."""
+    """`chain` yields lists of calls, is sent their replies, and returns judgements of the pool, without the passages whose own
+    call failed, or None where nothing can be said of the question, so that a failure never becomes a label."""
 
     needs_llm = True
     needs_gold_answers = False  # whether a question without gold answers cannot be annotated

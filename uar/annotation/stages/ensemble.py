@@ -19,7 +19,7 @@ class Ensemble(Annotator):
     `combine=votes`: score = share of the members whose label is 1, label 1 from `threshold` (a share) up, uncertainty =
     entropy of the share in bits. `combine=mean_rank`: score = minus the mean rank, label 1 for the best `threshold` percent,
     uncertainty = standard deviation of the ranks over the length of the pool. A member whose reply failed abstains; where
-    less than half of them answered, the question gets no label.
+    less than half of them answered, the question, or the passage, gets no label.
     """
 
     member: Annotator
@@ -88,13 +88,18 @@ class Ensemble(Annotator):
             came = iter((yield [call for calls in asked.values() for call in calls]))
             waiting = {at: [next(came) for _ in calls] for at, calls in asked.items()}
         good = [judgements for judgements in ended if judgements is not None]
-        return self._combined(good, list(question.passages)) if 2 * len(good) >= len(chains) else None
+        if 2 * len(good) < len(chains):
+            return None
+        judged = self._combined(good, list(question.passages), len(chains) / 2)
+        return judged or (None if question.passages else [])
 
-    def _combined(self, members: Sequence[Sequence[Judgement]], pool: Sequence[str]) -> list[Judgement]:
-        said: dict[str, list[Judgement]] = {d: [] for d in pool}
+    def _combined(self, members: Sequence[Sequence[Judgement]], pool: Sequence[str], least: float) -> list[Judgement]:
+        """Of the passages that at least so many members judged."""
+        every: dict[str, list[Judgement]] = {d: [] for d in pool}
         for judgements in members:
             for judgement in judgements:
-                said[judgement.doc_id].append(judgement)
+                every[judgement.doc_id].append(judgement)
+        said = {d: js for d, js in every.items() if len(js) >= least}
         if self.combine == "votes":
             scores = {d: fmean(j.label for j in js) for d, js in said.items()}
             unsure = {d: entropy(share) for d, share in scores.items()}

@@ -17,7 +17,8 @@ class Likelihood(Prompted):
     """Score = mean log-likelihood (nat a token) of a target text after the passage.
 
     `target`: `question`, or `answer`, which is the gold answer (`answer=gold`; the REPLUG utility) or one that the LLM
-    writes from the pool first (`answer=pseudo`). Positives by `rule` and `threshold`, see `Rule`.
+    writes from the pool first (`answer=pseudo`). Of several gold answers the first counts. Positives by `rule` and `threshold`,
+    see `Rule`, among the passages whose call was answered, see `Rule.judge_answered`.
     """
 
     target: str = "question"
@@ -71,10 +72,8 @@ class Likelihood(Prompted):
             request = Score(prefix, target)
             calls.append(Call(self.stages[-1], prompt.name, prompt.hash, (doc_id,), request, check_score, example=example))
         replies = yield calls
-        if any(check_score(reply) != Outcome.OK for reply in replies):
-            return None
-        scores = {d: r.mean_logprob() for d, r in zip(question.passages, replies, strict=True)}
-        return Rule(self.rule, self.threshold).judge(scores)
+        answered = [reply.mean_logprob() if check_score(reply) == Outcome.OK else None for reply in replies]
+        return Rule(self.rule, self.threshold).judge_answered(dict(zip(question.passages, answered, strict=True)))
 
     def _answer(self, question: Question) -> Chain:
         if not self._pseudo:

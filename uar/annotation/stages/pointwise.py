@@ -30,7 +30,7 @@ class Pointwise(PassageWise):
     Score = P(grade >= `positive_grade`) from the log-likelihoods of the grades, sharpened or softened by one temperature
     that is fitted on the human labels of `calibration_queries` queries (DIRAS, arXiv 2406.14162); label 1 from `threshold`
     up. The grade is the likeliest one; where the model would rather say something else than a grade, see `check_choices`, the
-    call has failed. A model that reasons has its grade read from its text: it has no probability, and
+    call has failed, and its passage alone is not judged. A model that reasons has its grade read from its text: it has no probability, and
     label 1 is grade `positive_grade` or more.
     """
 
@@ -81,9 +81,9 @@ class Pointwise(PassageWise):
             )
             calls.append(Call("pointwise", prompt.name, prompt.hash, (doc_id,), request, check, example=example))
         replies = yield calls
-        if any(check(reply) != Outcome.OK for reply in replies):
+        by_id = {d: r for d, r in zip(question.passages, replies, strict=True) if check(r) == Outcome.OK}
+        if not by_id and question.passages:
             return None
-        by_id = dict(zip(question.passages, replies, strict=True))
         if self.reasoning:
             return self._from_text({d: parse_grade(r, grades)[1] or 0 for d, r in by_id.items()})
         return self.judge({d: tuple(r.choice_logprobs()[str(g)] for g in grades) for d, r in by_id.items()}, 1.0)
