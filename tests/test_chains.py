@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -23,7 +24,7 @@ RANKS = Likelihood(template="likelihood_question", rule="margin", threshold=0.0)
 GOOD = replies(relsel="My selection:[[2],[1],[4]]", pseudo_answer="They make honey.", utilsel="My selection:[[2],[3]]")
 
 
-def utilsel(**changes: str) -> UtilSel:
+def utilsel(**changes: Any) -> UtilSel:
     return UtilSel(**({"template": "utilsel"} | changes))
 
 
@@ -292,6 +293,21 @@ def test_passages_are_cut_to_max_words(tmp_path: Path) -> None:
     run(tmp_path, UtilSel(template="utilsel", max_words=3), engine)
     shown = [text for role, text in engine.asked[0].messages if text.startswith("[")]
     assert shown == ["[1] Bees make honey", "[2] Bees live in", "[3] A violin has", "[4] Honey keeps for"]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("one two  three four five", "one two three four"),
+        ("one two\nthree four ", "one two\nthree four "),
+        ("蜜蜂酿造蜂蜜", "蜜蜂酿造"),
+        ("みつばちが", "みつばち"),
+        ("GPU 加速 计算", "GPU 加速 计"),
+        ("꿀벌은 꿀을 만든다", "꿀벌은 꿀을 만든다"),
+    ],
+)
+def test_a_cut_counts_words_or_characters_where_there_are_no_spaces(text: str, shown: str) -> None:
+    assert utilsel(max_words=4).cut(text) == shown
 
 
 SCORES = {"a": -1.0, "b": -1.5, "c": -2.25, "d": -0.5, "e": -3.0}

@@ -164,6 +164,14 @@ def test_an_own_scale_gives_the_grades_that_are_asked_for(tmp_path: Path) -> Non
     assert len(again.asked) == 4  # another scale is another question
 
 
+def test_a_scale_that_was_changed_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(OWN)
+    before = Pointwise(template="pointwise", scale=str(path))
+    path.write_text(OWN + "  3: more\n")
+    assert (before.grades, Pointwise(template="pointwise", scale=str(path)).grades) == ((0, 2), (0, 3))
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [

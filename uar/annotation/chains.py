@@ -80,8 +80,8 @@ class _Running:
 
 class Chains:
     """`llms`: the models that calls name by their place. One without an engine replays what the store holds of it, failures
-    included; a question that would have to ask is left out. `retry`: outcomes of kept replies, as they are read today, that are
-    asked again, once; `error` is one of them always."""
+    included; a question that would have to ask is left out. `retry`: outcomes of kept replies, as they are read today, that
+    are asked again, once; `error` is one of them always."""
 
     def __init__(
         self,

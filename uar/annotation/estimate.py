@@ -68,8 +68,8 @@ def estimate(
     tokens_per_second: float | None,
 ) -> dict[str, Any]:
     """Calls, tokens, seconds and cost of `queries` questions like those of `sample`, as if the store were empty. Replies that
-    it does not hold are made up: a selection keeps two passages of five. `tokens_cached` is what a prefix cache spares within a
-    question; `sampled_calls_kept` of the `sampled_calls` would not be asked. Calls of several models are counted by the
+    it does not hold are made up: a selection keeps two passages of five. `tokens_cached` is what a prefix cache spares within
+    a question; `sampled_calls_kept` of the `sampled_calls` would not be asked. Calls of several models are counted by the
     first one's tokenizer."""
     stages: dict[str, Counter[str]] = {}
     for _, asked in sample:

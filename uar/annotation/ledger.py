@@ -59,8 +59,8 @@ def ledger(
     prices: Prices,
     without_labels: int = 0,
 ) -> dict[str, Any]:
-    """The content of ledger.json. `queries` and `pairs`: that got labels; `without_labels`: queries that did not; `seconds`: of
-    wall time.
+    """The content of ledger.json. `queries` and `pairs`: that got labels; `without_labels`: queries that did not; `seconds`:
+    of wall time.
 
     `tokens_*` and `cost` are those of this run's calls; `per_1000_queries` are of all calls that the labels rest on, kept
     ones with the tokens that they took, and time in proportion to the calls.

@@ -53,7 +53,8 @@ class Generate:
             for name in ("pattern", "sample", "reasoning", "reasoning_tokens")
             if (value := getattr(self, name)) not in (None, 0) or value is False
         }
-        return digest("generate", model, self.messages, self.max_tokens, float(self.temperature), *([extras] if extras else []))
+        sampling = self.max_tokens, float(self.temperature)
+        return digest("generate", model, self.messages, *sampling, *([extras] if extras else []))
 
 
 @dataclass(frozen=True)

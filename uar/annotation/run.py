@@ -62,11 +62,10 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     against = Other(cfg.against, judgements_of(other, collection.positive_grade)) if other else None
     query_ids = part_of(collection.head(cfg.limit), cfg.shard)
     shown_to = query_ids[:SAMPLE] if cfg.dry_run else query_ids
-    pools = _pools(cfg, collection, annotator, shown_to)
+    pools = _pools(cfg, collection, annotator, shown_to, None if cfg.dry_run else folder)
     work = Work(collection, annotator, pools, llms, Path(cfg.store), cfg.max_failure_rate, retry)
     if cfg.dry_run:
         return _dry_run(work, round(len(pools) / len(shown_to) * len(query_ids)), prices, folder)
-    write_pools(folder / "candidates" / f"{collection.slug}.jsonl", pools)
     with tracked(cfg, folder) as job:
         stopped: UserError | None = None
         try:
@@ -97,7 +96,8 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         if stopped:
             raise stopped
         if not judged:
-            raise UserError(f"no query got a label: {len(work.progress.failures)} calls failed, see {folder / 'failures.jsonl'}")
+            failed = f"{len(work.progress.failures)} calls failed, see {folder / 'failures.jsonl'}"
+            raise UserError(f"no query got a label: {failed}")
     log.info(
         "%d queries annotated: %d calls made, %d answered by the store, %.0f s%s; labels in %s",
         len(judged), spent["calls"], spent["calls_answered_by_store"], spent["seconds"], _cost(spent), folder,
@@ -121,13 +121,15 @@ def _fitting_models(annotator: Annotator, llms: Sequence[Any]) -> None:
 
 
 def _pools(
-    cfg: DictConfig, collection: Collection, annotator: Annotator, query_ids: Sequence[str]
+    cfg: DictConfig, collection: Collection, annotator: Annotator, query_ids: Sequence[str], folder: Path | None
 ) -> dict[str, list[str]]:
-    """Passage ids of each query that can be annotated."""
+    """Passage ids of each query that can be annotated. All that were found are written in `folder`."""
     found = annotator.own_pools(collection)
     if found is None:
         found = hydra.utils.instantiate(cfg.candidates).pools(collection, query_ids)
     pools = {q: found[q] for q in query_ids if q in found}
+    if folder is not None:
+        write_pools(folder / "candidates" / f"{collection.slug}.jsonl", pools)
     wants_gold = annotator.needs_gold_answers
     pools = {q: pool for q, pool in pools.items() if pool and (collection.queries[q].answers or not wants_gold)}
     if len(pools) < len(query_ids):
@@ -151,8 +153,8 @@ def _dry_run(work: Work, queries: int, prices: Prices, folder: Path) -> dict[str
     write_prompts(folder / "prompts.jsonl", ((q.id, one.stage, one.request) for q, asked in sample for one in asked))
     time = f"{told['seconds']:.0f} s" if told["seconds"] is not None else "time unknown until this model ran once (limit=20)"
     log.info(
-        "Nothing was asked. %d queries: %d calls, %d prompt tokens (%d of them cached), %d to write, %s%s; the store holds %d of "
-        "the %d calls that were sampled; prompts in %s",
+        "Nothing was asked. %d queries: %d calls, %d prompt tokens (%d of them cached), %d to write, %s%s; %d of the %d calls "
+        "that were sampled are kept; prompts in %s",
         told["queries"], told["calls"], told["tokens_in"], told["tokens_cached"], told["tokens_out"], time, _cost(told),
         told["sampled_calls_kept"], told["sampled_calls"], folder / "prompts.jsonl",
     )  # fmt: skip

@@ -22,9 +22,8 @@ from uar.errors import UserError
 
 @dataclass
 class Work:
-    """`llms`: plain configs of the models, the first one the run's own. `retry`: outcomes of kept replies that are asked again,
-    besides `error`. `judged` and `progress` grow as it goes on, so that
-    what was done is there when it stops."""
+    """`llms`: plain configs of the models, the first one the run's own. `retry`: outcomes of kept replies that are asked
+    again, besides `error`. `judged` and `progress` grow as it goes on, so that what was done is there when it stops."""
 
     collection: Collection
     annotator: Annotator

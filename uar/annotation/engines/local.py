@@ -142,10 +142,8 @@ class TransformersEngine(Engine):
 
     @torch.inference_mode()
     def step(self) -> list[tuple[int, Reply]]:
-        if self._scores or self._computed:
-            done = self._score()
-        else:
-            done = self._generate() if self._texts else []
+        scoring = self._scores or self._computed
+        done = self._score() if scoring else self._generate() if self._texts else []
         refused, self._refused = self._refused, []
         return refused + done
 

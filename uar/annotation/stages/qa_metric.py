@@ -17,7 +17,8 @@ METRICS: dict[str, Callable[[str, Sequence[str]], float]] = {"em": exact_match, 
 @dataclass(frozen=True)
 class QAMetric(PassageWise):
     """Score = `metric` (em, f1 or rouge_l, from 0 to 1, the best over the gold answers) of the answer from one passage.
-    Positives by `rule` and `threshold`, see `Rule`, among the passages whose call was answered. The answers are kept, so another metric asks nothing."""
+    Positives by `rule` and `threshold`, see `Rule`, among the passages whose call was answered. The answers are kept, so
+    another metric asks nothing."""
 
     variables = frozenset({"query", "passage"})
     needs_gold_answers = True
@@ -30,6 +31,7 @@ class QAMetric(PassageWise):
     def __post_init__(self) -> None:
         one_of("metric", self.metric, tuple(METRICS))
         Rule(self.rule, self.threshold)
+        super().__post_init__()
 
     @property
     def stages(self) -> tuple[str, ...]:
