@@ -228,7 +228,9 @@ def test_fewer_requests_for_texts_wait_together_than_for_scores(tmp_path: Path) 
     assert engine.window == 2_048
 
 
-def test_a_template_without_a_systems_turn_gets_it_in_the_users(local: TransformersEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_template_without_a_systems_turn_gets_it_in_the_users(
+    local: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     refuses = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
     monkeypatch.setattr(local.tokenizer, "chat_template", refuses + CHAT)
     chat = Generate((("system", "Be short."), ("user", "Hi."), ("assistant", "Yes?"), ("user", "Go.")), 8)

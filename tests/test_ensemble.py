@@ -287,7 +287,7 @@ def test_labels_of_passages_that_the_corpus_lacks_are_counted_and_labels_of_none
 
 def test_the_threshold_of_an_ensemble_is_that_of_its_rule_unless_given(tmp_path: Path) -> None:
     ten = Question("ten", "which is best", {f"p{n}": f"Passage number {n}." for n in range(20)})
-    engines = [Scripted(lambda r: Reply.of_score(-float(re.search(r"number (\d+)", r.prefix)[1]), 1))] * 2
+    engines = [Scripted(lambda r: Reply.of_score(-float(re.search(r"number (\d+)", r.prefix)[1]), 1)) for _ in range(2)]
     member = Likelihood(template="likelihood_question")
     judged, _ = run(tmp_path / "ranks", Ensemble(member, models=2, combine="mean_rank"), engines, [ten])
     assert [j.doc_id for j in judged["ten"] if j.label] == ["p0", "p1"]

@@ -34,7 +34,9 @@ def begins_texts(folder: str) -> None:
     begin, text = {"SpecialToken": {"id": EOS, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}
     pair = [begin, text, {"Sequence": {"id": "B", "type_id": 0}}]
     special = {EOS: {"id": EOS, "ids": [number], "tokens": [EOS]}}
-    content["post_processor"] = {"type": "TemplateProcessing", "single": [begin, text], "pair": pair} | {"special_tokens": special}
+    content["post_processor"] = {"type": "TemplateProcessing", "single": [begin, text], "pair": pair} | {
+        "special_tokens": special
+    }
     path.write_text(json.dumps(content))
 
 

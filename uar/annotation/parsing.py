@@ -86,9 +86,7 @@ def parse_grade(reply: Reply, grades: Numbers[int]) -> tuple[Outcome, int | None
     return (Outcome.OK, grade) if grade in grades else (Outcome.OUT_OF_RANGE, None)
 
 
-def _parse_numbers(
-    reply: Reply, numbers: Numbers[int], find: Callable[[str], str | None]
-) -> tuple[Outcome, list[int]]:
+def _parse_numbers(reply: Reply, numbers: Numbers[int], find: Callable[[str], str | None]) -> tuple[Outcome, list[int]]:
     if reply.outcome != Outcome.OK:
         return reply.outcome, []
     text = reply.text

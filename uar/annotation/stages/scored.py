@@ -36,7 +36,6 @@ class Rule:
             chosen = {d for d, score in ranked if score >= least}
         return ranked_judgements(order, {d: int(d in chosen) for d in order}, scores, positive=1)
 
-
     def judge_answered(self, scores: Mapping[str, float | None]) -> list[Judgement] | None:
         """Judgements of the passages that have a score, of a pool whose other calls failed. None where none has one, and where
         less than half have one under a rule that compares passages: the best of the few would be a guess."""
