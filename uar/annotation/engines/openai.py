@@ -50,10 +50,11 @@ class OpenAIEngine(Engine):
     no sooner than `Retry-After` says; another status is final for its call. Where no server answers any more, `step` raises
     EngineError. The key is read from the environment variable named by `api_key_env` and is shown nowhere.
 
-    `constrain`: send `Generate.pattern` as vLLM's `structured_outputs`, which other servers may refuse. `max_tokens_field`: what
-    the server calls the limit of a chat's reply. `extra`: fields of every body on top of these, null to leave one out; they
-    are a part of the model's name in records. `Score` uses `/completions` with `echo`, which vLLM and llama.cpp serve; `Choose`
-    reads the 20 likeliest tokens, and gives a choice that is not among them the log-likelihood of the last one, an upper bound.
+    `constrain`: send `Generate.pattern` as vLLM's `structured_outputs`, which other servers may refuse. `max_tokens_field`:
+    what the server calls the limit of a chat's reply. `extra`: fields of every body on top of these, null to leave one out;
+    they are a part of the model's name in records. `Score` uses `/completions` with `echo`, which vLLM and llama.cpp serve;
+    `Choose` reads the 20 likeliest tokens, and gives a choice that is not among them the log-likelihood of the last one, an
+    upper bound.
     """
 
     name = "openai"
