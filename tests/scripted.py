@@ -95,12 +95,13 @@ def run(
     questions: Sequence[Question] = (BEES,),
     max_failure_rate: float = 0.05,
     collection: str = "toy.train",
+    retry: Sequence[str] = (),
 ) -> tuple[dict[str, list[Judgement]], Chains]:
     """Judgements of an annotator of one model or several, which are called scripted@1, scripted@2, ..."""
     store = Store(folder)
     engines = [engine] if engine is None or isinstance(engine, Engine) else engine
     llms = [LLM(f"scripted@{n}", one) for n, one in enumerate(engines, start=1)]
-    chains = Chains(annotator, store, collection, llms, max_failure_rate)
+    chains = Chains(annotator, store, collection, llms, max_failure_rate, retry=retry)
     try:
         return dict(chains.run(questions)), chains
     finally:

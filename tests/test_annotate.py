@@ -19,15 +19,20 @@ from scipy.stats import spearmanr
 from tokenizers import Tokenizer
 from wandb_files import offline_run
 
+from uar.annotation import gpus as gpus_module
+from uar.annotation import run as run_module
 from uar.annotation.chains import Counts, Progress
 from uar.annotation.estimate import estimate, render
+from uar.annotation.gpus import with_gpus
 from uar.annotation.ledger import Prices, ledger
 from uar.annotation.record import Record
 from uar.annotation.replay import question_of
 from uar.annotation.stages import Likelihood, Pointwise, Question, UtilSel
 from uar.annotation.store import Store
-from uar.collections import open_collection
+from uar.candidates import GivenPool
+from uar.collections import Collection, open_collection
 from uar.collections.reference import MINI
+from uar.entry import composed
 from uar.models import locate
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -116,7 +121,7 @@ def test_the_default_annotator_fills_the_run_folder_and_asks_once(tmp_path: Path
     assert ledger["outcomes"] == {"ok": 12} and ledger["seconds"] > 0
     likelihood = Likelihood(template="likelihood_question")
     rendered = render(likelihood, [question_of(mini, q, pools[q]) for q in queries])
-    asked = [request for _, calls in rendered for _, request, _ in calls]
+    asked = [call.request for _, calls in rendered for call in calls]
     assert ledger["tokens_in"] == sum(tokens(request.prefix + request.target) for request in asked) > 12 * 30
     assert (first / "failures.jsonl").read_text() == ""
     assert (first / "config.yaml").is_file()
@@ -169,6 +174,8 @@ def test_a_tracked_run_tells_all_but_the_key(tmp_path: Path, utilsel: Command, s
     run = tmp_path / "run"
     (failure,) = lines(run / "failures.jsonl")
     assert (failure["stage"], failure["outcome"]) == ("utilsel", "error") and "wrong key" in failure["output"]
+    assert "1 calls failed, 1 of 4 questions are without labels" in done.stdout + done.stderr
+    assert (told(run)["failed_calls"], told(run)["queries_without_labels"]) == (1, 1)
     rows = labels(run)
     assert failure["query_id"] not in {r["query_id"] for r in rows} and len(rows) == 12
 
@@ -203,7 +210,9 @@ def test_a_tracked_run_tells_all_but_the_key(tmp_path: Path, utilsel: Command, s
 def test_a_run_that_fails_too_often_stops_and_goes_on_from_there(tmp_path: Path, utilsel: Command, server: LLMServer) -> None:
     gold = server.answer
     server.answer = lambda messages: "I think it is the first." if "My selection" in messages[-1]["content"] else ""
-    done = utilsel("limit=100", "candidates.depth=2", "llm.window=8")
+    wandb = ["logger=wandb", "logger.wandb.mode=offline"]
+    done = utilsel("limit=100", "candidates.depth=2", "llm.window=8", *wandb)
+    assert offline_run(tmp_path / "run").exit_code == 1
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1].startswith("error: ") and "max_failure_rate=0.05" in done.stderr
     asked = len(server.seen)
@@ -360,6 +369,56 @@ def test_gpu_time_is_paid_by_the_hour_and_shared_by_the_stages() -> None:
     assert ledger(kept, 0, 0, 0.1, [], Prices(gpus=0))["cost"] is None
 
 
+def test_gpu_hours_without_gpus_have_no_cost() -> None:
+    tokens = {"tokens_in": 10, "tokens_cached": 0, "tokens_out": 0}
+    for gpus in (None, 0):
+        assert Prices(gpu_hour=0.8, gpus=gpus).cost(tokens, 3_600.0) is None
+        assert Prices(gpu_hour=0.8, input=1.0, gpus=gpus).cost(tokens, 3_600.0) is None
+        assert Prices(input=1e6, gpus=gpus).cost(tokens, 3_600.0) == 10
+    assert Prices().gpu_hours(3_600.0) is None and Prices(gpus=3).gpu_hours(7_200.0) == 6
+
+
+@pytest.mark.parametrize(
+    ("llms", "engine", "seen", "gpus"),
+    [
+        (["openai.OpenAIEngine"], {}, True, None),
+        (["local.TransformersEngine"], {}, True, 1),
+        (["local.TransformersEngine"], {}, False, 0),
+        (["vllm.VLLMEngine"], {}, True, 4),
+        (["vllm.VLLMEngine", "local.TransformersEngine"], {}, True, 4),
+        (["vllm.VLLMEngine", "openai.OpenAIEngine"], {}, True, None),
+        (["vllm.VLLMEngine"], {"actors": 2, "num_gpus": 4}, False, 8),
+        ([], {}, True, 0),
+    ],
+)
+def test_the_gpus_of_a_run_are_those_that_its_engine_holds(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, llms: list[str], engine: dict, seen: bool, gpus: float
+) -> None:
+    monkeypatch.setattr(gpus_module, "_seen", lambda: seen)
+    configs = [{"_target_": f"uar.annotation.engines.{name}"} for name in llms]
+    configs = [c | ({"tensor_parallel_size": 4} if "vllm" in c["_target_"] else {}) for c in configs]
+    engine = {"_target_": "uar.annotation.ray_data.RayData" if engine else "uar.annotation.work.Here"} | engine
+    assert with_gpus(Prices(gpu_hour=1.0), configs, engine).gpus == gpus
+    assert ("give price.gpus" in caplog.text) == (not gpus)
+    assert with_gpus(Prices(gpus=16), configs, engine).gpus == 16
+
+
+def test_pools_of_a_dry_run_are_those_of_its_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = []
+
+    def ranked(self: GivenPool, collection: Collection, query_ids: Sequence[str]) -> dict[str, list[str]]:
+        asked.extend(query_ids)
+        return {q: list(collection.corpus.ids())[:2] for q in query_ids[:1]}
+
+    monkeypatch.setattr(GivenPool, "ranked", ranked)
+    monkeypatch.setattr(run_module, "SAMPLE", 2)
+    options = ["annotator=utilsel", "candidates=given", "candidates.include_positive=false", "dry_run=true", "limit=8", QUIET]
+    found = run_module.annotate(composed("annotate", *options, "llm=openai", "llm.model=m", "llm.base_urls=[]"), tmp_path)
+    assert len(asked) == 2
+    assert (found["queries"], found["queries_rendered"], found["calls"]) == (4, 1, 12)  # half of eight have candidates
+
+
 def test_shards_on_one_store_are_the_whole_run_and_are_compared_with_another(annotated: Annotated) -> None:
     before = len(annotated.server.seen)
     annotated.sweep(
@@ -388,12 +447,15 @@ def test_shards_on_one_store_are_the_whole_run_and_are_compared_with_another(ann
 def test_a_dry_run_counts_what_the_run_asks_and_asks_nothing(annotated: Annotated) -> None:
     before = len(annotated.server.seen)
     model = [f"llm.model={SMOLLM2}", "store=counted"]
+    annotated.run("annotator=relsel", "limit=4", *model, "hydra.run.dir=some")
     annotated.sweep("annotator=relsel,pointwise", "dry_run=true,false", *model, into="counted-${hydra.job.num}")
-    assert len(annotated.server.seen) == before + 24 + 96  # of the two that are not dry
+    assert len(annotated.server.seen) == before + 4 + 20 + 96  # of those that are not dry
     runs = [annotated.folder / f"counted-{n}" for n in range(4)]
     for dry, real, stage, calls in ((runs[0], runs[1], "relsel", 24), (runs[2], runs[3], "pointwise", 96)):
         found, ledger = told(dry, "estimate"), told(real)
-        assert found["calls"] == ledger["calls"] == found["stages"][stage]["calls"] == calls
+        kept = 4 if stage == "relsel" else 0
+        assert found["calls"] == ledger["calls"] + kept == found["stages"][stage]["calls"] == calls
+        assert (found["sampled_calls"], found["sampled_calls_kept"]) == (calls, kept)
         assert (found["pairs"], found["queries"]) == (ledger["pairs"], ledger["queries"]) == (96, 24)
         assert found["human_cost"] == pytest.approx(ledger["human_cost"])
         asked = lines(dry / "prompts.jsonl")

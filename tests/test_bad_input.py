@@ -197,6 +197,8 @@ SECOND = ("+llm@llms.second=openai", "llms.second.base_urls=[http://127.0.0.1:9/
         (["annotator=ensemble"], "annotator.samples=1 of 1 model(s): an ensemble needs two members"),
         (["annotator=ensemble", *OPENAI, *SECOND], "llm and llms name m more than once"),
         (["annotator=relsel", *OPENAI, *SECOND, "llms.second.model=n"], "2 models are given and RelSel asks 1"),
+        (["retry_failures=[unreadable]"], "retry_failures names 'unreadable'; allowed: empty, out_of_range, unparsable"),
+        (["against=absent.tsv"], "absent.tsv"),
         (["price.input=-1"], "price.input=-1: a price from 0 up is needed"),
         (["annotator=pointwise", "annotator.scale=absent.yaml"], "absent.yaml: no such scale"),
     ],

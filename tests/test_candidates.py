@@ -65,6 +65,12 @@ def test_a_positive_that_was_ranked_keeps_its_place(toy: Collection) -> None:
     assert Ranked(4, shuffle=False).pools(toy, ["q3"]) == {"q3": ["d6", "d5", "d4", "d3"]}
 
 
+def test_a_positive_that_was_ranked_last_stays_where_another_is_joined(folder: Path) -> None:
+    (folder / "qrels" / "test.tsv").write_text("q1\td4\t1\nq1\td1\t1\n")
+    toy = open_collection(f"local:{folder}:test")
+    assert Ranked(3, shuffle=False).pools(toy, ["q1"]) == {"q1": ["d6", "d4", "d1"]}
+
+
 def test_more_positives_than_depth_leave_the_best_graded(folder: Path) -> None:
     (folder / "qrels" / "test.tsv").write_text("q1\td1\t1\nq1\td2\t3\nq1\td3\t2\n")
     toy = open_collection(f"local:{folder}:test")

@@ -2,14 +2,20 @@
 
 import json
 import math
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from scripted import BEES, POOL, Scripted, kept, many, replies, run, stage_of
 
+from uar.annotation.chains import Progress
+from uar.annotation.failing import lower_bound, stop_where_too_many_failed
 from uar.annotation.prompts.template import HERE
-from uar.annotation.record import Outcome, Reply, Request, Score
+from uar.annotation.record import Outcome, Record, Reply, Request, Score
 from uar.annotation.stages import Annotator, Judgement, Likelihood, Question, UtilSel
 from uar.annotation.stages.scored import Rule
 from uar.errors import UserError
@@ -18,7 +24,7 @@ RANKS = Likelihood(template="likelihood_question", rule="margin", threshold=0.0)
 GOOD = replies(relsel="My selection:[[2],[1],[4]]", pseudo_answer="They make honey.", utilsel="My selection:[[2],[3]]")
 
 
-def utilsel(**changes: str) -> UtilSel:
+def utilsel(**changes: Any) -> UtilSel:
     return UtilSel(**({"template": "utilsel"} | changes))
 
 
@@ -78,13 +84,28 @@ def test_a_failed_reply_gives_no_label_and_is_listed(tmp_path: Path, stage: str,
     assert (record.query_id, record.outcome) == ("q1", outcome)
 
 
-def test_a_failed_score_gives_no_label_for_its_question(tmp_path: Path) -> None:
+def test_a_failed_score_leaves_its_passage_without_a_label(tmp_path: Path) -> None:
     good = by_passage({"d1": -1.0, "d2": -2.0, "d3": -3.0, "d4": -4.0})
     bad = Question("bad", "what is lost", POOL)
     engine = Scripted(lambda r: Reply("503", Outcome.ERROR) if "lost" in r.target and "violin" in r.prefix else good(r))
     judged, chains = run(tmp_path, RANKS, engine, [bad, BEES])
-    assert list(judged) == ["q1"]
+    assert {q: [(j.doc_id, j.label) for j in js] for q, js in judged.items()} == {
+        "bad": [("d1", 1), ("d2", 0), ("d4", 0)],
+        "q1": [("d1", 1), ("d2", 0), ("d3", 0), ("d4", 0)],
+    }
     assert [(f.query_id, f.doc_ids) for f in chains.progress.failures] == [("bad", ("d3",))]
+    assert run(tmp_path, RANKS, None, [bad, BEES])[0] == judged  # what training reads
+
+
+@pytest.mark.parametrize(("rule", "threshold"), [("top_percent", 10), ("margin", 0), ("at_least", -9)])
+@pytest.mark.parametrize("answered", [0, 1, 2, 3, 4])
+def test_rules_that_compare_passages_need_half_of_a_pool(rule: str, threshold: float, answered: int) -> None:
+    scores = {f"d{n}": -float(n) if n < answered else None for n in range(4)}
+    judged = Rule(rule, threshold).judge_answered(scores)
+    needed = 1 if rule == "at_least" else 2
+    assert (judged is None) == (answered < needed)
+    assert judged is None or [j.doc_id for j in judged] == [f"d{n}" for n in range(answered)]
+    assert Rule(rule, threshold).judge_answered({}) == []
 
 
 @pytest.mark.parametrize("value", [math.nan, -math.inf])
@@ -94,23 +115,56 @@ def test_a_score_that_is_no_number_is_a_failure(tmp_path: Path, value: float) ->
     assert [f.outcome for f in chains.progress.failures] == [Outcome.UNPARSABLE] * 4
 
 
-def test_the_failure_rate_stops_the_run_and_keeps_its_records(tmp_path: Path) -> None:
-    engine = Scripted(lambda r: "prose" if "question 7" in r.messages[-1][1] else "My selection:[]", window=1)
+def failing(share: int) -> Scripted:
+    """One of `share` questions gets prose."""
+    return Scripted(lambda r: "prose" if number_of(r) % share == 0 else "My selection:[]", window=1)
+
+
+def number_of(request: Request) -> int:
+    return int(re.findall(r"question (\d+)", request.messages[-1][1])[0])
+
+
+def test_a_failure_rate_beyond_doubt_stops_the_run_and_keeps_its_records(tmp_path: Path) -> None:
+    engine = failing(2)
     with pytest.raises(UserError, match="max_failure_rate=0.1") as error:
         run(tmp_path, utilsel(), engine, many(200), max_failure_rate=0.1)
-    assert "unparsable" in str(error.value)
-    asked = len(engine.asked)
-    assert 50 <= asked < 200
-    assert len(kept(tmp_path, "relsel")) == asked
+    assert "unparsable" in str(error.value) and "llm.constrain=true" in str(error.value)
+    assert len(engine.asked) == len(kept(tmp_path, "relsel")) == 50
     judged, chains = run(tmp_path, utilsel(), engine, many(200), max_failure_rate=1.0)
-    assert len(engine.asked) == 200 and chains.progress.total.kept == asked
-    assert len(judged) == 200 - len(chains.progress.failures) == 189
+    assert len(engine.asked) == 200 and chains.progress.total.kept == 50
+    assert len(judged) == 200 - len(chains.progress.failures) == 100
 
 
-def test_a_rate_below_the_limit_does_not_stop_the_run(tmp_path: Path) -> None:
-    engine = Scripted(lambda r: "prose" if "question 7" in r.messages[-1][1] else "My selection:[]")
-    judged, chains = run(tmp_path, utilsel(), engine, many(60), max_failure_rate=0.1)
-    assert (len(judged), len(chains.progress.failures)) == (59, 1)
+def test_a_rate_that_chance_may_have_made_does_not_stop_the_run(tmp_path: Path) -> None:
+    judged, chains = run(tmp_path, utilsel(), failing(6), many(90), max_failure_rate=0.1)
+    assert (len(judged), len(chains.progress.failures)) == (75, 15)
+
+
+def test_the_lower_end_of_a_rate_is_that_of_wilson() -> None:
+    assert lower_bound(10, 100) == pytest.approx(0.0407, abs=1e-4)  # (0.1 + 0.045 - 3 sqrt(0.0009 + 0.000225)) / 1.09
+    assert lower_bound(0, 50) == pytest.approx(0.0) and lower_bound(50, 50) == pytest.approx(50 / 59)
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "advice"),
+    [
+        ([Outcome.ERROR, Outcome.ERROR, Outcome.UNPARSABLE], "the key, llm.model"),
+        ([Outcome.TRUNCATED], "selection_tokens"),
+        ([Outcome.EMPTY, Outcome.OUT_OF_RANGE, Outcome.OUT_OF_RANGE], "llm.constrain=true"),
+    ],
+)
+def test_the_rate_of_a_whole_run_is_judged_as_it_is_and_told_by_what_failed_most(
+    tmp_path: Path, outcomes: list[Outcome], advice: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, chains = run(tmp_path, utilsel(), failing(100), many(1))
+    records = [replace(chains.progress.failures[0], outcome=outcome) for outcome in outcomes]
+    few, enough = (Progress(calls=calls, failures=records) for calls in (5, 50))
+    stop_where_too_many_failed(few, 0.1)
+    assert "of 5 calls failed" in caplog.text and advice in caplog.text
+    with pytest.raises(UserError, match="of 50 calls failed") as error:
+        stop_where_too_many_failed(enough, 0.01)
+    assert advice in str(error.value)
+    stop_where_too_many_failed(enough, 0.06)
 
 
 @pytest.mark.parametrize("annotator", [utilsel(), RANKS], ids=["utilsel", "likelihood"])
@@ -150,6 +204,32 @@ def test_errors_alone_are_asked_again(tmp_path: Path) -> None:
     judged, _ = run(tmp_path, utilsel(), up)
     assert [stage_of(r) for r in up.asked] == ["pseudo_answer", "utilsel"]
     assert [j.doc_id for j in judged["q1"] if j.label] == ["d1"]
+
+
+def test_kept_failures_are_asked_again_where_that_is_wanted_and_the_new_reply_counts(tmp_path: Path) -> None:
+    twin = Question("twin", BEES.text, POOL)
+    run(tmp_path, utilsel(), Scripted(replies(relsel="prose")), [BEES, twin])
+    still = Scripted(replies(relsel="more prose"))
+    assert run(tmp_path, utilsel(), still, [BEES, twin], retry=["empty"])[0] == {} and still.asked == []
+    assert run(tmp_path, utilsel(), still, [BEES, twin], retry=["unparsable"])[0] == {}
+    assert len(still.asked) == 1  # in a run a reply is asked for again once
+    engine = Scripted(GOOD)
+    judged, _ = run(tmp_path, utilsel(), engine, [BEES, twin], retry=["unparsable", "empty"])
+    assert [stage_of(r) for r in engine.asked] == ["relsel", "pseudo_answer", "utilsel"] and len(judged) == 2
+    assert run(tmp_path, utilsel(), None, [BEES, twin])[0] == judged  # what training reads
+    again = Scripted(GOOD)
+    assert run(tmp_path, utilsel(), again, [BEES, twin], retry=["unparsable"])[0] == judged and again.asked == []
+    outputs = [r.output for part in tmp_path.glob("*.parquet") for r in map(Record.from_row, pq.read_table(part).to_pylist())]
+    assert outputs.count("prose") == 2 and "more prose" in outputs  # nothing is thrown away
+    assert [r.outcome for r in kept(tmp_path, "relsel")] == [Outcome.OK, Outcome.OK]
+
+
+def test_a_replay_reads_errors_as_failures(tmp_path: Path) -> None:
+    answer = by_passage({"d1": -1.0, "d2": -2.0, "d3": -3.0, "d4": -4.0})
+    down = Scripted(lambda r: Reply("503", Outcome.ERROR) if "violin" in r.prefix else answer(r))
+    run(tmp_path, RANKS, down)
+    _, chains = run(tmp_path, RANKS, None)
+    assert [f.outcome for f in chains.progress.failures] == [Outcome.ERROR]
 
 
 def test_an_unparsable_reply_is_not_asked_again(tmp_path: Path) -> None:
@@ -213,6 +293,21 @@ def test_passages_are_cut_to_max_words(tmp_path: Path) -> None:
     run(tmp_path, UtilSel(template="utilsel", max_words=3), engine)
     shown = [text for role, text in engine.asked[0].messages if text.startswith("[")]
     assert shown == ["[1] Bees make honey", "[2] Bees live in", "[3] A violin has", "[4] Honey keeps for"]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("one two  three four five", "one two three four"),
+        ("one two\nthree four ", "one two\nthree four "),
+        ("蜜蜂酿造蜂蜜", "蜜蜂酿造"),
+        ("みつばちが", "みつばち"),
+        ("GPU 加速 计算", "GPU 加速 计"),
+        ("꿀벌은 꿀을 만든다", "꿀벌은 꿀을 만든다"),
+    ],
+)
+def test_a_cut_counts_words_or_characters_where_there_are_no_spaces(text: str, shown: str) -> None:
+    assert utilsel(max_words=4).cut(text) == shown
 
 
 SCORES = {"a": -1.0, "b": -1.5, "c": -2.25, "d": -0.5, "e": -3.0}

@@ -8,11 +8,13 @@ import pytest
 import torch
 from asking import ask, nats
 from conftest import SMOLLM2
+from omegaconf import OmegaConf
+from tiny_models import begins_texts, tiny_llama
 
 from uar.annotation.engines import identity_of
 from uar.annotation.engines.local import TransformersEngine
 from uar.annotation.engines.packing import pack
-from uar.annotation.engines.tokens import chat_ids
+from uar.annotation.engines.tokens import chat_ids, prefix_ids, text_ids
 from uar.annotation.record import Choose, Generate, Outcome, Score
 from uar.errors import EngineError
 
@@ -170,6 +172,75 @@ def test_transformers_generates_what_greedy_decoding_of_the_model_gives(local: T
     assert "Paris" in replies[1].output
 
 
+CHAT = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+
+
+def test_a_text_begins_as_the_tokenizer_begins_one(tmp_path: Path) -> None:
+    folder = tiny_llama(tmp_path / "model")
+    begins_texts(folder)
+    engine = TransformersEngine(folder, dtype="fp32")
+    assert engine.tokenizer("a")["input_ids"][0] == engine.tokenizer.bos_token_id
+    (reply,) = ask(engine, [Score("Bees", " hum")])
+    prefix, target = [engine.tokenizer.bos_token_id, *ids(engine, "Bees")], ids(engine, " hum")
+    assert reply.tokens_in == 1 + 4 + 4
+    with torch.inference_mode():
+        logits = engine.model(torch.tensor([prefix + target])).logits[0].float()
+    picked = logits[len(prefix) - 1 : -1].log_softmax(-1)[range(4), target]
+    assert reply.mean_logprob() == pytest.approx(float(picked.mean()), abs=1e-4)
+
+
+def ids(engine: TransformersEngine, text: str) -> list[int]:
+    return engine.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def test_a_model_that_begins_no_text_is_asked_as_before(local: TransformersEngine) -> None:
+    assert prefix_ids(local.tokenizer, "Bees") == text_ids(local.tokenizer, "Bees")
+
+
+def test_texts_are_the_models_own_whatever_its_folder_advises(tmp_path: Path) -> None:
+    folder = tiny_llama(tmp_path / "model", chat_template=CHAT)
+    request = [Generate((("user", "Hi."),), 12), Generate((("user", "Hi."),), 12, temperature=1.0, sample=3)]
+    found = []
+    for advice in ({}, {"repetition_penalty": 5.0, "top_k": 1, "top_p": 0.1, "do_sample": True}):
+        (tmp_path / "model" / "generation_config.json").write_text(json.dumps({"eos_token_id": 256} | advice))
+        torch.manual_seed(0)  # the head, which the folder lacks
+        engine = TransformersEngine(folder, dtype="fp32")
+        found.append([reply.output for reply in ask(engine, request)])
+    assert found[0] == found[1] and found[0][0] != found[0][1]
+
+
+def test_what_is_longer_than_the_models_positions_is_refused_alone(tmp_path: Path) -> None:
+    engine = TransformersEngine(tiny_llama(tmp_path / "model", chat_template=CHAT), dtype="fp32")
+    engine._longest = 30
+    texts = [Generate((("user", "x" * length),), 8) for length in (15, 16, 90)]  # "user: ", a newline, and 8 to write
+    scores = [Score("y" * 25, " hum"), Score("y" * 26, " hum"), Score("y" * 26, " hums"), Score("y" * 40, " hum")]
+    outcomes = [(r.outcome, "30 positions" in r.output) for r in ask(engine, [*texts, *scores])]
+    good, bad = (Outcome.OK, False), (Outcome.ERROR, True)
+    assert [(o if told else Outcome.OK, told) for o, told in outcomes] == [good, bad, bad, good, good, bad, bad]
+    assert ask(engine, [scores[3]])[0].outcome == Outcome.ERROR
+
+
+def test_fewer_requests_for_texts_wait_together_than_for_scores(tmp_path: Path) -> None:
+    engine = TransformersEngine(tiny_llama(tmp_path / "model", chat_template=CHAT), dtype="fp32", window=5_000)
+    ask(engine, [Score("Bees", " hum")])
+    assert engine.window == 5_000
+    ask(engine, [Generate((("user", "Hi."),), 1)])
+    assert engine.window == 2_048
+
+
+def test_a_template_without_a_systems_turn_gets_it_in_the_users(
+    local: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuses = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    monkeypatch.setattr(local.tokenizer, "chat_template", refuses + CHAT)
+    chat = Generate((("system", "Be short."), ("user", "Hi."), ("assistant", "Yes?"), ("user", "Go.")), 8)
+    shown = local.tokenizer.decode(chat_ids(local.tokenizer, chat))
+    assert shown == "user: Be short.\n\nHi.\nassistant: Yes?\nuser: Go.\n"
+    monkeypatch.setattr(local.tokenizer, "chat_template", "{{ raise_exception('never') }}")
+    with pytest.raises(EngineError, match="chat template refuses these turns .never."):
+        chat_ids(local.tokenizer, Generate((("user", "Hi."),), 8))
+
+
 def test_a_model_that_cannot_be_loaded_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="llm.model=") as error:
         TransformersEngine(str(tmp_path))
@@ -185,3 +256,6 @@ def test_engines_that_load_the_same_weights_share_a_name() -> None:
     assert len(names) == 1 and "SmolLM2" in names.pop()
     served = {"_target_": f"{package}.openai.OpenAIEngine", "model": "m", "revision": "2"}
     assert identity_of(served) == "m@2" and identity_of(served | {"revision": None}) == "m"
+    assert identity_of(served | {"extra": {}}) == "m@2"
+    other = [identity_of(served | {"extra": extra}) for extra in ({"top_k": 5}, {"top_k": 6}, OmegaConf.create({"top_k": 5}))]
+    assert other[0] == other[2] != other[1] and all(name.startswith("m@2+") for name in other)

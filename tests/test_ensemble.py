@@ -1,6 +1,7 @@
 """Annotators that ask others: several samples or models that vote, and labels that somebody else made."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from uar.annotation.stages import (
     Likelihood,
     Pointwise,
     QAMetric,
+    Question,
     RelSel,
     UtilRank,
     UtilSel,
@@ -137,6 +139,16 @@ def test_a_member_that_fails_abstains_and_is_listed(tmp_path: Path) -> None:
     assert [(f.stage, f.outcome, f.output) for f in chains.progress.failures] == [("relsel", Outcome.UNPARSABLE, "prose")]
 
 
+def test_a_passage_that_too_few_members_judged_gets_no_label(tmp_path: Path) -> None:
+    def engine(*failing: str) -> Scripted:
+        bad = [POOL[d] for d in failing]
+        return Scripted(lambda r: "" if any(text in str(r) for text in bad) else "honey")
+
+    annotator = Ensemble(QAMetric(template="qa_metric"), models=3)
+    judged, _ = run(tmp_path, annotator, [engine("d1", "d2"), engine("d1"), engine()])
+    assert scores(judged) == {"d2": 1.0, "d3": 1.0, "d4": 1.0}
+
+
 @pytest.mark.parametrize(
     ("samples", "failing", "labelled"), [(3, 2, False), (4, 2, True), (4, 3, False), (2, 1, True), (2, 2, False)]
 )
@@ -252,6 +264,36 @@ def test_a_file_with_labels_and_grades_keeps_its_labels_unless_a_threshold_is_gi
     assert [(j.doc_id, j.label, j.grade) for j in judged["q1"]] == [("d2", 0, 2), ("d1", 1, 3), ("d3", 0, 1)]
     judged = imported(collection, Imported(str(path), threshold=2), tmp_path / "store")
     assert [(j.doc_id, j.label) for j in judged["q1"]] == [("d2", 1), ("d1", 1), ("d3", 0)]
+
+
+def test_a_labels_file_that_was_changed_is_read_again(tmp_path: Path, folder: Path) -> None:
+    collection, path = open_collection(f"local:{folder}:train"), tmp_path / "labels.qrels"
+    path.write_text("q1 0 d1 0\n")
+    assert [j.grade for j in imported(collection, Imported(str(path)), tmp_path / "store")["q1"]] == [0]
+    path.write_text("q1 0 d1 2\n")
+    assert [j.grade for j in imported(collection, Imported(str(path)), tmp_path / "store")["q1"]] == [2]
+
+
+def test_labels_of_passages_that_the_corpus_lacks_are_counted_and_labels_of_none_refused(
+    tmp_path: Path, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    collection, path = open_collection(f"local:{folder}:train"), str(files(tmp_path)["labels.qrels"])
+    assert Imported(path).own_pools(collection) == {"q1": ["d1", "d3", "d2"], "q2": ["d2", "d4"]}
+    assert "2 of 7 labels are of passages that the corpus lacks" in caplog.text
+    (tmp_path / "other.qrels").write_text("q1 0 e1 1\nq2 0 e2 1\n")
+    with pytest.raises(UserError, match="none of its passages is in local:.*, such as 'e1'"):
+        Imported(str(tmp_path / "other.qrels")).own_pools(collection)
+
+
+def test_the_threshold_of_an_ensemble_is_that_of_its_rule_unless_given(tmp_path: Path) -> None:
+    ten = Question("ten", "which is best", {f"p{n}": f"Passage number {n}." for n in range(20)})
+    engines = [Scripted(lambda r: Reply.of_score(-float(re.search(r"number (\d+)", r.prefix)[1]), 1)) for _ in range(2)]
+    member = Likelihood(template="likelihood_question")
+    judged, _ = run(tmp_path / "ranks", Ensemble(member, models=2, combine="mean_rank"), engines, [ten])
+    assert [j.doc_id for j in judged["ten"] if j.label] == ["p0", "p1"]
+    selections = [Scripted(replies(relsel=f"My selection:{chosen}")) for chosen in ("[[1]]", "[[1],[2]]")]
+    judged, _ = run(tmp_path / "votes", Ensemble(RELSEL, models=2), selections)
+    assert positives(judged) == ["d1", "d2"]
 
 
 def test_an_imported_file_cannot_be_a_member(tmp_path: Path) -> None:

@@ -41,6 +41,11 @@ def test_an_annotate_run_folder_and_its_qrels_are_read(tmp_path: Path) -> None:
     assert read_labels(tmp_path / "labels.qrels")["q1"] == {"d2": FileLabel(1), "d1": FileLabel(0)}
 
 
+def test_grades_of_three_digits_are_written_and_read(tmp_path: Path) -> None:
+    write_labels(tmp_path, {"q1": [Judgement("d1", 1, 200, None, 1)]})
+    assert read_labels(tmp_path) == {"q1": {"d1": FileLabel(200, 1, None, 1)}}
+
+
 def parquet(folder: Path, **columns: object) -> Path:
     path = folder / "given.parquet"
     pq.write_table(pa.table({"query_id": ["q1", "q1"], "doc_id": ["d1", "d2"], **columns}), path)
@@ -67,6 +72,7 @@ def test_parquet_with_any_of_the_values_is_read(tmp_path: Path, columns: dict, e
     [
         ("a.qrels", "q1 0 d1 1\nq1 0 d1 1\n", "a.qrels:2: passage 'd1' of query 'q1' stands here again"),
         ("a.qrels", "q1 0 d1 1\nq1 0 d2 x\n", "a.qrels:2: grade is 'x'; a whole number is needed"),
+        ("a.qrels", "q1 0 d1 1\nq1 0 d2 9999999999\n", "a.qrels:2: grade is 9999999999; a whole number below 2147483648"),
         ("a.qrels", "q1 0 d1 1\nq1 0 d2\n", "a.qrels:2: 3 columns; query, 0, passage and grade"),
         ("a.txt", "q1 d1 1\n", "a.txt:1: 3 columns; query, 0, passage and grade (TREC), or query-id"),
         ("a.tsv", "query-id\tcorpus-id\tscore\nq1\td1\t0.5\n", "a.tsv:2: grade is '0.5'"),

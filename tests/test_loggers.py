@@ -109,12 +109,12 @@ def test_csv_and_tensorboard_are_told_what_wandb_is(command: Callable, tmp_path:
 
 
 def test_a_job_that_fails_ends_its_run_as_failed_and_keeps_no_secret(fails: Callable, tmp_path: Path):
-    secret = ["+extra.api_key=hunter2", "store=http://me:hunter3@x"]
+    secret = ["+extra.api_key=hunter2", "store='http://me:hunter3@x/v1?a=1&api-key=hunter4'"]
     fails(
         "uar.evaluate", "run=x.trec", "collections=[mini:test]", "hydra.run.dir=run", *secret, WANDB_MODE="offline"
     )  # fmt: skip
     run = offline_run(tmp_path / "run")
     assert run.exit_code == 1 and run.arguments == []
-    assert (run.config["extra.api_key"], run.config["store"]) == ("***", "http://***@x")
+    assert (run.config["extra.api_key"], run.config["store"]) == ("***", "http://***@x/v1?a=***&api-key=***")
     for path in (tmp_path / "run").rglob("*"):
         assert not path.is_file() or b"hunter" not in path.read_bytes(), path

@@ -12,6 +12,7 @@ from asking import ask
 from llm_server import ODD_ANSWERS, LLMServer, gold_answers, words_with_logprobs
 from openai_clients import BEES, HELLO, Connect, chats
 
+from uar.annotation.parsing import check_choices
 from uar.annotation.record import Choose, Generate, Outcome, Request
 from uar.collections import open_collection
 
@@ -72,7 +73,18 @@ def test_only_what_a_request_says_is_sent(
     server: LLMServer, client: Connect, options: dict[str, Any], request_: dict[str, Any], sent: dict[str, Any]
 ) -> None:
     ask(client(**options), [Generate((("user", "Hi."),), 5, **request_)])
-    assert server.seen[0][2] == {"model": "scripted", "messages": [{"role": "user", "content": "Hi."}]} | sent
+    same = {"model": "scripted", "messages": [{"role": "user", "content": "Hi."}], "top_p": 1}
+    assert server.seen[0][2] == same | sent
+
+
+def test_a_server_is_sent_more_fields_or_others(server: LLMServer, client: Connect) -> None:
+    extra = {"temperature": None, "reasoning_effort": "low"}
+    engine = client(max_tokens_field="max_completion_tokens", extra=extra, window=1)
+    ask(engine, [Generate((("user", "Hi."),), 5), BEES])
+    chat, score = server.seen[0][2], server.seen[1][2]
+    assert (chat["max_completion_tokens"], chat["reasoning_effort"]) == (5, "low")
+    assert not {"temperature", "max_tokens"} & set(chat)
+    assert (score["max_tokens"], score["reasoning_effort"]) == (1, "low")
 
 
 @pytest.mark.parametrize("name", ["reasoning", "reasoning_content"])
@@ -103,9 +115,16 @@ def test_choices_sum_over_their_spellings_and_an_unlisted_one_gets_the_lowest(se
     (reply,) = ask(client(), [USEFUL])
     wanted = {"Yes": math.log(0.625), "No": math.log(0.25), "Maybe": math.log(0.03125)}
     assert reply.outcome == Outcome.OK and reply.choice_logprobs() == pytest.approx(wanted, abs=1e-6)
+    assert reply.choice_mass() == pytest.approx(0.875)
     body = server.seen[0][2]
     assert (body["max_tokens"], body["temperature"], body["logprobs"], body["top_logprobs"]) == (1, 0, True, 20)
     assert "chat_template_kwargs" not in body
+
+
+def test_choices_of_which_none_is_listed_are_no_choice(server: LLMServer, client: Connect) -> None:
+    server.choose = lambda messages: {"I": math.log(0.5), "The": math.log(0.25)}
+    (reply,) = ask(client(), [USEFUL])
+    assert reply.choice_mass() == 0 and check_choices(reply) == Outcome.UNPARSABLE
 
 
 @pytest.mark.parametrize(("request_", "fault"), [(USEFUL, None), (USEFUL, "no logprobs"), (BEES, "no logprobs")])

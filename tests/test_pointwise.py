@@ -85,8 +85,26 @@ def test_equal_probabilities_are_ranked_by_passage_id_and_get_the_lowest_grade(t
 def test_log_likelihoods_that_say_nothing_are_a_failure(tmp_path: Path, reply: Reply) -> None:
     bad = by_passage({d: reply if d == "d2" else chosen(p) for d, p in GRADES.items()})
     judged, chains = run(tmp_path, GRADE, Scripted(bad))
-    assert judged == {}
+    assert [(j.doc_id, j.label, j.rank) for j in judged["q1"]] == [("d1", 1, 1), ("d4", 1, 2), ("d3", 0, 3)]
     assert [(f.doc_ids, f.outcome) for f in chains.progress.failures] == [(("d2",), Outcome.UNPARSABLE)]
+
+
+def test_grades_that_the_model_hardly_thinks_of_are_a_failure(tmp_path: Path) -> None:
+    for nth, (logs, mass, outcome) in enumerate([
+        ((0.02, 0.03, 0.04, 0.02), None, Outcome.OK),  # 11 % in all
+        ((0.02, 0.03, 0.03, 0.01), None, Outcome.UNPARSABLE),
+        ((0.2, 0.2, 0.2, 0.2), 0.0, Outcome.UNPARSABLE),  # bounds of a server that lists none of them
+    ]):  # fmt: skip
+        reply = Reply.of_choices(dict(zip("0123", map(math.log, logs), strict=True)), mass)
+        judged, chains = run(tmp_path / str(nth), GRADE, Scripted(lambda r, reply=reply: reply), max_failure_rate=1.0)
+        assert {r.outcome for r in kept(tmp_path / str(nth), "pointwise")} == {outcome}
+        assert bool(judged) == (outcome == Outcome.OK)
+
+
+def test_records_that_say_no_mass_are_read_as_they_were(tmp_path: Path) -> None:
+    old = Reply('{"0": -9.0, "1": -9.0, "2": -8.0, "3": -9.0}')
+    judged, _ = run(tmp_path, GRADE, Scripted(lambda r: old))
+    assert {j.grade for j in judged["q1"]} == {2}
 
 
 def test_a_model_that_reasons_says_the_grade_after_its_thoughts(tmp_path: Path) -> None:
@@ -144,6 +162,14 @@ def test_an_own_scale_gives_the_grades_that_are_asked_for(tmp_path: Path) -> Non
     again = graded()
     run(tmp_path / "store", GRADE, again)
     assert len(again.asked) == 4  # another scale is another question
+
+
+def test_a_scale_that_was_changed_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(OWN)
+    before = Pointwise(template="pointwise", scale=str(path))
+    path.write_text(OWN + "  3: more\n")
+    assert (before.grades, Pointwise(template="pointwise", scale=str(path)).grades) == ((0, 2), (0, 3))
 
 
 @pytest.mark.parametrize(
@@ -316,7 +342,8 @@ def test_a_short_answer_that_is_cut_is_measured_and_an_empty_one_a_failure(tmp_p
         judged, chains = run(
             tmp_path / str(nth), QAMetric(template="qa_metric"), Scripted(by_passage(ANSWERS | {"d2": reply}))
         )
-        assert judged == {} and len(chains.progress.failures) == 1
+        assert [j.doc_id for j in judged["q1"]] == ["d1", "d3", "d4"] and len(chains.progress.failures) == 1
+    assert run(tmp_path / "none", QAMetric(template="qa_metric"), Scripted(lambda r: ""))[0] == {}
 
 
 @pytest.mark.parametrize(("option", "value"), [("metric", "bleu"), ("rule", "best"), ("threshold", 101)])

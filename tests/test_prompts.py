@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from uar.annotation.parsing import check_text, parse_selection
+from uar.annotation.parsing import check_text, parse_ranking, parse_selection
 from uar.annotation.prompts import load_chat, load_text
 from uar.annotation.prompts.template import HERE
 from uar.annotation.record import Outcome, Reply
@@ -159,7 +159,18 @@ REPLIES = [
     ("My selection: [2, 5]", Outcome.OK, [2, 5]),
     ("My selection: [[1, 2]]", Outcome.OK, [1, 2]),
     ("My selection: [[1], [2, 3]]", Outcome.OK, [1, 2, 3]),
-    ("Only passage [3] is about this.", Outcome.OK, [3]),
+    ("My selection: [1], [2] and [4]", Outcome.OK, [1, 2, 4]),
+    ("My selection: [1] [2]", Outcome.OK, [1, 2]),
+    ("My selection:[]\n(None of [1], [2] answers)", Outcome.OK, []),
+    ("[1] and [3] look good.\n**My selection:** [[2],[4]], since [5] is off", Outcome.OK, [2, 4]),
+    ("My selection:[[1]]\nNo, rather: my selection: [[3]]", Outcome.OK, [3]),
+    ("My selection: none of [1], [2]", Outcome.UNPARSABLE, []),
+    ("My selection:[[1],[2]", Outcome.UNPARSABLE, []),
+    ("[[3],[1]]", Outcome.OK, [3, 1]),
+    ("```json\n[3, 1]\n```", Outcome.OK, [3, 1]),
+    ("Selected passages: [3].", Outcome.OK, [3]),
+    ("Only passage [3] is about this.", Outcome.UNPARSABLE, []),
+    ("None of [1], [2]", Outcome.UNPARSABLE, []),
     ("My selection:[[1],[6]]", Outcome.OUT_OF_RANGE, []),
     ("My selection:[[0]]", Outcome.OUT_OF_RANGE, []),
     ("My selection: [99999999999999999999]", Outcome.OUT_OF_RANGE, []),
@@ -176,6 +187,22 @@ REPLIES = [
 @pytest.mark.parametrize(("text", "outcome", "chosen"), REPLIES)
 def test_a_selection_is_read_or_its_failure_named(text: str, outcome: Outcome, chosen: list[int]) -> None:
     assert parse_selection(Reply(text), range(1, 6)) == (outcome, chosen)
+
+
+@pytest.mark.parametrize(
+    ("text", "outcome", "order"),
+    [
+        ("[2] > [3] > [1]", Outcome.OK, [2, 3, 1]),
+        ("Since [1] > [2] in style: [2]>[3] > [1], not [3] > [1]", Outcome.OK, [2, 3, 1]),
+        ("At first [1] > [2] > [3], then\n[3] > [2] > [1]", Outcome.OK, [3, 2, 1]),
+        ("Ranking: [3], [1]", Outcome.OK, [3, 1, 2]),
+        ("[2]", Outcome.OK, [2, 1, 3]),
+        ("[3] helps most, [1] least.", Outcome.UNPARSABLE, []),
+        ("[1] > [4]", Outcome.OUT_OF_RANGE, []),
+    ],
+)
+def test_a_ranking_is_the_longest_run_of_its_form(text: str, outcome: Outcome, order: list[int]) -> None:
+    assert parse_ranking(Reply(text), range(1, 4)) == (outcome, order)
 
 
 @pytest.mark.parametrize("outcome", [Outcome.TRUNCATED, Outcome.ERROR, Outcome.REFUSED])

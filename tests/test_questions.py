@@ -147,6 +147,16 @@ def test_writing_stops_where_too_many_replies_hold_no_question(command: Command,
     assert len(told(tmp_path / "run" / "failures.jsonl")) >= 50
 
 
+def test_a_passage_whose_call_broke_is_asked_about_again(writes: Command, server: LLMServer, tmp_path: Path):
+    server.fault = lambda number, body: "400" if "Bees" in str(body) else None
+    ok(writes())
+    (failure,) = (f for f in told(tmp_path / "run" / "failures.jsonl") if f["outcome"] == "error")
+    before = len(server.seen)
+    server.fault = lambda number, body: None
+    ok(writes())
+    assert failure["query_id"] == "d2" and "Bees" in str(server.seen[before][2])
+
+
 def test_shards_do_not_write_the_questions_several_times(writes: Command, server: LLMServer):
     done = writes("shard=1/2")
     assert done.returncode == 2 and not server.seen

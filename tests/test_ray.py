@@ -59,10 +59,22 @@ def test_what_stops_an_actor_is_told_with_what_it_had(tmp_path: Path) -> None:
         "window": 2,
     }
     relsel = RelSel(template="relsel")
-    actor = Actor("mini:train", relsel, [llm], ["m"], str(tmp_path / "store"), 0.05, str(Path.cwd()), {})
+    actor = Actor("mini:train", relsel, [llm], ["m"], str(tmp_path / "store"), (), str(Path.cwd()), {})
     mini = open_collection("mini:train")
     query_id = next(iter(mini.queries))
     (result,) = actor({"query_id": [query_id], "pool": [mini.positives(query_id)]})["result"]
     judged, progress, told = pickle.loads(result)
     assert (judged, progress.calls) == ({}, 0)
     assert "127.0.0.1:9" in told and "llm.base_urls" in told
+
+
+def test_an_actor_leaves_the_failure_rate_to_the_driver(tmp_path: Path) -> None:
+    with serve() as server:
+        server.answer = lambda messages: "prose"
+        llm = {"_target_": "uar.annotation.engines.openai.OpenAIEngine", "model": "m", "base_urls": [server.url]}
+        actor = Actor("mini:train", RelSel(template="relsel"), [llm], ["m"], str(tmp_path / "store"), (), str(Path.cwd()), {})
+        mini = open_collection("mini:train")
+        pools = {q: mini.positives(q) for q in list(mini.queries)[:60]}
+        (result,) = actor({"query_id": list(pools), "pool": list(pools.values())})["result"]
+    judged, progress, told = pickle.loads(result)
+    assert (judged, progress.calls, len(progress.failures), told) == ({}, 60, 60, None)

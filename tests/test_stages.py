@@ -246,6 +246,27 @@ def test_a_template_file_is_used_and_named_in_its_records(
     assert any("Own wording: what do bees make" in str(request) for request in engine.asked)
 
 
+@pytest.mark.parametrize(("kind", "name", "option"), TEMPLATES)
+def test_a_prompt_that_cannot_be_read_is_told_when_the_annotator_is_made(
+    kind: type[Annotator], name: str, option: str
+) -> None:
+    with pytest.raises(DataError, match="absent.yaml: no such prompt"):
+        kind(**(BASE.get(kind, {}) | {option: "absent.yaml"}))
+
+
+def test_a_prompt_file_that_was_changed_is_read_again_and_a_run_goes_on_with_what_it_began_with(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text((HERE / "relsel.yaml").read_text())
+    before = RelSel(template=str(path))
+    path.write_text(path.read_text().replace("Noted", "Noten"))  # as long as it was
+    after = RelSel(template=str(path))
+    for annotator, word in ((before, "Noted"), (after, "Noten")):
+        engine = Scripted(replies(relsel="My selection:[]"))
+        run(tmp_path / "store", annotator, engine)
+        assert f"{word} passage [1]." in str(engine.asked[0].messages)
+    assert before.first_prompt_hash != after.first_prompt_hash
+
+
 def test_an_opening_template_file_is_the_shared_prefix(tmp_path: Path) -> None:
     path = tmp_path / "opening.yaml"
     path.write_text((HERE / "passages.yaml").read_text().replace("Understood.", "Well understood."))

@@ -1,5 +1,6 @@
 """The annotation store under kills, several writers and foreign files."""
 
+import errno
 import fcntl
 import json
 import os
@@ -12,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,7 +24,7 @@ from uar.annotation.journal import adopt_new_journals, journals_of
 from uar.annotation.parts import SCHEMA
 from uar.annotation.record import Generate, Outcome, Record
 from uar.annotation.store import Store
-from uar.errors import DataError
+from uar.errors import DataError, UserError
 
 MODEL = "scripted@1"
 WRITER = """
@@ -92,6 +94,11 @@ def test_a_record_is_found_before_and_after_closing(tmp_path: Path) -> None:
     assert Store(tmp_path).find(kept.key) == kept
     assert Store(tmp_path).find(record(2).key) is None
     assert everything(Store(tmp_path)) == [kept]
+
+
+def test_a_whole_temperature_is_the_call_of_its_decimal() -> None:
+    keys = [Generate((("user", "Hi."),), 8, temperature).key(MODEL) for temperature in (0, 0.0, 1, 1.0)]
+    assert keys[0] == keys[1] != keys[2] == keys[3]
 
 
 def test_reading_creates_nothing(tmp_path: Path) -> None:
@@ -237,15 +244,15 @@ def test_a_journal_is_never_seen_before_its_writer_holds_it(tmp_path: Path, monk
     assert everything(Store(tmp_path)) == [record(1)]
 
 
-def test_errors_are_asked_again_and_other_failures_are_not(tmp_path: Path) -> None:
+def test_the_newest_good_record_of_a_call_is_found_else_the_newest_failure(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    outcomes = list(Outcome)
-    for number, outcome in enumerate(outcomes):
-        store.append(record(number, outcome=outcome))
-    again = [o for n, o in enumerate(outcomes) if store.find(record(n).key) is None]
-    store.close()
-    assert again == [Outcome.ERROR]
-    assert [o for n, o in enumerate(outcomes) if Store(tmp_path).find(record(n).key) is None] == [Outcome.ERROR]
+    told = [("prose", "unparsable"), ("500", "error"), ("[]", "ok"), ("[1]", "ok"), ("[1]", "ok"), ("503", "error")]
+    found = []
+    for at, (output, outcome) in enumerate(told):
+        store.append(record(1, query_id=f"q{at}", output=output, outcome=outcome, time=float(at)))
+        found.append(store.find(record(1).key).query_id)
+    assert found == ["q0", "q1", "q2", "q3", "q3", "q3"]
+    assert store.find(record(1).key, lambda kept: "ok" if kept.output == "prose" else "unparsable").query_id == "q0"
 
 
 def test_a_call_that_failed_first_is_read_as_it_ended(tmp_path: Path) -> None:
@@ -382,3 +389,33 @@ def test_a_journal_that_its_writer_never_began_is_removed_and_one_that_is_opened
     store.close()
     assert [r.query_id for r in everything(Store(tmp_path))] == ["q1"]
     assert {p.suffix for p in tmp_path.iterdir()} == {".parquet"}
+
+
+@pytest.mark.parametrize("number", [errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.ENOLCK])
+def test_a_file_system_without_locks_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def flock(file: object, operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    (tmp_path / "left.jsonl").write_text(record(1).to_json() + "\n")
+    monkeypatch.setattr(fcntl, "flock", flock)
+    store = Store(tmp_path)
+    assert store.find(record(1).key) == record(1)  # it can be read, and nobody takes the journal away
+    with pytest.raises(UserError, match=f"store={tmp_path}: its file system has no file locks") as error:
+        store.append(record(2))
+    assert "\n" not in str(error.value)
+    assert [p.name for p in tmp_path.iterdir()] == ["left.jsonl"]
+
+
+def test_a_journal_is_opened_for_writing_to_be_adopted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = fcntl.flock
+
+    def as_nfs_has_it(file: Any, operation: int) -> None:
+        handle = file if isinstance(file, int) else file.fileno()
+        if fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        lock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", as_nfs_has_it)
+    (tmp_path / "left.jsonl").write_text(record(1).to_json() + "\n")
+    Store(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["left.parquet"]

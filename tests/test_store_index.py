@@ -38,11 +38,11 @@ def test_what_was_flushed_is_found_and_held(tmp_path: Path, small: None) -> None
 
 
 @pytest.mark.parametrize("closed", [True, False])
-def test_several_records_of_a_key_are_all_held_and_the_oldest_reply_is_found(tmp_path: Path, closed: bool) -> None:
+def test_several_records_of_a_key_are_all_held_and_a_reply_goes_before_an_error(tmp_path: Path, closed: bool) -> None:
     error, first, twin = record(1, outcome=Outcome.ERROR), record(1, query_id="b", time=2.0), record(1, query_id="c", time=3.0)
     store = Store(tmp_path)
     store.append(error)
-    assert store.find(error.key) is None and store.holds(error)
+    assert store.find(error.key) == error and store.holds(error)
     assert not store.holds(record(1, time=4.0))  # a reply after an error is worth keeping
     for kept in (twin, first, record(2)):
         store.append(kept)

@@ -26,6 +26,20 @@ def tiny_llama(folder: Path, **tokenizer: Any) -> str:
     return _saved(folder, LlamaConfig(vocab_size=300, **SIZE), _bytes(**tokenizer))
 
 
+def begins_texts(folder: str) -> None:
+    """Have the tokenizer of a model folder put its first token before a text, as those of Llama 3 and Gemma do."""
+    path = Path(folder) / "tokenizer.json"
+    content = json.loads(path.read_text())
+    (number,) = (token["id"] for token in content["added_tokens"] if token["content"] == EOS)
+    begin, text = {"SpecialToken": {"id": EOS, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}
+    pair = [begin, text, {"Sequence": {"id": "B", "type_id": 0}}]
+    special = {EOS: {"id": EOS, "ids": [number], "tokens": [EOS]}}
+    content["post_processor"] = {"type": "TemplateProcessing", "single": [begin, text], "pair": pair} | {
+        "special_tokens": special
+    }
+    path.write_text(json.dumps(content))
+
+
 def tiny_gpt2(folder: Path, **tokenizer: Any) -> str:
     """A decoder with absolute positions, so that padding on the left would show."""
     return _saved(folder, GPT2Config(vocab_size=300, n_embd=32, n_layer=2, n_head=2), _bytes(**tokenizer))

@@ -25,6 +25,8 @@ PACKAGES = (
 SECRET = ("key", "secret", "password", "token")
 MASK = "***"
 IN_URL = re.compile(r"(\w://)[^/\s@]+@")
+URL = re.compile(r"\w://[^\s\"'<>]+")
+IN_QUERY = re.compile(r"([?&;][^=&;#]*=)[^&;#]+")
 
 
 def save_config(folder: Path, cfg: DictConfig) -> None:
@@ -34,13 +36,17 @@ def save_config(folder: Path, cfg: DictConfig) -> None:
 
 
 def mask(value: Any) -> Any:
-    """Replace strings under names such as `api_key`, and what stands before the `@` of a URL; names that end in `_env` hold
-    the name of a variable and stay."""
+    """Replace strings under names such as `api_key`, and of URLs what stands before the `@` and the values of the query; names
+    that end in `_env` hold the name of a variable and stay."""
     if isinstance(value, dict):
         return {k: MASK if _is_secret(str(k)) and isinstance(v, str) and v else mask(v) for k, v in value.items()}
     if isinstance(value, list):
         return [mask(v) for v in value]
-    return IN_URL.sub(rf"\1{MASK}@", value) if isinstance(value, str) else value
+    return URL.sub(_masked, value) if isinstance(value, str) else value
+
+
+def _masked(url: re.Match[str]) -> str:
+    return IN_QUERY.sub(rf"\1{MASK}", IN_URL.sub(rf"\1{MASK}@", url.group()))
 
 
 def _is_secret(name: str) -> bool:

@@ -3,18 +3,17 @@ others do. What the store holds is not asked."""
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from uar.annotation.engines import LLM
+from uar.annotation.failing import stop_when_surely_failing
 from uar.annotation.record import Outcome, Record, Reply
 from uar.annotation.stages import Annotator, Call, Judgement, Question
 from uar.annotation.stages.annotator import Chain
 from uar.annotation.store import Store
-from uar.errors import UserError
 
 TOKENS = ("tokens_in", "tokens_out", "tokens_cached")
-JUDGE_RATE_FROM = 50  # calls before the failure rate may stop a run
 
 
 @dataclass
@@ -80,8 +79,9 @@ class _Running:
 
 
 class Chains:
-    """`llms`: the models that calls name by their place. One without an engine replays what the store holds of it; a question
-    that would have to ask is left out."""
+    """`llms`: the models that calls name by their place. One without an engine replays what the store holds of it, failures
+    included; a question that would have to ask is left out. `retry`: outcomes of kept replies, as they are read today, that
+    are asked again, once; `error` is one of them always."""
 
     def __init__(
         self,
@@ -92,6 +92,7 @@ class Chains:
         max_failure_rate: float = 0.05,
         on_call: Callable[[Progress], None] = lambda progress: None,
         progress: Progress | None = None,
+        retry: Collection[str] = (),
     ) -> None:
         self._annotator, self._store, self._llms = annotator, store, llms
         self._collection = collection
@@ -100,14 +101,15 @@ class Chains:
         self._tickets: list[dict[int, str]] = [{} for _ in llms]  # number of a request in flight -> its key
         self._waiting: dict[str, list[tuple[_Running, int]]] = {}  # key -> who waits for its reply
         self._next = 0
+        self._retry = {Outcome.ERROR, *retry}
+        self._retried: set[str] = set()  # keys
 
     def run(self, questions: Iterable[Question]) -> Iterator[tuple[str, list[Judgement]]]:
         """(query id, judgements) as questions end; one whose reply failed gives none."""
         coming, done = iter(questions), deque[tuple[str, list[Judgement]]]()
-        window = max((llm.engine.window for llm in self._llms if llm.engine), default=1)
         exhausted = False
         while True:
-            while not exhausted and len(self._waiting) < window:
+            while not exhausted and len(self._waiting) < self._window:
                 question = next(coming, None)
                 if question is None:
                     exhausted = True
@@ -123,7 +125,12 @@ class Chains:
                 if tickets and llm.engine:
                     for ticket, reply in llm.engine.step():
                         self._receive(tickets.pop(ticket), reply, done)
-            stop_when_failing(self.progress, self._max_failure_rate)
+            stop_when_surely_failing(self.progress, self._max_failure_rate)
+
+    @property
+    def _window(self) -> int:
+        """Which an engine may change once it knows what is asked."""
+        return max((llm.engine.window for llm in self._llms if llm.engine), default=1)
 
     def _advance(self, running: _Running, done: deque, first: bool = False) -> None:
         """Send a chain its replies, for as long as the store answers what it asks next."""
@@ -147,7 +154,7 @@ class Chains:
         llm = self._llms[call.llm]
         key = call.request.key(llm.name)
         if key not in self._waiting:
-            record = self._store.find(key)
+            record = self._kept(call, key, llm)
             if record is not None:
                 self._keep_copy(running, call, record)
                 running.replies[at] = record.reply()
@@ -160,6 +167,15 @@ class Chains:
         self._waiting.setdefault(key, []).append((running, at))
         running.missing += 1
         return True
+
+    def _kept(self, call: Call, key: str, llm: LLM) -> Record | None:
+        """What the store answers, unless that is a failure that is asked again."""
+        record = self._store.find(key, lambda kept: call.check(kept.reply()))
+        may_ask = llm.engine is not None and key not in self._retried
+        if record is not None and may_ask and call.check(record.reply()) in self._retry:
+            self._retried.add(key)
+            return None
+        return record
 
     def _receive(self, key: str, reply: Reply, done: deque) -> None:
         for nth, (running, at) in enumerate(self._waiting.pop(key)):
@@ -218,16 +234,3 @@ class Chains:
             self.progress.failures.append(record)
         for name in TOKENS:
             stage.tokens[name] += getattr(record, name)
-
-
-def stop_when_failing(progress: Progress, max_failure_rate: float) -> None:
-    """UserError where more than a share of the calls failed, once there are enough to tell."""
-    failed = len(progress.failures)
-    if progress.calls >= JUDGE_RATE_FROM and failed / progress.calls > max_failure_rate:
-        counts = ", ".join(f"{n} {o}" for o, n in progress.total.outcomes.most_common())
-        last = progress.failures[-1]
-        raise UserError(
-            f"{failed} of {progress.calls} calls failed ({counts}), more than max_failure_rate={max_failure_rate}; the last: "
-            f"{last.stage} {last.outcome}: {last.output[:120]!r}. What was answered is kept; use a model that follows the "
-            "format, or raise max_failure_rate"
-        )

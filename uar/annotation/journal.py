@@ -1,5 +1,6 @@
 """Journals of an annotation store: what a writer keeps until its next part, a line a record, held by a file lock."""
 
+import errno
 import fcntl
 import json
 import logging
@@ -14,10 +15,11 @@ from pathlib import Path
 
 from uar.annotation.parts import table_of, write_part
 from uar.annotation.record import Record
-from uar.errors import DataError
+from uar.errors import DataError, UserError
 from uar.files import named
 
 log = logging.getLogger(__name__)
+NO_LOCKS = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.ENOLCK}  # of a file system without flock
 
 
 class Journal:
@@ -64,7 +66,17 @@ def _open_locked(folder: Path) -> tuple[Path, int]:
         path = folder / f"{name}.jsonl"
         unseen = path.with_suffix(".opening")
         handle = os.open(unseen, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError as error:
+            os.close(handle)
+            unseen.unlink(missing_ok=True)
+            if error.errno not in NO_LOCKS:
+                raise
+            raise UserError(
+                f"store={folder}: its file system has no file locks ({error.strerror}), by which writers leave each other's "
+                "files alone; put the store on another one, such as a local disk or NFS mounted with locks"
+            ) from error
         try:
             os.rename(unseen, path)
         except FileNotFoundError:  # an adopter was there before the lock
@@ -96,11 +108,17 @@ def read_journal(path: Path) -> Iterator[Record]:
 def adopt_journals(folder: Path) -> None:
     """Make parts of the journals whose writers are gone, and remove those that a writer was killed over before it began."""
     for path in [*journals_of(folder), *sorted(folder.glob("*.opening"))]:
-        with suppress(FileNotFoundError), path.open("rb") as file:  # it may become a part at any time
+        # it may become a part at any time, or be another user's; NFS locks what is open for writing alone
+        with suppress(FileNotFoundError, PermissionError), path.open("r+b") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                continue  # its writer lives
+            except OSError as error:
+                if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN):
+                    continue  # its writer lives
+                if error.errno in NO_LOCKS:
+                    log.warning("%s stays as it is, since its file system has no locks (%s)", path, error.strerror)
+                    continue
+                raise
             if path.suffix == ".opening":
                 path.unlink(missing_ok=True)
             elif path.exists():  # another process may have adopted it between the listing and the lock

@@ -13,6 +13,7 @@ from uar.collections.lines import read_lines
 from uar.errors import DataError
 
 TEXT = (".tsv", ".qrels", ".txt", ".trec")
+LARGEST = 2**31
 VALUES = ("label", "grade", "score", "rank")
 
 
@@ -74,7 +75,7 @@ def _read_text(path: Path) -> Iterator[Row]:
             grade = int(cells[-1])
         except ValueError as error:
             raise DataError(path, f"grade is {cells[-1]!r}; a whole number is needed", number) from error
-        yield number, cells[0], cells[-2], FileLabel(grade)
+        yield number, cells[0], cells[-2], FileLabel(_small(path, number, "grade", grade))
 
 
 def _read_parquet(path: Path) -> Iterator[Row]:
@@ -117,6 +118,8 @@ def _file_label(path: Path, number: int, row: dict[str, Any]) -> FileLabel:
         raise DataError(path, f"label is {label}; 0 or 1 is needed (grades go under 'grade')", number)
     if score is not None and not math.isfinite(score):
         raise DataError(path, f"score is {score}; a finite number or null is needed", number)
+    for name, value in (("grade", grade), ("rank", rank)):
+        _small(path, number, name, value or 0)
     if rank is not None and rank < 1:
         raise DataError(path, f"rank is {rank}; ranks count from 1", number)
     label = None if label is None else int(label)
@@ -126,3 +129,9 @@ def _file_label(path: Path, number: int, row: dict[str, Any]) -> FileLabel:
         score=None if score is None else float(score),
         rank=rank,
     )
+
+
+def _small(path: Path, number: int, name: str, value: int) -> int:
+    if abs(value) >= LARGEST:
+        raise DataError(path, f"{name} is {value}; a whole number below {LARGEST} is needed", number)
+    return value

@@ -12,12 +12,12 @@ from uar.files import read_json, write_json
 
 @dataclass(frozen=True)
 class Prices:
-    """In `currency`: `gpu_hour` of one of `gpus` GPUs (null: those that this process sees); `input`, `cached` (null: as input)
-    and `output` for a million tokens; `human_judgement` for one pair. Null: no price, and it is left out of the cost."""
+    """In `currency`: `gpu_hour` of one of `gpus` GPUs (null: it is not known how many); `input`, `cached` (null: as input) and
+    `output` for a million tokens; `human_judgement` for one pair. Null: no price, and it is left out of the cost."""
 
     currency: str = "USD"
     gpu_hour: float | None = None
-    gpus: int | None = None
+    gpus: float | None = None
     input: float | None = None
     cached: float | None = None
     output: float | None = None
@@ -28,35 +28,39 @@ class Prices:
             if (value := getattr(self, name)) is not None and value < 0:
                 raise UserError(f"price.{name}={value}: a price from 0 up is needed, or null for none")
 
-    def gpu_hours(self, seconds: float) -> float:
-        """Of `seconds` of wall time."""
-        return (_gpus() if self.gpus is None else self.gpus) * seconds / 3_600
+    def gpu_hours(self, seconds: float | None) -> float | None:
+        """Of `seconds` of wall time; None where these or the GPUs are not known."""
+        return None if self.gpus is None or seconds is None else self.gpus * seconds / 3_600
 
     def cost(self, tokens: Mapping[str, float], seconds: float | None) -> float | None:
         """Of tokens_in, tokens_cached and tokens_out, and of `seconds` of the GPUs; None where neither has a price, or where
-        the time has one and is not known."""
+        GPU-hours have one and are not known, or no GPU worked."""
         if self.gpu_hour is None and self.input is None and self.output is None:
             return None
-        if self.gpu_hour is not None and seconds is None:
+        hours = self.gpu_hours(seconds)
+        if self.gpu_hour is not None and (hours is None or not self.gpus):
             return None
         cached = self.input if self.cached is None else self.cached
         read = (tokens["tokens_in"] - tokens["tokens_cached"]) * (self.input or 0) + tokens["tokens_cached"] * (cached or 0)
         by_token = (read + tokens["tokens_out"] * (self.output or 0)) / 1e6
-        return by_token + self.gpu_hours(seconds) * self.gpu_hour if self.gpu_hour and seconds else by_token
+        return by_token + (hours or 0) * (self.gpu_hour or 0)
 
     def people(self, pairs: int) -> float | None:
         """What people would cost for as many judgements."""
         return None if self.human_judgement is None else pairs * self.human_judgement
 
 
-def _gpus() -> int:
-    import torch
-
-    return torch.cuda.device_count()
-
-
-def ledger(progress: Progress, queries: int, pairs: int, seconds: float, models: list[str], prices: Prices) -> dict[str, Any]:
-    """The content of ledger.json. `queries` and `pairs`: that got labels; `seconds`: of wall time.
+def ledger(
+    progress: Progress,
+    queries: int,
+    pairs: int,
+    seconds: float,
+    models: list[str],
+    prices: Prices,
+    without_labels: int = 0,
+) -> dict[str, Any]:
+    """The content of ledger.json. `queries` and `pairs`: that got labels; `without_labels`: queries that did not; `seconds`:
+    of wall time.
 
     `tokens_*` and `cost` are those of this run's calls; `per_1000_queries` are of all calls that the labels rest on, kept
     ones with the tokens that they took, and time in proportion to the calls.
@@ -66,12 +70,14 @@ def ledger(progress: Progress, queries: int, pairs: int, seconds: float, models:
     return {
         "model": models[0] if len(models) == 1 else models or None,
         "queries": queries,
+        "queries_without_labels": without_labels,
         "pairs": pairs,
         **_calls(total),
+        "failed_calls": len(progress.failures),
         "seconds": round(seconds, 2),
         "calls_per_second": round(total.asked / seconds, 2) if seconds else None,
         "computed_tokens_per_second": round(computed / seconds, 1) if seconds else None,
-        "gpu_hours": round(prices.gpu_hours(seconds), 5),
+        "gpu_hours": _rounded(prices.gpu_hours(seconds), 5),
         "currency": prices.currency,
         "cost": _money(prices.cost(total.tokens, seconds)),
         "human_cost": _money(prices.people(pairs)),
@@ -108,13 +114,17 @@ def _per_thousand(total: Counts, queries: int, seconds: float, prices: Prices) -
         "calls": round(share * (total.asked + total.kept), 1),
         **{name: round(value, 1) for name, value in tokens.items()},
         "seconds": None if wall is None else round(wall, 2),
-        "gpu_hours": None if wall is None else round(prices.gpu_hours(wall), 5),
+        "gpu_hours": _rounded(prices.gpu_hours(wall), 5),
         "cost": _money(prices.cost(tokens, wall)),
     }
 
 
 def _money(value: float | None) -> float | None:
-    return None if value is None else round(value, 6)
+    return _rounded(value, 6)
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)
 
 
 def keep_rate(store: Path, model: str, told: Mapping[str, Any]) -> None:

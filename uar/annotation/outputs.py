@@ -12,7 +12,7 @@ from uar.files import write_jsonl, write_table, write_text
 COLUMNS = (
     ("doc_id", pa.string()),
     ("label", pa.int8()),
-    ("grade", pa.int8()),
+    ("grade", pa.int32()),
     ("score", pa.float64()),
     ("rank", pa.int32()),
     ("uncertainty", pa.float64()),

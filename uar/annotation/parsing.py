@@ -2,12 +2,25 @@
 
 import math
 import re
+from collections.abc import Callable
 from collections.abc import Collection as Numbers
 
 from uar.annotation.record import Outcome, Reply
 
 REFUSAL = re.compile(r"\b(i (cannot|can't|am unable to|won't)|i'm (sorry|unable)|as an ai)\b", re.IGNORECASE)
-BRACKETED = re.compile(r"\[([\d\s,]+)\]")
+LEAST_MASS = 0.1  # probability of all choices together, below which nothing is made of their proportions
+LABEL = re.compile(r"my\s+selection[\s*_`]*:[\s*_`]*", re.IGNORECASE)
+LEAD = re.compile(
+    r"[\s*_`]*(?:json\s)?(?:(?:my|the)\s+)?(?:final\s+)?(?:selection|selected(?:\s+passages)?|ranking|answer)?[\s*_`:=]*",
+    re.IGNORECASE,
+)
+NUMBERS = r"\[[\d\s,]*\]"
+LIST = re.compile(
+    rf"\[\s*{NUMBERS}(?:[\s,]*{NUMBERS})*[\s,]*\]"  # [[2],[5]]
+    rf"|{NUMBERS}(?:(?:\s*,\s*|\s*,?\s*and\s*|[ \t]*){NUMBERS})*"  # [], [2, 5], or [2], [5] without brackets around them
+)
+RANKED = re.compile(r"\[\s*\d+\s*\](?:\s*>\s*\[\s*\d+\s*\])+")
+AFTER = re.compile(r"[\s*_`.]*")
 
 
 def check_text(reply: Reply) -> Outcome:
@@ -31,25 +44,32 @@ def check_score(reply: Reply) -> Outcome:
 
 
 def check_choices(reply: Reply) -> Outcome:
-    """Outcome of the log-likelihoods of choices: at least one must be possible."""
+    """Outcome of the log-likelihoods of choices: at least one must be possible, and a model that would rather say something
+    else, so that all choices together have less than `LEAST_MASS`, has not chosen."""
     if reply.outcome != Outcome.OK:
         return reply.outcome
     values = reply.choice_logprobs().values()
     good = any(math.isfinite(v) for v in values) and not any(math.isnan(v) or v == math.inf for v in values)
-    return Outcome.OK if good else Outcome.UNPARSABLE
+    mass = reply.choice_mass()
+    return Outcome.OK if good and (mass is None or mass >= LEAST_MASS) else Outcome.UNPARSABLE
 
 
 def parse_selection(reply: Reply, numbers: Numbers[int]) -> tuple[Outcome, list[int]]:
     """Passage numbers, in the order given, of a reply such as `My selection:[[2],[5]]`; `numbers` are those allowed.
 
-    `My selection:[]` is a good reply that selects nothing.
+    What counts is the list that stands directly after the last `My selection:`, whatever else the reply says; without these
+    words the reply must be a list and nothing else. `My selection:[]` is a good reply that selects nothing.
     """
-    return _parse_numbers(reply, numbers, may_be_empty=True)
+    return _parse_numbers(reply, numbers, _selection_in)
 
 
 def parse_ranking(reply: Reply, numbers: Numbers[int]) -> tuple[Outcome, list[int]]:
-    """All of `numbers` in the order of a reply such as `[2] > [5] > [1]`; those that it leaves out follow as they stand."""
-    outcome, found = _parse_numbers(reply, numbers, may_be_empty=False)
+    """All of `numbers` in the order of a reply such as `[2] > [5] > [1]`; those that it leaves out follow as they stand.
+
+    What counts is the longest unbroken run of that form, of equal ones the last; without one the reply must be a list and
+    nothing else.
+    """
+    outcome, found = _parse_numbers(reply, numbers, _ranking_in)
     return outcome, found + [n for n in numbers if n not in found] if outcome == Outcome.OK else []
 
 
@@ -66,20 +86,42 @@ def parse_grade(reply: Reply, grades: Numbers[int]) -> tuple[Outcome, int | None
     return (Outcome.OK, grade) if grade in grades else (Outcome.OUT_OF_RANGE, None)
 
 
-def _parse_numbers(reply: Reply, numbers: Numbers[int], may_be_empty: bool) -> tuple[Outcome, list[int]]:
+def _parse_numbers(reply: Reply, numbers: Numbers[int], find: Callable[[str], str | None]) -> tuple[Outcome, list[int]]:
     if reply.outcome != Outcome.OK:
         return reply.outcome, []
     text = reply.text
     if not text:
         return Outcome.EMPTY, []
-    found = [int(n[:9]) for group in BRACKETED.findall(text) for n in re.findall(r"\d+", group)]
-    if not found:
-        if may_be_empty and re.search(r"\[\s*\]", text):
-            return Outcome.OK, []
+    listed = find(text)
+    if listed is None:
         return (Outcome.REFUSED if REFUSAL.search(text) else Outcome.UNPARSABLE), []
+    found = [int(n[:9]) for n in re.findall(r"\d+", listed)]
     if any(n not in numbers for n in found):
         return Outcome.OUT_OF_RANGE, []
     return Outcome.OK, list(dict.fromkeys(found))
+
+
+def _selection_in(text: str) -> str | None:
+    labels = list(LABEL.finditer(text))
+    if not labels:
+        return _bare_list(text)
+    listed = LIST.match(text, labels[-1].end())
+    return listed.group() if listed else None
+
+
+def _ranking_in(text: str) -> str | None:
+    runs = [run.group() for run in RANKED.finditer(text)]
+    if runs:
+        return max(reversed(runs), key=lambda run: run.count(">"))
+    listed = _bare_list(text)
+    return listed if listed and re.search(r"\d", listed) else None
+
+
+def _bare_list(text: str) -> str | None:
+    """The list in a reply that is one, but for a word that leads to it and signs around it."""
+    lead = LEAD.match(text)
+    listed = LIST.match(text, lead.end() if lead else 0)
+    return listed.group() if listed and AFTER.fullmatch(text, listed.end()) else None
 
 
 def selection_pattern(numbers: Numbers[int], most: int | None) -> str:

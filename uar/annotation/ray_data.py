@@ -8,8 +8,9 @@ from typing import Any
 
 import hydra
 
-from uar.annotation.chains import Progress, stop_when_failing
+from uar.annotation.chains import Progress
 from uar.annotation.engines import LLM, Engine
+from uar.annotation.failing import stop_when_surely_failing, stop_where_too_many_failed
 from uar.annotation.journal import adopt_new_journals, journals_of
 from uar.annotation.judgement import Judged
 from uar.annotation.stages import Annotator
@@ -56,7 +57,7 @@ class RayData:
                     "llms": list(work.llms),
                     "models": work.models,
                     "store": str(work.store.absolute()),
-                    "max_failure_rate": work.max_failure_rate,
+                    "retry": work.retry,
                     "folder": os.getcwd(),
                     "environment": {k: v for k, v in os.environ.items() if k.startswith(("HF_", "UAR_", "TOKENIZERS_"))},
                 },
@@ -73,7 +74,8 @@ class RayData:
                     tell(work)
                     if told:
                         raise UserError(told)
-                    stop_when_failing(work.progress, work.max_failure_rate)
+                    stop_when_surely_failing(work.progress, work.max_failure_rate)
+            stop_where_too_many_failed(work.progress, work.max_failure_rate)
         finally:
             ray.shutdown()
             adopt_new_journals(work.store, known)
@@ -89,7 +91,7 @@ class Actor:
         llms: Sequence[Mapping[str, Any]],
         models: Sequence[str],
         store: str,
-        max_failure_rate: float,
+        retry: tuple[str, ...],
         folder: str,
         environment: Mapping[str, str],
     ) -> None:
@@ -97,14 +99,15 @@ class Actor:
         if Path(folder).is_dir():
             os.chdir(folder)  # relative paths of references and models
         self._collection = open_collection(reference)
-        self._annotator, self._store, self._max_failure_rate = annotator, Store(Path(store)), max_failure_rate
+        self._annotator, self._store, self._retry = annotator, Store(Path(store)), retry
         engines: list[Engine] = [hydra.utils.instantiate(llm, _convert_="all") for llm in llms]
         self._llms = [LLM(model, engine) for model, engine in zip(models, engines, strict=True)]
         self._plain = list(llms)
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[bytes]]:
         pools = {str(q): [str(d) for d in pool] for q, pool in zip(batch["query_id"], batch["pool"], strict=True)}
-        work = Work(self._collection, self._annotator, pools, self._plain, self._store.folder, self._max_failure_rate)
+        everything = 1.0  # may fail here: the driver, which knows what all actors did, judges the rate
+        work = Work(self._collection, self._annotator, pools, self._plain, self._store.folder, everything, self._retry)
         error = None
         try:
             ask(work, self._store, self._llms, lambda work: None)

@@ -1,6 +1,7 @@
 """What is asked of an LLM, what it replied, and the record that is kept of it."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -52,7 +53,8 @@ class Generate:
             for name in ("pattern", "sample", "reasoning", "reasoning_tokens")
             if (value := getattr(self, name)) not in (None, 0) or value is False
         }
-        return digest("generate", model, self.messages, self.max_tokens, self.temperature, *([extras] if extras else []))
+        sampling = self.max_tokens, float(self.temperature)
+        return digest("generate", model, self.messages, *sampling, *([extras] if extras else []))
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,8 @@ def as_chat(messages: Messages) -> list[dict[str, str]]:
 @dataclass(frozen=True)
 class Reply:
     """`output`: the raw text, thinking included; for `Score` a JSON object {"logprob": sum in nat, "tokens": target
-    tokens}; for `Choose` one of {choice: log-likelihood in nat}."""
+    tokens}; for `Choose` {"logprobs": {choice: log-likelihood in nat}, "mass": probability of all choices together}, in older
+    records the first of these alone."""
 
     output: str
     outcome: Outcome = Outcome.OK
@@ -110,8 +113,12 @@ class Reply:
         return Reply(json.dumps({"logprob": round(logprob, 6), "tokens": tokens}), **usage)
 
     @staticmethod
-    def of_choices(logprobs: Mapping[str, float], **usage: Any) -> "Reply":
-        return Reply(json.dumps({choice: round(value, 6) for choice, value in logprobs.items()}), **usage)
+    def of_choices(logprobs: Mapping[str, float], mass: float | None = None, **usage: Any) -> "Reply":
+        """`mass`: where it is not the sum over all choices, since some are not known but for a bound."""
+        if mass is None:
+            mass = sum(math.exp(min(value, 0.0)) for value in logprobs.values())
+        rounded = {choice: round(value, 6) for choice, value in logprobs.items()}
+        return Reply(json.dumps({"logprobs": rounded, "mass": round(mass, 6)}), **usage)
 
     @property
     def text(self) -> str:
@@ -121,7 +128,13 @@ class Reply:
 
     def choice_logprobs(self) -> dict[str, float]:
         """Nat a choice."""
-        return {str(choice): float(value) for choice, value in json.loads(self.output).items()}
+        kept = json.loads(self.output)
+        return {str(choice): float(value) for choice, value in kept.get("logprobs", kept).items()}
+
+    def choice_mass(self) -> float | None:
+        """Probability that the reply begins with any of the choices; None where an older record does not say it."""
+        mass = json.loads(self.output).get("mass")
+        return None if mass is None else float(mass)
 
     def mean_logprob(self) -> float:
         """Nat a target token."""

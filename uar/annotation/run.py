@@ -13,14 +13,18 @@ from omegaconf import DictConfig, OmegaConf
 from uar.annotation.bar import shown
 from uar.annotation.chains import joined
 from uar.annotation.engines import identity_of
-from uar.annotation.estimate import SAMPLE, TokenCounter, estimate, render
+from uar.annotation.estimate import SAMPLE, TokenCounter, estimate, good_replies, render
+from uar.annotation.gpus import with_gpus
+from uar.annotation.label_files import read_labels
 from uar.annotation.ledger import Prices, keep_rate, ledger, read_rates
 from uar.annotation.neutral import attempts
 from uar.annotation.outputs import write_failures, write_labels, write_prompts
-from uar.annotation.quality.report import quality
+from uar.annotation.quality.from_files import judgements_of
+from uar.annotation.quality.report import Other, quality
 from uar.annotation.stages import Annotator, Ensemble
+from uar.annotation.store import Store
 from uar.annotation.tracking import track
-from uar.annotation.work import Work, part_of
+from uar.annotation.work import Work, outcomes_to_retry, part_of
 from uar.candidates import write_pools
 from uar.collections import Collection, open_training_split
 from uar.errors import UserError
@@ -37,52 +41,63 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Annotate `dataset.train` (its first `limit` queries, of them `shard`) and return the ledger; with `dry_run` ask nothing
     and return the estimate."""
     annotator: Annotator = hydra.utils.instantiate(cfg.annotator, _convert_="all")
-    prices: Prices = hydra.utils.instantiate(cfg.price)
     llms = llm_configs(cfg)
+    asked = llms if annotator.needs_llm else []
+    prices = with_gpus(hydra.utils.instantiate(cfg.price), asked, OmegaConf.to_container(cfg.engine, resolve=True))  # type: ignore[arg-type]
     _fitting_models(annotator, llms)
+    retry = outcomes_to_retry(cfg.retry_failures)
+    other = read_labels(Path(cfg.against)) if cfg.against else None
     save_config(folder, cfg)
     writing = open_writing(cfg, llms[0])
     if writing and writing.missing and cfg.dry_run:
         log.info("The questions are not written yet: this is what writing them takes; ask again once they are")
-        return _dry_run(writing.work, prices, folder)
+        return _dry_run(writing.work, len(writing.work.pools), prices, folder)
+    if cfg.dry_run and not annotator.needs_llm:
+        raise UserError("dry_run=true: this annotator asks nothing; there is nothing to estimate")
     if writing:
         write_questions(writing, cfg.shard, prices, folder)
         collection, questions = writing.collection()
     else:
         collection = open_training_split(cfg.dataset.train, cfg.dataset.path, cfg.dataset.positive_grade)
-    pools = _pools(cfg, collection, annotator, folder)
-    work = Work(collection, annotator, pools, llms, Path(cfg.store), cfg.max_failure_rate)
+    against = Other(cfg.against, judgements_of(other, collection.positive_grade)) if other else None
+    query_ids = part_of(collection.head(cfg.limit), cfg.shard)
+    shown_to = query_ids[:SAMPLE] if cfg.dry_run else query_ids
+    pools = _pools(cfg, collection, annotator, shown_to, None if cfg.dry_run else folder)
+    work = Work(collection, annotator, pools, llms, Path(cfg.store), cfg.max_failure_rate, retry)
     if cfg.dry_run:
-        return _dry_run(work, prices, folder)
-    stopped: UserError | None = None
-    try:
-        with shown(work, prices) as bar:
-            hydra.utils.instantiate(cfg.engine).run(work, bar)
-    except UserError as error:  # what was judged so far is written before the error is told
-        stopped = error
-    work.judged = {q: work.judged[q] for q in pools if q in work.judged}
-    judged, calibrated = annotator.finish(collection, work.judged, cfg.seed)
-    pairs = sum(map(len, judged.values()))
-    works = [writing.work, work] if writing else [work]
-    progress, models = joined(one.progress for one in works), work.models or works[0].models
-    spent = ledger(progress, len(judged), pairs, sum(one.seconds for one in works), models, prices)
-    spent["material"] = _material(collection, pools)
-    if writing:
-        spent["questions"] = questions
-    write_labels(folder, judged)
-    write_failures(folder, progress.failures)
-    write_json(folder / "ledger.json", spent)
-    found = quality(folder, collection, annotator, judged, calibrated, cfg.against)
-    save_manifest(folder, collection=collection.hash, model=spent["model"], store=str(cfg.store))
-    if annotator.needs_llm and len(llms) == 1 and not writing:
-        keep_rate(work.store, work.models[0], spent)
+        return _dry_run(work, round(len(pools) / len(shown_to) * len(query_ids)), prices, folder)
     with tracked(cfg, folder) as job:
+        stopped: UserError | None = None
+        try:
+            with shown(work, prices) as bar:
+                hydra.utils.instantiate(cfg.engine).run(work, bar)
+        except UserError as error:  # what was judged so far is written before the error is told
+            stopped = error
+        work.judged = {q: work.judged[q] for q in pools if q in work.judged}
+        judged, calibrated = annotator.finish(collection, work.judged, cfg.seed)
+        pairs, unlabelled = sum(map(len, judged.values())), len(pools) - len(judged)
+        works = [writing.work, work] if writing else [work]
+        progress, models = joined(one.progress for one in works), work.models or works[0].models
+        spent = ledger(progress, len(judged), pairs, sum(one.seconds for one in works), models, prices, unlabelled)
+        spent["material"] = _material(collection, pools)
+        if writing:
+            spent["questions"] = questions
+        write_labels(folder, judged)
+        write_failures(folder, progress.failures)
+        write_json(folder / "ledger.json", spent)
+        found = quality(folder, collection, annotator, judged, calibrated, against)
+        save_manifest(folder, collection=collection.hash, model=spent["model"], store=str(cfg.store))
+        if annotator.needs_llm and len(llms) == 1 and not writing:
+            keep_rate(work.store, work.models[0], spent)
         seen = Annotations(OmegaConf.to_container(cfg.annotator, resolve=True), work.models, judged)  # type: ignore[arg-type]
         track(job, folder, spent, found, collection, seen)
-    if stopped:
-        raise stopped
-    if not judged:
-        raise UserError(f"no query got a label: {len(work.progress.failures)} calls failed, see {folder / 'failures.jsonl'}")
+        told = log.warning if progress.failures or unlabelled else log.info
+        told("%d calls failed, %d of %d questions are without labels", len(progress.failures), unlabelled, len(pools))
+        if stopped:
+            raise stopped
+        if not judged:
+            failed = f"{len(work.progress.failures)} calls failed, see {folder / 'failures.jsonl'}"
+            raise UserError(f"no query got a label: {failed}")
     log.info(
         "%d queries annotated: %d calls made, %d answered by the store, %.0f s%s; labels in %s",
         len(judged), spent["calls"], spent["calls_answered_by_store"], spent["seconds"], _cost(spent), folder,
@@ -105,14 +120,16 @@ def _fitting_models(annotator: Annotator, llms: Sequence[Any]) -> None:
         raise UserError(f"llm and llms name {twice} more than once, which would say the same; raise annotator.samples instead")
 
 
-def _pools(cfg: DictConfig, collection: Collection, annotator: Annotator, folder: Path) -> dict[str, list[str]]:
-    """Passage ids of each query that can be annotated."""
-    query_ids = part_of(collection.head(cfg.limit), cfg.shard)
+def _pools(
+    cfg: DictConfig, collection: Collection, annotator: Annotator, query_ids: Sequence[str], folder: Path | None
+) -> dict[str, list[str]]:
+    """Passage ids of each query that can be annotated. All that were found are written in `folder`."""
     found = annotator.own_pools(collection)
     if found is None:
         found = hydra.utils.instantiate(cfg.candidates).pools(collection, query_ids)
     pools = {q: found[q] for q in query_ids if q in found}
-    write_pools(folder / "candidates" / f"{collection.slug}.jsonl", pools)
+    if folder is not None:
+        write_pools(folder / "candidates" / f"{collection.slug}.jsonl", pools)
     wants_gold = annotator.needs_gold_answers
     pools = {q: pool for q, pool in pools.items() if pool and (collection.queries[q].answers or not wants_gold)}
     if len(pools) < len(query_ids):
@@ -125,20 +142,21 @@ def _pools(cfg: DictConfig, collection: Collection, annotator: Annotator, folder
     return pools
 
 
-def _dry_run(work: Work, prices: Prices, folder: Path) -> dict[str, Any]:
-    if not work.annotator.needs_llm:
-        raise UserError("dry_run=true: this annotator asks nothing; there is nothing to estimate")
-    sample = render(work.annotator, islice(work.questions(), SAMPLE))
+def _dry_run(work: Work, queries: int, prices: Prices, folder: Path) -> dict[str, Any]:
+    """`queries`: how many there are like those of the work."""
+    questions = islice(work.questions(), SAMPLE)
+    sample = render(work.annotator, questions, good_replies(Store(work.store), work.models))
     model = str(work.llms[0]["model"])
     rate = read_rates(work.store).get(work.models[0])
-    told = estimate(sample, len(work.pools), TokenCounter(model), prices, rate)
+    told = estimate(sample, queries, TokenCounter(model), prices, rate)
     write_json(folder / "estimate.json", told)
-    write_prompts(folder / "prompts.jsonl", ((q.id, stage, request) for q, asked in sample for stage, request, _ in asked))
+    write_prompts(folder / "prompts.jsonl", ((q.id, one.stage, one.request) for q, asked in sample for one in asked))
     time = f"{told['seconds']:.0f} s" if told["seconds"] is not None else "time unknown until this model ran once (limit=20)"
     log.info(
-        "Nothing was asked. %d queries: %d calls, %d prompt tokens (%d of them cached), %d to write, %s%s; prompts in %s",
+        "Nothing was asked. %d queries: %d calls, %d prompt tokens (%d of them cached), %d to write, %s%s; %d of the %d calls "
+        "that were sampled are kept; prompts in %s",
         told["queries"], told["calls"], told["tokens_in"], told["tokens_cached"], told["tokens_out"], time, _cost(told),
-        folder / "prompts.jsonl",
+        told["sampled_calls_kept"], told["sampled_calls"], folder / "prompts.jsonl",
     )  # fmt: skip
     return told
 

@@ -55,7 +55,8 @@ def _read(folders: Sequence[Path], wanted: pc.Expression, columns: Sequence[str]
 
 
 def _each_once(table: pa.Table) -> np.ndarray:
-    """Row numbers of records in order of time, of equal ones the first; a later one replaces an error."""
+    """Row numbers of records in order of time, of equal ones the first; a later one replaces an error, a good one any
+    failure."""
     order = np.argsort(table["time"].to_numpy(), kind="stable")
     _, which, count = np.unique(half_keys(table["key"]), return_inverse=True, return_counts=True)
     repeated = order[count[which[order]] > 1]
@@ -64,7 +65,7 @@ def _each_once(table: pa.Table) -> np.ndarray:
     for at, row in zip(repeated.tolist(), table.select([*IDENTITY, "outcome"]).take(repeated).to_pylist(), strict=True):
         identity = row["key"], row["query_id"], tuple(row["doc_ids"])
         before, outcome = kept.get(identity, (at, Outcome.ERROR))
-        if outcome == Outcome.ERROR:
+        if outcome == Outcome.ERROR or (outcome != Outcome.OK and row["outcome"] == Outcome.OK):
             keep[before], keep[at] = False, True
             kept[identity] = at, row["outcome"]
         else:

@@ -7,8 +7,9 @@ bounded number of decoded rows.
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 
 from uar.annotation.index import Index
@@ -38,14 +39,19 @@ class Store:
         for part in self._new_parts():
             self._index.add_part(part)
 
-    def find(self, key: str) -> Record | None:
-        """The oldest kept record of this call that need not be asked again (`error` is asked again)."""
-        return min((r for r in self._kept(key) if r.outcome != Outcome.ERROR), key=lambda r: r.time, default=None)
+    def find(self, key: str, read: Callable[[Record], str] = attrgetter("outcome")) -> Record | None:
+        """What is kept of this call: of the good replies the newest, else the newest failure. `read`: what a record is taken
+        for, since a parser may have changed since."""
+        kept = sorted(self._kept(key), key=lambda r: r.time)
+        good = [record for record in kept if read(record) == Outcome.OK]
+        if good:  # of copies for several queries the first, which has the cost
+            return next(record for record in good if record.output == good[-1].output)
+        return kept[-1] if kept else None
 
     def holds(self, record: Record) -> bool:
-        """Whether this very record, for this query, is kept. An error does not stand for a reply."""
+        """Whether this very record, for this query, is kept. A failure does not stand for a good reply."""
         return any(
-            kept.identity() == record.identity() and (kept.outcome != Outcome.ERROR or record.outcome == Outcome.ERROR)
+            kept.identity() == record.identity() and (kept.outcome == Outcome.OK or record.outcome != Outcome.OK)
             for kept in self._kept(record.key)
         )
 
@@ -71,7 +77,8 @@ class Store:
                 log.warning("%s", error)
 
     def records(self, collection: str, stages: Iterable[str], model: str) -> Iterator[Record]:
-        """Records of one collection, some stages and one model, each once, oldest first; a later one replaces an error."""
+        """Records of one collection, some stages and one model, each once, oldest first; a later one replaces an error, and a
+        good one any failure."""
         return select_records(self._folders, wanted_records(collection, model, stages))
 
     def shown(self, collection: str, stage: str, template_hash: str, model: str) -> list[tuple[str, tuple[str, ...]]]:

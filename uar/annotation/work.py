@@ -11,6 +11,8 @@ import hydra
 
 from uar.annotation.chains import Chains, Progress
 from uar.annotation.engines import LLM, Engine, identity_of
+from uar.annotation.failing import stop_where_too_many_failed
+from uar.annotation.record import Outcome
 from uar.annotation.replay import question_of
 from uar.annotation.stages import Annotator, Judged, Question
 from uar.annotation.store import Store
@@ -20,8 +22,8 @@ from uar.errors import UserError
 
 @dataclass
 class Work:
-    """`llms`: plain configs of the models, the first one the run's own. `judged` and `progress` grow as it goes on, so that
-    what was done is there when it stops."""
+    """`llms`: plain configs of the models, the first one the run's own. `retry`: outcomes of kept replies that are asked
+    again, besides `error`. `judged` and `progress` grow as it goes on, so that what was done is there when it stops."""
 
     collection: Collection
     annotator: Annotator
@@ -29,6 +31,7 @@ class Work:
     llms: Sequence[Mapping[str, Any]]
     store: Path
     max_failure_rate: float
+    retry: tuple[str, ...] = ()
     judged: Judged = field(default_factory=dict)
     progress: Progress = field(default_factory=Progress)
     _start: float | None = None
@@ -76,16 +79,27 @@ class Here:
 
 
 def ask(work: Work, store: Store, llms: Sequence[LLM], tell: Callable[[Work], None]) -> None:
-    """Run the chains of all questions, in the order of the pools."""
+    """Run the chains of all questions, in the order of the pools; UserError where more than `max_failure_rate` failed."""
 
     def on_call(progress: Progress) -> None:
         tell(work)
 
     slug = work.collection.slug
-    chains = Chains(work.annotator, store, slug, llms, work.max_failure_rate, on_call, work.progress)
+    chains = Chains(work.annotator, store, slug, llms, work.max_failure_rate, on_call, work.progress, work.retry)
     for query_id, judgements in chains.run(work.questions()):
         work.judged[query_id] = judgements
         tell(work)
+    stop_where_too_many_failed(work.progress, work.max_failure_rate)
+
+
+def outcomes_to_retry(names: Sequence[str]) -> tuple[str, ...]:
+    """The option `retry_failures`; UserError where it names no failure."""
+    known = [outcome.value for outcome in Outcome if outcome != Outcome.OK]
+    given = [names] if isinstance(names, str) else list(names)
+    odd = next((name for name in given if name not in known), None)
+    if odd is not None:
+        raise UserError(f"retry_failures names {odd!r}; allowed: {', '.join(known)}, such as 'retry_failures=[unparsable]'")
+    return tuple(given)
 
 
 def part_of(query_ids: Sequence[str], shard: str | None) -> list[str]:

@@ -14,7 +14,7 @@ from uar.ranking import rank_of
 class PoolSource:
     """Pools of at most `depth` passages a query, shuffled by (seed, query id).
 
-    `include_positive` puts the human positives in, in place of the last ranked; without it the pool is what was
+    `include_positive` puts the human positives in, in place of the last ranked of the others; without it the pool is what was
     ranked, so that a positive is there only where the ranking found it.
     """
 
@@ -46,8 +46,10 @@ class PoolSource:
 
     def _pool(self, collection: Collection, query_id: str, pool: list[str]) -> list[str]:
         if self.include_positive:
-            missing = [d for d in collection.trainable(query_id)[: self.depth] if d not in pool]
-            pool = pool[: self.depth - len(missing)] + missing if missing else pool
+            people = collection.trainable(query_id)[: self.depth]
+            others = [d for d in pool if d not in people][: self.depth - len(people)]
+            kept = {*people, *others}
+            pool = [d for d in pool if d in kept] + [d for d in people if d not in pool]
         return sorted(pool, key=lambda d: rank_of(self.seed, query_id, d)) if self.shuffle else pool
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from uar.annotation.chains import Chains
 from uar.annotation.engines import LLM
+from uar.annotation.record import Outcome
 from uar.annotation.store import Store
 from uar.annotation.work import Work
 from uar.candidates import PoolSource
@@ -90,7 +91,7 @@ class Generate:
         work = Work(pseudo, writer, pools, [setting.llm], setting.store, self.max_failure_rate)
         kept = Chains(writer, Store(setting.store), pseudo.slug, [LLM(work.models[0])], 1.0)
         judged = dict(kept.run(work.questions()))
-        missing = len(drawn) - kept.progress.calls
+        missing = len(drawn) - kept.progress.calls + kept.progress.total.outcomes[Outcome.ERROR]  # which are asked again
         return Writing(self, setting, work if missing else replace(work, judged=judged, progress=kept.progress), missing)
 
 

@@ -4,7 +4,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from omegaconf import OmegaConf
+
 from uar.annotation.record import Reply, Request
+from uar.files import digest
 from uar.models import identity
 
 
@@ -37,7 +40,11 @@ class LLM(NamedTuple):
 
 
 def identity_of(llm: Mapping[str, Any]) -> str:
-    """The model's name in records: the same for every engine that loads the same weights."""
-    if llm["_target_"].endswith("OpenAIEngine"):
-        return f"{llm['model']}@{llm['revision']}" if llm.get("revision") else str(llm["model"])
-    return identity(llm["model"], llm.get("revision"))
+    """The model's name in records: the same for every engine that loads the same weights. Fields that a server is sent besides
+    make another name."""
+    if not llm["_target_"].endswith("OpenAIEngine"):
+        return identity(llm["model"], llm.get("revision"))
+    name = f"{llm['model']}@{llm['revision']}" if llm.get("revision") else str(llm["model"])
+    extra = llm.get("extra") or {}
+    plain = OmegaConf.to_container(extra, resolve=True) if OmegaConf.is_config(extra) else extra
+    return f"{name}+{digest(plain)[:8]}" if plain else name

@@ -7,18 +7,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from uar.annotation.engines.attention import packed_row, use_packed_attention
 from uar.annotation.engines.engine import Engine
 from uar.annotation.engines.packing import Packed, pack, placed
-from uar.annotation.engines.tokens import chat_ids, choice_ids, text_ids
+from uar.annotation.engines.tokens import chat_ids, choice_ids, prefix_ids, text_ids
 from uar.annotation.record import Choose, Generate, Outcome, Reply, Request, Score
 from uar.errors import EngineError
 from uar.models import locate, without_bars
 from uar.precision import device, resolve_dtype
 
 CPU_TOKENS, GPU_TOKENS = 512, 8192
+TEXTS = 2_048  # requests for texts that wait together: their prompts are long, and no two of them are read at once
+WHOLE = {"top_p": 1.0, "top_k": 0}  # of the distribution that is sampled from
 
 
 @dataclass(frozen=True)
@@ -37,17 +39,22 @@ class _Waiting:
 
 @dataclass(frozen=True)
 class _Text:
-    """A request for a text, and its prompt."""
+    """A request for a text. `size`: characters of its messages."""
 
     ticket: int
     request: Generate
-    prompt: list[int]
+    size: int
+
+    @property
+    def tokens(self) -> int:
+        """To be written, at most."""
+        return self.request.max_tokens + self.request.reasoning_tokens
 
     @property
     def sampling(self) -> tuple[float, int, int]:
         """Temperature, tokens at most and seed: what one batch has in common."""
         request = self.request
-        return request.temperature, request.max_tokens + request.reasoning_tokens, request.sample if request.temperature else 0
+        return request.temperature, self.tokens, request.sample if request.temperature else 0
 
 
 @dataclass(frozen=True)
@@ -81,8 +88,9 @@ class TransformersEngine(Engine):
     """`max_tokens`: tokens of one forward pass; null for 512 on a CPU and 8192 on a GPU.
 
     Log-likelihoods: prefixes that wait together are read once for all their targets, packed without padding, and logits
-    are computed at target positions only. Generation is greedy or sampled, in batches of like length and one `sample`,
-    which is the seed; a `pattern` is not enforced.
+    are computed at target positions only. Generation is greedy or sampled from the model's own distribution, in batches of
+    like length and one `sample`, which is the seed; a `pattern` is not enforced. A request that is longer than the model's
+    positions is an error.
     """
 
     name = "transformers"
@@ -104,6 +112,11 @@ class TransformersEngine(Engine):
             told = next(iter(str(error).splitlines()), type(error).__name__)
             raise EngineError(f"llm.model={model}: cannot be loaded ({told})") from error
         self.model.to(device()).eval()
+        advised = self.model.generation_config  # penalties and cuts of its own among it, which no record would tell
+        self.model.generation_config = GenerationConfig(
+            bos_token_id=advised.bos_token_id, eos_token_id=advised.eos_token_id, pad_token_id=advised.pad_token_id
+        )
+        self._longest = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self.max_tokens = max_tokens or (GPU_TOKENS if device().type == "cuda" else CPU_TOKENS)
@@ -111,6 +124,7 @@ class TransformersEngine(Engine):
         self._by_groups = use_packed_attention(self.model)
         self._scores: OrderedDict[Any, deque[_Waiting]] = OrderedDict()  # by prefix: a text, or a chat and its reasoning
         self._texts: list[_Text] = []
+        self._refused: list[tuple[int, Reply]] = []
         self._ahead = device().type == "cuda"  # a GPU computes a row while the next one is packed
         self._computed: _Row | None = None
 
@@ -123,40 +137,55 @@ class TransformersEngine(Engine):
             prefix = (request.messages, request.reasoning)
             self._scores.setdefault(prefix, deque()).append(_Waiting(ticket, request, choices))
         else:
-            self._texts.append(_Text(ticket, request, chat_ids(self.tokenizer, request)))
+            self.window = min(self.window, TEXTS)
+            self._texts.append(_Text(ticket, request, sum(len(text) for _, text in request.messages)))
 
     @torch.inference_mode()
     def step(self) -> list[tuple[int, Reply]]:
-        if self._scores or self._computed:
-            return self._score()
-        return self._generate() if self._texts else []
+        scoring = self._scores or self._computed
+        done = self._score() if scoring else self._generate() if self._texts else []
+        refused, self._refused = self._refused, []
+        return refused + done
 
     def _score(self) -> list[tuple[int, Reply]]:
         row = self._computed or self._next_row()
         self._computed = self._next_row() if self._ahead and self._scores else None
-        return row.replies()
+        return row.replies() if row else []
 
-    def _next_row(self) -> "_Row":
-        """A row of what waits, on its way."""
+    def _next_row(self) -> "_Row | None":
+        """A row of what waits, on its way; None where all that waited was too long."""
         start = time.perf_counter()
         groups: list[tuple[list[int], list[_Waiting]]] = []
         used = 0
         while self._scores and used < self.max_tokens:
             key, waiting = next(iter(self._scores.items()))
             first = waiting[0].request
-            prefix = text_ids(self.tokenizer, first.prefix) if isinstance(first, Score) else chat_ids(self.tokenizer, first)
+            prefix = prefix_ids(self.tokenizer, first.prefix) if isinstance(first, Score) else chat_ids(self.tokenizer, first)
             if groups and used + len(prefix) + waiting[0].tokens > self.max_tokens:
                 break
-            used += len(prefix) + waiting[0].tokens
-            taken = [waiting.popleft()]
-            while waiting and used + waiting[0].tokens <= self.max_tokens:
-                used += waiting[0].tokens
-                taken.append(waiting.popleft())
+            used += len(prefix)
+            taken: list[_Waiting] = []
+            while waiting and (not taken or used + waiting[0].tokens <= self.max_tokens):
+                one = waiting.popleft()
+                if self._fits(one.ticket, prefix, max(map(len, one.targets))):
+                    used += one.tokens
+                    taken.append(one)
             if not waiting:
                 del self._scores[key]
-            groups.append((prefix, taken))
+            if taken:
+                groups.append((prefix, taken))
+        if not groups:
+            return None
         packed = pack([(ids, [t for one in taken for t in one.targets]) for ids, taken in groups])
         return _Row(groups, self._target_logprobs(packed), start)
+
+    def _fits(self, ticket: int, prompt: list[int], tokens: int) -> bool:
+        """Whether so many tokens have a place after a prompt; else the request is refused."""
+        if self._longest is None or len(prompt) + tokens <= self._longest:
+            return True
+        told = f"{len(prompt)} tokens and {tokens} after them are more than the model's {self._longest} positions"
+        self._refused.append((ticket, Reply(told, Outcome.ERROR, len(prompt))))
+        return False
 
     def _target_logprobs(self, packed: Packed) -> torch.Tensor:
         """(targets,) log-likelihood of each, in nat, on the model's device."""
@@ -179,31 +208,35 @@ class TransformersEngine(Engine):
         return sums.index_add_(0, placed(packed.owner, place), tokens)
 
     def _generate(self) -> list[tuple[int, Reply]]:
-        """One batch of the longest prompts that wait, all with the sampling of the first."""
+        """One batch of the longest prompts that wait, all with the sampling of the first; they are tokenised only now."""
         start = time.perf_counter()
-        self._texts.sort(key=lambda text: (text.sampling, len(text.prompt)))
-        longest = self._texts[-1]
-        batch = [longest]
-        for text in reversed(self._texts[:-1]):
-            if text.sampling != longest.sampling or (len(batch) + 1) * len(longest.prompt) > 8 * self.max_tokens:
-                break
-            batch.append(text)
-        del self._texts[-len(batch) :]
-        padded = self.tokenizer.pad({"input_ids": [text.prompt for text in batch]}, return_tensors="pt").to(self.model.device)
-        temperature, most, seed = longest.sampling
-        sampling: dict[str, Any] = {"do_sample": False}
+        self._texts.sort(key=lambda text: (text.sampling, text.size))
+        sampling = self._texts[-1].sampling
+        batch: list[tuple[_Text, list[int]]] = []
+        longest = 0
+        while self._texts and self._texts[-1].sampling == sampling and (len(batch) + 1) * longest <= 8 * self.max_tokens:
+            text = self._texts.pop()
+            prompt = chat_ids(self.tokenizer, text.request)
+            if self._fits(text.ticket, prompt, text.tokens):
+                batch.append((text, prompt))
+                longest = max(longest, len(prompt))
+        if not batch:
+            return []
+        padded = self.tokenizer.pad({"input_ids": [prompt for _, prompt in batch]}, return_tensors="pt").to(self.model.device)
+        temperature, most, seed = sampling
+        how: dict[str, Any] = {"do_sample": False}
         if temperature:
             torch.manual_seed(seed)
-            sampling = {"do_sample": True, "temperature": temperature}
-        output = self.model.generate(**padded, max_new_tokens=most, pad_token_id=self.tokenizer.pad_token_id, **sampling)
+            how = {"do_sample": True, "temperature": temperature, **WHOLE}
+        output = self.model.generate(**padded, max_new_tokens=most, pad_token_id=self.tokenizer.pad_token_id, **how)
         seconds = (time.perf_counter() - start) / len(batch)
         stops = set(torch.as_tensor(self.model.generation_config.eos_token_id).view(-1).tolist())
         replies: list[tuple[int, Reply]] = []
-        for text, row in zip(batch, output[:, padded["input_ids"].shape[1] :].tolist(), strict=True):
+        for (text, prompt), row in zip(batch, output[:, padded["input_ids"].shape[1] :].tolist(), strict=True):
             end = next((at for at, token in enumerate(row) if token in stops), None)
             written = self.tokenizer.decode(row[:end], skip_special_tokens=True)
             outcome = Outcome.TRUNCATED if end is None else Outcome.OK
-            replies.append((text.ticket, Reply(written, outcome, len(text.prompt), len(row[:end]), 0, seconds)))
+            replies.append((text.ticket, Reply(written, outcome, len(prompt), len(row[:end]), 0, seconds)))
         return replies
 
 

@@ -10,7 +10,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import aiohttp
 
 from uar.annotation.engines.engine import Engine
-from uar.annotation.engines.openai_bodies import NoLogprobs, body_of, read
+from uar.annotation.engines.openai_bodies import NoLogprobs, adapted, body_of, read
 from uar.annotation.engines.openai_servers import Server, Servers
 from uar.annotation.record import Outcome, Reply, Request
 from uar.errors import EngineError
@@ -50,9 +50,11 @@ class OpenAIEngine(Engine):
     no sooner than `Retry-After` says; another status is final for its call. Where no server answers any more, `step` raises
     EngineError. The key is read from the environment variable named by `api_key_env` and is shown nowhere.
 
-    `constrain`: send `Generate.pattern` as vLLM's `structured_outputs`, which other servers may refuse. `Score` uses
-    `/completions` with `echo`, which vLLM and llama.cpp serve; `Choose` reads the 20 likeliest tokens, and gives a choice that
-    is not among them the log-likelihood of the last one, an upper bound.
+    `constrain`: send `Generate.pattern` as vLLM's `structured_outputs`, which other servers may refuse. `max_tokens_field`:
+    what the server calls the limit of a chat's reply. `extra`: fields of every body on top of these, null to leave one out;
+    they are a part of the model's name in records. `Score` uses `/completions` with `echo`, which vLLM and llama.cpp serve;
+    `Choose` reads the 20 likeliest tokens, and gives a choice that is not among them the log-likelihood of the last one, an
+    upper bound.
     """
 
     name = "openai"
@@ -68,6 +70,8 @@ class OpenAIEngine(Engine):
         retries: int = 5,
         backoff: float = 0.5,
         constrain: bool = False,
+        max_tokens_field: str = "max_tokens",
+        extra: Mapping[str, Any] | None = None,
     ) -> None:
         if (window is not None and window < 1) or timeout <= 0 or retries < 0 or backoff < 0:
             raise EngineError(
@@ -75,6 +79,7 @@ class OpenAIEngine(Engine):
                 "null or at least 1, timeout above 0, retries and backoff at least 0"
             )
         self.model = model
+        self._max_tokens_field, self._extra = max_tokens_field, dict(extra or {})
         self._servers = Servers(base_urls, os.environ.get(api_key_env, "").strip(), backoff)
         self._timeout = aiohttp.ClientTimeout(total=timeout, sock_connect=min(CONNECT_SECONDS, timeout / 2))
         self._retries, self._backoff, self._constrain = retries, backoff, constrain
@@ -154,6 +159,7 @@ class OpenAIEngine(Engine):
     async def _ask(self, request: Request) -> Reply:
         start = time.perf_counter()
         path, body = body_of(request, self.model, self._constrain)
+        body = adapted(body, self._max_tokens_field, self._extra)
         data = json.dumps(body, separators=(",", ":")).encode()
         tries, moves, wait = 0, 0, 0.0
         failed: Server | None = None

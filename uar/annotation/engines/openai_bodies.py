@@ -1,7 +1,7 @@
 """What the `openai` engine sends for a request, and what it reads out of an answer."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from uar.annotation.record import THINK_END, THINK_START, Choose, Generate, Outcome, Reply, Request, Score
@@ -25,7 +25,7 @@ def body_of(request: Request, model: str, constrain: bool) -> tuple[str, dict[st
             "echo": True,
             "logprobs": 1,
         }
-    body: dict[str, Any] = {"model": model, "messages": request.chat()}
+    body: dict[str, Any] = {"model": model, "messages": request.chat(), "top_p": 1}
     if request.reasoning is not None:
         body["chat_template_kwargs"] = {"enable_thinking": request.reasoning}
     if isinstance(request, Choose):
@@ -38,6 +38,14 @@ def body_of(request: Request, model: str, constrain: bool) -> tuple[str, dict[st
     if constrain and request.pattern is not None and not request.reasoning:
         body["structured_outputs"] = {"regex": request.pattern}
     return "/chat/completions", body
+
+
+def adapted(body: dict[str, Any], max_tokens_field: str, extra: Mapping[str, Any]) -> dict[str, Any]:
+    """A body as this server wants it: `max_tokens` of a chat under another name, and `extra` fields, of which null leaves one
+    out."""
+    name = max_tokens_field if "messages" in body else "max_tokens"
+    fields = {(name if field == "max_tokens" else field): value for field, value in body.items()} | dict(extra)
+    return {field: value for field, value in fields.items() if value is not None}
 
 
 def read(request: Request, body: Any, seconds: float) -> Reply:
@@ -56,7 +64,7 @@ def read(request: Request, body: Any, seconds: float) -> Reply:
         return _written(choice, counts)
     if isinstance(request, Score):
         return _scored(request, choice, counts)
-    return Reply.of_choices(_chosen(request.choices, choice), **counts)
+    return Reply.of_choices(*_chosen(request.choices, choice), **counts)
 
 
 def _written(choice: dict[str, Any], counts: dict[str, Any]) -> Reply:
@@ -89,8 +97,9 @@ def _scored(request: Score, choice: dict[str, Any], counts: dict[str, Any]) -> R
     return Reply.of_score(sum(values), len(values), **counts)
 
 
-def _chosen(choices: Iterable[str], choice: dict[str, Any]) -> dict[str, float]:
-    """Log-likelihoods of the choices as the first token, from the likeliest tokens that a server lists.
+def _chosen(choices: Iterable[str], choice: dict[str, Any]) -> tuple[dict[str, float], float]:
+    """Log-likelihoods of the choices as the first token, from the likeliest tokens that a server lists, and the probability of
+    those choices that are listed.
 
     Several tokens may spell one choice (with a space before it or not): their probabilities are added. A choice that is
     not listed is less likely than all that are; it gets the lowest listed log-likelihood, an upper bound of its own.
@@ -103,7 +112,8 @@ def _chosen(choices: Iterable[str], choice: dict[str, Any]) -> dict[str, float]:
     for token in listed:
         found.setdefault(token["token"].strip(), []).append(float(token["logprob"]))
     lowest = min(value for values in found.values() for value in values)
-    return {c: _log_of_sum(found[c]) if c in found else lowest for c in choices}
+    logprobs = {c: _log_of_sum(found[c]) if c in found else lowest for c in choices}
+    return logprobs, sum(math.exp(min(0.0, value)) for c, value in logprobs.items() if c in found)
 
 
 def _log_of_sum(values: list[float]) -> float:

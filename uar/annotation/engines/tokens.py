@@ -2,16 +2,38 @@
 
 from typing import Any
 
+from jinja2 import TemplateError
+
 from uar.annotation.record import Choose, Generate
 from uar.errors import EngineError
 
 
 def chat_ids(tokenizer: Any, request: Generate | Choose) -> list[int]:
-    """Token ids of a chat under the model's own template, up to where the assistant's turn begins."""
+    """Token ids of a chat under the model's own template, up to where the assistant's turn begins. A template that refuses a
+    system's turn gets its text at the beginning of the user's."""
     if tokenizer.chat_template is None:
         raise EngineError(f"{tokenizer.name_or_path} has no chat template; choose an instruction-tuned model")
-    thinking = {} if request.reasoning is None else {"enable_thinking": request.reasoning}
-    return list(tokenizer.apply_chat_template(request.chat(), add_generation_prompt=True, return_dict=False, **thinking))
+    chat = request.chat()
+    try:
+        return _rendered(tokenizer, chat, request.reasoning)
+    except TemplateError as error:
+        if chat[0]["role"] != "system" or len(chat) == 1:
+            raise EngineError(f"{tokenizer.name_or_path}: its chat template refuses these turns ({error})") from error
+    (system, first), others = chat[:2], chat[2:]
+    first = {"role": "user", "content": f"{system['content']}\n\n{first['content']}"}
+    return _rendered(tokenizer, [first, *others], request.reasoning)
+
+
+def _rendered(tokenizer: Any, chat: list[dict[str, str]], reasoning: bool | None) -> list[int]:
+    thinking = {} if reasoning is None else {"enable_thinking": reasoning}
+    return list(tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False, **thinking))
+
+
+def prefix_ids(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of plain text as a model reads it first: after the token that its tokenizer begins a text with, if it does."""
+    start = tokenizer.bos_token_id
+    begins = start is not None and list(tokenizer.encode("a"))[:1] == [start]
+    return [*([start] if begins else []), *text_ids(tokenizer, text)]
 
 
 def text_ids(tokenizer: Any, text: str) -> list[int]:

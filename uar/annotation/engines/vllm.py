@@ -10,7 +10,7 @@ from itertools import count, takewhile
 from typing import Any
 
 from uar.annotation.engines.engine import Engine
-from uar.annotation.engines.tokens import chat_ids, choice_ids, text_ids
+from uar.annotation.engines.tokens import chat_ids, choice_ids, prefix_ids, text_ids
 from uar.annotation.record import Choose, Generate, Outcome, Reply, Request, Score
 from uar.errors import EngineError
 from uar.models import locate
@@ -136,7 +136,7 @@ class VLLMEngine(Engine):
     def submit(self, ticket: int, request: Request) -> None:
         if isinstance(request, Score):
             target = text_ids(self._tokenizer, request.target)
-            asked = _Asked(ticket, request, text_ids(self._tokenizer, request.prefix) + target, target)
+            asked = _Asked(ticket, request, prefix_ids(self._tokenizer, request.prefix) + target, target)
         elif isinstance(request, Choose):
             asked = _Asked(ticket, request, chat_ids(self._tokenizer, request), choice_ids(self._tokenizer, request))
         else:

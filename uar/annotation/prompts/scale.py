@@ -3,20 +3,26 @@
 from functools import cache
 from pathlib import Path
 
-from uar.annotation.prompts.template import HERE, read_yaml
+from uar.annotation.prompts.template import HERE, parsed_yaml
 from uar.errors import DataError
 
+Scale = tuple[tuple[int, str], ...]
 
-@cache
-def load_scale(name: str) -> tuple[tuple[int, str], ...]:
-    """(grade, meaning) pairs from grade 0 up; at most ten grades, so that each is one digit."""
+
+def load_scale(name: str) -> Scale:
+    """(grade, meaning) pairs from grade 0 up, as the file is now; at most ten grades, so that each is one digit."""
     path = HERE / "scales" / f"{name}.yaml"
     if not path.is_file():
         path = Path(name)
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in (HERE / "scales").glob("*.yaml")))
         raise DataError(name, f"no such scale; give a YAML file with `grades` or one of {known}")
-    content = read_yaml(path)
+    return _scale(path, path.read_bytes())
+
+
+@cache
+def _scale(path: Path, text: bytes) -> Scale:
+    content = parsed_yaml(path, text)
     grades = content.get("grades") if isinstance(content, dict) else None
     if not isinstance(grades, dict) or len(grades) < 2 or not all(isinstance(v, str) for v in grades.values()):
         raise DataError(path, "a scale needs `grades`, at least two of {number: meaning}")

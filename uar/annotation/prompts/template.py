@@ -68,14 +68,17 @@ class TextPrompt:
         return _compiled(self.prefix).render(values), _compiled(self.target).render(values)
 
 
-@cache
 def load_chat(name: str, variables: frozenset[str], prefix: str | None = None) -> ChatPrompt:
-    """A packaged prompt by name or a file by path. `variables`: what the stage supplies; others are refused. With `prefix`,
-    another prompt's name, it is that prompt's turns and then this one's `shared_prefix` turns."""
-    path, content = _read(name)
-    if prefix is None:
+    """A packaged prompt by name or a file by path, as it is now. `variables`: what the stage supplies; others are refused.
+    With `prefix`, another prompt's name, it is that prompt's turns and then this one's `shared_prefix` turns."""
+    return _chat(*_file(name), variables, None if prefix is None else load_chat(prefix, variables))
+
+
+@cache
+def _chat(path: Path, text: bytes, variables: frozenset[str], opening: ChatPrompt | None) -> ChatPrompt:
+    content = _content(path, text)
+    if opening is None:
         return ChatPrompt(content["name"], digest(content), _turns(path, content, "turns", variables))
-    opening = load_chat(prefix, variables)
     turns = opening.turns + _turns(path, content, "shared_prefix", variables)
     return ChatPrompt(content["name"], digest(opening.hash, content), turns)
 
@@ -101,10 +104,14 @@ def _turns(path: Path, content: Mapping[str, Any], key: str, variables: frozense
     return tuple(checked)
 
 
-@cache
 def load_text(name: str, variables: frozenset[str]) -> TextPrompt:
-    """A packaged prefix/target prompt by name or a file by path, checked like `load_chat`."""
-    path, content = _read(name)
+    """A packaged prefix/target prompt by name or a file by path, as it is now, checked like `load_chat`."""
+    return _text(*_file(name), variables)
+
+
+@cache
+def _text(path: Path, text: bytes, variables: frozenset[str]) -> TextPrompt:
+    content = _content(path, text)
     for key in ("prefix", "target"):
         if not isinstance(content.get(key), str):
             raise DataError(path, f"a likelihood prompt needs `{key}`, a string")
@@ -112,24 +119,28 @@ def load_text(name: str, variables: frozenset[str]) -> TextPrompt:
     return TextPrompt(content["name"], digest(content), content["prefix"], content["target"])
 
 
-def _read(name: str) -> tuple[Path, dict[str, Any]]:
+def _file(name: str) -> tuple[Path, bytes]:
     path = HERE / f"{name}.yaml"
     if not path.is_file():
         path = Path(name)
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in HERE.glob("*.yaml")))
         raise DataError(name, f"no such prompt; give a YAML file or one of {known}")
-    content = read_yaml(path)
+    return path, path.read_bytes()
+
+
+def _content(path: Path, text: bytes) -> dict[str, Any]:
+    content = parsed_yaml(path, text)
     names = content.get("variables") if isinstance(content, Mapping) else None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise DataError(path, "a prompt needs `name` and `variables`, the list of variables that it uses")
-    return path, {"name": path.stem, **content}
+    return {"name": path.stem, **content}
 
 
-def read_yaml(path: Path) -> Any:
-    """What a YAML file holds; DataError where it is broken."""
+def parsed_yaml(path: Path, text: bytes) -> Any:
+    """What the text of a YAML file holds; DataError where it is broken."""
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.safe_load(text.decode("utf-8"))
     except yaml.YAMLError as error:
         raise DataError(path, f"broken YAML ({' '.join(str(error).split())})") from error
     except UnicodeDecodeError as error:

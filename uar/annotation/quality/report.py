@@ -3,12 +3,10 @@
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from uar.annotation.label_files import read_labels
 from uar.annotation.quality.agreement import agreement, summary
 from uar.annotation.quality.comparison import compare
-from uar.annotation.quality.from_files import judgements_of
 from uar.annotation.stages import Annotator, Judged
 from uar.collections import Collection
 from uar.files import write_json
@@ -17,15 +15,22 @@ log = logging.getLogger(__name__)
 JUDGES = {"human": "people", "generated": "the passages that the questions were written from"}
 
 
+class Other(NamedTuple):
+    """Judgements to compare with, and the name of what they were read from."""
+
+    name: str
+    judged: Judged
+
+
 def quality(
     folder: Path,
     collection: Collection,
     annotator: Annotator,
     judged: Judged,
     calibrated: dict[str, Any] | None,
-    against: str | None,
+    against: Other | None,
 ) -> dict[str, Any] | None:
-    """Write `agreement.json` and its figures where people, or the labels at `against`, say something of the same passages."""
+    """Write `agreement.json` and its figures where people, or the labels of `against`, say something of the same passages."""
     found = agreement(collection, judged, annotator.grades) or {}
     if found:
         log.info("Against %s: %s", JUDGES[collection.origin], summary(found))
@@ -36,12 +41,11 @@ def quality(
         found |= {"stages": stages} if stages else {}
         found |= {"calibration": calibrated} if calibrated else {}
     if against:
-        other = judgements_of(read_labels(Path(against)), collection.positive_grade)
-        found["against"] = compare(judged, other)
+        found["against"] = compare(judged, against.judged)
         if found["against"] is None:
-            log.warning("against=%s: no passage is judged in both", against)
+            log.warning("against=%s: no passage is judged in both", against.name)
         else:
-            log.info("Against %s: %s", against, summary(found["against"]))
+            log.info("Against %s: %s", against.name, summary(found["against"]))
     if not found:
         return None
     from uar.annotation.quality.figures import write_figures  # brings matplotlib

@@ -1,8 +1,11 @@
 """What an annotator is: a chain of calls a question, and the judgements that its replies give."""
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import islice
 from typing import Any, ClassVar
 
 from uar.annotation.judgement import Judged, Judgement
@@ -12,6 +15,8 @@ from uar.annotation.record import Generate, Messages, Outcome, Reply, Request
 from uar.collections import Collection
 from uar.errors import UserError
 
+HAN_OR_KANA = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+WORD = re.compile(rf"[{HAN_OR_KANA}]|[^\s{HAN_OR_KANA}]+")
 MAX_WORDS = 300  # a passage is cut here before it is shown, as in the paper
 REASONING_TOKENS = 2_048
 
@@ -50,8 +55,8 @@ Shown = Iterable[tuple[str, Sequence[str]]]  # query id, passage ids
 
 @dataclass(frozen=True)
 class Annotator(ABC):
-    """`chain` yields lists of calls, is sent their replies, and returns judgements of the whole pool, or None where a
-    reply failed, so that a failure never becomes a label."""
+    """`chain` yields lists of calls, is sent their replies, and returns judgements of the pool, without the passages whose own
+    call failed, or None where nothing can be said of the question, so that a failure never becomes a label."""
 
     needs_llm = True
     needs_gold_answers = False  # whether a question without gold answers cannot be annotated
@@ -102,9 +107,14 @@ class Prompted(Annotator):
     max_words: int = field(default=MAX_WORDS, kw_only=True)
 
     def cut(self, text: str) -> str:
-        """A passage as it is shown, at most `max_words` long."""
-        words = text.split()
-        return text if len(words) <= self.max_words else " ".join(words[: self.max_words])
+        """A passage as it is shown, at most `max_words` long. Chinese and Japanese have no spaces: each
+        of their characters counts as a word."""
+        if len(text) <= self.max_words:
+            return text
+        words = list(islice(WORD.finditer(text), self.max_words + 1))
+        if len(words) <= self.max_words:
+            return text
+        return " ".join(text[: words[-1].start()].split())
 
     def shown(self, text: str) -> str:
         """A passage as a chat shows it: one line that cannot be taken for a part of the protocol."""
@@ -131,11 +141,14 @@ class Chatting(Prompted):
 
 @dataclass(frozen=True)
 class OnePrompt(Chatting):
-    """`variables`: what its one prompt is supplied with."""
+    """`variables`: what its one prompt is supplied with. Prompts are read when an annotator is made, and stay."""
 
     variables: ClassVar[frozenset[str]]
 
-    @property
+    def __post_init__(self) -> None:
+        self.prompt  # noqa: B018 one that cannot be read is told before anything is asked
+
+    @cached_property
     def prompt(self) -> ChatPrompt:
         return load_chat(self.template, self.variables)
 

@@ -1,8 +1,9 @@
 """Imported labels: what somebody else's annotator said, from a file, on equal terms with the others."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cached_property
 from pathlib import Path
 
 from uar.annotation.judgement import Judgement
@@ -10,6 +11,9 @@ from uar.annotation.label_files import read_labels
 from uar.annotation.quality.from_files import judgements_of
 from uar.annotation.stages.annotator import Annotator, Chain, Question
 from uar.collections import Collection
+from uar.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,15 @@ class Imported(Annotator):
     threshold: int | None = None
 
     def __post_init__(self) -> None:
-        _read(self.path, self.threshold)
+        self._judged  # noqa: B018 a fault in the file is told before anything else is done
+
+    @cached_property
+    def _judged(self) -> Mapping[str, Mapping[str, Judgement]]:
+        labels = read_labels(Path(self.path))
+        if self.threshold is not None:
+            labels = {q: {d: replace(x, label=None) for d, x in found.items()} for q, found in labels.items()}
+        judged = judgements_of(labels, 1 if self.threshold is None else self.threshold)
+        return {q: {j.doc_id: j for j in judgements} for q, judgements in judged.items()}
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -35,20 +47,21 @@ class Imported(Annotator):
         return ""
 
     def own_pools(self, collection: Collection) -> dict[str, list[str]]:
-        judged = _read(self.path, self.threshold)
-        return {q: [d for d in judged[q] if collection.corpus.row(d) >= 0] for q in collection.queries if q in judged}
+        named = {q: self._judged[q] for q in collection.queries if q in self._judged}
+        pools = {q: [d for d in found if collection.corpus.row(d) >= 0] for q, found in named.items()}
+        given, known = (sum(map(len, found.values())) for found in (named, pools))
+        if given and not known:
+            odd = next(d for found in named.values() for d in found)
+            raise UserError(
+                f"{self.path}: none of its passages is in {collection.reference}, such as {odd!r}; give labels of this corpus"
+            )
+        if known < given:
+            lacking = f"{given - known} of {given} labels are of passages that the corpus lacks and are left out"
+            log.warning("%s: %s", self.path, lacking)
+        return pools
 
     def chain(self, question: Question) -> Chain:
-        of_query = _read(self.path, self.threshold)[question.id]
+        of_query = self._judged[question.id]
         found = sorted((of_query[d] for d in question.passages), key=lambda j: j.rank)
         return [replace(judgement, rank=rank) for rank, judgement in enumerate(found, start=1)]
         yield []  # a chain that asks nothing is a generator still
-
-
-@cache
-def _read(path: str, threshold: int | None) -> Mapping[str, Mapping[str, Judgement]]:
-    labels = read_labels(Path(path))
-    if threshold is not None:
-        labels = {q: {d: replace(x, label=None) for d, x in found.items()} for q, found in labels.items()}
-    judged = judgements_of(labels, 1 if threshold is None else threshold)
-    return {q: {j.doc_id: j for j in judgements} for q, judgements in judged.items()}

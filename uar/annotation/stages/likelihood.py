@@ -1,11 +1,12 @@
 """Likelihood: a passage is as useful as it makes the question, or the answer, likely."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from uar.annotation.neutral import as_material, without_control_tokens
 from uar.annotation.parsing import check_score
-from uar.annotation.prompts import TextPrompt, load_chat, load_text
+from uar.annotation.prompts import ChatPrompt, TextPrompt, load_chat, load_text
 from uar.annotation.record import Generate, Outcome, Score
 from uar.annotation.stages.annotator import Call, Chain, Prompted, Question, Shown, one_of
 from uar.annotation.stages.pseudo_answer import STAGE, VARIABLES, written_answer
@@ -17,7 +18,8 @@ class Likelihood(Prompted):
     """Score = mean log-likelihood (nat a token) of a target text after the passage.
 
     `target`: `question`, or `answer`, which is the gold answer (`answer=gold`; the REPLUG utility) or one that the LLM
-    writes from the pool first (`answer=pseudo`). Positives by `rule` and `threshold`, see `Rule`.
+    writes from the pool first (`answer=pseudo`). Of several gold answers the first counts. Positives by `rule` and
+    `threshold`, see `Rule`, among the passages whose call was answered, see `Rule.judge_answered`.
     """
 
     target: str = "question"
@@ -31,6 +33,7 @@ class Likelihood(Prompted):
         one_of("target", self.target, ("question", "answer"))
         one_of("answer", self.answer, ("gold", "pseudo"))
         Rule(self.rule, self.threshold)
+        self._prompt, self.first_prompt_hash  # noqa: B018 prompts that cannot be read are told before anything is asked
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -47,12 +50,17 @@ class Likelihood(Prompted):
 
     @property
     def first_prompt_hash(self) -> str:
-        return load_chat(self.answer_template, VARIABLES).hash if self._pseudo else self._prompt().hash
+        return self._answer_prompt.hash if self._pseudo else self._prompt.hash
 
     def annotated_pools(self, shown: Shown) -> dict[str, list[str]]:
         """Passages are judged one by one, so that the pools of several runs add up."""
         return super().annotated_pools(shown) if self._pseudo else pools_together(shown)
 
+    @cached_property
+    def _answer_prompt(self) -> ChatPrompt:
+        return load_chat(self.answer_template, VARIABLES)
+
+    @cached_property
     def _prompt(self) -> TextPrompt:
         return load_text(self.template, frozenset({"passage", "query"} | ({"answer"} if self.target == "answer" else set())))
 
@@ -63,7 +71,7 @@ class Likelihood(Prompted):
             if answer is None:
                 return None
             values["answer"] = without_control_tokens(answer)
-        prompt = self._prompt()
+        prompt = self._prompt
         calls = []
         for doc_id, text in question.passages.items():
             prefix, target = prompt.render(passage=without_control_tokens(self.cut(text)), **values)
@@ -71,15 +79,13 @@ class Likelihood(Prompted):
             request = Score(prefix, target)
             calls.append(Call(self.stages[-1], prompt.name, prompt.hash, (doc_id,), request, check_score, example=example))
         replies = yield calls
-        if any(check_score(reply) != Outcome.OK for reply in replies):
-            return None
-        scores = {d: r.mean_logprob() for d, r in zip(question.passages, replies, strict=True)}
-        return Rule(self.rule, self.threshold).judge(scores)
+        answered = [reply.mean_logprob() if check_score(reply) == Outcome.OK else None for reply in replies]
+        return Rule(self.rule, self.threshold).judge_answered(dict(zip(question.passages, answered, strict=True)))
 
     def _answer(self, question: Question) -> Chain:
         if not self._pseudo:
             return question.answers[0] if question.answers else None
-        prompt = load_chat(self.answer_template, VARIABLES)
+        prompt = self._answer_prompt
         passages = [self.shown(text) for text in question.passages.values()]
         values: dict[str, Any] = {"passages": passages, "considered": list(range(1, len(passages) + 1))}
         request = Generate(prompt.render(query=as_material(question.text), **values), self.answer_tokens)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from uar.annotation.neutral import as_material
@@ -77,9 +78,16 @@ class ListWise(Chatting):
         numbers, messages, prompt = self._show(template, question, among)
         return (yield from written_answer(prompt, self.generate(messages, tokens), list(numbers.values()), self.layout))
 
+    @cached_property
+    def _prompts(self) -> dict[tuple[str, ...], ChatPrompt]:
+        return {}
+
     def _prompt(self, template: str, *more: str) -> ChatPrompt:
-        prefix = self.opening_template if self.layout == "shared_prefix" else None
-        return load_chat(template, VARIABLES | set(more), prefix)
+        """`more`: names of what the stage supplies besides. Read once, so that a run goes on with what it began with."""
+        if (template, *more) not in self._prompts:
+            prefix = self.opening_template if self.layout == "shared_prefix" else None
+            self._prompts[template, *more] = load_chat(template, VARIABLES | set(more), prefix)
+        return self._prompts[template, *more]
 
     def _show(
         self, template: str, question: Question, among: Sequence[str], **values: str

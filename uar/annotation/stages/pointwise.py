@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from uar.annotation.judgement import Judged, Judgement
 from uar.annotation.neutral import as_material
 from uar.annotation.parsing import check_choices, parse_grade
-from uar.annotation.prompts import load_scale
+from uar.annotation.prompts import Scale, load_scale
 from uar.annotation.quality.calibration import calibration, fit_temperature, probability
 from uar.annotation.record import Choose, Generate, Outcome, Reply
 from uar.annotation.stages.annotator import Call, Chain, Question, ranked_judgements
@@ -29,8 +30,9 @@ class Pointwise(PassageWise):
 
     Score = P(grade >= `positive_grade`) from the log-likelihoods of the grades, sharpened or softened by one temperature
     that is fitted on the human labels of `calibration_queries` queries (DIRAS, arXiv 2406.14162); label 1 from `threshold`
-    up. The grade is the likeliest one. A model that reasons has its grade read from its text: it has no probability, and
-    label 1 is grade `positive_grade` or more.
+    up. The grade is the likeliest one; where the model would rather say something else than a grade, see `check_choices`, the
+    call has failed, and its passage alone is not judged. A model that reasons has its grade read from its text: it has no
+    probability, and label 1 is grade `positive_grade` or more.
     """
 
     variables = frozenset({"query", "passage", "scale"})
@@ -41,13 +43,16 @@ class Pointwise(PassageWise):
     calibration_queries: int = 20
 
     def __post_init__(self) -> None:
-        if not 0 < self.positive_grade < len(load_scale(self.scale)):
-            raise UserError(
-                f"annotator.positive_grade={self.positive_grade}: a grade from 1 to {len(load_scale(self.scale)) - 1} "
-                "is needed"
-            )
+        highest = self.grades[1]
+        if not 0 < self.positive_grade <= highest:
+            raise UserError(f"annotator.positive_grade={self.positive_grade}: a grade from 1 to {highest} is needed")
         if not 0 <= self.threshold <= 1:
             raise UserError(f"annotator.threshold={self.threshold}: a probability from 0 to 1 is needed")
+        super().__post_init__()
+
+    @cached_property
+    def _scale(self) -> Scale:
+        return load_scale(self.scale)
 
     @property
     def can_sample(self) -> bool:  # type: ignore[override]
@@ -59,10 +64,10 @@ class Pointwise(PassageWise):
 
     @property
     def grades(self) -> tuple[int, int]:
-        return 0, len(load_scale(self.scale)) - 1
+        return 0, len(self._scale) - 1
 
     def chain(self, question: Question) -> Chain:
-        prompt, scale = self.prompt, load_scale(self.scale)
+        prompt, scale = self.prompt, self._scale
         grades = [grade for grade, _ in scale]
         values: dict[str, Any] = {"query": as_material(question.text), "scale": scale}
         example = "1" if self.reasoning else json.dumps(dict.fromkeys(map(str, grades), -1.4))
@@ -80,9 +85,9 @@ class Pointwise(PassageWise):
             )
             calls.append(Call("pointwise", prompt.name, prompt.hash, (doc_id,), request, check, example=example))
         replies = yield calls
-        if any(check(reply) != Outcome.OK for reply in replies):
+        by_id = {d: r for d, r in zip(question.passages, replies, strict=True) if check(r) == Outcome.OK}
+        if not by_id and question.passages:
             return None
-        by_id = dict(zip(question.passages, replies, strict=True))
         if self.reasoning:
             return self._from_text({d: parse_grade(r, grades)[1] or 0 for d, r in by_id.items()})
         return self.judge({d: tuple(r.choice_logprobs()[str(g)] for g in grades) for d, r in by_id.items()}, 1.0)

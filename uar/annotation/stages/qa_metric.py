@@ -17,7 +17,8 @@ METRICS: dict[str, Callable[[str, Sequence[str]], float]] = {"em": exact_match, 
 @dataclass(frozen=True)
 class QAMetric(PassageWise):
     """Score = `metric` (em, f1 or rouge_l, from 0 to 1, the best over the gold answers) of the answer from one passage.
-    Positives by `rule` and `threshold`, see `Rule`. The answers are kept, so another metric asks nothing."""
+    Positives by `rule` and `threshold`, see `Rule`, among the passages whose call was answered. The answers are kept, so
+    another metric asks nothing."""
 
     variables = frozenset({"query", "passage"})
     needs_gold_answers = True
@@ -30,6 +31,7 @@ class QAMetric(PassageWise):
     def __post_init__(self) -> None:
         one_of("metric", self.metric, tuple(METRICS))
         Rule(self.rule, self.threshold)
+        super().__post_init__()
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -44,8 +46,6 @@ class QAMetric(PassageWise):
             request = self.generate(prompt.render(query=query, passage=self.shown(text)), self.answer_tokens)
             calls.append(Call("passage_answer", prompt.name, prompt.hash, (doc_id,), request, check_answer, example="unknown"))
         replies = yield calls
-        if any(check_answer(reply) != Outcome.OK for reply in replies):
-            return None
         measure = METRICS[self.metric]
-        scores = {d: measure(r.text, question.answers) for d, r in zip(question.passages, replies, strict=True)}
-        return Rule(self.rule, self.threshold).judge(scores)
+        answered = [measure(r.text, question.answers) if check_answer(r) == Outcome.OK else None for r in replies]
+        return Rule(self.rule, self.threshold).judge_answered(dict(zip(question.passages, answered, strict=True)))

@@ -10,6 +10,10 @@ from uar.annotation.stages.listwise import ListWise, ask_lists, in_order
 class RelSel(ListWise):
     """Relevance selection of arXiv 2504.05220 alone. Grade and label 1 are the selected passages."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._prompt(self.template)
+
     @property
     def stages(self) -> tuple[str, ...]:
         return ("relsel",)

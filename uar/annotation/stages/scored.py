@@ -36,6 +36,13 @@ class Rule:
             chosen = {d for d, score in ranked if score >= least}
         return ranked_judgements(order, {d: int(d in chosen) for d in order}, scores, positive=1)
 
+    def judge_answered(self, scores: Mapping[str, float | None]) -> list[Judgement] | None:
+        """Judgements of the passages that have a score, of a pool whose other calls failed. None where none has one, and where
+        less than half have one under a rule that compares passages: the best of the few would be a guess."""
+        known = {d: score for d, score in scores.items() if score is not None}
+        least = 1 if self.name == "at_least" else len(scores) / 2
+        return self.judge(known) if len(known) >= min(least, len(scores)) else None
+
 
 def top_percent(order: list[str], percent: float) -> list[str]:
     """The first `percent` of a ranking, rounded down, at least one (arXiv 2504.05220)."""

@@ -24,6 +24,9 @@ class UtilRank(ListWise):
     def __post_init__(self) -> None:
         super().__post_init__()
         Rule("top_percent", self.threshold)
+        for template in (self.relsel_template, self.answer_template):
+            self._prompt(template)
+        self._prompt(self.template, "answer")
 
     @property
     def stages(self) -> tuple[str, ...]:

@@ -20,6 +20,13 @@ class UtilSel(ListWise):
     rank: bool = False
     rank_template: str = "utilrank"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for template in (self.relsel_template, self.answer_template):
+            self._prompt(template)
+        for template in (self.template, *([self.rank_template] if self.rank else [])):
+            self._prompt(template, "answer")
+
     @property
     def stages(self) -> tuple[str, ...]:
         return ("relsel", STAGE, "utilsel", *(["utilrank"] if self.rank else []))
