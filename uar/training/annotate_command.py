@@ -61,17 +61,21 @@ def _of_group(group: str, wanted: Mapping[str, Any], usual: DictConfig, shared: 
             composed = hydra.compose("annotate", [f"{group}={path.stem}", *shared])
         except HydraException:  # a choice for another place
             continue
-        known = flat(OmegaConf.to_container(composed[group], resolve=True, throw_on_missing=False), ".")  # type: ignore[arg-type]
+        known = _plain(composed[group])
         differing = {name: value for name, value in options.items() if name not in known or known[name] != value}
         if composed[group].get("_target_") == wanted.get("_target_"):
             found.append((len(differing), path.stem, differing, known))
     if not found:
         return []
     _, choice, differing, known = min(found, key=lambda place: place[0])
-    standing = OmegaConf.to_container(usual[group], resolve=True, throw_on_missing=False)
-    words = [] if flat(standing, ".") == known else [f"{group}={choice}"]  # type: ignore[arg-type]
+    words = [] if _plain(usual[group]) == known else [f"{group}={choice}"]
     sets = {name: value for name, value in differing.items() if value != MASK}
     return words + [f"{'' if name in known else '+'}{group}.{name}={_written(value)}" for name, value in sets.items()]
+
+
+def _plain(part: DictConfig) -> dict[str, Any]:
+    """Options by their paths; what is missing is `???`."""
+    return flat(OmegaConf.to_container(part, resolve=True, throw_on_missing=False), ".")  # type: ignore[arg-type]
 
 
 def _written(value: Any) -> str:

@@ -9,8 +9,8 @@ from torch import nn
 
 
 def fused(optimizer: partial, precision: str) -> partial:
-    """`optimizer`, a partial that takes parameters, as torch's fused one where it is AdamW: many times as fast on a CPU. Not
-    in fp16, where the fused one would take the scale off the gradients after they were cut. `precision`: see `precision_of`."""
+    """`optimizer`, a partial that takes parameters, as torch's fused one where it is AdamW: many times as fast on a CPU. It
+    stays in fp16, where the fused one would take the scale off gradients after they were cut. `precision`: `precision_of`."""
     if optimizer.func is not torch.optim.AdamW or precision in ("fp16", "16-mixed"):
         return optimizer
     return partial(optimizer, fused=True)
@@ -20,7 +20,7 @@ def parameter_groups(parameters: Sequence[nn.Parameter], optimizer: partial) -> 
     """What the optimizer is given: biases, weights of layer norms and a learned scale are not decayed."""
     if not optimizer.keywords.get("weight_decay"):
         return list(parameters)
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": [p for p in parameters if p.ndim > 1]},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
