@@ -247,13 +247,16 @@ def test_the_command_that_makes_missing_labels_knows_experiments_and_further_ann
         "llms.more.base_urls=[http://h]",
     ]
     cfg = composed("train", *options, *further)
-    usual = {"first": (cfg.annotator, cfg.llm), "more": (cfg.annotators.more, cfg.llms.more)}
-    for annotator, llm in usual.values():
+    for annotator, llm in ((cfg.annotator, cfg.llm), (cfg.annotators.more, cfg.llms.more)):
         _, script, *words = shlex.split(annotate_command(cfg, annotator, llm))
         made = composed("annotate", *words)
         assert script == "annotate.py" and made.dataset.train == "irds:msmarco-passage/train/judged"
         assert (made.annotator, made.llm, made.candidates) == (annotator, llm, cfg.candidates)
-    assert annotate_command(composed("train"), composed("train").annotator, composed("train").llm) == "python annotate.py"
+    usual = composed("train")
+    assert annotate_command(usual, usual.annotator, usual.llm) == "python annotate.py"
+    cfg = composed("train", "annotator=ensemble", *further[1:])
+    made = composed("annotate", *shlex.split(annotate_command(cfg, cfg.annotator, cfg.llm))[2:])
+    assert (made.annotator, made.llms) == (cfg.annotator, cfg.llms)
 
 
 class Server(ThreadingHTTPServer):

@@ -2,14 +2,12 @@
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from uar.entry import CONF
@@ -33,10 +31,15 @@ def annotate_command(cfg: DictConfig, annotator: DictConfig, llm: DictConfig) ->
     with _own_configs():
         usual = hydra.compose("annotate")
         shared = [f"{name}={_written(cfg[name])}" for name in SAME if cfg[name] != usual[name]]
-        words = [word for group in GROUPS for word in _of_group(group, wanted[group], usual, shared)]
-    given = [] if cfg.annotators else HydraConfig.get().overrides.task
-    further = [o for o in given if o.startswith(("+llm@llms", "llms."))]  # of an ensemble
-    return shlex.join(["python", "annotate.py", *words, *shared, *further])
+        words = []
+        for group in GROUPS:
+            choice, known, differing = _nearest(group, wanted[group], shared)
+            words += [f"{group}={choice}"] if known != _plain(usual[group]) else []
+            words += _settings(group, known, differing)
+        for name, further in [] if cfg.annotators else cfg.llms.items():  # of an ensemble
+            choice, known, differing = _nearest("llm", OmegaConf.to_container(further, resolve=True), shared)
+            words += [f"+llm@llms.{name}={choice}", *_settings(f"llms.{name}", known, differing)]
+    return shlex.join(["python", "annotate.py", *words, *shared])
 
 
 @contextmanager
@@ -52,25 +55,22 @@ def _own_configs() -> Iterator[None]:
         running.hydra = before
 
 
-def _of_group(group: str, wanted: Mapping[str, Any], usual: DictConfig, shared: list[str]) -> list[str]:
-    """The choice of one group and the options in which the run differs from it; nothing where it is the usual one."""
-    options = flat(mask(dict(wanted)), ".")
+def _nearest(group: str, wanted: Any, shared: list[str]) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """The choice of a group that differs least, its options, and those in which `wanted` differs."""
+    options = flat(wanted, ".")
     found = []
     for path in sorted((CONF / group).glob("*.yaml")):
-        try:
-            composed = hydra.compose("annotate", [f"{group}={path.stem}", *shared])
-        except HydraException:  # a choice for another place
-            continue
-        known = _plain(composed[group])
+        known = _plain(hydra.compose("annotate", [f"{group}={path.stem}", *shared])[group])
         differing = {name: value for name, value in options.items() if name not in known or known[name] != value}
-        if composed[group].get("_target_") == wanted.get("_target_"):
-            found.append((len(differing), path.stem, differing, known))
-    if not found:
-        return []
-    _, choice, differing, known = min(found, key=lambda place: place[0])
-    words = [] if _plain(usual[group]) == known else [f"{group}={choice}"]
-    sets = {name: value for name, value in differing.items() if value != MASK}
-    return words + [f"{'' if name in known else '+'}{group}.{name}={_written(value)}" for name, value in sets.items()]
+        found.append((known.get("_target_") != options.get("_target_"), len(differing), path.stem, known, differing))
+    _, _, choice, known, differing = min(found, key=lambda place: place[:2])
+    return choice, known, differing
+
+
+def _settings(where: str, known: dict[str, Any], differing: dict[str, Any]) -> list[str]:
+    """Overrides, without secrets."""
+    told = mask(differing)
+    return [f"{'' if n in known else '+'}{where}.{n}={_written(v)}" for n, v in told.items() if v != MASK]
 
 
 def _plain(part: DictConfig) -> dict[str, Any]:

@@ -154,6 +154,8 @@ def _identity(
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     training = {k: v for k, v in plain["training"].items() if k != "checkpoint_every"}
     trainer = {k: plain["trainer"].get(k) for k in OF_SCHEDULE}
+    if isinstance(trainer["devices"], list):  # others may be free the next time
+        trainer["devices"] = len(trainer["devices"])
     return {
         "collection": collection.hash,
         "labels": labels,
