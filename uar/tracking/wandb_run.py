@@ -158,7 +158,7 @@ def _without_launcher() -> None:
     from wandb.sdk.wandb_run import Run
 
     if "wandb.sdk.launch" not in sys.modules:
-        Run._detect_and_apply_job_inputs = lambda self: None  # type: ignore[method-assign]
+        Run._detect_and_apply_job_inputs = lambda self: None
 
 
 def _cell(value: Any) -> Any:
