@@ -98,7 +98,7 @@ class Turns:
 
 
 def train_uar(work: Work, pipe: Connection, cached: bool) -> None:
-    """As train.py does it: its module, its stream of batches, under Lightning."""
+    """As train.py does it: its module, its stream of batches and its optimizer, under Lightning."""
     from lightning.pytorch.loggers import CSVLogger
 
     from uar.collections import open_collection
@@ -107,6 +107,7 @@ def train_uar(work: Work, pipe: Connection, cached: bool) -> None:
     from uar.retrievers.bi_encoder import BiEncoder
     from uar.training.batches import BatchStream
     from uar.training.module import RetrieverModule
+    from uar.training.optimizer import fused
 
     collection = open_collection(work.collection)
     retriever = BiEncoder(work.model)
@@ -129,7 +130,7 @@ def train_uar(work: Work, pipe: Connection, cached: bool) -> None:
         work.passages,
         seed=0,
     )
-    optimizer = partial(torch.optim.AdamW, lr=LEARNING_RATE, weight_decay=0.01)
+    optimizer = fused(partial(torch.optim.AdamW, lr=LEARNING_RATE, weight_decay=0.01), work.precision)
     module = RetrieverModule(retriever, contrastive, optimizer, 0.1, "benchmark", grad_cache=cached)
     module.train()
     turns = Turns(pipe, retriever, work.clock)

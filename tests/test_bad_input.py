@@ -7,7 +7,7 @@ import shlex
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -17,9 +17,10 @@ from conftest import write_jsonl
 from hydra import compose, initialize_config_dir
 
 from uar.collections import open_collection
-from uar.entry import CONF
+from uar.entry import CONF, _check_types, composed
 from uar.errors import DataError, UserError
 from uar.labels.budget import nested_sample
+from uar.training.annotate_command import annotate_command
 
 QUICK = ("rag=off", "logger=none")
 CORPUS = '{"_id": "d1", "title": "", "text": "The heart pumps blood."}\n'
@@ -215,6 +216,13 @@ def test_a_depth_that_is_no_number_is_named(fails: Fails, folder: Path) -> None:
     assert "eight" in error
 
 
+def test_devices_are_a_number_or_a_list_of_numbers() -> None:
+    for devices, fits in (("2", True), ("[0,1]", True), ("[a]", False), ("1.5", False)):
+        cfg = composed("train", f"trainer.devices={devices}")
+        with initialize_config_dir(str(CONF), version_base="1.3"), nullcontext() if fits else pytest.raises(UserError):
+            _check_types(cfg, "train")
+
+
 def test_missing_labels_are_told_with_the_command_that_makes_them(fails: Fails, folder: Path) -> None:
     place = folder.rename(folder.parent / "two words")
     choices = ["label_source=llm", "annotator=utilsel", "llm=openai", "llm.model=M", "llm.base_urls=[http://h/v1,http://i/v1]"]
@@ -230,6 +238,27 @@ def test_missing_labels_are_told_with_the_command_that_makes_them(fails: Fails, 
     assert annotate.dataset.path == str(place)
     for part in ("dataset", "annotator", "llm", "candidates", "seed", "limit", "store"):
         assert annotate[part] == train[part], part
+
+
+def test_the_command_that_makes_missing_labels_knows_experiments_and_further_annotators() -> None:
+    options = ["+experiment=table2_in_domain", "+method=utilsel_20", "candidates.depth=7", "llm=qwen2_5_32b"]
+    further = [
+        "+annotator@annotators.more=pointwise",
+        "+llm@llms.more=openai",
+        "llms.more.model=7",
+        "llms.more.base_urls=[http://h]",
+    ]
+    cfg = composed("train", *options, *further)
+    for annotator, llm in ((cfg.annotator, cfg.llm), (cfg.annotators.more, cfg.llms.more)):
+        _, script, *words = shlex.split(annotate_command(cfg, annotator, llm))
+        made = composed("annotate", *words)
+        assert script == "annotate.py" and made.dataset.train == "irds:msmarco-passage/train/judged"
+        assert (made.annotator, made.llm, made.candidates) == (annotator, llm, cfg.candidates)
+    usual = composed("train")
+    assert annotate_command(usual, usual.annotator, usual.llm) == "python annotate.py"
+    cfg = composed("train", "annotator=ensemble", *further[1:])
+    made = composed("annotate", *shlex.split(annotate_command(cfg, cfg.annotator, cfg.llm))[2:])
+    assert (made.annotator, made.llms) == (cfg.annotator, cfg.llms)
 
 
 class Server(ThreadingHTTPServer):

@@ -23,9 +23,11 @@ def tokens(tmp_path: Path) -> Tokens:
     return Tokens(tmp_path)
 
 
-def stream(tokens: Tokens, positives: str = "all", seed: int = 0, rank: int = 0, world: int = 1) -> BatchStream:
-    stage = Stage("llm", EXAMPLES, 1, positives)
-    return BatchStream(stage, tokens, {f"q{i}": i for i in range(20)}, tokens, ROWS, 4, 4, seed, rank, world)
+def stream(
+    tokens: Tokens, positives: str = "all", seed: int = 0, rank: int = 0, world: int = 1, queries: int = 20, size: int = 4
+) -> BatchStream:
+    stage = Stage("llm", EXAMPLES[:queries], 1, positives)
+    return BatchStream(stage, tokens, {f"q{i}": i for i in range(20)}, tokens, ROWS, size, 4, seed, rank, world)
 
 
 def content(batch: Batch) -> tuple:
@@ -69,6 +71,17 @@ def test_processes_share_the_queries_of_an_epoch(tokens: Tokens):
     assert len(parts[0]) == len(parts[1])
     for left, right in zip(*parts, strict=True):
         assert len(left.query_ids) == len(right.query_ids) and not set(left.query_ids) & set(right.query_ids)
+
+
+@pytest.mark.parametrize(("queries", "size", "world", "shown"), [(19, 2, 2, 18), (20, 2, 3, 18), (5, 1, 2, 4), (2, 4, 3, 2)])
+def test_less_than_one_query_a_process_is_left_out_of_an_epoch(
+    tokens: Tokens, queries: int, size: int, world: int, shown: int
+):
+    parts = [list(stream(tokens, rank=rank, world=world, queries=queries, size=size)) for rank in range(world)]
+    assert len({len(part) for part in parts}) == 1
+    assert all(len({len(b.query_ids) for b in together}) == 1 for together in zip(*parts, strict=True))
+    assert len({q for part in parts for b in part for q in b.query_ids}) == shown
+    assert max(len(b.query_ids) for part in parts for b in part) <= size
 
 
 def test_one_positive_a_query_is_drawn_anew_each_epoch(tokens: Tokens):

@@ -7,7 +7,16 @@ from conftest import ROOT, write_jsonl
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from uar.candidates import BM25Pool, GivenPool, PoolSource, RunsPool, UnionPool, write_pools
+from uar.candidates import (
+    BM25Pool,
+    GivenPool,
+    NoPools,
+    PoolSource,
+    RunsPool,
+    UnionPool,
+    pools_of_other_split,
+    write_pools,
+)
 from uar.collections import Collection, open_collection
 from uar.collections.corpus import build_corpus
 from uar.collections.folder import read_candidates
@@ -183,6 +192,43 @@ def test_runs_that_are_missing_or_of_other_collections_are_refused(toy: Collecti
         RunsPool(9, runs=run_file(tmp_path / "a.trec", {"q9": ["d1"]})).pools(toy, ["q1"])
     with pytest.raises(DataError, match="b.trec: passage 'd77' of query 'q1' is not in local:"):
         RunsPool(9, runs=run_file(tmp_path / "b.trec", {"q1": ["d1", "d77"]})).pools(toy, ["q1"])
+
+
+def test_lines_of_other_splits_are_left_out_of_a_file(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (folder / "qrels" / "dev.tsv").write_text("q2\td2\t1\n")
+    path = folder / "pools.jsonl"
+    write_jsonl(path, [{"query_id": "q1", "candidates": ["d5"]}, {"query_id": "q2", "candidates": ["d6", "d5", "d6"]}])
+    given = GivenPool(4, include_positive=False, shuffle=False, path=str(path))
+    with caplog.at_level("INFO"):
+        assert given.pools(open_collection(f"local:{folder}:dev"), ["q2"]) == {"q2": ["d6", "d5"]}
+    assert "pools.jsonl: 1 lines are of queries that local:" in caplog.text
+    write_jsonl(path, [{"query_id": "q1", "candidates": ["d5"]}])
+    with pytest.raises(NoPools, match=r"pools.jsonl: none of its 1 lines is of a query of local:.*:dev; give"):
+        given.pools(open_collection(f"local:{folder}:dev"), ["q2"])
+    write_jsonl(path, [{"query_id": "q2", "candidates": ["d9"]}])
+    with pytest.raises(DataError, match="pools.jsonl:1: candidate id 'd9' is not in local:"):
+        given.pools(open_collection(f"local:{folder}:dev"), ["q2"])
+
+
+def test_queries_of_another_split_fall_back_to_its_own_candidates_and_then_to_bm25(
+    toy: Collection, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = replace(toy, candidates={"q1": ["d4", "d3", "d2"]})
+    expected = {"q1": ["d4", "d3"], "q2": ["d2"], "q3": ["d3"]}
+    plain = {"include_positive": False, "shuffle": False}
+    write_jsonl(tmp_path / "train.jsonl", [{"query_id": "q7", "candidates": ["d1"]}])
+    run = run_file(tmp_path / "train.trec", {"q7": ["d1"]})
+    sources = [GivenPool(2, **plain, path=str(tmp_path / "train.jsonl")), RunsPool(2, **plain, runs=[run])]
+    for source in [*sources, UnionPool(2, **plain, sources={"one": Ranked(2), "two": sources[1]})]:
+        with caplog.at_level("INFO"):
+            assert pools_of_other_split(source, own, ["q1", "q2", "q3"]) == expected
+        assert (
+            "of 3 queries that candidates has no pools of, 1 take the split's own candidates, 2 the best 2 by" in caplog.text
+        )
+        caplog.clear()
+    run = run_file(tmp_path / "both.trec", {"q2": ["d6"]})
+    assert pools_of_other_split(RunsPool(2, **plain, runs=[run]), own, ["q1", "q2"]) == {"q1": ["d4", "d3"], "q2": ["d6"]}
+    assert pools_of_other_split(Ranked(1), own, ["q1"]) == {"q1": ["d1"]}
 
 
 def test_a_querys_own_document_stays_out_of_its_pool(toy: Collection, tmp_path: Path) -> None:

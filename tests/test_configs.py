@@ -110,3 +110,14 @@ def test_a_config_offers_every_option_of_what_it_builds(path: str):
 def test_what_needs_no_model_starts_without_torch():
     program = "import sys, uar.annotation.run, uar.evaluate, uar.report; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_training_starts_without_what_it_does_not_use():
+    program = """
+import sys, train
+left_out = {"scipy.signal", "sklearn", "sklearn.metrics", "pandas", "wandb", "ir_datasets", "sentence_transformers", "peft"}
+assert not left_out & set(sys.modules), left_out & set(sys.modules)
+import scipy.signal, sklearn.metrics
+assert callable(scipy.signal.convolve) and callable(sklearn.metrics.roc_curve)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120, cwd=ROOT)

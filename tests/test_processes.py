@@ -11,6 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT, SMALL, metrics, ok
 
+from uar.candidates import BM25Pool, write_pools
+from uar.collections import open_collection
+
 Command = Callable[..., subprocess.CompletedProcess[str]]
 QUICK = [*SMALL, "rag=off", "logger=csv", "training.batch_size=2", "trainer=ddp_cpu", "dataset.dev=null", "dataset.test=[]"]
 
@@ -53,9 +56,18 @@ def torchrun(tmp_path: Path, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_torchrun_starts_the_processes(tmp_path: Path):
-    done = torchrun(tmp_path, *QUICK, "label_source=human", "trainer.max_steps=2", "hydra.run.dir=run")
+    """On pools of a file of the training split; the dev split falls back to BM25's."""
+    train = open_collection("mini:train")
+    write_pools(tmp_path / "pools.jsonl", BM25Pool(8).pools(train, train.head(24)))
+    files = ["candidates=given", f"candidates.path={tmp_path / 'pools.jsonl'}", "dataset.dev=mini:dev"]
+    options = [*(o for o in QUICK if not o.startswith("dataset.dev")), *files, "label_source=human", "trainer.max_steps=2"]
+    done = torchrun(tmp_path, *options, "hydra.run.dir=run")
     assert done.returncode == 0, done.stderr[-3000:]
-    assert metrics(tmp_path / "run")["train"]["human"]["steps"] == 2
+    told = metrics(tmp_path / "run")["train"]["human"]
+    assert told["steps"] == 2 and 0 < told["best dev nDCG@10"] <= 1
+    assert (done.stdout + done.stderr).count("of 6 queries that candidates has no pools of") == 1
+    assert len((tmp_path / "run" / "candidates" / "mini.dev.jsonl").read_text().splitlines()) == 6
+    assert json.loads((tmp_path / "run" / "manifest.json").read_text())["precision"] in ("bf16", "fp32")
     done = torchrun(tmp_path, *QUICK, "label_source=human", "trainer.max_steps=2")
     assert done.returncode != 0 and "give name= or hydra.run.dir=" in done.stderr
 

@@ -15,6 +15,7 @@ import torch
 from commands import start_command
 from conftest import ok
 
+from uar.files import write_json
 from uar.training import callbacks
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -56,6 +57,7 @@ def test_a_run_killed_in_each_stage_goes_on_as_if_it_had_not_been(command: Comma
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     ok(command("train", *OPTIONS, f"hydra.run.dir={whole}"))
     assert {stage: sum(at[0] == stage for at in logged(whole)) for stage in STEPS} == STEPS
+    write_json(broken / "checkpoints" / "1-human" / "done.json", {})  # of an earlier run in this folder
     chance = random.Random(time.time_ns())
     places = [(stage, chance.randrange(2, STEPS[stage] - 1)) for stage in STEPS]
     for number, place in enumerate(places):

@@ -8,13 +8,14 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from uar.entry import composed
 from uar.errors import UserError
 from uar.files import write_json
 from uar.labels import Example, Stage
 from uar.losses import contrastive, kl, summed_marginal
+from uar.training.checks import check_options, check_stage
 from uar.training.fit import _memory_ran_out
-from uar.training.identity import keep_identity, label_hash, loss_hash, schedule_hash
-from uar.training.run import _check
+from uar.training.identity import keep_identity, label_hash, loss_hash, schedule_hash, start_anew
 
 Fails = Callable[..., str]
 EXAMPLES = [Example("q1", ("d1",), ("d2", "d3"), "human"), Example("q2", ("d2",), (), "human")]
@@ -32,27 +33,27 @@ def test_soft_losses_are_refused_on_yes_and_no(fails: Fails, folder: Path):
     told = fails("train", "dataset=local", f"dataset.path={folder}", "label_source=human", "loss=kl", "rag=off", "logger=none")
     assert "loss=kl needs graded or soft labels" in told and "label_source=qa_metric" in told
     with pytest.raises(UserError, match="loss=kl needs"):
-        _check(stage(loss=kl), summed_marginal, options())
+        check_stage(stage(loss=kl), summed_marginal, options())
 
 
 def test_a_query_alone_needs_a_negative(caplog: pytest.LogCaptureFixture):
     with pytest.raises(UserError, match="1 queries have no negative, and a batch of one"):
-        _check(stage(), contrastive, options(batch_size=1))
+        check_stage(stage(), contrastive, options(batch_size=1))
     with caplog.at_level(logging.INFO):
-        _check(stage(), contrastive, options())
+        check_stage(stage(), contrastive, options())
     assert "1 queries have no negative of their own" in caplog.text
 
 
 def test_more_passages_a_query_than_the_pool_has_are_told(caplog: pytest.LogCaptureFixture):
     with caplog.at_level(logging.INFO):
-        _check(stage(), contrastive, options(per_query=8))
+        check_stage(stage(), contrastive, options(per_query=8))
     assert "2 of 2 queries have fewer than passages_per_query=8" in caplog.text
 
 
 @pytest.mark.parametrize(("batch_size", "per_query"), [(0, 4), (4, 0)])
 def test_a_batch_of_nothing_is_refused(batch_size: int, per_query: int):
     with pytest.raises(UserError, match="at least 1"):
-        _check(stage(), contrastive, options(batch_size, per_query))
+        check_stage(stage(), contrastive, options(batch_size, per_query))
     with pytest.raises(UserError, match="batch_size=0"):
         stage(batch_size=0)
 
@@ -65,17 +66,58 @@ def test_memory_that_ran_out_is_known_from_other_faults():
     assert not _memory_ran_out(RuntimeError("shapes do not fit"))
 
 
-def test_only_the_same_run_is_resumed(tmp_path: Path):
+@pytest.mark.parametrize("retriever", ["bm25", "fusion"])
+def test_what_has_no_weights_is_not_trained(retriever: str):
+    with pytest.raises(UserError, match="has no weights to train; choose a bi-encoder, such as retriever=minilm"):
+        check_options(composed("train", f"retriever={retriever}"))
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["checkpoint_every=0", "warmup=100", "warmup=-0.1", "dev_queries=0", "patience=0", "batch_size=0", "passages_per_query=0"],
+)
+def test_options_that_make_no_sense_are_named(option: str):
+    with pytest.raises(UserError, match=rf"training\.{option}: a .* is needed"):
+        check_options(composed("train", f"training.{option}"))
+    with pytest.raises(UserError, match="stage human: warmup=2: a share"):
+        check_stage(stage(warmup=2), contrastive, options())
+
+
+def test_options_without_effect_are_told(caplog: pytest.LogCaptureFixture):
+    for source in ("human", "mixed", "curriculum"):
+        check_options(composed("train", f"label_source={source}", "human_frac=0.5", "training.patience=2"))
+    assert not caplog.text
+    check_options(composed("train", "label_source=llm", "human_frac=0.5", "dataset.dev=null", "training.patience=2"))
+    assert "human_frac=0.5 has no effect" in caplog.text and "training.patience=2 has no effect" in caplog.text
+
+
+def test_only_the_same_run_is_resumed(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     path = tmp_path / "checkpoints" / "identity.json"
-    now = {"collection": "a" * 32, "labels": "b" * 32}
-    keep_identity(path, now, resume=True)  # nothing was there
+    now = {"collection": "a" * 32, "labels": "b" * 32, "precision": "bf16"}
+    keep_identity(path, now, resume=True)
+    assert "holds no checkpoints, so there is nothing to go on from" in caplog.text
     keep_identity(path, now, resume=True)
     with pytest.raises(UserError, match=r"another labels \(bbbbbbbb then, cccccccc now\)"):
         keep_identity(path, now | {"labels": "c" * 32}, resume=True)
+    with pytest.raises(UserError, match=r"another precision \(bf16 then, fp32 now\)"):
+        keep_identity(path, now | {"precision": "fp32"}, resume=True)
     keep_identity(path, now | {"labels": "c" * 32}, resume=False)
     write_json(path, {})
     with pytest.raises(UserError, match="another collection .*, another labels"):
         keep_identity(path, now, resume=True)
+
+
+def test_a_run_that_starts_anew_keeps_nothing_of_the_one_before(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    for finished in (True, False):
+        place = tmp_path / "checkpoints" / "1-human"
+        place.mkdir(parents=True)
+        for path in (place / "done.json", place / "best.ckpt", tmp_path / "significance.json", tmp_path / "other.json"):
+            write_json(path, {})
+        if finished:
+            write_json(tmp_path / "metrics.json", {"train": {"human": {"steps": 3}}, "retrieval": {"mini.test": {"AP": 1.0}}})
+        start_anew(tmp_path)
+        assert [p.name for p in tmp_path.iterdir()] == ["other.json"]
+        assert ("resume=true would have gone on" in caplog.text) != finished
 
 
 def test_hashes_change_with_what_they_are_of():

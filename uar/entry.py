@@ -23,6 +23,7 @@ from uar.errors import UserError
 ROOT = Path(__file__).resolve().parent
 CONF = next((p for p in (ROOT / "conf", ROOT.parent / "conf") if p.is_dir()), ROOT / "conf")
 FULL_ERROR = "HYDRA_FULL_ERROR"
+LISTED = {"trainer.devices"}  # numbers that may be lists as well
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 Task = Callable[[DictConfig, Path], Any]
@@ -119,6 +120,7 @@ def _check_types(cfg: DictConfig, config_name: str) -> None:
         kinds = {bool: "true or false", int: "a whole number", float: "a number"}
         kind = next((k for k in kinds if type(default) is k), None)
         fits = kind is None or given is None or type(given) is kind or (kind is float and type(given) is int)
+        fits = fits or (key in LISTED and OmegaConf.is_list(given) and all(type(part) is kind for part in given))
         if not fits:
             raise UserError(f"{key}={given!r}: {kinds[kind]} is needed, such as {default!r}")  # type: ignore[index]
 

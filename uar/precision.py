@@ -9,10 +9,10 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def bf16_is_fast() -> bool:
+def bf16_is_fast(on: str | None = None) -> bool:
     """True on GPUs from Ampere on and on CPUs with AVX-512 BF16 or AMX; elsewhere a bf16 product is emulated and
-    some hundred times slower than fp32."""
-    if torch.cuda.is_available():
+    some hundred times slower than fp32. `on`: cpu or cuda; None for the GPU where there is one."""
+    if (on or device().type) == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported() and torch.cpu._is_avx512_bf16_supported())
 

@@ -1,6 +1,6 @@
 """What every pool source shares: depth, the human positive, the order shown, the file."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,6 +8,10 @@ from uar.collections import Collection
 from uar.errors import UserError
 from uar.files import write_jsonl
 from uar.ranking import rank_of
+
+
+class NoPools(UserError):
+    """A source knows none of the queries that it was asked for."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,11 @@ class PoolSource:
 
     def pools(self, collection: Collection, query_ids: Sequence[str]) -> dict[str, list[str]]:
         """Passage ids a query in the order shown; a query without candidates keeps an empty pool."""
-        return {q: self._pool(collection, q, found) for q, found in self.best(collection, query_ids).items()}
+        return self.shown(collection, self.best(collection, query_ids))
+
+    def shown(self, collection: Collection, ranked: Mapping[str, list[str]]) -> dict[str, list[str]]:
+        """Pools of rankings of at most `depth` passages: with the positives and in the order that the options ask for."""
+        return {q: self._pool(collection, q, found) for q, found in ranked.items()}
 
     def _pool(self, collection: Collection, query_id: str, pool: list[str]) -> list[str]:
         if self.include_positive:

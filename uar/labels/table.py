@@ -1,12 +1,16 @@
 """`labels.parquet`: what was trained on, and where each label came from."""
 
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from uar.files import write_table
+from uar.files import whole_file
 from uar.labels.source import Stage
+
+BLOCK = 1 << 17  # rows
 
 SCHEMA = pa.schema(
     [
@@ -22,12 +26,14 @@ SCHEMA = pa.schema(
 
 def write_label_table(path: Path, stages: Sequence[Stage]) -> None:
     """One row a (stage, query, passage): query_id, doc_id, label (1 positive, 0 negative), source, stage, utility (null where
-    there is none)."""
-    rows = [
+    there is none). Written in blocks, since there may be millions."""
+    rows = (
         (e.query_id, p.doc_id, p.label, p.source, stage.name, p.utility)
         for stage in stages
         for e in stage.examples
         for p in e.pairs()
-    ]
-    columns = list(zip(*rows, strict=True)) or [()] * len(SCHEMA)
-    write_table(path, pa.table([pa.array(c, t) for c, t in zip(columns, SCHEMA.types, strict=True)], schema=SCHEMA))
+    )
+    with whole_file(path) as beside, pq.ParquetWriter(beside, SCHEMA) as writer:
+        while block := list(islice(rows, BLOCK)):
+            columns = zip(zip(*block, strict=True), SCHEMA.types, strict=True)
+            writer.write_table(pa.table([pa.array(values, kind) for values, kind in columns], schema=SCHEMA))

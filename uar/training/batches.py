@@ -54,8 +54,8 @@ class Batch:
 class BatchStream:
     """Iterable over the batches of the current epoch for one of `world` processes; `state_dict` holds the position.
 
-    Every process sees the same number of batches: at the end of an epoch the queries that do not fill a batch for every
-    process are spread evenly, and less than one query a process is left out.
+    Every process sees as many batches, and in each as many queries: they are spread evenly over the epoch, and at its end less
+    than one query a process is left out. Where there are fewer queries than processes, all see all of them.
     """
 
     def __init__(
@@ -80,20 +80,20 @@ class BatchStream:
         self._position = 0
 
     def __len__(self) -> int:
-        return max(1, -(-len(self._stage.examples) // (self._batch_size * self._world)))
+        return max(1, -(-(len(self._stage.examples) // self._world) // self._batch_size))
 
     def __iter__(self) -> Iterator[Batch]:
         if self._position >= len(self):  # the epoch before was read to its end
             self.epoch, self._position = self.epoch + 1, 0
         examples = self._stage.examples
         order = sorted(range(len(examples)), key=lambda i: rank_of(self._seed, "order", str(self.epoch), examples[i].query_id))
-        for number, chunk in enumerate(np.array_split(np.array(order), len(self))):
+        each = len(order) // self._world
+        mine = order[self._rank : each * self._world : self._world] if each else order
+        for number, chunk in enumerate(np.array_split(np.array(mine), len(self))):
             if number < self._position:
                 continue
-            even = len(chunk) - len(chunk) % self._world or len(chunk)
-            mine = chunk[:even][self._rank :: self._world] if len(chunk) >= self._world else chunk
             self._position = number + 1
-            yield self._batch([examples[i] for i in mine])
+            yield self._batch([examples[i] for i in chunk])
 
     def state_dict(self) -> dict[str, Any]:
         return {"epoch": self.epoch, "position": self._position}

@@ -1,12 +1,13 @@
 """What makes a killed run go on exactly, beside Lightning's own checkpoints."""
 
+import time
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
 from uar.files import whole_file
 from uar.ranking import rank_of
@@ -30,14 +31,33 @@ class StreamPosition(L.Callback):
             logger.save()
 
 
+class Stopwatch(L.Callback):
+    """Seconds of training, those before a kill up to the checkpoint that was gone on from among them."""
+
+    def __init__(self) -> None:
+        self._before, self._start = 0.0, time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        return self._before + time.perf_counter() - self._start
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._before = state_dict["seconds"]
+
+
 class StepSeed(L.Callback):
-    """Random numbers (dropout) are a function of (seed, stage, step, process), whether the run was resumed or not."""
+    """Random numbers (dropout) are a function of (seed, stage, step, process), whether the run was resumed or not; where
+    gradients of several batches make a step, of the batch as well."""
 
     def __init__(self, seed: int, stage: str) -> None:
         self._seed, self._stage = seed, stage
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
-        key = rank_of(self._seed, "step", self._stage, str(trainer.global_step), str(trainer.global_rank))
+        part = [str(batch_idx)] if trainer.accumulate_grad_batches > 1 else []
+        key = rank_of(self._seed, "step", self._stage, str(trainer.global_step), str(trainer.global_rank), *part)
         torch.manual_seed(int.from_bytes(key[:8], "big") >> 1)
 
 
@@ -54,15 +74,31 @@ class StageMark(L.Callback):
         pl_module.log("stage", float(self._number))
 
 
+class Best(ModelCheckpoint):
+    """Knows its best score again where the run folder was moved between two parts of a run."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        def here(path: str) -> str:
+            return str(Path(str(self.dirpath), Path(path).name)) if path else path
+
+        paths = {name: here(state_dict[name]) for name in ("best_model_path", "kth_best_model_path", "last_model_path")}
+        known = {here(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict({**state_dict, **paths, "best_k_models": known, "dirpath": self.dirpath})
+
+
 class Latest(Checkpoint):
     """Keeps the newest state in `path`: every so many steps, and at the end of an epoch when it was scored and the best state
-    was kept. At the last batch of an epoch nothing is kept, since a run resumed there would not score it."""
+    was kept. At the last batch of an epoch nothing is kept, since a run resumed there would not score it; nor between batches
+    whose gradients make one step, which a checkpoint does not hold."""
 
     def __init__(self, path: Path, every: int) -> None:
         self._path, self._every = path, every
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        if trainer.global_step % self._every == 0 and not trainer.is_last_batch:
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if stepped and trainer.global_step % self._every == 0 and not trainer.is_last_batch:
             trainer.save_checkpoint(self._path)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -1,13 +1,10 @@
 """What a label source is given: the training split, its pools, and what the annotators made of the kept records."""
 
-import shlex
-from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from uar.annotation.engines import identity_of
@@ -15,13 +12,15 @@ from uar.annotation.judgement import Judged
 from uar.annotation.replay import kept_judgements
 from uar.annotation.run import llm_configs
 from uar.annotation.store import Store
-from uar.candidates import PoolSource, write_pools
+from uar.candidates import PoolSource
 from uar.collections import Collection
 from uar.collections.reference import MINI
 from uar.errors import UserError
 from uar.labels import LabelContext
 from uar.labels.combine import combine
 from uar.tracking.artefacts import Annotations
+from uar.training.annotate_command import annotate_command
+from uar.training.shared_pools import SharedPools, pools_key
 
 
 def label_context(
@@ -31,11 +30,9 @@ def label_context(
     query_ids = collection.head(cfg.limit)
     if not query_ids:
         raise UserError(f"{collection.reference}: the split has no queries; choose another one")
-
-    def pools(wanted: Sequence[str]) -> Mapping[str, Sequence[str]]:
-        found = pool_source.pools(collection, wanted)
-        write_pools(folder / "candidates" / f"{collection.slug}.jsonl", found)
-        return found
+    key = pools_key(OmegaConf.to_container(cfg.candidates, resolve=True), collection)
+    path = folder / "candidates" / f"{collection.slug}.jsonl"
+    pools = SharedPools(path, key, collection, lambda wanted: pool_source.pools(collection, wanted))
 
     @cache
     def judgements() -> Judged:  # replays the store, and a curriculum or an allocation asks again
@@ -49,33 +46,25 @@ def _judgements(cfg: DictConfig, collection: Collection, used: list[Annotations]
     shipped = [MINI / "annotations"] if collection.reference.startswith("mini:") else []
     store = Store(Path(cfg.store), also=shipped)
     if not cfg.annotators:
-        return _of_one(cfg, collection, store, cfg.annotator, [identity_of(llm) for llm in llm_configs(cfg)], used)
+        return _of_one(cfg, collection, store, cfg.annotator, cfg.llm, [identity_of(llm) for llm in llm_configs(cfg)], used)
     every = {"first": cfg.annotator, **cfg.annotators}
-    models = {name: [identity_of(cfg.llms.get(name) or cfg.llm)] for name in every}
-    return combine({n: _of_one(cfg, collection, store, a, models[n], used) for n, a in every.items()}, cfg.combine)
+    found = {}
+    for name, annotator in every.items():
+        llm = cfg.llms.get(name) or cfg.llm
+        found[name] = _of_one(cfg, collection, store, annotator, llm, [identity_of(llm)], used)
+    return combine(found, cfg.combine)
 
 
 def _of_one(
-    cfg: DictConfig, collection: Collection, store: Store, annotator: Any, models: list[str], used: list[Annotations]
+    cfg: DictConfig, collection: Collection, store: Store, annotator: Any, llm: Any, models: list[str], used: list[Annotations]
 ) -> Judged:
     made = hydra.utils.instantiate(annotator, _convert_="all")
     judged = kept_judgements(collection, made, store, models, cfg.seed)
     if not judged:
         raise UserError(
             f"{collection.reference}: the store {cfg.store} holds no annotations of it by {type(made).__name__} with "
-            f"{', '.join(models)}; make them with: {_annotate_command()}"
+            f"{', '.join(models)}; make them with: {annotate_command(cfg, annotator, llm)}"
         )
     plain: dict[str, Any] = OmegaConf.to_container(annotator, resolve=True)  # type: ignore[assignment]
     used.append(Annotations(plain, models if made.needs_llm else [], judged))
     return judged
-
-
-def _annotate_command() -> str:
-    """The annotate command that goes with this run: its choices of dataset, pools, annotator, LLM and store."""
-    shared = {"dataset", "candidates", "annotator", "llm", "llms", "store", "seed", "limit"}
-    hydra_config = HydraConfig.get()
-    given = [o for o in hydra_config.overrides.task if o.split("=")[0].split(".")[0] in shared]
-    annotator = hydra_config.runtime.choices.get("annotator")
-    if annotator != "likelihood" and f"annotator={annotator}" not in given:  # a label source may bring its own
-        given.append(f"annotator={annotator}")
-    return shlex.join(["python", "annotate.py", *given])

@@ -1,8 +1,6 @@
 """Fits a retriever through the stages of a curriculum, each with its own optimizer, schedule and checkpoints."""
 
 import logging
-import shutil
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,8 +9,7 @@ from typing import Any
 
 import lightning as L
 import torch
-import torch.distributed as dist
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from uar.errors import UserError
@@ -23,7 +20,7 @@ from uar.retrievers.bi_encoder import BiEncoder
 from uar.tracking.loggers import begin_stage
 from uar.tracking.stages import StageStart
 from uar.training.batches import BatchStream
-from uar.training.callbacks import Latest, StageMark, StepSeed, StreamPosition
+from uar.training.callbacks import Best, Latest, StageMark, StepSeed, Stopwatch, StreamPosition
 from uar.training.dev_score import NAME, DevScore
 from uar.training.module import RetrieverModule
 
@@ -46,13 +43,13 @@ class Settings:
 
 @dataclass(frozen=True)
 class Fitting:
-    """`streams(stage, rank, world)` gives batches; `trainer(**more)` a Lightning Trainer; `mine(stage, file)` the stage with
-    its negatives looked up again. Checkpoints of a stage go to its folder in `folder`."""
+    """`streams(stage, rank, world)` gives batches; `trainer(**more)` a Lightning Trainer; `mine(stage, number, file)` the
+    stage with its negatives looked up again. Checkpoints of a stage go to its folder in `folder`."""
 
     settings: Settings
     streams: Callable[[Stage, int, int], BatchStream]
     trainer: Callable[..., L.Trainer]
-    mine: Callable[[Stage, Path], Stage]
+    mine: Callable[[Stage, int, Path], Stage]
     dev: DevScore | None
     folder: Path
 
@@ -66,9 +63,7 @@ class Fitting:
         trained = []
         for number, stage in enumerate(stages):
             place = self.folder / f"{number}-{stage.name}"
-            if not resume and rank_zero_only.rank == 0:
-                shutil.rmtree(place, ignore_errors=True)
-            stage = self._mined(stage, place / "candidates.jsonl")
+            stage = self.mine(stage, number, place / "candidates.jsonl")
             trained.append(stage)
             module = self._module(retriever, stage)
             done = place / "done.json"
@@ -87,7 +82,7 @@ class Fitting:
         self, module: RetrieverModule, stage: Stage, number: int, place: Path, resume: bool, before: int
     ) -> dict[str, Any]:
         last = place / "last.ckpt"
-        best = ModelCheckpoint(
+        best = Best(
             place,
             "best",
             monitor=NAME if self.dev else None,
@@ -96,8 +91,8 @@ class Fitting:
             save_on_train_epoch_end=True,
             enable_version_counter=False,
         )
-        position = StreamPosition()
-        callbacks: list[L.Callback] = [position, StepSeed(self.settings.seed, stage.name), StageMark(number)]
+        position, clock = StreamPosition(), Stopwatch()
+        callbacks: list[L.Callback] = [position, clock, StepSeed(self.settings.seed, stage.name), StageMark(number)]
         if self.dev:
             callbacks.append(self.dev)
             if self.settings.patience is not None:
@@ -108,7 +103,6 @@ class Fitting:
         from_step = int(torch.load(last, mmap=True, weights_only=False)["global_step"]) if resume and last.is_file() else 0
         begin_stage(trainer.loggers, StageStart(number, stage.name, from_step, before))
         log.info("Stage %s: %d queries, %d epochs, from step %d", stage.name, len(stage.examples), stage.epochs, from_step)
-        start = time.perf_counter()
         position.stream = self.streams(stage, trainer.global_rank, trainer.world_size)
         try:
             trainer.fit(module, position.stream, ckpt_path=last if from_step else None, weights_only=False)
@@ -119,7 +113,6 @@ class Fitting:
                 f"stage {stage.name}: memory ran out ({str(error).splitlines()[0]}); take training.grad_cache=true, or "
                 "a smaller retriever.token_budget, training.batch_size or retriever.passage_length"
             ) from error
-        seconds = time.perf_counter() - start
         if trainer.interrupted:
             raise KeyboardInterrupt
         trainer.save_checkpoint(last)
@@ -127,19 +120,9 @@ class Fitting:
         return {
             "queries": len(stage.examples),
             "steps": trainer.global_step,
-            "seconds": round(seconds, 2),
+            "seconds": round(clock.seconds, 2),
             "best dev nDCG@10": float(best.best_model_score) if self.dev and best.best_model_score is not None else None,
         }
-
-    def _mined(self, stage: Stage, path: Path) -> Stage:
-        """Process 0 looks negatives up, the others wait and read what it wrote."""
-        if stage.candidates is None:
-            return stage
-        if dist.is_available() and dist.is_initialized():
-            if dist.get_rank() == 0:
-                self.mine(stage, path)
-            dist.barrier()
-        return self.mine(stage, path)
 
     def _module(self, retriever: BiEncoder, stage: Stage) -> RetrieverModule:
         common = self.settings

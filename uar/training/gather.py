@@ -1,7 +1,7 @@
 """Passages of all devices for every device: vectors with their gradient, so that negatives cross devices exactly.
 
-Each process keeps its own query rows and its own loss; no factor is applied. With the mean of gradients that DDP takes, the
-result is the gradient of the mean loss over all rows.
+Each process keeps its own query rows and its own loss, the mean over those of its rows that count. Times `share_of_rows`, and
+with the mean of gradients that DDP takes, the result is the gradient of the mean over the rows of all processes.
 """
 
 from typing import Any
@@ -25,6 +25,15 @@ def gather_passages(vectors: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Te
     all_rows = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
     dist.all_gather(all_rows, rows)
     return _Gather.apply(vectors), torch.cat(all_rows)
+
+
+def share_of_rows(count: torch.Tensor) -> torch.Tensor | float:
+    """What the mean over this process' `count` rows is multiplied by: 1 where all processes have as many."""
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return 1.0
+    total = count.to(torch.float32, copy=True)
+    dist.all_reduce(total)
+    return count * dist.get_world_size() / total.clamp(min=1)
 
 
 class _Gather(torch.autograd.Function):

@@ -1,17 +1,28 @@
-"""What a run trains on and how, as hashes: a run is only resumed as what it was."""
+"""What a run trains on and how, as hashes: a run is only resumed as what it was, and another one starts with nothing of it."""
 
+import hashlib
+import logging
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from uar.errors import UserError
+from uar.evaluation.metrics_file import read_metrics
 from uar.files import digest, read_json, write_json
 from uar.labels import Stage
 from uar.losses import Loss, name_of
 
+log = logging.getLogger(__name__)
+HASH = 32  # digits
+
 
 def label_hash(stages: Sequence[Stage]) -> str:
-    """Of every pair that is trained on, its label and its utility."""
-    return digest([(s.name, e.query_id, list(e.pairs()), e.ignored) for s in stages for e in s.examples])
+    """Of every pair that is trained on, its label and its utility; taken query by query, since there may be millions."""
+    whole = hashlib.blake2b(digest_size=16)
+    for stage in stages:
+        for example in stage.examples:
+            whole.update(digest(stage.name, example.query_id, list(example.pairs()), example.ignored).encode())
+    return whole.hexdigest()
 
 
 def loss_hash(stages: Sequence[Stage], loss: Loss) -> str:
@@ -31,7 +42,7 @@ def keep_identity(path: Path, now: Mapping[str, str], resume: bool) -> None:
     if resume and path.is_file():
         then = read_json(path)
         changed = [
-            f"{name} ({then.get(name, 'unknown')[:8]} then, {now[name][:8]} now)"
+            f"{name} ({_short(then.get(name, 'unknown'))} then, {_short(now[name])} now)"
             for name in now
             if then.get(name) != now[name]
         ]
@@ -40,4 +51,29 @@ def keep_identity(path: Path, now: Mapping[str, str], resume: bool) -> None:
                 f"resume=true: the run in {path.parent.parent} was started with another {', another '.join(changed)}; "
                 "give the settings it was started with, or another name= to start anew"
             )
+    elif resume:
+        log.warning(
+            "resume=true: %s holds no checkpoints, so there is nothing to go on from, and training starts at its beginning; "
+            "give the name= or hydra.run.dir= of the run that was broken off",
+            path.parent.parent,
+        )
     write_json(path, dict(now))
+
+
+def start_anew(folder: Path) -> None:
+    """Remove what an earlier run in this folder left: its checkpoints, which a later resume would take for this run's, and its
+    scores."""
+    checkpoints = folder / "checkpoints"
+    if any(checkpoints.glob("*/*.ckpt")) and not read_metrics(folder)["train"]:
+        log.warning(
+            "%s holds the checkpoints of a run that was broken off: they are removed, and training starts at its beginning "
+            "(resume=true would have gone on from them)",
+            folder,
+        )
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    for name in ("metrics.json", "significance.json"):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _short(value: str) -> str:
+    return value[:8] if len(value) == HASH else value

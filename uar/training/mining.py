@@ -1,35 +1,39 @@
 """Negatives looked up again before a stage, with the model as it is then."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from uar.candidates import DensePool, write_pools
+from uar.candidates import DensePool
 from uar.collections import Collection
-from uar.collections.folder import read_candidates
+from uar.files import digest
 from uar.labels import Pair, Stage
 from uar.labels.source import example_of
 from uar.retrievers.bi_encoder import BiEncoder
+from uar.training.shared_pools import Pools, SharedPools
 
 log = logging.getLogger(__name__)
 
 
-def with_mined_negatives(stage: Stage, collection: Collection, retriever: BiEncoder, path: Path) -> Stage:
+def with_mined_negatives(stage: Stage, collection: Collection, retriever: BiEncoder, path: Path, state: object) -> Stage:
     """The stage with the passages of `stage.candidates` as negatives, those of its positives and ignored passages aside.
 
-    The pools are kept in `path`, and read from there where they are: a resumed stage keeps its negatives. Utilities that are
-    known stay.
+    Process 0 looks them up and keeps the pools in `path`, from where the others and a resumed stage read them; `state`: what
+    tells the model of then from others. Utilities that are known stay.
     """
-    source = stage.candidates
-    if source is None:
+    if stage.candidates is None:
         return stage
+    source = replace(stage.candidates, include_positive=False, shuffle=False)
     if isinstance(source, DensePool):
         source = replace(source, retriever=lambda: retriever)
-    if not path.is_file():
-        log.info("Stage %s: negatives of %d queries are looked up again", stage.name, len(stage.examples))
-        source = replace(source, include_positive=False, shuffle=False)
-        write_pools(path, source.pools(collection, [e.query_id for e in stage.examples]))
-    pools = read_candidates(path, collection.queries, collection.corpus)
+
+    def look_up(query_ids: Sequence[str]) -> Pools:
+        log.info("Stage %s: negatives of %d queries are looked up again", stage.name, len(query_ids))
+        return source.pools(collection, query_ids)
+
+    key = digest(repr(stage.candidates), collection.hash, state)
+    pools = SharedPools(path, key, collection, look_up, resume=True)([e.query_id for e in stage.examples])
     examples = []
     for example in stage.examples:
         known = {p.doc_id: p for p in example.pairs()}

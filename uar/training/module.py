@@ -9,8 +9,9 @@ import torch
 from uar.losses import Loss, takes_utility
 from uar.retrievers.bi_encoder import BiEncoder
 from uar.training.batches import Batch
-from uar.training.gather import gather_passages
+from uar.training.gather import gather_passages, share_of_rows
 from uar.training.masks import close_to_positive
+from uar.training.optimizer import parameter_groups
 
 
 class RetrieverModule(L.LightningModule):
@@ -39,11 +40,14 @@ class RetrieverModule(L.LightningModule):
         queries = self.retriever(batch.queries, role="query", cached=self._grad_cache)
         own = self.retriever(batch.passages, role="passage", cached=self._grad_cache)
         passages, rows = gather_passages(own, batch.rows)
-        loss = self._loss_of(batch, queries, passages, rows)
+        loss, count = self._loss_of(batch, queries, passages, rows)
         self.log(f"{self._stage}/loss", loss, prog_bar=True, batch_size=len(batch.queries))
-        return loss
+        return loss * share_of_rows(count)
 
-    def _loss_of(self, batch: Batch, queries: torch.Tensor, passages: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    def _loss_of(
+        self, batch: Batch, queries: torch.Tensor, passages: torch.Tensor, rows: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The mean over this process' rows that count, and how many these are."""
         targets, valid = batch.masks(rows)
         with torch.autocast(self.device.type, enabled=False):
             scores = queries @ passages.T
@@ -51,15 +55,17 @@ class RetrieverModule(L.LightningModule):
                 valid &= ~close_to_positive(scores, targets, self._margin)
             scores = self.retriever.scale * scores
             if not self._takes_utility:
-                return self._loss(scores, targets, valid)
+                return self._loss(scores, targets, valid), (targets & valid).any(dim=1).sum()
             utility = batch.utilities(rows)
-            return self._loss(scores, targets, valid | utility.isfinite(), utility)
+            known = utility.isfinite()
+            return self._loss(scores, targets, valid | known, utility), known.any(dim=1).sum()
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         return batch.to(device)
 
     def configure_optimizers(self) -> dict[str, Any]:
-        optimizer = self._optimizer([p for p in self.parameters() if p.requires_grad])
+        learned = [p for p in self.parameters() if p.requires_grad]
+        optimizer = self._optimizer(parameter_groups(learned, self._optimizer))
         total = max(1, int(self.trainer.estimated_stepping_batches))
         rising = max(1, round(self._warmup * total))
 
@@ -68,3 +74,19 @@ class RetrieverModule(L.LightningModule):
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """As Lightning cuts gradients, which it refuses for a fused optimizer in bf16, though they have no scale there."""
+        if getattr(self.trainer.precision_plugin, "scaler", None) is not None or not gradient_clip_val:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            return
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        if gradient_clip_algorithm == "value":
+            torch.nn.utils.clip_grad_value_(parameters, gradient_clip_val)
+        else:
+            torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)

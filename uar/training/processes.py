@@ -22,6 +22,11 @@ def started_outside() -> bool:
     return "LOCAL_RANK" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1
 
 
+def requeued() -> bool:
+    """Whether SLURM runs the job again, after a preemption or a node's failure: it then goes on without being told."""
+    return int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0
+
+
 def check_shared_folder() -> None:
     """UserError where several processes would each name a run folder by their own clock."""
     chosen = HydraConfig.get()
@@ -50,7 +55,8 @@ def own_processes(cfg: DictConfig, folder: Path) -> bool:
 
 def _several(cfg: DictConfig) -> bool:
     devices = cfg.trainer.get("devices", 1)
-    return devices not in (1, "1", [0]) or cfg.trainer.get("num_nodes", 1) > 1
+    several = len(devices) > 1 if OmegaConf.is_list(devices) else devices not in (1, "1")
+    return several or cfg.trainer.get("num_nodes", 1) > 1
 
 
 def _wait(command: list[str]) -> int:

@@ -1,9 +1,9 @@
 """The train command: labels -> batches -> model -> scores, all in one run folder."""
 
 import logging
-import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,15 +11,13 @@ from typing import Any
 
 import hydra
 import lightning as L
-import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
-from uar.candidates import PoolSource, write_pools
+from uar.candidates import PoolSource, pools_of_other_split
 from uar.collections import Collection, open_collection, open_training_split, resolve
 from uar.collections.presets import expand
 from uar.collections.reference import distinct_slugs
-from uar.errors import UserError
 from uar.evaluation.command import Evaluator
 from uar.evaluation.metrics_file import read_metrics, update_metrics
 from uar.evaluation.tracking import track_evaluation
@@ -28,27 +26,33 @@ from uar.labels import Stage
 from uar.labels.table import write_label_table
 from uar.losses import Loss, name_of
 from uar.manifest import save_config, save_manifest
-from uar.precision import bf16_is_fast, device
+from uar.precision import device
 from uar.retrievers.bi_encoder import BiEncoder
 from uar.retrievers.model_card import push, write_model_card
 from uar.tracking.artefacts import Annotations, annotations_artefact, artefact_name, folder_artefact, model_artefact
 from uar.tracking.job import Job, tracked
 from uar.training.batches import BatchStream
-from uar.training.callbacks import WholeCheckpoints
+from uar.training.checks import check_options, check_stage
 from uar.training.context import label_context
 from uar.training.dev_score import DevScore
 from uar.training.fit import Fitting, Settings
-from uar.training.identity import keep_identity, label_hash, loss_hash, schedule_hash
+from uar.training.identity import keep_identity, label_hash, loss_hash, schedule_hash, start_anew
 from uar.training.mining import with_mined_negatives
-from uar.training.processes import check_shared_folder, own_processes
+from uar.training.optimizer import fused
+from uar.training.processes import check_shared_folder, own_processes, requeued
+from uar.training.shared_pools import SharedPools, pools_key
+from uar.training.trainer import make_trainer, precision_of, scoring_precision
 
 log = logging.getLogger(__name__)
-PRECISIONS = {"bf16": "bf16-mixed", "fp32": "32-true", "fp16": "16-mixed"}
+IDENTITY = Path("checkpoints", "identity.json")
+OF_SCHEDULE = ("max_steps", "devices", "num_nodes", "accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm")
 
 
 def train(cfg: DictConfig, folder: Path) -> float | None:
     """Train, export to `model/`, evaluate on `dataset.test`. Returns the `objective` of searches."""
     check_shared_folder()
+    cfg.resume = cfg.resume or (requeued() and (folder / IDENTITY).is_file())
+    check_options(cfg)
     if own_processes(cfg, folder):
         metrics = read_metrics(folder)
         return objective(metrics["train"], metrics["retrieval"])
@@ -65,36 +69,39 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
     context = label_context(cfg, collection, pool_source, folder, annotations)
     stages = hydra.utils.instantiate(cfg.label_source, _convert_="all").stages(context)
     for stage in stages:
-        _check(stage, loss, cfg)
-    evaluator = Evaluator(cfg, folder)  # a fault in the options of RAG is told before the training
+        check_stage(stage, loss, cfg)
+    evaluator = Evaluator(_for_scoring(cfg), folder)  # a fault in the options of RAG is told before the training
     retriever: BiEncoder = hydra.utils.instantiate(cfg.retriever, _convert_="all")
-    identity = _identity(cfg, collection, stages, loss, retriever)
-    keep_identity(folder / "checkpoints" / "identity.json", identity, cfg.resume)
-    save_config(folder, cfg)
-    write_label_table(folder / "labels.parquet", stages)
+    labels = ""
+    if rank_zero_only.rank == 0:
+        labels = label_hash(stages)
+        if not cfg.resume:
+            start_anew(folder)
+        keep_identity(folder / IDENTITY, _identity(cfg, collection, stages, labels, loss, retriever), cfg.resume)
+        save_config(folder, cfg)
+        write_label_table(folder / "labels.parquet", stages)
     with tracked(cfg, folder) as job:
         job.facts({"stages": [stage.name for stage in stages]})
         for found in annotations if job.tracks_files else ():
             job.took(annotations_artefact(folder, collection.slug, collection.hash, found, context.query_ids))
-        start = time.perf_counter()
         fitting = Fitting(
             settings=_settings(cfg, loss),
             streams=_streams(cfg, collection, retriever),
-            trainer=partial(_trainer, cfg, job.loggers, folder),
-            mine=lambda stage, path: with_mined_negatives(stage, collection, retriever, path),
-            dev=_dev_score(cfg, dev, pool_source, folder),
+            trainer=partial(make_trainer, cfg, job.loggers, folder),
+            mine=_miner(cfg, collection, retriever),
+            dev=_dev_score(cfg, dev, collection, pool_source, folder),
             folder=folder / "checkpoints",
         )
         told, trained = fitting.fit(retriever, stages, cfg.resume)
-        seconds = time.perf_counter() - start
         if rank_zero_only.rank > 0:
             return None
-        labels = identity["labels"]
         if any(stage.candidates for stage in stages):
             write_label_table(folder / "labels.parquet", trained)
             labels = label_hash(trained)
         retriever.save(folder / "model")
-        save_manifest(folder, collection=collection.hash, labels=labels, model=retriever.name)
+        precision = precision_of(cfg.trainer)
+        save_manifest(folder, collection=collection.hash, labels=labels, model=retriever.name, precision=precision)
+        seconds = sum(stage_told["seconds"] for stage_told in told.values())
         update_metrics(folder, train=told, time={"train": round(seconds, 2)})
         retriever.to(device())
         scores = evaluator.evaluate(test_collections, retriever)
@@ -127,37 +134,11 @@ def objective(stages: dict[str, dict[str, Any]], scores: dict[str, dict[str, flo
     return sum(found) / len(found) if found else None
 
 
-def _check(stage: Stage, loss: Loss, cfg: DictConfig) -> None:
-    """Tell what a stage cannot learn from, or will do otherwise than was asked."""
-    stage.check(loss)
-    per_query = stage.passages_per_query or cfg.training.passages_per_query
-    batch_size = stage.batch_size or cfg.training.batch_size
-    if per_query < 1 or batch_size < 1:
-        raise UserError(f"training.batch_size={batch_size}, passages_per_query={per_query}: at least 1 is needed")
-    bare = sum(not e.negatives for e in stage.examples) if stage.candidates is None else 0
-    if bare and batch_size == 1:
-        raise UserError(
-            f"stage {stage.name}: {bare} queries have no negative, and a batch of one query has none from others; "
-            "take a larger training.batch_size or candidates.depth"
-        )
-    if bare:
-        log.info("Stage %s: %d queries have no negative of their own, and learn from those of others", stage.name, bare)
-    small = sum(len(e.positives) + len(e.negatives) < per_query for e in stage.examples)
-    if small and stage.candidates is None:
-        log.info(
-            "Stage %s: %d of %d queries have fewer than passages_per_query=%d passages, and take all they have",
-            stage.name, small, len(stage.examples), per_query,
-        )  # fmt: skip
-
-
 def _settings(cfg: DictConfig, loss: Loss) -> Settings:
     options = cfg.training
-    optimizer: partial = hydra.utils.instantiate(options.optimizer, _convert_="all")
-    if optimizer.func is torch.optim.AdamW and _precision(cfg) == "fp32":
-        optimizer = partial(optimizer, fused=True)  # many times as fast; in mixed precision Lightning cannot clip with it
     return Settings(
         loss=loss,
-        optimizer=optimizer,
+        optimizer=fused(hydra.utils.instantiate(options.optimizer, _convert_="all"), precision_of(cfg.trainer)),
         warmup=options.warmup,
         seed=cfg.seed,
         checkpoint_every=options.checkpoint_every,
@@ -168,16 +149,19 @@ def _settings(cfg: DictConfig, loss: Loss) -> Settings:
 
 
 def _identity(
-    cfg: DictConfig, collection: Collection, stages: Sequence[Stage], loss: Loss, retriever: BiEncoder
+    cfg: DictConfig, collection: Collection, stages: Sequence[Stage], labels: str, loss: Loss, retriever: BiEncoder
 ) -> dict[str, str]:
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     training = {k: v for k, v in plain["training"].items() if k != "checkpoint_every"}
-    trainer = {k: plain["trainer"].get(k) for k in ("max_steps", "devices", "num_nodes", "accumulate_grad_batches")}
+    trainer = {k: plain["trainer"].get(k) for k in OF_SCHEDULE}
+    if isinstance(trainer["devices"], list):  # others may be free the next time
+        trainer["devices"] = len(trainer["devices"])
     return {
         "collection": collection.hash,
-        "labels": label_hash(stages),
+        "labels": labels,
         "loss": loss_hash(stages, loss),
         "retriever": digest(plain["retriever"], retriever.name),
+        "precision": precision_of(cfg.trainer),
         "schedule": schedule_hash(stages, training, trainer, cfg.seed),
     }
 
@@ -197,7 +181,18 @@ def _streams(cfg: DictConfig, collection: Collection, retriever: BiEncoder) -> A
     return stream
 
 
-def _dev_score(cfg: DictConfig, dev: Collection | None, pool_source: PoolSource, folder: Path) -> DevScore | None:
+def _miner(cfg: DictConfig, collection: Collection, retriever: BiEncoder) -> Callable[[Stage, int, Path], Stage]:
+    settings = OmegaConf.to_container(cfg.retriever, resolve=True)
+
+    def mine(stage: Stage, number: int, path: Path) -> Stage:
+        return with_mined_negatives(stage, collection, retriever, path, [number, settings, retriever.name, cfg.seed])
+
+    return mine
+
+
+def _dev_score(
+    cfg: DictConfig, dev: Collection | None, collection: Collection, pool_source: PoolSource, folder: Path
+) -> DevScore | None:
     if dev is None:
         log.info("No dev split (dataset.dev=null): the last epoch of each stage is kept")
         return None
@@ -205,32 +200,19 @@ def _dev_score(cfg: DictConfig, dev: Collection | None, pool_source: PoolSource,
     if not judged:
         log.info("%s has no question with a positive: the last epoch of each stage is kept", dev.reference)
         return None
-    pools = pool_source.pools(dev, judged)
-    write_pools(folder / "candidates" / f"{dev.slug}.jsonl", pools)
-    halves = {"bf16": "bf16", "fp16": "fp16", "16": "fp16"}
-    return DevScore(dev, pools, halves.get(_precision(cfg).split("-")[0], "fp32"))
+    key = pools_key(OmegaConf.to_container(cfg.candidates, resolve=True), dev)
+    path = folder / "candidates" / (f"{dev.slug}.dev.jsonl" if dev.slug == collection.slug else f"{dev.slug}.jsonl")
+    pools = SharedPools(path, key, dev, lambda wanted: pools_of_other_split(pool_source, dev, wanted))(judged)
+    return DevScore(dev, pools, scoring_precision(precision_of(cfg.trainer)))
 
 
-def _precision(cfg: DictConfig) -> str:
-    """`trainer.precision` with auto settled: one of PRECISIONS, or a name of Lightning's own."""
-    if cfg.trainer.precision == "auto":
-        return "bf16" if bf16_is_fast() else "fp32"
-    return str(cfg.trainer.precision)
-
-
-def _trainer(cfg: DictConfig, loggers: list[Any], folder: Path, **more: Any) -> L.Trainer:
-    return hydra.utils.instantiate(
-        cfg.trainer,
-        precision=PRECISIONS.get(_precision(cfg), _precision(cfg)),
-        logger=loggers,
-        default_root_dir=str(folder),
-        use_distributed_sampler=False,  # the stream gives every process its own part
-        reload_dataloaders_every_n_epochs=1,  # else the epoch after a resumed one ends early
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        plugins=[WholeCheckpoints()],
-        **more,
-    )
+def _for_scoring(cfg: DictConfig) -> DictConfig:
+    """The config that the tests are scored with: `search.precision: auto` is the trainer's."""
+    if OmegaConf.select(cfg, "search.precision") != "auto":
+        return cfg
+    own = deepcopy(cfg)
+    own.search.precision = scoring_precision(precision_of(cfg.trainer))
+    return own
 
 
 def _facts(

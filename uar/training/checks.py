@@ -1,0 +1,69 @@
+"""What training cannot do is told before anything is made; what it will do otherwise than was asked is logged."""
+
+import logging
+from typing import Any
+
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+
+from uar.errors import UserError
+from uar.labels import Stage
+from uar.losses import Loss
+from uar.retrievers.bi_encoder import BiEncoder
+
+log = logging.getLogger(__name__)
+AT_LEAST_1 = ("batch_size", "passages_per_query", "epochs", "dev_queries", "checkpoint_every", "patience")
+
+
+def check_options(cfg: DictConfig) -> None:
+    """Of a composed train config, UserError naming the option."""
+    target = cfg.retriever.get("_target_")
+    made = get_object(target) if target else None
+    if made is None or (isinstance(made, type) and not issubclass(made, BiEncoder)):
+        raise UserError(
+            f"retriever={made.__name__ if made else 'none'} has no weights to train; choose a bi-encoder, such as "
+            "retriever=minilm, or score this one with python -m uar.evaluate"
+        )
+    options = cfg.training
+    for name in AT_LEAST_1:
+        value = options[name]
+        if value is not None and value < 1:
+            raise UserError(f"training.{name}={value}: a whole number from 1 on is needed")
+    if not 0 <= options.warmup <= 1:
+        raise UserError(f"training.warmup={options.warmup}: a share of a stage's steps from 0 to 1 is needed, such as 0.1")
+    if options.patience is not None and not cfg.dataset.dev:
+        log.warning("training.patience=%s has no effect without a dev split (dataset.dev=null)", options.patience)
+    if cfg.human_frac is not None and not _mentions(OmegaConf.to_container(cfg.label_source), "human_frac"):
+        log.warning("human_frac=%s has no effect: this label_source takes no human labels by share", cfg.human_frac)
+
+
+def _mentions(settings: Any, name: str) -> bool:
+    """Whether nested settings have an option of that name."""
+    if isinstance(settings, dict):
+        return name in settings or any(_mentions(value, name) for value in settings.values())
+    return False
+
+
+def check_stage(stage: Stage, loss: Loss, cfg: DictConfig) -> None:
+    """Tell what a stage cannot learn from, or will do otherwise than was asked."""
+    stage.check(loss)
+    per_query = stage.passages_per_query or cfg.training.passages_per_query
+    batch_size = stage.batch_size or cfg.training.batch_size
+    if per_query < 1 or batch_size < 1:
+        raise UserError(f"training.batch_size={batch_size}, passages_per_query={per_query}: at least 1 is needed")
+    if stage.warmup is not None and not 0 <= stage.warmup <= 1:
+        raise UserError(f"stage {stage.name}: warmup={stage.warmup}: a share of its steps from 0 to 1 is needed")
+    bare = sum(not e.negatives for e in stage.examples) if stage.candidates is None else 0
+    if bare and batch_size == 1:
+        raise UserError(
+            f"stage {stage.name}: {bare} queries have no negative, and a batch of one query has none from others; "
+            "take a larger training.batch_size or candidates.depth"
+        )
+    if bare:
+        log.info("Stage %s: %d queries have no negative of their own, and learn from those of others", stage.name, bare)
+    small = sum(len(e.positives) + len(e.negatives) < per_query for e in stage.examples)
+    if small and stage.candidates is None:
+        log.info(
+            "Stage %s: %d of %d queries have fewer than passages_per_query=%d passages, and take all they have",
+            stage.name, small, len(stage.examples), per_query,
+        )  # fmt: skip

@@ -1,0 +1,51 @@
+"""The Lightning Trainer of a stage, and the arithmetic that it computes in."""
+
+from pathlib import Path
+from typing import Any
+
+import hydra
+import lightning as L
+from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+from omegaconf import DictConfig
+
+from uar.precision import bf16_is_fast, device
+from uar.training.callbacks import WholeCheckpoints
+
+PRECISIONS = {"bf16": "bf16-mixed", "fp32": "32-true", "fp16": "16-mixed"}
+
+
+def precision_of(trainer: DictConfig) -> str:
+    """`trainer.precision`, auto settled by what the trainer computes on: one of PRECISIONS, or a name of Lightning's own."""
+    if trainer.precision == "auto":
+        return "bf16" if bf16_is_fast("cpu" if trainer.accelerator == "cpu" else device().type) else "fp32"
+    return str(trainer.precision)
+
+
+def scoring_precision(precision: str) -> str:
+    """That of vectors that are scored: fp32, bf16 or fp16."""
+    halves = {"bf16": "bf16", "fp16": "fp16", "16": "fp16"}
+    return halves.get(precision.split("-")[0], "fp32")
+
+
+def make_trainer(cfg: DictConfig, loggers: list[Any], folder: Path, **more: Any) -> L.Trainer:
+    """Of a composed train config."""
+    precision = precision_of(cfg.trainer)
+    return hydra.utils.instantiate(
+        cfg.trainer,
+        precision=PRECISIONS.get(precision, precision),
+        logger=loggers,
+        default_root_dir=str(folder),
+        use_distributed_sampler=False,  # the stream gives every process its own part
+        reload_dataloaders_every_n_epochs=1,  # else the epoch after a resumed one ends early
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        plugins=[WholeCheckpoints(), *_environments()],
+        **more,
+    )
+
+
+def _environments() -> list[SLURMEnvironment]:
+    """SLURM's, without Lightning's own checkpoint at its signal, which later stages would take for theirs."""
+    if TorchElasticEnvironment.detect() or not SLURMEnvironment.detect():
+        return []
+    return [SLURMEnvironment(auto_requeue=False)]
