@@ -163,8 +163,8 @@ def register_resolvers() -> None:
     """The resolvers that configs use: `${first:a,b}` is the first of its values that is not null; `${models:${llms}}` counts
     the run's model and the further ones; `${by_scale:${scale},a,b}` is b at scale mini, else a; `${stand_in:${method}}` the
     percentage of positives by which scale mini tells an LLM's annotators apart; `${packaged:x}` a file of this package;
-    `${sweep_name:}` the name of the sweep's folder, of one outside experiments with the options that it sets, null for a single
-    job; `${folder_name:x}` a text as the name of one folder."""
+    `${sweep_name:}` the name of the sweep's folder, outside experiments with the options that it sets, null for a single job;
+    `${folder_name:x}` a text as the name of one folder."""
     OmegaConf.register_new_resolver("first", _first, replace=True)
     OmegaConf.register_new_resolver("sweep_name", _sweep_name, replace=True)
     OmegaConf.register_new_resolver("folder_name", _folder_name, replace=True)
@@ -180,7 +180,7 @@ def _stand_in(method: str | None) -> float:
 
 
 def _sweep_name() -> str | None:
-    """Folders of sweeps have no date, so that one that is started again finds its jobs; those outside experiments share one."""
+    """Folders of sweeps have no date, so that one that is started again finds its jobs; outside experiments all share one."""
     chosen = HydraConfig.get()
     if chosen.mode != RunMode.MULTIRUN:
         return None

@@ -143,7 +143,9 @@ class Explorer:
         places = {parse(r)[:2] for run in runs for r in references(run) if slug(r) == name}
         found: dict[str, dict[str, dict[str, tuple[int, str]]]] = {}
         for row in self.rows:
-            paths = {run.path / "labels.parquet": None for run in row.folders if places & {parse(r)[:2] for r in _labelled(run)}}
+            paths = {
+                run.path / "labels.parquet": None for run in row.folders if places & {parse(r)[:2] for r in _labelled(run)}
+            }
             path = next((path for path in paths if path.is_file()), None)
             for query, doc, label, source in _label_rows(path, query_ids, self.notes) if path else ():
                 found.setdefault(query, {}).setdefault(doc, {})[row.name] = label, source

@@ -143,7 +143,8 @@ def asked_for(names_given: Sequence[str] | None, rows: Sequence[Row]) -> list[Pa
 
 
 def paper_table(paper: PaperTable, rows: Sequence[Row], by_row: Mapping[str, Marks], baseline: str = "") -> Table:
-    """The paper's rows and columns with our values; where we have none of its collections, ours first with a note."""
+    """The paper's rows and columns with our values; where we have none of its collections, ours first with a note. Columns of
+    which neither has a value to show are left out."""
     notes = [paper.note] if paper.note else []
     rows = _of_experiment(paper, rows)
     if any(row.config.get("scale") == "mini" for row in rows):
@@ -159,7 +160,10 @@ def paper_table(paper: PaperTable, rows: Sequence[Row], by_row: Mapping[str, Mar
     missing = [line.name for line in lines if not line.aside and all(c.value is None for c in line.cells)]
     if missing:
         notes.append(f"No run of: {'; '.join(missing)}.")
-    shown = [c.shown(paper=c not in own, ours=c in own or not own or not c.of_collections) for c in columns]
+    known = {heading for row in paper.rows for heading in row.values}
+    shown = [c.shown(c not in own and c.heading in known, c in own or not own or not c.of_collections) for c in columns]
+    lines = [replace(line, cells=[c for c, column in zip(line.cells, shown, strict=True) if column.heads()]) for line in lines]
+    shown = [column for column in shown if column.heads()]
     return Table(paper.key, paper.title, shown, placed(shown, lines), notes, head="method")
 
 

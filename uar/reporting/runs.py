@@ -97,7 +97,7 @@ def _read(path: Path, name: str, notes: list[str]) -> RunFolder:
 
 def _with_means(scores: Scores) -> dict[str, Any]:
     """With the mean of a set that counts as one (CQADupStack) where all of its parts are there."""
-    return {**{slug: values for slug, values in averaged(scores).items() if slug not in scores}, **scores}
+    return {**scores, **{slug: values for slug, values in averaged(scores).items() if slug not in scores}}
 
 
 def _with_whole(ledger: Mapping[str, Any]) -> Mapping[str, Any]:

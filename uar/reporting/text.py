@@ -24,6 +24,7 @@ LATEX = {
     ">": "$>$",
 }
 FEW = ("nDCG@10", "R@100")
+ROOM = 8  # columns of a terminal
 PLACES = {1: ("**", "**"), 2: ("<u>", "</u>"), 0: ("", "")}
 
 
@@ -136,25 +137,32 @@ def tex(text: str) -> str:
 
 
 def terminal(table: Table) -> Terminal:
+    """The columns that a terminal has room for; it says where there are more."""
     shown = Terminal()
     shown.add_column(table.head)
-    for column in table.columns:
+    for column in table.columns[:ROOM]:
         shown.add_column(f"{column.group}\n{column.heading}", justify="right", no_wrap=True)
     for line in table.lines:
         cells = [
             f"[bold]{cell.number(column)}[/bold]" if cell.place == 1 else cell.number(column)
-            for column, cell in zip(table.columns, line.cells, strict=True)
+            for column, cell in list(zip(table.columns, line.cells, strict=True))[:ROOM]
         ]
         shown.add_row(line.name.replace("[", r"\["), *cells)
+    if len(table.columns) > ROOM:
+        shown.caption = f"{ROOM} of {len(table.columns)} columns; report.html has them all"
     return shown
 
 
 def overview(rows: Sequence[Row]) -> Table | None:
-    """A few measures a collection, as fit a terminal."""
-    parts: list[tuple[str, str, str]] = []
+    """A few measures a collection, as fit a terminal; of many collections one each."""
     retrieval, rag = columns_of(rows, "retrieval"), columns_of(rows, "rag")
-    for slug in dict.fromkeys(slug for slug, _ in [*retrieval, *rag]):
-        parts += [("retrieval", slug, m) for m in FEW if (slug, m) in retrieval]
-        parts += [("rag", s, m) for s, m in rag if s == slug][:2]
+    parts: list[tuple[str, str, str]] = []
+    for few in (FEW, FEW[:1]):
+        parts = []
+        for slug in dict.fromkeys(slug for slug, _ in [*retrieval, *rag]):
+            parts += [("retrieval", slug, m) for m in few if (slug, m) in retrieval]
+            parts += [("rag", s, m) for s, m in rag if s == slug][: len(few)]
+        if len(parts) <= ROOM:
+            break
     columns = [Column(slug, measure) for _, slug, measure in parts]
     return plain_table("overview", "", rows, parts, columns, {})

@@ -69,9 +69,7 @@ def _annotator(config: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(str(config.get(key)) for key in keys)
 
 
-def _price(
-    row: Row, ledgers: Mapping[tuple[str, ...], Mapping[str, Any]], judgement: float, notes: list[str]
-) -> float | None:
+def _price(row: Row, ledgers: Mapping[tuple[str, ...], Mapping[str, Any]], judgement: float, notes: list[str]) -> float | None:
     path = row.first.path / "labels.parquet"
     source = str(row.config.get("label_source._target_", "")).rpartition(".")[2]
     if not path.is_file() or not source:
@@ -95,8 +93,8 @@ def _price(
 
 
 def _judged_by_people(table: pa.Table) -> int:
-    """Pairs of the questions in whose pools, in a stage, a person chose; a passage that person and LLM agree on is `human+llm`,
-    one that neither chose is the LLM's."""
+    """Pairs of the pools in which, in a stage, a person chose: a passage that person and LLM chose is `human+llm`, one that
+    neither did is the LLM's."""
     found = []
     for stage in pc.unique(table["stage"]):
         of_stage = table.filter(pc.equal(table["stage"], stage))

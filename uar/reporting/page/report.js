@@ -65,9 +65,9 @@
   const { pairs, passages } = JSON.parse(byId("data").textContent);
   if (!pairs.length) return;
   const [run, slug, measure, order, filter] = ["run", "slug", "measure", "order", "filter"].map(byId);
-  const options = (select, values, told = (v) => v) => {
+  const options = (select, values) => {
     const before = select.value;
-    select.replaceChildren(...values.map((value) => new Option(told(value), value)));
+    select.replaceChildren(...values.map((value) => new Option(value, value)));
     if (values.includes(before)) select.value = before;
   };
   const unique = (values) => [...new Set(values)];
@@ -152,10 +152,11 @@
   const show = () => {
     const pair = chosen();
     const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
-    const scored = pair.queries.filter((query) => query.scores[measure.value]);
-    const found = scored
-      .filter((query) => words.every((word) => searched(query).includes(word)))
-      .map((query) => [query.scores[measure.value][1] - query.scores[measure.value][0], query]);
+    const scored = pair.queries
+      .filter((query) => query.scores[measure.value])
+      .map((query) => [query.scores[measure.value][1] - query.scores[measure.value][0], query])
+      .filter(([difference]) => difference !== 0);
+    const found = scored.filter(([, query]) => words.every((word) => searched(query).includes(word)));
     found.sort(([a, p], [b, q]) => {
       if (order.value === "text") return p.text.localeCompare(q.text);
       return (order.value === "loss" ? a - b : b - a) || p.id.localeCompare(q.id);
@@ -173,7 +174,7 @@
     options(measure, chosen().measures);
     show();
   };
-  options(run, unique(pairs.map((p) => p.run)), (name) => `${name} minus ${pairs[0].baseline}`);
+  options(run, unique(pairs.map((p) => p.run)));
   chooseRun();
   run.addEventListener("change", chooseRun);
   slug.addEventListener("change", chooseSlug);
