@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ import pytest
 import yaml
 from conftest import ROOT, metrics, ok
 from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
@@ -92,6 +94,23 @@ def test_the_head_of_an_experiment_has_its_command_and_what_it_takes(name: str):
     assert all(word in head for word in ("GPUs", "Jobs: ", "Assumes: ", "aper"))
 
 
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_the_commands_in_the_head_of_an_experiment_compose(name: str):
+    head = (ROOT / "conf" / "experiment" / f"{name}.yaml").read_text().split("defaults:")[0]
+    found = re.findall(r"^#.*?python (?:-m uar\.)?(\w+)(?:\.py)?(?: -m)? (.*?)(?:  .*)?$", head, re.MULTILINE)
+    assert len(found) >= 2
+    for command, words in found:
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            compose(command, shlex.split(words))
+
+
+def test_what_heads_name_for_fewer_gpus_and_another_generator_is_taken():
+    fewer = composed("annotate", ["llm=qwen2_5_32b"], "+experiment=table1_annotators", "engines.full.actors=4")
+    assert (fewer.engine.actors, fewer.engine.num_gpus) == (4, 1)
+    other = composed("train", ["+method=human"], "+experiment=table5_nq_hotpotqa", "llm@generators.full=qwen2_5_32b")
+    assert "Qwen2.5-32B" in other.rag.llm.model
+
+
 def test_experiments_and_methods_set_different_options():
     """In a sweep the method is composed first, on the command line of one job it may be last."""
 
@@ -160,6 +179,21 @@ def test_a_run_has_one_folder_whatever_its_overrides_hold():
     long = [f"retriever.model={'a/b' * 100}{end}" for end in "xy"]
     names = [subdir(word) for word in long]
     assert names[0] != names[1] and all(len(name) == 200 and name.startswith("retriever.model=a-ba-b") for name in names)
+
+
+def test_sweeps_outside_experiments_are_groups_of_their_own(monkeypatch: pytest.MonkeyPatch):
+    def group(*overrides: str) -> str | None:
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            whole = compose("train", list(overrides), return_hydra_config=True)
+        monkeypatch.setattr(HydraConfig.instance(), "cfg", None)
+        HydraConfig.instance().set_config(whole)
+        return OmegaConf.create({"group": "${sweep_name:}"}).group
+
+    swept = ["hydra.mode=MULTIRUN", "seed=1", "human_frac=0.2", "store=x"]
+    assert group(*swept) == "sweep of human_frac, seed"
+    assert group(*swept, "hydra.sweep.dir=outputs/budgets") == "budgets"
+    assert group(*swept, "+experiment=table7_human_positive") == "table7_human_positive"
+    assert group("seed=1") is None
 
 
 def test_a_finished_job_runs_again_where_its_config_or_a_file_of_it_changed(tmp_path: Path):

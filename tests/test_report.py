@@ -164,6 +164,13 @@ def test_tables_sort_by_their_headings(open_page: Callable[..., "Page"]):
     assert numbers == sorted(numbers, reverse=True) and cells[len(numbers) :] == [""] * (len(cells) - len(numbers))
 
 
+def test_long_names_of_folders_break_and_hide_no_column(open_page: Callable[..., "Page"]):
+    page = open_page()
+    assert page.locator("#runs .scroll").evaluate("node => node.scrollWidth <= node.clientWidth")
+    page.evaluate("document.querySelectorAll('#runs code').forEach((node) => node.prepend('a=b,'.repeat(60)))")
+    assert page.locator("#runs .scroll").evaluate("node => node.scrollWidth <= node.clientWidth")
+
+
 def test_the_explorer_sorts_filters_and_shows(open_page: Callable[..., "Page"]):
     page = open_page()
     items = page.locator("#questions > li")

@@ -14,7 +14,7 @@ from written_runs import labels, rows_in, write_labels, write_parquet, write_run
 from uar.collections import open_collection
 from uar.reporting.explorer import Explorer, Options, most_different
 from uar.reporting.figures import Drawn, draw_all
-from uar.reporting.figures.measure import interval
+from uar.reporting.figures.measure import interval, shown_measure
 
 KEYS = {"positives", "annotators", "threshold", "human_budget", "loss", "dev", "beir", "cost"}
 
@@ -164,6 +164,14 @@ def test_intervals_are_those_of_the_mean_over_questions(tmp_path: Path):
     write_run(tmp_path / "run", scores={"mini.test": {"nDCG@10": {"a": 0.1, "b": 0.3, "c": 0.8}}})
     low, high = interval(rows_in(tmp_path)[0], "mini.test", "nDCG@10", []) or (0, 0)
     assert (low + high) / 2 == pytest.approx(0.4) and (high - low) / 2 == pytest.approx(4.302653 * 0.360555 / 3**0.5, rel=1e-5)
+
+
+def test_of_collections_that_all_have_ms_marco_is_shown(tmp_path: Path):
+    dev = {"msmarco-passage-dev-small": {"RR@10": 0.3}}
+    write_run(tmp_path / "a", {"a.test": {"nDCG@10": 0.4}, **dev})
+    assert shown_measure(rows_in(tmp_path)) == ("msmarco-passage-dev-small", "RR@10")
+    write_run(tmp_path / "b", {"a.test": {"nDCG@10": 0.4}})
+    assert shown_measure(rows_in(tmp_path)) == ("a.test", "nDCG@10")
 
 
 def test_broken_files_leave_notes_and_not_a_crash(tmp_path: Path):
