@@ -195,7 +195,8 @@ def test_latex_escapes_and_has_a_cell_a_column(tmp_path: Path):
     columns = [Column("a_b", "R@1", paper=True), Column("", "50 %")]
     lines = placed(columns, [Line("x & y_1", [cell([0.5, 0.7]), cell([])]), Line("z", [cell([0.4]), cell([0.1])])])
     text = latex([Table("t", "A & B", columns, lines, ["50 % of $"])])
-    assert r"\caption{A \& B. 50 \% of \$}" in text and r"\begin{tabular}{lrrr}" in text
+    assert r"\caption{A \& B. 50 \% of \$ Bold: best; underlined: second best. $\pm$: standard deviation over" in text
+    assert r"\begin{tabular}{lrrr}" in text
     assert r" & \multicolumn{2}{c}{a\_b} & \multicolumn{1}{c}{} \\" in text
     assert r"x \& y\_1 & \textbf{0.600} $\pm$ 0.141 (2) & -- & -- \\" in text
     assert r"z & \underline{0.400} & -- & 0.100 \\" in text

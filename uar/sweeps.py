@@ -16,7 +16,6 @@ from uar.files import digest, read_json, write_json
 
 log = logging.getLogger(__name__)
 FINISHED, FAILED = "finished.json", "failed.json"
-METRICS = "metrics.json"  # of a job of another config, or its values would stand beside the new ones
 FILES = ("path", "answers", "run", "runs", "template", "model")  # options that name files or folders
 NO_MATTER = ("name", "resume", "logger")  # of a config: another value gives the same run
 folders: list[Path] = []  # of the sweeps that this process has started
@@ -46,8 +45,7 @@ def once(task: Callable[[DictConfig, Path], Any], cfg: DictConfig, folder: Path)
             log.info("Skipped: %s was finished before with this config; delete the folder to run it again", folder)
             return known["returned"]
         if _first_process():
-            for name in (FINISHED, METRICS):
-                (folder / name).unlink(missing_ok=True)
+            mark.unlink(missing_ok=True)
     found = task(cfg, folder)
     if _first_process():
         write_json(mark, {**made_from, "returned": found if isinstance(found, int | float) else None})
