@@ -2,9 +2,11 @@
 
 import re
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from written_runs import rows_in, write_run
 
 from uar.errors import UserError
@@ -182,13 +184,19 @@ def test_all_answer_measures_and_lines_have_columns(tmp_path: Path):
 
 
 def test_a_terminal_shows_what_it_has_room_for(tmp_path: Path):
-    few, many = ({f"s{n}.test": {"nDCG@10": 0.5, "R@100": 0.9} for n in range(count)} for count in (4, 12))
-    for name, found, shown, caption in (("few", few, 8, None), ("many", many, 8, "8 of 12 columns")):
+    """Names are whole; of many collections one measure each. A column of `s10.test` takes 8 letters and 3 of frame."""
+    few, many = ({f"s{n}.test": {"nDCG@10": 0.5, "R@100": 0.9} for n in range(10, 10 + count)} for count in (4, 12))
+    for name, found, columns in (("few", few, 8), ("many", many, 8)):
         write_run(tmp_path / name, found)
         table = overview(rows_in(tmp_path, name))
         assert table is not None
-        drawn = terminal(table)
-        assert len(drawn.columns) == shown + 1 and str(drawn.caption).startswith(str(caption))
+        width = 4 + len(name) + columns * 11
+        into = StringIO()
+        drawn = terminal(table, width)
+        Console(width=width, file=into).print(drawn)
+        told = into.getvalue()
+        assert len(drawn.columns) == columns + 1 and f"│ {name} │" in told and "…" not in told
+        assert ("8 of 12 columns" in told) == (name == "many")
 
 
 def test_latex_escapes_and_has_a_cell_a_column(tmp_path: Path):

@@ -48,7 +48,7 @@ def report(cfg: DictConfig, folder: Path) -> None:
     html = page(title, rows, tables, figures, differences, notes, marked_against)
     write_text(out / "report.html", html)
     console = Console(width=None if Console().is_terminal else 127)
-    console.print(terminal(overview(rows) or tables[0]))
+    console.print(terminal(overview(rows) or tables[0], console.width))
     console.print(f"{(out / 'report.html').resolve()}", soft_wrap=True, highlight=False)
 
 

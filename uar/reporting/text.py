@@ -24,7 +24,8 @@ LATEX = {
     ">": "$>$",
 }
 FEW = ("nDCG@10", "R@100")
-ROOM = 8  # columns of a terminal
+ROOM = 8  # columns that most terminals have room for
+LONGEST = 40  # letters of a name in a line of a terminal
 PLACES = {1: ("**", "**"), 2: ("<u>", "</u>"), 0: ("", "")}
 
 
@@ -136,20 +137,27 @@ def tex(text: str) -> str:
     return "".join(LATEX.get(c, c) for c in text)
 
 
-def terminal(table: Table) -> Terminal:
-    """The columns that a terminal has room for; it says where there are more."""
+def terminal(table: Table, width: int) -> Terminal:
+    """The columns for which `width` letters have room; it says where there are more."""
+    longest = min(LONGEST, max(len(line.name) for line in table.lines) if table.lines else 0)
     shown = Terminal()
-    shown.add_column(table.head)
-    for column in table.columns[:ROOM]:
+    shown.add_column(table.head, min_width=longest)
+    room, kept = width - longest - 4, 0
+    for at, column in enumerate(table.columns):
+        numbers = (len(line.cells[at].number(column)) for line in table.lines)
+        room -= max(len(column.group), len(column.heading), *numbers) + 3
+        if room < 0 and kept:
+            break
+        kept += 1
         shown.add_column(f"{column.group}\n{column.heading}", justify="right", no_wrap=True)
     for line in table.lines:
         cells = [
             f"[bold]{cell.number(column)}[/bold]" if cell.place == 1 else cell.number(column)
-            for column, cell in list(zip(table.columns, line.cells, strict=True))[:ROOM]
+            for column, cell in list(zip(table.columns, line.cells, strict=True))[:kept]
         ]
         shown.add_row(line.name.replace("[", r"\["), *cells)
-    if len(table.columns) > ROOM:
-        shown.caption = f"{ROOM} of {len(table.columns)} columns; report.html has them all"
+    if kept < len(table.columns):
+        shown.caption = f"{kept} of {len(table.columns)} columns; report.html has them all"
     return shown
 
 
