@@ -175,7 +175,7 @@ def test_a_run_has_one_folder_whatever_its_overrides_hold():
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             return str(compose("train", list(overrides), return_hydra_config=True).hydra.sweep.subdir)
 
-    assert subdir("annotator=import", "annotator.path=/data/x.parquet") == "annotator=import,annotator.path=-data-x.parquet"
+    assert subdir("annotator=import", "annotator.path=/data/x.parquet") == "annotator.path=-data-x.parquet,annotator=import"
     long = [f"retriever.model={'a/b' * 100}{end}" for end in "xy"]
     names = [subdir(word) for word in long]
     assert names[0] != names[1] and all(len(name) == 200 and name.startswith("retriever.model=a-ba-b") for name in names)

@@ -167,7 +167,7 @@ def test_tables_sort_by_their_headings(open_page: Callable[..., "Page"]):
 def test_long_names_of_folders_break_and_hide_no_column(open_page: Callable[..., "Page"]):
     page = open_page()
     assert page.locator("#runs .scroll").evaluate("node => node.scrollWidth <= node.clientWidth")
-    page.evaluate("document.querySelectorAll('#runs code').forEach((node) => node.prepend('a=b,'.repeat(60)))")
+    page.evaluate("document.querySelectorAll('#runs .folder code').forEach((node) => node.prepend('a=b,'.repeat(60)))")
     assert page.locator("#runs .scroll").evaluate("node => node.scrollWidth <= node.clientWidth")
 
 
