@@ -104,9 +104,15 @@ def _open(cfg: DictConfig) -> list[Any]:
 
 
 def _row() -> str:
-    """What the command line sets besides the seed: of jobs that share it, tables show the mean."""
+    """What the command line sets besides the seed, secrets masked: of jobs that share it, pages show the mean."""
     job = HydraConfig.get().job
-    return ",".join(word for word in job.override_dirname.split(",") if not word.startswith("seed=")) or str(job.config_name)
+    kept = []
+    for word in job.override_dirname.split(","):
+        name, equals, value = word.partition("=")
+        last = name.lstrip("+~").rpartition(".")[2]
+        if name != "seed":
+            kept.append(f"{mask(name)}{equals}{mask({last: value})[last]}")
+    return ",".join(filter(None, kept)) or str(job.config_name)
 
 
 def flat(values: Mapping[str, Any], joint: str) -> dict[str, Any]:
