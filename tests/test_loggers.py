@@ -116,6 +116,6 @@ def test_a_job_that_fails_ends_its_run_as_failed_and_keeps_no_secret(fails: Call
     run = offline_run(tmp_path / "run")
     assert run.exit_code == 1 and run.arguments == []
     assert (run.config["extra.api_key"], run.config["store"]) == ("***", "http://***@x")
-    assert run.config["row"] == "+extra.api_key=***,collections=[mini\\:test],run=x.trec"
+    assert run.config["row"] == "+extra.api_key=***,collections=[mini:test],run=x.trec"
     for path in (tmp_path / "run").rglob("*"):
         assert not path.is_file() or b"hunter" not in path.read_bytes(), path
