@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -16,7 +18,7 @@
 #
 # People's labels are better and cost money. This notebook trains with the LLM's labels and human labels for a growing share of
 # the questions, and sets what each share brings against what it costs. It uses the packaged collection and its shipped
-# annotations; `dataset=local dataset.path=DIR` in `common` takes yours.
+# annotations; `dataset=local`, `dataset.path=DIR` and `dataset.test=[test]` in `common` take yours.
 
 # %%
 import json
@@ -30,6 +32,7 @@ from rich.console import Console
 from rich.table import Table
 
 from uar.entry import composed
+from uar.sweeps import config_hash, once
 from uar.training.run import train
 
 QUICK = os.environ.get("UAR_QUICK") == "1"  # few questions and steps, to see that it works
@@ -41,8 +44,9 @@ PRICE = 0.09  # USD a judged pair, as in the paper
 # %% [markdown]
 # ## The runs
 # `label_source=mixed` trains on the LLM's labels first and then, in a second stage, on the human labels of `human_frac` of the
-# questions. The sample of a smaller share is part of that of a larger one. A run that is done is not run again. The same as a
-# sweep: `python train.py -m label_source=mixed human_frac=0,0.1,0.2,0.5,1 seed=0,1,2`.
+# questions. The sample of a smaller share is part of that of a larger one. A run that is done is not run again; one of other
+# options or other data is another run. The same as a sweep:
+# `python train.py -m label_source=mixed human_frac=0,0.1,0.2,0.5,1 seed=0,1,2`.
 
 # %%
 common = ["label_source=mixed", "rag=off", "logger=none", "dataset.test=[mini:test]"]
@@ -51,9 +55,9 @@ if QUICK:
 
 
 def run(share: float, seed: int) -> Path:
-    folder = WORK / f"{share:g}-{seed}"
-    if not (folder / "metrics.json").is_file() or "retrieval" not in json.loads((folder / "metrics.json").read_text()):
-        train(composed("train", *common, f"human_frac={share}", f"seed={seed}"), folder)
+    cfg = composed("train", *common, f"human_frac={share}", f"seed={seed}")
+    folder = WORK / f"{share:g}-{seed}-{config_hash(cfg)[:8]}"
+    once(train, cfg, folder)  # where it is not done
     return folder
 
 
@@ -91,7 +95,7 @@ Console(width=120).print(shown)
 # %%
 figure, axes = plt.subplots(figsize=(5, 3.5))
 axes.errorbar([p[1] for p in points], [p[2] for p in points], yerr=[p[3] for p in points], marker="o", capsize=3)
-axes.set(xlabel="Cost of human labels (USD)", ylabel="nDCG@10 on mini:test")
+axes.set(xlabel="Cost of human labels (USD)", ylabel="nDCG@10 of the test questions")
 plt.show()
 
 # %% [markdown]

@@ -36,6 +36,7 @@ def test_pages_show_what_the_runs_have(command: Callable, runs: str, tmp_path: P
     assert titles(panels) == [title for section in sections.values() for title in section]
     bar = panels[0]["config"]
     assert bar["metrics"] == ["retrieval/mini.test/nDCG@10"] and (bar["groupAgg"], bar["groupArea"]) == ("mean", "stddev")
+    assert bar["groupBy"] == "row.value", "jobs that differ in their seed alone, not whole sweeps"
     assert (page["project"], page["displayName"]) == ({"name": "p", "entityName": "e"}, "Utility-annotated retrieval")
     assert report_model.ReportViewspec.model_validate(page) and View.model_validate(view)
 

@@ -3,19 +3,23 @@
 import json
 import math
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from conftest import ROOT, metrics, ok
 from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 import uar.entry  # noqa: F401 the resolvers that configs use
+from uar import sweeps
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 EXPERIMENTS = sorted(p.stem for p in (ROOT / "conf" / "experiment").glob("*.yaml"))
@@ -65,6 +69,8 @@ def test_an_experiment_composes_at_full_size_and_mini_resets_what_it_sets(name: 
                 if OmegaConf.select(cfg, key.split(".")[0]) is not None:
                     OmegaConf.update(cfg, key, "x")
             assert not OmegaConf.missing_keys(cfg) and OmegaConf.to_container(cfg, resolve=True)
+            if name in OF_ANNOTATE:
+                assert (cfg.engine.get("actors"), cfg.engine.get("num_gpus")) == (8, 1) and "ray" in cfg.engine._target_
         for at in (0, -1):
             cfg = composed(command, [values[at] for values in small], f"+experiment={name}", "+scale=mini")
             assert (cfg.scale, cfg.dataset.train, cfg.dataset.test, cfg.trainer.devices) == (
@@ -73,6 +79,7 @@ def test_an_experiment_composes_at_full_size_and_mini_resets_what_it_sets(name: 
                 ["mini:test"],
                 1,
             )
+            assert name not in OF_ANNOTATE or cfg.engine == {"_target_": "uar.annotation.work.Here"}
             assert cfg.candidates.depth == 8 and cfg.retriever.layers == 3 and "SmolLM2" in cfg.llm.model
             assert cfg.annotator._target_.rpartition(".")[2] in {"Likelihood", "Imported"} and cfg.limit <= 48
             assert OmegaConf.missing_keys(cfg) <= set(GIVEN_BY_USER) and OmegaConf.to_container(cfg, resolve=True)
@@ -85,6 +92,23 @@ def test_the_head_of_an_experiment_has_its_command_and_what_it_takes(name: str):
     command = "annotate.py" if name in OF_ANNOTATE else "train.py"
     assert f"python {command} -m +experiment={name} " in head and f"+experiment={name} +scale=mini" in head
     assert all(word in head for word in ("GPUs", "Jobs: ", "Assumes: ", "aper"))
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_the_commands_in_the_head_of_an_experiment_compose(name: str):
+    head = (ROOT / "conf" / "experiment" / f"{name}.yaml").read_text().split("defaults:")[0]
+    found = re.findall(r"^#.*?python (?:-m uar\.)?(\w+)(?:\.py)?(?: -m)? (.*?)(?:  .*)?$", head, re.MULTILINE)
+    assert len(found) >= 2
+    for command, words in found:
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            compose(command, shlex.split(words))
+
+
+def test_what_heads_name_for_fewer_gpus_and_another_generator_is_taken():
+    fewer = composed("annotate", ["llm=qwen2_5_32b"], "+experiment=table1_annotators", "engines.full.actors=4")
+    assert (fewer.engine.actors, fewer.engine.num_gpus) == (4, 1)
+    other = composed("train", ["+method=human"], "+experiment=table5_nq_hotpotqa", "llm@generators.full=qwen2_5_32b")
+    assert "Qwen2.5-32B" in other.rag.llm.model
 
 
 def test_experiments_and_methods_set_different_options():
@@ -106,19 +130,96 @@ def test_experiments_and_methods_set_different_options():
         assert not any(leaves(method) & other for other in where)
 
 
+def methods_of(name: str) -> list[str]:
+    """Of an experiment's sweep, in order."""
+    params = [values for values in sweep_of("train", f"+experiment={name}") if values[0].startswith("+method=")]
+    return [value.removeprefix("+method=") for values in params for value in values]
+
+
+def jobs_to_run() -> dict[str, list[str]]:
+    """Methods by experiment: all of one experiment, of the others those that none before has, or else the last."""
+    chosen = {EVERY_ROW: methods_of(EVERY_ROW)}
+    for name in EXPERIMENTS:
+        seen = {method for methods in chosen.values() for method in methods}
+        if name not in OF_ANNOTATE and name != EVERY_ROW:
+            chosen[name] = [m for m in methods_of(name) if m not in seen] or methods_of(name)[-1:]
+    return chosen
+
+
+def test_every_method_is_a_row_of_an_experiment_that_runs_here():
+    assert sorted({method for methods in jobs_to_run().values() for method in methods}) == METHODS
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_the_rows_of_an_experiment_run(command: Command, tmp_path: Path, name: str):
-    """All of them of one experiment, the last one of the others."""
+    """Every method in one experiment; of the other parameters the last value."""
     script = "annotate" if name in OF_ANNOTATE else "train"
-    short = [] if name == EVERY_ROW else [v[-1] for v in sweep_of(script, f"+experiment={name}", "+scale=mini")]
+    methods = jobs_to_run().get(name, [])
+    last = [values[-1] for values in sweep_of(script, f"+experiment={name}", "+scale=mini")]
+    short = [f"+method={','.join(methods)}" if word.startswith("+method=") else word for word in last]
     more = ["limit=1", "candidates.depth=2"] if script == "annotate" else []
     ok(command(script, "-m", f"+experiment={name}", "+scale=fast_dev_run", *short, *more))
     sweep = tmp_path / "outputs" / name
     found = [yaml.safe_load(p.read_text()) for p in sweep.glob("*/config.yaml")]
-    assert len(found) == (8 if name == EVERY_ROW else 1) == len(list(sweep.glob("*/finished.json")))
+    assert len(found) == max(1, len(methods)) == len(list(sweep.glob("*/finished.json")))
     assert all((config["experiment"], config["scale"]) == (name, "mini") for config in found)
     wanted = ["ledger.json", "agreement.json"] if script == "annotate" else ["labels.parquet", "metrics.json", "model"]
     assert all((folder / file).exists() for folder in sweep.glob("*/") for file in wanted)
+    if name == "imported_labels":
+        (labels,) = (pq.read_table(f / "labels.parquet") for f in sweep.glob("*/") if "method=imported," in f.name)
+        assert sum(labels["label"].to_pylist()) == len(set(labels["query_id"].to_pylist())) == 6, "one passage answers each"
+
+
+def test_a_run_has_one_folder_whatever_its_overrides_hold():
+    def subdir(*overrides: str) -> str:
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            return str(compose("train", list(overrides), return_hydra_config=True).hydra.sweep.subdir)
+
+    assert subdir("annotator=import", "annotator.path=/data/x.parquet") == "annotator.path=-data-x.parquet,annotator=import"
+    long = [f"retriever.model={'a/b' * 100}{end}" for end in "xy"]
+    names = [subdir(word) for word in long]
+    assert names[0] != names[1] and all(len(name) == 200 and name.startswith("retriever.model=a-ba-b") for name in names)
+
+
+def test_sweeps_outside_experiments_are_groups_of_their_own(monkeypatch: pytest.MonkeyPatch):
+    def group(*overrides: str) -> str | None:
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            whole = compose("train", list(overrides), return_hydra_config=True)
+        monkeypatch.setattr(HydraConfig.instance(), "cfg", None)
+        HydraConfig.instance().set_config(whole)
+        return OmegaConf.create({"group": "${sweep_name:}"}).group
+
+    swept = ["hydra.mode=MULTIRUN", "seed=1", "human_frac=0.2", "store=x"]
+    assert group(*swept) == "sweep of human_frac, seed"
+    assert group(*swept, "hydra.sweep.dir=outputs/budgets") == "budgets"
+    assert group(*swept, "+experiment=table7_human_positive") == "table7_human_positive"
+    assert group("seed=1") is None
+
+
+def test_a_finished_job_runs_again_where_its_config_or_a_file_of_it_changed(tmp_path: Path):
+    ran: list[Path] = []
+
+    def task(cfg: DictConfig, folder: Path) -> float:
+        ran.append(folder)
+        return 0.5
+
+    for place in ("data/qrels/train.tsv", "store/part.parquet", "labels.tsv"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).write_text("1")
+    named = {"dataset": {"train": f"local:{tmp_path}/data:train"}, "annotator": {"path": str(tmp_path / "labels.tsv")}}
+    cfg = OmegaConf.create({**named, "store": str(tmp_path / "store"), "name": "a", "loss": "joint"})
+    folder = tmp_path / "run"
+    assert [sweeps.once(task, cfg, folder) for _ in range(2)] == [0.5, 0.5] and len(ran) == 1
+    cfg.name = "b"
+    (tmp_path / "store" / "more.parquet").write_text("1")
+    sweeps.once(task, cfg, folder)
+    assert len(ran) == 1
+    for place in ("data/qrels/train.tsv", "labels.tsv"):
+        (tmp_path / place).write_text("12")
+        sweeps.once(task, cfg, folder)
+    cfg.loss = "kl"
+    sweeps.once(task, cfg, folder)
+    assert len(ran) == 4
 
 
 QUICK = ["+scale=fast_dev_run", "+experiment=table7_human_positive"]

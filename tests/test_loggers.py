@@ -81,7 +81,7 @@ def test_a_resumed_job_writes_a_second_part_of_the_same_run(tmp_path: Path):
         begin_stage([logger], StageStart(0, "llm", step))
         logger.log_metrics({"llm/loss": 2.0 - step}, step)
         logger.end(failed=not resume)
-        time.sleep(1.1)  # W&B names the folder of a part by the second
+        time.sleep(1.1)  # a part's folder is named by the second it began in
     parts = [read_run(folder) for folder in (tmp_path / "wandb").glob("offline-run-*")]
     parts.sort(key=lambda part: part.values("trainer/global_step"))
     assert len({part.id for part in parts}) == 1 and [part.exit_code for part in parts] == [1, 0]
@@ -111,12 +111,13 @@ def test_csv_and_tensorboard_are_told_what_wandb_is(command: Callable, tmp_path:
 
 
 def test_a_job_that_fails_ends_its_run_as_failed_and_keeps_no_secret(fails: Callable, tmp_path: Path):
-    secret = ["+extra.api_key=hunter2", "store=http://me:hunter3@x"]
+    secret = ["+extra.api_key=hunter2", "store='http://me:hunter3@x/v1?a=1&api-key=hunter4'"]
     fails(
         "uar.evaluate", "run=x.trec", "collections=[mini:test]", "hydra.run.dir=run", *secret, WANDB_MODE="offline"
     )  # fmt: skip
     run = offline_run(tmp_path / "run")
     assert run.exit_code == 1 and run.arguments == []
-    assert (run.config["extra.api_key"], run.config["store"]) == ("***", "http://***@x")
+    assert (run.config["extra.api_key"], run.config["store"]) == ("***", "http://***@x/v1?a=***&api-key=***")
+    assert run.config["row"] == "+extra.api_key=***,collections=[mini:test],run=x.trec"
     for path in (tmp_path / "run").rglob("*"):
         assert not path.is_file() or b"hunter" not in path.read_bytes(), path

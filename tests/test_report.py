@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from commands import run_command
 from conftest import ROOT, SMALL, ok
-from written_runs import write_parquet, write_run
+from written_runs import write_labels, write_parquet, write_run
 
 from uar.collections import open_collection
 from uar.files import write_jsonl, write_text
@@ -26,7 +26,8 @@ SCORE = {"mini.test": {"nDCG@10": 0.5}}
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two seeds of a training and BM25, on a few questions of mini and their passages; answers beside BM25's run."""
+    """Two seeds of a training and BM25, on a few questions of mini and their passages; answers beside BM25's run; two
+    annotators of which one takes what people chose and one does not."""
     folder = tmp_path_factory.mktemp("runs")
     questions = _part_of_mini(folder / "small")
     common = ["limit=8", *SMALL[1:3], "trainer.max_steps=2", "trainer.log_every_n_steps=1", "rag=off", "logger=csv"]
@@ -36,11 +37,14 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ok(run_command("uar.evaluate", bm25, folder, 600, {}))
     told = {"question": "?", "gold": ["x"], "answer": "<i>an answer", "line": "oracle"}
     write_parquet(folder / "bm25" / "generations" / "small.test.parquet", [{"query_id": q, **told} for q in questions])
+    for name, label in (("yes", 1), ("no", 0)):
+        run = write_run(folder / "annotators" / name, dataset__train="local:small:test", annotator=name)
+        write_labels(run, [(q, d, label, "llm", "llm") for q, d in questions.items()])
     return folder
 
 
-def _part_of_mini(folder: Path) -> list[str]:
-    """A collection folder with splits train, dev and test; the ids of the questions of the last."""
+def _part_of_mini(folder: Path) -> dict[str, str]:
+    """A collection folder with splits train, dev and test; of the last by question a positive."""
     parts = {split: open_collection(f"mini:{split}") for split in ("train", "dev", "test")}
     chosen = {split: list(part.queries)[:number] for (split, part), number in zip(parts.items(), (8, 4, 16), strict=True)}
     queries = [parts[split].queries[q] for split in parts for q in chosen[split]]
@@ -54,14 +58,14 @@ def _part_of_mini(folder: Path) -> list[str]:
     for split, part in parts.items():
         rows = [f"{q}\t{d}\t{grade}\n" for q in chosen[split] for d, grade in part.qrels[q].items()]
         write_text(folder / "qrels" / f"{split}.tsv", "".join(["query-id\tcorpus-id\tscore\n", *rows]))
-    return chosen["test"]
+    return {q: parts["test"].positives(q)[0] for q in chosen["test"]}
 
 
 @pytest.fixture(scope="module")
 def report(runs: Path) -> Path:
     told = run_command(
         "uar.report",
-        ["runs=[sweep/*,bm25]", "out=report", "baseline=bm25", "paper=table2", 'title="<One> & two"'],
+        ["runs=[sweep/*,bm25,annotators/*]", "out=report", "baseline=bm25", "paper=table2", 'title="<One> & two"'],
         runs,
         600,
         {},
@@ -164,20 +168,29 @@ def test_tables_sort_by_their_headings(open_page: Callable[..., "Page"]):
     assert numbers == sorted(numbers, reverse=True) and cells[len(numbers) :] == [""] * (len(cells) - len(numbers))
 
 
+def test_long_names_of_folders_break_and_hide_no_column(open_page: Callable[..., "Page"]):
+    page = open_page()
+    assert page.locator("#runs .scroll").evaluate("node => node.scrollWidth <= node.clientWidth")
+    page.evaluate("document.querySelectorAll('#runs .folder code').forEach((node) => node.prepend('a=b,'.repeat(60)))")
+    assert page.locator("#runs .scroll").evaluate("node => node.scrollWidth <= node.clientWidth")
+
+
 def test_the_explorer_sorts_filters_and_shows(open_page: Callable[..., "Page"]):
     page = open_page()
     items = page.locator("#questions > li")
     everything = items.count()
+    assert "(seed 0) minus bm25 on small.test" in page.locator("#count").inner_text()
 
     def differences() -> list[float]:
         texts = page.locator("#questions .difference").all_inner_texts()
         return [float(t.replace("−", "-").lstrip("±")) for t in texts]
 
-    assert everything > 3 and differences() == sorted(differences())
+    assert everything > 3 and 0 not in differences() and differences() == sorted(differences())
     page.select_option("#order", "gain")
     assert differences() == sorted(differences(), reverse=True)
     page.select_option("#measure", "AP")
     assert "AP of " in page.locator("#count").inner_text()
+    everything = items.count()
     question = items.nth(2).locator("summary span").nth(1).inner_text()
     page.fill("#filter", question.upper())
     assert items.count() == 1 and page.locator("#count").inner_text().startswith(f"1 of {everything} ")
@@ -189,6 +202,7 @@ def test_the_explorer_sorts_filters_and_shows(open_page: Callable[..., "Page"]):
     told = items.first.locator(".told")
     assert told.locator(".both ol").count() == 2 and told.locator(".both ol").first.locator("li").count() == 5
     assert told.locator(".both li p").first.inner_text() and told.locator(".chip.yes").count() >= 1
+    assert {"LLM + (yes)", "LLM − (no)"} <= set(told.locator(".chip").all_inner_texts())
     assert "Generated (oracle): " in told.inner_text() and "<i>an answer" in told.inner_text()
 
 

@@ -2,24 +2,21 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
-from written_runs import labels, write_labels, write_parquet, write_run
+import yaml
+from written_runs import labels, rows_in, write_labels, write_parquet, write_run
 
 from uar.collections import open_collection
 from uar.reporting.explorer import Explorer, Options, most_different
 from uar.reporting.figures import Drawn, draw_all
-from uar.reporting.figures.measure import interval
-from uar.reporting.rows import Row, rows_of
-from uar.reporting.runs import find_runs
+from uar.reporting.figures.measure import interval, shown_measure
 
 KEYS = {"positives", "annotators", "threshold", "human_budget", "loss", "dev", "beir", "cost"}
-
-
-def rows_in(tmp_path: Path) -> list[Row]:
-    return rows_of(find_runs([str(tmp_path / "*")]).runs)
 
 
 def drawn(tmp_path: Path) -> tuple[dict[str, Drawn], list[str]]:
@@ -133,15 +130,48 @@ def test_people_cost_by_the_pair_and_the_llm_by_the_question(sweep: Path):
 
     rows = {row.name: row for row in rows_in(sweep)}
     ledgers = {_annotator(rows["annotate"].config): rows["annotate"].first.ledger}
-    assert _price(rows["mixed-1.0"], ledgers, []) == pytest.approx(6 * 8 * 0.09 + 6 * 50 / 1000)
+    assert _price(rows["mixed-1.0"], ledgers, 0.09, []) == pytest.approx(6 * 8 * 0.09 + 6 * 50 / 1000)
     notes: list[str] = []
-    assert _price(rows["mixed-1.0"], {}, notes) is None and "not among the runs" in notes[0]
+    assert _price(rows["mixed-1.0"], {}, 0.09, notes) is None and "not among the runs" in notes[0]
+
+
+def test_people_judged_the_pools_in_which_they_chose(tmp_path: Path):
+    """In a union what person and LLM agree on is `human+llm`, and what neither chose stands as the LLM's."""
+    from uar.reporting.figures.cost import _judged_by_people
+
+    run = write_run(tmp_path / "run")
+    pool = [("q1", "a", 1, "human+llm", "union"), ("q1", "b", 1, "human", "union"), ("q1", "c", 0, "llm", "union")]
+    others = [("q2", "a", 1, "llm:human", "union"), ("q3", "a", 1, "generated", "union"), ("q1", "d", 0, "llm", "llm")]
+    write_labels(run, [*pool, *others])
+    assert _judged_by_people(pq.read_table(run / "labels.parquet")) == 3
+
+
+def test_costs_are_in_the_currency_of_the_runs(sweep: Path, tmp_path: Path):
+    shutil.copytree(sweep, tmp_path / "runs")
+    annotate = tmp_path / "runs" / "annotate"
+    config = yaml.safe_load((annotate / "config.yaml").read_text())
+    (annotate / "config.yaml").write_text(yaml.safe_dump({**config, "price": {"human_judgement": 0.5, "currency": "EUR"}}))
+    ledger = json.loads((annotate / "ledger.json").read_text())
+    (annotate / "ledger.json").write_text(json.dumps({**ledger, "currency": "EUR"}))
+    found, notes = drawn(tmp_path / "runs")
+    assert "Cost of the labels, EUR" in words(found["cost"].svg) and "0.5 EUR a pair" in found["cost"].caption and not notes
+    write_run(tmp_path / "runs" / "a", price__human_judgement=0.09, price__currency="USD")
+    found, notes = drawn(tmp_path / "runs")
+    assert found["cost"].missing and any("prices in EUR are left out" in note for note in notes)
 
 
 def test_intervals_are_those_of_the_mean_over_questions(tmp_path: Path):
     write_run(tmp_path / "run", scores={"mini.test": {"nDCG@10": {"a": 0.1, "b": 0.3, "c": 0.8}}})
     low, high = interval(rows_in(tmp_path)[0], "mini.test", "nDCG@10", []) or (0, 0)
     assert (low + high) / 2 == pytest.approx(0.4) and (high - low) / 2 == pytest.approx(4.302653 * 0.360555 / 3**0.5, rel=1e-5)
+
+
+def test_of_collections_that_all_have_ms_marco_is_shown(tmp_path: Path):
+    dev = {"msmarco-passage-dev-small": {"RR@10": 0.3}}
+    write_run(tmp_path / "a", {"a.test": {"nDCG@10": 0.4}, **dev})
+    assert shown_measure(rows_in(tmp_path)) == ("msmarco-passage-dev-small", "RR@10")
+    write_run(tmp_path / "b", {"a.test": {"nDCG@10": 0.4}})
+    assert shown_measure(rows_in(tmp_path)) == ("a.test", "nDCG@10")
 
 
 def test_broken_files_leave_notes_and_not_a_crash(tmp_path: Path):
@@ -211,11 +241,40 @@ def test_the_explorer_holds_questions_lists_labels_and_generations(two: Path):
     )
     assert first["gold"] == [[gold, 1, None]] and second["gold"][0][1:] == [1, 7]
     assert first["people"][gold] == [2, 1] and {tuple(v) for d, v in first["people"].items() if d != gold} <= {(1, 0)}
-    assert list(first["llm"].values()) == [1, 0]
+    assert list(first["llm"].values()) == [{"annotate": (1, "llm")}, {"annotate": (0, "llm")}] and pair["seeds"] == [0, 0]
     assert second["generations"] == [{"oracle": "an <b>answer"}, {}]
     title, text = found["passages"]["mini.test"][gold]
     assert (title, text.split()[:3]) == (collection.corpus.parts(gold)[0], collection.corpus.parts(gold)[1].split()[:3])
     assert text.endswith(" …") and not notes
+
+
+def test_annotators_that_disagree_are_told_apart(two: Path):
+    query, other = list(open_collection("mini:test").queries)[0], "x"
+    second = write_run(two / "second", dataset__train="mini:test", annotator="other")
+    rows, notes = {row.name: row for row in rows_in(two)}, []
+    options = {"baseline": rows["good"], "chosen": [rows["bad"]]}
+    found = Explorer(Options(), list(rows.values()), notes).pairs(**options)["pairs"][0]["queries"]
+    other = next(iter(next(q for q in found if q["id"] == query)["llm"]))
+    write_labels(second, [(query, other, 0, "llm:b", "llm"), (query, "d", 1, "human", "human")])
+    found = Explorer(Options(), list(rows.values()), notes).pairs(**options)["pairs"][0]["queries"]
+    assert next(q for q in found if q["id"] == query)["llm"][other] == {"annotate": (1, "llm"), "second": (0, "llm:b")}
+
+
+def test_scores_lists_and_answers_are_of_one_seed(two: Path):
+    """Seed 1 is the first that both rows have."""
+    query = list(open_collection("mini:test").queries)[0]
+    for name, seed, value in (("good", 1, 0.8), ("bad", 1, 0.2), ("good", 0, 0.9)):
+        config = {"way": name, "collections": ["mini:test"], "seed": seed}
+        run = two / f"{name}{seed}"
+        values = {"nDCG@10": {query: value}}
+        write_run(run, scored(values), scores={"mini.test": values}, **config)
+        shutil.copytree(two / name / "runs", run / "runs")
+    for name in ("good", "bad"):
+        shutil.rmtree(two / name)
+    rows, notes = {row.first.config["way"]: row for row in rows_in(two) if "way" in row.config}, []
+    assert len(rows["good"].seeds) == 2
+    (pair,) = Explorer(Options(), list(rows.values()), notes).pairs(rows["good"], [rows["bad"]])["pairs"]
+    assert pair["seeds"] == [1, 1] and pair["queries"][0]["scores"] == {"nDCG@10": [0.8, 0.2]}
 
 
 def test_where_the_collection_is_gone_ids_are_shown(two: Path):

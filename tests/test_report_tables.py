@@ -1,28 +1,22 @@
 """Rows, tables and marks of a report, over run folders written by hand."""
 
-import itertools
-import json
 import re
+from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
-from test_experiments import OF_ANNOTATE, composed, sweep_of
-from written_runs import labels, write_run
+from rich.console import Console
+from written_runs import rows_in, write_run
 
 from uar.errors import UserError
 from uar.reporting.marks import marks
-from uar.reporting.paper_table import asked_for, names, paper_table, read_paper
-from uar.reporting.rows import Row, find_row, rows_of
+from uar.reporting.rows import find_row, rows_of
 from uar.reporting.runs import find_runs
 from uar.reporting.table import Column, Line, Table, cell, placed, score_table
-from uar.reporting.text import latex, markdown
+from uar.reporting.text import latex, markdown, overview, terminal
 
 SCORE = {"mini.test": {"nDCG@10": 0.5, "AP": 0.25}}
-
-
-def rows_in(tmp_path: Path, pattern: str = "*") -> list[Row]:
-    return rows_of(find_runs([str(tmp_path / pattern)]).runs)
 
 
 def scored(value: float) -> dict:
@@ -121,6 +115,7 @@ def test_best_and_second_best_share_places_where_they_are_equal():
     places = [[c.place for c in line.cells] for line in placed(columns, lines)]
     assert places == [[1, 0, 0], [0, 1, 0], [1, 0, 0], [2, 2, 0], [0, 0, 0]]
     assert placed(columns[:1], [Line("alone", [cell([0.5])])])[0].cells[0].place == 0
+    assert [line.cells[0].place for line in placed(columns[:1], [Line(n, [cell([0.5])]) for n in "ab"])] == [0, 0]
 
 
 def values(*numbers: float) -> dict:
@@ -143,6 +138,10 @@ def test_marks_compare_the_mean_of_the_seeds_with_the_baseline(tmp_path: Path):
     assert not marks(rows["other"], rows["base"], {"nDCG@10"}, notes) and not notes
     table = score_table("r", "R", list(rows.values()), "retrieval", {"good": found}, "base")
     assert table is not None
+    text, tables = markdown([table], [], [], "A report", "base"), latex([table], "base")
+    assert text.startswith("# A report\n") and "Marks + and −: better and worse than base; two-sided paired t-test" in text
+    assert "p $<$ 0.05 after Holm's correction over collections.}" in tables
+    assert "Marks" not in markdown([replace(table, lines=table.lines[:1])], [], [], "", "base")
     good = next(line for line in table.lines if line.name == "good").cells[0]
     assert good.mark == "+" and good.told.startswith("+0.5500 [") and "against base, 16 queries" in good.told
 
@@ -184,124 +183,28 @@ def test_all_answer_measures_and_lines_have_columns(tmp_path: Path):
     assert [c.value for c in table.lines[0].cells] == [0.1, 0.2, 0.6, 0.3, 0.01, 0.8, 0.0, 0.05, 0.4, 0.5]
 
 
-MARCO = "msmarco-passage-dev-small"
-
-
-def utilsel(tmp_path: Path, name: str, value: float, **config: object) -> None:
-    found = {"annotator___target_": "uar.annotation.stages.UtilSel", "loss___target_": "uar.losses.summed_marginal"}
-    write_run(tmp_path / name, {MARCO: {"RR@10": value}}, **{**labels("llm"), **found, **config})
-
-
-def test_a_table_of_the_paper_has_its_rows_columns_and_values(tmp_path: Path):
-    write_run(tmp_path / "people", {MARCO: {"RR@10": 0.381}}, **labels("human", label_source__human_frac=1.0))
-    utilsel(tmp_path, "ours0", 0.35, method="utilsel")
-    utilsel(tmp_path, "ours1", 0.36, method="utilsel", seed=1)
-    write_run(tmp_path / "bm25", {MARCO: {"RR@10": 0.184}})
-    table = paper_table(read_paper("table2"), rows_in(tmp_path), {})
-    by_name = {line.name: line for line in table.lines}
-    assert list(by_name) == [
-        *("Human", "REPLUG", "UtilSel", "UtilRank", "UtilSel, curriculum 20 %", "UtilSel, curriculum 100 %", "bm25")
-    ]
-    column = table.columns[0]
-    assert (column.group, column.heading, column.paper, column.ours) == ("MS MARCO", "Dev MRR@10", True, True)
-    shown = {n: (li.cells[0].number(column) + li.cells[0].spread(column), li.cells[0].paper) for n, li in by_name.items()}
-    assert shown["Human"] == ("38.1", 38.6)
-    assert shown["UtilSel"] == ("35.5 ± 0.7 (2)", 35.3)
-    assert shown["UtilRank"] == ("–", 35.7) and shown["bm25"] == ("18.4", None)
-    assert by_name["bm25"].aside and not by_name["Human"].aside
-    assert [by_name[n].cells[0].place for n in ("Human", "UtilSel", "bm25")] == [1, 2, 0]
-    assert "No run of: REPLUG; UtilRank; UtilSel, curriculum 20 %; UtilSel, curriculum 100 %." in table.notes
-
-
-def test_runs_of_one_row_of_the_paper_each_have_a_line(tmp_path: Path):
-    for depth in (8, 31):
-        utilsel(tmp_path, f"candidates.depth={depth},loss=summed_marginal", 0.3, candidates__depth=depth)
-    table = paper_table(read_paper("table2"), rows_in(tmp_path), {})
-    assert [line.name for line in table.lines if line.name.startswith("UtilSel ·")] == [
-        "UtilSel · candidates.depth=31",
-        "UtilSel · candidates.depth=8",
-    ]
-
-
-def test_on_other_collections_ours_come_first_and_the_papers_stand_apart(tmp_path: Path):
-    write_run(tmp_path / "run", {"mini.test": {"nDCG@10": 0.5, "RR@10": 0.4, "AP": 0.3}}, method="human")
-    table = paper_table(read_paper("table2"), rows_in(tmp_path), {})
-    assert [(c.group, c.heading, c.ours, c.paper) for c in table.columns[:3]] == [
-        ("mini.test", "nDCG@10", True, False),
-        ("mini.test", "RR@10", True, False),
-        ("paper, MS MARCO", "Dev MRR@10", False, True),
-    ]
-    assert [c.value for c in table.lines[0].cells[:2]] == [50.0, 40.0] and table.lines[0].cells[2].paper == 38.6
-    assert any("other collections" in note and "mini.test" in note for note in table.notes)
-    text = markdown([table], [], [])
-    assert "| method | mini.test nDCG@10 | mini.test RR@10 | paper, MS MARCO Dev MRR@10 |" in text
-    assert "| Human | 50.0 | 40.0 | 38.6 | 98.6 |" in text
-
-
-def test_the_mean_over_beir_needs_every_set(tmp_path: Path):
-    paper = read_paper("table3")
-    wanted = [str(slug).replace("*", "-v2") for slug in paper.columns[-1].collection]
-    assert len(wanted) == 14
-    everything = {slug: {"nDCG@10": n / 20} for n, slug in enumerate(wanted)}
-    write_run(tmp_path / "all", everything, method="human")
-    write_run(tmp_path / "some", dict(list(everything.items())[:13]), method="utilsel")
-    table = paper_table(paper, rows_in(tmp_path), {})
-    means = {line.name: line.cells[-1] for line in table.lines}
-    assert means["Human"].value == pytest.approx(100 * sum(n / 20 for n in range(14)) / 14) and means["Human"].paper == 43.1
-    assert means["UtilSel"].value is None and means["UtilSel"].paper == 45.3
-
-
-def test_agreement_and_cost_stand_in_the_papers_layout(tmp_path: Path):
-    found = {"annotator___target_": "uar.annotation.stages.UtilSel", "llm__model": "Qwen2.5-32B-Instruct"}
-    run = write_run(tmp_path / "annotate", **found)
-    (run / "metrics.json").unlink()
-    (run / "agreement.json").write_text(json.dumps({"precision": 0.3, "recall": 0.8, "average_positives": 2.5}))
-    (run / "ledger.json").write_text(json.dumps({"queries": 10, "seconds": 7200, "cost": 300.4, "human_cost": 1000.0}))
-    rows = rows_in(tmp_path)
-    table = paper_table(read_paper("table1"), rows, {})
-    line = next(line for line in table.lines if line.name == "Qwen UtilSel")
-    assert [round(c.value or 0, 6) for c in line.cells] == [30.0, 80.0, 2.5] and line.cells[0].paper == 29.5
-    table = paper_table(read_paper("table17"), rows, {})
-    cells = {line.name: line.cells for line in table.lines}
-    assert cells["UtilSel"][0].value == pytest.approx(2) and cells["UtilSel"][1].value == pytest.approx(300.4)
-    assert cells["UtilSel and 20 % human"][1].value == pytest.approx(500.4)
-    assert (cells["people"][0].value, cells["people"][1].value, cells["people"][1].paper) == (None, 1000, 1370000)
-
-
-def test_experiments_choose_their_tables(tmp_path: Path):
-    write_run(tmp_path / "a", SCORE, experiment="table10_sampling")
-    write_run(tmp_path / "b", SCORE, experiment="figure3_human_budget")
-    rows = rows_in(tmp_path)
-    assert [paper.key for paper in asked_for(None, rows)] == ["figure3", "table10"]
-    assert [paper.key for paper in asked_for(["table2"], rows)] == ["table2"]
-
-
-def test_a_table_leaves_the_runs_of_other_experiments_out(tmp_path: Path):
-    for experiment, value in (("table2_in_domain", 0.3), ("table3_beir", 0.4)):
-        write_run(tmp_path / experiment, {"mini.test": {"RR@10": value}}, experiment=experiment, method="human", scale="mini")
-    rows = rows_in(tmp_path)
-    table = paper_table(read_paper("table2"), rows, {})
-    assert [line.cells[0].value for line in table.lines if line.name == "Human"] == [30.0]
-    assert any("scale=mini" in note for note in table.notes)
-    both = paper_table(read_paper("table4"), rows, {})
-    assert len([line for line in both.lines if line.name.startswith("Human")]) == 1  # no answers: one line of dashes
-
-
-@pytest.mark.parametrize("name", names())
-def test_every_file_of_the_paper_is_sound(name: str):
-    paper = read_paper(name)
-    headings = [column.heading for column in paper.columns]
-    assert len(set(headings)) == len(headings) and len({row.name for row in paper.rows}) == len(paper.rows)
-    for row in paper.rows:
-        assert set(row.values) | set(row.measures) <= set(headings) and row.match
-    assert set(names()) == {f"table{n}" for n in (1, 2, 3, 4, 5, 6, 7, 10, 16, 17)} | {"figure3"}
+def test_a_terminal_shows_what_it_has_room_for(tmp_path: Path):
+    """Names are whole; of many collections one measure each. A column of `s10.test` takes 8 letters and 3 of frame."""
+    few, many = ({f"s{n}.test": {"nDCG@10": 0.5, "R@100": 0.9} for n in range(10, 10 + count)} for count in (4, 12))
+    for name, found, columns in (("few", few, 8), ("many", many, 8)):
+        write_run(tmp_path / name, found)
+        table = overview(rows_in(tmp_path, name))
+        assert table is not None
+        width = 4 + len(name) + columns * 11
+        into = StringIO()
+        drawn = terminal(table, width)
+        Console(width=width, file=into).print(drawn)
+        told = into.getvalue()
+        assert len(drawn.columns) == columns + 1 and f"│ {name} │" in told and "…" not in told
+        assert ("8 of 12 columns" in told) == (name == "many")
 
 
 def test_latex_escapes_and_has_a_cell_a_column(tmp_path: Path):
     columns = [Column("a_b", "R@1", paper=True), Column("", "50 %")]
     lines = placed(columns, [Line("x & y_1", [cell([0.5, 0.7]), cell([])]), Line("z", [cell([0.4]), cell([0.1])])])
     text = latex([Table("t", "A & B", columns, lines, ["50 % of $"])])
-    assert r"\caption{A \& B. 50 \% of \$}" in text and r"\begin{tabular}{lrrr}" in text
+    assert r"\caption{A \& B. 50 \% of \$ Bold: best; underlined: second best. $\pm$: standard deviation over" in text
+    assert r"\begin{tabular}{lrrr}" in text
     assert r" & \multicolumn{2}{c}{a\_b} & \multicolumn{1}{c}{} \\" in text
     assert r"x \& y\_1 & \textbf{0.600} $\pm$ 0.141 (2) & -- & -- \\" in text
     assert r"z & \underline{0.400} & -- & 0.100 \\" in text
@@ -313,30 +216,3 @@ def test_latex_escapes_and_has_a_cell_a_column(tmp_path: Path):
 def test_markdown_escapes_names():
     table = Table("t", "T", [Column("s", "m")], [Line("a|b_c", [cell([0.5])])])
     assert r"| a\|b\_c | 0.500 |" in markdown([table], [], [])
-
-
-@pytest.mark.parametrize(
-    "experiment",
-    [
-        "table1_annotators",
-        "table2_in_domain",
-        "table6_ablation",
-        "table7_human_positive",
-        "table10_sampling",
-        "table16_rank_threshold",
-        "figure3_human_budget",
-    ],
-)
-def test_the_jobs_of_an_experiment_fill_the_rows_of_its_table(tmp_path: Path, experiment: str):
-    """As composed at full size, where every run has a score."""
-    command = "annotate" if experiment in OF_ANNOTATE else "train"
-    for at, job in enumerate(itertools.product(*sweep_of(command, f"+experiment={experiment}"))):
-        cfg = composed(command, job, f"+experiment={experiment}")
-        run = write_run(tmp_path / str(at), {MARCO: {"RR@10": 0.3}})
-        (run / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))
-        (run / "agreement.json").write_text(json.dumps({"precision": 0.5, "recall": 0.5, "average_positives": 1.0}))
-    rows = rows_in(tmp_path)
-    (paper,) = asked_for(None, rows)
-    table = paper_table(paper, rows, {})
-    assert [line.name for line in table.lines] == [row.name for row in paper.rows]
-    assert all(line.cells[0].value is not None for line in table.lines)

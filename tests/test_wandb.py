@@ -95,6 +95,8 @@ def test_a_job_has_one_run_and_those_of_a_sweep_are_a_group(
 def test_the_config_is_flat(trained: list[OfflineRun]):
     config = trained[1].config
     assert (config["seed"], config["label_source.human_frac"], config["training.batch_size"]) == (1, 0.25, 4)
+    (row,) = {run.config["row"] for run in trained}
+    assert row.startswith("annotator.path=kept.parquet,") and "limit=8" in row and "seed=" not in row
     assert config["dataset.test"] == ["mini:test"] and config["stages"] == ["llm", "human"]
     assert config["loss._target_"] == "uar.losses.summed_marginal"
     assert config["manifest.packages.torch"] and len(config["manifest.labels"]) == 32

@@ -9,6 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from uar.reporting.rows import Row, rows_of
+from uar.reporting.runs import find_runs
+
 TARGETS = {"human": "HumanLabels", "llm": "LLMLabels", "mixed": "MixedLabels", "qa_metric": "QAMetricLabels"}
 
 
@@ -51,3 +54,8 @@ def write_labels(folder: Path, rows: list[tuple[str, str, int, str, str]]) -> No
     """(query id, passage id, label, source, stage)"""
     names = ("query_id", "doc_id", "label", "source", "stage")
     write_parquet(folder / "labels.parquet", [dict(zip(names, row, strict=True)) for row in rows])
+
+
+def rows_in(tmp_path: Path, pattern: str = "*") -> list[Row]:
+    """Of the folders there."""
+    return rows_of(find_runs([str(tmp_path / pattern)]).runs)

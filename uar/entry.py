@@ -19,11 +19,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from uar import sweeps
 from uar.errors import UserError
+from uar.files import digest
 
 ROOT = Path(__file__).resolve().parent
 CONF = next((p for p in (ROOT / "conf", ROOT.parent / "conf") if p.is_dir()), ROOT / "conf")
 FULL_ERROR = "HYDRA_FULL_ERROR"
 LISTED = {"trainer.devices"}  # numbers that may be lists as well
+LONGEST_NAME = 200  # bytes of the name of a run's folder; file systems take 255
+LONGEST_GROUP = 128  # letters of the name of a group that W&B takes
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 Task = Callable[[DictConfig, Path], Any]
@@ -162,9 +165,11 @@ def register_resolvers() -> None:
     """The resolvers that configs use: `${first:a,b}` is the first of its values that is not null; `${models:${llms}}` counts
     the run's model and the further ones; `${by_scale:${scale},a,b}` is b at scale mini, else a; `${stand_in:${method}}` the
     percentage of positives by which scale mini tells an LLM's annotators apart; `${packaged:x}` a file of this package;
-    `${sweep_name:}` the name of the sweep's folder, null for a single job."""
+    `${sweep_name:}` the name of the sweep's folder, outside experiments with the options that it sets, null for a single job;
+    `${folder_name:x}` a text as the name of one folder."""
     OmegaConf.register_new_resolver("first", _first, replace=True)
     OmegaConf.register_new_resolver("sweep_name", _sweep_name, replace=True)
+    OmegaConf.register_new_resolver("folder_name", _folder_name, replace=True)
     OmegaConf.register_new_resolver("models", lambda further: 1 + len(further or {}), replace=True)
     OmegaConf.register_new_resolver("by_scale", lambda scale, full, mini: mini if scale == "mini" else full, replace=True)
     OmegaConf.register_new_resolver("stand_in", _stand_in, replace=True)
@@ -177,8 +182,22 @@ def _stand_in(method: str | None) -> float:
 
 
 def _sweep_name() -> str | None:
+    """Folders of sweeps have no date, so that one that is started again finds its jobs; outside experiments all share one."""
     chosen = HydraConfig.get()
-    return Path(chosen.sweep.dir).resolve().name if chosen.mode == RunMode.MULTIRUN else None
+    if chosen.mode != RunMode.MULTIRUN:
+        return None
+    name = Path(chosen.sweep.dir).resolve().name
+    left_out = set(chosen.job.config.override_dirname.exclude_keys)
+    keys = {override.split("=")[0].lstrip("+~") for override in chosen.overrides.task} - left_out
+    return f"{name} of {', '.join(sorted(keys))}"[:LONGEST_GROUP] if name == "sweep" and keys else name
+
+
+def _folder_name(text: str) -> str:
+    """Without slashes, which would make folders in folders; what file systems would not take is cut and told by its hash."""
+    name = text.replace("/", "-")
+    if len(name.encode()) <= LONGEST_NAME:
+        return name
+    return f"{name.encode()[: LONGEST_NAME - 9].decode(errors='ignore')}-{digest(text)[:8]}"
 
 
 def _first(*values: Any) -> Any:

@@ -42,12 +42,13 @@ def report(cfg: DictConfig, folder: Path) -> None:
     notes = list(dict.fromkeys(notes))
     drawn = [(figure.title, f"figures/{figure.key}.svg") for figure in figures if figure.svg]
     missing = [f"{figure.title}: {figure.missing}" for figure in figures if figure.missing]
-    write_text(out / "report.md", markdown(tables, drawn, [*notes, *missing]))
-    write_text(out / "report.tex", latex(tables))
-    html = page(str(cfg.title), rows, tables, figures, differences, notes, baseline.name if baseline else "")
+    title, marked_against = str(cfg.title), baseline.name if baseline else ""
+    write_text(out / "report.md", markdown(tables, drawn, [*notes, *missing], title, marked_against))
+    write_text(out / "report.tex", latex(tables, marked_against))
+    html = page(title, rows, tables, figures, differences, notes, marked_against)
     write_text(out / "report.html", html)
     console = Console(width=None if Console().is_terminal else 127)
-    console.print(terminal(overview(rows) or tables[0]))
+    console.print(terminal(overview(rows) or tables[0], console.width))
     console.print(f"{(out / 'report.html').resolve()}", soft_wrap=True, highlight=False)
 
 

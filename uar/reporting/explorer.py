@@ -14,8 +14,10 @@ from uar.collections.presets import expand
 from uar.collections.reference import parse, resolve, slug
 from uar.errors import UserError
 from uar.ranking import Hit, best_first
-from uar.reporting.rows import Row
+from uar.reporting.rows import Row, scores_of
 from uar.reporting.runs import RunFolder, unreadable
+
+Labels = Mapping[str, Mapping[str, Mapping[str, tuple[int, str]]]]  # query -> passage -> row -> label, source
 
 
 @dataclass(frozen=True)
@@ -53,17 +55,19 @@ class Explorer:
         return {"pairs": found, "passages": self.passages}
 
     def _pair(self, row: Row, baseline: Row, slug: str) -> dict[str, Any] | None:
-        ours, theirs = row.scores(slug, self.notes), baseline.scores(slug, self.notes)
+        """Scores, lists and answers are all of one seed, where both have the same one."""
+        both = _same_seed(baseline, row, slug)
+        if both is None:
+            return None
+        theirs, ours = (scores_of(run, slug, self.notes) for run in both)
         differences = {
             measure: {q: value - theirs[measure][q] for q, value in by_query.items() if q in theirs[measure]}
             for measure, by_query in ours.items()
             if measure in theirs
         }
         chosen = most_different(differences, self.options.queries)
-        runs = [r.holding(slug) for r in (baseline, row)]
-        if not chosen or None in runs:
+        if not chosen:
             return None
-        both = [run for run in runs if run is not None]
         collection = self._collection(slug, both)
         rankings = [_rankings(run, slug, set(chosen), self.notes) for run in both]
         answers = [_generations(run, slug, self.notes) for run in both]
@@ -74,7 +78,14 @@ class Explorer:
             query["scores"] = {
                 m: [round(theirs[m][q], 4), round(ours[m][q], 4)] for m, found in differences.items() if q in found
             }
-        return {"baseline": baseline.name, "run": row.name, "slug": slug, "measures": list(differences), "queries": queries}
+        return {
+            "baseline": baseline.name,
+            "run": row.name,
+            "seeds": [run.config.get("seed") for run in both],
+            "slug": slug,
+            "measures": list(differences),
+            "queries": queries,
+        }
 
     def _query(
         self,
@@ -83,7 +94,7 @@ class Explorer:
         collection: Collection | None,
         rankings: Sequence[Mapping[str, list[Hit]]],
         answers: Sequence[Mapping[str, dict[str, Any]]],
-        llm: Mapping[str, int],
+        llm: Mapping[str, Mapping[str, tuple[int, str]]],
     ) -> dict[str, Any]:
         told = next((a[query_id] for a in answers if query_id in a), {})
         query = collection.queries.get(query_id) if collection else None
@@ -127,16 +138,34 @@ class Explorer:
                 self.notes.append(f"explorer: {name} cannot be opened, so passages are shown by their ids ({error})")
         return self._opened[name]
 
-    def _labels(self, name: str, runs: Sequence[RunFolder], query_ids: set[str]) -> dict[str, dict[str, int]]:
-        """An LLM's labels of the questions, from the labels.parquet of all runs on the same collection."""
+    def _labels(self, name: str, runs: Sequence[RunFolder], query_ids: set[str]) -> Labels:
+        """LLMs' labels of the questions, from the labels.parquet of all rows on the same collection."""
         places = {parse(r)[:2] for run in runs for r in references(run) if slug(r) == name}
-        found: dict[str, dict[str, int]] = {}
-        for run in (run for row in self.rows for run in row.folders):
-            path = run.path / "labels.parquet"
-            if path.is_file() and places & {parse(r)[:2] for r in _labelled(run)}:
-                for query, doc, label in _label_rows(path, query_ids, self.notes):
-                    found.setdefault(query, {})[doc] = label
+        found: dict[str, dict[str, dict[str, tuple[int, str]]]] = {}
+        for row in self.rows:
+            paths = {
+                run.path / "labels.parquet": None for run in row.folders if places & {parse(r)[:2] for r in _labelled(run)}
+            }
+            path = next((path for path in paths if path.is_file()), None)
+            for query, doc, label, source in _label_rows(path, query_ids, self.notes) if path else ():
+                found.setdefault(query, {}).setdefault(doc, {})[row.name] = label, source
         return found
+
+
+def _same_seed(baseline: Row, row: Row, slug: str) -> tuple[RunFolder, RunFolder] | None:
+    """Of each the run of the first seed in which both keep scores of single questions, else the first that does."""
+    by_seed: list[dict[Any, RunFolder]] = []
+    for one in (baseline, row):
+        found: dict[Any, RunFolder] = {}
+        for run in one.folders:
+            if run.keeps(slug):
+                found.setdefault(run.config.get("seed"), run)
+        by_seed.append(found)
+    theirs, ours = by_seed
+    if not theirs or not ours:
+        return None
+    first = next(iter(theirs.values())), next(iter(ours.values()))
+    return next(((theirs[seed], ours[seed]) for seed in theirs if seed in ours), first)
 
 
 def most_different(differences: Mapping[str, Mapping[str, float]], limit: int) -> list[str]:
@@ -211,13 +240,14 @@ def _generations(run: RunFolder, slug: str, notes: list[str]) -> dict[str, dict[
     return found
 
 
-def _label_rows(path: Path, query_ids: set[str], notes: list[str]) -> list[tuple[str, str, int]]:
+def _label_rows(path: Path, query_ids: set[str], notes: list[str]) -> list[tuple[str, str, int, str]]:
+    """query, passage, label and source of those in which an LLM has a part: `llm`, `llm:NAME`, `human+llm`, ..."""
     try:
         table = pq.read_table(path, filters=[("query_id", "in", query_ids)])
         sources = table["source"].to_pylist() if "source" in table.column_names else ["llm"] * table.num_rows
         names = ("query_id", "doc_id", "label")
         rows = zip(*(table[name].to_pylist() for name in names), sources, strict=True)
-        return [(q, d, int(label)) for q, d, label, source in rows if source == "llm" and label is not None]
+        return [(q, d, int(label), source) for q, d, label, source in rows if "llm" in source and label is not None]
     except (pa.ArrowException, OSError, KeyError) as error:
         notes.append(unreadable("explorer", str(path), error))
         return []

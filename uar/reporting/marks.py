@@ -43,6 +43,14 @@ def _quiet() -> Iterator[None]:
         significance.log.setLevel(before)
 
 
+def meaning(baseline: str) -> str:
+    """What + and − beside a value say."""
+    return (
+        f"Marks + and −: better and worse than {baseline}; two-sided paired t-test over questions, of the means of seeds, p < "
+        f"{significance.LEVEL} after Holm's correction over collections."
+    )
+
+
 def told(mark: Mapping[str, Any], baseline: str) -> str:
     """The comparison of one value in words."""
     p = mark["p t-test (Holm)"]

@@ -33,7 +33,7 @@ def page(
         loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["groups"] = lambda columns: list(_groups(columns))
-    environment.filters["breakable"] = lambda name: Markup("<wbr>").join(re.split(r"(?<=[,=/_·])", name))
+    environment.filters["breakable"] = _breakable
     environment.globals.update(zip=zip, commit=_commit)
     return environment.get_template("report.html.jinja").render(
         title=title,
@@ -53,6 +53,11 @@ def page(
 def _groups(columns: Sequence[Column]) -> Iterator[tuple[str, int]]:
     for group, members in groupby(columns, key=lambda column: column.group):
         yield group, sum(len(column.heads()) for column in members)
+
+
+def _breakable(name: str) -> Markup:
+    """A name that lines may break within, after its marks."""
+    return Markup("<wbr>").join(re.split(r"(?<=[,=/_·])", name.replace(" %", "\u00a0%")))
 
 
 def _embedded(value: Any) -> str:

@@ -16,12 +16,13 @@ from uar.reporting.table import Cell, Column, Line, Table, cell, columns_of, mar
 
 FOLDER = Path(__file__).parent / "paper"
 Weights = Mapping[str, float]
+BySeed = list[float | None]  # None: a seed without the value
 
 
 @dataclass(frozen=True)
 class PaperColumn:
-    """`collection`: a pattern of slugs, or a list whose values are averaged where all are there. `measure`: a name, or several
-    with weights, which are summed."""
+    """`collection`: a pattern of slugs, or several parted by `|`, or a list of these whose values are averaged where all are
+    there. `measure`: a name, or several with weights, which are summed."""
 
     heading: str
     part: str
@@ -41,22 +42,25 @@ class PaperColumn:
         group = self.group if ours else f"paper, {self.group}".removesuffix(", ")
         return Column(group, self.heading, self.scale, self.digits, self.lower, self.ranked, paper, ours)
 
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        return (self.collection,) if isinstance(self.collection, str) else self.collection
+
     def slugs(self, rows: Sequence[Row]) -> list[str]:
         """Those of the rows' collections that belong to the column."""
-        patterns = [self.collection] if isinstance(self.collection, str) else self.collection
         there = dict.fromkeys(slug for row in rows for slug in row.slugs)
-        return [slug for slug in there if any(fnmatchcase(slug, pattern) for pattern in patterns)]
+        return [slug for slug in there if any(_belongs(slug, pattern) for pattern in self.patterns)]
 
     def values(self, row: Row, measure: str | Weights) -> list[float]:
-        """A value a seed; none where a collection or a part of the sum is missing."""
+        """A value a seed; none of a seed that lacks a collection or a part of the sum."""
         if not self.of_collections:
-            return _summed(row, self.part, "", measure)
-        slugs = self.slugs([row])
-        wanted = 1 if isinstance(self.collection, str) else len(self.collection)
-        by_slug = [found for slug in slugs if (found := _summed(row, self.part, slug, measure))]
-        if len(by_slug) < wanted:
-            return []
-        return [sum(values) / len(values) for values in zip(*by_slug[:wanted], strict=False)]
+            return _whole([_summed(row, self.part, "", measure)])
+        return _whole([self._first(row, pattern, measure) for pattern in self.patterns])
+
+    def _first(self, row: Row, pattern: str, measure: str | Weights) -> BySeed:
+        """Of the first collection that the pattern fits and that has values."""
+        found = (_summed(row, self.part, slug, measure) for slug in row.slugs if _belongs(slug, pattern))
+        return next((values for values in found if any(v is not None for v in values)), [None] * len(row.seeds))
 
 
 @dataclass(frozen=True)
@@ -81,10 +85,24 @@ class PaperTable:
     rows: list[PaperRow]
 
 
-def _summed(row: Row, part: str, slug: str, measure: str | Weights) -> list[float]:
+def _belongs(slug: str, pattern: str) -> bool:
+    return any(fnmatchcase(slug, one) for one in pattern.split("|"))
+
+
+def _summed(row: Row, part: str, slug: str, measure: str | Weights) -> BySeed:
     weights = {measure: 1.0} if isinstance(measure, str) else measure
-    found = [[weight * v for v in row.values(part, slug, name)] for name, weight in weights.items()]
-    return [sum(values) for values in zip(*found, strict=False)]
+    found = [row.by_seed(part, slug, name) for name in weights]
+    factors = list(weights.values())
+    return [
+        None if None in values else sum(f * v for f, v in zip(factors, values, strict=True) if v is not None)
+        for values in zip(*found, strict=True)
+    ]
+
+
+def _whole(parts: Sequence[BySeed]) -> list[float]:
+    """The mean over the parts, of the seeds that have all of them."""
+    seeds = [[value for value in values if value is not None] for values in zip(*parts, strict=True)]
+    return [sum(values) / len(values) for values in seeds if len(values) == len(parts)]
 
 
 def _fits(given: Any, wanted: Any) -> bool:
@@ -125,7 +143,8 @@ def asked_for(names_given: Sequence[str] | None, rows: Sequence[Row]) -> list[Pa
 
 
 def paper_table(paper: PaperTable, rows: Sequence[Row], by_row: Mapping[str, Marks], baseline: str = "") -> Table:
-    """The paper's rows and columns with our values; where we have none of its collections, ours first with a note."""
+    """The paper's rows and columns with our values; where we have none of its collections, ours first with a note. Columns of
+    which neither has a value to show are left out."""
     notes = [paper.note] if paper.note else []
     rows = _of_experiment(paper, rows)
     if any(row.config.get("scale") == "mini" for row in rows):
@@ -141,7 +160,10 @@ def paper_table(paper: PaperTable, rows: Sequence[Row], by_row: Mapping[str, Mar
     missing = [line.name for line in lines if not line.aside and all(c.value is None for c in line.cells)]
     if missing:
         notes.append(f"No run of: {'; '.join(missing)}.")
-    shown = [c.shown(paper=c not in own, ours=c in own or not own or not c.of_collections) for c in columns]
+    known = {heading for row in paper.rows for heading in row.values}
+    shown = [c.shown(c not in own and c.heading in known, c in own or not own or not c.of_collections) for c in columns]
+    lines = [replace(line, cells=[c for c, column in zip(line.cells, shown, strict=True) if column.heads()]) for line in lines]
+    shown = [column for column in shown if column.heads()]
     return Table(paper.key, paper.title, shown, placed(shown, lines), notes, head="method")
 
 

@@ -33,10 +33,13 @@ class Row:
         return [run for seed in self.seeds for run in seed]
 
     def values(self, part: str, slug: str, measure: str) -> list[float]:
-        """A value a seed that has it. `part`: retrieval, rag (`EM (oracle)`: of that line), agreement, ledger or time; `slug`
-        belongs to the first two. `measure` may be dotted."""
-        found = (next((v for run in seed if (v := _value(run, part, slug, measure)) is not None), None) for seed in self.seeds)
-        return [value for value in found if value is not None]
+        """A value a seed that has it; see `by_seed`."""
+        return [value for value in self.by_seed(part, slug, measure) if value is not None]
+
+    def by_seed(self, part: str, slug: str, measure: str) -> list[float | None]:
+        """A value a seed, None where it has none. `part`: retrieval, rag (`EM (oracle)`: of that line), agreement, ledger or
+        time; `slug` belongs to the first two. `measure` may be dotted."""
+        return [next((v for run in seed if (v := _value(run, part, slug, measure)) is not None), None) for seed in self.seeds]
 
     @cached_property
     def slugs(self) -> list[str]:
@@ -44,13 +47,13 @@ class Row:
 
     def holding(self, slug: str) -> RunFolder | None:
         """The first run that keeps scores of single queries of a collection."""
-        return next((run for run in self.folders if (run.path / "scores" / f"{slug}.parquet").is_file()), None)
+        return next((run for run in self.folders if run.keeps(slug)), None)
 
     def scores(self, slug: str, notes: list[str]) -> Values:
         """Per-query values, means over the seeds; empty where no run keeps them."""
         known = self._scores
         if slug not in known:
-            known[slug] = _mean([found for run in self.folders if (found := _scores_of(run, slug, notes))])
+            known[slug] = _mean([found for run in self.folders if (found := scores_of(run, slug, notes))])
         return known[slug]
 
     @cached_property
@@ -71,8 +74,9 @@ def _value(run: RunFolder, part: str, slug: str, measure: str) -> float | None:
     return float(place) if isinstance(place, int | float) and not isinstance(place, bool) else None
 
 
-def _scores_of(run: RunFolder, slug: str, notes: list[str]) -> Values:
-    if not (run.path / "scores" / f"{slug}.parquet").is_file():
+def scores_of(run: RunFolder, slug: str, notes: list[str]) -> Values:
+    """Per-query values of one run; empty where it keeps none."""
+    if not run.keeps(slug):
         return {}
     try:
         return read_scores(run.path, slug)

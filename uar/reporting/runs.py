@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from uar.collections.presets import Scores, averaged
 from uar.errors import UserError
 from uar.evaluation.metrics_file import PARTS, read_metrics
 from uar.files import read_json
@@ -19,7 +20,8 @@ HELD = ("metrics.json", "agreement.json", "ledger.json")
 
 @dataclass(frozen=True)
 class RunFolder:
-    """`config`: by dotted name; a run that evaluates a trained model has that model's config under its own. `trained`: the
+    """`config`: by dotted name; a run that evaluates a trained model has that model's config under its own. `ledger`: with
+    `whole`, the seconds, GPU-hours and cost of all calls that the labels rest on, whichever run made them. `trained`: the
     folder where that model was trained."""
 
     path: Path
@@ -34,6 +36,10 @@ class RunFolder:
     def slugs(self) -> list[str]:
         """Collections that it has scores of."""
         return list(dict.fromkeys([*self.metrics["retrieval"], *self.metrics["rag"]]))
+
+    def keeps(self, slug: str) -> bool:
+        """Whether it has scores of the single questions of a collection."""
+        return (self.path / "scores" / f"{slug}.parquet").is_file()
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,7 @@ def _read(path: Path, name: str, notes: list[str]) -> RunFolder:
     metrics: Mapping[str, Any] = {part: {} for part in PARTS}
     try:
         metrics = read_metrics(path)
+        metrics = {**metrics, "retrieval": _with_means(metrics["retrieval"])}
     except (OSError, ValueError, AttributeError) as error:
         notes.append(unreadable(name, "metrics.json", error))
     agreement, ledger = (_object(path / file, name, notes) for file in HELD[1:])
@@ -85,7 +92,20 @@ def _read(path: Path, name: str, notes: list[str]) -> RunFolder:
     if trained:
         own = {key: value for key, value in config.items() if value is not None}
         config = {**read_config(trained, name, notes), **own}
-    return RunFolder(path, name, metrics, config, agreement, ledger, trained)
+    return RunFolder(path, name, metrics, config, agreement, _with_whole(ledger), trained)
+
+
+def _with_means(scores: Scores) -> dict[str, Any]:
+    """With the mean of a set that counts as one (CQADupStack) where all of its parts are there."""
+    return {**scores, **{slug: values for slug, values in averaged(scores).items() if slug not in scores}}
+
+
+def _with_whole(ledger: Mapping[str, Any]) -> Mapping[str, Any]:
+    thousand, queries = ledger.get("per_1000_queries"), ledger.get("queries")
+    if not isinstance(thousand, Mapping) or not isinstance(queries, int):
+        return ledger
+    known = {name: thousand[name] for name in ("seconds", "gpu_hours", "cost") if isinstance(thousand.get(name), int | float)}
+    return {**ledger, "whole": {name: value * queries / 1_000 for name, value in known.items()}}
 
 
 def _object(path: Path, name: str, notes: list[str]) -> dict[str, Any]:

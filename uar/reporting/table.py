@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean, stdev
 from typing import Any
 
+from uar.collections.presets import averaged
 from uar.evaluation.rag.measures import BERT, MEASURES
 from uar.reporting.marks import Marks, told
 from uar.reporting.rows import Row
@@ -87,13 +88,13 @@ def cell(values: Sequence[float], scale: float = 1.0) -> Cell:
 
 
 def placed(columns: Sequence[Column], lines: Sequence[Line]) -> list[Line]:
-    """The lines with the best and the second best value of each column marked; equal values share a place."""
+    """The lines with the best and the second best value of each column marked; equal values share a place, and where all are
+    equal none is marked."""
     places: list[dict[float, int]] = []
     for at, column in enumerate(columns):
         values = {line.cells[at].value for line in lines} - {None}
         order = sorted((v for v in values if v is not None), reverse=not column.lower)
-        alone = len([line for line in lines if line.cells[at].value is not None]) < 2
-        places.append({} if alone or not column.ranked else {v: n for n, v in enumerate(order[:2], start=1)})
+        places.append({} if len(values) < 2 or not column.ranked else {v: n for n, v in enumerate(order[:2], start=1)})
     return [
         replace(line, cells=[replace(c, place=p.get(c.value, 0) if c.value is not None else 0) for c, p in pairs])
         for line in lines
@@ -106,8 +107,9 @@ def marked(found: Cell, mark: Mapping[str, Any] | None, baseline: str) -> Cell:
 
 
 def columns_of(rows: Sequence[Row], part: str) -> list[tuple[str, str]]:
-    """(slug, measure) of all that a row has in retrieval or rag; answer measures from what was found, from none, from gold."""
-    slugs = list(dict.fromkeys(slug for row in rows for slug in row.slugs))
+    """(slug, measure) of all that a row has in retrieval or rag; answer measures from what was found, from none, from gold.
+    Parts of a set that counts as one are left out."""
+    slugs = list(averaged({slug: {} for row in rows for slug in row.slugs}))
     wanted: dict[tuple[str, str], None] = {}
     for slug in slugs:
         there = [run.metrics[part].get(slug, {}) for row in rows for run in row.folders]
@@ -160,7 +162,7 @@ def agreement_table(rows: Sequence[Row]) -> Table | None:
 
 
 def cost_table(rows: Sequence[Row]) -> Table | None:
-    """What annotation cost, by annotate run."""
+    """What annotation cost, by annotate run; for the labels whole too, where earlier runs asked for a part of them."""
     wanted = [
         ("queries", "queries", 0, False),
         ("calls", "calls", 0, False),
@@ -169,9 +171,19 @@ def cost_table(rows: Sequence[Row]) -> Table | None:
         ("seconds", "seconds", 1, True),
         ("gpu_hours", "GPU-hours", 3, True),
         ("cost", "cost", 2, True),
-        ("human_cost", "people's cost", 2, False),
         ("per_1000_queries.cost", "cost per 1,000 queries", 3, True),
+        ("human_cost", "people's cost", 2, False),
     ]
+    notes = []
+    if any(row.first.ledger.get("calls_answered_by_store") for row in rows):
+        wanted[7:7] = [("whole.gpu_hours", "GPU-hours, all calls", 3, True), ("whole.cost", "cost, all calls", 2, True)]
+        notes = [
+            "Calls, tokens, seconds, GPU-hours and cost: of what the run asked; all calls: with what the store had before."
+        ]
     there = [w for w in wanted if any(row.values("ledger", "", w[0]) for row in rows)]
     columns = [Column("", heading, digits=digits, lower=True, ranked=ranked) for _, heading, digits, ranked in there]
-    return plain_table("cost", "Cost of the labels", rows, [("ledger", "", w[0]) for w in there], columns, {})
+    table = plain_table("cost", "Cost of the labels", rows, [("ledger", "", w[0]) for w in there], columns, {})
+    if table is None:
+        return None
+    currencies = sorted({str(row.first.ledger["currency"]) for row in rows if row.first.ledger.get("currency")})
+    return replace(table, notes=notes + [f"Costs in {' and '.join(currencies)}."] * bool(currencies))

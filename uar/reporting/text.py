@@ -6,6 +6,7 @@ from itertools import groupby
 
 from rich.table import Table as Terminal
 
+from uar.reporting.marks import meaning
 from uar.reporting.rows import Row
 from uar.reporting.table import Cell, Column, Table, columns_of, plain_table
 
@@ -19,21 +20,28 @@ LATEX = {
     "±": r"$\pm$",
     "·": r"\textperiodcentered{}",
     "…": r"\ldots{}",
+    "<": "$<$",
+    ">": "$>$",
 }
 FEW = ("nDCG@10", "R@100")
+ROOM = 8  # columns that most terminals have room for
+LONGEST = 40  # letters of a name in a line of a terminal
 PLACES = {1: ("**", "**"), 2: ("<u>", "</u>"), 0: ("", "")}
 
 
-def markdown(tables: Sequence[Table], figures: Sequence[tuple[str, str]], notes: Sequence[str]) -> str:
-    """Tables, links to figures (title, path) and notes."""
-    parts = [text for table in tables for text in _markdown_table(table)]
+def markdown(
+    tables: Sequence[Table], figures: Sequence[tuple[str, str]], notes: Sequence[str], title: str = "", baseline: str = ""
+) -> str:
+    """Tables, links to figures (title, path) and notes. `baseline`: the row that marks compare with."""
+    parts = [f"# {_cell(title)}"] if title else []
+    parts += [text for table in tables for text in _markdown_table(table, baseline)]
     parts += [f"![{title}]({path})" for title, path in figures]
     if notes:
         parts.append("## Missing or left out\n\n" + "\n".join(f"- {_cell(note)}" for note in notes))
     return "\n\n".join(parts) + "\n"
 
 
-def _markdown_table(table: Table) -> Iterator[str]:
+def _markdown_table(table: Table, baseline: str) -> Iterator[str]:
     yield f"## {table.title}"
     heads = [table.head]
     for column in table.columns:
@@ -47,7 +55,18 @@ def _markdown_table(table: Table) -> Iterator[str]:
             cells += [cell.beside(column)] * column.paper
         lines.append(_piped(cells))
     yield "\n".join(lines)
-    yield from table.notes
+    yield from map(_cell, [*table.notes, *_key(table, baseline)])
+
+
+def _key(table: Table, baseline: str) -> list[str]:
+    """What bold, underlined, ± and the marks of a table mean, of those that it has."""
+    cells = [cell for line in table.lines for cell in line.cells]
+    found = {
+        "Bold: best; underlined: second best.": any(cell.place for cell in cells),
+        "±: standard deviation over seeds, whose number follows.": any(cell.deviation is not None for cell in cells),
+        meaning(baseline): any(cell.mark for cell in cells),
+    }
+    return [text for text, there in found.items() if there]
 
 
 def _raised(cell: Cell) -> str:
@@ -62,19 +81,19 @@ def _piped(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def latex(tables: Sequence[Table]) -> str:
-    """A file to \\input, a table environment each."""
-    head = "% Needs \\usepackage{booktabs,graphicx}. Bold: best; underlined: second best; + and -: against the baseline.\n"
-    return head + "\n".join(_latex_table(table) for table in tables)
+def latex(tables: Sequence[Table], baseline: str = "") -> str:
+    """A file to \\input, a table environment each. `baseline`: the row that marks compare with."""
+    head = "% Needs \\usepackage{booktabs,graphicx}.\n"
+    return head + "\n".join(_latex_table(table, baseline) for table in tables)
 
 
-def _latex_table(table: Table) -> str:
+def _latex_table(table: Table, baseline: str) -> str:
     widths = [len(column.heads()) for column in table.columns]
     grouped = any(column.group for column in table.columns)
     lines = [
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{tex(' '.join([table.title + '.', *table.notes]))}}}",
+        rf"\caption{{{tex(' '.join([table.title + '.', *table.notes, *_key(table, baseline)]))}}}",
         rf"\label{{tab:{table.key}}}",
         r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         rf"\begin{{tabular}}{{l{'r' * sum(widths)}}}",
@@ -118,26 +137,40 @@ def tex(text: str) -> str:
     return "".join(LATEX.get(c, c) for c in text)
 
 
-def terminal(table: Table) -> Terminal:
+def terminal(table: Table, width: int) -> Terminal:
+    """The columns for which `width` letters have room; it says where there are more."""
+    longest = min(LONGEST, max(len(line.name) for line in table.lines) if table.lines else 0)
     shown = Terminal()
-    shown.add_column(table.head)
-    for column in table.columns:
+    shown.add_column(table.head, min_width=longest)
+    room, kept = width - longest - 4, 0
+    for at, column in enumerate(table.columns):
+        numbers = (len(line.cells[at].number(column)) for line in table.lines)
+        room -= max(len(column.group), len(column.heading), *numbers) + 3
+        if room < 0 and kept:
+            break
+        kept += 1
         shown.add_column(f"{column.group}\n{column.heading}", justify="right", no_wrap=True)
     for line in table.lines:
         cells = [
             f"[bold]{cell.number(column)}[/bold]" if cell.place == 1 else cell.number(column)
-            for column, cell in zip(table.columns, line.cells, strict=True)
+            for column, cell in list(zip(table.columns, line.cells, strict=True))[:kept]
         ]
         shown.add_row(line.name.replace("[", r"\["), *cells)
+    if kept < len(table.columns):
+        shown.caption = f"{kept} of {len(table.columns)} columns; report.html has them all"
     return shown
 
 
 def overview(rows: Sequence[Row]) -> Table | None:
-    """A few measures a collection, as fit a terminal."""
-    parts: list[tuple[str, str, str]] = []
+    """A few measures a collection, as fit a terminal; of many collections one each."""
     retrieval, rag = columns_of(rows, "retrieval"), columns_of(rows, "rag")
-    for slug in dict.fromkeys(slug for slug, _ in [*retrieval, *rag]):
-        parts += [("retrieval", slug, m) for m in FEW if (slug, m) in retrieval]
-        parts += [("rag", s, m) for s, m in rag if s == slug][:2]
+    parts: list[tuple[str, str, str]] = []
+    for few in (FEW, FEW[:1]):
+        parts = []
+        for slug in dict.fromkeys(slug for slug, _ in [*retrieval, *rag]):
+            parts += [("retrieval", slug, m) for m in few if (slug, m) in retrieval]
+            parts += [("rag", s, m) for s, m in rag if s == slug][: len(few)]
+        if len(parts) <= ROOM:
+            break
     columns = [Column(slug, measure) for _, slug, measure in parts]
     return plain_table("overview", "", rows, parts, columns, {})

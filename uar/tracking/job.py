@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from uar.files import write_json
@@ -98,8 +99,20 @@ def _open(cfg: DictConfig) -> list[Any]:
     opened = [hydra.utils.instantiate(logger, **more.get(name, {})) for name, logger in cfg.logger.items()]
     loggers = [logger for logger in opened if logger is not None]
     for logger in loggers:
-        logger.log_hyperparams(flat(masked, "."))
+        logger.log_hyperparams({**flat(masked, "."), "row": _row()})
     return loggers
+
+
+def _row() -> str:
+    """What the command line sets besides the seed, secrets masked: of jobs that share it, pages show the mean."""
+    job = HydraConfig.get().job
+    kept = []
+    for word in job.override_dirname.split(","):
+        name, equals, value = word.partition("=")
+        last = name.lstrip("+~").rpartition(".")[2]
+        if name != "seed":
+            kept.append(f"{mask(name)}{equals}{mask({last: value})[last]}")
+    return ",".join(filter(None, kept)) or str(job.config_name)
 
 
 def flat(values: Mapping[str, Any], joint: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -9,7 +10,7 @@ from matplotlib.ticker import PercentFormatter
 
 from uar.reporting.figures import Missing
 from uar.reporting.figures.measure import interval, shown_measure
-from uar.reporting.figures.style import MARKERS, SERIES, capped, legend, need, new, short
+from uar.reporting.figures.style import MARKERS, SERIES, STROKES, capped, legend, need, new, short
 from uar.reporting.rows import Row, method_key
 
 Curves = Mapping[str, list[tuple[float, Row]]]  # by name: (value of the option, row), in order
@@ -103,7 +104,8 @@ def _curve(axes: Axes, at: int, name: str, points: list[tuple[float, Row]], slug
     if not scored:
         return
     places, means = [x for x, _, _ in scored], [fmean(values) for _, _, values in scored]
-    axes.plot(places, means, color=SERIES[at], marker=MARKERS[at], markersize=5, linewidth=1.4, label=short(name))
+    look: Any = {"color": SERIES[at], "linestyle": STROKES[at], "marker": MARKERS[at], "markersize": 5}
+    axes.plot(places, means, linewidth=1.4, label=short(name), **look)
     for x, _, values in scored:
         if len(values) > 1:
             axes.plot([x] * len(values), values, ".", color=SERIES[at], markersize=3, alpha=0.6)

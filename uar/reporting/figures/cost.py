@@ -15,22 +15,27 @@ from uar.reporting.figures.style import MARKERS, SERIES, capped, legend, need, n
 from uar.reporting.rows import Row
 from uar.reporting.runs import unreadable
 
-JUDGEMENT = 0.09  # USD a pair judged by a person, as in arXiv 2504.05220
+JUDGEMENT, CURRENCY = 0.09, "USD"  # a pair judged by a person, as in arXiv 2504.05220, where no run says otherwise
 BY_LLM = ("LLMLabels", "MixedLabels", "QAMetricLabels")
 
 
 def cost_and_quality(rows: Sequence[Row], notes: list[str]) -> tuple[Figure, str]:
-    """A point a trained row: the price of its labels, people's by the pair, the LLM's from the ledger of the annotate run with
-    the same annotator, model and collection."""
+    """A point a trained row: the price of its labels, people's by the pair of the questions that they labelled, the LLM's from
+    the ledger of the annotate run with the same annotator, model and collection."""
     shown = shown_measure([row for row in rows if row.config.get("label_source._target_")])
     if shown is None:
         raise Missing("no trained run with retrieval scores")
     slug, measure = shown
+    judgement, currency = _people(rows)
     ledgers = {_annotator(row.config): row.first.ledger for row in rows if row.first.ledger.get("queries")}
+    others = sorted({str(ledger["currency"]) for ledger in ledgers.values() if ledger.get("currency", currency) != currency})
+    if others:
+        notes.append(f"cost against quality: in {currency}; annotate runs with prices in {', '.join(others)} are left out")
+    ledgers = {key: ledger for key, ledger in ledgers.items() if ledger.get("currency", currency) == currency}
     points = {}
     for row in rows:
         values = row.values("retrieval", slug, measure)
-        price = _price(row, ledgers, notes)
+        price = _price(row, ledgers, judgement, notes)
         if values and price is not None:
             points[row.name] = (price, fmean(values), row)
     need(points, "no trained run whose labels have a known price; add annotate runs to runs= and give price.*")
@@ -43,9 +48,19 @@ def cost_and_quality(rows: Sequence[Row], notes: list[str]) -> tuple[Figure, str
         axes.errorbar(price, value, yerr=error, **look)
     if max(price for price, _, _ in points.values()) > 100 * min(max(p, 0.01) for p, _, _ in points.values()):
         axes.set_xscale("symlog", linthresh=1)
-    axes.set(xlabel="Cost of the labels, USD", ylabel=f"{measure}, {slug}", xlim=(0, None))
+    axes.set(xlabel=f"Cost of the labels, {currency}", ylabel=f"{measure}, {slug}", xlim=(0, None))
     legend(axes, figure)
-    return figure, f"{measure} on {slug} with 95 % intervals over questions. A pair that a person judged: $ {JUDGEMENT}."
+    return figure, (
+        f"{measure} on {slug} with 95 % intervals over questions. People are taken to judge the whole pool of a question, for "
+        f"{judgement:g} {currency} a pair."
+    )
+
+
+def _people(rows: Sequence[Row]) -> tuple[float, str]:
+    """Price of a pair that a person judged, and its currency, of the first run that says."""
+    told = (row.config for row in rows if isinstance(row.config.get("price.human_judgement"), int | float))
+    config = next(told, {})
+    return float(config.get("price.human_judgement", JUDGEMENT)), str(config.get("price.currency", CURRENCY))
 
 
 def _annotator(config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -54,18 +69,17 @@ def _annotator(config: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(str(config.get(key)) for key in keys)
 
 
-def _price(row: Row, ledgers: Mapping[tuple[str, ...], Mapping[str, Any]], notes: list[str]) -> float | None:
+def _price(row: Row, ledgers: Mapping[tuple[str, ...], Mapping[str, Any]], judgement: float, notes: list[str]) -> float | None:
     path = row.first.path / "labels.parquet"
     source = str(row.config.get("label_source._target_", "")).rpartition(".")[2]
     if not path.is_file() or not source:
         return None
     try:
-        table = pq.read_table(path, columns=["query_id", "doc_id", "source"])
+        table = pq.read_table(path, columns=["query_id", "doc_id", "source", "stage"])
     except (pa.ArrowException, OSError) as error:
         notes.append(unreadable(row.name, "labels.parquet", error))
         return None
-    of_people = table.filter(pc.equal(table["source"], "human"))
-    people = of_people.group_by(["query_id", "doc_id"]).aggregate([]).num_rows * JUDGEMENT
+    people = _judged_by_people(table) * judgement
     if source not in BY_LLM:
         return people
     ledger = ledgers.get(_annotator(row.config))
@@ -76,3 +90,15 @@ def _price(row: Row, ledgers: Mapping[tuple[str, ...], Mapping[str, Any]], notes
         return None
     queries = len(pc.unique(table.filter(pc.not_equal(table["source"], "human"))["query_id"]))
     return people + float(thousand["cost"]) * queries / 1_000
+
+
+def _judged_by_people(table: pa.Table) -> int:
+    """Pairs of the pools in which, in a stage, a person chose: a passage that person and LLM chose is `human+llm`, one that
+    neither did is the LLM's."""
+    found = []
+    for stage in pc.unique(table["stage"]):
+        of_stage = table.filter(pc.equal(table["stage"], stage))
+        chosen = of_stage.filter(pc.match_substring_regex(of_stage["source"], r"^human(\+|$)"))
+        found.append(of_stage.filter(pc.is_in(of_stage["query_id"], pc.unique(chosen["query_id"]))))
+    pairs = pa.concat_tables(found).select(["query_id", "doc_id"]) if found else table
+    return int(pairs.group_by(["query_id", "doc_id"]).aggregate([]).num_rows)

@@ -15,7 +15,7 @@ def shown_measure(rows: Sequence[Row]) -> tuple[str, str] | None:
     slugs = [slug for row in rows for slug in row.slugs if slug in row.first.metrics["retrieval"] or row.holding(slug)]
     if not slugs:
         return None
-    slug = max(dict.fromkeys(slugs), key=slugs.count)
+    slug = max(dict.fromkeys(slugs), key=lambda name: (slugs.count(name), name in PREFERRED))
     return slug, PREFERRED.get(slug, "nDCG@10")
 
 

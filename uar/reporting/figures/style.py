@@ -19,6 +19,7 @@ from uar.reporting.figures import Missing
 INK, GRID = "#222426", "#e4e5e7"
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#9b4f96", "#8a6d00", "#3f8fd2", "#b03a48", "#5f6b76")  # told apart by all eyes
 MARKERS = "osD^vPX*"
+STROKES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 3)), (0, (4, 1, 1, 3)))
 MOST = len(SERIES)
 LONGEST = 34  # letters of a name in a legend
 

@@ -2,13 +2,14 @@
 
 import csv
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from uar.reporting.figures.style import MARKERS, SERIES, capped, legend, need, new, short
+from uar.reporting.figures.style import MARKERS, SERIES, STROKES, capped, legend, need, new, short
 from uar.reporting.rows import Row
 from uar.reporting.runs import RunFolder, unreadable
 
@@ -24,7 +25,7 @@ def loss(rows: Sequence[Row], notes: list[str]) -> tuple[Figure, str]:
     for at, label, steps, values in _each(capped(list(curves), "loss", notes), curves):
         width = max(1, round(WINDOW * len(values)))
         smooth = np.convolve(values, np.ones(width) / width, mode="valid")
-        axes.plot(steps[width - 1 :], smooth, color=SERIES[at], linewidth=1.1, alpha=0.85, label=label)
+        axes.plot(steps[width - 1 :], smooth, color=SERIES[at], linestyle=STROKES[at], linewidth=1.2, label=label)
     _over_steps(axes, "Loss")
     legend(axes, figure)
     return figure, "Moving average; a line a seed. Stages follow each other; losses of different kinds are not comparable."
@@ -36,7 +37,8 @@ def dev(rows: Sequence[Row], notes: list[str]) -> tuple[Figure, str]:
     curves = _curves(rows, "dev/nDCG@10", notes)
     need(curves, "no run has a csv/metrics.csv with development scores; train with a dev split")
     for at, label, steps, values in _each(capped(list(curves), "development score", notes), curves):
-        axes.plot(steps, values, color=SERIES[at], marker=MARKERS[at], markersize=4, linewidth=1.2, label=label)
+        look: Any = {"color": SERIES[at], "linestyle": STROKES[at], "marker": MARKERS[at], "markersize": 4}
+        axes.plot(steps, values, linewidth=1.2, label=label, **look)
     axes.set_xlim(0, None)
     _over_steps(axes, "nDCG@10, dev")
     legend(axes, figure)

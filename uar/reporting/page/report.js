@@ -65,20 +65,30 @@
   const { pairs, passages } = JSON.parse(byId("data").textContent);
   if (!pairs.length) return;
   const [run, slug, measure, order, filter] = ["run", "slug", "measure", "order", "filter"].map(byId);
-  const options = (select, values, told = (v) => v) => {
+  const options = (select, values) => {
     const before = select.value;
-    select.replaceChildren(...values.map((value) => new Option(told(value), value)));
+    select.replaceChildren(...values.map((value) => new Option(value, value)));
     if (values.includes(before)) select.value = before;
   };
   const unique = (values) => [...new Set(values)];
   const signed = (value) => (value > 0 ? "+" : value < 0 ? "−" : "±") + Math.abs(value).toFixed(3);
+  const named = (name, seed) => (seed === null ? name : `${name} (seed ${seed})`);
   const chosen = () => pairs.find((p) => p.run === run.value && p.slug === slug.value);
 
   const chips = (node, query, id) => {
     const people = query.people[id];
     if (people) node.append(make("span", people[1] ? "people +" : `people: grade ${people[0]}`, `chip ${people[1] ? "yes" : "no"}`));
-    const llm = query.llm[id];
-    if (llm !== undefined) node.append(make("span", llm ? "LLM +" : "LLM −", `chip ${llm ? "yes" : "no"}`));
+    // Rows whose LLMs say the same share a chip; where they do not, each chip names its rows.
+    const said = new Map();
+    Object.entries(query.llm[id] || {}).forEach(([row, [label, source]]) => {
+      const words = `${source.replace("human", "people").replace("llm", "LLM").replaceAll(":", " ")} ${label ? "+" : "−"}`;
+      said.set(words, [...(said.get(words) || []), row]);
+    });
+    said.forEach((rows, words) => {
+      const chip = make("span", said.size > 1 ? `${words} (${rows.join("; ")})` : words, `chip ${words.endsWith("+") ? "yes" : "no"}`);
+      chip.title = rows.join("; ");
+      node.append(chip);
+    });
   };
   const passage = (pair, query, id) => {
     const item = make("li");
@@ -112,7 +122,7 @@
     const both = make("div", undefined, "both");
     [pair.baseline, pair.run].forEach((name, at) => {
       const side = make("section");
-      side.append(make("h4", name));
+      side.append(make("h4", named(name, pair.seeds[at])));
       const list = make("ol");
       list.append(...query.lists[at].map((id) => passage(pair, query, id)));
       side.append(list);
@@ -142,16 +152,18 @@
   const show = () => {
     const pair = chosen();
     const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
-    const scored = pair.queries.filter((query) => query.scores[measure.value]);
-    const found = scored
-      .filter((query) => words.every((word) => searched(query).includes(word)))
-      .map((query) => [query.scores[measure.value][1] - query.scores[measure.value][0], query]);
+    const scored = pair.queries
+      .filter((query) => query.scores[measure.value])
+      .map((query) => [query.scores[measure.value][1] - query.scores[measure.value][0], query])
+      .filter(([difference]) => difference !== 0);
+    const found = scored.filter(([, query]) => words.every((word) => searched(query).includes(word)));
     found.sort(([a, p], [b, q]) => {
       if (order.value === "text") return p.text.localeCompare(q.text);
       return (order.value === "loss" ? a - b : b - a) || p.id.localeCompare(q.id);
     });
+    const [theirs, ours] = [pair.baseline, pair.run].map((name, at) => named(name, pair.seeds[at]));
     byId("count").textContent =
-      `${found.length} of ${scored.length} questions: ${measure.value} of ${pair.run} minus ${pair.baseline} on ${pair.slug}`;
+      `${found.length} of ${scored.length} questions: ${measure.value} of ${ours} minus ${theirs} on ${pair.slug}`;
     byId("questions").replaceChildren(...found.map(([difference, query]) => question(pair, query, difference)));
   };
   const chooseRun = () => {
@@ -162,7 +174,7 @@
     options(measure, chosen().measures);
     show();
   };
-  options(run, unique(pairs.map((p) => p.run)), (name) => `${name} minus ${pairs[0].baseline}`);
+  options(run, unique(pairs.map((p) => p.run)));
   chooseRun();
   run.addEventListener("change", chooseRun);
   slug.addEventListener("change", chooseSlug);
