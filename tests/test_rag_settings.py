@@ -1,14 +1,17 @@
 """Options and answer files of RAG that are refused, each in one line that says what is allowed."""
 
+import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import write_jsonl
 
-from uar.collections import Collection, open_collection
+from uar.collections import Collection, Query, open_collection, open_training_split
+from uar.collections.answers import with_answers
 from uar.errors import DataError, UserError
-from uar.evaluation.rag.answer_files import gold_answers, with_answers
+from uar.evaluation.rag.gold import gold_answers
 from uar.evaluation.rag.passages import Tokens, show, words
 from uar.evaluation.rag.settings import Settings
 
@@ -27,6 +30,7 @@ GOOD: dict[str, Any] = {
         ("limit", 0, "rag.limit=0: a whole number from 1 on is needed, or null for no limit"),
         ("max_words", -1, "rag.max_words=-1"),
         ("max_tokens", 2.5, "rag.max_tokens=2.5"),
+        ("max_failure_rate", 2, "rag.max_failure_rate=2: a number from 0 to 1 is needed"),
         ("order", "random", "rag.order: 'random' is not known; allowed: rank, reversed"),
         ("lines", ["retrieved", "gold"], "rag.lines: 'gold' is not known; allowed: retrieved, closed_book, oracle"),
         ("lines", [], "rag.lines is empty"),
@@ -56,7 +60,7 @@ def toy(folder: Path) -> Collection:
 @pytest.mark.parametrize(
     ("rows", "told"),
     [
-        ([{"query_id": "q9", "answers": ["a"]}], ":1: query id 'q9' is not in local:"),
+        ([{"query_id": "q9", "answers": ["a"]}], ": query id 'q9' and all others are not in local:"),
         ([{"query_id": "q1", "answers": ["a"]}, {"_id": "q1", "answers": "b"}], ":2: query 'q1' stands here again"),
         ([{"query_id": "q1", "answers": 3}], ":1: 'answers' is 3; a string or a list of strings is needed"),
         ([{"query_id": "q1"}], ":1: 'answers' is None"),
@@ -68,7 +72,7 @@ def toy(folder: Path) -> Collection:
 def test_bad_answer_files(toy: Collection, tmp_path: Path, rows: list, told: str):
     write_jsonl(tmp_path / "answers.jsonl", rows)
     with pytest.raises(DataError) as error:
-        with_answers([toy], str(tmp_path / "answers.jsonl"))
+        with_answers([toy], str(tmp_path / "answers.jsonl"), "rag.answers")
     assert f"answers.jsonl{told}" in str(error.value)
 
 
@@ -77,15 +81,32 @@ def test_answers_of_several_collections(toy: Collection, folder: Path, tmp_path:
     write_jsonl(tmp_path / "a.jsonl", [{"_id": 1, "answers": "one"}, {"_id": "q1", "answers": ["", "pump"]}][1:])
     path = str(tmp_path / "a.jsonl")
     with pytest.raises(DataError, match=r"'q1' is in toy\.test and toy\.dev; give rag\.answers=\{SLUG: FILE\}"):
-        with_answers([toy, dev], path)
+        with_answers([toy, dev], path, "rag.answers")
     with pytest.raises(UserError, match=r"rag\.answers names toy\.train; the collections are toy\.test, toy\.dev"):
-        with_answers([toy, dev], {"toy.train": path})
+        with_answers([toy, dev], {"toy.train": path}, "rag.answers")
     with pytest.raises(DataError, match=r"nowhere\.jsonl: cannot be read"):
-        with_answers([toy], "nowhere.jsonl")
-    new, own = with_answers([toy, dev], {"toy.test": path})
+        with_answers([toy], "nowhere.jsonl", "rag.answers")
+    new, own = with_answers([toy, dev], {"toy.test": path}, "rag.answers")
     assert [gold_answers(new, q) for q in ("q1", "q2")] == [("pump",), ()]
     assert own is dev and gold_answers(own, "q1") == ("heart",)
-    assert with_answers([toy], None) == [toy] and toy.queries["q1"].answers == ("heart",)
+    assert with_answers([toy], None, "rag.answers") == [toy] and toy.queries["q1"].answers == ("heart",)
+
+
+def test_a_file_may_answer_more_than_the_collection_asks(toy: Collection, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    other = replace(toy, slug="other", queries={"x1": Query("x1", "what is rust", ("iron oxide",))})
+    write_jsonl(tmp_path / "a.jsonl", [{"query_id": q, "answers": [f"to {q}"]} for q in ("q1", "q8", "q9")])
+    with caplog.at_level(logging.INFO):
+        found, untouched = with_answers([toy, other], str(tmp_path / "a.jsonl"), "rag.answers")
+    assert "2 of 3 lines answer questions that are not in local:" in caplog.text
+    assert gold_answers(found, "q1") == ("to q1",) and gold_answers(found, "q2") == ()
+    assert untouched is other
+
+
+def test_training_questions_get_answers_from_a_file(folder: Path, tmp_path: Path):
+    write_jsonl(tmp_path / "a.jsonl", [{"query_id": "q1", "answers": "the heart"}, {"query_id": "elsewhere", "answers": "x"}])
+    for files in (str(tmp_path / "a.jsonl"), {"toy.train": str(tmp_path / "a.jsonl"), "toy.test": "unread.jsonl"}):
+        found = open_training_split("train", str(folder), answers=files)
+        assert found.answered(["q1", "q2"]) == ["q1"] and found.queries["q1"].answers == ("the heart",)
 
 
 def test_a_token_budget_needs_a_tokenizer(toy: Collection):

@@ -49,7 +49,7 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         write_questions(writing, cfg.shard, prices, folder)
         collection, questions = writing.collection()
     else:
-        collection = open_training_split(cfg.dataset.train, cfg.dataset.path, cfg.dataset.positive_grade)
+        collection = open_training_split(cfg.dataset.train, cfg.dataset.path, cfg.dataset.positive_grade, cfg.dataset.answers)
     pools = _pools(cfg, collection, annotator, folder)
     work = Work(collection, annotator, pools, llms, Path(cfg.store), cfg.max_failure_rate)
     if cfg.dry_run:
