@@ -91,7 +91,9 @@ def _calculate(
             yield found.query_id, found.measure, float(found.value)
     except CalledProcessError as error:
         names = ", ".join(map(str, measures))
-        raise UserError(f"measures {names}: gdeval cannot compute them; it needs grades of at most 4; leave them out") from error
+        raise UserError(
+            f"measures {names}: gdeval cannot compute them; it needs grades of at most 4; leave them out"
+        ) from error
 
 
 def means(values: Iterable[tuple[str, str, float]]) -> dict[str, float]:

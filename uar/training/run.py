@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from uar.candidates import PoolSource, write_pools
 from uar.collections import Collection, open_collection, open_training_split, resolve
-from uar.collections.presets import expand
+from uar.collections.presets import averaged, expand
 from uar.collections.reference import distinct_slugs
 from uar.errors import UserError
 from uar.evaluation.command import Evaluator
@@ -51,9 +51,9 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
     check_shared_folder()
     if own_processes(cfg, folder):
         metrics = read_metrics(folder)
-        return objective(metrics["train"], metrics["retrieval"])
+        return objective(metrics["train"], averaged(metrics["retrieval"]))
     L.seed_everything(cfg.seed, workers=True, verbose=False)
-    collection = open_training_split(cfg.dataset.train, cfg.dataset.path, cfg.dataset.positive_grade)
+    collection = open_training_split(cfg.dataset.train, cfg.dataset.path, cfg.dataset.positive_grade, cfg.dataset.answers)
     tests = [reference for test in expand(list(cfg.dataset.test)) if (reference := resolve(test, cfg.dataset.path))]
     distinct_slugs(tests)
     test_collections = [open_collection(test) for test in tests]  # a fault in them is told before the training
@@ -66,7 +66,7 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
     stages = hydra.utils.instantiate(cfg.label_source, _convert_="all").stages(context)
     for stage in stages:
         _check(stage, loss, cfg)
-    evaluator = Evaluator(cfg, folder)  # a fault in the options of RAG is told before the training
+    evaluator = Evaluator(cfg, folder, cfg.dataset.answers)  # a fault in the options of RAG is told before the training
     retriever: BiEncoder = hydra.utils.instantiate(cfg.retriever, _convert_="all")
     identity = _identity(cfg, collection, stages, loss, retriever)
     keep_identity(folder / "checkpoints" / "identity.json", identity, cfg.resume)
