@@ -1,14 +1,12 @@
 """Options and answer files of RAG that are refused, each in one line that says what is allowed."""
 
-import logging
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import write_jsonl
 
-from uar.collections import Collection, Query, open_collection, open_training_split
+from uar.collections import Collection, open_collection
 from uar.collections.answers import with_answers
 from uar.errors import DataError, UserError
 from uar.evaluation.rag.gold import gold_answers
@@ -92,23 +90,6 @@ def test_answers_of_several_collections(toy: Collection, folder: Path, tmp_path:
     assert with_answers([toy], None, "rag.answers") == [toy] and toy.queries["q1"].answers == ("heart",)
 
 
-def test_a_file_may_answer_more_than_the_collection_asks(toy: Collection, tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    other = replace(toy, slug="other", queries={"x1": Query("x1", "what is rust", ("iron oxide",))})
-    write_jsonl(tmp_path / "a.jsonl", [{"query_id": q, "answers": [f"to {q}"]} for q in ("q1", "q8", "q9")])
-    with caplog.at_level(logging.INFO):
-        found, untouched = with_answers([toy, other], str(tmp_path / "a.jsonl"), "rag.answers")
-    assert "2 of 3 lines answer questions that are not in local:" in caplog.text
-    assert gold_answers(found, "q1") == ("to q1",) and gold_answers(found, "q2") == ()
-    assert untouched is other
-
-
-def test_training_questions_get_answers_from_a_file(folder: Path, tmp_path: Path):
-    write_jsonl(tmp_path / "a.jsonl", [{"query_id": "q1", "answers": "the heart"}, {"query_id": "elsewhere", "answers": "x"}])
-    for files in (str(tmp_path / "a.jsonl"), {"toy.train": str(tmp_path / "a.jsonl"), "toy.test": "unread.jsonl"}):
-        found = open_training_split("train", str(folder), answers=files)
-        assert found.answered(["q1", "q2"]) == ["q1"] and found.queries["q1"].answers == ("the heart",)
-
-
 def test_a_token_budget_needs_a_tokenizer(toy: Collection):
     with pytest.raises(UserError, match=r"rag\.max_tokens: no tokenizer in no/such .*; give rag\.tokenizer=MODEL"):
         Tokens("no/such")
@@ -124,3 +105,8 @@ def test_passages_within_a_budget_keep_their_order(toy: Collection):
     assert cut["q1"] == {"d1": "The heart", "d3": "The Danube flows into the Black Sea."}
     assert list(cut["q1"]) == ["d1", "d3"]
     assert show(toy, ids, "rank", str, {"max_words": (words, 7)})["q1"] == {"d3": whole["q1"]["d3"]}
+
+
+def test_a_passage_that_the_corpus_lacks_cannot_be_shown(toy: Collection):
+    with pytest.raises(UserError, match=r"local:.*: passage 'nope' of query 'q1' is not in the corpus, so it cannot be shown"):
+        show(toy, {"q1": ["d1", "nope"]}, "rank", str, {})
