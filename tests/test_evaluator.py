@@ -87,3 +87,10 @@ def test_a_querys_own_document_takes_no_place_of_the_depth(toy: Collection, tmp_
     model = BiEncoder(tiny_bert(tmp_path / "model"))
     fusion = Fusion(retrievers={"a": model, "b": model}, depth=1)
     assert [d for d, _ in fusion(own, ["d1"], dense)["d1"]] == ["d2"]
+
+
+def test_what_an_index_finds_of_the_exact_results_is_in_the_manifest(toy: Collection, tmp_path: Path):
+    search = {"_target_": "uar.retrievers.index.FaissSearch"}
+    cfg = OmegaConf.create({**SETTINGS, "search": search})
+    Evaluator(cfg, tmp_path / "run").evaluate([toy], BiEncoder(tiny_bert(tmp_path / "model")))
+    assert json.loads((tmp_path / "run" / "manifest.json").read_text())["search"] == {"toy.test": {"recall@6": 1.0}}

@@ -171,7 +171,9 @@ def test_prompts_show_the_question_and_every_passage(name: str, supplied: set[st
 
 def test_bad_options_are_told_in_one_line(fails: Callable[..., str], folder: Path, tmp_path: Path):
     quick = ("uar.evaluate", "retriever=bm25", f"collections=[local:{folder}:test]", "rag=default", "rag.llm.model=none")
-    assert "rag.measures: 'F2' is not known; allowed: EM, F1, AnswerRecall" in fails(*quick, "rag.measures=[EM,F2]")
+    assert "rag.measures: 'F2' is not known; allowed: EM, F1, F1-HotpotQA, AnswerRecall" in fails(
+        *quick, "rag.measures=[EM,F2]"
+    )
     assert "rag.top_k=0: a whole number from 1 on is needed" in fails(*quick, "rag.top_k=0")
     (tmp_path / "empty").mkdir()
     assert "baseline=empty: it has no scores of toy.test (it has none)" in fails(*quick, "baseline=empty")

@@ -94,12 +94,12 @@ def _namespace(dataset: Any) -> str | None:
 
 
 def _title_and_text(doc: Any) -> tuple[str, str]:
-    """The title is empty where the text begins with it: what ir_datasets makes of several fields (`default_text`)."""
+    """The title is empty where the text holds it: what ir_datasets makes of several fields (`default_text`)."""
     title = str(getattr(doc, "title", "") or getattr(doc, "document_title", "") or "")
     if hasattr(doc, "text"):
         return title, str(doc.text)
     text = str(doc.default_text())
-    return ("" if text.startswith(title) else title), text
+    return ("" if title in text else title), text
 
 
 def _told(dataset: Any, error: Exception) -> str:
