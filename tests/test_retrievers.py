@@ -253,6 +253,7 @@ def test_an_evaluation_that_was_killed_goes_on_when_it_is_started_again(folder: 
     assert re.search(r"Encoding goes on in .*embeddings.*: [123] of 4 shards are there", told)
     assert list((tmp_path / "cache").glob("embeddings/*/*")) == []
     assert "RR@10" in metrics(tmp_path / "run")["retrieval"]["toy.test"]
+    assert "reads queries of up to 64 tokens and passages of up to 256" in told
 
 
 def test_a_passage_that_the_corpus_lacks_is_named_with_its_query_and_source(minilm: BiEncoder, folder: Path):
