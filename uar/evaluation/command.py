@@ -99,16 +99,19 @@ class Evaluator:
                 recalls.update({f"{part} {name}".strip(): value for name, value in opened().recalls.items()})
                 return run
 
-            def alone(collection: Collection, query_ids: list[str]) -> Run:
+            def alone(encoder: "BiEncoder", collection: Collection, query_ids: list[str]) -> Run:
                 depth = self._cfg.retrieval_depth
-                return without_own(collection, dense("", retriever, collection, query_ids, depth + collection.drop_own), depth)
+                return without_own(collection, dense("", encoder, collection, query_ids, depth + collection.drop_own), depth)
 
             def forget(collection: Collection) -> None:
                 if places.cache_info().currsize:
                     places().forget(collection.corpus)
                     opened().forget(collection.corpus)
 
-            yield alone if is_bi_encoder(retriever) else functools.partial(retriever, dense=dense), forget, recalls
+            if isinstance(retriever, Fusion):
+                yield functools.partial(retriever, dense=dense), forget, recalls
+            else:
+                yield functools.partial(alone, retriever), forget, recalls
 
     def _collection(self, collection: Collection, rank: Ranker) -> dict[str, float]:
         query_ids = [q for q in collection.queries if collection.positives(q)]

@@ -81,8 +81,8 @@ class Rag:
             scores += per_query
         told_values: dict[str, Any] = {"questions": len(chosen)}
         for line, found in values.items():
-            told = {**found, **_counts(answers[line].values())}
-            told_values |= told if line == RETRIEVED else {line: told}
+            counted = {**found, **_counts(answers[line].values())}
+            told_values |= counted if line == RETRIEVED else {line: counted}
         update_metrics(self.folder, rag={collection.slug: told_values}, time={f"rag {collection.slug}": round(seconds, 2)})
         return scores, {_name(m, line): v for line, found in values.items() for m, v in found.items()}
 
