@@ -16,6 +16,7 @@ from uar.errors import UserError
 from uar.retrievers import bi_encoder
 from uar.retrievers.bi_encoder import BiEncoder
 from uar.retrievers.dense import rerank, retrieve
+from uar.retrievers.index import ExactSearch
 from uar.retrievers.loading import check_length
 
 TEXTS = ["Salt", "Glass is made of sand.", "The Moon raises the tides of the oceans.", "Bees make honey.", "Iron rusts."]
@@ -103,7 +104,8 @@ def test_queries_go_through_their_own_encoder(tmp_path: Path, folder: Path):
         exact = retriever([queries[0]], role="query") @ retriever([passages[i] for i in range(len(passages))]).T
     expected = np.sort(exact[0].numpy())[::-1]
     pool = {"q1": [collection.corpus.id(i) for i in range(len(passages))]}
-    for run in (retrieve(retriever, collection, ["q1"], 6, precision="fp32"), rerank(retriever, collection, pool, "fp32")):
+    found = retrieve(retriever, collection, ["q1"], 6, ExactSearch(precision="fp32"))
+    for run in (found, rerank(retriever, collection, pool, "fp32")):
         np.testing.assert_allclose([score for _, score in run["q1"]], expected, atol=2e-3)
 
 

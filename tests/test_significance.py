@@ -14,8 +14,19 @@ import pytest
 from conftest import metrics, ok
 from scipy import stats
 
+from uar.collections.presets import expand
+from uar.collections.reference import slug as slug_of
 from uar.errors import DataError, UserError
-from uar.evaluation.significance import compare, holm, randomisation, read_scores, told
+from uar.evaluation.significance import (
+    compare,
+    holm,
+    randomisation,
+    read_scores,
+    tell_other_collections,
+    tell_untested,
+    told,
+)
+from uar.files import write_json
 
 RNG = np.random.default_rng(0)
 OTHER = {f"q{i}": float(v) for i, v in enumerate(RNG.random(40))}
@@ -150,3 +161,32 @@ def test_the_command_compares_run_folders(command: Callable[..., subprocess.Comp
             assert v["p t-test"] <= v["p t-test (Holm)"] <= 1
             assert (v["mark"] != "") == (v["p t-test (Holm)"] < 0.05)
             assert f"{name} {v['difference']:+.4f}{v['mark']} (p" in told_of
+
+
+def test_the_parts_of_a_set_that_counts_as_one_are_one_test():
+    parts = [slug_of(reference) for reference in expand("beir-cqadupstack")]
+    ours = {part: {"AP": {"q1": 0.5 + at / 100, "q2": 0.5}} for at, part in enumerate(parts)}
+    theirs = {part: {"AP": {"q1": 0.5, "q2": 0.4}} for part in parts}
+    found = compare({"a": {"AP": BETTER}, **ours}, {"a": {"AP": OTHER}, **theirs})
+    assert list(found) == ["a", "beir-cqadupstack"]
+    together = found["beir-cqadupstack"]["AP"]
+    assert together["queries"] == 24
+    assert together["difference"] == pytest.approx((sum(range(12)) / 100 + 12 * 0.1) / 24)
+    assert found["a"]["AP"]["p t-test (Holm)"] == pytest.approx(2 * found["a"]["AP"]["p t-test"])
+    del ours[parts[0]], theirs[parts[0]]
+    assert set(compare(ours, theirs)) == set(parts[1:])
+
+
+def test_a_baseline_on_other_judgements_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    tell_other_collections(tmp_path, {"a": "1"})  # which has no manifest
+    write_json(tmp_path / "manifest.json", {"collections": {"a": "1", "b": "2"}})
+    tell_other_collections(tmp_path, {"a": "1", "c": "3"})
+    assert not caplog.records
+    tell_other_collections(tmp_path, {"a": "1", "b": "3"})
+    assert "was measured on other texts, queries or judgements of b; evaluate it anew" in caplog.text
+
+
+def test_measures_without_a_test_are_told(caplog: pytest.LogCaptureFixture):
+    with caplog.at_level(logging.INFO):
+        tell_untested({"a": {"EM": {}, "AP": {}}}, {"a": {"EM": 0.1, "BLEU-4": 0.2, "questions": 3, "oracle": {"EM": 1.0}}})
+    assert caplog.messages == ["BLEU-4: values of all questions together, which are not tested"]

@@ -25,7 +25,10 @@ def test_mixed_labels_end_to_end(command: Command, tmp_path: Path):
     found = metrics(run)
     assert set(found) == {"retrieval", "rag", "train", "time"}
     assert set(found["retrieval"]["mini.test"]) == {"nDCG@10", "RR@10", "R@100", "AP"}
-    assert set(found["rag"]["mini.test"]) == {"EM", "F1", "questions"} and found["rag"]["mini.test"]["questions"] == 2
+    assert (
+        set(found["rag"]["mini.test"]) == {"EM", "F1", "questions", "empty", "failed"}
+        and found["rag"]["mini.test"]["questions"] == 2
+    )
     assert [found["train"][s]["steps"] for s in ("llm", "human")] == [6, 2]
     assert all(0 < found["train"][s]["best dev nDCG@10"] <= 1 for s in ("llm", "human"))
 

@@ -12,5 +12,9 @@ class DataError(UserError):
         super().__init__(f"{path}{'' if line is None else f':{line}'}: {message}")
 
 
+class MissingModel(UserError):
+    """A model, or the package that brings it, is not there."""
+
+
 class EngineError(UserError):
     """An LLM engine cannot go on (server down, model missing)."""

@@ -8,13 +8,13 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from uar.collections import Collection, open_collection
-from uar.collections.presets import averaged, expand
+from uar.collections.presets import expand
 from uar.collections.reference import distinct_slugs
 from uar.entry import entry
 from uar.errors import UserError
 from uar.evaluation.command import Evaluator
-from uar.evaluation.metrics_file import update_metrics
-from uar.evaluation.significance import compare, read_scores, told
+from uar.evaluation.metrics_file import read_metrics
+from uar.evaluation.significance import compare, read_scores, tell_other_collections, tell_untested, told
 from uar.evaluation.tracking import track_evaluation
 from uar.files import write_json
 from uar.manifest import save_config, save_manifest
@@ -54,17 +54,18 @@ def _evaluate(
     if job.tracks_files and cfg.model and Path(cfg.model).is_dir():
         job.took(model_artefact(Path(cfg.model)))
     rank, name = _ranker(cfg, chosen)
-    save_manifest(folder, collections={c.slug: c.hash for c in collections}, model=name)
+    save_manifest(folder, model=name)
     baseline = {c.slug: read_scores(Path(cfg.baseline), c.slug) for c in collections} if cfg.baseline else None
-    scores = evaluator.evaluate(collections, rank)
+    if baseline:
+        tell_other_collections(Path(cfg.baseline), {c.slug: c.hash for c in collections})
+    rows = evaluator.evaluate(collections, rank)
     if baseline:
         found = compare({slug: read_scores(folder, slug) for slug in baseline}, baseline)
+        tell_untested(found, read_metrics(folder)["rag"])
         write_json(folder / "significance.json", found)
         for slug, values in found.items():
             log.info("%s against %s: %s", slug, cfg.baseline, told(values))
         job.numbers({"significance": found})
-    rows = averaged(scores)
-    update_metrics(folder, retrieval={slug: values for slug, values in rows.items() if slug not in scores})
     track_evaluation(job, folder, collections)
     first = evaluator.measures[0]
     return sum(values[first] for values in rows.values()) / len(rows)
@@ -82,7 +83,14 @@ def _ranker(cfg: DictConfig, chosen: list[str]) -> tuple[Any, str | None]:
     elif cfg.model:
         from uar.retrievers.bi_encoder import BiEncoder
 
-        model = BiEncoder(cfg.model, query_length=cfg.query_length, passage_length=cfg.passage_length)
+        model = BiEncoder(
+            cfg.model,
+            query_length=cfg.query_length,
+            passage_length=cfg.passage_length,
+            token_budget=cfg.token_budget,
+        )
+        told_lengths = "%s reads queries of up to %d tokens and passages of up to %d"
+        log.info(told_lengths, model.name, model.query_length, model.passage_length)
     if is_bi_encoder(model):
         from uar.precision import device
 
@@ -98,7 +106,8 @@ def _ranker(cfg: DictConfig, chosen: list[str]) -> tuple[Any, str | None]:
             return kept
         from uar.retrievers.dense import rerank
 
-        return rerank(model, collection, {q: [d for d, _ in hits] for q, hits in kept.items()})
+        pools = {q: [d for d, _ in hits] for q, hits in kept.items()}
+        return rerank(model, collection, pools, cfg.search.precision, source=cfg.run)
 
     return known, name
 

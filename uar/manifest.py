@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from uar.files import write_json, write_text
+from uar.files import read_json, write_json, write_text
 
 PACKAGES = (
     "uar",
@@ -56,6 +56,12 @@ def _is_secret(name: str) -> bool:
 def save_manifest(folder: Path, **hashes: Any) -> None:
     """`manifest.json`: git commit, package versions and the given hashes."""
     write_json(folder / "manifest.json", {"git_commit": _commit(), "packages": _versions(), **hashes})
+
+
+def update_manifest(folder: Path, **facts: Any) -> None:
+    """Put facts into `manifest.json`, in place of those of the same names."""
+    path = folder / "manifest.json"
+    write_json(path, (read_json(path) if path.is_file() else {}) | facts)
 
 
 def _versions() -> dict[str, str]:

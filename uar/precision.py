@@ -2,6 +2,8 @@
 
 import torch
 
+from uar.errors import UserError
+
 NAMES = {"bf16": torch.bfloat16, "fp32": torch.float32, "fp16": torch.float16}
 
 
@@ -18,9 +20,9 @@ def bf16_is_fast(on: str | None = None) -> bool:
 
 
 def resolve_dtype(name: str) -> torch.dtype:
-    """`auto` as the fastest safe type, else the named one; ValueError for another name."""
+    """`auto` as the fastest safe type, else the named one; UserError for another name."""
     if name == "auto":
         return torch.bfloat16 if bf16_is_fast() else torch.float32
     if name not in NAMES:
-        raise ValueError(f"precision {name!r} is not known; allowed: auto, {', '.join(NAMES)}")
+        raise UserError(f"precision {name!r} is not known; allowed: auto, {', '.join(NAMES)}")
     return NAMES[name]

@@ -58,7 +58,8 @@ def refuse_spaces(path: Path, ids: Sequence[str]) -> None:
 
 def read_run(path: Path) -> dict[str, list[Hit]]:
     """A TREC run (six columns), or a candidates file ({query_id, candidates} lines) whose order is the ranking. Ties of a
-    TREC run fall by passage id; its ranks are not looked at. Every fault is a DataError that names file and line."""
+    TREC run fall by passage id, ascending (trec_eval: descending); its ranks are not looked at. Every fault is a DataError
+    that names file and line."""
     if not path.is_file():
         raise DataError(path, "no such run; give a TREC run or a candidates file")
     return _read_candidates(path) if path.suffix == ".jsonl" else _read_trec(path)
@@ -133,12 +134,13 @@ def of_queries(
     return kept
 
 
-def without_own(collection: Collection, run: Run) -> Run:
-    """The run without each query's own document, where the collection's rule is to leave it out (ArguAna, Quora)."""
+def without_own(collection: Collection, run: Run, depth: int | None = None) -> Run:
+    """The run without each query's own document, where the collection's rule is to leave it out (ArguAna, Quora), cut there
+    at `depth`: a ranker that is to give so many passages looks one deeper."""
     if not collection.drop_own:
         return run
     kept = {q: [hit for hit in hits if hit[0] != q] for q, hits in run.items()}
     dropped = sum(len(hits) - len(kept[q]) for q, hits in run.items())
     if dropped:
         log.info("%s: the own document of %d queries is left out of their results", collection.reference, dropped)
-    return kept
+    return {q: hits[:depth] for q, hits in kept.items()}

@@ -58,7 +58,7 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         write_questions(writing, cfg.shard, prices, folder)
         collection, questions = writing.collection()
     else:
-        collection = open_training_split(cfg.dataset.train, cfg.dataset.path, cfg.dataset.positive_grade)
+        collection = open_training_split(cfg.dataset.train, cfg.dataset.path, cfg.dataset.positive_grade, cfg.dataset.answers)
     against = Other(cfg.against, judgements_of(other, collection.positive_grade)) if other else None
     query_ids = part_of(collection.head(cfg.limit), cfg.shard)
     shown_to = query_ids[:SAMPLE] if cfg.dry_run else query_ids

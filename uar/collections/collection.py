@@ -39,9 +39,9 @@ class Collection:
 
     @cached_property
     def hash(self) -> str:
-        """Changes with the corpus, the split's queries or its judgements."""
+        """Changes with the corpus, the split's queries or its judgements, and with how these are counted."""
         queries = [(q.id, q.text, q.answers) for q in self.queries.values()]
-        return digest(self.corpus.hash, queries, self.qrels)
+        return digest(self.corpus.hash, queries, self.qrels, self.positive_grade, self.graded, self.drop_own)
 
     @cached_property
     def query_rows(self) -> dict[str, int]:

@@ -1,10 +1,11 @@
 """BEIR-format folders: corpus.jsonl, queries.jsonl, qrels/<split>.tsv, optional candidates/<split>.jsonl.
 
-An optional `collection.json` holds {"positive_grade": 2, "graded": false}, for folders whose judgements are graded, and
-{"origin": "generated"} where no person gave them.
+An optional `collection.json` holds {"positive_grade": 2, "graded": false}, for folders whose judgements are graded,
+{"drop_own": true} where a query's own document is no result of it, and {"origin": "generated"} where no person judged.
 """
 
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from uar.collections.lines import read_id, read_jsonl, read_lines, read_string
 from uar.errors import DataError, UserError
 from uar.files import cache_dir, digest, file_hash
 
+log = logging.getLogger(__name__)
 ORIGINS = ("human", "generated")
 FORMAT = 1  # of the built corpus; a new number builds anew
 
@@ -59,7 +61,11 @@ def _candidates_path(folder: Path, split: str) -> Path | None:
     exact = folder / "candidates" / f"{split}.jsonl"
     if exact.is_file():
         return exact
-    return min(folder.glob(f"candidates/{split}.*.jsonl"), default=None)
+    found = sorted(folder.glob(f"candidates/{split}.*.jsonl"))
+    if len(found) > 1:
+        others = ", ".join(path.name for path in found[1:])
+        log.info("%s: of several candidates %s are taken; others: %s", folder, found[0].name, others)
+    return found[0] if found else None
 
 
 def _settings(path: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from uar.errors import UserError
 from uar.files import cache_dir, digest
 
 log = logging.getLogger(__name__)
+FORMAT = 2  # of the built corpus; a new number builds anew
 
 
 def read_irds(dataset_id: str, reference: str, slug: str) -> Collection:
@@ -73,17 +74,32 @@ def _query(row: Any) -> Query:
 
 
 def _open_corpus(dataset: Any, dataset_id: str, version: str) -> Corpus:
-    key = digest("irds", dataset.docs_namespace() or dataset_id, version)
+    key = digest("irds", FORMAT, _namespace(dataset) or dataset_id, version)
     folder = cache_dir() / "corpora" / key
     if (folder / "manifest.json").is_file():
         return Corpus(folder)
 
     def passages() -> Iterator[tuple[str, str, str]]:
         for doc in dataset.docs_iter():
-            title = str(getattr(doc, "title", "") or "")
-            yield str(doc.doc_id), title, str(doc.text if hasattr(doc, "text") else doc.default_text())
+            yield str(doc.doc_id), *_title_and_text(doc)
 
     return build_corpus(folder, passages())
+
+
+def _namespace(dataset: Any) -> str | None:
+    try:
+        return dataset.docs_namespace()
+    except TypeError:  # some datasets (vaswani, cranfield) hand their handler nothing to name
+        return None
+
+
+def _title_and_text(doc: Any) -> tuple[str, str]:
+    """The title is empty where the text holds it: what ir_datasets makes of several fields (`default_text`)."""
+    title = str(getattr(doc, "title", "") or getattr(doc, "document_title", "") or "")
+    if hasattr(doc, "text"):
+        return title, str(doc.text)
+    text = str(doc.default_text())
+    return ("" if title in text else title), text
 
 
 def _told(dataset: Any, error: Exception) -> str:

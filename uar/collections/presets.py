@@ -1,6 +1,6 @@
 """Presets: one name for several collections, wherever a list of references is given (`presets.yaml`)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -33,18 +33,19 @@ def settings_of(dataset_id: str) -> dict[str, Any]:
 def averaged(scores: Scores) -> dict[str, dict[str, float]]:
     """Scores by slug, where the parts of a set that counts as one (CQADupStack) are replaced by their mean, measure by
     measure, in the place of the first. A set of which a part is missing stays in parts."""
+    rows = {name: dict(values) for name, values in scores.items()}
+    for name, parts in whole_sets(scores).items():
+        measures = [m for m in rows[parts[0]] if all(m in rows[part] for part in parts)]
+        mean = {m: sum(rows[part][m] for part in parts) / len(parts) for m in measures}
+        kept = {slug: values for slug, values in rows.items() if slug not in parts[1:]}
+        rows = {name if slug == parts[0] else slug: mean if slug == parts[0] else values for slug, values in kept.items()}
+    return rows
+
+
+def whole_sets(slugs: Iterable[str]) -> dict[str, list[str]]:
+    """Slugs of the parts, in the order given, of each set that counts as one and of which all parts are among `slugs`."""
     from uar.collections.reference import slug  # which opens collections, and so needs the settings from here
 
-    rows = {name: dict(values) for name, values in scores.items()}
-    for name in _known()["averaged"]:
-        parts = [slug(reference) for reference in expand(name)]
-        if all(part in rows for part in parts):
-            measures = [m for m in rows[parts[0]] if all(m in rows[part] for part in parts)]
-            mean = {m: sum(rows[part][m] for part in parts) / len(parts) for m in measures}
-            first = next(at for at in rows if at in parts)
-            rows = {
-                name if at == first else at: mean if at == first else values
-                for at, values in rows.items()
-                if at == first or at not in parts
-            }
-    return rows
+    given = list(slugs)
+    sets = {name: {slug(reference) for reference in expand(name)} for name in _known()["averaged"]}
+    return {name: [at for at in given if at in parts] for name, parts in sets.items() if parts <= set(given)}

@@ -1,10 +1,11 @@
 """References: one string names a collection anywhere (`mini:test`, `local:DIR:test`, `irds:beir/scifact/test`)."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from uar.collections.answers import with_answers
 from uar.collections.collection import Collection
 from uar.collections.corpus import Corpus
 from uar.collections.folder import read_corpus, read_folder
@@ -72,12 +73,18 @@ def resolve(value: str | None, path: str | None) -> str | None:
     return f"local:{path}:{value}"
 
 
-def open_training_split(value: str | None, path: str | None, positive_grade: int | None = None) -> Collection:
-    """The collection that `dataset.train` names, which must not be null; `positive_grade` overrides its own."""
+def open_training_split(
+    value: str | None,
+    path: str | None,
+    positive_grade: int | None = None,
+    answers: Mapping[str, str] | str | None = None,
+) -> Collection:
+    """The collection that `dataset.train` names, which must not be null; `positive_grade` overrides its own, and `answers`, a
+    file or {SLUG: FILE}, the answers of the questions that it has."""
     reference = resolve(value, path)
     if reference is None:
         raise UserError("dataset.train is null; name the split to annotate or train on")
-    collection = open_collection(reference)
+    (collection,) = with_answers([open_collection(reference)], answers, "dataset.answers", of_all=False)
     return collection if positive_grade is None else replace(collection, positive_grade=positive_grade)
 
 

@@ -3,11 +3,8 @@
 import contextlib
 import functools
 import logging
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +13,16 @@ import pyarrow as pa
 from omegaconf import DictConfig
 
 from uar.collections import Collection
+from uar.collections.answers import with_answers
+from uar.collections.presets import averaged
 from uar.errors import UserError
 from uar.evaluation.measures import means, parsed, per_query
-from uar.evaluation.metrics_file import update_metrics
-from uar.evaluation.rag.answer_files import with_answers
+from uar.evaluation.metrics_file import forget_evaluation, update_metrics
 from uar.evaluation.rag.opening import Generator, open_rag
 from uar.evaluation.rag.search import with_texts
 from uar.files import write_table
-from uar.retrievers.bm25 import BM25
+from uar.manifest import update_manifest
+from uar.retrievers.bm25 import BM25, K1, B
 from uar.retrievers.fusion import Fusion
 from uar.retrievers.kind import is_bi_encoder
 from uar.runs import Run, without_own, write_run
@@ -37,11 +36,12 @@ Ranker = Callable[[Collection, list[str]], Run]
 
 
 class Evaluator:
-    """`cfg` needs `measures`, `rag`, `search`, `store` and `retrieval_depth`; everything is written to `folder`. What is wrong
-    with the measures and the options of RAG is told here."""
+    """`cfg` needs `measures`, `rag`, `search`, `store` and `retrieval_depth`; everything is written to `folder`. `answers`:
+    those of the dataset, for where `rag.answers` is null. What is wrong with the measures and the options of RAG is told
+    here."""
 
-    def __init__(self, cfg: DictConfig, folder: Path) -> None:
-        self._cfg, self._folder = cfg, folder
+    def __init__(self, cfg: DictConfig, folder: Path, answers: Mapping[str, str] | str | None = None) -> None:
+        self._cfg, self._folder, self._answers = cfg, folder, answers
         self.measures = list(parsed(cfg.measures))
         self._generator = Generator(cfg.rag.llm)
         self._rag = open_rag(cfg.rag, self._generator, Path(cfg.store), folder) if cfg.rag.llm else None
@@ -49,45 +49,69 @@ class Evaluator:
     def evaluate(
         self, collections: Sequence[Collection], retriever: "BiEncoder | BM25Ranker | Ranker"
     ) -> dict[str, dict[str, float]]:
-        """Mean values by slug, retrieval and RAG together."""
+        """Mean values by slug, retrieval and RAG together, in place of what the folder held. The parts of a set that counts as
+        one (CQADupStack) are one row, its mean, which metrics.json has beside theirs."""
+        told_of = {c.slug: c.hash for c in collections}  # before their answers may change
         if self._rag:
-            collections = with_answers(collections, self._cfg.rag.answers)
+            collections = self._answered(collections)
+        forget_evaluation(self._folder, told_of)
+        update_manifest(self._folder, collections=told_of)
         found: dict[str, dict[str, float]] = {}
+        recalls: dict[str, dict[str, float]] = {}
         try:
-            with self._ranker(retriever) as (rank, forget):
+            with self._ranker(retriever) as (rank, forget, recall):
                 for at, collection in enumerate(collections):
                     found[collection.slug] = self._collection(collection, rank)
+                    recalls[collection.slug] = dict(recall)
                     if collection.corpus.hash not in {later.corpus.hash for later in collections[at + 1 :]}:
                         forget(collection)
         finally:
             self._generator.close()
-        return found
+        if any(recalls.values()):
+            update_manifest(self._folder, search=recalls)
+        rows = averaged(found)
+        whole = {s: {m: v for m, v in rows[s].items() if m in self.measures} for s in rows if s not in found}
+        update_metrics(self._folder, retrieval=whole)
+        return rows
+
+    def _answered(self, collections: Sequence[Collection]) -> list[Collection]:
+        if self._cfg.rag.answers is not None:
+            return with_answers(collections, self._cfg.rag.answers, "rag.answers")
+        return with_answers(collections, self._answers, "dataset.answers", of_all=False)
 
     @contextlib.contextmanager
-    def _ranker(self, retriever: Any) -> Iterator[tuple[Ranker, Callable[[Collection], None]]]:
-        """The retriever as a function, and what to call once a corpus is no longer searched: until then its vectors are there
-        for its other collections and for queries that are rewritten. Each bi-encoder of a fusion has a folder of its own."""
+    def _ranker(self, retriever: Any) -> Iterator[tuple[Ranker, Callable[[Collection], None], Mapping[str, float]]]:
+        """The retriever as a function; what to call once a corpus is no longer searched: until then its vectors are there for
+        its other collections and for queries that are rewritten; and the recalls of the last search, filled as it goes on.
+        Each bi-encoder of a fusion has vectors of its own."""
         if not (is_bi_encoder(retriever) or isinstance(retriever, Fusion)):
-            yield retriever, lambda collection: None
+            yield retriever, lambda collection: None, {}
             return
         opened = functools.cache(lambda: hydra.utils.instantiate(self._cfg.search, _convert_="all"))  # which imports torch
-        with tempfile.TemporaryDirectory(prefix="uar-shards-") as place:
+        recalls: dict[str, float] = {}
+        places = functools.cache(lambda: vectors.enter_context(opened().vectors()))
+        with contextlib.ExitStack() as vectors:
 
             def dense(part: str, encoder: "BiEncoder", collection: Collection, query_ids: list[str], depth: int) -> Run:
                 from uar.retrievers.dense import retrieve
 
-                search = opened()
-                own = replace(search, embeddings=str(Path(search.embeddings or place) / part))
-                return retrieve(encoder, collection, query_ids, depth, search=own)
+                run = retrieve(encoder, collection, query_ids, depth, opened(), places(), part)
+                recalls.update({f"{part} {name}".strip(): value for name, value in opened().recalls.items()})
+                return run
+
+            def alone(encoder: "BiEncoder", collection: Collection, query_ids: list[str]) -> Run:
+                depth = self._cfg.retrieval_depth
+                return without_own(collection, dense("", encoder, collection, query_ids, depth + collection.drop_own), depth)
 
             def forget(collection: Collection) -> None:
-                for folder in list(Path(place).rglob(collection.corpus.hash)):
-                    shutil.rmtree(folder, ignore_errors=True)
+                if places.cache_info().currsize:
+                    places().forget(collection.corpus)
+                    opened().forget(collection.corpus)
 
-            if is_bi_encoder(retriever):
-                yield lambda c, query_ids: dense("", retriever, c, query_ids, self._cfg.retrieval_depth), forget
+            if isinstance(retriever, Fusion):
+                yield functools.partial(retriever, dense=dense), forget, recalls
             else:
-                yield functools.partial(retriever, dense=dense), forget
+                yield functools.partial(alone, retriever), forget, recalls
 
     def _collection(self, collection: Collection, rank: Ranker) -> dict[str, float]:
         query_ids = [q for q in collection.queries if collection.positives(q)]
@@ -103,6 +127,7 @@ class Evaluator:
         start = time.perf_counter()
         run = without_own(collection, rank(collection, query_ids))
         seconds = time.perf_counter() - start
+        _tell_what_is_missing(collection, run, query_ids)
         write_run(self._folder / "runs" / f"{collection.slug}.trec", run, "uar")
         scores = per_query(collection, run, self.measures, query_ids)
         values = means(scores)
@@ -129,12 +154,21 @@ class Evaluator:
 class BM25Ranker:
     """BM25 as a ranker; what `retriever=bm25` instantiates."""
 
-    def __init__(self, depth: int = 1000) -> None:
-        self._depth = depth
+    def __init__(self, depth: int = 1000, k1: float = K1, b: float = B) -> None:
+        self._depth, self._k1, self._b = depth, k1, b
 
     def __call__(self, collection: Collection, query_ids: list[str]) -> Run:
-        hits = BM25.open(collection.corpus).search([collection.queries[q].text for q in query_ids], self._depth)
-        return dict(zip(query_ids, hits, strict=True))
+        index = BM25.open(collection.corpus, self._k1, self._b)
+        hits = index.search([collection.queries[q].text for q in query_ids], self._depth + collection.drop_own)
+        return without_own(collection, dict(zip(query_ids, hits, strict=True)), self._depth)
+
+
+def _tell_what_is_missing(collection: Collection, run: Run, query_ids: Sequence[str]) -> None:
+    without = sum(not run.get(q) for q in query_ids)
+    if without:
+        log.warning("%s: %d of %d queries have no result and score 0", collection.reference, without, len(query_ids))
+    if without < len(query_ids) and not any(collection.corpus.row(d) >= 0 for q in query_ids for d, _ in run.get(q, ())):
+        log.warning("%s: no passage of the run is in the corpus; is it a run of this collection?", collection.reference)
 
 
 def _told(values: dict[str, float]) -> str:

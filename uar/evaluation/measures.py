@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
+from subprocess import CalledProcessError
 from typing import Any
 
 import ir_measures
@@ -35,43 +36,64 @@ def per_query(
 ) -> list[tuple[str, str, float]]:
     """(query id, measure, value) for the judged ones of `query_ids`; a query without a result scores 0.
 
-    nDCG takes the collection's gains; the binary measures count from `positive_grade` up. The order of the run decides,
-    not its scores, so that ties fall as everywhere: score descending, then passage id. Where the collection says so, a
-    query's own document is no result.
+    A measure that names `rel` sees the grades as they stand; the other binary ones count from `positive_grade` up; those
+    without a threshold, such as nDCG and ERR, take the collection's gains. The order of the run decides, not its scores, so
+    that ties fall as everywhere: score descending, then passage id. Where the collection says so, a query's own document is
+    no result.
     """
     judged = [q for q in query_ids if q in collection.qrels]
     run = without_own(collection, run)
-    gains = collection.gains()
-    relevant = {q: {d: int(g >= collection.positive_grade) for d, g in collection.qrels[q].items()} for q in judged}
     values = {(q, m): 0.0 for q in judged for m in measures}
     places = [float(-at) for at in range(max((len(run.get(q, ())) for q in judged), default=0))]
     passage = itemgetter(0)
-    for depth, graded, names in _groups(measures):
+    numbers = {str(at): q for at, q in enumerate(judged, start=1)}  # gdeval reads no other query ids than numbers
+    for depth, sees, names in _groups(measures):
         first = places[:depth]
-        ranked = {q: dict(zip(map(passage, run[q]), first, strict=False)) for q in judged if run.get(q)}
+        grades = _grades(collection, sees)
+        ranked = {n: dict(zip(map(passage, run[q]), first, strict=False)) for n, q in numbers.items() if run.get(q)}
         if ranked:
-            qrels = {q: gains[q] for q in judged} if graded else relevant
-            values.update(_calculate(names, qrels, ranked))
+            qrels = {n: grades[q] for n, q in numbers.items()}
+            for number, measure, value in _calculate(list(names), qrels, ranked):
+                values.update({(numbers[number], name): value for name in names[measure]})
     return [(q, m, v) for (q, m), v in values.items()]
 
 
-def _groups(measures: Sequence[str]) -> list[tuple[int | None, bool, dict[Any, str]]]:
-    """(results a query that suffice, whether gains count, names by measure) of measures that are computed together: runs are
-    cut for those with a cutoff, since it is the length of the runs that takes time."""
-    found: dict[tuple[bool, bool], dict[Any, str]] = {}
+def _groups(measures: Sequence[str]) -> list[tuple[int | None, str, dict[Any, list[str]]]]:
+    """(results a query that suffice, what is seen of judgements, names by measure) of measures that are computed together:
+    runs are cut for those with a cutoff, since it is the length of the runs that takes time."""
+    found: dict[tuple[str, bool], dict[Any, list[str]]] = {}
     for name, measure in parsed(measures).items():
         whole = "cutoff" not in measure.params or bool(measure.params.get("judged_only"))
-        found.setdefault((measure.NAME == "nDCG", whole), {})[measure] = name
-    return [
-        (None if whole else max(m.params["cutoff"] for m in names), graded, names) for (graded, whole), names in found.items()
-    ]
+        found.setdefault((_sees(measure), whole), {}).setdefault(measure, []).append(name)
+    return [(None if whole else max(m.params["cutoff"] for m in names), sees, names) for (sees, whole), names in found.items()]
+
+
+def _sees(measure: Any) -> str:
+    threshold = measure.SUPPORTED_PARAMS.get("rel")
+    if "rel" in measure.params:
+        return "grades"
+    return "gains" if threshold is None or not isinstance(threshold.default, int) else "positives"
+
+
+def _grades(collection: Collection, sees: str) -> Mapping[str, Mapping[str, int]]:
+    if sees == "positives":
+        positive = collection.positive_grade
+        return {q: {d: int(g >= positive) for d, g in grades.items()} for q, grades in collection.qrels.items()}
+    return collection.qrels if sees == "grades" else collection.gains()
 
 
 def _calculate(
-    names: Mapping[Any, str], qrels: Mapping[str, Mapping[str, int]], run: Mapping[str, Mapping[str, float]]
-) -> Iterator[tuple[tuple[str, str], float]]:
-    for found in ir_measures.iter_calc(list(names), qrels, run):
-        yield (found.query_id, names[found.measure]), float(found.value)
+    measures: Sequence[Any], qrels: Mapping[str, Mapping[str, int]], run: Mapping[str, Mapping[str, float]]
+) -> Iterator[tuple[str, Any, float]]:
+    """(query, measure, value)"""
+    try:
+        for found in ir_measures.iter_calc(list(measures), qrels, run):
+            yield found.query_id, found.measure, float(found.value)
+    except CalledProcessError as error:
+        names = ", ".join(map(str, measures))
+        raise UserError(
+            f"measures {names}: gdeval cannot compute them; it needs grades of at most 4; leave them out"
+        ) from error
 
 
 def means(values: Iterable[tuple[str, str, float]]) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """`metrics.json`: {"retrieval": {slug: {...}}, "rag": {slug: {...}}, "train": {...}, "time": {...}}."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -20,3 +21,18 @@ def update_metrics(folder: Path, **parts: dict[str, Any]) -> None:
     for part, values in parts.items():
         metrics[part].update(values)
     write_json(folder / "metrics.json", metrics)
+
+
+def forget_evaluation(folder: Path, slugs: Collection[str]) -> None:
+    """Remove what an earlier evaluation left in the folder: its values, and its files of other collections than `slugs`; of
+    those, what only RAG and a baseline write."""
+    metrics = read_metrics(folder)
+    for slug in {*metrics["retrieval"], *metrics["rag"], *slugs}:
+        names = [f"runs/{slug}.rag.trec", f"generations/{slug}.parquet"]
+        names += [] if slug in slugs else [f"runs/{slug}.trec", f"scores/{slug}.parquet"]
+        for name in names:
+            (folder / name).unlink(missing_ok=True)
+    (folder / "significance.json").unlink(missing_ok=True)
+    times = {name: value for name, value in metrics["time"].items() if name.split()[0] not in ("retrieval", "rag")}
+    if any(metrics.values()):
+        write_json(folder / "metrics.json", metrics | {"retrieval": {}, "rag": {}, "time": times})

@@ -11,7 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy import stats
 
+from uar.collections.presets import whole_sets
 from uar.errors import DataError, UserError
+from uar.evaluation.rag.measures import MEASURES
+from uar.files import read_json
 
 log = logging.getLogger(__name__)
 PERMUTATIONS = 10_000
@@ -50,11 +53,16 @@ def compare(ours: Mapping[str, Values], baseline: Mapping[str, Values], seed: in
     - `mark`: `+` or `−` where the t-test's corrected p is below 0.05, else empty
 
     None where a figure is not defined, such as the t-test of one query. UserError where there is no query in common.
+
+    The parts of a set that counts as one (CQADupStack) are one collection under the set's name, so that they are one test in
+    the correction: the queries of all parts are paired together. Its difference is thus the mean over queries, where the row
+    in metrics.json is the mean over parts.
     """
+    ours, baseline = pooled(ours), pooled(baseline)
     found: dict[str, dict[str, Any]] = {slug: {} for slug in ours}
     for slug, values in ours.items():
         for measure, by_query in values.items():
-            other = baseline[slug].get(measure, {})
+            other = baseline.get(slug, {}).get(measure, {})
             shared = [q for q in by_query if q in other]
             if shared:
                 left_out = {"ours": len(by_query) - len(shared), "baseline": len(other) - len(shared)}
@@ -75,6 +83,40 @@ def compare(ours: Mapping[str, Values], baseline: Mapping[str, Values], seed: in
             p = row["p t-test (Holm)"]
             row["mark"] = "" if p is None or p >= LEVEL else "+" if row["difference"] > 0 else "−"
     return found
+
+
+def pooled(values: Mapping[str, Values]) -> dict[str, Values]:
+    """Values by slug, where the parts of a set that counts as one are replaced by all their queries together, in the place of
+    the first. A set of which a part is missing stays in parts."""
+    found: dict[str, Values] = dict(values)
+    for name, parts in whole_sets(values).items():
+        together: dict[str, dict[str, float]] = {}
+        for part in parts:
+            for measure, by_query in values[part].items():
+                together.setdefault(measure, {}).update({f"{part}/{q}": v for q, v in by_query.items()})
+        kept = {slug: v for slug, v in found.items() if slug not in parts[1:]}
+        found = {name if slug == parts[0] else slug: together if slug == parts[0] else v for slug, v in kept.items()}
+    return found
+
+
+def tell_other_collections(baseline: Path, ours: Mapping[str, str]) -> None:
+    """Warn where the baseline's manifest says that it was measured on other texts or judgements. `ours`: hashes by slug."""
+    path = baseline / "manifest.json"
+    theirs = read_json(path).get("collections", {}) if path.is_file() else {}
+    changed = [slug for slug, now in ours.items() if theirs.get(slug, now) != now]
+    if changed:
+        log.warning(
+            "baseline=%s was measured on other texts, queries or judgements of %s; evaluate it anew to compare",
+            baseline,
+            ", ".join(changed),
+        )
+
+
+def tell_untested(found: Mapping[str, Mapping[str, Any]], values: Mapping[str, Mapping[str, Any]]) -> None:
+    """Say which of the `values` by slug have none a query, such as BLEU, and so no test."""
+    names = {m for slug, of_slug in values.items() for m in of_slug if m in MEASURES and m not in found.get(slug, {})}
+    if names:
+        log.info("%s: values of all questions together, which are not tested", ", ".join(sorted(names)))
 
 
 def told(found: Mapping[str, Any]) -> str:

@@ -33,9 +33,9 @@ class BiEncoder(nn.Module):
     """Encodes token ids to vectors.
 
     `tied`: queries and passages share the encoder; a model folder with two encoders is never tied. `layers`: keep the first
-    so many layers. `pooling`, `normalize` and the prefixes default to what the model's own sentence-transformers files say,
-    else mean (of a decoder lasttoken), false and none. `append_eos`: end every text with the end-of-text token; None does so
-    for lasttoken where the tokenizer has one. `dropout`: in place of the model's own, None keeps it.
+    so many layers. `pooling`, `normalize`, the prefixes and the lengths default to what the model's own files say, else mean
+    (of a decoder lasttoken), false, none, and 64 and 256 tokens. `append_eos`: end every text with the end-of-text token; None
+    does so for lasttoken where the tokenizer has one. `dropout`: in place of the model's own, None keeps it.
 
     `scale`: inverse temperature of the training scores; `learn_scale` starts there and learns its logarithm.
     `lora_rank`: learn adapters of this rank on `lora_targets` (names of layers, or all-linear) in place of the weights;
@@ -54,8 +54,8 @@ class BiEncoder(nn.Module):
         normalize: bool | None = None,
         query_prefix: str | None = None,
         passage_prefix: str | None = None,
-        query_length: int = 64,
-        passage_length: int = 256,
+        query_length: int | None = None,
+        passage_length: int | None = None,
         append_eos: bool | None = None,
         dropout: float | None = None,
         scale: float = 20.0,
@@ -91,9 +91,11 @@ class BiEncoder(nn.Module):
         self.normalize = bool(own.normalize) if normalize is None else normalize
         self.query_prefix = own.query_prefix if query_prefix is None else query_prefix
         self.passage_prefix = own.passage_prefix if passage_prefix is None else passage_prefix
-        check_length("query_length", query_length, self.encoder.config)
-        check_length("passage_length", passage_length, self.encoder.config)
-        self.query_length, self.passage_length, self.token_budget = query_length, passage_length, token_budget
+        self.query_length = own.query_length if query_length is None else query_length
+        self.passage_length = own.passage_length if passage_length is None else passage_length
+        check_length("query_length", self.query_length, self.encoder.config)
+        check_length("passage_length", self.passage_length, self.encoder.config)
+        self.token_budget = token_budget
         self._tokens_since_release = 0
         self._scale = _checked_scale(scale, learn_scale)
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale))) if learn_scale else None

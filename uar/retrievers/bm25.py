@@ -18,22 +18,27 @@ from uar.ranking import best_first
 
 log = logging.getLogger(__name__)
 BLOCK = 1_024  # queries scored at once
+K1, B = 1.5, 0.75
 
 
 class BM25:
-    """Lucene's BM25 (k1 = 1.5, b = 0.75) over title and text; English stop words and the Snowball stemmer."""
+    """Lucene's BM25 over title and text; English stop words and the Snowball stemmer."""
 
     def __init__(self, index: Any, corpus: Corpus) -> None:
         self._index = index
         self._corpus = corpus
 
     @classmethod
-    def open(cls, corpus: Corpus) -> "BM25":
+    def open(cls, corpus: Corpus, k1: float = K1, b: float = B) -> "BM25":
+        """UserError where `k1` is below 0 or `b` not between 0 and 1."""
         import bm25s
 
-        folder = cache_dir() / "bm25" / digest(corpus.hash, bm25s.__version__)
+        if not (k1 >= 0 and 0 <= b <= 1):
+            raise UserError(f"BM25 with k1={k1}, b={b}: k1 from 0 on and b from 0 to 1 are needed")
+        others = () if (k1, b) == (K1, B) else (float(k1), float(b))
+        folder = cache_dir() / "bm25" / digest(corpus.hash, bm25s.__version__, *others)
         if not (folder / "manifest.json").is_file():
-            _build(folder, corpus)
+            _build(folder, corpus, k1, b)
         return cls(bm25s.BM25.load(folder, mmap=True, load_corpus=False), corpus)
 
     def search(self, queries: Sequence[str], k: int) -> list[list[tuple[str, float]]]:
@@ -66,15 +71,15 @@ def _tokens(texts: Sequence[str], **options: Any) -> Any:
     return bm25s.tokenize(list(texts), stopwords="en", stemmer=Stemmer.Stemmer("english"), show_progress=False, **options)
 
 
-def _build(folder: Path, corpus: Corpus) -> None:
+def _build(folder: Path, corpus: Corpus, k1: float, b: float) -> None:
     import bm25s
 
     log.info("Indexing %d passages for BM25 once into %s", len(corpus), folder)
-    index = bm25s.BM25(k1=1.5, b=0.75, method="lucene", dtype="float32")
+    index = bm25s.BM25(k1=k1, b=b, method="lucene", dtype="float32")
     tokens = _tokens(list(corpus.texts()))
     if not tokens.vocab:
         raise UserError(f"{len(corpus)} passages with no words that BM25 could index; use candidates=given or another corpus")
     index.index(tokens, show_progress=False)
     with whole_dir(folder) as beside:
         index.save(beside, show_progress=False)
-        write_json(beside / "manifest.json", {"corpus": corpus.hash, "passages": len(corpus)})
+        write_json(beside / "manifest.json", {"corpus": corpus.hash, "passages": len(corpus), "k1": k1, "b": b})

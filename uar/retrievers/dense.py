@@ -1,17 +1,17 @@
 """Retrieval and re-ranking with a bi-encoder: tokens from the cache, shards in a folder, exact search."""
 
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from contextlib import ExitStack
 
 import numpy as np
 
 from uar.collections import Collection
+from uar.errors import UserError
 from uar.ranking import Hit, best_first
 from uar.retrievers.bi_encoder import BiEncoder
-from uar.retrievers.encode import encode_corpus, encode_many, encode_rows
+from uar.retrievers.encode import encode_corpus, encode_many, encode_rows, vectors_key
 from uar.retrievers.index import ExactSearch
+from uar.retrievers.vectors import Vectors
 
 
 def retrieve(
@@ -19,22 +19,21 @@ def retrieve(
     collection: Collection,
     query_ids: Sequence[str],
     k: int,
-    precision: str = "auto",
     search: ExactSearch | None = None,
+    vectors: Vectors | None = None,
+    part: str = "",
 ) -> dict[str, list[Hit]]:
-    """(passage id, score) of the k best passages a query. Where `search` keeps no embeddings they live in a temporary
-    folder."""
+    """(passage id, score) of the k best passages a query. `vectors`: where those of the corpus lie, for this call alone where
+    it is None; `part`: see `Vectors`."""
     search = search or ExactSearch()
-    kept = search.folder(collection.corpus)
-    folder = kept or Path(tempfile.mkdtemp(prefix="uar-shards-"))
+    precision = search.precision
     passages = retriever.passage_tokens(collection)
-    try:
-        vectors = _encode_queries(retriever, collection, query_ids, precision)
-        parts = encode_corpus(retriever, passages, folder, precision, search.processes)
-        scores, rows = search.best(vectors, parts, min(k, len(passages)))
-    finally:
-        if kept is None:
-            shutil.rmtree(folder, ignore_errors=True)
+    with ExitStack() as stack:
+        places = vectors or stack.enter_context(search.vectors())
+        folder = places.folder(collection.corpus, part, vectors_key(retriever, passages, precision))
+        queries = _encode_queries(retriever, collection, query_ids, precision)
+        shards = encode_corpus(retriever, passages, folder, precision, search.processes)
+        scores, rows = search.best(queries, shards, min(k, len(passages)))
     run = {}
     for query_id, score, row in zip(query_ids, scores, rows, strict=True):
         run[query_id] = best_first((collection.corpus.id(int(r)), float(s)) for s, r in zip(score, row, strict=True) if r >= 0)
@@ -42,10 +41,22 @@ def retrieve(
 
 
 def rerank(
-    retriever: BiEncoder, collection: Collection, pools: Mapping[str, Sequence[str]], precision: str = "auto"
+    retriever: BiEncoder,
+    collection: Collection,
+    pools: Mapping[str, Sequence[str]],
+    precision: str = "auto",
+    source: str = "its pool",
 ) -> dict[str, list[Hit]]:
-    """The passages of each query's pool in the retriever's order. A passage of several pools is encoded once."""
-    rows_of = {q: np.array(collection.corpus.rows(pool), dtype=np.int64) for q, pool in pools.items()}
+    """The passages of each query's pool in the retriever's order. A passage of several pools is encoded once. UserError for
+    one that the corpus lacks; `source` is what it calls that which named the passage."""
+    rows_of = {q: np.array([collection.corpus.row(d) for d in pool], dtype=np.int64) for q, pool in pools.items()}
+    for query_id, rows in rows_of.items():
+        if (rows < 0).any():
+            lost = pools[query_id][int(np.argmax(rows < 0))]
+            raise UserError(
+                f"{collection.reference}: passage {lost!r} of query {query_id!r} in {source} is not in the corpus; "
+                "remove it, or give a run of this corpus"
+            )
     known = np.unique(np.concatenate(list(rows_of.values())))
     passages = encode_many(retriever, retriever.passage_tokens(collection), known, precision)
     queries = _encode_queries(retriever, collection, list(pools), precision)

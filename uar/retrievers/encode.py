@@ -1,9 +1,11 @@
 """Encoding into fp16 shards: memory does not grow with the corpus, an interrupted run goes on where it was, and any number of
 processes write the same files."""
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,8 +18,10 @@ from uar.files import digest, read_json, whole_file, write_json
 from uar.precision import resolve_dtype
 from uar.retrievers.bi_encoder import BiEncoder
 
+log = logging.getLogger(__name__)
 SHARD = 16_384  # passages a shard: fixed blocks of the corpus, whoever encodes them
 BLOCK = 2_048  # passages encoded at a time
+HASHED = 1 << 22  # weights whose bits are summed at a time
 
 
 def encode_corpus(
@@ -32,6 +36,8 @@ def encode_corpus(
     _check_manifest(folder, retriever, tokens, precision, shard)
     shards = [folder / f"shard-{number:05d}.npy" for number in range(-(-len(tokens) // shard))]
     missing = [number for number, path in enumerate(shards) if not path.is_file()]
+    if 0 < len(missing) < len(shards):
+        log.info("Encoding goes on in %s: %d of %d shards are there", folder, len(shards) - len(missing), len(shards))
     if processes > 1 and len(missing) > 1:
         parts = [missing[rank::processes] for rank in range(min(processes, len(missing)))]
         spawn(_work, args=(retriever, tokens, folder, precision, shard, parts), nprocs=len(parts))
@@ -59,8 +65,7 @@ def _encode(retriever: BiEncoder, tokens: Tokens, folder: Path, precision: str, 
 
 
 def _check_manifest(folder: Path, retriever: BiEncoder, tokens: Tokens, precision: str, shard: int) -> None:
-    dtype = str(resolve_dtype(precision)).removeprefix("torch.")
-    now = {"weights": _weights_hash(retriever), "texts": tokens.key, "precision": dtype, "dim": retriever.dim, "shard": shard}
+    now = _made_by(retriever, tokens, precision, shard)
     path = folder / "manifest.json"
     if not path.is_file():
         write_json(path, now)
@@ -74,13 +79,32 @@ def _check_manifest(folder: Path, retriever: BiEncoder, tokens: Tokens, precisio
         )
 
 
-def _weights_hash(retriever: BiEncoder) -> str:
-    """Of all weights and of what is made of them; a sum a tensor, so that a large model takes no second."""
-    exact = {"dtype": torch.float64}
-    weights = {
-        name: [w.sum(**exact).item(), torch.linalg.vector_norm(w, **exact).item()] for name, w in retriever.named_parameters()
-    }
-    return digest(weights, retriever.pooling, retriever.normalize)
+def vectors_key(retriever: BiEncoder, tokens: Tokens, precision: str = "auto") -> str:
+    """Changes with all that makes the vectors of a corpus."""
+    return digest(_made_by(retriever, tokens, precision, SHARD))
+
+
+def _made_by(retriever: BiEncoder, tokens: Tokens, precision: str, shard: int) -> dict[str, Any]:
+    dtype = str(resolve_dtype(precision)).removeprefix("torch.")
+    return {"weights": weights_hash(retriever), "texts": tokens.key, "precision": dtype, "dim": retriever.dim, "shard": shard}
+
+
+@torch.inference_mode()
+def weights_hash(retriever: BiEncoder) -> str:
+    """Of all weights and of what is made of them: sums of their bits, which overflow alike on any device and in any order."""
+    return digest({name: _bit_sums(w) for name, w in retriever.named_parameters()}, retriever.pooling, retriever.normalize)
+
+
+def _bit_sums(weight: torch.Tensor) -> list[Any]:
+    """The dtype, the shape, and the sum of the bits, plain and by place, modulo 2^64."""
+    numbers = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[weight.element_size()]
+    bits = weight.detach().contiguous().view(-1).view(numbers)
+    plain = placed = 0
+    for start in range(0, len(bits), HASHED):
+        part = bits[start : start + HASHED].to(torch.int64)
+        places = torch.arange(start + 1, start + 1 + len(part), device=part.device)
+        plain, placed = plain + int(part.sum()), placed + int((part * places).sum())
+    return [str(weight.dtype), list(weight.shape), plain % 2**64, placed % 2**64]
 
 
 @torch.inference_mode()

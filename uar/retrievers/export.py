@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from uar.files import write_json
 from uar.retrievers.lora import merged_state
+from uar.retrievers.settings import LENGTHS
 
 if TYPE_CHECKING:
     from uar.retrievers.bi_encoder import BiEncoder
@@ -17,7 +18,8 @@ def export(retriever: "BiEncoder", folder: Path) -> None:
     """A folder that `SentenceTransformer(folder)` and `BiEncoder(str(folder))` load, without peft; two encoders become a
     Router, which `encode_query` and `encode_document` choose from. The retriever stays as it is.
 
-    sentence-transformers cuts all texts at the passages' length, except where queries have their own encoder.
+    sentence-transformers cuts all texts at the passages' length, except where queries have their own encoder. Both lengths
+    stand in a file that it does not read.
     """
     if retriever.query_encoder is None:
         _encoder(folder, retriever.encoder, retriever.tokenizer, retriever.passage_length)
@@ -35,6 +37,7 @@ def export(retriever: "BiEncoder", folder: Path) -> None:
         folder / "modules.json",
         [{"idx": i, "name": str(i), "path": path, "type": f"{TYPES}.{kind}"} for i, (path, kind) in enumerate(modules)],
     )
+    write_json(folder / LENGTHS, {"query_length": retriever.query_length, "passage_length": retriever.passage_length})
     if retriever.normalize:
         (folder / "2_Normalize").mkdir(exist_ok=True)
     write_json(

@@ -60,7 +60,9 @@ class Fusion:
             if is_bi_encoder(retriever):
                 from uar.precision import device
 
-                runs.append(dense(name, retriever.to(device()), collection, query_ids, self._depth))
+                deep = self._depth + collection.drop_own
+                found = dense(name, retriever.to(device()), collection, query_ids, deep)
+                runs.append(without_own(collection, found, self._depth))
             else:
                 runs.append(retriever(collection, query_ids))
         runs = [without_own(collection, run) for run in runs]

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,9 @@ import torch  # noqa: F401  before faiss: both bring OpenMP, and torch's must be
 
 from uar.collections import Corpus
 from uar.errors import UserError
-from uar.precision import device
+from uar.precision import NAMES, device
 from uar.retrievers.search import search
+from uar.retrievers.vectors import Vectors
 
 import faiss  # isort: skip
 
@@ -22,20 +23,26 @@ Found = tuple[np.ndarray, np.ndarray]  # scores and rows, both (queries, k)
 
 @dataclass(frozen=True)
 class ExactSearch:
-    """Every vector is looked at. `embeddings`: a folder that keeps the vectors of each corpus in a folder of its own, which
-    its collections share and which is gone on from after a kill; None keeps none. `processes`: so many encode beside each
-    other."""
+    """Every vector is looked at. `embeddings`: a folder that keeps the vectors of each corpus; None: see `Vectors`.
+    `processes`: so many encode beside each other. `precision` of the encoding: auto, bf16, fp32 or fp16. `recalls`: the share
+    of the exact results that the last search had, by `recall@k`, where the search is not exact."""
 
     embeddings: str | None = None
     processes: int = 1
+    precision: str = "auto"
+    recalls: dict[str, float] = field(default_factory=dict, init=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.processes < 1:
             raise UserError(f"search.processes={self.processes}: at least 1 is needed")
+        if self.precision not in ("auto", *NAMES):
+            raise UserError(f"search.precision={self.precision!r} is not known; allowed: auto, {', '.join(NAMES)}")
 
-    def folder(self, corpus: Corpus) -> Path | None:
-        """Where the vectors of a corpus are kept."""
-        return Path(self.embeddings) / corpus.hash if self.embeddings else None
+    def vectors(self) -> Vectors:
+        return Vectors(Path(self.embeddings) if self.embeddings else None)
+
+    def forget(self, corpus: Corpus) -> None:
+        """A corpus is not searched any more."""
 
     def best(self, queries: np.ndarray, shards: Sequence[Path], k: int) -> Found:
         """queries: (queries, dim) fp32; shards: fp16 files of the corpus in order. See `search`."""
@@ -48,8 +55,8 @@ class FaissSearch(ExactSearch):
     product. `{lists}` is four times the root of the corpus' size.
 
     `probes`: lists of an IVF that are looked through; `ef_search`: breadth of the search in an HNSW graph; `train_on`: at most
-    so many vectors, evenly from the corpus, train the index. The recall of `recall_queries` queries against exact search is
-    logged.
+    so many vectors, evenly from the corpus, train the index, which is made once for a corpus. The recall of `recall_queries`
+    queries against exact search is logged.
     """
 
     factory: str = "Flat"
@@ -57,20 +64,24 @@ class FaissSearch(ExactSearch):
     ef_search: int = 128
     train_on: int = 262_144
     recall_queries: int = 200
+    _made: dict[tuple[tuple[Path, int], ...], Any] = field(default_factory=dict, init=False, compare=False)
+
+    def forget(self, corpus: Corpus) -> None:
+        for made in [made for made in self._made if made[0][0].parent.name == corpus.hash]:
+            del self._made[made]
 
     def best(self, queries: np.ndarray, shards: Sequence[Path], k: int) -> Found:
         queries = np.ascontiguousarray(queries, np.float32)
-        scores, rows = self._index(shards, queries.shape[1]).search(queries, k)
+        made = tuple((shard, shard.stat().st_mtime_ns) for shard in shards)
+        if made not in self._made:
+            self._made[made] = self._index(shards, queries.shape[1])
+        scores, rows = self._made[made].search(queries, k)
         some = queries[: self.recall_queries]
         if len(some):
             _, exact = search(some, shards, k, device())
-            log.info(
-                "search: recall@%d of %s against exact search: %.4f (%d queries)",
-                k,
-                self.factory,
-                recall(rows, exact),
-                len(some),
-            )
+            value = self.recalls[f"recall@{k}"] = recall(rows, exact)
+            told = "search: recall@%d of %s against exact search: %.4f (%d queries)"
+            log.info(told, k, self.factory, value, len(some))
         return scores, rows
 
     def _index(self, shards: Sequence[Path], dim: int) -> Any:
@@ -82,8 +93,7 @@ class FaissSearch(ExactSearch):
             told = str(error).split("Error: ")[-1].splitlines()[0]
             raise UserError(f"search.factory={self.factory}: faiss cannot make it for {dim} dimensions ({told})") from error
         if not index.is_trained:
-            step = max(1, sum(sizes) // self.train_on)
-            index.train(np.concatenate([_vectors(shard)[::step] for shard in shards]))
+            index.train(evenly(shards, sizes, self.train_on))
         for shard in shards:
             index.add(_vectors(shard))
         if "IVF" in factory:
@@ -91,6 +101,13 @@ class FaissSearch(ExactSearch):
         if isinstance(index, faiss.IndexHNSW):
             index.hnsw.efSearch = self.ef_search
         return index
+
+
+def evenly(shards: Sequence[Path], sizes: Sequence[int], most: int) -> np.ndarray:
+    """At most so many vectors, every n-th of the corpus over the ends of its shards."""
+    step = max(1, -(-sum(sizes) // most))
+    starts = np.cumsum([0, *sizes[:-1]])
+    return np.concatenate([_vectors(shard)[-start % step :: step] for shard, start in zip(shards, starts, strict=True)])
 
 
 def recall(rows: np.ndarray, exact: np.ndarray) -> float:

@@ -88,7 +88,7 @@ def check_length(option: str, length: int, config: Any) -> None:
     there = getattr(config, "max_position_embeddings", None)
     if there and config.model_type in OFFSET:
         there -= config.pad_token_id + 1
-    if length < 1 or (there and there > 0 and length > there):
+    if not isinstance(length, int) or length < 1 or (there and there > 0 and length > there):
         raise UserError(f"retriever.{option}={length}: the model reads 1 to {there} tokens; give a number of these")
 
 

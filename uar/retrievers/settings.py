@@ -1,4 +1,4 @@
-"""What a model's own sentence-transformers files say of it: pooling, normalisation, prompts, one encoder or two."""
+"""What a model's own files say of it: pooling, normalisation, prompts, lengths, one encoder or two."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,19 +11,24 @@ from uar.errors import UserError
 from uar.files import read_json
 
 KINDS = ("Transformer", "Router", "Asym", "Pooling", "Normalize", "Dropout")
+LENGTHS = "uar_lengths.json"  # of an exported model
+QUERY_LENGTH, PASSAGE_LENGTH = 64, 256  # of a model whose files say nothing of these
 LEGACY = "pooling_mode_"  # one true-or-false key a mode, before sentence-transformers 6
 
 
 @dataclass(frozen=True)
 class Published:
     """`passages`, `queries`: subfolders of the encoders, the second only where queries have one of their own. None, or no
-    prompt of that name: the files do not say."""
+    prompt of that name: the files do not say. `query_length`, `passage_length`: tokens, as the model was exported; of others
+    the usual ones, and never more than their `max_seq_length`."""
 
     passages: str = ""
     queries: str | None = None
     pooling: str | None = None
     normalize: bool | None = None
     prompts: Mapping[str, str] = field(default_factory=dict)
+    query_length: int = QUERY_LENGTH
+    passage_length: int = PASSAGE_LENGTH
 
     @property
     def query_prefix(self) -> str:
@@ -58,7 +63,13 @@ def read_published(model: str, path: str, revision: str | None) -> Published:
         _pooling(read(f"{kinds.get('Pooling', '1_Pooling')}/config.json")),
         "Normalize" in kinds if modules else None,
         settings.get("prompts") or {},
+        **(read(LENGTHS) or _usual_lengths(read(f"{passages}/sentence_bert_config.json".lstrip("/")))),
     )
+
+
+def _usual_lengths(config: Mapping[str, Any] | None) -> dict[str, int]:
+    most = (config or {}).get("max_seq_length") or PASSAGE_LENGTH
+    return {"query_length": min(QUERY_LENGTH, most), "passage_length": min(PASSAGE_LENGTH, most)}
 
 
 def _encoders(model: str, read: Any, kinds: Mapping[str, str]) -> tuple[str, str | None]:

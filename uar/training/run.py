@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from uar.candidates import PoolSource, pools_of_other_split
 from uar.collections import Collection, open_collection, open_training_split, resolve
-from uar.collections.presets import expand
+from uar.collections.presets import averaged, expand
 from uar.collections.reference import distinct_slugs
 from uar.evaluation.command import Evaluator
 from uar.evaluation.metrics_file import read_metrics, update_metrics
@@ -55,9 +55,9 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
     check_options(cfg)
     if own_processes(cfg, folder):
         metrics = read_metrics(folder)
-        return objective(metrics["train"], metrics["retrieval"])
+        return objective(metrics["train"], averaged(metrics["retrieval"]))
     L.seed_everything(cfg.seed, workers=True, verbose=False)
-    collection = open_training_split(cfg.dataset.train, cfg.dataset.path, cfg.dataset.positive_grade)
+    collection = open_training_split(cfg.dataset.train, cfg.dataset.path, cfg.dataset.positive_grade, cfg.dataset.answers)
     tests = [reference for test in expand(list(cfg.dataset.test)) if (reference := resolve(test, cfg.dataset.path))]
     distinct_slugs(tests)
     test_collections = [open_collection(test) for test in tests]  # a fault in them is told before the training
@@ -70,7 +70,9 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
     stages = hydra.utils.instantiate(cfg.label_source, _convert_="all").stages(context)
     for stage in stages:
         check_stage(stage, loss, cfg)
-    evaluator = Evaluator(_for_scoring(cfg), folder)  # a fault in the options of RAG is told before the training
+    evaluator = Evaluator(_for_scoring(cfg), folder, cfg.dataset.answers)  # a fault in RAG is told before the training
+        _for_scoring(cfg), folder, cfg.dataset.answers
+    )  # a fault in the options of RAG is told before the training
     retriever: BiEncoder = hydra.utils.instantiate(cfg.retriever, _convert_="all")
     labels = ""
     if rank_zero_only.rank == 0:

@@ -1,4 +1,4 @@
-"""Answer measures by name, each from 0 to 1: EM, F1, AnswerRecall, ROUGE-L, BLEU-1 to BLEU-4, BERTScore."""
+"""Answer measures by name, each from 0 to 1: EM, F1, F1-HotpotQA, AnswerRecall, ROUGE-L, BLEU-1 to BLEU-4, BERTScore."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -98,6 +98,14 @@ def answer_recall(answered: Answered) -> float:
     return float(any(f" {g} " in passage for g in gold for passage in passages))
 
 
+def hotpot_f1(answered: Answered) -> float:
+    """F1 as HotpotQA's script (hotpot_evaluate_v1.py) has it: beside yes, no or noanswer another answer is worth nothing."""
+    answer = answers.normalise(answered.answer)
+    whole = {"yes", "no", "noanswer"}
+    gold = [g for g in answered.gold if answers.normalise(g) == answer or not {answers.normalise(g), answer} & whole]
+    return answers.f1(answered.answer, gold) if gold else 0.0
+
+
 def _squad() -> str:
     return "normaliser of SQuAD v1.1"
 
@@ -109,6 +117,7 @@ def _rouge() -> str:
 MEASURES: dict[str, Measure] = {
     "EM": OfOne(lambda one: answers.exact_match(one.answer, one.gold), _squad),
     "F1": OfOne(lambda one: answers.f1(one.answer, one.gold), _squad),
+    "F1-HotpotQA": OfOne(hotpot_f1, lambda: f"{_squad()}, yes, no and noanswer whole, as in hotpot_evaluate_v1.py"),
     "AnswerRecall": OfOne(answer_recall, _squad, needs_passages=True),
     "ROUGE-L": OfOne(lambda one: answers.rouge_l(one.answer, one.gold), _rouge),
     **{f"BLEU-{order}": Bleu(order) for order in (1, 2, 3, 4)},

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from uar.annotation.engines import LLM, identity_of
 from uar.annotation.prompts import load_chat
-from uar.errors import UserError
+from uar.errors import MissingModel, UserError
 from uar.evaluation.rag.bert_score import BertScore
 from uar.evaluation.rag.measures import open_measures
 from uar.evaluation.rag.passages import Cut, Tokens, words
@@ -23,7 +23,8 @@ log = logging.getLogger(__name__)
 
 
 class Generator:
-    """The LLM of `cfg`, made when it is first asked for; where it is not installed, this is told once and there is none."""
+    """The LLM of `cfg`, made when it is first asked for; where it or its package is not installed, this is told once and there
+    is none. UserError for options that are wrong."""
 
     def __init__(self, cfg: DictConfig) -> None:
         self._cfg = cfg
@@ -34,21 +35,22 @@ class Generator:
         if self._llm is None and not self._missing:
             try:
                 self._llm = LLM(identity_of(self._cfg), hydra.utils.instantiate(self._cfg, _convert_="all"))
-            except InstantiationException as error:
-                if not isinstance(error.__cause__, UserError):
+            except (InstantiationException, UserError) as error:
+                told = error.__cause__ if isinstance(error, InstantiationException) else error
+                if not isinstance(told, UserError) or not _is_missing(told):
                     raise
-                self._tell(error.__cause__)
-            except UserError as error:
-                self._tell(error)
+                log.warning("No RAG scores, since the generator is not there: %s", told)
+                self._missing = True
         return self._llm
-
-    def _tell(self, error: UserError) -> None:
-        log.warning("No RAG scores, since the generator is not there: %s", error)
-        self._missing = True
 
     def close(self) -> None:
         if self._llm is not None and self._llm.engine is not None:
             self._llm.engine.close()
+
+
+def _is_missing(error: BaseException | None) -> bool:
+    """Whether a package or a model that is not there is behind an error."""
+    return error is not None and (isinstance(error, MissingModel | ImportError | OSError) or _is_missing(error.__cause__))
 
 
 def open_rag(cfg: DictConfig, generator: Callable[[], LLM | None], store: Path, folder: Path) -> Rag:

@@ -52,8 +52,14 @@ def show(
     cut = dict.fromkeys(budgets, 0)
     dropped = dict.fromkeys(budgets, 0)
     for query_id, ids in doc_ids.items():
-        rows = collection.corpus.rows(list(ids))
-        passages = {d: shown(collection.corpus.text(row)) for d, row in zip(ids, rows, strict=True)}
+        rows = {d: collection.corpus.row(d) for d in ids}
+        lost = next((d for d, row in rows.items() if row < 0), None)
+        if lost is not None:
+            raise UserError(
+                f"{collection.reference}: passage {lost!r} of query {query_id!r} is not in the corpus, so it cannot be shown; "
+                "give a run of this corpus"
+            )
+        passages = {d: shown(collection.corpus.text(row)) for d, row in rows.items()}
         for option, (shorten, most) in budgets.items():
             before, passages = passages, _within(passages, shorten, most)
             dropped[option] += len(before) - len(passages)

@@ -3,7 +3,8 @@
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ from typing import Any
 import pyarrow as pa
 
 from uar.annotation.engines import LLM
+from uar.annotation.record import Outcome
 from uar.annotation.store import Store
 from uar.collections import Collection
 from uar.evaluation.metrics_file import update_metrics
-from uar.evaluation.rag.answer_files import gold_answers
-from uar.evaluation.rag.generate import Asking, Reader
+from uar.evaluation.rag.generate import Asking, Given, Reader
+from uar.evaluation.rag.gold import gold_answers
 from uar.evaluation.rag.measures import Answered, Measure
 from uar.evaluation.rag.passages import Cut, Passages, show
 from uar.evaluation.rag.search import Rewriter, Search, Verifier, rewritten, verified
@@ -62,7 +64,8 @@ class Rag:
             ask = Asking(collection, llm, store)
             run, texts = self._searched(ask, without_own(collection, run), chosen, search)
             lines = {line: self._passages(collection, line, run, chosen) for line in self.settings.lines}
-            answers = {line: ask(self.reader, passages) for line, passages in lines.items()}
+            rate = self.settings.max_failure_rate
+            answers = {line: ask.answers(self.reader, passages, rate) for line, passages in lines.items()}
         finally:
             store.close()
         seconds = time.perf_counter() - start
@@ -76,8 +79,10 @@ class Rag:
         for line, passages in lines.items():
             values[line], per_query = self._measure(collection, line, passages, answers[line])
             scores += per_query
-        told_values: dict[str, Any] = {**values.get(RETRIEVED, {}), "questions": len(chosen)}
-        told_values |= {line: found for line, found in values.items() if line != RETRIEVED}
+        told_values: dict[str, Any] = {"questions": len(chosen)}
+        for line, found in values.items():
+            counted = {**found, **_counts(answers[line].values())}
+            told_values |= counted if line == RETRIEVED else {line: counted}
         update_metrics(self.folder, rag={collection.slug: told_values}, time={f"rag {collection.slug}": round(seconds, 2)})
         return scores, {_name(m, line): v for line, found in values.items() for m, v in found.items()}
 
@@ -119,11 +124,11 @@ class Rag:
         return found
 
     def _measure(
-        self, collection: Collection, line: str, shown: Mapping[str, Passages], answers: Mapping[str, str]
+        self, collection: Collection, line: str, shown: Mapping[str, Passages], answers: Mapping[str, Given]
     ) -> tuple[dict[str, float], Scores]:
         """Value a measure of a line, and its values a query."""
         answered = [
-            Answered(answers[q], gold_answers(collection, q), tuple(passages.values())) for q, passages in shown.items()
+            Answered(answers[q].text, gold_answers(collection, q), tuple(passages.values())) for q, passages in shown.items()
         ]
         values: dict[str, float] = {}
         scores: Scores = []
@@ -134,8 +139,10 @@ class Rag:
             values[name] = measure.overall(answered, found)
             scores += [(q, _name(name, line), v) for q, v in zip(shown, found or (), strict=bool(found))]
         told = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
-        empty = sum(not one.answer for one in answered)
-        log.info("%s: RAG %s: %s (%d empty answers)", collection.slug, line, told, empty)
+        counts = _counts(answers.values())
+        log.info(
+            "%s: RAG %s: %s (%d empty answers, %d failed)", collection.slug, line, told, counts["empty"], counts["failed"]
+        )
         return values, scores
 
 
@@ -143,15 +150,24 @@ def _name(measure: str, line: str) -> str:
     return measure if line == RETRIEVED else f"{measure} ({line})"
 
 
+def _counts(answers: Iterable[Given]) -> dict[str, int]:
+    """Answers of nothing, and those that failed."""
+    outcomes = Counter(given.outcome for given in answers)
+    empty = outcomes.pop(Outcome.EMPTY, 0)
+    outcomes.pop(Outcome.OK, None)
+    return {"empty": empty, "failed": sum(outcomes.values())}
+
+
 def _write_generations(
     folder: Path,
     collection: Collection,
     lines: Mapping[str, Mapping[str, Passages]],
-    answers: Mapping[str, Mapping[str, str]],
+    answers: Mapping[str, Mapping[str, Given]],
     texts: Mapping[str, str],
     measures: Mapping[str, str],
 ) -> None:
-    """One row a line and question. `search_query`: what the passages were retrieved with. The file's metadata say under
+    """One row a line and question. `outcome`: ok, empty, or how the call failed. `search_query`: what the passages were
+    retrieved with. The file's metadata say under
     `measures` how the answers were scored."""
     rows = [(line, q, passages) for line, shown in lines.items() for q, passages in shown.items()]
     strings = pa.list_(pa.string())
@@ -161,7 +177,8 @@ def _write_generations(
             "question": pa.array([collection.queries[q].text for _, q, _ in rows], pa.string()),
             "gold": pa.array([list(gold_answers(collection, q)) for _, q, _ in rows], strings),
             "doc_ids": pa.array([list(passages) for _, _, passages in rows], strings),
-            "answer": pa.array([answers[line][q] for line, q, _ in rows], pa.string()),
+            "answer": pa.array([answers[line][q].text for line, q, _ in rows], pa.string()),
+            "outcome": pa.array([str(answers[line][q].outcome) for line, q, _ in rows], pa.string()),
             "line": pa.array([line for line, _, _ in rows], pa.string()),
             "search_query": pa.array([texts[q] if line == RETRIEVED else None for line, q, _ in rows], pa.string()),
         }

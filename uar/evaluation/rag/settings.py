@@ -20,7 +20,8 @@ class Settings:
     """`top_k`: passages a question, shown by `order`: in rank order, or reversed, the best one next to the question. At most
     `max_words` or `max_tokens` of all of them. `limit`: questions a collection; None: all. `lines`: answers are made from the
     retrieved passages, with a closed book, or from the gold passages. `rewrite`: the LLM writes the search query. `verify`: up
-    to `rounds` times the LLM says whether the passages support an answer, and is given those of a better query where not."""
+    to `rounds` times the LLM says whether the passages support an answer, and is given those of a better query where not.
+    `max_failure_rate`: share of failed answers past which the run stops."""
 
     top_k: int
     order: str
@@ -31,6 +32,7 @@ class Settings:
     rewrite: str | None
     verify: str | None
     rounds: int
+    max_failure_rate: float = 0.05
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "lines", [self.lines] if isinstance(self.lines, str) else list(dict.fromkeys(self.lines)))
@@ -39,6 +41,8 @@ class Settings:
         for name in ("max_words", "max_tokens", "limit"):
             if getattr(self, name) is not None:
                 _at_least_one(name, getattr(self, name), ", or null for no limit")
+        if not isinstance(self.max_failure_rate, int | float) or not 0 <= self.max_failure_rate <= 1:
+            raise UserError(f"rag.max_failure_rate={self.max_failure_rate!r}: a number from 0 to 1 is needed")
         _known("order", self.order)
         for line in self.lines:
             _known("lines", line)

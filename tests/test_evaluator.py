@@ -1,0 +1,96 @@
+"""The evaluator on small collections: what it writes, what it leaves behind, what it tells."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import metrics
+from omegaconf import OmegaConf
+from tiny_models import tiny_bert
+
+from uar.collections import Collection, open_collection, slug
+from uar.collections.presets import expand
+from uar.evaluation.command import BM25Ranker, Evaluator
+from uar.evaluation.metrics_file import update_metrics
+from uar.retrievers.bi_encoder import BiEncoder
+from uar.retrievers.fusion import Fusion
+from uar.runs import Run
+
+SETTINGS = {"measures": ["RR@10"], "rag": {"llm": None}, "search": None, "store": "none", "retrieval_depth": 6}
+
+
+@pytest.fixture
+def toy(folder: Path) -> Collection:
+    return open_collection(f"local:{folder}:test")
+
+
+def evaluator(folder: Path) -> Evaluator:
+    return Evaluator(OmegaConf.create(SETTINGS), folder)
+
+
+def right(collection: Collection, query_ids: list[str]) -> Run:
+    return {q: [(d, 1.0) for d in collection.positives(q)] for q in query_ids}
+
+
+def test_parts_of_a_set_become_one_row_of_what_is_returned_and_kept(toy: Collection, tmp_path: Path):
+    parts = [slug(reference) for reference in expand("beir-cqadupstack")]
+
+    def half(collection: Collection, query_ids: list[str]) -> Run:
+        return right(collection, query_ids) if collection.slug == parts[0] else {}
+
+    given = [replace(toy, slug=name) for name in [*parts, "toy.test"]]
+    found = evaluator(tmp_path).evaluate(given, half)
+    assert found == {"beir-cqadupstack": {"RR@10": pytest.approx(1 / 12)}, "toy.test": {"RR@10": 0.0}}
+    kept = metrics(tmp_path)["retrieval"]
+    assert kept["beir-cqadupstack"] == found["beir-cqadupstack"] and set(kept) == {*parts, *found}
+
+
+def test_an_evaluation_takes_the_place_of_the_one_before(toy: Collection, tmp_path: Path):
+    other = replace(toy, slug="other")
+    evaluator(tmp_path).evaluate([toy, other], right)
+    update_metrics(
+        tmp_path, rag={"toy.test": {"EM": 1.0}}, train={"llm": {"steps": 2}}, time={"train": 1.0, "rag toy.test": 2.0}
+    )
+    left = [f"{name}/toy.test.{end}" for name, end in (("generations", "parquet"), ("runs", "rag.trec"))]
+    for name in [*left, "significance.json", "runs/mine.trec"]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    evaluator(tmp_path).evaluate([toy], right)
+    found = metrics(tmp_path)
+    assert set(found["retrieval"]) == {"toy.test"} and found["rag"] == {} and found["train"] == {"llm": {"steps": 2}}
+    assert set(found["time"]) == {"train", "retrieval toy.test"}
+    files = {str(path.relative_to(tmp_path)) for path in tmp_path.glob("*/*") if path.parent.name != "toy"}
+    assert {"runs/toy.test.trec", "runs/mine.trec", "scores/toy.test.parquet"} <= files
+    assert not any("other" in name or name in left for name in files)
+    assert not (tmp_path / "significance.json").exists()
+    assert json.loads((tmp_path / "manifest.json").read_text())["collections"] == {"toy.test": toy.hash}
+
+
+def test_queries_without_a_result_and_runs_of_another_corpus_are_told(
+    toy: Collection, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    evaluator(tmp_path).evaluate([toy], lambda collection, query_ids: {"q1": [("d1", 1.0)], "q2": []})
+    assert "2 of 3 queries have no result and score 0" in caplog.text and "no passage of the run" not in caplog.text
+    caplog.clear()
+    evaluator(tmp_path).evaluate([toy], lambda collection, query_ids: {q: [("x", 1.0)] for q in query_ids})
+    assert "no passage of the run is in the corpus; is it a run of this collection?" in caplog.text
+
+
+def test_a_querys_own_document_takes_no_place_of_the_depth(toy: Collection, tmp_path: Path):
+    own = replace(toy, drop_own=True, queries={"d1": replace(toy.queries["q1"], id="d1", text="heart body violin")}, qrels={})
+    assert [d for d, _ in BM25Ranker(1)(own, ["d1"])["d1"]] == ["d5"]
+
+    def dense(part: str, encoder: object, collection: Collection, query_ids: list[str], depth: int) -> Run:
+        return {"d1": [("d1", 3.0), ("d2", 2.0), ("d3", 1.0)][:depth]}
+
+    model = BiEncoder(tiny_bert(tmp_path / "model"))
+    fusion = Fusion(retrievers={"a": model, "b": model}, depth=1)
+    assert [d for d, _ in fusion(own, ["d1"], dense)["d1"]] == ["d2"]
+
+
+def test_what_an_index_finds_of_the_exact_results_is_in_the_manifest(toy: Collection, tmp_path: Path):
+    search = {"_target_": "uar.retrievers.index.FaissSearch"}
+    cfg = OmegaConf.create({**SETTINGS, "search": search})
+    Evaluator(cfg, tmp_path / "run").evaluate([toy], BiEncoder(tiny_bert(tmp_path / "model")))
+    assert json.loads((tmp_path / "run" / "manifest.json").read_text())["search"] == {"toy.test": {"recall@6": 1.0}}
