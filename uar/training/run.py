@@ -71,8 +71,6 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
     for stage in stages:
         check_stage(stage, loss, cfg)
     evaluator = Evaluator(_for_scoring(cfg), folder, cfg.dataset.answers)  # a fault in RAG is told before the training
-        _for_scoring(cfg), folder, cfg.dataset.answers
-    )  # a fault in the options of RAG is told before the training
     retriever: BiEncoder = hydra.utils.instantiate(cfg.retriever, _convert_="all")
     labels = ""
     if rank_zero_only.rank == 0:
