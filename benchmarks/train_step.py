@@ -15,9 +15,9 @@ process above what it had with the model loaded, gradients and optimizer state i
 in which the loop waits for the next batch. `clock=cpu` counts seconds of the processor in place of those on the wall: with
 OMP_NUM_THREADS=1, on a machine that is busy with other things too.
 
-sentence-transformers' trainer needs datasets: `pip install datasets`. lightning-ir needs transformers 4: lightning_ir names a folder that holds both, made with
-`pip install --no-deps --target FOLDER lightning-ir jsonargparse docstring-parser typeshed-client 'transformers<5'
-'huggingface-hub<1' 'tokenizers<0.23'`. Its loss has no temperature, else it is the same.
+sentence-transformers' trainer needs datasets: `pip install datasets`. lightning-ir needs transformers 4: lightning_ir names a
+folder that holds both, made with `pip install --no-deps --target FOLDER lightning-ir jsonargparse docstring-parser
+typeshed-client 'transformers<5' 'huggingface-hub<1' 'tokenizers<0.23'`. Its loss has no temperature, else it is the same.
 """
 
 import logging
