@@ -34,7 +34,7 @@ from rich.table import Table
 from uar.annotation.chains import Chains
 from uar.annotation.engines import LLM, Engine
 from uar.annotation.engines.vllm import VLLMEngine
-from uar.annotation.record import Generate, Reply, Request
+from uar.annotation.record import Generate, Outcome, Reply, Request
 from uar.annotation.replay import question_of
 from uar.annotation.stages import Question, UtilSel
 from uar.annotation.store import Store
@@ -47,7 +47,8 @@ PAIRS = {"b": "a", "d": "c", "a-": "a", "b+": "a", "d+": "c"}  # what a variant 
 
 
 class Chained(Engine):
-    """Hands everything on at once. Selections name as many passages as they may: a small model would name none."""
+    """Hands everything on at once. Selections name as many passages as they may, and an answer that reaches its limit is
+    whole: a small model would name none, and write on, and chains would end early."""
 
     name = "vllm"
 
@@ -62,7 +63,8 @@ class Chained(Engine):
         self._engine.submit(ticket, request)
 
     def step(self) -> list[tuple[int, Reply]]:
-        return self._engine.step()
+        cut = Outcome.TRUNCATED
+        return [(t, replace(r, outcome=Outcome.OK) if r.outcome == cut else r) for t, r in self._engine.step()]
 
 
 class Passes(Chained):
