@@ -219,6 +219,7 @@ def train_sentence_transformers(work: Work, pipe: Connection) -> None:
             report_to="none",
             disable_tqdm=True,
             bf16=work.precision == "bf16",
+            use_cpu=not torch.cuda.is_available(),
         )
         loss = MultipleNegativesRankingLoss(model)
         InOrder(model, arguments, Dataset.from_dict(columns), loss=loss, callbacks=[Held()]).train()
