@@ -18,7 +18,7 @@ from uar.errors import EngineError
 from uar.models import locate, without_bars
 from uar.precision import device, resolve_dtype
 
-CPU_TOKENS, GPU_TOKENS = 512, 8192
+CPU_TOKENS, GPU_TOKENS = 1024, 8192
 TEXTS = 2_048  # requests for texts that wait together: their prompts are long, and no two of them are read at once
 WHOLE = {"top_p": 1.0, "top_k": 0}  # of the distribution that is sampled from
 
@@ -85,7 +85,7 @@ class _Row:
 
 
 class TransformersEngine(Engine):
-    """`max_tokens`: tokens of one forward pass; null for 512 on a CPU and 8192 on a GPU.
+    """`max_tokens`: tokens of one forward pass; null for 1024 on a CPU and 8192 on a GPU.
 
     Log-likelihoods: prefixes that wait together are read once for all their targets, packed without padding, and logits
     are computed at target positions only. Generation is greedy or sampled from the model's own distribution, in batches of
