@@ -14,6 +14,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+NO_LOCKS = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.ENOLCK}  # of a file system without flock
+
 
 def cache_dir() -> Path:
     """Folder of everything that can be built again: `UAR_CACHE`, else `~/.cache/uar`."""

@@ -16,10 +16,9 @@ from pathlib import Path
 from uar.annotation.parts import table_of, write_part
 from uar.annotation.record import Record
 from uar.errors import DataError, UserError
-from uar.files import named
+from uar.files import NO_LOCKS, named
 
 log = logging.getLogger(__name__)
-NO_LOCKS = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.ENOLCK}  # of a file system without flock
 
 
 class Journal:

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 
 from uar.collections import Corpus
-from uar.files import cache_dir
+from uar.files import NO_LOCKS, cache_dir
 
 
 class Vectors:
@@ -33,6 +33,7 @@ class Vectors:
         folder = cache_dir() / "embeddings" / key / corpus.hash
         if folder not in self._held:
             self._held[folder] = _shared(folder)
+        folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def forget(self, corpus: Corpus) -> None:
@@ -44,7 +45,7 @@ class Vectors:
         held = self._held.pop(folder)
         try:
             if remove:
-                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _lock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(folder, ignore_errors=True)
         except BlockingIOError:  # another process searches them, and removes them afterwards
             pass
@@ -53,14 +54,21 @@ class Vectors:
 
 
 def _shared(folder: Path) -> int:
-    """A descriptor of the folder with a shared lock on it, which a process loses when it ends in whatever way."""
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        held = os.open(folder, os.O_RDONLY)
-        fcntl.flock(held, fcntl.LOCK_SH)
-        try:
-            if os.path.samestat(os.fstat(held), folder.stat()):
-                return held
-        except FileNotFoundError:  # another process removed it meanwhile
-            pass
-        os.close(held)
+    """A descriptor with a shared lock, which a process loses when it ends in whatever way. The lock is of a file of its own,
+    which stays: NFS locks only what is open for writing, as a folder cannot be."""
+    path = folder.parent.parent / f"{folder.parent.name}-{folder.name}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    held = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    _lock(held, fcntl.LOCK_SH)
+    return held
+
+
+def _lock(held: int, how: int) -> None:
+    """BlockingIOError where another process holds it; on a file system without locks every process is taken to be alone."""
+    try:
+        fcntl.flock(held, how)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
