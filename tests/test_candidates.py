@@ -11,7 +11,6 @@ from hydra.utils import instantiate
 from uar.candidates import (
     BM25Pool,
     GivenPool,
-    NoPools,
     PoolSource,
     RunsPool,
     UnionPool,
@@ -22,7 +21,7 @@ from uar.collections import Collection, open_collection
 from uar.collections.corpus import build_corpus
 from uar.collections.folder import read_candidates
 from uar.entry import register_resolvers
-from uar.errors import DataError, UserError
+from uar.errors import DataError, UnknownQueries, UserError
 from uar.retrievers.bm25 import BM25
 from uar.runs import write_run
 
@@ -204,7 +203,7 @@ def test_lines_of_other_splits_are_left_out_of_a_file(folder: Path, caplog: pyte
         assert given.pools(open_collection(f"local:{folder}:dev"), ["q2"]) == {"q2": ["d6", "d5"]}
     assert "pools.jsonl: 1 lines are of queries that local:" in caplog.text
     write_jsonl(path, [{"query_id": "q1", "candidates": ["d5"]}])
-    with pytest.raises(NoPools, match=r"pools.jsonl: none of its 1 lines is of a query of local:.*:dev; give"):
+    with pytest.raises(UnknownQueries, match=r"pools.jsonl: none of its 1 lines is of a query of local:.*:dev; give"):
         given.pools(open_collection(f"local:{folder}:dev"), ["q2"])
     write_jsonl(path, [{"query_id": "q2", "candidates": ["d9"]}])
     with pytest.raises(DataError, match="pools.jsonl:1: candidate id 'd9' is not in local:"):

@@ -12,6 +12,10 @@ class DataError(UserError):
         super().__init__(f"{path}{'' if line is None else f':{line}'}: {message}")
 
 
+class UnknownQueries(UserError):
+    """A file of pools or of a run knows none of the queries that it was asked for."""
+
+
 class MissingModel(UserError):
     """A model, or the package that brings it, is not there."""
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from uar.collections import Collection
-from uar.collections.lines import read_id, read_jsonl, read_lines
-from uar.errors import DataError, UserError
+from uar.collections.lines import passage_ids, read_id, read_jsonl, read_lines
+from uar.errors import DataError, UnknownQueries, UserError
 from uar.files import whole_file
 from uar.ranking import Hit, best_first
 
@@ -69,12 +69,10 @@ def _read_candidates(path: Path) -> dict[str, list[Hit]]:
     run: dict[str, list[Hit]] = {}
     for number, row in read_jsonl(path):
         query_id = read_id(path, number, row, "query_id")
-        ids = row.get("candidates")
-        if not isinstance(ids, list):
-            raise DataError(path, f"'candidates' is {ids!r}; a list of passage ids is needed", number)
+        ids = passage_ids(path, number, row)
         if query_id in run:
             raise DataError(path, f"query {query_id!r} stands here again; keep one line a query", number)
-        hits = {str(d): float(len(ids) - at) for at, d in enumerate(ids)}
+        hits = {d: float(len(ids) - at) for at, d in enumerate(ids)}
         if len(hits) < len(ids):
             raise DataError(path, f"query {query_id!r} lists a passage twice; remove one of them", number)
         run[query_id] = list(hits.items())
@@ -118,17 +116,17 @@ def run_files(runs: Mapping[str, str] | Sequence[str] | str | None, option: str)
 
 
 def read_known(path: Path, collection: Collection, query_ids: Sequence[str]) -> dict[str, list[Hit]]:
-    """What a run file holds of the queries; UserError where that is nothing."""
+    """What a run file holds of the queries; UnknownQueries where that is nothing."""
     return of_queries(read_run(path), collection, query_ids, str(path))
 
 
 def of_queries(
     run: Mapping[str, list[Hit]], collection: Collection, query_ids: Sequence[str], name: str
 ) -> dict[str, list[Hit]]:
-    """What a run called `name` holds of the queries; UserError where that is nothing."""
+    """What a run called `name` holds of the queries; UnknownQueries where that is nothing."""
     kept = {q: run[q] for q in query_ids if q in run}
     if query_ids and not kept:
-        raise UserError(
+        raise UnknownQueries(
             f"{name}: no query of {collection.reference} ({len(query_ids)}) is in this run; give a run of this collection"
         )
     return kept

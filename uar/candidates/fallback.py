@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 from uar.candidates.bm25 import BM25Pool
 from uar.candidates.given import GivenPool
-from uar.candidates.pool import NoPools, PoolSource
+from uar.candidates.pool import PoolSource
 from uar.collections import Collection
+from uar.errors import UnknownQueries
 
 log = logging.getLogger(__name__)
 DEEPEST = 100  # passages a query from BM25, which a source of files does not limit
@@ -19,7 +20,7 @@ def pools_of_other_split(source: PoolSource, collection: Collection, query_ids: 
         return source.pools(collection, query_ids)
     try:
         ranked = source.best(collection, query_ids)
-    except NoPools as error:
+    except UnknownQueries as error:
         log.info("%s", error)
         ranked = {}
     missing = [q for q in query_ids if not ranked.get(q)]

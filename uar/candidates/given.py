@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from uar.candidates.pool import NoPools, PoolSource
+from uar.candidates.pool import PoolSource
 from uar.collections import Collection
-from uar.collections.lines import read_id, read_jsonl
-from uar.errors import DataError
+from uar.collections.lines import passage_ids, read_id, read_jsonl
+from uar.errors import DataError, UnknownQueries
 
 log = logging.getLogger(__name__)
 
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class GivenPool(PoolSource):
     """`path`: a file of {query_id, candidates} lines, of which those of other splits' queries are left out; without it the
-    collection's own candidates/<split>.jsonl. NoPools where neither has any of the split's queries."""
+    collection's own candidates/<split>.jsonl. UnknownQueries where neither has any of the split's queries."""
 
     path: str | None = None
 
@@ -24,7 +24,7 @@ class GivenPool(PoolSource):
         if self.path:
             return read_pools(Path(self.path), collection)
         if not collection.candidates:
-            raise NoPools(f"{collection.reference} has no candidates file; use candidates=bm25 or candidates.path=FILE")
+            raise UnknownQueries(f"{collection.reference} has no candidates file; use candidates=bm25 or candidates.path=FILE")
         return collection.candidates
 
 
@@ -37,15 +37,14 @@ def read_pools(path: Path, collection: Collection) -> dict[str, list[str]]:
         if query_id not in collection.queries:
             others += 1
             continue
-        ids = row.get("candidates")
-        if not isinstance(ids, list):
-            raise DataError(path, f"'candidates' is {ids!r}; a list of passage ids is needed", number)
-        pools[query_id] = list(dict.fromkeys(map(str, ids)))
+        pools[query_id] = list(dict.fromkeys(passage_ids(path, number, row)))
         odd = next((d for d in pools[query_id] if collection.corpus.row(d) < 0), None)
         if odd is not None:
             raise DataError(path, f"candidate id {odd!r} is not in {collection.reference}; remove it", number)
     if not pools:
-        raise NoPools(f"{path}: none of its {others} lines is of a query of {collection.reference}; give this split's pools")
+        raise UnknownQueries(
+            f"{path}: none of its {others} lines is of a query of {collection.reference}; give this split's pools"
+        )
     if others:
         log.info("%s: %d lines are of queries that %s does not have, and left out", path, others, collection.reference)
     return pools

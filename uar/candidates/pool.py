@@ -10,10 +10,6 @@ from uar.files import write_jsonl
 from uar.ranking import rank_of
 
 
-class NoPools(UserError):
-    """A source knows none of the queries that it was asked for."""
-
-
 @dataclass(frozen=True)
 class PoolSource:
     """Pools of at most `depth` passages a query, shuffled by (seed, query id).

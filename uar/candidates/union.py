@@ -7,11 +7,11 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from uar.candidates.pool import NoPools, PoolSource
+from uar.candidates.pool import PoolSource
 from uar.collections import Collection
 from uar.errors import DataError, UserError
 from uar.fusion import of_each
-from uar.runs import read_run, run_files, without_own
+from uar.runs import read_known, run_files, without_own
 
 TOP = 20  # passages of a run, as in the hybrid test of arXiv 2504.05220
 
@@ -39,7 +39,7 @@ class UnionPool(PoolSource):
 class RunsPool(PoolSource):
     """The best of several run files by turns, as in TREC's pools, and at most `depth` in all. `runs`: files, or files by name.
     `top`: passages of each, as a number, a list in the order of the files, or a mapping by name; 20 where it says nothing.
-    NoPools where a file has none of the split's queries."""
+    UnknownQueries where a file has none of the split's queries."""
 
     runs: Any  # a config of a dataclass, which Hydra makes inside a union, knows no union of a list and a mapping
     top: Any = None
@@ -54,10 +54,7 @@ class RunsPool(PoolSource):
         files = run_files(self.runs, "candidates.runs")
         found: list[dict[str, list[str]]] = []
         for path, top in zip(files.values(), of_each(self.top, list(files), "candidates.top", TOP), strict=True):
-            read = read_run(path)
-            if read.keys().isdisjoint(collection.queries):
-                raise NoPools(f"{path}: no query of {collection.reference} is in this run; give a run of this collection")
-            run = without_own(collection, {q: hits for q, hits in read.items() if q in collection.queries})
+            run = without_own(collection, read_known(path, collection, list(collection.queries)))
             found.append({q: [d for d, _ in run[q][: int(top)]] for q in query_ids if q in run})
             for query_id, doc_ids in found[-1].items():
                 odd = next((d for d in doc_ids if collection.corpus.row(d) < 0), None)

@@ -12,7 +12,7 @@ from typing import Any
 
 from uar.collections.collection import Collection, Query
 from uar.collections.corpus import Corpus, DuplicateId, build_corpus
-from uar.collections.lines import read_id, read_jsonl, read_lines, read_string
+from uar.collections.lines import passage_ids, read_id, read_jsonl, read_lines, read_string
 from uar.errors import DataError, UserError
 from uar.files import cache_dir, digest, file_hash
 
@@ -161,10 +161,7 @@ def read_candidates(path: Path, queries: dict[str, Query], corpus: Corpus) -> di
         query_id = read_id(path, number, row, "query_id")
         if query_id not in queries:
             raise DataError(path, f"query id {query_id!r} is not in queries.jsonl", number)
-        ids = row.get("candidates")
-        if not isinstance(ids, list):
-            raise DataError(path, f"'candidates' is {ids!r}; a list of passage ids is needed", number)
-        doc_ids = [str(doc_id) for doc_id in ids]
+        doc_ids = passage_ids(path, number, row)
         for doc_id in doc_ids:
             if corpus.row(doc_id) < 0:
                 raise DataError(path, f"candidate id {doc_id!r} is not in corpus.jsonl", number)

@@ -49,6 +49,14 @@ def read_id(path: Path, number: int, row: dict[str, Any], key: str) -> str:
     return _sound(path, number, key, value)
 
 
+def passage_ids(path: Path, number: int, row: dict[str, Any]) -> list[str]:
+    """The ids under `candidates`, as strings."""
+    ids = row.get("candidates")
+    if not isinstance(ids, list):
+        raise DataError(path, f"'candidates' is {ids!r}; a list of passage ids is needed", number)
+    return [str(doc_id) for doc_id in ids]
+
+
 def read_string(path: Path, number: int, row: dict[str, Any], key: str, default: str | None = None) -> str:
     value = row.get(key, default)
     if value is None and default is not None:

@@ -7,9 +7,10 @@ import numpy as np
 
 from uar.collections import Collection
 from uar.errors import UserError
+from uar.files import digest
 from uar.ranking import Hit, best_first
 from uar.retrievers.bi_encoder import BiEncoder
-from uar.retrievers.encode import encode_corpus, encode_many, encode_rows, vectors_key
+from uar.retrievers.encode import encode_corpus, encode_many, encode_rows, made_by
 from uar.retrievers.index import ExactSearch
 from uar.retrievers.vectors import Vectors
 
@@ -30,9 +31,10 @@ def retrieve(
     passages = retriever.passage_tokens(collection)
     with ExitStack() as stack:
         places = vectors or stack.enter_context(search.vectors())
-        folder = places.folder(collection.corpus, part, vectors_key(retriever, passages, precision))
+        made = made_by(retriever, passages, precision)
+        folder = places.folder(collection.corpus, part, digest(made))
         queries = _encode_queries(retriever, collection, query_ids, precision)
-        shards = encode_corpus(retriever, passages, folder, precision, search.processes)
+        shards = encode_corpus(retriever, passages, folder, precision, search.processes, made=made)
         scores, rows = search.best(queries, shards, min(k, len(passages)))
     run = {}
     for query_id, score, row in zip(query_ids, scores, rows, strict=True):

@@ -3,7 +3,7 @@ processes write the same files."""
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +25,22 @@ HASHED = 1 << 22  # weights whose bits are summed at a time
 
 
 def encode_corpus(
-    retriever: BiEncoder, tokens: Tokens, folder: Path, precision: str = "auto", processes: int = 1, shard: int = SHARD
+    retriever: BiEncoder,
+    tokens: Tokens,
+    folder: Path,
+    precision: str = "auto",
+    processes: int = 1,
+    shard: int = SHARD,
+    made: Mapping[str, Any] | None = None,
 ) -> list[Path]:
     """Write `shard-00000.npy`, … ((passages, dim) fp16) for all rows. Shards that are there are kept; UserError where they are
     of another model or other texts.
 
     `processes`: so many beside each other, on as many GPUs where there are any. `shard`: passages a shard.
+    `made`: what `made_by` says, where that is known already.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _check_manifest(folder, retriever, tokens, precision, shard)
+    _check_manifest(folder, made or made_by(retriever, tokens, precision, shard))
     shards = [folder / f"shard-{number:05d}.npy" for number in range(-(-len(tokens) // shard))]
     missing = [number for number, path in enumerate(shards) if not path.is_file()]
     if 0 < len(missing) < len(shards):
@@ -64,8 +71,7 @@ def _encode(retriever: BiEncoder, tokens: Tokens, folder: Path, precision: str, 
             np.save(file, vectors)
 
 
-def _check_manifest(folder: Path, retriever: BiEncoder, tokens: Tokens, precision: str, shard: int) -> None:
-    now = _made_by(retriever, tokens, precision, shard)
+def _check_manifest(folder: Path, now: Mapping[str, Any]) -> None:
     path = folder / "manifest.json"
     if not path.is_file():
         write_json(path, now)
@@ -79,12 +85,8 @@ def _check_manifest(folder: Path, retriever: BiEncoder, tokens: Tokens, precisio
         )
 
 
-def vectors_key(retriever: BiEncoder, tokens: Tokens, precision: str = "auto") -> str:
-    """Changes with all that makes the vectors of a corpus."""
-    return digest(_made_by(retriever, tokens, precision, SHARD))
-
-
-def _made_by(retriever: BiEncoder, tokens: Tokens, precision: str, shard: int) -> dict[str, Any]:
+def made_by(retriever: BiEncoder, tokens: Tokens, precision: str = "auto", shard: int = SHARD) -> dict[str, Any]:
+    """All that makes the vectors of a corpus; it reads every weight."""
     dtype = str(resolve_dtype(precision)).removeprefix("torch.")
     return {"weights": weights_hash(retriever), "texts": tokens.key, "precision": dtype, "dim": retriever.dim, "shard": shard}
 
