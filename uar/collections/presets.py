@@ -3,11 +3,12 @@
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
 Scores = Mapping[str, Mapping[str, float]]  # by slug and measure
+T = TypeVar("T")
 
 
 @cache
@@ -37,9 +38,14 @@ def averaged(scores: Scores) -> dict[str, dict[str, float]]:
     for name, parts in whole_sets(scores).items():
         measures = [m for m in rows[parts[0]] if all(m in rows[part] for part in parts)]
         mean = {m: sum(rows[part][m] for part in parts) / len(parts) for m in measures}
-        kept = {slug: values for slug, values in rows.items() if slug not in parts[1:]}
-        rows = {name if slug == parts[0] else slug: mean if slug == parts[0] else values for slug, values in kept.items()}
+        rows = with_whole(rows, name, parts, mean)
     return rows
+
+
+def with_whole(values: Mapping[str, T], name: str, parts: Sequence[str], whole: T) -> dict[str, T]:
+    """`values` by slug, with `whole` under `name` in the place of the first of `parts`, and without the others."""
+    kept = {slug: value for slug, value in values.items() if slug not in parts[1:]}
+    return {name if slug == parts[0] else slug: whole if slug == parts[0] else value for slug, value in kept.items()}
 
 
 def whole_sets(slugs: Iterable[str]) -> dict[str, list[str]]:

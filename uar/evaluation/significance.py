@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy import stats
 
-from uar.collections.presets import whole_sets
+from uar.collections.presets import whole_sets, with_whole
 from uar.errors import DataError, UserError
 from uar.evaluation.rag.measures import MEASURES
 from uar.files import read_json
@@ -94,8 +94,7 @@ def pooled(values: Mapping[str, Values]) -> dict[str, Values]:
         for part in parts:
             for measure, by_query in values[part].items():
                 together.setdefault(measure, {}).update({f"{part}/{q}": v for q, v in by_query.items()})
-        kept = {slug: v for slug, v in found.items() if slug not in parts[1:]}
-        found = {name if slug == parts[0] else slug: together if slug == parts[0] else v for slug, v in kept.items()}
+        found = with_whole(found, name, parts, together)
     return found
 
 
