@@ -31,15 +31,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from uar.annotation.chains import Chains
-from uar.annotation.engines import LLM, Engine
-from uar.annotation.engines.vllm import VLLMEngine
-from uar.annotation.record import Generate, Outcome, Reply, Request
+from uar.annotation.annotators import Question, UtilSel
 from uar.annotation.replay import question_of
-from uar.annotation.stages import Question, UtilSel
-from uar.annotation.store import Store
-from uar.candidates import GivenPool
 from uar.collections import open_collection
+from uar.llm.chains import Chains
+from uar.llm.models import LLM, Engine
+from uar.llm.models.vllm import VLLMEngine
+from uar.llm.record import Generate, Outcome, Reply, Request
+from uar.llm.store.store import Store
+from uar.pools import GivenPool
 
 DL20 = "../shared/data/msmarco_dl20"
 CHOSEN = 6  # passages that every selection names

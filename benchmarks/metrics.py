@@ -12,7 +12,7 @@ from typing import cast
 
 from uar.collections import Collection, Corpus, Query
 from uar.evaluation.measures import means, per_query
-from uar.runs import Run, read_run, write_run
+from uar.storage.runs import Run, read_run, write_run
 
 MEASURES = ("nDCG@10", "RR@10", "R@100", "AP")
 log = logging.getLogger(__name__)

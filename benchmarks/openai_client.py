@@ -17,8 +17,8 @@ import time
 from multiprocessing.connection import Connection
 from typing import cast
 
-from uar.annotation.engines.openai import OpenAIEngine
-from uar.annotation.record import Generate, Outcome
+from uar.llm.models.openai import OpenAIEngine
+from uar.llm.record import Generate, Outcome
 
 BODY = (
     b'{"id":"chatcmpl-1","object":"chat.completion","created":1,"model":"scripted","choices":[{"index":0,"message":{"role":'

@@ -39,7 +39,7 @@ def measure(system: str, shards: list[Path], k: int) -> tuple[float, float, np.n
     """Seconds, GiB and the first 100 rows a query."""
     import torch  # noqa: F401  before faiss
 
-    from uar.retrievers.search import search
+    from uar.retrievers.exact_search import search
 
     import faiss  # isort: skip
 

@@ -21,8 +21,8 @@ from memory import resident
 from rich.console import Console
 from rich.table import Table
 
-from uar.annotation.parts import SCHEMA, write_part
-from uar.annotation.store import PART, Store
+from uar.llm.store.parts import SCHEMA, write_part
+from uar.llm.store.store import PART, Store
 
 STAGES = ("relsel", "pseudo_answer", "utilsel")
 POOL = 16

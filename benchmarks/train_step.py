@@ -38,12 +38,12 @@ def work_of(
     """The work, and a step's number of tokens and sum of squared lengths: passages that occur twice count once."""
     import numpy as np
 
-    from uar.candidates import GivenPool
     from uar.collections import open_collection
     from uar.errors import UserError
-    from uar.models import locate
-    from uar.ranking import rank_of
-    from uar.retrievers.bi_encoder import BiEncoder
+    from uar.machine.model_files import locate
+    from uar.pools import GivenPool
+    from uar.retrievers.bi_encoder.encoder import BiEncoder
+    from uar.storage.ordering import rank_of
 
     opened = open_collection(collection)
     questions = [q for q in opened.queries if opened.trainable(q)][: batch * batches]
@@ -70,7 +70,7 @@ def work_of(
 
 def flop(model: str, tokens: float, squares: float) -> float:
     """Of a step: 2 a weight and token forward and twice that backward; 4 a token, key and unit of attention, likewise."""
-    from uar.retrievers.bi_encoder import BiEncoder
+    from uar.retrievers.bi_encoder.encoder import BiEncoder
 
     encoder = BiEncoder(model).encoder
     layers = next(m for m in encoder.modules() if isinstance(m, nn.ModuleList))
@@ -109,7 +109,7 @@ def main(
     lightning_ir: str = "",
     grad_cache: int = 0,
 ) -> None:
-    from uar.precision import bf16_is_fast
+    from uar.machine.precision import bf16_is_fast
 
     console = Console(width=150)
     if precision == "bf16" and not bf16_is_fast():

@@ -104,7 +104,7 @@ def train_uar(work: Work, pipe: Connection, cached: bool) -> None:
     from uar.collections import open_collection
     from uar.labels import Example, Stage
     from uar.losses.contrastive import contrastive
-    from uar.retrievers.bi_encoder import BiEncoder
+    from uar.retrievers.bi_encoder.encoder import BiEncoder
     from uar.training.batches import BatchStream
     from uar.training.module import RetrieverModule
     from uar.training.optimizer import fused

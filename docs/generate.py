@@ -8,7 +8,7 @@ from itertools import groupby
 import mkdocs_gen_files
 
 import uar
-from uar.config_reference import ConfigFile, config_files
+from uar.launch.config_reference import ConfigFile, config_files
 
 SCRIPTS = {"train": "python train.py", "annotate": "python annotate.py"}
 

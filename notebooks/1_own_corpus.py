@@ -27,12 +27,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from uar.annotation.run import annotate
+from uar.annotation.annotate_run import annotate
 from uar.collections import open_collection
-from uar.collections.texts import write_corpus
-from uar.entry import composed
+from uar.collections.text_files import write_corpus
 from uar.evaluate import evaluate
-from uar.training.run import train
+from uar.launch.entry import composed
+from uar.training.train_run import train
 
 logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
 logging.getLogger("uar").setLevel(logging.INFO)

@@ -24,17 +24,17 @@ from hydra.utils import instantiate
 from rich.console import Console
 from rich.table import Table
 
-from uar.annotation.engines import identity_of
+from uar.annotation.annotators import Judged
 from uar.annotation.quality.agreement import agreement
 from uar.annotation.quality.comparison import compare
 from uar.annotation.quality.disagreements import worst_disagreements
 from uar.annotation.replay import kept_judgements
-from uar.annotation.stages import Judged
-from uar.annotation.store import Store
 from uar.collections import open_collection
 from uar.collections.reference import MINI
-from uar.entry import composed
-from uar.labels.budget import least_certain
+from uar.labels.human_budget import least_certain
+from uar.launch.entry import composed
+from uar.llm.models import identity_of
+from uar.llm.store.store import Store
 
 collection = open_collection("mini:train")
 store = Store(MINI / "annotations")

@@ -31,9 +31,9 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
-from uar.entry import composed
-from uar.sweeps import config_hash, once
-from uar.training.run import train
+from uar.launch.entry import composed
+from uar.launch.sweeps import config_hash, once
+from uar.training.train_run import train
 
 QUICK = os.environ.get("UAR_QUICK") == "1"  # few questions and steps, to see that it works
 WORK = Path("outputs/human_budget")

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from uar.annotation.engines import Engine
-from uar.annotation.prompts import load_text
-from uar.annotation.record import Outcome, Reply, Request, Score
 from uar.collections import open_collection
+from uar.llm.models import Engine
+from uar.llm.prompts import load_text
+from uar.llm.record import Outcome, Reply, Request, Score
 
 
 def ask(engine: Engine, requests: Sequence[Request]) -> list[Reply]:

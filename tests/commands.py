@@ -11,7 +11,9 @@ from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).resolve().parent.parent
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["uar.training.run", "uar.annotation.run", "uar.evaluate", "uar.report", "uar.tracking.loggers"])
+FORKS.set_forkserver_preload(
+    ["uar.training.train_run", "uar.annotation.annotate_run", "uar.evaluate", "uar.report", "uar.tracking.loggers"]
+)
 
 
 def run_command(

@@ -14,8 +14,8 @@ if TYPE_CHECKING:  # the environment below is set before anything of these is im
     from llm_server import LLMServer
     from openai_clients import Connect
 
-    from uar.annotation.engines.local import TransformersEngine
-    from uar.annotation.record import Score
+    from uar.llm.models.transformers import TransformersEngine
+    from uar.llm.record import Score
 
 os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", WANDB_MODE="disabled", GLOO_SOCKET_IFNAME="lo")
 if "PYTEST_XDIST_WORKER" in os.environ:  # two processes with two threads each on two cores wait for each other
@@ -90,7 +90,7 @@ def no_wait(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 @pytest.fixture(scope="session")
 def local() -> "TransformersEngine":
     """SmolLM2 in fp32, loaded once."""
-    from uar.annotation.engines.local import TransformersEngine
+    from uar.llm.models.transformers import TransformersEngine
 
     return TransformersEngine(SMOLLM2, dtype="fp32")
 
@@ -106,8 +106,8 @@ def pairs() -> "list[Score]":
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Parts of 16 records in row groups of 5."""
-    from uar.annotation import parts
-    from uar.annotation import store as store_module
+    from uar.llm.store import parts
+    from uar.llm.store import store as store_module
 
     monkeypatch.setattr(store_module, "PART", 16)
     monkeypatch.setattr(parts, "GROUP", 5)

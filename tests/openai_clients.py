@@ -10,9 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from uar.annotation.engines import openai as openai_module
-from uar.annotation.engines.openai import OpenAIEngine
-from uar.annotation.record import Generate, Score
+from uar.llm.models import openai as openai_module
+from uar.llm.models.openai import OpenAIEngine
+from uar.llm.record import Generate, Score
 
 Connect = Callable[..., OpenAIEngine]
 HELLO = Generate((("user", "Say hello."),), max_tokens=8)

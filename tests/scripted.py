@@ -4,11 +4,11 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from uar.annotation.chains import Chains
-from uar.annotation.engines import LLM, Engine
-from uar.annotation.record import Messages, Record, Reply, Request
-from uar.annotation.stages import Annotator, Judgement, Question
-from uar.annotation.store import Store
+from uar.annotation.annotators import Annotator, Judgement, Question
+from uar.llm.chains import Chains
+from uar.llm.models import LLM, Engine
+from uar.llm.record import Messages, Record, Reply, Request
+from uar.llm.store.store import Store
 
 POOL = {
     "d1": "Bees make honey from nectar.",

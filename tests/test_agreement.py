@@ -9,11 +9,11 @@ import pytest
 from conftest import SHARED
 from sklearn.metrics import cohen_kappa_score, precision_score, recall_score
 
+from uar.annotation.annotators import Judgement
 from uar.annotation.label_files import FileLabel, read_labels
 from uar.annotation.quality import agreement, compare, judgements_of, summary, worst_disagreements
 from uar.annotation.quality.calibration import calibration
 from uar.annotation.quality.figures import write_figures
-from uar.annotation.stages import Judgement
 from uar.collections import Collection, open_collection
 from uar.errors import UserError
 

@@ -19,21 +19,21 @@ from scipy.stats import spearmanr
 from tokenizers import Tokenizer
 from wandb_files import offline_run
 
-from uar.annotation import gpus as gpus_module
-from uar.annotation import run as run_module
-from uar.annotation.chains import Counts, Progress
-from uar.annotation.estimate import estimate, render
-from uar.annotation.gpus import with_gpus
-from uar.annotation.ledger import Prices, ledger
-from uar.annotation.record import Record
+from uar.annotation import annotate_run as run_module
+from uar.annotation.annotators import Likelihood, Pointwise, Question, UtilSel
 from uar.annotation.replay import question_of
-from uar.annotation.stages import Likelihood, Pointwise, Question, UtilSel
-from uar.annotation.store import Store
-from uar.candidates import GivenPool
 from uar.collections import Collection, open_collection
 from uar.collections.reference import MINI
-from uar.entry import composed
-from uar.models import locate
+from uar.launch.entry import composed
+from uar.llm.chains import Counts, Progress
+from uar.llm.costs import gpus as gpus_module
+from uar.llm.costs.estimate import estimate, render
+from uar.llm.costs.gpus import with_gpus
+from uar.llm.costs.ledger import Prices, ledger
+from uar.llm.record import Record
+from uar.llm.store.store import Store
+from uar.machine.model_files import locate
+from uar.pools import GivenPool
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 SHIPPED = MINI / "annotations"
@@ -395,9 +395,9 @@ def test_the_gpus_of_a_run_are_those_that_its_engine_holds(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, llms: list[str], engine: dict, seen: bool, gpus: float
 ) -> None:
     monkeypatch.setattr(gpus_module, "_seen", lambda: seen)
-    configs = [{"_target_": f"uar.annotation.engines.{name}"} for name in llms]
+    configs = [{"_target_": f"uar.llm.models.{name}"} for name in llms]
     configs = [c | ({"tensor_parallel_size": 4} if "vllm" in c["_target_"] else {}) for c in configs]
-    engine = {"_target_": "uar.annotation.ray_data.RayData" if engine else "uar.annotation.work.Here"} | engine
+    engine = {"_target_": "uar.llm.engines.ray.RayData" if engine else "uar.llm.engines.work.Here"} | engine
     assert with_gpus(Prices(gpu_hour=1.0), configs, engine).gpus == gpus
     assert ("give price.gpus" in caplog.text) == (not gpus)
     assert with_gpus(Prices(gpus=16), configs, engine).gpus == 16

@@ -11,8 +11,8 @@ from conftest import ok, write_jsonl
 from omegaconf import OmegaConf
 
 from uar.collections import Collection, Query, open_collection, open_training_split
-from uar.collections.answers import with_answers
-from uar.evaluation.command import Evaluator
+from uar.collections.answer_files import with_answers
+from uar.evaluation.evaluator import Evaluator
 from uar.evaluation.rag.gold import gold_answers
 
 

@@ -17,9 +17,9 @@ from conftest import write_jsonl
 from hydra import compose, initialize_config_dir
 
 from uar.collections import open_collection
-from uar.entry import CONF, _check_types, composed
 from uar.errors import DataError, UserError
-from uar.labels.budget import nested_sample
+from uar.labels.human_budget import nested_sample
+from uar.launch.entry import CONF, _check_types, composed
 from uar.training.annotate_command import annotate_command
 
 QUICK = ("rag=off", "logger=none")

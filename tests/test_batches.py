@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from uar.collections.tokens import Tokens
-from uar.files import write_json
+from uar.collections.token_ids import Tokens
 from uar.labels import Example, Stage
+from uar.storage.files import write_json
 from uar.training.batches import Batch, BatchStream
 from uar.training.masks import close_to_positive, first_places
 

@@ -13,11 +13,11 @@ from transformers import RobertaConfig, T5Config
 
 from uar.collections import open_collection
 from uar.errors import UserError
-from uar.retrievers import bi_encoder
-from uar.retrievers.bi_encoder import BiEncoder
-from uar.retrievers.dense import rerank, retrieve
-from uar.retrievers.index import ExactSearch
-from uar.retrievers.loading import check_length
+from uar.retrievers.bi_encoder import encoder as bi_encoder
+from uar.retrievers.bi_encoder.dense import rerank, retrieve
+from uar.retrievers.bi_encoder.encoder import BiEncoder
+from uar.retrievers.bi_encoder.loading import check_length
+from uar.retrievers.vector_index import ExactSearch
 
 TEXTS = ["Salt", "Glass is made of sand.", "The Moon raises the tides of the oceans.", "Bees make honey.", "Iron rusts."]
 

@@ -8,7 +8,12 @@ from conftest import ROOT, write_jsonl
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from uar.candidates import (
+from uar.collections import Collection, open_collection
+from uar.collections.beir import read_candidates
+from uar.collections.documents import build_corpus
+from uar.errors import DataError, UnknownQueries, UserError
+from uar.launch.entry import register_resolvers
+from uar.pools import (
     BM25Pool,
     GivenPool,
     PoolSource,
@@ -17,13 +22,8 @@ from uar.candidates import (
     pools_of_other_split,
     write_pools,
 )
-from uar.collections import Collection, open_collection
-from uar.collections.corpus import build_corpus
-from uar.collections.folder import read_candidates
-from uar.entry import register_resolvers
-from uar.errors import DataError, UnknownQueries, UserError
-from uar.retrievers.bm25 import BM25
-from uar.runs import write_run
+from uar.retrievers.bm25.lexical_index import BM25
+from uar.storage.runs import write_run
 
 
 @dataclass(frozen=True)

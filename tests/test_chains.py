@@ -12,13 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 from scripted import BEES, POOL, Scripted, kept, many, replies, run, stage_of
 
-from uar.annotation.chains import Progress
-from uar.annotation.failing import lower_bound, stop_where_too_many_failed
-from uar.annotation.prompts.template import HERE
-from uar.annotation.record import Outcome, Record, Reply, Request, Score
-from uar.annotation.stages import Annotator, Judgement, Likelihood, Question, UtilSel
-from uar.annotation.stages.scored import Rule
+from uar.annotation.annotators import Annotator, Judgement, Likelihood, Question, UtilSel
+from uar.annotation.annotators.scored import Rule
 from uar.errors import UserError
+from uar.llm.chains import Progress
+from uar.llm.failing import lower_bound, stop_where_too_many_failed
+from uar.llm.prompts.template import packaged
+from uar.llm.record import Outcome, Record, Reply, Request, Score
 
 RANKS = Likelihood(template="likelihood_question", rule="margin", threshold=0.0)
 GOOD = replies(relsel="My selection:[[2],[1],[4]]", pseudo_answer="They make honey.", utilsel="My selection:[[2],[3]]")
@@ -243,7 +243,7 @@ def test_an_unparsable_reply_is_not_asked_again(tmp_path: Path) -> None:
 def test_a_changed_utilsel_template_asks_utilsel_alone(tmp_path: Path) -> None:
     run(tmp_path / "store", utilsel(), Scripted(GOOD), [BEES, *many(2)])
     changed = tmp_path / "strict.yaml"
-    changed.write_text((HERE / "utilsel.yaml").read_text().replace("Take as many", "Be strict. Take as many"))
+    changed.write_text(packaged("prompts")["utilsel"].read_text().replace("Take as many", "Be strict. Take as many"))
     engine = Scripted(GOOD)
     judged, _ = run(tmp_path / "store", utilsel(template=str(changed)), engine, [BEES, *many(2)])
     assert [stage_of(r) for r in engine.asked] == ["utilsel"] * len(judged) != []
@@ -252,7 +252,7 @@ def test_a_changed_utilsel_template_asks_utilsel_alone(tmp_path: Path) -> None:
 
 def test_a_changed_relsel_template_asks_the_whole_chain_again(tmp_path: Path) -> None:
     changed = tmp_path / "other.yaml"
-    changed.write_text((HERE / "relsel.yaml").read_text().replace("Noted", "Read"))
+    changed.write_text(packaged("prompts")["relsel"].read_text().replace("Noted", "Read"))
     run(tmp_path / "store", utilsel(), Scripted(GOOD))
     answer = replies(relsel="My selection:[[1]]", pseudo_answer="Honey.", utilsel="My selection:[[1]]")
     engine = Scripted(answer)

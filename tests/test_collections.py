@@ -19,13 +19,13 @@ from ir_datasets.formats import TrecQrels, TsvDocs, TsvQueries
 from ir_datasets.util import LocalDownload
 from transformers import AutoTokenizer
 
-from uar.candidates import BM25Pool
 from uar.collections import Collection, Corpus, open_collection, resolve, slug
-from uar.collections.corpus import DuplicateId, build_corpus
+from uar.collections.documents import DuplicateId, build_corpus
 from uar.collections.reference import distinct_slugs
-from uar.collections.tokens import corpus_tokens, query_tokens, tokenise
+from uar.collections.token_ids import corpus_tokens, query_tokens, tokenise
 from uar.errors import UserError
-from uar.models import locate
+from uar.machine.model_files import locate
+from uar.pools import BM25Pool
 
 FOLDERS = {  # folder -> passages, queries of all splits, split -> (judgements, positives)
     "wiki_openqa": (11_585, 2_655, {"train": (1_878, 1_878), "dev": (220, 220), "test": (557, 557)}),
@@ -227,7 +227,7 @@ def test_every_id_is_found_at_its_row_and_others_at_none(own_cache: Path) -> Non
 
 
 def test_ids_whose_hashes_collide_are_told_apart(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("uar.collections.corpus._key", lambda doc_id: len(doc_id))
+    monkeypatch.setattr("uar.collections.documents._key", lambda doc_id: len(doc_id))
     corpus = build_corpus(own_cache / "c", [("aa", "", "1"), ("bb", "", "2"), ("c", "", "3")])
     assert [corpus.row(i) for i in ("aa", "bb", "c", "dd")] == [0, 1, 2, -1]
     with pytest.raises(DuplicateId, match="'bb' in rows 2 and 4"):

@@ -13,7 +13,7 @@ from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 import uar
-from uar.entry import register_resolvers
+from uar.launch.entry import register_resolvers
 
 
 def choices(command: str, groups: list[str]) -> list[tuple[str, str]]:
@@ -108,7 +108,7 @@ def test_a_config_offers_every_option_of_what_it_builds(path: str):
 
 
 def test_what_needs_no_model_starts_without_torch():
-    program = "import sys, uar.annotation.run, uar.evaluate, uar.report; sys.exit('torch' in sys.modules)"
+    program = "import sys, uar.annotation.annotate_run, uar.evaluate, uar.report; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 

@@ -9,7 +9,7 @@ from conftest import ok
 from wandb_workspaces.reports.v2 import internal as report_model
 from wandb_workspaces.workspaces.internal import View
 
-from uar.files import write_json
+from uar.storage.files import write_json
 
 
 @pytest.fixture

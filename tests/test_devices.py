@@ -11,11 +11,11 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 import uar.losses
-from uar.collections.tokens import Tokens
-from uar.files import write_json
+from uar.collections.token_ids import Tokens
 from uar.labels import Example, Stage
 from uar.losses import Loss, name_of
-from uar.retrievers.bi_encoder import BiEncoder
+from uar.retrievers.bi_encoder.encoder import BiEncoder
+from uar.storage.files import write_json
 from uar.training.batches import BatchStream
 from uar.training.module import RetrieverModule
 

@@ -11,7 +11,7 @@ from conftest import ROOT
 from scripted import BEES, Scripted, run
 from test_readme import COMMANDS, composes
 
-from uar.config_reference import config_files
+from uar.launch.config_reference import config_files
 
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 COMMAND = re.compile(r"python (?:train\.py|annotate\.py|-m uar\.\w+)(?: [^`\n#]*)?")

@@ -11,12 +11,12 @@ from conftest import SMOLLM2
 from omegaconf import OmegaConf
 from tiny_models import begins_texts, tiny_llama
 
-from uar.annotation.engines import identity_of
-from uar.annotation.engines.local import TransformersEngine
-from uar.annotation.engines.packing import pack
-from uar.annotation.engines.tokens import chat_ids, prefix_ids, text_ids
-from uar.annotation.record import Choose, Generate, Outcome, Score
 from uar.errors import EngineError
+from uar.llm.models import identity_of
+from uar.llm.models.packing import pack
+from uar.llm.models.tokens import chat_ids, prefix_ids, text_ids
+from uar.llm.models.transformers import TransformersEngine
+from uar.llm.record import Choose, Generate, Outcome, Score
 
 
 @pytest.fixture(scope="module")
@@ -248,7 +248,7 @@ def test_a_model_that_cannot_be_loaded_is_one_line(tmp_path: Path) -> None:
 
 
 def test_engines_that_load_the_same_weights_share_a_name() -> None:
-    package = "uar.annotation.engines"
+    package = "uar.llm.models"
     names = {
         identity_of({"_target_": f"{package}.{engine}", "model": SMOLLM2, "revision": None})
         for engine in ("local.TransformersEngine", "vllm.VLLMEngine")

@@ -10,10 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from scripted import BEES, POOL, Scripted, kept, replies, run, stage_of
 
-from uar.annotation.outputs import write_labels
-from uar.annotation.record import Outcome, Reply
-from uar.annotation.replay import kept_judgements, question_of
-from uar.annotation.stages import (
+from uar.annotation.annotators import (
     Annotator,
     Ensemble,
     Imported,
@@ -26,9 +23,12 @@ from uar.annotation.stages import (
     UtilRank,
     UtilSel,
 )
-from uar.annotation.store import Store
+from uar.annotation.outputs import write_labels
+from uar.annotation.replay import kept_judgements, question_of
 from uar.collections import Collection, open_collection
 from uar.errors import UserError
+from uar.llm.record import Outcome, Reply
+from uar.llm.store.store import Store
 
 RELSEL = RelSel(template="relsel")
 VOTES = Ensemble(RELSEL, samples=3)

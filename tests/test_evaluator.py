@@ -11,11 +11,11 @@ from tiny_models import tiny_bert
 
 from uar.collections import Collection, open_collection, slug
 from uar.collections.presets import expand
-from uar.evaluation.command import BM25Ranker, Evaluator
+from uar.evaluation.evaluator import BM25Ranker, Evaluator
 from uar.evaluation.metrics_file import update_metrics
-from uar.retrievers.bi_encoder import BiEncoder
-from uar.retrievers.fusion import Fusion
-from uar.runs import Run
+from uar.retrievers.bi_encoder.encoder import BiEncoder
+from uar.retrievers.fusion.fusion_ranker import Fusion
+from uar.storage.runs import Run
 
 SETTINGS = {"measures": ["RR@10"], "rag": {"llm": None}, "search": None, "store": "none", "retrieval_depth": 6}
 
@@ -90,7 +90,7 @@ def test_a_querys_own_document_takes_no_place_of_the_depth(toy: Collection, tmp_
 
 
 def test_what_an_index_finds_of_the_exact_results_is_in_the_manifest(toy: Collection, tmp_path: Path):
-    search = {"_target_": "uar.retrievers.index.FaissSearch"}
+    search = {"_target_": "uar.retrievers.vector_index.FaissSearch"}
     cfg = OmegaConf.create({**SETTINGS, "search": search})
     Evaluator(cfg, tmp_path / "run").evaluate([toy], BiEncoder(tiny_bert(tmp_path / "model")))
     assert json.loads((tmp_path / "run" / "manifest.json").read_text())["search"] == {"toy.test": {"recall@6": 1.0}}

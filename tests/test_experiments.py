@@ -18,8 +18,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-import uar.entry  # noqa: F401 the resolvers that configs use
-from uar import sweeps
+import uar.launch.entry  # noqa: F401 the resolvers that configs use
+from uar.launch import sweeps
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 EXPERIMENTS = sorted(p.stem for p in (ROOT / "conf" / "experiment").glob("*.yaml"))
@@ -79,7 +79,7 @@ def test_an_experiment_composes_at_full_size_and_mini_resets_what_it_sets(name: 
                 ["mini:test"],
                 1,
             )
-            assert name not in OF_ANNOTATE or cfg.engine == {"_target_": "uar.annotation.work.Here"}
+            assert name not in OF_ANNOTATE or cfg.engine == {"_target_": "uar.llm.engines.work.Here"}
             assert cfg.candidates.depth == 8 and cfg.retriever.layers == 3 and "SmolLM2" in cfg.llm.model
             assert cfg.annotator._target_.rpartition(".")[2] in {"Likelihood", "Imported"} and cfg.limit <= 48
             assert OmegaConf.missing_keys(cfg) <= set(GIVEN_BY_USER) and OmegaConf.to_container(cfg, resolve=True)

@@ -10,11 +10,11 @@ from omegaconf import OmegaConf
 
 from uar.collections import Collection, open_collection
 from uar.errors import UserError
-from uar.evaluation.command import BM25Ranker, Evaluator
-from uar.fusion import fuse, of_each
-from uar.ranking import Hit
-from uar.retrievers.fusion import Fusion
-from uar.runs import read_run, run_files, write_run
+from uar.evaluation.evaluator import BM25Ranker, Evaluator
+from uar.retrievers.fusion.fusion_ranker import Fusion
+from uar.retrievers.fusion.methods import fuse, of_each
+from uar.storage.ordering import Hit
+from uar.storage.runs import read_run, run_files, write_run
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 A = {"q1": [("d1", 9.0), ("d2", 8.0), ("d3", 5.0)], "q2": [("d1", 1.0)]}

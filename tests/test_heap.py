@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from uar.heap import release_heap
+from uar.machine.heap import release_heap
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="resident memory is read from /proc")

@@ -19,17 +19,17 @@ from scripted import BEES, kept, replies, run
 from scripted import Scripted as Engine
 from written_runs import write_run as written_run
 
-from uar.annotation.stages import Question
+from uar.annotation.annotators import Question
 from uar.collections import Collection, open_collection
-from uar.entry import one_line, register_resolvers
 from uar.errors import UserError
-from uar.evaluation.command import BM25Ranker
+from uar.evaluation.evaluator import BM25Ranker
 from uar.evaluation.gold_answers import UtilRankBesideGold, UtilSelBesideGold, beside_gold
-from uar.evaluation.hybrid import Joined, hybrid, join
+from uar.evaluation.hybrid_test import Joined, hybrid, join
 from uar.evaluation.measures import means, per_query
-from uar.reporting.hybrid import with_hybrid
-from uar.reporting.runs import find_runs
-from uar.runs import read_run, write_run
+from uar.launch.entry import one_line, register_resolvers
+from uar.reporting.hybrid_columns import with_hybrid
+from uar.reporting.run_folders import find_runs
+from uar.storage.runs import read_run, write_run
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 UTILSEL = {"template": "utilsel"}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from uar.errors import UserError
-from uar.retrievers.index import ExactSearch, FaissSearch, evenly, recall
+from uar.retrievers.vector_index import ExactSearch, FaissSearch, evenly, recall
 
 FACTORIES = ["Flat", "IVF{lists},Flat", "IVF16,PQ8x4", "HNSW16"]
 

@@ -7,9 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import SHARED
 
+from uar.annotation.annotators import Judgement
 from uar.annotation.label_files import FileLabel, read_labels
 from uar.annotation.outputs import write_labels
-from uar.annotation.stages import Judgement
 from uar.errors import DataError
 
 EXPECTED = {"q1": {"d1": FileLabel(2), "7": FileLabel(0)}, "2": {"d1": FileLabel(1)}}

@@ -6,13 +6,14 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from uar.annotation.stages import Judgement
+from uar.annotation.annotators import Judgement
 from uar.collections import open_collection
 from uar.errors import UserError
-from uar.labels import Curriculum, Example, HumanLabels, LabelContext, LLMLabels, MixedLabels, QAMetricLabels, Stage, table
-from uar.labels.budget import least_certain, nested_sample, uncertainties
+from uar.labels import Curriculum, Example, HumanLabels, LabelContext, LLMLabels, MixedLabels, QAMetricLabels, Stage
+from uar.labels import label_table as table
 from uar.labels.combine import combine
 from uar.labels.corrupt import corrupted
+from uar.labels.human_budget import least_certain, nested_sample, uncertainties
 from uar.losses import contrastive, kl
 
 JUDGED = {

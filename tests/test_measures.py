@@ -9,12 +9,12 @@ import pytest
 from conftest import MEASURES, SHARED
 from pytrec_eval import RelevanceEvaluator
 
-from uar.answers import exact_match, f1, normalise
 from uar.collections import Collection, Corpus, Query, open_collection
+from uar.collections.answer_match import exact_match, f1, normalise
 from uar.errors import UserError
 from uar.evaluation.measures import means, parsed, per_query
-from uar.ranking import Hit, best_first
-from uar.runs import read_run
+from uar.storage.ordering import Hit, best_first
+from uar.storage.runs import read_run
 
 RUN = {"q1": [("d2", 9.0), ("d1", 8.0)], "q2": [("d2", 3.0)]}
 

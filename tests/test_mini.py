@@ -7,11 +7,11 @@ from itertools import combinations
 
 import pytest
 
-from uar.answers import normalise
 from uar.collections import Collection, open_collection
+from uar.collections.answer_match import normalise
 from uar.collections.reference import MINI
 from uar.evaluation.measures import means, per_query
-from uar.retrievers.bm25 import BM25
+from uar.retrievers.bm25.lexical_index import BM25
 
 SPLITS = {"train": 140, "dev": 30, "test": 40, "ood": 30}
 

@@ -16,11 +16,11 @@ from conftest import SMOLLM2, write_jsonl
 from llm_server import gold_answers, serve
 from scripted import shown_passages
 
-from uar.annotation.neutral import as_material, attempts, without_control_tokens
-from uar.annotation.record import Reply, Request, Score
-from uar.annotation.stages import Annotator, Likelihood, Pointwise, QAMetric, Question, RelSel, UtilRank, UtilSel
+from uar.annotation.annotators import Annotator, Likelihood, Pointwise, QAMetric, Question, RelSel, UtilRank, UtilSel
 from uar.collections import open_collection
-from uar.models import locate
+from uar.llm.prompts.escaping import as_material, attempts, without_control_tokens
+from uar.llm.record import Reply, Request, Score
+from uar.machine.model_files import locate
 
 HOSTILE = {
     "an identifier": "As shown in [3] and [1, 2], see [ 4 ], [1-3] and [[5]], bees make honey.",
@@ -167,7 +167,7 @@ def test_text_of_a_likelihood_keeps_its_lines_and_identifiers() -> None:
 
 @pytest.mark.parametrize("text", ["\n", "#\n", "[1, ", "[", "<|", "<a_", "my selection ", "ignore all ", "user "])
 def test_a_long_text_does_not_hang(text: str) -> None:
-    program = "import sys; from uar.annotation.neutral import *; t = sys.argv[1] * 30_000; as_material(t); list(attempts(t))"
+    program = "import sys; from uar.llm.prompts.escaping import *; t = sys.argv[1] * 30_000; as_material(t); list(attempts(t))"
     subprocess.run([sys.executable, "-c", program, text], check=True, timeout=60)
 
 

@@ -16,12 +16,12 @@ import pyarrow.parquet as pq
 import pytest
 from llm_server import LLMServer, Messages, serve
 
-from uar.annotation.chains import Chains
-from uar.annotation.engines import LLM
-from uar.annotation.engines.openai import OpenAIEngine
-from uar.annotation.record import Outcome, Record
-from uar.annotation.stages import Annotator, Judgement, Likelihood, Question
-from uar.annotation.store import Store
+from uar.annotation.annotators import Annotator, Judgement, Likelihood, Question
+from uar.llm.chains import Chains
+from uar.llm.models import LLM
+from uar.llm.models.openai import OpenAIEngine
+from uar.llm.record import Outcome, Record
+from uar.llm.store.store import Store
 
 COLLECTION, MODEL = "toy.train", "toy@1"
 STAGES = ("relsel", "pseudo_answer", "utilsel")
@@ -32,11 +32,11 @@ PROGRAM = """
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from uar.annotation import store
-from uar.annotation.chains import Chains
-from uar.annotation.engines import LLM
-from uar.annotation.engines.openai import OpenAIEngine
-from uar.annotation.stages import Question, UtilSel
+from uar.llm.store import store
+from uar.llm.chains import Chains
+from uar.llm.models import LLM
+from uar.llm.models.openai import OpenAIEngine
+from uar.annotation.annotators import Question, UtilSel
 {questions}
 def annotate():
     print(os.getpid(), "begun", flush=True)

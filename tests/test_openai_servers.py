@@ -12,9 +12,9 @@ from llm_server import LLMServer, serve
 from openai_clients import BEES, HELLO, Connect, bare, chats, nobody
 from starlette.responses import RedirectResponse
 
-from uar.annotation.engines.openai import OpenAIEngine
-from uar.annotation.record import Outcome
 from uar.errors import EngineError
+from uar.llm.models.openai import OpenAIEngine
+from uar.llm.record import Outcome
 
 KEY = "sk-planted-7391"
 

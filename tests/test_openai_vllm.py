@@ -20,9 +20,9 @@ from conftest import SMOLLM2
 from openai_clients import Connect, clients
 from test_vllm import agree
 
-from uar.annotation.engines.local import TransformersEngine
-from uar.annotation.record import Choose, Generate, Outcome, Score
-from uar.models import locate
+from uar.llm.models.transformers import TransformersEngine
+from uar.llm.record import Choose, Generate, Outcome, Score
+from uar.machine.model_files import locate
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vllm is not installed")
 

@@ -9,8 +9,8 @@ from hydra import compose, initialize_config_dir
 from tiny_models import sentence_transformers_files, tiny_bert, tiny_llama
 
 from uar.errors import UserError
-from uar.retrievers import settings
-from uar.retrievers.bi_encoder import BiEncoder
+from uar.retrievers.bi_encoder import encoder_settings as settings
+from uar.retrievers.bi_encoder.encoder import BiEncoder
 
 # preset: (model, pooling, normalised, prompt of queries, of passages)
 PUBLISHED = {

@@ -120,7 +120,7 @@ OPEN = """
 import json, sys
 from uar.collections import open_collection
 from uar.collections.presets import expand
-from uar.entry import one_line
+from uar.launch.entry import one_line
 for reference in expand(sys.argv[1:]):
     try:
         c = open_collection(reference)

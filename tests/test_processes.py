@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT, SMALL, metrics, ok
 
-from uar.candidates import BM25Pool, write_pools
 from uar.collections import open_collection
+from uar.pools import BM25Pool, write_pools
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 QUICK = [*SMALL, "rag=off", "logger=csv", "training.batch_size=2", "trainer=ddp_cpu", "dataset.dev=null", "dataset.test=[]"]

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from uar.annotation.parsing import check_text, parse_ranking, parse_selection
-from uar.annotation.prompts import load_chat, load_text
-from uar.annotation.prompts.template import HERE
-from uar.annotation.record import Outcome, Reply
 from uar.errors import DataError
+from uar.llm.prompts import load_chat, load_text
+from uar.llm.prompts.template import packaged
+from uar.llm.record import Outcome, Reply
 
 LIST = frozenset({"query", "passages", "considered"})
 JUDGED = LIST | {"answer"}
@@ -47,7 +47,7 @@ def test_likelihood_prompts_end_in_the_target(name: str, supplied: set[str], tar
 
 
 def test_every_packaged_prompt_is_rendered_by_a_test() -> None:
-    assert {path.stem for path in HERE.glob("*.yaml")} == {
+    assert set(packaged("prompts")) == {
         "relsel", "utilsel", "utilrank", "pseudo_answer", "rag_short", "likelihood_question", "likelihood_answer",
         "passages", "pointwise", "qa_metric",  # in the tests of their annotators
         "rag_closed_book", "rag_closed_book_sentence", "rag_sentence", "rag_rewrite", "rag_verify",  # in test_rag.py
@@ -214,7 +214,7 @@ def test_a_failed_reply_selects_nothing_whatever_it_says(outcome: Outcome) -> No
 def test_a_long_list_that_never_closes_does_not_hang() -> None:
     program = """
 from uar.annotation.parsing import parse_selection
-from uar.annotation.record import Reply
+from uar.llm.record import Reply
 assert parse_selection(Reply("[" + "2010, " * 200 + "and so on"), range(1, 6)) == ("unparsable", [])
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

@@ -14,17 +14,17 @@ from conftest import ok, write_jsonl
 from hydra import compose, initialize_config_dir
 from llm_server import LLMServer, Messages
 
-from uar.annotation.record import Outcome, Reply
 from uar.collections import open_collection
-from uar.collections.texts import write_corpus
-from uar.entry import CONF, register_resolvers
+from uar.collections.text_files import write_corpus
 from uar.errors import UserError
 from uar.labels import HumanLabels, LabelContext
+from uar.launch.entry import CONF, register_resolvers
+from uar.llm.record import Outcome, Reply
 from uar.questions.filters import Written, kept_once
-from uar.questions.folder import split_by_passage
-from uar.questions.generate import draw
+from uar.questions.generated import draw
 from uar.questions.writer import check_questions, read_questions
-from uar.retrievers.bm25 import words_of
+from uar.questions.written_folder import split_by_passage
+from uar.retrievers.bm25.lexical_index import words_of
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 REPLIES = {
@@ -176,7 +176,7 @@ def test_shards_do_not_write_the_questions_several_times(writes: Command, server
     ],
 )
 def test_options_that_cannot_be_are_refused(option: str, part: str, tmp_path: Path):
-    from uar.questions.command import open_writing
+    from uar.questions.write_command import open_writing
 
     register_resolvers()
     with initialize_config_dir(str(CONF), version_base="1.3"):

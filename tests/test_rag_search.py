@@ -9,8 +9,8 @@ import pytest
 from conftest import metrics, ok, write_jsonl
 from llm_server import LLMServer
 
-from uar.annotation.record import Outcome, Reply
-from uar.evaluation.rag.search import check_query, check_verdict, written_query
+from uar.evaluation.rag.query_writing import check_query, check_verdict, written_query
+from uar.llm.record import Outcome, Reply
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 VAGUE = {"q1": "which organ moves red fluid", "q2": "what do bees make", "q3": "where does that long river end"}

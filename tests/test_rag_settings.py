@@ -7,11 +7,11 @@ import pytest
 from conftest import write_jsonl
 
 from uar.collections import Collection, open_collection
-from uar.collections.answers import with_answers
+from uar.collections.answer_files import with_answers
 from uar.errors import DataError, UserError
+from uar.evaluation.rag.context import Tokens, show, words
 from uar.evaluation.rag.gold import gold_answers
-from uar.evaluation.rag.passages import Tokens, show, words
-from uar.evaluation.rag.settings import Settings
+from uar.evaluation.rag.rag_settings import Settings
 
 GOOD: dict[str, Any] = {
     "top_k": 5, "order": "rank", "max_words": None, "max_tokens": None, "limit": 64, "lines": ["retrieved"],

@@ -9,10 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 from llm_server import gold_answers, serve
 
-from uar.annotation.ray_data import Actor
-from uar.annotation.stages import RelSel
-from uar.annotation.store import Store
+from uar.annotation.annotators import RelSel
 from uar.collections import open_collection
+from uar.llm.engines.ray import Actor
+from uar.llm.store.store import Store
 
 pytest.importorskip("ray")
 
@@ -52,7 +52,7 @@ def test_two_actors_share_the_queries_and_one_store(
 
 def test_what_stops_an_actor_is_told_with_what_it_had(tmp_path: Path) -> None:
     llm = {
-        "_target_": "uar.annotation.engines.openai.OpenAIEngine",
+        "_target_": "uar.llm.models.openai.OpenAIEngine",
         "model": "m",
         "base_urls": ["http://127.0.0.1:9/v1"],
         "retries": 0,
@@ -71,7 +71,7 @@ def test_what_stops_an_actor_is_told_with_what_it_had(tmp_path: Path) -> None:
 def test_an_actor_leaves_the_failure_rate_to_the_driver(tmp_path: Path) -> None:
     with serve() as server:
         server.answer = lambda messages: "prose"
-        llm = {"_target_": "uar.annotation.engines.openai.OpenAIEngine", "model": "m", "base_urls": [server.url]}
+        llm = {"_target_": "uar.llm.models.openai.OpenAIEngine", "model": "m", "base_urls": [server.url]}
         actor = Actor("mini:train", RelSel(template="relsel"), [llm], ["m"], str(tmp_path / "store"), (), str(Path.cwd()), {})
         mini = open_collection("mini:train")
         pools = {q: mini.positives(q) for q in list(mini.queries)[:60]}

@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from uar.collections import open_collection
-from uar.entry import register_resolvers
+from uar.launch.entry import register_resolvers
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = sorted(set(re.findall(r"python (?:train\.py|annotate\.py|-m uar\.\w+)(?: [^`\n#]*)?", README)))

@@ -12,7 +12,7 @@ from conftest import ROOT, SMALL, ok
 from written_runs import write_labels, write_parquet, write_run
 
 from uar.collections import open_collection
-from uar.files import write_jsonl, write_text
+from uar.storage.files import write_jsonl, write_text
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

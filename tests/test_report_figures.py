@@ -44,7 +44,7 @@ def test_figures_without_data_say_what_is_missing(tmp_path: Path):
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folders that hold the data of every figure."""
     folder = tmp_path_factory.mktemp("sweep")
-    annotator = {"annotator___target_": "uar.annotation.stages.UtilRank", "annotator__rule": "top_percent"}
+    annotator = {"annotator___target_": "uar.annotation.annotators.UtilRank", "annotator__rule": "top_percent"}
     llm = labels("llm", label_source__human_frac=None)
     for threshold, seed, value in ((10, 0, 0.50), (10, 1, 0.54), (25, 0, 0.47), (50, 0, 0.41)):
         run = write_run(

@@ -12,7 +12,7 @@ from written_runs import labels, rows_in, write_run
 from uar.collections.presets import expand
 from uar.collections.reference import slug
 from uar.reporting.paper_table import asked_for, names, paper_table, read_paper
-from uar.reporting.table import cost_table, score_table
+from uar.reporting.result_table import cost_table, score_table
 from uar.reporting.text import markdown
 
 SCORE = {"mini.test": {"nDCG@10": 0.5, "AP": 0.25}}
@@ -22,7 +22,7 @@ MARCO = "msmarco-passage-dev-small"
 
 
 def utilsel(tmp_path: Path, name: str, value: float, **config: object) -> None:
-    found = {"annotator___target_": "uar.annotation.stages.UtilSel", "loss___target_": "uar.losses.summed_marginal"}
+    found = {"annotator___target_": "uar.annotation.annotators.UtilSel", "loss___target_": "uar.losses.summed_marginal"}
     write_run(tmp_path / name, {MARCO: {"RR@10": value}}, **{**labels("llm"), **found, **config})
 
 
@@ -128,7 +128,7 @@ def test_a_row_of_the_paper_takes_no_run_that_only_shares_an_option(tmp_path: Pa
 
 
 def test_agreement_and_cost_stand_in_the_papers_layout(tmp_path: Path):
-    found = {"annotator___target_": "uar.annotation.stages.UtilSel", "llm__model": "Qwen2.5-32B-Instruct"}
+    found = {"annotator___target_": "uar.annotation.annotators.UtilSel", "llm__model": "Qwen2.5-32B-Instruct"}
     run = write_run(tmp_path / "annotate", **found)
     (run / "metrics.json").unlink()
     (run / "agreement.json").write_text(json.dumps({"precision": 0.3, "recall": 0.8, "average_positives": 2.5}))

@@ -11,9 +11,9 @@ from written_runs import rows_in, write_run
 
 from uar.errors import UserError
 from uar.reporting.marks import marks
+from uar.reporting.result_table import Column, Line, Table, cell, placed, score_table
 from uar.reporting.rows import find_row, rows_of
-from uar.reporting.runs import find_runs
-from uar.reporting.table import Column, Line, Table, cell, placed, score_table
+from uar.reporting.run_folders import find_runs
 from uar.reporting.text import latex, markdown, overview, terminal
 
 SCORE = {"mini.test": {"nDCG@10": 0.5, "AP": 0.25}}

@@ -15,7 +15,7 @@ import torch
 from commands import start_command
 from conftest import ok
 
-from uar.files import write_json
+from uar.storage.files import write_json
 from uar.training import callbacks
 
 Command = Callable[..., subprocess.CompletedProcess[str]]

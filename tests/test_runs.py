@@ -11,8 +11,8 @@ from conftest import metrics, ok
 from pytrec_eval import RelevanceEvaluator
 
 from uar.errors import DataError, UserError
-from uar.ranking import Hit, best_first
-from uar.runs import read_run, write_run
+from uar.storage.ordering import Hit, best_first
+from uar.storage.runs import read_run, write_run
 
 
 def order(run: dict[str, list[Hit]]) -> dict[str, list[str]]:

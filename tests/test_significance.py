@@ -26,7 +26,7 @@ from uar.evaluation.significance import (
     tell_untested,
     told,
 )
-from uar.files import write_json
+from uar.storage.files import write_json
 
 RNG = np.random.default_rng(0)
 OTHER = {f"q{i}": float(v) for i, v in enumerate(RNG.random(40))}

@@ -8,11 +8,21 @@ from pathlib import Path
 import pytest
 from scripted import BEES, POOL, Scripted, kept, many, reader, replies, run, shown_passages, stage_of
 
+from uar.annotation.annotators import (
+    Annotator,
+    Judgement,
+    Likelihood,
+    Pointwise,
+    QAMetric,
+    Question,
+    RelSel,
+    UtilRank,
+    UtilSel,
+)
 from uar.annotation.parsing import parse_ranking, parse_selection, ranking_pattern, selection_pattern
-from uar.annotation.prompts.template import HERE
-from uar.annotation.record import Outcome, Reply
-from uar.annotation.stages import Annotator, Judgement, Likelihood, Pointwise, QAMetric, Question, RelSel, UtilRank, UtilSel
 from uar.errors import DataError, UserError
+from uar.llm.prompts.template import packaged
+from uar.llm.record import Outcome, Reply
 
 TEN = Question("ten", "which is best", {f"p{n}": f"Passage number {n}." for n in range(1, 11)})
 RELSEL = RelSel(template="relsel")
@@ -226,7 +236,7 @@ def test_a_template_file_is_used_and_named_in_its_records(
     tmp_path: Path, kind: type[Annotator], name: str, option: str
 ) -> None:
     path = tmp_path / f"own_{name}.yaml"
-    path.write_text((HERE / f"{name}.yaml").read_text().replace("Question: {{ query }}", "Own wording: {{ query }}"))
+    path.write_text(packaged("prompts")[name].read_text().replace("Question: {{ query }}", "Own wording: {{ query }}"))
     texts = replies(**CHAIN, utilsel="My selection:[[1]]", utilrank="[1] > [2] > [3]")
 
     def answer(request: object) -> Reply | str:
@@ -256,7 +266,7 @@ def test_a_prompt_that_cannot_be_read_is_told_when_the_annotator_is_made(
 
 def test_a_prompt_file_that_was_changed_is_read_again_and_a_run_goes_on_with_what_it_began_with(tmp_path: Path) -> None:
     path = tmp_path / "own.yaml"
-    path.write_text((HERE / "relsel.yaml").read_text())
+    path.write_text(packaged("prompts")["relsel"].read_text())
     before = RelSel(template=str(path))
     path.write_text(path.read_text().replace("Noted", "Noten"))  # as long as it was
     after = RelSel(template=str(path))
@@ -269,7 +279,7 @@ def test_a_prompt_file_that_was_changed_is_read_again_and_a_run_goes_on_with_wha
 
 def test_an_opening_template_file_is_the_shared_prefix(tmp_path: Path) -> None:
     path = tmp_path / "opening.yaml"
-    path.write_text((HERE / "passages.yaml").read_text().replace("Understood.", "Well understood."))
+    path.write_text(packaged("prompts")["passages"].read_text().replace("Understood.", "Well understood."))
     engine = Scripted(replies(**CHAIN, utilsel="My selection:[]"))
     run(tmp_path / "store", shared(UtilSel, "utilsel", opening_template=str(path)), engine)
     assert [r.messages[1][1] for r in engine.asked] == ["Well understood. Please send the passages."] * 3

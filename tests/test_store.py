@@ -19,19 +19,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from uar.annotation import store as store_module
-from uar.annotation.journal import adopt_new_journals, journals_of
-from uar.annotation.parts import SCHEMA
-from uar.annotation.record import Generate, Outcome, Record
-from uar.annotation.store import Store
 from uar.errors import DataError, UserError
+from uar.llm.record import Generate, Outcome, Record
+from uar.llm.store import store as store_module
+from uar.llm.store.journal import adopt_new_journals, journals_of
+from uar.llm.store.parts import SCHEMA
+from uar.llm.store.store import Store
 
 MODEL = "scripted@1"
 WRITER = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from uar.annotation import store
+from uar.llm.store import store
 from test_store import record
 store.PART = {part}
 writer = store.Store(Path({folder!r}))

@@ -10,11 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 from test_store import MODEL, everything, record, rows
 
-from uar.annotation import index, parts
-from uar.annotation import store as store_module
-from uar.annotation.record import Outcome
-from uar.annotation.store import Store
 from uar.errors import DataError
+from uar.llm.record import Outcome
+from uar.llm.store import key_index as index
+from uar.llm.store import parts
+from uar.llm.store import store as store_module
+from uar.llm.store.store import Store
 
 
 def filled(folder: Path, number: int) -> Store:
@@ -156,7 +157,7 @@ def test_a_part_that_vanishes_while_it_is_read_is_passed_over(
         return listed
 
     monkeypatch.setattr(store_module, "parts_of", listed_and_gone)
-    monkeypatch.setattr("uar.annotation.selection.parts_of", listed_and_gone)
+    monkeypatch.setattr("uar.llm.store.selection.parts_of", listed_and_gone)
     if reading == "opening":
         opened = Store(tmp_path)
         assert sum(opened.find(record(n).key) is not None for n in range(48)) == 32

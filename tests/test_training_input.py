@@ -8,11 +8,11 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from uar.entry import composed
 from uar.errors import UserError
-from uar.files import write_json
 from uar.labels import Example, Stage
+from uar.launch.entry import composed
 from uar.losses import contrastive, kl, summed_marginal
+from uar.storage.files import write_json
 from uar.training.checks import check_options, check_stage
 from uar.training.fit import _memory_ran_out
 from uar.training.identity import keep_identity, label_hash, loss_hash, schedule_hash, start_anew

@@ -11,8 +11,9 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from uar.entry import composed
-from uar.training import run, trainer
+from uar.launch.entry import composed
+from uar.training import train_run as run
+from uar.training import trainer
 from uar.training.callbacks import Best, Latest, StepSeed, Stopwatch
 from uar.training.module import RetrieverModule
 from uar.training.optimizer import fused, parameter_groups

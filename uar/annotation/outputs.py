@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from uar.annotation.record import Record, Request, Score
-from uar.annotation.stages import Judged
-from uar.files import write_jsonl, write_table, write_text
+from uar.annotation.annotators import Judged
+from uar.llm.record import Record, Request, Score
+from uar.storage.files import write_jsonl, write_table, write_text
 
 COLUMNS = (
     ("doc_id", pa.string()),

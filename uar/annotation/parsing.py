@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 from collections.abc import Collection as Numbers
 
-from uar.annotation.record import Outcome, Reply
+from uar.llm.record import Outcome, Reply
 
 REFUSAL = re.compile(r"\b(i (cannot|can't|am unable to|won't)|i'm (sorry|unable)|as an ai)\b", re.IGNORECASE)
 LEAST_MASS = 0.1  # probability of all choices together, below which nothing is made of their proportions

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from uar.annotation.chains import Chains
-from uar.annotation.engines import LLM
-from uar.annotation.stages import Annotator, Judged, Question
-from uar.annotation.store import Store
+from uar.annotation.annotators import Annotator, Judged, Question
 from uar.collections import Collection
+from uar.llm.chains import Chains
+from uar.llm.models import LLM
+from uar.llm.store.store import Store
 
 
 def question_of(collection: Collection, query_id: str, pool: list[str]) -> Question:

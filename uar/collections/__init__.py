@@ -1,7 +1,7 @@
 """Corpora, queries, judgements and answers behind one reader: `open_collection("local:DIR:test")`."""
 
 from uar.collections.collection import Collection, Query
-from uar.collections.corpus import Corpus
+from uar.collections.documents import Corpus
 from uar.collections.reference import corpus_file, open_collection, open_corpus, open_training_split, resolve, slug
 
 __all__ = [

@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from uar.collections.corpus import Corpus
+from uar.collections.documents import Corpus
 from uar.errors import UserError
-from uar.files import digest
+from uar.storage.files import digest
 
 
 @dataclass(frozen=True)

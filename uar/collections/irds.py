@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from uar.collections.collection import Collection, Query
-from uar.collections.corpus import Corpus, DuplicateId, build_corpus
+from uar.collections.documents import Corpus, DuplicateId, build_corpus
 from uar.collections.presets import settings_of
 from uar.errors import UserError
-from uar.files import cache_dir, digest
+from uar.storage.files import cache_dir, digest
 
 log = logging.getLogger(__name__)
 FORMAT = 2  # of the built corpus; a new number builds anew

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from uar.collections.answers import with_answers
+from uar.collections.answer_files import with_answers
+from uar.collections.beir import read_corpus, read_folder
 from uar.collections.collection import Collection
-from uar.collections.corpus import Corpus
-from uar.collections.folder import read_corpus, read_folder
+from uar.collections.documents import Corpus
 from uar.collections.irds import read_irds, read_irds_corpus
 from uar.errors import UserError
 
@@ -44,7 +44,7 @@ def _file_name(name: str) -> str:
 
 
 def open_collection(reference: str) -> Collection:
-    """Open what a reference names; see `uar.collections.folder` and `uar.collections.irds` for the errors. Presets name
+    """Open what a reference names; see `uar.collections.beir` and `uar.collections.irds` for the errors. Presets name
     several collections and are taken apart by `uar.collections.presets.expand`."""
     kind, place, split = parse(reference)
     if kind == "irds":

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig
 
-from uar.annotation.stages import Question, UtilRank, UtilSel
-from uar.annotation.stages.annotator import Chain
-from uar.annotation.stages.listwise import ListWise
+from uar.annotation.annotators import Question, UtilRank, UtilSel
+from uar.annotation.annotators.annotator import Chain
+from uar.annotation.annotators.listwise import ListWise
 
 
 class _BesideGold(ListWise):
@@ -28,7 +28,7 @@ class UtilRankBesideGold(_BesideGold, UtilRank):
     """UtilRank whose reference answer is the gold one; several of them are joined by semicolons."""
 
 
-BESIDE_GOLD = {f"uar.annotation.stages.{kind.__name__}": kind for kind in (UtilSel, UtilRank)}
+BESIDE_GOLD = {f"uar.annotation.annotators.{kind.__name__}": kind for kind in (UtilSel, UtilRank)}
 
 
 def beside_gold(annotator: DictConfig) -> None:

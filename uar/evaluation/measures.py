@@ -9,7 +9,7 @@ import ir_measures
 
 from uar.collections import Collection
 from uar.errors import UserError
-from uar.runs import Run, without_own
+from uar.storage.runs import Run, without_own
 
 
 def parsed(names: Sequence[str] | str) -> dict[str, Any]:

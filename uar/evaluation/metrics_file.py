@@ -4,7 +4,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from uar.files import read_json, write_json
+from uar.storage.files import read_json, write_json
 
 PARTS = ("retrieval", "rag", "train", "time")
 

@@ -13,8 +13,8 @@ from scipy import stats
 
 from uar.collections.presets import whole_sets, with_whole
 from uar.errors import DataError, UserError
-from uar.evaluation.rag.measures import MEASURES
-from uar.files import read_json
+from uar.evaluation.rag.answer_measures import MEASURES
+from uar.storage.files import read_json
 
 log = logging.getLogger(__name__)
 PERMUTATIONS = 10_000

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from uar.collections import Collection
-from uar.collections.lines import read_lines
 from uar.errors import DataError, UserError
 from uar.labels.source import LabelContext, LabelSource, Pair, Stage, example_of
+from uar.storage.lines import read_lines
 
 log = logging.getLogger(__name__)
 COLUMNS = ("query", "doc", "impressions", "clicks", "position")

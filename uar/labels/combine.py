@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 
+from uar.annotation.annotators.scored import entropy
 from uar.annotation.judgement import Judged, Judgement
-from uar.annotation.stages.scored import entropy
 from uar.errors import UserError
 
 RULES = {"any": lambda share: share > 0, "majority": lambda share: share > 0.5, "all": lambda share: share == 1}

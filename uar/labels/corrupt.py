@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from uar.annotation.stages import Judgement
+from uar.annotation.annotators import Judgement
 from uar.errors import UserError
-from uar.ranking import rank_of
+from uar.storage.ordering import rank_of
 
 
 def corrupted(judged: Mapping[str, Sequence[Judgement]], share: float, seed: int) -> dict[str, Sequence[Judgement]]:

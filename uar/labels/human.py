@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from uar.errors import UserError
-from uar.labels.budget import nested_sample
+from uar.labels.human_budget import nested_sample
 from uar.labels.source import Example, LabelContext, LabelSource, Pair, Stage, example_of
 
 log = logging.getLogger(__name__)

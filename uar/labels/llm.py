@@ -3,7 +3,7 @@
 import logging
 from dataclasses import dataclass
 
-from uar.annotation.stages import Judgement
+from uar.annotation.annotators import Judgement
 from uar.errors import UserError
 from uar.labels.corrupt import corrupted
 from uar.labels.source import Example, LabelContext, LabelSource, Pair, Stage, example_of

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from uar.errors import UserError
-from uar.labels.budget import least_certain, nested_sample
 from uar.labels.human import human_examples
+from uar.labels.human_budget import least_certain, nested_sample
 from uar.labels.llm import llm_examples
 from uar.labels.source import Example, LabelContext, LabelSource, Pair, Stage, example_of
 from uar.losses import Loss

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from uar.errors import UserError
 from uar.labels.source import LabelContext, LabelSource, Pair, Stage, example_of
-from uar.ranking import best_first
+from uar.storage.ordering import best_first
 
 log = logging.getLogger(__name__)
 

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from uar.annotation.stages import Judgement
-from uar.candidates import PoolSource
+from uar.annotation.annotators import Judgement
 from uar.collections import Collection
 from uar.errors import UserError
 from uar.losses import Loss, name_of, takes_utility
+from uar.pools import PoolSource
 
 POSITIVES = ("one", "average", "all")
 

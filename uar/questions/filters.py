@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from math import ceil
 from typing import NamedTuple
 
-from uar.answers import normalise
-from uar.candidates import PoolSource
 from uar.collections import Collection, Query
-from uar.retrievers.bm25 import words_of
+from uar.collections.answer_match import normalise
+from uar.pools import PoolSource
+from uar.retrievers.bm25.lexical_index import words_of
 
 ROUNDING = 1e-9  # of a share times a number of words
 

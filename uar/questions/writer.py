@@ -3,10 +3,10 @@
 import re
 from dataclasses import dataclass
 
+from uar.annotation.annotators import Call, Question
+from uar.annotation.annotators.annotator import Chain, OnePrompt
 from uar.annotation.parsing import REFUSAL
-from uar.annotation.record import Outcome, Reply
-from uar.annotation.stages import Call, Question
-from uar.annotation.stages.annotator import Chain, OnePrompt
+from uar.llm.record import Outcome, Reply
 
 STAGE = "write_questions"
 EXAMPLE = "what is told by the passage that stands above?"

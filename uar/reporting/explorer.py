@@ -9,13 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from uar.collections import Collection, open_collection
-from uar.collections.lines import read_lines
 from uar.collections.presets import expand
 from uar.collections.reference import parse, resolve, slug
 from uar.errors import UserError
-from uar.ranking import Hit, best_first
 from uar.reporting.rows import Row, scores_of
-from uar.reporting.runs import RunFolder, unreadable
+from uar.reporting.run_folders import RunFolder, unreadable
+from uar.storage.lines import read_lines
+from uar.storage.ordering import Hit, best_first
 
 Labels = Mapping[str, Mapping[str, Mapping[str, tuple[int, str]]]]  # query -> passage -> row -> label, source
 

@@ -10,11 +10,11 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from uar.files import read_json
 from uar.reporting.figures import Drawn
+from uar.reporting.result_table import DASH, Column, Table
 from uar.reporting.rows import Row
-from uar.reporting.runs import RunFolder
-from uar.reporting.table import DASH, Column, Table
+from uar.reporting.run_folders import RunFolder
+from uar.storage.files import read_json
 
 FOLDER = Path(__file__).parent / "page"
 

@@ -11,8 +11,8 @@ import yaml
 
 from uar.errors import UserError
 from uar.reporting.marks import Marks
+from uar.reporting.result_table import Cell, Column, Line, Table, cell, columns_of, marked, placed
 from uar.reporting.rows import Row
-from uar.reporting.table import Cell, Column, Line, Table, cell, columns_of, marked, placed
 
 FOLDER = Path(__file__).parent / "paper"
 Weights = Mapping[str, float]

@@ -9,7 +9,7 @@ from typing import Any
 
 from uar.errors import DataError, UserError
 from uar.evaluation.significance import Values, read_scores
-from uar.reporting.runs import RunFolder
+from uar.reporting.run_folders import RunFolder
 
 BESIDE = ("seed", "name", "resume", "baseline", "model")  # do not tell one method from another
 Seed = tuple[RunFolder, ...]  # the run that trained, and those that evaluated its model on further collections

@@ -7,8 +7,8 @@ from itertools import groupby
 from rich.table import Table as Terminal
 
 from uar.reporting.marks import meaning
+from uar.reporting.result_table import Cell, Column, Table, columns_of, plain_table
 from uar.reporting.rows import Row
-from uar.reporting.table import Cell, Column, Table, columns_of, plain_table
 
 LATEX = {
     **{c: f"\\{c}" for c in "&%$#_{}"},

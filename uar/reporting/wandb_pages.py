@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from uar.errors import UserError
-from uar.files import write_text
 from uar.reporting.wandb_panels import STEP, Panels
+from uar.storage.files import write_text
 
 WIDTH, HEIGHT, COLUMNS = 8, 6, 3  # of a panel, in the grid's units; panels side by side
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from uar.reporting.runs import RunFolder
+from uar.reporting.run_folders import RunFolder
 
 STEP = "trainer/global_step"
 FIRST = ("nDCG@10", "RR@10", "R@100", "AP", "EM", "F1", "ROUGE-L")  # measures in the order of their panels

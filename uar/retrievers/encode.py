@@ -12,11 +12,11 @@ import torch
 from rich.progress import track
 from torch.multiprocessing.spawn import spawn
 
-from uar.collections.tokens import Tokens
+from uar.collections.token_ids import Tokens
 from uar.errors import UserError
-from uar.files import digest, read_json, whole_file, write_json
-from uar.precision import resolve_dtype
-from uar.retrievers.bi_encoder import BiEncoder
+from uar.machine.precision import resolve_dtype
+from uar.retrievers.bi_encoder.encoder import BiEncoder
+from uar.storage.files import digest, read_json, whole_file, write_json
 
 log = logging.getLogger(__name__)
 SHARD = 16_384  # passages a shard: fixed blocks of the corpus, whoever encodes them

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 
 from uar.collections import Corpus
-from uar.files import NO_LOCKS, cache_dir
+from uar.storage.files import NO_LOCKS, cache_dir
 
 
 class Vectors:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from uar.annotation.judgement import Judged
-from uar.files import digest, read_json, write_json
-from uar.manifest import mask
+from uar.storage.files import digest, read_json, write_json
+from uar.storage.manifest import mask
 
 LINEAGE = "lineage.json"  # in a run folder: the artefacts that the job took and made
 WEIGHTS = (".safetensors", ".bin", ".pt")

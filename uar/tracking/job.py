@@ -9,8 +9,8 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from uar.files import write_json
-from uar.manifest import mask
+from uar.storage.files import write_json
+from uar.storage.manifest import mask
 from uar.tracking.artefacts import LINEAGE, Artefact
 
 

@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from uar.errors import UserError
-from uar.files import write_text
+from uar.storage.files import write_text
 from uar.tracking.artefacts import Artefact, plain
 from uar.tracking.stages import StageStart
 

@@ -10,8 +10,8 @@ import hydra
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from uar.entry import CONF
-from uar.manifest import MASK, mask
+from uar.launch.entry import CONF
+from uar.storage.manifest import MASK, mask
 from uar.tracking.job import flat
 
 GROUPS = ("dataset", "candidates", "annotator", "llm")

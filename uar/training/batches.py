@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from uar.collections.tokens import Tokens
+from uar.collections.token_ids import Tokens
 from uar.labels import Example, Stage
-from uar.ranking import rank_of
+from uar.storage.ordering import rank_of
 from uar.training.masks import among, first_places, utilities
 
 

@@ -9,8 +9,8 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
-from uar.files import whole_file
-from uar.ranking import rank_of
+from uar.storage.files import whole_file
+from uar.storage.ordering import rank_of
 from uar.training.batches import BatchStream
 
 

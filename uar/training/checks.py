@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from uar.errors import UserError
 from uar.labels import Stage
 from uar.losses import Loss
-from uar.retrievers.bi_encoder import BiEncoder
+from uar.retrievers.bi_encoder.encoder import BiEncoder
 
 log = logging.getLogger(__name__)
 AT_LEAST_1 = ("batch_size", "passages_per_query", "epochs", "dev_queries", "checkpoint_every", "patience")

@@ -7,17 +7,17 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from uar.annotation.engines import identity_of
+from uar.annotation.annotate_run import llm_configs
 from uar.annotation.judgement import Judged
 from uar.annotation.replay import kept_judgements
-from uar.annotation.run import llm_configs
-from uar.annotation.store import Store
-from uar.candidates import PoolSource
 from uar.collections import Collection
 from uar.collections.reference import MINI
 from uar.errors import UserError
 from uar.labels import LabelContext
 from uar.labels.combine import combine
+from uar.llm.models import identity_of
+from uar.llm.store.store import Store
+from uar.pools import PoolSource
 from uar.tracking.artefacts import Annotations
 from uar.training.annotate_command import annotate_command
 from uar.training.shared_pools import SharedPools, pools_key

@@ -6,7 +6,7 @@ import torch.distributed as dist
 
 from uar.collections import Collection
 from uar.evaluation.measures import per_query
-from uar.retrievers.dense import rerank
+from uar.retrievers.bi_encoder.dense import rerank
 from uar.training.module import RetrieverModule
 
 NAME = "dev/nDCG@10"

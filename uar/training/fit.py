@@ -13,10 +13,10 @@ from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from uar.errors import UserError
-from uar.files import read_json, write_json
 from uar.labels import Stage
 from uar.losses import Loss
-from uar.retrievers.bi_encoder import BiEncoder
+from uar.retrievers.bi_encoder.encoder import BiEncoder
+from uar.storage.files import read_json, write_json
 from uar.tracking.loggers import begin_stage
 from uar.tracking.stages import StageStart
 from uar.training.batches import BatchStream

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from uar.errors import UserError
 from uar.evaluation.metrics_file import read_metrics
-from uar.files import digest, read_json, write_json
 from uar.labels import Stage
 from uar.losses import Loss, name_of
+from uar.storage.files import digest, read_json, write_json
 
 log = logging.getLogger(__name__)
 HASH = 32  # digits

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from uar.candidates import DensePool
 from uar.collections import Collection
-from uar.files import digest
 from uar.labels import Pair, Stage
 from uar.labels.source import example_of
-from uar.retrievers.bi_encoder import BiEncoder
+from uar.pools import DensePool
+from uar.retrievers.bi_encoder.encoder import BiEncoder
+from uar.storage.files import digest
 from uar.training.shared_pools import Pools, SharedPools
 
 log = logging.getLogger(__name__)

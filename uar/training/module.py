@@ -7,7 +7,7 @@ import lightning as L
 import torch
 
 from uar.losses import Loss, takes_utility
-from uar.retrievers.bi_encoder import BiEncoder
+from uar.retrievers.bi_encoder.encoder import BiEncoder
 from uar.training.batches import Batch
 from uar.training.gather import gather_passages, share_of_rows
 from uar.training.masks import close_to_positive

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from uar.candidates import write_pools
 from uar.collections import Collection
-from uar.collections.folder import read_candidates
+from uar.collections.beir import read_candidates
 from uar.errors import UserError
-from uar.files import digest, write_text
+from uar.pools import write_pools
+from uar.storage.files import digest, write_text
 
 Pools = dict[str, list[str]]
 LONGEST = 6 * 3600.0  # seconds that a process waits for process 0

@@ -8,7 +8,7 @@ import lightning as L
 from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from omegaconf import DictConfig
 
-from uar.precision import bf16_is_fast, device
+from uar.machine.precision import bf16_is_fast, device
 from uar.training.callbacks import WholeCheckpoints
 
 PRECISIONS = {"bf16": "bf16-mixed", "fp32": "32-true", "fp16": "16-mixed"}

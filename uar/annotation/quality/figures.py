@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from uar.files import whole_file
+from uar.storage.files import whole_file
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#8C8C8C"  # of Okabe and Ito's palette, told apart by colour-blind people
 BARS = 30  # more numbers of positives than this share bars

@@ -5,7 +5,7 @@ from functools import cached_property
 from typing import Any
 
 from uar.errors import UserError
-from uar.models import locate, without_bars
+from uar.machine.model_files import locate, without_bars
 
 
 class BertScore:
@@ -38,7 +38,7 @@ class BertScore:
     def _scorer(self) -> Any:
         from bert_score import BERTScorer
 
-        from uar.precision import device
+        from uar.machine.precision import device
 
         without_bars()
         scorer = BERTScorer(model_type=self._path, num_layers=self.layers, batch_size=self._batch_size, device=str(device()))

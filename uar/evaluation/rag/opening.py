@@ -10,14 +10,14 @@ import hydra
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
-from uar.annotation.engines import LLM, identity_of
-from uar.annotation.prompts import load_chat
 from uar.errors import MissingModel, UserError
+from uar.evaluation.rag.answer_measures import open_measures
 from uar.evaluation.rag.bert_score import BertScore
-from uar.evaluation.rag.measures import open_measures
-from uar.evaluation.rag.passages import Cut, Tokens, words
+from uar.evaluation.rag.context import Cut, Tokens, words
+from uar.evaluation.rag.rag_settings import Settings
 from uar.evaluation.rag.score import Rag
-from uar.evaluation.rag.settings import Settings
+from uar.llm.models import LLM, identity_of
+from uar.llm.prompts import load_chat
 
 log = logging.getLogger(__name__)
 

@@ -11,19 +11,19 @@ from typing import Any
 
 import pyarrow as pa
 
-from uar.annotation.engines import LLM
-from uar.annotation.record import Outcome
-from uar.annotation.store import Store
 from uar.collections import Collection
 from uar.evaluation.metrics_file import update_metrics
-from uar.evaluation.rag.generate import Asking, Given, Reader
+from uar.evaluation.rag.answer_measures import Answered, Measure
+from uar.evaluation.rag.context import Cut, Passages, show
 from uar.evaluation.rag.gold import gold_answers
-from uar.evaluation.rag.measures import Answered, Measure
-from uar.evaluation.rag.passages import Cut, Passages, show
-from uar.evaluation.rag.search import Rewriter, Search, Verifier, rewritten, verified
-from uar.evaluation.rag.settings import CLOSED_BOOK, ORACLE, RETRIEVED, Settings
-from uar.files import write_table
-from uar.runs import Run, without_own, write_run
+from uar.evaluation.rag.query_writing import Rewriter, Search, Verifier, rewritten, verified
+from uar.evaluation.rag.rag_settings import CLOSED_BOOK, ORACLE, RETRIEVED, Settings
+from uar.evaluation.rag.reader import Asking, Given, Reader
+from uar.llm.models import LLM
+from uar.llm.record import Outcome
+from uar.llm.store.store import Store
+from uar.storage.files import write_table
+from uar.storage.runs import Run, without_own, write_run
 
 log = logging.getLogger(__name__)
 Scores = list[tuple[str, str, float]]  # query id, measure, value

@@ -31,7 +31,8 @@ Draw = Callable[[Sequence[Row], list[str]], "tuple[Figure, str]"]  # rows, notes
 
 
 def _all() -> dict[str, tuple[str, Draw]]:
-    from uar.reporting.figures import annotation, budget, collections, cost, training
+    from uar.reporting.figures import annotation, collections, cost, training
+    from uar.reporting.figures import human_share as budget
 
     return {
         "positives": ("Positives of a question", annotation.positives),

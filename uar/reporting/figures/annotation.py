@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from uar.reporting.figures.style import INK, MARKERS, SERIES, capped, legend, need, new, short
 from uar.reporting.paper_table import read_paper
 from uar.reporting.rows import Row
-from uar.reporting.runs import unreadable
+from uar.reporting.run_folders import unreadable
 
 FEWEST = 4  # numbers of positives that are shown at least, so that bars stay bars
 

@@ -13,7 +13,7 @@ from uar.reporting.figures import Missing
 from uar.reporting.figures.measure import interval, shown_measure
 from uar.reporting.figures.style import MARKERS, SERIES, capped, legend, need, new, short
 from uar.reporting.rows import Row
-from uar.reporting.runs import unreadable
+from uar.reporting.run_folders import unreadable
 
 JUDGEMENT, CURRENCY = 0.09, "USD"  # a pair judged by a person, as in arXiv 2504.05220, where no run says otherwise
 BY_LLM = ("LLMLabels", "MixedLabels", "QAMetricLabels")

@@ -13,8 +13,8 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from uar.files import whole_file
 from uar.reporting.figures import Missing
+from uar.storage.files import whole_file
 
 INK, GRID = "#222426", "#e4e5e7"
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#9b4f96", "#8a6d00", "#3f8fd2", "#b03a48", "#5f6b76")  # told apart by all eyes

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from uar.reporting.figures.style import MARKERS, SERIES, STROKES, capped, legend, need, new, short
 from uar.reporting.rows import Row
-from uar.reporting.runs import RunFolder, unreadable
+from uar.reporting.run_folders import RunFolder, unreadable
 
 Points = list[tuple[float, float]]  # (step since the start of the first stage, value)
 WINDOW = 0.05  # share of a curve over which the loss is averaged

@@ -1,0 +1,186 @@
+"""The annotate command: collection, or questions written for its corpus -> pools -> records in the store -> labels, costs and
+quality in the run folder."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from uar.annotation.annotation_tracking import track
+from uar.annotation.annotators import Annotator, Ensemble
+from uar.annotation.label_files import read_labels
+from uar.annotation.outputs import write_failures, write_labels, write_prompts
+from uar.annotation.quality.from_files import judgements_of
+from uar.annotation.quality.quality_report import Other, quality
+from uar.collections import Collection, open_training_split
+from uar.errors import UserError
+from uar.llm.chains import joined
+from uar.llm.costs.estimate import SAMPLE, TokenCounter, estimate, good_replies, render
+from uar.llm.costs.gpus import with_gpus
+from uar.llm.costs.ledger import Prices, keep_rate, ledger, read_rates
+from uar.llm.engines.work import Work, outcomes_to_retry, part_of
+from uar.llm.models import identity_of
+from uar.llm.progress_bar import shown
+from uar.llm.prompts.escaping import attempts
+from uar.llm.store.store import Store
+from uar.pools import write_pools
+from uar.questions.write_command import open_writing, write_questions
+from uar.storage.files import write_json
+from uar.storage.manifest import save_config, save_manifest
+from uar.tracking.artefacts import Annotations
+from uar.tracking.job import tracked
+
+log = logging.getLogger(__name__)
+
+
+def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+    """Annotate `dataset.train` (its first `limit` queries, of them `shard`) and return the ledger; with `dry_run` ask nothing
+    and return the estimate."""
+    annotator: Annotator = hydra.utils.instantiate(cfg.annotator, _convert_="all")
+    llms = llm_configs(cfg)
+    asked = llms if annotator.needs_llm else []
+    prices = with_gpus(hydra.utils.instantiate(cfg.price), asked, OmegaConf.to_container(cfg.engine, resolve=True))  # type: ignore[arg-type]
+    _fitting_models(annotator, llms)
+    retry = outcomes_to_retry(cfg.retry_failures)
+    other = read_labels(Path(cfg.against)) if cfg.against else None
+    save_config(folder, cfg)
+    writing = open_writing(cfg, llms[0])
+    if writing and writing.missing and cfg.dry_run:
+        log.info("The questions are not written yet: this is what writing them takes; ask again once they are")
+        return _dry_run(writing.work, len(writing.work.pools), prices, folder)
+    if cfg.dry_run and not annotator.needs_llm:
+        raise UserError("dry_run=true: this annotator asks nothing; there is nothing to estimate")
+    if writing:
+        write_questions(writing, cfg.shard, prices, folder)
+        collection, questions = writing.collection()
+    else:
+        collection = open_training_split(cfg.dataset.train, cfg.dataset.path, cfg.dataset.positive_grade, cfg.dataset.answers)
+    against = Other(cfg.against, judgements_of(other, collection.positive_grade)) if other else None
+    query_ids = part_of(collection.head(cfg.limit), cfg.shard)
+    shown_to = query_ids[:SAMPLE] if cfg.dry_run else query_ids
+    pools = _pools(cfg, collection, annotator, shown_to, None if cfg.dry_run else folder)
+    work = Work(collection, annotator, pools, llms, Path(cfg.store), cfg.max_failure_rate, retry)
+    if cfg.dry_run:
+        return _dry_run(work, round(len(pools) / len(shown_to) * len(query_ids)), prices, folder)
+    with tracked(cfg, folder) as job:
+        stopped: UserError | None = None
+        try:
+            with shown(work, prices) as bar:
+                hydra.utils.instantiate(cfg.engine).run(work, bar)
+        except UserError as error:  # what was judged so far is written before the error is told
+            stopped = error
+        work.judged = {q: work.judged[q] for q in pools if q in work.judged}
+        judged, calibrated = annotator.finish(collection, work.judged, cfg.seed)
+        pairs, unlabelled = sum(map(len, judged.values())), len(pools) - len(judged)
+        works = [writing.work, work] if writing else [work]
+        progress, models = joined(one.progress for one in works), work.models or works[0].models
+        spent = ledger(progress, len(judged), pairs, sum(one.seconds for one in works), models, prices, unlabelled)
+        spent["material"] = _material(collection, pools)
+        if writing:
+            spent["questions"] = questions
+        write_labels(folder, judged)
+        write_failures(folder, progress.failures)
+        write_json(folder / "ledger.json", spent)
+        found = quality(folder, collection, annotator, judged, calibrated, against)
+        save_manifest(folder, collection=collection.hash, model=spent["model"], store=str(cfg.store))
+        if annotator.needs_llm and len(llms) == 1 and not writing:
+            keep_rate(work.store, work.models[0], spent)
+        seen = Annotations(OmegaConf.to_container(cfg.annotator, resolve=True), work.models, judged)  # type: ignore[arg-type]
+        track(job, folder, spent, found, collection, seen)
+        told = log.warning if progress.failures or unlabelled else log.info
+        told("%d calls failed, %d of %d questions are without labels", len(progress.failures), unlabelled, len(pools))
+        if stopped:
+            raise stopped
+        if not judged:
+            failed = f"{len(work.progress.failures)} calls failed, see {folder / 'failures.jsonl'}"
+            raise UserError(f"no query got a label: {failed}")
+    log.info(
+        "%d queries annotated: %d calls made, %d answered by the store, %.0f s%s; labels in %s",
+        len(judged), spent["calls"], spent["calls_answered_by_store"], spent["seconds"], _cost(spent), folder,
+    )  # fmt: skip
+    return spent
+
+
+def llm_configs(cfg: DictConfig) -> list[Mapping[str, Any]]:
+    """Plain configs of the run's model and of the further ones of an ensemble."""
+    return [OmegaConf.to_container(llm, resolve=True) for llm in (cfg.llm, *cfg.llms.values())]  # type: ignore[misc]
+
+
+def _fitting_models(annotator: Annotator, llms: Sequence[Any]) -> None:
+    wanted = annotator.models if isinstance(annotator, Ensemble) else 1
+    if len(llms) != wanted:
+        raise UserError(f"{len(llms)} models are given and {type(annotator).__name__} asks {wanted}; +llm@llms.NAME adds one")
+    names = [identity_of(llm) for llm in llms] if wanted > 1 else []
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise UserError(f"llm and llms name {twice} more than once, which would say the same; raise annotator.samples instead")
+
+
+def _pools(
+    cfg: DictConfig, collection: Collection, annotator: Annotator, query_ids: Sequence[str], folder: Path | None
+) -> dict[str, list[str]]:
+    """Passage ids of each query that can be annotated. All that were found are written in `folder`."""
+    found = annotator.own_pools(collection)
+    if found is None:
+        found = hydra.utils.instantiate(cfg.candidates).pools(collection, query_ids)
+    pools = {q: found[q] for q in query_ids if q in found}
+    if folder is not None:
+        write_pools(folder / "candidates" / f"{collection.slug}.jsonl", pools)
+    wants_gold = annotator.needs_gold_answers
+    pools = {q: pool for q, pool in pools.items() if pool and (collection.queries[q].answers or not wants_gold)}
+    if len(pools) < len(query_ids):
+        missing = len(query_ids) - len(pools)
+        log.info("%d of %d queries have no candidates or no target text and are left out", missing, len(query_ids))
+    if not pools:
+        raise UserError(
+            f"{collection.reference}: no query with candidates to annotate; widen candidates or choose another split"
+        )
+    return pools
+
+
+def _dry_run(work: Work, queries: int, prices: Prices, folder: Path) -> dict[str, Any]:
+    """`queries`: how many there are like those of the work."""
+    questions = islice(work.questions(), SAMPLE)
+    sample = render(work.annotator, questions, good_replies(Store(work.store), work.models))
+    model = str(work.llms[0]["model"])
+    rate = read_rates(work.store).get(work.models[0])
+    told = estimate(sample, queries, TokenCounter(model), prices, rate)
+    write_json(folder / "estimate.json", told)
+    write_prompts(folder / "prompts.jsonl", ((q.id, one.stage, one.request) for q, asked in sample for one in asked))
+    time = f"{told['seconds']:.0f} s" if told["seconds"] is not None else "time unknown until this model ran once (limit=20)"
+    log.info(
+        "Nothing was asked. %d queries: %d calls, %d prompt tokens (%d of them cached), %d to write, %s%s; %d of the %d calls "
+        "that were sampled are kept; prompts in %s",
+        told["queries"], told["calls"], told["tokens_in"], told["tokens_cached"], told["tokens_out"], time, _cost(told),
+        told["sampled_calls_kept"], told["sampled_calls"], folder / "prompts.jsonl",
+    )  # fmt: skip
+    return told
+
+
+def _cost(told: Mapping[str, Any]) -> str:
+    parts = [f"{told[name]:.4g} {told['currency']}{who}" for name, who in (("cost", ""), ("human_cost", " for people"))
+             if told[name] is not None]  # fmt: skip
+    return f" ({', '.join(parts)})" if parts else ""
+
+
+def _material(collection: Collection, pools: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """How many of the passages shown hold what could break the protocol, by kind. Instructions are shown as they are."""
+    shown_ids = list(dict.fromkeys(d for pool in pools.values() for d in pool))
+    kinds = ("control_tokens", "role_markers", "identifiers", "answer_formats", "instructions")
+    counts = dict.fromkeys(kinds, 0)
+    defused = 0
+    for row in collection.corpus.rows(shown_ids):
+        found = list(attempts(collection.corpus.text(row)))
+        defused += any(kind != "instructions" for kind in found)
+        for kind in found:
+            counts[kind] += 1
+    told = ", ".join(f"{n} {kind.replace('_', ' ')}" for kind, n in counts.items() if n)
+    if told:
+        log.info(
+            "%d of %d passages hold what could pass for the protocol and are defused; seen: %s", defused, len(shown_ids), told
+        )
+    return {"passages": len(shown_ids), "passages_defused": defused, "by_kind": counts}

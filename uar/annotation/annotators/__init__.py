@@ -1,0 +1,28 @@
+"""Annotators: how a pool is shown to an LLM and what is made of its replies."""
+
+from uar.annotation.annotators.annotator import Annotator, Call, Question
+from uar.annotation.annotators.answer_metric import QAMetric
+from uar.annotation.annotators.ensemble import Ensemble
+from uar.annotation.annotators.imported import Imported
+from uar.annotation.annotators.likelihood import Likelihood
+from uar.annotation.annotators.pointwise import Pointwise
+from uar.annotation.annotators.relsel import RelSel
+from uar.annotation.annotators.utilrank import UtilRank
+from uar.annotation.annotators.utilsel import UtilSel
+from uar.annotation.judgement import Judged, Judgement
+
+__all__ = [
+    "Annotator",
+    "Call",
+    "Ensemble",
+    "Imported",
+    "Judged",
+    "Judgement",
+    "Likelihood",
+    "Pointwise",
+    "QAMetric",
+    "Question",
+    "RelSel",
+    "UtilRank",
+    "UtilSel",
+]

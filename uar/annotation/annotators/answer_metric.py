@@ -1,0 +1,51 @@
+"""QA metric: a passage is as useful as the answer that the LLM gives from it alone is right."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from uar.annotation.annotators.annotator import Call, Chain, Question, one_of
+from uar.annotation.annotators.passagewise import PassageWise
+from uar.annotation.annotators.scored import Rule
+from uar.annotation.parsing import check_answer
+from uar.collections.answer_match import exact_match, f1, rouge_l
+from uar.llm.prompts.escaping import as_material
+from uar.llm.record import Outcome
+
+METRICS: dict[str, Callable[[str, Sequence[str]], float]] = {"em": exact_match, "f1": f1, "rouge_l": rouge_l}
+
+
+@dataclass(frozen=True)
+class QAMetric(PassageWise):
+    """Score = `metric` (em, f1 or rouge_l, from 0 to 1, the best over the gold answers) of the answer from one passage.
+    Positives by `rule` and `threshold`, see `Rule`, among the passages whose call was answered. The answers are kept, so
+    another metric asks nothing."""
+
+    variables = frozenset({"query", "passage"})
+    needs_gold_answers = True
+
+    metric: str = "f1"
+    rule: str = "at_least"
+    threshold: float = 0.5
+    answer_tokens: int = 24
+
+    def __post_init__(self) -> None:
+        one_of("metric", self.metric, tuple(METRICS))
+        Rule(self.rule, self.threshold)
+        super().__post_init__()
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        return ("passage_answer",)
+
+    def chain(self, question: Question) -> Chain:
+        if not question.answers:
+            return None
+        prompt, query = self.prompt, as_material(question.text)
+        calls = []
+        for doc_id, text in question.passages.items():
+            request = self.generate(prompt.render(query=query, passage=self.shown(text)), self.answer_tokens)
+            calls.append(Call("passage_answer", prompt.name, prompt.hash, (doc_id,), request, check_answer, example="unknown"))
+        replies = yield calls
+        measure = METRICS[self.metric]
+        answered = [measure(r.text, question.answers) if check_answer(r) == Outcome.OK else None for r in replies]
+        return Rule(self.rule, self.threshold).judge_answered(dict(zip(question.passages, answered, strict=True)))

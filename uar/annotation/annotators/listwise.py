@@ -1,0 +1,144 @@
+"""What the list-wise annotators share: one pool, shown in one of two layouts to stages that select, answer and rank."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from uar.annotation.annotators.annotator import Call, Chain, Chatting, Question, one_of
+from uar.annotation.annotators.pseudo_answer import VARIABLES, written_answer
+from uar.annotation.parsing import parse_ranking, parse_selection, ranking_pattern, selection_pattern
+from uar.errors import UserError
+from uar.llm.prompts import ChatPrompt, load_chat
+from uar.llm.prompts.escaping import as_material
+from uar.llm.record import Messages, Outcome, Reply
+
+EXAMPLE_SHARE = 0.4  # of a list that dry runs take as selected
+
+Parse = Callable[[Reply, Sequence[int]], tuple[Outcome, list[int]]]
+Chosen = list[str] | None  # passage ids, or None where the reply failed
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A call whose reply names passages, and how they are read from it."""
+
+    call: Call
+    read: Callable[[Reply], Chosen]
+
+
+@dataclass(frozen=True)
+class ListWise(Chatting):
+    """`layout`: `paper` (role, question, then the passages of the stage; arXiv 2504.05220) or `shared_prefix` (question and
+    the whole pool first, from `opening_template`, then the task, so that a prefix cache reads the pool once a question).
+    `acknowledge`: whether the assistant answers each passage; null: in the layout of the paper, which has it so, alone, since
+    it takes a tenth of the prompt and more. `max_selected`: at most so many passages a selection.
+    `constrain`: hold replies to their format where the engine can (not while a model reasons). `selection_tokens`: of a
+    list; null for what its length needs."""
+
+    relsel_template: str = field(default="relsel", kw_only=True)
+    opening_template: str = field(default="passages", kw_only=True)
+    layout: str = field(default="paper", kw_only=True)
+    acknowledge: bool | None = field(default=None, kw_only=True)
+    max_selected: int | None = field(default=None, kw_only=True)
+    constrain: bool = field(default=True, kw_only=True)
+    selection_tokens: int | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        one_of("layout", self.layout, ("paper", "shared_prefix"))
+        if self.max_selected is not None and self.max_selected < 1:
+            raise UserError(f"annotator.max_selected={self.max_selected}: at least 1 is needed, or null for no limit")
+
+    @property
+    def first_prompt_hash(self) -> str:
+        return self._prompt(self.relsel_template).hash
+
+    def relevant(self, question: Question) -> Chain:
+        """Part of a chain: the passage ids that RelSel keeps; None where the reply failed."""
+        (chosen,) = yield from ask_lists([self.selection("relsel", self.relsel_template, question, list(question.passages))])
+        return chosen
+
+    def selection(self, stage: str, template: str, question: Question, among: Sequence[str], **values: str) -> Listed:
+        """The call that selects from `among`; of more than `max_selected` the first are taken."""
+        numbers, messages, prompt = self._show(template, question, among, **values)
+        share = max(1, round(EXAMPLE_SHARE * len(numbers)))
+        some = list(numbers)[: min(share, self.max_selected or share)]
+        example = f"My selection:[{','.join(f'[{n}]' for n in some)}]"
+        pattern = selection_pattern(list(numbers), self.max_selected)
+        return self._listed(stage, prompt, messages, numbers, parse_selection, pattern, example, self.max_selected)
+
+    def ranking(self, stage: str, template: str, question: Question, among: Sequence[str], **values: str) -> Listed:
+        """The call that ranks all of `among`."""
+        numbers, messages, prompt = self._show(template, question, among, **values)
+        example = " > ".join(f"[{n}]" for n in numbers)
+        return self._listed(stage, prompt, messages, numbers, parse_ranking, ranking_pattern(list(numbers)), example, None)
+
+    def answer(self, template: str, tokens: int, question: Question, among: Sequence[str]) -> Chain:
+        """Part of a chain: the answer that the LLM writes from `among`; None where the reply failed."""
+        numbers, messages, prompt = self._show(template, question, among)
+        return (yield from written_answer(prompt, self.generate(messages, tokens), list(numbers.values()), self.layout))
+
+    @cached_property
+    def _prompts(self) -> dict[tuple[str, ...], ChatPrompt]:
+        return {}
+
+    def _prompt(self, template: str, *more: str) -> ChatPrompt:
+        """`more`: names of what the stage supplies besides. Read once, so that a run goes on with what it began with."""
+        if (template, *more) not in self._prompts:
+            prefix = self.opening_template if self.layout == "shared_prefix" else None
+            self._prompts[template, *more] = load_chat(template, VARIABLES | set(more), prefix)
+        return self._prompts[template, *more]
+
+    def _show(
+        self, template: str, question: Question, among: Sequence[str], **values: str
+    ) -> tuple[dict[int, str], Messages, ChatPrompt]:
+        """Passage ids by the number they are shown under, the messages, and the prompt they come from."""
+        prompt = self._prompt(template, *values)
+        pool = list(question.passages) if self.layout == "shared_prefix" else list(among)
+        wanted = set(among)
+        numbers = {n: d for n, d in enumerate(pool, start=1) if d in wanted}
+        messages = prompt.render(
+            self.layout == "paper" if self.acknowledge is None else self.acknowledge,
+            query=as_material(question.text),
+            passages=[self.shown(question.passages[d]) for d in pool],
+            considered=list(numbers),
+            **{name: as_material(text) for name, text in values.items()},
+        )
+        return numbers, messages, prompt
+
+    def _listed(
+        self,
+        stage: str,
+        prompt: ChatPrompt,
+        messages: Messages,
+        numbers: Mapping[int, str],
+        parse: Parse,
+        pattern: str,
+        example: str,
+        most: int | None,
+    ) -> Listed:
+        allowed = list(numbers)
+        tokens = self.selection_tokens or 16 + 6 * len(numbers)
+        request = self.generate(messages, tokens, pattern if self.constrain and not self.reasoning else None)
+
+        def read(reply: Reply) -> Chosen:
+            outcome, found = parse(reply, allowed)
+            return [numbers[n] for n in found][:most] if outcome == Outcome.OK else None
+
+        def check(reply: Reply) -> Outcome:
+            return parse(reply, allowed)[0]
+
+        doc_ids = tuple(numbers.values())
+        return Listed(Call(stage, prompt.name, prompt.hash, doc_ids, request, check, self.layout, example), read)
+
+
+def ask_lists(lists: Sequence[Listed]) -> Any:
+    """Part of a chain: what several calls, asked together, named."""
+    replies = yield [one.call for one in lists]
+    return [one.read(reply) for one, reply in zip(lists, replies, strict=True)]
+
+
+def in_order(chosen: Sequence[str], pool: Sequence[str]) -> list[str]:
+    """`chosen` first, then the others of `pool`."""
+    first = set(chosen)
+    return [*chosen, *(d for d in pool if d not in first)]

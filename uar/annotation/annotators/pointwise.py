@@ -1,0 +1,138 @@
+"""Pointwise grading: one call a passage, a grade on a defined scale, a calibrated probability of being useful."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from uar.annotation.annotators.annotator import Call, Chain, Question, ranked_judgements
+from uar.annotation.annotators.passagewise import PassageWise
+from uar.annotation.annotators.scored import entropy
+from uar.annotation.judgement import Judged, Judgement
+from uar.annotation.parsing import check_choices, parse_grade
+from uar.annotation.quality.calibration import calibration, fit_temperature, probability
+from uar.annotation.scale import Scale, load_scale
+from uar.collections import Collection
+from uar.errors import UserError
+from uar.llm.prompts.escaping import as_material
+from uar.llm.record import Choose, Generate, Outcome, Reply
+from uar.storage.ordering import best_first, rank_of
+
+GRADE_TOKENS = 8
+
+
+@dataclass(frozen=True)
+class Pointwise(PassageWise):
+    """The LLM grades each passage alone on `scale` (a packaged name or a YAML file of grades).
+
+    Score = P(grade >= `positive_grade`) from the log-likelihoods of the grades, sharpened or softened by one temperature
+    that is fitted on the human labels of `calibration_queries` queries (DIRAS, arXiv 2406.14162); label 1 from `threshold`
+    up. The grade is the likeliest one; where the model would rather say something else than a grade, see `check_choices`, the
+    call has failed, and its passage alone is not judged. A model that reasons has its grade read from its text: it has no
+    probability, and label 1 is grade `positive_grade` or more.
+    """
+
+    variables = frozenset({"query", "passage", "scale"})
+
+    scale: str = "utility"
+    positive_grade: int = 2
+    threshold: float = 0.5
+    calibration_queries: int = 20
+
+    def __post_init__(self) -> None:
+        highest = self.grades[1]
+        if not 0 < self.positive_grade <= highest:
+            raise UserError(f"annotator.positive_grade={self.positive_grade}: a grade from 1 to {highest} is needed")
+        if not 0 <= self.threshold <= 1:
+            raise UserError(f"annotator.threshold={self.threshold}: a probability from 0 to 1 is needed")
+        super().__post_init__()
+
+    @cached_property
+    def _scale(self) -> Scale:
+        return load_scale(self.scale)
+
+    @property
+    def can_sample(self) -> bool:  # type: ignore[override]
+        return bool(self.reasoning)
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        return ("pointwise",)
+
+    @property
+    def grades(self) -> tuple[int, int]:
+        return 0, len(self._scale) - 1
+
+    def chain(self, question: Question) -> Chain:
+        prompt, scale = self.prompt, self._scale
+        grades = [grade for grade, _ in scale]
+        values: dict[str, Any] = {"query": as_material(question.text), "scale": scale}
+        example = "1" if self.reasoning else json.dumps(dict.fromkeys(map(str, grades), -1.4))
+
+        def check(reply: Reply) -> Outcome:
+            return parse_grade(reply, grades)[0] if self.reasoning else check_choices(reply)
+
+        calls = []
+        for doc_id, text in question.passages.items():
+            messages = prompt.render(passage=self.shown(text), **values)
+            request: Generate | Choose = (
+                self.generate(messages, GRADE_TOKENS)
+                if self.reasoning
+                else Choose(messages, tuple(map(str, grades)), self.reasoning)
+            )
+            calls.append(Call("pointwise", prompt.name, prompt.hash, (doc_id,), request, check, example=example))
+        replies = yield calls
+        by_id = {d: r for d, r in zip(question.passages, replies, strict=True) if check(r) == Outcome.OK}
+        if not by_id and question.passages:
+            return None
+        if self.reasoning:
+            return self._from_text({d: parse_grade(r, grades)[1] or 0 for d, r in by_id.items()})
+        return self.judge({d: tuple(r.choice_logprobs()[str(g)] for g in grades) for d, r in by_id.items()}, 1.0)
+
+    def _from_text(self, grades: dict[str, int]) -> list[Judgement]:
+        order = [d for d, _ in best_first((d, float(g)) for d, g in grades.items())]
+        return ranked_judgements(order, grades, {}, self.positive_grade)
+
+    def judge(self, logprobs: dict[str, Sequence[float]], temperature: float) -> list[Judgement]:
+        """Judgements of one pool from the log-likelihoods of its grades."""
+        if not logprobs:
+            return []
+        chances = probability(np.array(list(logprobs.values())), self.positive_grade, temperature).tolist()
+        scores = dict(zip(logprobs, chances, strict=True))
+        order = [d for d, _ in best_first(scores.items())]
+        return [
+            Judgement(
+                d,
+                label=int(scores[d] >= self.threshold),
+                grade=int(np.argmax(logprobs[d])),
+                score=scores[d],
+                rank=rank,
+                uncertainty=entropy(scores[d]),
+                logprobs=tuple(logprobs[d]),
+            )
+            for rank, d in enumerate(order, start=1)
+        ]
+
+    def finish(self, collection: Collection, judged: Judged, seed: int) -> tuple[Judged, dict[str, Any] | None]:
+        """Fit the temperature on a few judged queries, tell the reliability on the others, and judge again with it."""
+        people = [q for q in judged if any(collection.positive(q, j.doc_id) is not None for j in judged[q])]
+        if self.reasoning or not self.calibration_queries or not people:
+            return judged, None
+        fitted_on = sorted(people, key=lambda q: rank_of(seed, "calibration", q))[: self.calibration_queries]
+        others = sorted(set(people) - set(fitted_on))
+        logprobs, human = _with_people(collection, judged, fitted_on)
+        temperature = fit_temperature(logprobs, self.positive_grade, human)
+        logprobs, human = _with_people(collection, judged, others or fitted_on)
+        told = calibration(logprobs, self.positive_grade, human, temperature)
+        again = {q: self.judge({j.doc_id: j.logprobs for j in judgements}, temperature) for q, judgements in judged.items()}
+        return again, {"queries_fitted_on": len(fitted_on), "measured_on_other_queries": bool(others), **told}
+
+
+def _with_people(collection: Collection, judged: Judged, query_ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """(pairs, grades) log-likelihoods and (pairs,) 0/1 of people, of the pairs that people judged."""
+    pairs = [(j.logprobs, collection.positive(q, j.doc_id)) for q in query_ids for j in judged[q]]
+    known = [(row, human) for row, human in pairs if human is not None]
+    return np.array([row for row, _ in known]), np.array([human for _, human in known], dtype=float)

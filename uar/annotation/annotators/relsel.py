@@ -1,0 +1,32 @@
+"""RelSel: which passages are on the question's topic, one call a pool."""
+
+from dataclasses import dataclass
+
+from uar.annotation.annotators.annotator import Chain, Question, ranked_judgements
+from uar.annotation.annotators.listwise import ListWise, ask_lists, in_order
+
+
+@dataclass(frozen=True)
+class RelSel(ListWise):
+    """Relevance selection of arXiv 2504.05220 alone. Grade and label 1 are the selected passages."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._prompt(self.template)
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        return ("relsel",)
+
+    @property
+    def first_prompt_hash(self) -> str:
+        return self._prompt(self.template).hash
+
+    def chain(self, question: Question) -> Chain:
+        pool = list(question.passages)
+        if not pool:
+            return []
+        (chosen,) = yield from ask_lists([self.selection("relsel", self.template, question, pool)])
+        if chosen is None:
+            return None
+        return ranked_judgements(in_order(chosen, pool), {d: int(d in chosen) for d in pool}, {}, positive=1)

@@ -1,5 +1,0 @@
-"""LLM engines behind one interface: submit requests, step, take replies. Each is imported when it is chosen."""
-
-from uar.annotation.engines.engine import LLM, Engine, identity_of
-
-__all__ = ["LLM", "Engine", "identity_of"]

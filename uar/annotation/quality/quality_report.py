@@ -1,0 +1,59 @@
+"""How good the labels of a run are: agreement with people, by stage, with another annotator; as files in its folder."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from uar.annotation.annotators import Annotator, Judged
+from uar.annotation.quality.agreement import agreement, summary
+from uar.annotation.quality.comparison import compare
+from uar.collections import Collection
+from uar.storage.files import write_json
+
+log = logging.getLogger(__name__)
+JUDGES = {"human": "people", "generated": "the passages that the questions were written from"}
+
+
+class Other(NamedTuple):
+    """Judgements to compare with, and the name of what they were read from."""
+
+    name: str
+    judged: Judged
+
+
+def quality(
+    folder: Path,
+    collection: Collection,
+    annotator: Annotator,
+    judged: Judged,
+    calibrated: dict[str, Any] | None,
+    against: Other | None,
+) -> dict[str, Any] | None:
+    """Write `agreement.json` and its figures where people, or the labels of `against`, say something of the same passages."""
+    found = agreement(collection, judged, annotator.grades) or {}
+    if found:
+        log.info("Against %s: %s", JUDGES[collection.origin], summary(found))
+        found |= {"judged_by": collection.origin}
+        stages = {
+            stage: agreement(collection, _labelled_from(judged, grade)) for stage, grade in annotator.stage_grades.items()
+        }
+        found |= {"stages": stages} if stages else {}
+        found |= {"calibration": calibrated} if calibrated else {}
+    if against:
+        found["against"] = compare(judged, against.judged)
+        if found["against"] is None:
+            log.warning("against=%s: no passage is judged in both", against.name)
+        else:
+            log.info("Against %s: %s", against.name, summary(found["against"]))
+    if not found:
+        return None
+    from uar.annotation.quality.figures import write_figures  # brings matplotlib
+
+    write_json(folder / "agreement.json", found)
+    write_figures(folder, found)
+    return found
+
+
+def _labelled_from(judged: Judged, grade: int) -> Judged:
+    return {q: [replace(j, label=int(j.grade >= grade)) for j in judgements] for q, judgements in judged.items()}

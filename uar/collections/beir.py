@@ -1,0 +1,169 @@
+"""BEIR-format folders: corpus.jsonl, queries.jsonl, qrels/<split>.tsv, optional candidates/<split>.jsonl.
+
+An optional `collection.json` holds {"positive_grade": 2, "graded": false}, for folders whose judgements are graded,
+{"drop_own": true} where a query's own document is no result of it, and {"origin": "generated"} where no person judged.
+"""
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from uar.collections.collection import Collection, Query
+from uar.collections.documents import Corpus, DuplicateId, build_corpus
+from uar.errors import DataError, UserError
+from uar.storage.files import cache_dir, digest, file_hash
+from uar.storage.lines import passage_ids, read_id, read_jsonl, read_lines, read_string
+
+log = logging.getLogger(__name__)
+ORIGINS = ("human", "generated")
+FORMAT = 1  # of the built corpus; a new number builds anew
+
+
+def read_folder(folder: Path, split: str, reference: str, slug: str) -> Collection:
+    """Open one split of a folder; every fault is a DataError that names file and line."""
+    corpus = read_corpus(folder, reference)
+    if not (folder / "queries.jsonl").is_file():
+        raise DataError(
+            folder / "queries.jsonl",
+            "no such file; a collection folder needs corpus.jsonl and queries.jsonl "
+            "(python annotate.py questions=generate writes questions for a corpus that has none)",
+        )
+    qrels_path = folder / "qrels" / f"{split}.tsv"
+    candidates_path = _candidates_path(folder, split)
+    if not qrels_path.is_file() and candidates_path is None:
+        known = sorted(
+            {p.stem for p in folder.glob("qrels/*.tsv")} | {p.name.split(".")[0] for p in folder.glob("candidates/*.jsonl")}
+        )
+        raise UserError(
+            f"{reference}: no split {split!r} in {folder} (no qrels/{split}.tsv); "
+            f"it has {', '.join(known) or 'none'}: name one of these, or set the option to null where a split is optional"
+        )
+    everything = read_queries(folder / "queries.jsonl")
+    qrels = read_qrels(qrels_path, everything, corpus) if qrels_path.is_file() else {}
+    candidates = read_candidates(candidates_path, everything, corpus) if candidates_path else {}
+    queries = {i: q for i, q in everything.items() if i in qrels or i in candidates}
+    return Collection(reference, slug, corpus, queries, qrels, candidates, **_settings(folder / "collection.json"))
+
+
+def read_corpus(folder: Path, reference: str) -> Corpus:
+    """The passages of a folder, which needs nothing else for that."""
+    if not folder.is_dir():
+        raise UserError(f"{reference}: no folder {folder}; give an existing folder with corpus.jsonl and queries.jsonl")
+    path = folder / "corpus.jsonl"
+    if not path.is_file():
+        raise DataError(path, "no such file; a collection folder needs corpus.jsonl and queries.jsonl")
+    return _open_corpus(path)
+
+
+def _candidates_path(folder: Path, split: str) -> Path | None:
+    exact = folder / "candidates" / f"{split}.jsonl"
+    if exact.is_file():
+        return exact
+    found = sorted(folder.glob(f"candidates/{split}.*.jsonl"))
+    if len(found) > 1:
+        others = ", ".join(path.name for path in found[1:])
+        log.info("%s: of several candidates %s are taken; others: %s", folder, found[0].name, others)
+    return found[0] if found else None
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        values = json.loads(path.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as error:
+        raise DataError(path, f"broken JSON ({error.msg})", error.lineno) from error
+    except UnicodeDecodeError as error:
+        raise DataError(path, f"not UTF-8 ({error.reason}); save the file as UTF-8") from error
+    if not isinstance(values, dict):
+        raise DataError(path, f"found a JSON {type(values).__name__}, an object {{...}} is needed")
+    kinds = {"positive_grade": int, "graded": bool, "drop_own": bool, "origin": str}
+    for name, value in values.items():
+        if name not in kinds:
+            raise DataError(path, f"unknown key {name!r}; allowed are {', '.join(map(repr, kinds))}")
+        if type(value) is not kinds[name]:
+            needed = {bool: "true or false", int: "a whole number", str: " or ".join(ORIGINS)}[kinds[name]]
+            raise DataError(path, f"{name!r} is {value!r}; {needed} is needed")
+        if name == "origin" and value not in ORIGINS:
+            raise DataError(path, f"'origin' is {value!r}; {' or '.join(ORIGINS)} is needed")
+    return values
+
+
+def _open_corpus(path: Path) -> Corpus:
+    content = file_hash(path)
+    folder = cache_dir() / "corpora" / digest(content, FORMAT)
+    if (folder / "manifest.json").is_file():
+        return Corpus(folder)
+    try:
+        return build_corpus(folder, _passages(path), content)
+    except DuplicateId as error:
+        lines = [number for number, row in read_jsonl(path) if str(row["_id"]) == error.doc_id]
+        raise DataError(
+            path, f"duplicate id {error.doc_id!r} (first at line {lines[0]}); ids must differ", lines[1]
+        ) from error
+    except UserError as error:
+        raise error if isinstance(error, DataError) else DataError(path, str(error)) from error
+
+
+def _passages(path: Path) -> Iterator[tuple[str, str, str]]:
+    for number, row in read_jsonl(path):
+        yield (
+            read_id(path, number, row, "_id"),
+            read_string(path, number, row, "title", ""),
+            read_string(path, number, row, "text"),
+        )
+
+
+def read_queries(path: Path) -> dict[str, Query]:
+    """Queries by id in file order; `answers` may be a string or a list of strings."""
+    queries: dict[str, Query] = {}
+    for number, row in read_jsonl(path):
+        query_id = read_id(path, number, row, "_id")
+        if query_id in queries:
+            raise DataError(path, f"duplicate id {query_id!r}; ids must differ", number)
+        answers = row.get("answers") or []
+        if isinstance(answers, str):
+            answers = [answers]
+        if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
+            raise DataError(path, f"'answers' is {answers!r}; a list of strings is needed", number)
+        queries[query_id] = Query(query_id, read_string(path, number, row, "text"), tuple(answers))
+    return queries
+
+
+def read_qrels(path: Path, queries: dict[str, Query], corpus: Corpus) -> dict[str, dict[str, int]]:
+    """Judgements from a three-column TSV (query-id, corpus-id, score), with or without its header."""
+    qrels: dict[str, dict[str, int]] = {}
+    for number, line in read_lines(path):
+        cells = line.split("\t")
+        if len(cells) != 3:
+            raise DataError(path, f"{len(cells)} columns; query-id, corpus-id and score are needed, parted by tabs", number)
+        query_id, doc_id, score = (cell.strip() for cell in cells)
+        try:
+            grade = int(score)
+        except ValueError as error:
+            if number == 1 and query_id not in queries:  # the header
+                continue
+            raise DataError(path, f"score is {score!r}; a whole number is needed", number) from error
+        if query_id not in queries:
+            raise DataError(path, f"query id {query_id!r} is not in queries.jsonl; add it there or remove the line", number)
+        if corpus.row(doc_id) < 0:
+            raise DataError(path, f"corpus id {doc_id!r} is not in corpus.jsonl; add it there or remove the line", number)
+        qrels.setdefault(query_id, {})[doc_id] = grade
+    return qrels
+
+
+def read_candidates(path: Path, queries: dict[str, Query], corpus: Corpus) -> dict[str, list[str]]:
+    """Candidate passage ids a query, in file order, from {query_id, candidates} lines."""
+    pools: dict[str, list[str]] = {}
+    for number, row in read_jsonl(path):
+        query_id = read_id(path, number, row, "query_id")
+        if query_id not in queries:
+            raise DataError(path, f"query id {query_id!r} is not in queries.jsonl", number)
+        doc_ids = passage_ids(path, number, row)
+        for doc_id in doc_ids:
+            if corpus.row(doc_id) < 0:
+                raise DataError(path, f"candidate id {doc_id!r} is not in corpus.jsonl", number)
+        pools[query_id] = list(dict.fromkeys(doc_ids))
+    return pools

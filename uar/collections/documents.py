@@ -1,0 +1,130 @@
+"""Passages in a memory-mapped Arrow file, found by row or by id without a dictionary of ids."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from uar.errors import UserError
+from uar.storage.files import read_json, whole_dir, write_json
+
+SCHEMA = pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.string())])
+BLOCK = 16_384
+
+
+def _key(doc_id: str) -> int:
+    return int.from_bytes(hashlib.blake2b(doc_id.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+
+
+class Corpus:
+    """A built corpus folder: `corpus.arrow` (id, title, text), `keys.npy` and `rows.npy` (hashes of ids, sorted)."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._table = pa.ipc.open_file(pa.memory_map(str(folder / "corpus.arrow"))).read_all()
+        self._keys = np.load(folder / "keys.npy", mmap_mode="r")
+        self._rows = np.load(folder / "rows.npy", mmap_mode="r")
+        self.hash: str = read_json(folder / "manifest.json")["hash"]
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    def row(self, doc_id: str) -> int:
+        """Row of a passage id; -1 where the corpus has no such id."""
+        key = np.uint64(_key(doc_id))
+        at = int(np.searchsorted(self._keys, key))
+        while at < len(self._keys) and self._keys[at] == key:
+            row = int(self._rows[at])
+            if self.id(row) == doc_id:
+                return row
+            at += 1
+        return -1
+
+    def rows(self, doc_ids: Sequence[str]) -> list[int]:
+        """Rows of many ids; UserError where one is missing."""
+        found = [self.row(doc_id) for doc_id in doc_ids]
+        if -1 in found:
+            raise UserError(f"passage id {doc_ids[found.index(-1)]!r} is not in the corpus {self.folder.name}")
+        return found
+
+    def id(self, row: int) -> str:
+        return str(self._table["id"][row].as_py())
+
+    def ids(self) -> Iterator[str]:
+        """All ids in row order, a block at a time."""
+        for batch in self._table.select(["id"]).to_batches(max_chunksize=BLOCK):
+            yield from map(str, batch["id"].to_pylist())
+
+    def text(self, row: int) -> str:
+        """Title and text as one string, as retrievers and prompts see a passage."""
+        title, text = self._table["title"][row].as_py(), self._table["text"][row].as_py()
+        return f"{title} {text}" if title else str(text)
+
+    def parts(self, doc_id: str) -> tuple[str, str]:
+        """(title, text) of a passage id."""
+        row = self.rows([doc_id])[0]
+        return str(self._table["title"][row].as_py()), str(self._table["text"][row].as_py())
+
+    def texts(self, rows: Iterable[int] | None = None) -> Iterator[str]:
+        """Texts of the given rows, or of all, a block at a time."""
+        if rows is not None:
+            yield from map(self.text, rows)
+            return
+        for batch in self._table.to_batches(max_chunksize=BLOCK):
+            for title, text in zip(batch["title"].to_pylist(), batch["text"].to_pylist(), strict=True):
+                yield f"{title} {text}" if title else text
+
+
+def build_corpus(folder: Path, passages: Iterable[tuple[str, str, str]], content_hash: str | None = None) -> Corpus:
+    """Write (id, title, text) rows to `folder` and open it. Raises `DuplicateId`, or UserError for an empty corpus.
+
+    `content_hash` names the content where it is known beforehand; else the rows are hashed while written.
+    """
+    running = hashlib.blake2b(digest_size=16)
+    keys: list[int] = []
+    with whole_dir(folder) as beside:
+        with pa.OSFile(str(beside / "corpus.arrow"), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
+            for block in _blocks(passages):
+                columns = [list(column) for column in zip(*block, strict=True)]
+                keys.extend(map(_key, columns[0]))
+                if content_hash is None:
+                    running.update(json.dumps(columns, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+                writer.write_batch(pa.record_batch(columns, schema=SCHEMA))
+        if not keys:
+            raise UserError("the corpus has no passages; at least one is needed")
+        unsorted = np.array(keys, dtype=np.uint64)
+        order = np.argsort(unsorted, kind="stable")
+        np.save(beside / "keys.npy", unsorted[order])
+        np.save(beside / "rows.npy", order.astype(np.int64))
+        write_json(beside / "manifest.json", {"hash": content_hash or running.hexdigest(), "passages": len(keys)})
+        _refuse_duplicates(Corpus(beside), unsorted[order], order)
+    return Corpus(folder)
+
+
+class DuplicateId(Exception):
+    """Two rows of one corpus carry the same id."""
+
+    def __init__(self, doc_id: str, first: int, second: int) -> None:
+        super().__init__(f"duplicate passage id {doc_id!r} in rows {first + 1} and {second + 1}")
+        self.doc_id, self.first, self.second = doc_id, first, second
+
+
+def _refuse_duplicates(corpus: Corpus, keys: np.ndarray, order: np.ndarray) -> None:
+    for at in np.flatnonzero(keys[1:] == keys[:-1]):
+        first, second = sorted((int(order[at]), int(order[at + 1])))
+        if corpus.id(first) == corpus.id(second):
+            raise DuplicateId(corpus.id(first), first, second)
+
+
+def _blocks(passages: Iterable[tuple[str, str, str]]) -> Iterator[list[tuple[str, str, str]]]:
+    block: list[tuple[str, str, str]] = []
+    for passage in passages:
+        block.append(passage)
+        if len(block) == BLOCK:
+            yield block
+            block = []
+    if block:
+        yield block

@@ -1,0 +1,127 @@
+"""Queries that the LLM writes: before retrieval, and again where the passages do not support an answer."""
+
+import logging
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from uar.annotation.annotators import Call, Question
+from uar.annotation.annotators.annotator import Chain, OnePrompt
+from uar.annotation.parsing import check_text
+from uar.collections import Collection
+from uar.evaluation.rag.context import Passages
+from uar.evaluation.rag.reader import Asking, first_line
+from uar.llm.prompts.escaping import as_material
+from uar.llm.record import Outcome, Reply
+from uar.storage.runs import Run
+
+log = logging.getLogger(__name__)
+Search = Callable[[Mapping[str, str]], Run]  # text to search with a query -> its run
+LABEL = re.compile(r"^\s*(?:search|query|search query|better query)\s*:\s*", re.IGNORECASE)
+SUPPORTED = re.compile(r"^\W*(?:supported|yes)\b", re.IGNORECASE)
+
+
+def with_texts(collection: Collection, texts: Mapping[str, str]) -> Collection:
+    """The collection with those queries alone, their texts changed: what a retriever that is to search them is given."""
+    return replace(collection, queries={q: replace(collection.queries[q], text=text) for q, text in texts.items()})
+
+
+@dataclass(frozen=True)
+class Rewriter(OnePrompt):
+    """One call a question; the chain's value is the query to search with, empty where the LLM wrote none."""
+
+    variables = frozenset({"query"})
+
+    query_tokens: int = 48
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        return ("rag_rewrite",)
+
+    def chain(self, question: Question) -> Chain:
+        prompt = self.prompt
+        request = self.generate(prompt.render(query=as_material(question.text)), self.query_tokens)
+        (reply,) = yield [Call("rag_rewrite", prompt.name, prompt.hash, (), request, check_query)]
+        return written_query(reply.text) if check_query(reply) == Outcome.OK else ""
+
+
+@dataclass(frozen=True)
+class Verifier(OnePrompt):
+    """One call a question with its passages; the chain's value is a better query, or empty where the passages support an
+    answer, or where the reply says neither."""
+
+    variables = frozenset({"query", "passages"})
+
+    query_tokens: int = 48
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        return ("rag_verify",)
+
+    def chain(self, question: Question) -> Chain:
+        prompt = self.prompt
+        passages = [self.shown(text) for text in question.passages.values()]
+        messages = prompt.render(query=as_material(question.text), passages=passages)
+        request = self.generate(messages, self.query_tokens)
+        (reply,) = yield [Call("rag_verify", prompt.name, prompt.hash, tuple(question.passages), request, check_verdict)]
+        if check_verdict(reply) != Outcome.OK or SUPPORTED.match(first_line(reply.text)):
+            return ""
+        return written_query(reply.text)
+
+
+def written_query(text: str) -> str:
+    """The query in a reply: its first line without a label and quotation marks."""
+    return " ".join(LABEL.sub("", first_line(text)).strip(" \"'`“”").split())
+
+
+def check_query(reply: Reply) -> Outcome:
+    outcome = check_text(reply)
+    return Outcome.EMPTY if outcome == Outcome.OK and not written_query(reply.text) else outcome
+
+
+def check_verdict(reply: Reply) -> Outcome:
+    """Good are `supported` and `search: QUERY`."""
+    outcome = check_text(reply)
+    line = first_line(reply.text)
+    good = bool(SUPPORTED.match(line)) or bool(LABEL.match(line) and written_query(line))
+    return Outcome.UNPARSABLE if outcome == Outcome.OK and not good else outcome
+
+
+def rewritten(ask: Asking, rewriter: Rewriter, texts: Mapping[str, str]) -> dict[str, str]:
+    """Texts to search with instead of `texts`; a question for which the LLM wrote nothing keeps its own."""
+    found = {q: query or texts[q] for q, query in ask(rewriter, {q: {} for q in texts}).items()}
+    changed = sum(found[q] != text for q, text in texts.items())
+    told = "%s: %d of %d queries are searched as the LLM rewrote them (%d replies could not be used)"
+    log.info(told, ask.collection.slug, changed, len(texts), _failed(ask, "rag_rewrite"))
+    return found
+
+
+def verified(
+    ask: Asking,
+    verifier: Verifier,
+    rounds: int,
+    show: Callable[[Run, list[str]], dict[str, Passages]],
+    search: Search,
+    run: Run,
+    texts: Mapping[str, str],
+) -> tuple[Run, dict[str, str]]:
+    """(run, text it was searched with a query) after up to `rounds` times asking whether the passages support an answer, and
+    retrieving with the LLM's better query where they do not."""
+    texts, run = dict(texts), dict(run)
+    asked = list(texts)
+    for number in range(1, rounds + 1):
+        before = _failed(ask, "rag_verify")
+        better = {q: query for q, query in ask(verifier, show(run, asked)).items() if query and query != texts[q]}
+        told = "%s: round %d: the passages of %d of %d questions are said not to support an answer and retrieved again"
+        unread = _failed(ask, "rag_verify") - before
+        log.info(f"{told} (%d verdicts could not be read)", ask.collection.slug, number, len(better), len(asked), unread)
+        if not better:
+            break
+        run.update(search(better))
+        texts.update(better)
+        asked = list(better)
+    return run, texts
+
+
+def _failed(ask: Asking, stage: str) -> int:
+    return sum(number for outcome, number in ask.progress.stage(stage).outcomes.items() if outcome != Outcome.OK)

@@ -1,0 +1,111 @@
+"""Answers from passages, or without any, kept in the annotation store like any other call."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from uar.annotation.annotators import Annotator, Call, Question
+from uar.annotation.annotators.annotator import Chain, OnePrompt
+from uar.annotation.parsing import check_answer
+from uar.collections import Collection
+from uar.errors import UserError
+from uar.evaluation.rag.context import Passages
+from uar.llm.chains import Chains, Progress
+from uar.llm.models import LLM
+from uar.llm.prompts import load_chat
+from uar.llm.prompts.escaping import as_material
+from uar.llm.record import Outcome, Reply
+from uar.llm.store.store import Store
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Reader(OnePrompt):
+    """One call a question: its passages as they are given, then the question; a question without passages is asked with
+    `closed_book_template`. The chain's value is a `Given`: the reply's first line, or all of it as one line."""
+
+    variables = frozenset({"query", "passages"})
+
+    closed_book_template: str = "rag_closed_book"
+    answer_tokens: int = 24
+    first_line: bool = True
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        return ("rag",)
+
+    def chain(self, question: Question) -> Chain:
+        query, passages = as_material(question.text), [self.shown(text) for text in question.passages.values()]
+        if passages:
+            prompt = self.prompt
+            messages = prompt.render(query=query, passages=passages)
+        else:
+            prompt = load_chat(self.closed_book_template, frozenset({"query"}))
+            messages = prompt.render(query=query)
+        request = self.generate(messages, self.answer_tokens)
+        (reply,) = yield [Call("rag", prompt.name, prompt.hash, tuple(question.passages), request, check_written)]
+        outcome = check_answer(reply)
+        if outcome != Outcome.OK:
+            return Given("", outcome)
+        text = first_line(reply.text) if self.first_line else " ".join(reply.text.split())
+        return Given(text, Outcome.OK if text else Outcome.EMPTY)
+
+
+class Given(NamedTuple):
+    """An answer, and what became of it: an empty one is no failure of the call."""
+
+    text: str
+    outcome: Outcome
+
+
+def check_written(reply: Reply) -> Outcome:
+    """Like `check_answer`, for which an empty reply is a failure and here is none: an answer of nothing, which scores 0."""
+    outcome = check_answer(reply)
+    return Outcome.OK if outcome == Outcome.EMPTY else outcome
+
+
+def first_line(text: str) -> str:
+    return text.strip().splitlines()[0].strip() if text.strip() else ""
+
+
+@dataclass(frozen=True)
+class Asking:
+    """Asks the LLM about questions of a collection; what the store holds is not asked. `progress`: of all calls."""
+
+    collection: Collection
+    llm: LLM
+    store: Store
+    progress: Progress = field(default_factory=Progress)
+
+    def __call__(self, annotator: Annotator, shown: Mapping[str, Passages]) -> dict[str, str]:
+        """What the annotator's chain made of each question; empty where the LLM returned nothing."""
+        found = self._asked(annotator, shown, 1.0)
+        return {q: str(found.get(q, "")) for q in shown}
+
+    def answers(self, reader: Reader, shown: Mapping[str, Passages], max_failure_rate: float) -> dict[str, Given]:
+        """UserError where more than a share of the calls fails, or every one, with what was answered kept."""
+        found = self._asked(reader, shown, max_failure_rate)
+        failed = [q for q in shown if found[q].outcome not in (Outcome.OK, Outcome.EMPTY)]
+        if failed:
+            last = self.progress.failures[-1]
+            log.warning(
+                "%s: %d of %d answers failed and score 0; the last: %s: %r",
+                self.collection.slug, len(failed), len(shown), last.outcome, last.output[:200],
+            )  # fmt: skip
+            if len(failed) == len(shown):
+                raise UserError(
+                    f"{self.collection.slug}: all {len(shown)} answers of {self.llm.name} failed; the last: {last.outcome}: "
+                    f"{last.output[:200]!r}; see to rag.llm, or give rag=off"
+                )
+        return found
+
+    def _asked(self, annotator: Annotator, shown: Mapping[str, Passages], max_failure_rate: float) -> dict[str, Any]:
+        queries = self.collection.queries
+        progress = Progress()  # of this annotator alone, whose failures count
+        chains = Chains(annotator, self.store, self.collection.slug, [self.llm], max_failure_rate, progress=progress)
+        try:
+            return dict(chains.run(Question(q, queries[q].text, passages) for q, passages in shown.items()))
+        finally:
+            self.progress.add(progress)

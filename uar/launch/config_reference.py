@@ -1,0 +1,104 @@
+"""Every option of every config file, with its default and its meaning, read from the YAML and its comments."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import yaml
+
+from uar.launch.entry import CONF
+
+HIDDEN = {"defaults", "hydra", "_target_", "_partial_", "_convert_"}
+COMMENT = re.compile(r"\s*#\s?(.*)")
+
+
+@dataclass(frozen=True)
+class Option:
+    """`name`: dotted, within its file. `default`: as the file spells it. `meaning`: the comment behind or above it, else that
+    of the same option in another file of the folder, or of the one that a file over several groups sets; empty where there is
+    none."""
+
+    name: str
+    default: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class ConfigFile:
+    """`group`: the folder, empty for a command's own file. `about`: the comment at its head, as lines. `bases`: files whose
+    options it has too. `target`: what it builds."""
+
+    group: str
+    name: str
+    about: str
+    target: str
+    bases: tuple[str, ...]
+    options: tuple[Option, ...]
+
+
+def config_files(conf: Path = CONF) -> list[ConfigFile]:
+    """All files in order of group and name; options without a comment take over the meaning of their namesakes."""
+    paths = sorted(conf.rglob("*.yaml"), key=lambda p: (str(p.parent.relative_to(conf)), p.stem))
+    files = [_read(path, conf) for path in paths]
+    known = {(f.group, o.name): o.meaning for f in reversed(files) for o in f.options if o.meaning}
+    anywhere = {f"{group}.{name}" if group else name: meaning for (group, name), meaning in known.items()}
+
+    def meaning(file: ConfigFile, option: Option) -> str:
+        return option.meaning or known.get((file.group, option.name)) or anywhere.get(option.name, "")
+
+    def explained(file: ConfigFile) -> ConfigFile:
+        return replace(file, options=tuple(replace(o, meaning=meaning(file, o)) for o in file.options))
+
+    return [explained(file) for file in files]
+
+
+def _read(path: Path, conf: Path) -> ConfigFile:
+    text = path.read_text(encoding="utf-8")
+    lines = text.splitlines()
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    entries = list(root.value) if isinstance(root, yaml.MappingNode) else []
+    top = {key.value: value for key, value in entries}
+    group = str(path.parent.relative_to(conf))
+    head = next((at for at, line in enumerate(lines) if not line.startswith("#")), len(lines))
+    return ConfigFile(
+        group="" if group == "." else group,
+        name=path.stem,
+        about="\n".join(line.lstrip("# ") for line in lines[:head] if "@package" not in line),
+        target=top["_target_"].value if "_target_" in top else "",
+        bases=tuple(_bases(top.get("defaults"))),
+        options=tuple(_options(entries, lines, "")),
+    )
+
+
+def _bases(defaults: yaml.Node | None) -> Iterator[str]:
+    for item in defaults.value if defaults is not None else ():
+        if isinstance(item, yaml.ScalarNode) and item.value != "_self_":
+            yield item.value
+
+
+def _options(entries: Sequence[tuple[yaml.Node, yaml.Node]], lines: Sequence[str], prefix: str) -> Iterator[Option]:
+    for key, value in entries:
+        if key.value in HIDDEN:
+            continue
+        name = f"{prefix}{key.value}"
+        if isinstance(value, yaml.MappingNode) and value.value and not value.flow_style:
+            yield from _options(value.value, lines, f"{name}.")
+            continue
+        start, end = value.start_mark, value.end_mark
+        default = " ".join(lines[start.line][start.column :].split()) if end.line != start.line else ""
+        default = default or lines[start.line][start.column : end.column]
+        yield Option(name, default or "null", _comment(lines, start.line, end) or _above(lines, key.start_mark.line))
+
+
+def _comment(lines: Sequence[str], line: int, end: yaml.Mark) -> str:
+    found = COMMENT.match(lines[line][end.column if end.line == line else len(lines[line]) :])
+    return found[1].strip() if found else ""
+
+
+def _above(lines: Sequence[str], line: int) -> str:
+    """Comment lines right above an option, unless they are the head of the file."""
+    start = line
+    while start > 0 and lines[start - 1].lstrip().startswith("#"):
+        start -= 1
+    return " ".join(text.strip().lstrip("# ") for text in lines[start:line]) if start > 0 else ""

@@ -1,0 +1,110 @@
+"""Jobs of a sweep: one that is done is not run again, one that fails is remembered until the others have ended."""
+
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from uar.storage.files import digest, read_json, write_json
+
+log = logging.getLogger(__name__)
+FINISHED, FAILED = "finished.json", "failed.json"
+FILES = ("path", "answers", "run", "runs", "template", "model")  # options that name files or folders
+NO_MATTER = ("name", "resume", "logger")  # of a config: another value gives the same run
+folders: list[Path] = []  # of the sweeps that this process has started
+
+
+class SweepFolder(Callback):
+    """Told by Hydra where a sweep writes."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        folders.append(Path(str(config.hydra.sweep.dir)).absolute())
+
+
+def in_sweep() -> bool:
+    return HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def once(task: Callable[[DictConfig, Path], Any], cfg: DictConfig, folder: Path) -> Any:
+    """Run a job of a sweep and mark its folder as finished; where it was finished before with the same composed config and the
+    same files that it names, return what it returned then. A job of another config or of changed files, or one that was
+    killed, runs. The store is not compared, since jobs themselves write there: to run a finished job on labels that it got
+    since, delete its folder."""
+    mark = folder / FINISHED
+    made_from = {"config": config_hash(cfg), "files": files_hash(cfg)}
+    if mark.is_file():
+        known = read_json(mark)
+        if all(known.get(name, value) == value for name, value in made_from.items()):
+            log.info("Skipped: %s was finished before with this config; delete the folder to run it again", folder)
+            return known["returned"]
+        if _first_process():
+            mark.unlink(missing_ok=True)
+    found = task(cfg, folder)
+    if _first_process():
+        write_json(mark, {**made_from, "returned": found if isinstance(found, int | float) else None})
+    return found
+
+
+def config_hash(cfg: DictConfig) -> str:
+    """Of all options that the results may depend on."""
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    return digest({key: value for key, value in plain.items() if key not in NO_MATTER})
+
+
+def files_hash(cfg: DictConfig) -> str:
+    """Of the names, sizes and times of the files that a config names: collections, labels, clicks, pools, answers, models."""
+    found: list[list[Any]] = []
+    for path in sorted(set(_named(OmegaConf.to_container(cfg, resolve=True), False))):
+        of_path = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path] if path.is_file() else []
+        found += [[str(p), (stat := p.stat()).st_size, stat.st_mtime_ns] for p in of_path]
+    return digest(found)
+
+
+def _named(value: Any, is_file: bool) -> Iterator[Path]:
+    """`is_file`: whether the value stands under one of `FILES`."""
+    if isinstance(value, dict):
+        for key, below in value.items():
+            yield from _named(below, is_file or key in FILES)
+    elif isinstance(value, list):
+        for below in value:
+            yield from _named(below, is_file)
+    elif isinstance(value, str) and value.startswith("local:"):
+        yield Path(value.removeprefix("local:").rpartition(":")[0])
+    elif isinstance(value, str) and is_file and value:
+        yield Path(value)
+
+
+def remember_failure(folder: Path, sweep: str, line: str) -> None:
+    """Leave `line` in the job's folder, where the process that started the sweep finds it wherever the job ran."""
+    if _first_process():
+        write_json(folder / FAILED, {"sweep": sweep, "error": line})
+
+
+def forget_failure(folder: Path) -> None:
+    if _first_process():
+        (folder / FAILED).unlink(missing_ok=True)
+
+
+def failures(sweep: str) -> list[str]:
+    """`FOLDER: what went wrong` of every job of the sweep that failed, wherever it ran, by folder."""
+    found = []
+    for path in sorted(p for root in set(folders) for p in root.rglob(FAILED)):
+        try:
+            said = read_json(path)
+        except json.JSONDecodeError:
+            continue
+        if said.get("sweep") == sweep:
+            found.append(f"{os.path.relpath(path.parent)}: {said['error']}")
+    return found
+
+
+def _first_process() -> bool:
+    """Where torchrun or SLURM starts several processes of a job, the one that writes."""
+    return int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0) == 0

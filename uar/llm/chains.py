@@ -1,0 +1,236 @@
+"""Runs the chains of many questions over the run's engines: each goes on as soon as its replies are there, whatever the
+others do. What the store holds is not asked."""
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from uar.annotation.annotators import Annotator, Call, Judgement, Question
+from uar.annotation.annotators.annotator import Chain
+from uar.llm.failing import stop_when_surely_failing
+from uar.llm.models import LLM
+from uar.llm.record import Outcome, Record, Reply
+from uar.llm.store.store import Store
+
+TOKENS = ("tokens_in", "tokens_out", "tokens_cached")
+
+
+@dataclass
+class Counts:
+    """`asked`: calls made now; `kept`: calls that the store answered; `outcomes`: of both; `tokens`: of the calls made now
+    (in, out, cached); `kept_tokens`: of the others when they were made; `seconds`: that the calls made now took, each."""
+
+    asked: int = 0
+    kept: int = 0
+    outcomes: Counter[str] = field(default_factory=Counter)
+    tokens: Counter[str] = field(default_factory=Counter)
+    kept_tokens: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+
+    def add(self, other: "Counts") -> None:
+        self.asked += other.asked
+        self.kept += other.kept
+        self.seconds += other.seconds
+        for name in ("outcomes", "tokens", "kept_tokens"):
+            getattr(self, name).update(getattr(other, name))
+
+
+@dataclass
+class Progress:
+    """What happened so far, by stage, and the calls that failed. `calls`: all of them, kept ones too."""
+
+    calls: int = 0
+    stages: dict[str, Counts] = field(default_factory=dict)
+    failures: list[Record] = field(default_factory=list)
+
+    @property
+    def total(self) -> Counts:
+        total = Counts()
+        for counts in self.stages.values():
+            total.add(counts)
+        return total
+
+    def stage(self, name: str) -> Counts:
+        return self.stages.setdefault(name, Counts())
+
+    def add(self, other: "Progress") -> None:
+        self.calls += other.calls
+        for name, counts in other.stages.items():
+            self.stage(name).add(counts)
+        self.failures.extend(other.failures)
+
+
+def joined(parts: Iterable[Progress]) -> Progress:
+    """What happened in several pieces of work together."""
+    total = Progress()
+    for part in parts:
+        total.add(part)
+    return total
+
+
+@dataclass
+class _Running:
+    question: Question
+    chain: Chain
+    calls: list[Call] = field(default_factory=list)
+    replies: list[Reply | None] = field(default_factory=list)
+    missing: int = 0
+
+
+class Chains:
+    """`llms`: the models that calls name by their place. One without an engine replays what the store holds of it, failures
+    included; a question that would have to ask is left out. `retry`: outcomes of kept replies, as they are read today, that
+    are asked again, once; `error` is one of them always."""
+
+    def __init__(
+        self,
+        annotator: Annotator,
+        store: Store,
+        collection: str,
+        llms: Sequence[LLM],
+        max_failure_rate: float = 0.05,
+        on_call: Callable[[Progress], None] = lambda progress: None,
+        progress: Progress | None = None,
+        retry: Collection[str] = (),
+    ) -> None:
+        self._annotator, self._store, self._llms = annotator, store, llms
+        self._collection = collection
+        self._max_failure_rate, self._on_call = max_failure_rate, on_call
+        self.progress = progress or Progress()
+        self._tickets: list[dict[int, str]] = [{} for _ in llms]  # number of a request in flight -> its key
+        self._waiting: dict[str, list[tuple[_Running, int]]] = {}  # key -> who waits for its reply
+        self._next = 0
+        self._retry = {Outcome.ERROR, *retry}
+        self._retried: set[str] = set()  # keys
+
+    def run(self, questions: Iterable[Question]) -> Iterator[tuple[str, list[Judgement]]]:
+        """(query id, judgements) as questions end; one whose reply failed gives none."""
+        coming, done = iter(questions), deque[tuple[str, list[Judgement]]]()
+        exhausted = False
+        while True:
+            while not exhausted and len(self._waiting) < self._window:
+                question = next(coming, None)
+                if question is None:
+                    exhausted = True
+                else:
+                    self._advance(_Running(question, self._annotator.chain(question)), done, first=True)
+            while done:
+                yield done.popleft()
+            if not self._waiting:
+                if exhausted:
+                    return
+                continue
+            for llm, tickets in zip(self._llms, self._tickets, strict=True):
+                if tickets and llm.engine:
+                    for ticket, reply in llm.engine.step():
+                        self._receive(tickets.pop(ticket), reply, done)
+            stop_when_surely_failing(self.progress, self._max_failure_rate)
+
+    @property
+    def _window(self) -> int:
+        """Which an engine may change once it knows what is asked."""
+        return max((llm.engine.window for llm in self._llms if llm.engine), default=1)
+
+    def _advance(self, running: _Running, done: deque, first: bool = False) -> None:
+        """Send a chain its replies, for as long as the store answers what it asks next."""
+        while True:
+            try:
+                calls = next(running.chain) if first else running.chain.send([r for r in running.replies if r])
+            except StopIteration as end:
+                if end.value is not None:
+                    done.append((running.question.id, end.value))
+                return
+            first = False
+            running.calls, running.replies, running.missing = calls, [None] * len(calls), 0
+            if not all([self._lookup_or_submit(running, at) for at in range(len(calls))]):
+                return
+            if running.missing:
+                return
+
+    def _lookup_or_submit(self, running: _Running, at: int) -> bool:
+        """False where the reply can never come, since there is no engine."""
+        call = running.calls[at]
+        llm = self._llms[call.llm]
+        key = call.request.key(llm.name)
+        if key not in self._waiting:
+            record = self._kept(call, key, llm)
+            if record is not None:
+                self._keep_copy(running, call, record)
+                running.replies[at] = record.reply()
+                return True
+            if llm.engine is None:
+                return False
+            self._tickets[call.llm][self._next] = key
+            llm.engine.submit(self._next, call.request)
+            self._next += 1
+        self._waiting.setdefault(key, []).append((running, at))
+        running.missing += 1
+        return True
+
+    def _kept(self, call: Call, key: str, llm: LLM) -> Record | None:
+        """What the store answers, unless that is a failure that is asked again."""
+        record = self._store.find(key, lambda kept: call.check(kept.reply()))
+        may_ask = llm.engine is not None and key not in self._retried
+        if record is not None and may_ask and call.check(record.reply()) in self._retry:
+            self._retried.add(key)
+            return None
+        return record
+
+    def _receive(self, key: str, reply: Reply, done: deque) -> None:
+        for nth, (running, at) in enumerate(self._waiting.pop(key)):
+            call = running.calls[at]
+            shared = reply if nth == 0 else Reply(reply.output, reply.outcome)  # the cost is counted once
+            record = self._record(running, call, key, shared)
+            self._store.append(record)
+            self._count(record, asked=nth == 0)
+            running.replies[at] = reply
+            running.missing -= 1
+            self._on_call(self.progress)
+            if not running.missing:
+                self._advance(running, done)
+
+    def _record(self, running: _Running, call: Call, key: str, reply: Reply) -> Record:
+        return Record(
+            key=key,
+            collection=self._collection,
+            query_id=running.question.id,
+            doc_ids=call.doc_ids,
+            stage=call.stage,
+            template=call.template,
+            template_hash=call.template_hash,
+            layout=call.layout,
+            model=self._llms[call.llm].name,
+            engine=engine.name if (engine := self._llms[call.llm].engine) else "",
+            output=reply.output,
+            outcome=call.check(reply),
+            tokens_in=reply.tokens_in,
+            tokens_out=reply.tokens_out,
+            tokens_cached=reply.tokens_cached,
+            seconds=round(reply.seconds, 6),
+            time=time.time(),
+        )
+
+    def _keep_copy(self, running: _Running, call: Call, record: Record) -> None:
+        """Count a kept call; where it was made for another question with the same text, keep it for this one too."""
+        copy = self._record(running, call, record.key, Reply(record.output, record.reply().outcome))  # it cost nothing now
+        asking = self._llms[call.llm].engine is not None
+        if asking and copy.identity() != record.identity() and not self._store.holds(copy):
+            self._store.append(copy)
+        self._count(copy)
+        stage = self.progress.stage(call.stage)
+        stage.kept += 1
+        for name in TOKENS:
+            stage.kept_tokens[name] += getattr(record, name)
+        self._on_call(self.progress)
+
+    def _count(self, record: Record, asked: bool = False) -> None:
+        stage = self.progress.stage(record.stage)
+        stage.asked += asked
+        stage.seconds += record.seconds
+        stage.outcomes[record.outcome] += 1
+        self.progress.calls += 1
+        if record.outcome != Outcome.OK:
+            self.progress.failures.append(record)
+        for name in TOKENS:
+            stage.tokens[name] += getattr(record, name)

@@ -1,0 +1,254 @@
+"""The `openai` engine: any server that speaks the OpenAI HTTP interface (vLLM, SGLang, llama.cpp, TGI, hosted)."""
+
+import asyncio
+import contextlib
+import json
+import math
+import os
+import queue
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Coroutine, Mapping, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, TypeVar
+
+import aiohttp
+
+from uar.errors import EngineError
+from uar.llm.models.model import Engine
+from uar.llm.models.openai_bodies import NoLogprobs, adapted, body_of, read
+from uar.llm.models.openai_servers import Server, Servers
+from uar.llm.record import Outcome, Reply, Request
+
+AGAIN = {408, 409, 425, 429}  # and every 5xx
+WINDOW = 64  # where no server says what it takes
+CONNECT_SECONDS = 10.0
+LONGEST_WAIT = 3_600.0  # seconds of Retry-After that are waited
+UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+T = TypeVar("T")
+
+
+class Fault(Exception):
+    """An attempt that may be made again. `down`: nothing answers there; `late`: it took longer than allowed; `pause`: the
+    seconds after which the server takes calls again, as it says."""
+
+    def __init__(self, problem: str, down: bool = False, late: bool = False, pause: float = 0.0) -> None:
+        super().__init__(problem)
+        self.down, self.late, self.pause = down, late, pause
+
+
+class OpenAIEngine(Engine):
+    """Asynchronous client over several servers, in a thread of its own.
+
+    `base_urls`: such as http://127.0.0.1:8000/v1; each call goes to the one with the least to do of those that answered
+    lately. `window`: calls in flight; None: twice what the servers say that they work on at a time, together, or 64 where
+    none says it. `timeout`: seconds of one attempt, from the connection to the last byte. A 408, 409, 425, 429, 5xx,
+    time-out, broken connection or unreadable answer is tried again up to `retries` times with exponential backoff and jitter,
+    no sooner than `Retry-After` says; another status is final for its call. Where no server answers any more, `step` raises
+    EngineError. The key is read from the environment variable named by `api_key_env` and is shown nowhere.
+
+    `constrain`: send `Generate.pattern` as vLLM's `structured_outputs`, which other servers may refuse. `max_tokens_field`:
+    what the server calls the limit of a chat's reply. `extra`: fields of every body on top of these, null to leave one out;
+    they are a part of the model's name in records. `Score` uses `/completions` with `echo`, which vLLM and llama.cpp serve;
+    `Choose` reads the 20 likeliest tokens, and gives a choice that is not among them the log-likelihood of the last one, an
+    upper bound.
+    """
+
+    name = "openai"
+
+    def __init__(
+        self,
+        model: str,
+        base_urls: Sequence[str],
+        revision: str | None = None,
+        api_key_env: str = "OPENAI_API_KEY",
+        window: int | None = None,
+        timeout: float = 120.0,
+        retries: int = 5,
+        backoff: float = 0.5,
+        constrain: bool = False,
+        max_tokens_field: str = "max_tokens",
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        if (window is not None and window < 1) or timeout <= 0 or retries < 0 or backoff < 0:
+            raise EngineError(
+                f"llm.window={window}, llm.timeout={timeout}, llm.retries={retries}, llm.backoff={backoff}: window must be "
+                "null or at least 1, timeout above 0, retries and backoff at least 0"
+            )
+        self.model = model
+        self._max_tokens_field, self._extra = max_tokens_field, dict(extra or {})
+        self._servers = Servers(base_urls, os.environ.get(api_key_env, "").strip(), backoff)
+        self._timeout = aiohttp.ClientTimeout(total=timeout, sock_connect=min(CONNECT_SECONDS, timeout / 2))
+        self._retries, self._backoff, self._constrain = retries, backoff, constrain
+        self._waiting: deque[tuple[int, Request]] = deque()
+        self._done: queue.SimpleQueue[tuple[int, Reply] | EngineError] = queue.SimpleQueue()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._owed = 0  # replies that step has not given yet
+        self._woken = False
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="openai-engine", daemon=True)
+        self._thread.start()
+        self._session = self._wait_for(_session())
+        self.window = window or 2 * (self._wait_for(self._servers.report(self._session)) or 0) or WINDOW
+
+    def submit(self, ticket: int, request: Request) -> None:
+        self._owed += 1
+        self._waiting.append((ticket, request))
+        if not self._woken:  # one wake-up for all that is submitted before the thread gets to it
+            self._woken = True
+            self._loop.call_soon_threadsafe(self._start_waiting)
+
+    def step(self) -> list[tuple[int, Reply]]:
+        if not self._owed:
+            return []
+        items = [self._done.get()]
+        while not self._done.empty():
+            items.append(self._done.get_nowait())
+        replies = [item for item in items if not isinstance(item, EngineError)]
+        errors = [item for item in items if isinstance(item, EngineError)]
+        if not replies:
+            self._owed -= len(errors)
+            raise errors[0]
+        for error in errors:  # told after the replies that came beside it are kept
+            self._done.put(error)
+        self._owed -= len(replies)
+        return replies
+
+    def close(self) -> None:
+        if self._loop.is_closed():
+            return
+        with contextlib.suppress(TimeoutError):
+            self._wait_for(self._end(), timeout=5)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=5)
+        if not self._thread.is_alive():
+            self._loop.close()
+
+    def _wait_for(self, work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout)
+
+    async def _end(self) -> None:
+        self._waiting.clear()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._session.close()
+
+    def _start_waiting(self) -> None:
+        self._woken = False
+        while self._waiting and len(self._tasks) < self.window:
+            task = self._loop.create_task(self._answer(*self._waiting.popleft()))
+            self._tasks.add(task)
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._start_waiting()
+
+    async def _answer(self, ticket: int, request: Request) -> None:
+        try:
+            self._done.put((ticket, await self._ask(request)))
+        except EngineError as error:
+            self._done.put(error)
+        except Exception as error:  # a bug must end the run, not hang it
+            self._done.put(EngineError(self._servers.hide(f"llm=openai: {type(error).__name__}: {error}")))
+
+    async def _ask(self, request: Request) -> Reply:
+        start = time.perf_counter()
+        path, body = body_of(request, self.model, self._constrain)
+        body = adapted(body, self._max_tokens_field, self._extra)
+        data = json.dumps(body, separators=(",", ":")).encode()
+        tries, moves, wait = 0, 0, 0.0
+        failed: Server | None = None
+        before = last = time.monotonic()  # when the last failure but one, and the last one, came
+        while True:
+            server = self._servers.next(failed)
+            pause = max(wait, server.closed_for())
+            if pause > LONGEST_WAIT:
+                return _error(f"{server.shown} takes no calls for {pause:.0f} s, as it says", start)
+            if pause:
+                await asyncio.sleep(pause)
+            try:
+                return await self._attempt(server, path, data, request, start)
+            except Fault as error:
+                fault, failed = error, server
+            self._servers.fails(server, str(fault), fault.down, fault.pause)
+            before, last = last, time.monotonic()
+            if (fault.down or fault.pause) and moves < len(self._servers) - 1 and self._servers.others_are_well(server):
+                moves, wait = moves + 1, 0.0  # another server takes over at once
+                continue
+            tries, moves = tries + 1, 0
+            if tries > self._retries:
+                break
+            wait = self._backoff * 2 ** (tries - 1) * random.uniform(0.5, 1.5)  # noqa: S311 jitter, no result depends on it
+        gone = fault.down or (fault.late and not await self._servers.any_there(self._session))
+        if gone and not self._servers.answered_since(before):
+            raise EngineError(
+                f"llm.base_urls: {fault} after {tries} tries; start the server or mend the URL. "
+                "What was answered is kept; the same command goes on from there"
+            )
+        return _error(str(fault), start)
+
+    async def _attempt(self, server: Server, path: str, data: bytes, request: Request, start: float) -> Reply:
+        options: dict[str, Any] = {"headers": server.headers, "proxy": server.proxy, "allow_redirects": False}
+        server.flying += 1
+        try:
+            async with self._session.post(server.at(path), data=data, timeout=self._timeout, **options) as response:
+                payload = await response.read()
+        except aiohttp.ConnectionTimeoutError as error:
+            raise Fault(f"{server.shown} does not answer ({type(error).__name__})", down=True) from error
+        except TimeoutError as error:  # the server is there, but the call takes too long
+            raise Fault(f"{server.shown} does not answer within {self._timeout.total} s (time-out)", late=True) from error
+        except (aiohttp.ClientPayloadError, aiohttp.ClientResponseError) as error:
+            raise Fault(f"{server.shown} broke off ({type(error).__name__})") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise Fault(f"{server.shown} does not answer ({type(error).__name__})", down=True) from error
+        finally:
+            server.flying -= 1
+        self._servers.responds(server)
+        status = response.status
+        if not 200 <= status < 300:
+            told = " ".join(self._servers.hide(payload.decode("utf-8", "replace")).split())[:300]
+            if status in AGAIN or status >= 500:
+                raise Fault(f"{server.shown} answered {status} {told}".rstrip(), pause=_retry_after(response))
+            self._servers.serves(server)
+            return _error(f"{status} {told}", start)
+        try:
+            reply = read(request, json.loads(payload), time.perf_counter() - start)
+        except NoLogprobs:
+            reply = _error(f"{server.shown} gives no log-likelihoods for {path}; use another server or engine", start)
+        except UNREADABLE as error:
+            raise Fault(f"{server.shown} sent an unreadable body ({type(error).__name__})") from error
+        self._servers.serves(server)
+        return reply
+
+
+async def _session() -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar())
+
+
+def _error(text: str, start: float) -> Reply:
+    return Reply(text, Outcome.ERROR, seconds=time.perf_counter() - start)
+
+
+def _retry_after(response: aiohttp.ClientResponse) -> float:
+    """Seconds that a server asks for, as a number or as a date, which its own clock is compared with."""
+    value = response.headers.get("Retry-After", "")
+    try:
+        seconds = float(value)
+    except ValueError:
+        until, now = _date(value), _date(response.headers.get("Date", "")) or datetime.now(UTC)
+        seconds = (until - now).total_seconds() if until else 0.0
+    return seconds if math.isfinite(seconds) and seconds > 0 else 0.0
+
+
+def _date(text: str) -> datetime | None:
+    """An HTTP date, None where it is none."""
+    try:
+        found = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)

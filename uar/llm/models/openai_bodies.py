@@ -1,0 +1,122 @@
+"""What the `openai` engine sends for a request, and what it reads out of an answer."""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from uar.llm.record import THINK_END, THINK_START, Choose, Generate, Outcome, Reply, Request, Score
+
+TOP_LOGPROBS = 20  # as many as servers give for a token
+
+
+class NoLogprobs(Exception):
+    """The answer holds no log-likelihoods; asking again would not help."""
+
+
+def body_of(request: Request, model: str, constrain: bool) -> tuple[str, dict[str, Any]]:
+    """Path and body. `constrain`: whether the server takes a regular expression that the reply must follow."""
+    if isinstance(request, Score):
+        prompt = request.prefix + request.target
+        return "/completions", {
+            "model": model,
+            "prompt": prompt,
+            "max_tokens": 1,
+            "temperature": 0,
+            "echo": True,
+            "logprobs": 1,
+        }
+    body: dict[str, Any] = {"model": model, "messages": request.chat(), "top_p": 1}
+    if request.reasoning is not None:
+        body["chat_template_kwargs"] = {"enable_thinking": request.reasoning}
+    if isinstance(request, Choose):
+        body |= {"max_tokens": 1, "temperature": 0, "logprobs": True, "top_logprobs": TOP_LOGPROBS}
+        return "/chat/completions", body
+    thinking = 0 if request.reasoning is False else request.reasoning_tokens
+    body |= {"max_tokens": request.max_tokens + thinking, "temperature": request.temperature}
+    if request.temperature > 0:
+        body["seed"] = request.sample
+    if constrain and request.pattern is not None and not request.reasoning:
+        body["structured_outputs"] = {"regex": request.pattern}
+    return "/chat/completions", body
+
+
+def adapted(body: dict[str, Any], max_tokens_field: str, extra: Mapping[str, Any]) -> dict[str, Any]:
+    """A body as this server wants it: `max_tokens` of a chat under another name, and `extra` fields, of which null leaves one
+    out."""
+    name = max_tokens_field if "messages" in body else "max_tokens"
+    fields = {(name if field == "max_tokens" else field): value for field, value in body.items()} | dict(extra)
+    return {field: value for field, value in fields.items() if value is not None}
+
+
+def read(request: Request, body: Any, seconds: float) -> Reply:
+    """The reply in an answer's JSON. Raises NoLogprobs, and ValueError, LookupError, TypeError, AttributeError or
+    ArithmeticError where the JSON is not what a server of this interface sends."""
+    usage = body.get("usage") or {}
+    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+    counts: dict[str, Any] = {
+        "tokens_in": int(usage.get("prompt_tokens") or 0),
+        "tokens_out": int(usage.get("completion_tokens") or 0),
+        "tokens_cached": int(cached),
+        "seconds": seconds,
+    }
+    choice = body["choices"][0]
+    if isinstance(request, Generate):
+        return _written(choice, counts)
+    if isinstance(request, Score):
+        return _scored(request, choice, counts)
+    return Reply.of_choices(*_chosen(request.choices, choice), **counts)
+
+
+def _written(choice: dict[str, Any], counts: dict[str, Any]) -> Reply:
+    message = choice["message"]
+    if message.get("refusal"):
+        return Reply(_text(message["refusal"]), Outcome.REFUSED, **counts)
+    text = _text(message.get("content") or "")
+    thinking = _text(message.get("reasoning") or message.get("reasoning_content") or "")
+    if thinking:
+        text = f"{THINK_START}\n{thinking}\n{THINK_END}\n\n{text}"
+    outcomes = {"length": Outcome.TRUNCATED, "content_filter": Outcome.REFUSED}
+    return Reply(text, outcomes.get(str(choice.get("finish_reason")), Outcome.OK), **counts)
+
+
+def _text(value: Any) -> str:
+    """Text that can be written as UTF-8: half of a surrogate pair, which JSON can name, becomes a question mark."""
+    if not isinstance(value, str):
+        raise TypeError("text expected")
+    return value.encode("utf-8", "replace").decode("utf-8")
+
+
+def _scored(request: Score, choice: dict[str, Any], counts: dict[str, Any]) -> Reply:
+    listed = choice.get("logprobs")
+    if not listed:
+        raise NoLogprobs
+    start, end = len(request.prefix), len(request.prefix) + len(request.target)
+    values = [v for v, at in zip(listed["token_logprobs"], listed["text_offset"], strict=True) if start <= at < end]
+    if not values or any(v is None for v in values):
+        raise NoLogprobs
+    return Reply.of_score(sum(values), len(values), **counts)
+
+
+def _chosen(choices: Iterable[str], choice: dict[str, Any]) -> tuple[dict[str, float], float]:
+    """Log-likelihoods of the choices as the first token, from the likeliest tokens that a server lists, and the probability of
+    those choices that are listed.
+
+    Several tokens may spell one choice (with a space before it or not): their probabilities are added. A choice that is
+    not listed is less likely than all that are; it gets the lowest listed log-likelihood, an upper bound of its own.
+    """
+    tokens = (choice.get("logprobs") or {}).get("content")
+    listed = tokens[0].get("top_logprobs") if tokens else None
+    if not listed:
+        raise NoLogprobs
+    found: dict[str, list[float]] = {}
+    for token in listed:
+        found.setdefault(token["token"].strip(), []).append(float(token["logprob"]))
+    lowest = min(value for values in found.values() for value in values)
+    logprobs = {c: _log_of_sum(found[c]) if c in found else lowest for c in choices}
+    return logprobs, sum(math.exp(min(0.0, value)) for c, value in logprobs.items() if c in found)
+
+
+def _log_of_sum(values: list[float]) -> float:
+    """Log of the sum of what the values are logs of."""
+    most = max(values)
+    return most if most == -math.inf else most + math.log(sum(math.exp(value - most) for value in values))

@@ -1,0 +1,54 @@
+"""Chats and choices as a model's tokenizer sees them."""
+
+from typing import Any
+
+from jinja2 import TemplateError
+
+from uar.errors import EngineError
+from uar.llm.record import Choose, Generate
+
+
+def chat_ids(tokenizer: Any, request: Generate | Choose) -> list[int]:
+    """Token ids of a chat under the model's own template, up to where the assistant's turn begins. A template that refuses a
+    system's turn gets its text at the beginning of the user's."""
+    if tokenizer.chat_template is None:
+        raise EngineError(f"{tokenizer.name_or_path} has no chat template; choose an instruction-tuned model")
+    chat = request.chat()
+    try:
+        return _rendered(tokenizer, chat, request.reasoning)
+    except TemplateError as error:
+        if chat[0]["role"] != "system" or len(chat) == 1:
+            raise EngineError(f"{tokenizer.name_or_path}: its chat template refuses these turns ({error})") from error
+    (system, first), others = chat[:2], chat[2:]
+    first = {"role": "user", "content": f"{system['content']}\n\n{first['content']}"}
+    return _rendered(tokenizer, [first, *others], request.reasoning)
+
+
+def _rendered(tokenizer: Any, chat: list[dict[str, str]], reasoning: bool | None) -> list[int]:
+    thinking = {} if reasoning is None else {"enable_thinking": reasoning}
+    return list(tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False, **thinking))
+
+
+def prefix_ids(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of plain text as a model reads it first: after the token that its tokenizer begins a text with, if it does."""
+    start = tokenizer.bos_token_id
+    begins = start is not None and list(tokenizer.encode("a"))[:1] == [start]
+    return [*([start] if begins else []), *text_ids(tokenizer, text)]
+
+
+def text_ids(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of plain text, nothing added before or after."""
+    return list(tokenizer.encode(text, add_special_tokens=False))
+
+
+def choice_ids(tokenizer: Any, request: Choose) -> list[int]:
+    """The token of each choice; EngineError where one is not a single token."""
+    found: list[int] = []
+    for choice in request.choices:
+        ids = text_ids(tokenizer, choice)
+        if len(ids) != 1:
+            raise EngineError(
+                f"choice {choice!r} is {len(ids)} tokens for {tokenizer.name_or_path}; choices must be one token each"
+            )
+        found += ids
+    return found

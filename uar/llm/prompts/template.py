@@ -1,0 +1,175 @@
+"""Loading, checking and rendering of prompt files.
+
+A chat prompt has `turns`, a list of {role, content}; a turn with `each: passages` is rendered once a passage, sees
+`number` (from 1) and `passage`, and may have a `reply`, the assistant's turn after each. Under `shared_prefix` it may have
+the turns that its task takes where the passages stand first, in a prefix that all stages of a question share (itself a
+prompt file). A text prompt has `prefix` and `target`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import jinja2.meta
+import yaml
+
+from uar.errors import DataError
+from uar.llm.record import Messages
+from uar.storage.files import digest
+
+PACKAGE = Path(__file__).parents[2]
+ENVIRONMENT = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)
+LOOP = frozenset({"number", "passage"})
+_compiled = cache(ENVIRONMENT.from_string)
+
+
+@dataclass(frozen=True)
+class Turn:
+    role: str
+    content: str
+    each: bool = False
+    reply: str | None = None
+
+
+@dataclass(frozen=True)
+class ChatPrompt:
+    name: str
+    hash: str
+    turns: tuple["Turn", ...]
+
+    def render(self, acknowledge: bool = True, **values: Any) -> Messages:
+        """(role, content) messages; `acknowledge=False` leaves out the replies to single passages."""
+        messages: list[tuple[str, str]] = []
+        for turn in self.turns:
+            template = _compiled(turn.content)
+            if not turn.each:
+                messages.append((turn.role, template.render(values)))
+                continue
+            reply = _compiled(turn.reply) if turn.reply is not None and acknowledge else None
+            for number, passage in enumerate(values["passages"], start=1):
+                messages.append((turn.role, template.render(values, number=number, passage=passage)))
+                if reply is not None:
+                    messages.append(("assistant", reply.render(values, number=number, passage=passage)))
+        return _merge_neighbours(messages)
+
+
+@dataclass(frozen=True)
+class TextPrompt:
+    name: str
+    hash: str
+    prefix: str
+    target: str
+
+    def render(self, **values: Any) -> tuple[str, str]:
+        """(prefix, target)."""
+        return _compiled(self.prefix).render(values), _compiled(self.target).render(values)
+
+
+def load_chat(name: str, variables: frozenset[str], prefix: str | None = None) -> ChatPrompt:
+    """A packaged prompt by name or a file by path, as it is now. `variables`: what the stage supplies; others are refused.
+    With `prefix`, another prompt's name, it is that prompt's turns and then this one's `shared_prefix` turns."""
+    return _chat(*_file(name), variables, None if prefix is None else load_chat(prefix, variables))
+
+
+@cache
+def _chat(path: Path, text: bytes, variables: frozenset[str], opening: ChatPrompt | None) -> ChatPrompt:
+    content = _content(path, text)
+    if opening is None:
+        return ChatPrompt(content["name"], digest(content), _turns(path, content, "turns", variables))
+    turns = opening.turns + _turns(path, content, "shared_prefix", variables)
+    return ChatPrompt(content["name"], digest(opening.hash, content), turns)
+
+
+def _turns(path: Path, content: Mapping[str, Any], key: str, variables: frozenset[str]) -> tuple[Turn, ...]:
+    turns = content.get(key)
+    if not isinstance(turns, list) or not turns:
+        needed = "" if key == "turns" else " for layout=shared_prefix"
+        raise DataError(path, f"a chat prompt needs `{key}`, a list of {{role, content}}{needed}")
+    checked: list[Turn] = []
+    for row in turns:
+        if not isinstance(row, Mapping) or set(row) - {"role", "content", "each", "reply"}:
+            raise DataError(path, f"turn {row!r}; allowed keys: role, content, each, reply")
+        if row.get("each", "passages") != "passages":
+            raise DataError(path, f"each: {row['each']!r}; a turn can be repeated for `passages` only")
+        if not isinstance(row.get("reply", ""), str) or ("reply" in row and "each" not in row):
+            raise DataError(path, f"reply: {row['reply']!r}; a text is needed, in a turn with `each: passages`")
+        turn = Turn(row.get("role", ""), str(row.get("content", "")), "each" in row, row.get("reply"))
+        if turn.role not in {"system", "user", "assistant"}:
+            raise DataError(path, f"role {turn.role!r}; allowed: system, user, assistant")
+        _check(path, turn.content + (turn.reply or ""), variables, content, LOOP if turn.each else frozenset())
+        checked.append(turn)
+    return tuple(checked)
+
+
+def load_text(name: str, variables: frozenset[str]) -> TextPrompt:
+    """A packaged prefix/target prompt by name or a file by path, as it is now, checked like `load_chat`."""
+    return _text(*_file(name), variables)
+
+
+@cache
+def _text(path: Path, text: bytes, variables: frozenset[str]) -> TextPrompt:
+    content = _content(path, text)
+    for key in ("prefix", "target"):
+        if not isinstance(content.get(key), str):
+            raise DataError(path, f"a likelihood prompt needs `{key}`, a string")
+        _check(path, content[key], variables, content)
+    return TextPrompt(content["name"], digest(content), content["prefix"], content["target"])
+
+
+@cache
+def packaged(folder: str) -> dict[str, Path]:
+    """The YAML files of all folders of that name in the package, by their stems: each room keeps its own."""
+    return {path.stem: path for path in sorted(PACKAGE.rglob(f"{folder}/*.yaml"), key=lambda p: p.stem)}
+
+
+def _file(name: str) -> tuple[Path, bytes]:
+    path = packaged("prompts").get(name, Path(name))
+    if not path.is_file():
+        raise DataError(name, f"no such prompt; give a YAML file or one of {', '.join(packaged('prompts'))}")
+    return path, path.read_bytes()
+
+
+def _content(path: Path, text: bytes) -> dict[str, Any]:
+    content = parsed_yaml(path, text)
+    names = content.get("variables") if isinstance(content, Mapping) else None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise DataError(path, "a prompt needs `name` and `variables`, the list of variables that it uses")
+    return {"name": path.stem, **content}
+
+
+def parsed_yaml(path: Path, text: bytes) -> Any:
+    """What the text of a YAML file holds; DataError where it is broken."""
+    try:
+        return yaml.safe_load(text.decode("utf-8"))
+    except yaml.YAMLError as error:
+        raise DataError(path, f"broken YAML ({' '.join(str(error).split())})") from error
+    except UnicodeDecodeError as error:
+        raise DataError(path, f"not UTF-8 ({error.reason}); save the file as UTF-8") from error
+
+
+def _check(
+    path: Path, source: str, supplied: frozenset[str], content: Mapping[str, Any], loop: frozenset[str] = frozenset()
+) -> None:
+    try:
+        used = jinja2.meta.find_undeclared_variables(ENVIRONMENT.parse(source))
+    except jinja2.TemplateSyntaxError as error:
+        raise DataError(path, f"broken template ({error.message})") from error
+    declared = set(content["variables"])
+    if declared - supplied:
+        raise DataError(path, f"declares {sorted(declared - supplied)}; this stage supplies {sorted(supplied)}")
+    if used - declared - loop:
+        raise DataError(path, f"uses {sorted(used - declared)} without declaring it under `variables`")
+
+
+def _merge_neighbours(messages: list[tuple[str, str]]) -> Messages:
+    """Join neighbouring turns of one role, since chat templates may ask for alternating roles."""
+    merged: list[tuple[str, str]] = []
+    for role, text in messages:
+        if merged and merged[-1][0] == role:
+            merged[-1] = (role, f"{merged[-1][1]}\n{text}")
+        else:
+            merged.append((role, text))
+    return tuple(merged)

@@ -1,0 +1,98 @@
+"""The annotation store: append-only Parquet parts that many processes may write side by side.
+
+A finished record goes at once into the writer's journal (`*.jsonl`, held by a file lock), so a kill loses only calls in
+flight; every `PART` records, and at the end, the journal becomes a Parquet part, written beside and renamed. Journals that
+a killed process left are turned into parts by the next writer. Memory holds a short index of all keys, the journal, and a
+bounded number of decoded rows.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from operator import attrgetter
+from pathlib import Path
+
+from uar.errors import DataError
+from uar.llm.record import Outcome, Record
+from uar.llm.store.journal import Journal, adopt_journals, journals_of, read_journal
+from uar.llm.store.key_index import Index
+from uar.llm.store.parts import parts_of
+from uar.llm.store.selection import select_pools, select_records, wanted_records
+
+log = logging.getLogger(__name__)
+PART = 4_096
+
+
+class Store:
+    """A folder of records. `also`: further folders that are read, never written (shipped annotations)."""
+
+    def __init__(self, folder: Path, also: Sequence[Path] = ()) -> None:
+        self.folder = folder
+        self._folders = [folder, *also]
+        self._journal: Journal | None = None
+        self._index = Index()
+        self._indexed: set[Path] = set()
+        adopt_journals(folder)
+        for place in self._folders:  # journals of living writers before the parts that they may become meanwhile
+            for journal in journals_of(place):
+                self._index.add_records(list(read_journal(journal)))
+        for part in self._new_parts():
+            self._index.add_part(part)
+
+    def find(self, key: str, read: Callable[[Record], str] = attrgetter("outcome")) -> Record | None:
+        """What is kept of this call: of the good replies the newest, else the newest failure. `read`: what a record is taken
+        for, since a parser may have changed since."""
+        kept = sorted(self._kept(key), key=lambda r: r.time)
+        good = [record for record in kept if read(record) == Outcome.OK]
+        if good:  # of copies for several queries the first, which has the cost
+            return next(record for record in good if record.output == good[-1].output)
+        return kept[-1] if kept else None
+
+    def holds(self, record: Record) -> bool:
+        """Whether this very record, for this query, is kept. A failure does not stand for a good reply."""
+        return any(
+            kept.identity() == record.identity() and (kept.outcome == Outcome.OK or record.outcome != Outcome.OK)
+            for kept in self._kept(record.key)
+        )
+
+    def append(self, record: Record) -> None:
+        """Keep a record; on return it survives a kill of this process. OSError where the disk is full."""
+        if self._journal is None:
+            self._journal = Journal(self.folder)
+        record = replace(record, output=record.output.encode("utf-8", "replace").decode())  # half characters fit no file
+        self._journal.write(record)
+        if len(self._journal) >= PART:
+            self.close()
+
+    def close(self) -> None:
+        """Turn the journal into a part. The store may be appended to again."""
+        if self._journal is None:
+            return
+        self._journal.finish()
+        self._journal = None
+        for part in self._new_parts():  # this one, and those of other writers
+            try:
+                self._index.add_part(part)
+            except DataError as error:  # the next start tells it; what is kept here stays kept
+                log.warning("%s", error)
+
+    def records(self, collection: str, stages: Iterable[str], model: str) -> Iterator[Record]:
+        """Records of one collection, some stages and one model, each once, oldest first; a later one replaces an error, and a
+        good one any failure."""
+        return select_records(self._folders, wanted_records(collection, model, stages))
+
+    def shown(self, collection: str, stage: str, template_hash: str, model: str) -> list[tuple[str, tuple[str, ...]]]:
+        """Query id and doc ids, in the order shown, of the `records` of one prompt."""
+        return select_pools(self._folders, wanted_records(collection, model, [stage], template_hash))
+
+    def _kept(self, key: str) -> Iterator[Record]:
+        if self._journal is not None:
+            yield from self._journal.of_key(key)
+        yield from self._index.find(key)
+
+    def _new_parts(self) -> Iterator[Path]:
+        for folder in self._folders:
+            for part in parts_of(folder):
+                if part not in self._indexed:
+                    self._indexed.add(part)
+                    yield part

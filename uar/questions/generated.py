@@ -1,0 +1,180 @@
+"""Where the questions of an annotate run come from: the collection, or an LLM that writes them."""
+
+import heapq
+import logging
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from uar.collections import Collection, Corpus, Query, corpus_file, open_collection, open_corpus, slug
+from uar.errors import UserError
+from uar.llm.chains import Chains
+from uar.llm.engines.work import Work
+from uar.llm.models import LLM
+from uar.llm.record import Outcome
+from uar.llm.store.store import Store
+from uar.pools import PoolSource
+from uar.questions.filters import Dropped, Wording, Written, kept_by_round_trip, kept_by_wording, kept_once
+from uar.questions.writer import QuestionWriter
+from uar.questions.written_folder import split_by_passage, write_collection
+from uar.storage.files import digest
+from uar.storage.ordering import rank_of
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What an annotate run knows: the reference of its split, the config of its model, the store, the seed, and the plain
+    options of its questions."""
+
+    reference: str
+    llm: Mapping[str, Any]
+    store: Path
+    seed: int
+    options: Mapping[str, Any]
+
+
+class Given:
+    """The questions of the collection: none are written."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generate:
+    """Questions of `passages` passages, drawn by the seed; a larger number takes the same ones and more. See
+    conf/questions/generate.yaml for the options."""
+
+    folder: str
+    passages: int | None
+    per_passage: int
+    min_passage_words: int
+    min_words: int
+    max_words: int
+    unwanted: str
+    near_duplicate: float
+    dev: float
+    test: float
+    max_failure_rate: float
+    round_trip: PoolSource | None
+    writer: QuestionWriter
+
+    def __post_init__(self) -> None:
+        for name in ("passages", "per_passage", "min_words", "min_passage_words"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"questions.{name}={value}: at least 1 is needed")
+        if self.max_words < self.min_words:
+            raise UserError(f"questions.max_words={self.max_words} is below questions.min_words={self.min_words}; raise it")
+        if not 0 < self.near_duplicate <= 1:
+            raise UserError(f"questions.near_duplicate={self.near_duplicate}: a share above 0, at most 1, is needed")
+        if min(self.dev, self.test) < 0 or self.dev + self.test >= 1:
+            raise UserError(f"questions.dev={self.dev}, questions.test={self.test}: shares whose sum is below 1 are needed")
+        try:
+            re.compile(self.unwanted)
+        except re.error as error:
+            raise UserError(f"questions.unwanted={self.unwanted!r} is no regular expression ({error}); mend it") from error
+
+    def writing(self, setting: Setting) -> "Writing":
+        """What is to be asked about which passages; the store is looked into, nothing is asked yet."""
+        corpus = open_corpus(setting.reference)
+        drawn = draw(corpus, self.passages, self.min_passage_words, setting.seed)
+        if not drawn:
+            raise UserError(
+                f"{setting.reference}: no passage has questions.min_passage_words={self.min_passage_words} words; lower it"
+            )
+        pseudo = Collection(setting.reference, slug(setting.reference), corpus, {d: Query(d, "") for d in drawn}, {})
+        writer = replace(self.writer, number=self.per_passage)
+        pools = {d: [d] for d in drawn}
+        work = Work(pseudo, writer, pools, [setting.llm], setting.store, self.max_failure_rate)
+        kept = Chains(writer, Store(setting.store), pseudo.slug, [LLM(work.models[0])], 1.0)
+        judged = dict(kept.run(work.questions()))
+        missing = len(drawn) - kept.progress.calls + kept.progress.total.outcomes[Outcome.ERROR]  # which are asked again
+        return Writing(self, setting, work if missing else replace(work, judged=judged, progress=kept.progress), missing)
+
+
+@dataclass(frozen=True)
+class Writing:
+    """A lot of questions on its way. `missing`: calls that the store cannot answer."""
+
+    options: Generate
+    setting: Setting
+    work: Work
+    missing: int
+
+    def collection(self) -> tuple[Collection, dict[str, Any]]:
+        """Filter what was written, write it as a collection, and open its train split; with it what a ledger tells."""
+        collection = self.work.collection
+        written = [
+            Written(f"{doc_id}-q{number}", str(text), doc_id)
+            for doc_id in self.work.pools
+            for number, text in enumerate(self.work.judged.get(doc_id, ()), start=1)
+        ]
+        kept, dropped = self._filtered(written)
+        counts = Counter(d.why for d in dropped)
+        told = {
+            "passages": len(self.work.pools),
+            "passages_without_reply": len(self.work.pools) - len(self.work.judged),
+            "written": len(written),
+            "kept": len(kept),
+            "dropped": dict(counts.most_common()),
+        }
+        if not kept:
+            raise UserError(
+                f"{self.setting.reference}: of {len(written)} questions written from {told['passages']} passages none is kept "
+                f"({_listed(counts)}); raise questions.passages or questions.round_trip.depth, or use a larger LLM"
+            )
+        splits = split_by_passage(kept, {"dev": self.options.dev, "test": self.options.test}, self.setting.seed)
+        folder = Path(self.options.folder) / self._name()
+        manifest = {
+            "model": self.work.models[0],
+            "prompt": self.options.writer.first_prompt_hash,
+            "seed": self.setting.seed,
+            "options": self.setting.options,
+            **told,
+            "splits": {split: len(of_split) for split, of_split in splits.items()},
+        }
+        write_collection(folder, collection.corpus, corpus_file(self.setting.reference), splits, dropped, manifest)
+        log.info(
+            "%d questions of %d written from %d passages are kept (%s); they lie in %s, and train on their labels with: "
+            "python train.py dataset=local dataset.path=%s label_source=llm",
+            len(kept), len(written), told["passages"], _listed(counts), folder, folder,
+        )  # fmt: skip
+        return open_collection(f"local:{folder}:train"), {**told, "folder": str(folder)}
+
+    def _filtered(self, written: list[Written]) -> tuple[list[Written], list[Dropped]]:
+        options, collection = self.options, self.work.collection
+        wording = Wording(options.min_words, options.max_words, re.compile(options.unwanted, re.IGNORECASE))
+        sources = list(self.work.judged)
+        texts = {d: collection.corpus.text(row) for d, row in zip(sources, collection.corpus.rows(sources), strict=True)}
+        kept, dropped = kept_by_wording(written, wording, texts)
+        if options.round_trip is not None:
+            kept, lost = kept_by_round_trip(kept, collection, options.round_trip)
+            dropped += lost
+        kept, repeated = kept_once(kept, options.near_duplicate)
+        return kept, dropped + repeated
+
+    def _name(self) -> str:
+        """The corpus' name and a hash of all that the questions were made from, so that records of two lots never mix."""
+        name = self.work.collection.slug.removesuffix(f".{self.setting.reference.rpartition(':')[2]}")
+        made_from = (self.work.collection.corpus.hash, self.work.models, self.options.writer.first_prompt_hash)
+        options = {k: v for k, v in self.setting.options.items() if k not in {"folder", "max_failure_rate"}}
+        return f"{name}-{digest(*made_from, self.setting.seed, options)[:8]}"
+
+
+def draw(corpus: Corpus, number: int | None, min_words: int, seed: int) -> list[str]:
+    """Ids of at most `number` passages of `min_words` words or more, in an order drawn by the seed; None: all of them."""
+    number = len(corpus) if number is None else number
+    size = 2 * number  # some are too short
+    while True:
+        first = heapq.nsmallest(size, corpus.ids(), key=lambda d: rank_of(seed, "questions", d))
+        drawn = [d for d in first if len(corpus.text(corpus.row(d)).split()) >= min_words][:number]
+        if len(drawn) == number or size >= len(corpus):
+            return drawn
+        size *= 4
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{n} {why}" for why, n in counts.items()) or "none dropped"

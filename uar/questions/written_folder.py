@@ -1,0 +1,71 @@
+"""Written questions as a collection in BEIR format, with the passages of the corpus and a manifest."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from uar.collections import Corpus
+from uar.questions.filters import Dropped, Written
+from uar.storage.files import file_hash, write_json, write_jsonl, write_text
+from uar.storage.manifest import save_manifest
+from uar.storage.ordering import rank_of
+
+HEADER = "query-id\tcorpus-id\tscore\n"
+ORIGIN = "generated"
+
+
+def write_collection(
+    folder: Path,
+    corpus: Corpus,
+    corpus_file: Path | None,
+    splits: Mapping[str, Sequence[Written]],
+    dropped: Sequence[Dropped],
+    manifest: Mapping[str, Any],
+) -> None:
+    """`corpus.jsonl` (a link where it is a file already), `queries.jsonl`, `qrels/<split>.tsv` with each question's source as
+    its positive, `dropped.jsonl`, `collection.json` that calls the judgements generated, and `manifest.json`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _passages(folder / "corpus.jsonl", corpus, corpus_file)
+    questions = [q for of_split in splits.values() for q in of_split]
+    rows = ({"_id": q.id, "text": q.text, "source": q.source, "origin": ORIGIN} for q in questions)
+    write_jsonl(folder / "queries.jsonl", rows)
+    for split, of_split in splits.items():
+        write_text(folder / "qrels" / f"{split}.tsv", HEADER + "".join(f"{q.id}\t{q.source}\t1\n" for q in of_split))
+    write_jsonl(
+        folder / "dropped.jsonl", ({"text": d.question.text, "source": d.question.source, "why": d.why} for d in dropped)
+    )
+    write_json(folder / "collection.json", {"origin": ORIGIN})
+    save_manifest(folder, corpus=corpus.hash, **manifest)
+
+
+def split_by_passage(questions: Sequence[Written], shares: Mapping[str, float], seed: int) -> dict[str, list[Written]]:
+    """Questions by split, `train` first: of each further split at least one passage where there are enough, so that no
+    passage is asked about in two."""
+    order = sorted({q.source for q in questions}, key=lambda d: rank_of(seed, "split", d))
+    of: dict[str, str] = {}
+    taken = 0
+    for split, share in shares.items():
+        number = max(round(share * len(order)), 1) if share > 0 and len(order) > len(shares) else 0
+        of |= dict.fromkeys(order[taken : taken + number], split)
+        taken += number
+    return {split: [q for q in questions if of.get(q.source, "train") == split] for split in ("train", *shares)}
+
+
+def _passages(path: Path, corpus: Corpus, file: Path | None) -> None:
+    if file is None:
+        if not path.is_file():
+            rows = ((d, *corpus.parts(d)) for d in corpus.ids())
+            write_jsonl(path, ({"_id": doc_id, "title": title, "text": text} for doc_id, title, text in rows))
+        return
+    if path.is_file() and file_hash(path) == file_hash(file):
+        return
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".corpus.") as beside:
+        link = Path(beside) / path.name
+        with contextlib.suppress(OSError):  # a file system without links
+            link.symlink_to(file.resolve())
+        if not link.is_symlink():
+            link.write_bytes(file.read_bytes())
+        os.replace(link, path)

@@ -1,0 +1,189 @@
+"""Tables over rows: best and second best, significance marks, the paper's value beside ours."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import fmean, stdev
+from typing import Any
+
+from uar.collections.presets import averaged
+from uar.evaluation.rag.answer_measures import BERT, MEASURES
+from uar.reporting.marks import Marks, told
+from uar.reporting.rows import Row
+
+DASH = "–"
+RAG = (*MEASURES, BERT)
+LINES = ("closed_book", "oracle")
+
+
+@dataclass(frozen=True)
+class Column:
+    """`group`: what stands above the measure, such as the collection. Values are shown times `scale`. `lower`: less is better.
+    `paper`: whether the paper's values stand beside ours; `ours`: whether ours do at all."""
+
+    group: str
+    heading: str
+    scale: float = 1.0
+    digits: int = 3
+    lower: bool = False
+    ranked: bool = True
+    paper: bool = False
+    ours: bool = True
+
+    def heads(self) -> list[str]:
+        """Headings of what is shown: ours, the paper's or both."""
+        return [self.heading] * self.ours + ["paper" if self.ours else self.heading] * self.paper
+
+    def number(self, value: float) -> str:
+        return f"{value:,.{self.digits}f}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """`value` as shown, the mean of `seeds` runs with their standard `deviation` (n − 1; None of one run). `place`: 1 the best
+    of its column, 2 the second best, 0 another. `mark`: + or − where it differs from the baseline; `told`: how."""
+
+    value: float | None = None
+    deviation: float | None = None
+    seeds: int = 0
+    place: int = 0
+    mark: str = ""
+    told: str = ""
+    paper: float | None = None
+
+    def number(self, column: Column) -> str:
+        return DASH if self.value is None else column.number(self.value)
+
+    def spread(self, column: Column) -> str:
+        return "" if self.deviation is None else f" ± {column.number(self.deviation)} ({self.seeds})"
+
+    def beside(self, column: Column) -> str:
+        return DASH if self.paper is None else column.number(self.paper)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row as shown; `aside`: no row of the paper's."""
+
+    name: str
+    cells: list[Cell]
+    aside: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    key: str
+    title: str
+    columns: list[Column]
+    lines: list[Line]
+    notes: list[str] = field(default_factory=list)
+    head: str = "run"
+
+
+def cell(values: Sequence[float], scale: float = 1.0) -> Cell:
+    """The mean of the seeds' values with their standard deviation."""
+    if not values:
+        return Cell()
+    deviation = stdev(values) * scale if len(values) > 1 else None
+    return Cell(fmean(values) * scale, deviation, len(values))
+
+
+def placed(columns: Sequence[Column], lines: Sequence[Line]) -> list[Line]:
+    """The lines with the best and the second best value of each column marked; equal values share a place, and where all are
+    equal none is marked."""
+    places: list[dict[float, int]] = []
+    for at, column in enumerate(columns):
+        values = {line.cells[at].value for line in lines} - {None}
+        order = sorted((v for v in values if v is not None), reverse=not column.lower)
+        places.append({} if len(values) < 2 or not column.ranked else {v: n for n, v in enumerate(order[:2], start=1)})
+    return [
+        replace(line, cells=[replace(c, place=p.get(c.value, 0) if c.value is not None else 0) for c, p in pairs])
+        for line in lines
+        for pairs in [list(zip(line.cells, places, strict=True))]
+    ]
+
+
+def marked(found: Cell, mark: Mapping[str, Any] | None, baseline: str) -> Cell:
+    return replace(found, mark=mark["mark"], told=told(mark, baseline)) if mark else found
+
+
+def columns_of(rows: Sequence[Row], part: str) -> list[tuple[str, str]]:
+    """(slug, measure) of all that a row has in retrieval or rag; answer measures from what was found, from none, from gold.
+    Parts of a set that counts as one are left out."""
+    slugs = list(averaged({slug: {} for row in rows for slug in row.slugs}))
+    wanted: dict[tuple[str, str], None] = {}
+    for slug in slugs:
+        there = [run.metrics[part].get(slug, {}) for row in rows for run in row.folders]
+        if part == "retrieval":
+            names = list(dict.fromkeys(m for found in there for m, value in found.items() if isinstance(value, int | float)))
+        else:
+            names = [m for m in RAG if any(m in found for found in there)]
+            names += [f"{m} ({at})" for at in LINES for m in RAG if any(m in found.get(at, {}) for found in there)]
+        wanted.update(dict.fromkeys((slug, name) for name in names))
+    return list(wanted)
+
+
+def plain_table(
+    key: str,
+    title: str,
+    rows: Sequence[Row],
+    parts: Sequence[tuple[str, str, str]],
+    columns: Sequence[Column],
+    by_row: Mapping[str, Marks],
+    baseline: str = "",
+) -> Table | None:
+    """A line a row that has something of `parts` (part, slug, measure), one a column; None where no row has."""
+    lines = []
+    for row in rows:
+        cells = [cell(row.values(*part), column.scale) for part, column in zip(parts, columns, strict=True)]
+        if any(c.value is not None for c in cells):
+            found = by_row.get(row.name, {})
+            cells = [marked(c, found.get((slug, name)), baseline) for c, (_, slug, name) in zip(cells, parts, strict=True)]
+            lines.append(Line(row.name, cells))
+    return Table(key, title, list(columns), placed(columns, lines)) if lines else None
+
+
+def score_table(
+    key: str, title: str, rows: Sequence[Row], part: str, by_row: Mapping[str, Marks], baseline: str = ""
+) -> Table | None:
+    """All values of `part` (retrieval or rag): a group of columns a collection."""
+    wanted = columns_of(rows, part)
+    columns = [Column(slug, measure) for slug, measure in wanted]
+    return plain_table(key, title, rows, [(part, *c) for c in wanted], columns, by_row, baseline)
+
+
+def agreement_table(rows: Sequence[Row]) -> Table | None:
+    """How labels agree with people's, by annotate run."""
+    shares = ["precision", "recall", "human_positive_ranked_first", "judged_precision", "kappa", "weighted_kappa"]
+    measures = [*shares[:2], "average_positives", *shares[2:], "queries"]
+    measures = [m for m in measures if any(row.values("agreement", "", m) for row in rows)]
+    unranked = {"average_positives", "queries"}
+    columns = [Column("", m.replace("_", " "), digits=0 if m == "queries" else 3, ranked=m not in unranked) for m in measures]
+    return plain_table("agreement", "Labels against people's", rows, [("agreement", "", m) for m in measures], columns, {})
+
+
+def cost_table(rows: Sequence[Row]) -> Table | None:
+    """What annotation cost, by annotate run; for the labels whole too, where earlier runs asked for a part of them."""
+    wanted = [
+        ("queries", "queries", 0, False),
+        ("calls", "calls", 0, False),
+        ("tokens_in", "tokens read", 0, False),
+        ("tokens_out", "tokens written", 0, False),
+        ("seconds", "seconds", 1, True),
+        ("gpu_hours", "GPU-hours", 3, True),
+        ("cost", "cost", 2, True),
+        ("per_1000_queries.cost", "cost per 1,000 queries", 3, True),
+        ("human_cost", "people's cost", 2, False),
+    ]
+    notes = []
+    if any(row.first.ledger.get("calls_answered_by_store") for row in rows):
+        wanted[7:7] = [("whole.gpu_hours", "GPU-hours, all calls", 3, True), ("whole.cost", "cost, all calls", 2, True)]
+        notes = [
+            "Calls, tokens, seconds, GPU-hours and cost: of what the run asked; all calls: with what the store had before."
+        ]
+    there = [w for w in wanted if any(row.values("ledger", "", w[0]) for row in rows)]
+    columns = [Column("", heading, digits=digits, lower=True, ranked=ranked) for _, heading, digits, ranked in there]
+    table = plain_table("cost", "Cost of the labels", rows, [("ledger", "", w[0]) for w in there], columns, {})
+    if table is None:
+        return None
+    currencies = sorted({str(row.first.ledger["currency"]) for row in rows if row.first.ledger.get("currency")})
+    return replace(table, notes=notes + [f"Costs in {' and '.join(currencies)}."] * bool(currencies))

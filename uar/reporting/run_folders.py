@@ -1,0 +1,151 @@
+"""Run folders found by pattern: metrics, config and what else they hold."""
+
+import glob
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from uar.collections.presets import Scores, averaged
+from uar.errors import UserError
+from uar.evaluation.metrics_file import PARTS, read_metrics
+from uar.storage.files import read_json
+
+HELD = ("metrics.json", "agreement.json", "ledger.json")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """`config`: by dotted name; a run that evaluates a trained model has that model's config under its own. `ledger`: with
+    `whole`, the seconds, GPU-hours and cost of all calls that the labels rest on, whichever run made them. `trained`: the
+    folder where that model was trained."""
+
+    path: Path
+    name: str
+    metrics: Mapping[str, Any]
+    config: Mapping[str, Any]
+    agreement: Mapping[str, Any]
+    ledger: Mapping[str, Any]
+    trained: Path | None = None
+
+    @cached_property
+    def slugs(self) -> list[str]:
+        """Collections that it has scores of."""
+        return list(dict.fromkeys([*self.metrics["retrieval"], *self.metrics["rag"]]))
+
+    def keeps(self, slug: str) -> bool:
+        """Whether it has scores of the single questions of a collection."""
+        return (self.path / "scores" / f"{slug}.parquet").is_file()
+
+
+@dataclass(frozen=True)
+class Found:
+    """Run folders in the order of the patterns, and what is missing, in words."""
+
+    runs: list[RunFolder]
+    notes: list[str]
+
+
+def find_runs(patterns: Sequence[str]) -> Found:
+    """Folders that hold metrics.json, agreement.json or ledger.json; UserError where there is none. A file that cannot be
+    read, or a folder with a config alone, is a note."""
+    places: dict[Path, None] = {}
+    for pattern in patterns:
+        places.update(dict.fromkeys(Path(p) for p in sorted(glob.glob(pattern, recursive=True)) if Path(p).is_dir()))
+    notes: list[str] = []
+    names = _names(list(places))
+    runs = []
+    for path in places:
+        if any((path / name).is_file() for name in HELD):
+            runs.append(_read(path, names[path], notes))
+        elif (path / "config.yaml").is_file():
+            notes.append(f"{names[path]}: no metrics.json; the run has not ended, or failed (see its uar.log)")
+    if not runs:
+        raise UserError(f"runs={list(patterns)}: no folder with a metrics.json; give run folders or patterns of them")
+    return Found(runs, notes)
+
+
+def _names(paths: Sequence[Path]) -> dict[Path, str]:
+    """The last parts of the paths, as few as tell them apart."""
+    parts = {path: path.resolve().parts for path in paths}
+    for length in range(1, max(map(len, parts.values()), default=1)):
+        names = {path: "/".join(p[-length:]) for path, p in parts.items()}
+        if len(set(names.values())) == len({p for p in parts.values()}):
+            return names
+    return {path: str(path) for path in paths}
+
+
+def _read(path: Path, name: str, notes: list[str]) -> RunFolder:
+    metrics: Mapping[str, Any] = {part: {} for part in PARTS}
+    try:
+        metrics = read_metrics(path)
+        metrics = {**metrics, "retrieval": _with_means(metrics["retrieval"])}
+    except (OSError, ValueError, AttributeError) as error:
+        notes.append(unreadable(name, "metrics.json", error))
+    agreement, ledger = (_object(path / file, name, notes) for file in HELD[1:])
+    config = read_config(path, name, notes)
+    trained = _trained(path, config)
+    if trained:
+        own = {key: value for key, value in config.items() if value is not None}
+        config = {**read_config(trained, name, notes), **own}
+    return RunFolder(path, name, metrics, config, agreement, _with_whole(ledger), trained)
+
+
+def _with_means(scores: Scores) -> dict[str, Any]:
+    """With the mean of a set that counts as one (CQADupStack) where all of its parts are there."""
+    return {**scores, **{slug: values for slug, values in averaged(scores).items() if slug not in scores}}
+
+
+def _with_whole(ledger: Mapping[str, Any]) -> Mapping[str, Any]:
+    thousand, queries = ledger.get("per_1000_queries"), ledger.get("queries")
+    if not isinstance(thousand, Mapping) or not isinstance(queries, int):
+        return ledger
+    known = {name: thousand[name] for name in ("seconds", "gpu_hours", "cost") if isinstance(thousand.get(name), int | float)}
+    return {**ledger, "whole": {name: value * queries / 1_000 for name, value in known.items()}}
+
+
+def _object(path: Path, name: str, notes: list[str]) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        found = read_json(path)
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        notes.append(unreadable(name, path.name, error))
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def read_config(path: Path, name: str, notes: list[str]) -> dict[str, Any]:
+    """`config.yaml` by dotted name; empty, and a note, where it is missing or broken."""
+    try:
+        found = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        notes.append(unreadable(name, "config.yaml", error))
+        return {}
+    return dict(_dotted(found, "")) if isinstance(found, dict) else {}
+
+
+def _dotted(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from _dotted(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _trained(path: Path, config: Mapping[str, Any]) -> Path | None:
+    model = config.get("model")
+    if not isinstance(model, str):
+        return None
+    folder = Path(model).resolve().parent
+    return folder if (folder / "config.yaml").is_file() and folder != path.resolve() else None
+
+
+def unreadable(name: str, file: str, error: Exception) -> str:
+    """The note on a file of a run that is missing or broken."""
+    why = "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read ({type(error).__name__})"
+    return f"{name}: {file}: {why}"

@@ -1,0 +1,229 @@
+"""A dense retriever: transformers for queries and passages, one or two, pooled and normalised."""
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from uar.collections import Collection
+from uar.collections.token_ids import Tokens, corpus_tokens, query_tokens
+from uar.errors import UserError
+from uar.machine.heap import release_heap
+from uar.machine.model_files import identity, locate, without_bars
+from uar.retrievers.bi_encoder.dropout import use_fast_dropout
+from uar.retrievers.bi_encoder.encoder_settings import Published, read_published
+from uar.retrievers.bi_encoder.export import export
+from uar.retrievers.bi_encoder.fast_attention import hidden_states
+from uar.retrievers.bi_encoder.loading import (
+    append_eos_token,
+    check_alike,
+    check_length,
+    is_causal,
+    load_encoder,
+    load_tokenizer,
+)
+from uar.retrievers.bi_encoder.lora import add_lora
+from uar.retrievers.bi_encoder.pooling import POOLINGS, pool
+from uar.storage.files import digest
+
+ROLES = ("query", "passage")
+HIGHEST_SCALE = 100.0  # as in CLIP, arXiv 2103.00020
+RELEASE = 1 << 13  # tokens of cached chunks between two releases of the heap
+
+
+class BiEncoder(nn.Module):
+    """Encodes token ids to vectors.
+
+    `tied`: queries and passages share the encoder; a model folder with two encoders is never tied. `layers`: keep the first
+    so many layers. `pooling`, `normalize`, the prefixes and the lengths default to what the model's own files say, else mean
+    (of a decoder lasttoken), false, none, and 64 and 256 tokens. `append_eos`: end every text with the end-of-text token; None
+    does so for lasttoken where the tokenizer has one. `dropout`: in place of the model's own, None keeps it.
+
+    `scale`: inverse temperature of the training scores; `learn_scale` starts there and learns its logarithm.
+    `lora_rank`: learn adapters of this rank on `lora_targets` (names of layers, or all-linear) in place of the weights;
+    `lora_alpha` None is twice the rank. `gradient_checkpointing`: keep one activation a layer and compute the rest again.
+    `compile`: through torch.compile. `token_budget`: tokens, padding included, of one forward pass; texts are sorted by
+    length first, so that little is padded.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        revision: str | None = None,
+        layers: int | None = None,
+        tied: bool = True,
+        pooling: str | None = None,
+        normalize: bool | None = None,
+        query_prefix: str | None = None,
+        passage_prefix: str | None = None,
+        query_length: int | None = None,
+        passage_length: int | None = None,
+        append_eos: bool | None = None,
+        dropout: float | None = None,
+        scale: float = 20.0,
+        learn_scale: bool = False,
+        lora_rank: int | None = None,
+        lora_alpha: float | None = None,
+        lora_dropout: float = 0.0,
+        lora_targets: str | Sequence[str] = "all-linear",
+        gradient_checkpointing: bool = False,
+        compile: bool = False,
+        token_budget: int = 2048,
+    ) -> None:
+        super().__init__()
+        without_bars()
+        path = locate(model)
+        try:
+            own = read_published(model, path, revision)
+            self.encoder: Any = load_encoder(model, path, revision, own.passages, layers, dropout)
+            self.query_encoder: Any = None
+            if not tied or own.queries is not None:
+                folder = own.passages if own.queries is None else own.queries
+                self.query_encoder = load_encoder(model, path, revision, folder, layers, dropout)
+            self.tokenizer: Any = load_tokenizer(model, path, revision, own.passages)
+            if own.queries is not None:
+                check_alike(self.tokenizer, load_tokenizer(model, path, revision, own.queries), model)
+        except OSError as error:
+            raise UserError(f"retriever.model={model}: cannot be loaded ({str(error).splitlines()[0]})") from error
+        self.pooling = pooling or own.pooling or ("lasttoken" if is_causal(self.encoder) else "mean")
+        if self.pooling not in POOLINGS:
+            raise UserError(f"retriever.pooling={self.pooling!r}; allowed: {', '.join(POOLINGS)}")
+        if append_eos or (append_eos is None and self.pooling == "lasttoken" and self.tokenizer.eos_token_id is not None):
+            append_eos_token(self.tokenizer, model)
+        self.normalize = bool(own.normalize) if normalize is None else normalize
+        self.query_prefix = own.query_prefix if query_prefix is None else query_prefix
+        self.passage_prefix = own.passage_prefix if passage_prefix is None else passage_prefix
+        self.query_length = own.query_length if query_length is None else query_length
+        self.passage_length = own.passage_length if passage_length is None else passage_length
+        check_length("query_length", self.query_length, self.encoder.config)
+        check_length("passage_length", self.passage_length, self.encoder.config)
+        self.token_budget = token_budget
+        self._tokens_since_release = 0
+        self._scale = _checked_scale(scale, learn_scale)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(scale))) if learn_scale else None
+        for encoder in self._encoders():
+            if lora_rank is not None:
+                add_lora(encoder, lora_rank, lora_alpha, lora_dropout, lora_targets)
+            if gradient_checkpointing:
+                _use_gradient_checkpointing(encoder, model)
+            if compile:
+                encoder.compile(dynamic=True)  # in place, so that names in checkpoints stay
+            else:
+                use_fast_dropout(encoder)
+        self.name = _name(model, revision, own) + (f"-l{layers}" if layers else "")
+
+    @property
+    def tied(self) -> bool:
+        return self.query_encoder is None
+
+    @property
+    def dim(self) -> int:
+        return int(self.encoder.config.hidden_size)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.encoder.parameters()).device
+
+    @property
+    def scale(self) -> float | torch.Tensor:
+        """What training multiplies scores by; a learned one is cut to HIGHEST_SCALE first."""
+        if self.log_scale is None:
+            return self._scale
+        with torch.no_grad():
+            self.log_scale.clamp_(max=math.log(HIGHEST_SCALE))
+        return self.log_scale.exp()
+
+    def passage_tokens(self, collection: Collection) -> Tokens:
+        """Token ids of every passage, by corpus row, made once."""
+        return corpus_tokens(collection, self.tokenizer, self.passage_length, self.passage_prefix)
+
+    def query_tokens(self, collection: Collection) -> Tokens:
+        """Token ids of the split's queries, by `collection.query_rows`, made once."""
+        return query_tokens(collection, self.tokenizer, self.query_length, self.query_prefix)
+
+    def forward(self, texts: Sequence[np.ndarray], role: str = "passage", cached: bool = False) -> torch.Tensor:
+        """(texts, dim) fp32 vectors of token id arrays, in the order given. `role`: query or passage.
+
+        `cached`: GradCache (arXiv 2101.06983). Chunks of the token budget are computed again, dropout included, when their
+        gradient is needed, so that the activations of one at a time are held, however many texts there are: on a CPU the
+        heap is released now and then, since vectors that are kept lie between activations that are not.
+        """
+        if role not in ROLES:
+            raise ValueError(f"role={role!r}; allowed: {', '.join(ROLES)}")
+        encoder = self.encoder if role == "passage" or self.query_encoder is None else self.query_encoder
+        order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
+        vectors = []
+        for chunk in self._chunks(order, texts):
+            ids, mask = self._padded([texts[i] for i in chunk])
+            if cached and torch.is_grad_enabled():
+                again = checkpoint(self._embed_tidily, encoder, ids, mask, use_reentrant=False, preserve_rng_state=True)
+                vectors.append(again)
+            else:
+                vectors.append(self._embed(encoder, ids, mask))
+        back = torch.empty(len(order), dtype=torch.long)
+        back[torch.tensor(order, dtype=torch.long)] = torch.arange(len(order))
+        return torch.cat(vectors)[back.to(vectors[0].device)]
+
+    def save(self, folder: Path) -> None:
+        """A folder that `SentenceTransformer(folder)` and `BiEncoder(str(folder))` load."""
+        export(self, folder)
+
+    def _encoders(self) -> list[Any]:
+        return [self.encoder] if self.query_encoder is None else [self.encoder, self.query_encoder]
+
+    def _chunks(self, order: Sequence[int], texts: Sequence[np.ndarray]) -> Iterator[list[int]]:
+        chunk: list[int] = []
+        for index in order:
+            if chunk and (len(chunk) + 1) * len(texts[chunk[0]]) > self.token_budget:
+                yield chunk
+                chunk = []
+            chunk.append(index)
+        if chunk:
+            yield chunk
+
+    def _padded(self, texts: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Ids and mask, both (texts, length), padded on the right, on the model's device; the first text is the longest. A
+        text of no tokens has one padding token."""
+        shape = (len(texts), max(1, len(texts[0])))
+        ids, mask = np.full(shape, self.tokenizer.pad_token_id, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+        for row, text in enumerate(texts):
+            ids[row, : len(text)] = text
+            mask[row, : max(1, len(text))] = 1
+        return torch.from_numpy(ids).to(self.device), torch.from_numpy(mask).to(self.device)
+
+    def _embed_tidily(self, encoder: Any, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        self._tokens_since_release += ids.numel()
+        if self._tokens_since_release > RELEASE and ids.device.type == "cpu":
+            release_heap()
+            self._tokens_since_release = 0
+        return self._embed(encoder, ids, mask)
+
+    def _embed(self, encoder: Any, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        vectors = pool(hidden_states(encoder, ids, mask), mask, self.pooling)
+        return nn.functional.normalize(vectors, dim=-1) if self.normalize else vectors
+
+
+def _name(model: str, revision: str | None, own: Published) -> str:
+    """Changes with the weights, of both encoders where there are two."""
+    path = locate(model)
+    if own.queries is None or not Path(path).is_dir():
+        return identity(model, revision)
+    return f"{Path(path).name}@{digest([identity(f'{path}/{part}') for part in (own.passages, own.queries)])[:12]}"
+
+
+def _checked_scale(scale: float, learned: bool) -> float:
+    if scale <= 0 or (learned and scale > HIGHEST_SCALE):
+        raise UserError(f"retriever.scale={scale}: above 0 is needed, and at most {HIGHEST_SCALE:.0f} where it is learned")
+    return scale
+
+
+def _use_gradient_checkpointing(encoder: Any, model: str) -> None:
+    try:
+        encoder.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    except ValueError as error:
+        raise UserError(f"retriever.gradient_checkpointing=true: {model} does not support it; set it to false") from error

@@ -1,0 +1,148 @@
+"""The model card of an exported retriever, from what its run knows, and its way to a hub."""
+
+import shlex
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from uar.collections.reference import parse, slug
+from uar.errors import UserError
+from uar.storage.files import read_json, write_text
+
+TAGS = ["sentence-transformers", "sentence-similarity", "feature-extraction", "dense-retrieval", "uar"]
+
+
+def write_model_card(folder: Path, facts: Mapping[str, Any]) -> None:
+    """`README.md` of an exported model. A fact that is missing or None is left out.
+
+    facts: `collection` (reference) and `collection_hash`; `labels` (mappings of stage, source, positives) and `label_hash`;
+    `loss` (a name or one a stage); `retriever`; `metrics` (as in metrics.json); `git_commit`; `license`, of the model, and
+    `data_license`; `base_model` and `datasets`, ids on the hub; `repo`, the id of this model there.
+    """
+    known = {name: value for name, value in facts.items() if value not in (None, "", [], {})}
+    front = yaml.safe_dump(_front_matter(known), sort_keys=False, allow_unicode=True)
+    title = known.get("repo", "Dense retriever")
+    sections = [
+        ("Data", _data(known)),
+        ("Labels", _labels(known)),
+        ("Training", _training(known)),
+        ("Scores", _scores(known.get("metrics", {}).get("retrieval", {}))),
+        ("How to use", _use(folder, known)),
+    ]
+    parts = [f"---\n{front}---", f"# {title}", *(f"## {name}\n\n{text}" for name, text in sections if text)]
+    write_text(folder / "README.md", "\n\n".join(parts) + "\n")
+
+
+def push(folder: Path, repo_id: str, private: bool) -> str:
+    """Upload the folder to the repository, made where it is missing; returns its address. UserError where that fails: the
+    folder stays, and the error names the command for later."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    try:
+        api = HfApi()
+        made = api.create_repo(repo_id, private=private, exist_ok=True)
+        api.upload_folder(repo_id=made.repo_id, folder_path=folder, commit_message="Upload model")
+        return str(made)
+    except Exception as error:  # which HTTP library raises depends on the version of huggingface_hub
+        answer = getattr(getattr(error, "response", None), "status_code", None)
+        if isinstance(error, OfflineModeIsEnabled):
+            why = "HF_HUB_OFFLINE is set"
+        elif answer == 401:
+            why = "no valid token: run `hf auth login` or set HF_TOKEN"
+        else:
+            why = " ".join(str(error).split())[:200] or type(error).__name__
+        command = shlex.join(["hf", "upload", repo_id, str(folder), ".", *(["--private"] if private else [])])
+        raise UserError(f"hub.repo={repo_id}: not pushed ({why}); the model is kept, push it later with: {command}") from error
+
+
+def _front_matter(facts: Mapping[str, Any]) -> dict[str, Any]:
+    name = str(facts.get("retriever", "")).partition("@")[0]
+    base = facts.get("base_model") or (name if "/" in name else None)  # a hub id has an owner, a folder's name has none
+    given = {"license": facts.get("license"), "base_model": base, "datasets": facts.get("datasets")}
+    return {
+        "library_name": "sentence-transformers",
+        "pipeline_tag": "sentence-similarity",
+        "tags": TAGS,
+        **{key: value for key, value in given.items() if value},
+    }
+
+
+def _data(facts: Mapping[str, Any]) -> str:
+    named = {
+        "Collection": _code(_shown(facts["collection"])) if "collection" in facts else None,
+        "Content hash": _code(facts.get("collection_hash")),
+        "Licence of the data": facts.get("data_license"),
+    }
+    return _items(named)
+
+
+def _shown(reference: str) -> str:
+    """A reference without the place of a local folder."""
+    kind, _, split = parse(reference)
+    return f"local:{slug(reference).removesuffix(f'.{split}')}:{split}" if kind == "local" else reference
+
+
+def _labels(facts: Mapping[str, Any]) -> str:
+    rows = facts.get("labels", [])
+    columns = [c for c in ("stage", "source", "positives") if any(c in row for row in rows)]
+    table = _table([c.capitalize() for c in columns], [[row.get(c, "") for c in columns] for row in rows]) if rows else ""
+    return "\n\n".join(part for part in (table, _items({"Content hash": _code(facts.get("label_hash"))})) if part)
+
+
+def _training(facts: Mapping[str, Any]) -> str:
+    losses = facts.get("loss", [])
+    losses = [losses] if isinstance(losses, str) else list(dict.fromkeys(losses))
+    return _items(
+        {
+            "Starting from": _code(facts.get("retriever")),
+            "Loss": ", ".join(map(_code, losses)),
+            "Commit of the code": _code(facts.get("git_commit")),
+        }
+    )
+
+
+def _scores(retrieval: Mapping[str, Mapping[str, float]]) -> str:
+    measures = list(dict.fromkeys(m for values in retrieval.values() for m in values))
+    rows = [[name, *(f"{v[m]:.4f}" if v.get(m) is not None else "" for m in measures)] for name, v in retrieval.items()]
+    return _table(["Collection", *measures], rows) if measures else ""
+
+
+def _use(folder: Path, facts: Mapping[str, Any]) -> str:
+    settings = folder / "config_sentence_transformers.json"
+    prompts = {n: p for n, p in (read_json(settings).get("prompts") or {}).items() if p} if settings.is_file() else {}
+    told = "".join(f"A {role} begins with {_code(repr(p))}, which these calls add.\n\n" for role, p in prompts.items())
+    model = facts.get("repo", "MODEL")
+    where = "" if "repo" in facts else "`MODEL` is this folder, or the id of this model on the hub. "
+    return f"""{where}With sentence-transformers:
+
+```python
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer("{model}")
+queries = model.encode_query(["who makes honey"])
+passages = model.encode_document(["Bees make honey from the nectar of flowers."])
+scores = model.similarity(queries, passages)
+```
+
+{told}With uar, which scores it on a collection:
+
+```sh
+python -m uar.evaluate model={model} 'collections=[mini:test]'
+```"""
+
+
+def _code(value: Any) -> str:
+    return f"`{value}`" if value else ""
+
+
+def _items(named: Mapping[str, Any]) -> str:
+    return "\n".join(f"- {name}: {value}" for name, value in named.items() if value)
+
+
+def _table(header: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
+    lines = [list(header), *(list(row) for row in rows)]
+    lines.insert(1, ["---"] * len(lines[0]))
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)

@@ -1,0 +1,120 @@
+"""How a corpus of vectors is searched: exactly, or through a faiss index whose recall is measured against that."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch  # noqa: F401  before faiss: both bring OpenMP, and torch's must be first
+
+from uar.collections import Corpus
+from uar.errors import UserError
+from uar.machine.precision import NAMES, device
+from uar.retrievers.exact_search import search
+from uar.retrievers.vectors import Vectors
+
+import faiss  # isort: skip
+
+log = logging.getLogger(__name__)
+Found = tuple[np.ndarray, np.ndarray]  # scores and rows, both (queries, k)
+
+
+@dataclass(frozen=True)
+class ExactSearch:
+    """Every vector is looked at. `embeddings`: a folder that keeps the vectors of each corpus; None: see `Vectors`.
+    `processes`: so many encode beside each other. `precision` of the encoding: auto, bf16, fp32 or fp16. `recalls`: the share
+    of the exact results that the last search had, by `recall@k`, where the search is not exact."""
+
+    embeddings: str | None = None
+    processes: int = 1
+    precision: str = "auto"
+    recalls: dict[str, float] = field(default_factory=dict, init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.processes < 1:
+            raise UserError(f"search.processes={self.processes}: at least 1 is needed")
+        if self.precision not in ("auto", *NAMES):
+            raise UserError(f"search.precision={self.precision!r} is not known; allowed: auto, {', '.join(NAMES)}")
+
+    def vectors(self) -> Vectors:
+        return Vectors(Path(self.embeddings) if self.embeddings else None)
+
+    def forget(self, corpus: Corpus) -> None:
+        """A corpus is not searched any more."""
+
+    def best(self, queries: np.ndarray, shards: Sequence[Path], k: int) -> Found:
+        """queries: (queries, dim) fp32; shards: fp16 files of the corpus in order. See `search`."""
+        return search(queries, shards, k, device())
+
+
+@dataclass(frozen=True)
+class FaissSearch(ExactSearch):
+    """Through an index of faiss' factory language, such as `Flat`, `IVF{lists},Flat`, `IVF{lists},PQ48` or `HNSW32`, by inner
+    product. `{lists}` is four times the root of the corpus' size.
+
+    `probes`: lists of an IVF that are looked through; `ef_search`: breadth of the search in an HNSW graph; `train_on`: at most
+    so many vectors, evenly from the corpus, train the index, which is made once for a corpus. The recall of `recall_queries`
+    queries against exact search is logged.
+    """
+
+    factory: str = "Flat"
+    probes: int = 32
+    ef_search: int = 128
+    train_on: int = 262_144
+    recall_queries: int = 200
+    _made: dict[tuple[tuple[Path, int], ...], Any] = field(default_factory=dict, init=False, compare=False)
+
+    def forget(self, corpus: Corpus) -> None:
+        for made in [made for made in self._made if made[0][0].parent.name == corpus.hash]:
+            del self._made[made]
+
+    def best(self, queries: np.ndarray, shards: Sequence[Path], k: int) -> Found:
+        queries = np.ascontiguousarray(queries, np.float32)
+        made = tuple((shard, shard.stat().st_mtime_ns) for shard in shards)
+        if made not in self._made:
+            self._made[made] = self._index(shards, queries.shape[1])
+        scores, rows = self._made[made].search(queries, k)
+        some = queries[: self.recall_queries]
+        if len(some):
+            _, exact = search(some, shards, k, device())
+            value = self.recalls[f"recall@{k}"] = recall(rows, exact)
+            told = "search: recall@%d of %s against exact search: %.4f (%d queries)"
+            log.info(told, k, self.factory, value, len(some))
+        return scores, rows
+
+    def _index(self, shards: Sequence[Path], dim: int) -> Any:
+        sizes = [len(np.load(shard, mmap_mode="r")) for shard in shards]
+        factory = self.factory.replace("{lists}", str(max(1, round(4 * sum(sizes) ** 0.5))))
+        try:
+            index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
+        except RuntimeError as error:
+            told = str(error).split("Error: ")[-1].splitlines()[0]
+            raise UserError(f"search.factory={self.factory}: faiss cannot make it for {dim} dimensions ({told})") from error
+        if not index.is_trained:
+            index.train(evenly(shards, sizes, self.train_on))
+        for shard in shards:
+            index.add(_vectors(shard))
+        if "IVF" in factory:
+            faiss.extract_index_ivf(index).nprobe = self.probes
+        if isinstance(index, faiss.IndexHNSW):
+            index.hnsw.efSearch = self.ef_search
+        return index
+
+
+def evenly(shards: Sequence[Path], sizes: Sequence[int], most: int) -> np.ndarray:
+    """At most so many vectors, every n-th of the corpus over the ends of its shards."""
+    step = max(1, -(-sum(sizes) // most))
+    starts = np.cumsum([0, *sizes[:-1]])
+    return np.concatenate([_vectors(shard)[-start % step :: step] for shard, start in zip(shards, starts, strict=True)])
+
+
+def recall(rows: np.ndarray, exact: np.ndarray) -> float:
+    """Share of the exact results, (queries, k), that `rows` has; for as many queries as `exact` has."""
+    pairs = [(set(found), set(true) - {-1}) for found, true in zip(rows.tolist(), exact.tolist(), strict=False)]
+    return sum(len(found & true) for found, true in pairs) / max(1, sum(len(true) for _, true in pairs))
+
+
+def _vectors(shard: Path) -> np.ndarray:
+    return np.load(shard).astype(np.float32)

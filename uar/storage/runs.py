@@ -1,0 +1,144 @@
+"""Runs: a ranking of passages a query, in TREC files."""
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from uar.collections import Collection
+from uar.errors import DataError, UnknownQueries, UserError
+from uar.storage.files import whole_file
+from uar.storage.lines import passage_ids, read_id, read_jsonl, read_lines
+from uar.storage.ordering import Hit, best_first
+
+log = logging.getLogger(__name__)
+Run = Mapping[str, Sequence[Hit]]  # query id -> hits, best first
+COLUMNS = "query Q0 passage rank score tag"
+
+
+def write_run(path: Path, run: Run, tag: str) -> None:
+    """A TREC run. Scores are floats of single precision, as trec_eval holds them; those that tie are written apart by the
+    smallest step, so that any reader keeps the order, whatever it does with ties. UserError for an id with white space and
+    for a score that is no number."""
+    with whole_file(path) as beside, beside.open("w", encoding="utf-8") as file:
+        for query_id, hits in run.items():
+            given = [score for _, score in hits]
+            if any(map(math.isnan, given)):
+                raise UserError(
+                    f"{path}: a score of query {query_id!r} is no number; what gave it, such as a model, is broken"
+                )
+            scores = _apart(given).tolist()
+            refuse_spaces(path, [query_id, *(d for d, _ in hits)])
+            file.writelines(
+                f"{query_id} Q0 {doc_id} {rank} {score:.9g} {tag}\n"
+                for rank, ((doc_id, _), score) in enumerate(zip(hits, scores, strict=True), start=1)
+            )
+
+
+def _apart(scores: Sequence[float]) -> np.ndarray:
+    """Falling scores as strictly falling floats of single precision, each at most as high as given."""
+    widest = np.finfo(np.float32).max
+    floats = np.clip(np.array(scores, dtype=np.float64), -widest / 2, widest).astype(np.float32) + np.float32(0)  # no -0
+    bits = floats.view(np.int32).astype(np.int64)
+    steps = np.where(bits < 0, -(bits & 0x7FFFFFFF), bits)  # neighbouring floats are neighbouring numbers
+    places = np.arange(len(steps))
+    steps = np.minimum.accumulate(steps + places) - places
+    bits = np.where(steps < 0, -steps | 0x80000000, steps)
+    return bits.astype(np.uint32).view(np.float32)
+
+
+def refuse_spaces(path: Path, ids: Sequence[str]) -> None:
+    """UserError for an id that would be no column or several in a TREC file."""
+    if len(" ".join(ids).split()) != len(ids):
+        odd = next(i for i in ids if len(i.split()) != 1)
+        raise UserError(f"{path}: the id {odd!r} has white space or nothing in it, which a TREC file cannot hold; rename it")
+
+
+def read_run(path: Path) -> dict[str, list[Hit]]:
+    """A TREC run (six columns), or a candidates file ({query_id, candidates} lines) whose order is the ranking. Ties of a
+    TREC run fall by passage id, ascending (trec_eval: descending); its ranks are not looked at. Every fault is a DataError
+    that names file and line."""
+    if not path.is_file():
+        raise DataError(path, "no such run; give a TREC run or a candidates file")
+    return _read_candidates(path) if path.suffix == ".jsonl" else _read_trec(path)
+
+
+def _read_candidates(path: Path) -> dict[str, list[Hit]]:
+    run: dict[str, list[Hit]] = {}
+    for number, row in read_jsonl(path):
+        query_id = read_id(path, number, row, "query_id")
+        ids = passage_ids(path, number, row)
+        if query_id in run:
+            raise DataError(path, f"query {query_id!r} stands here again; keep one line a query", number)
+        hits = {d: float(len(ids) - at) for at, d in enumerate(ids)}
+        if len(hits) < len(ids):
+            raise DataError(path, f"query {query_id!r} lists a passage twice; remove one of them", number)
+        run[query_id] = list(hits.items())
+    return run
+
+
+def _read_trec(path: Path) -> dict[str, list[Hit]]:
+    run: dict[str, dict[str, float]] = {}
+    for number, line in read_lines(path):
+        cells = line.split()
+        if len(cells) != 6:
+            raise DataError(path, f"{len(cells)} columns; a TREC run has six: {COLUMNS}", number)
+        query_id, _, doc_id, _, given, _ = cells
+        try:
+            score = float(given)
+        except ValueError:
+            score = math.nan
+        if not math.isfinite(score):
+            raise DataError(path, f"score {given!r}; a finite number is needed", number)
+        hits = run.setdefault(query_id, {})
+        if doc_id in hits:
+            raise DataError(path, f"query {query_id!r} lists a passage twice: {doc_id!r}; remove one of the lines", number)
+        hits[doc_id] = score
+    return {query_id: best_first(hits.items()) for query_id, hits in run.items()}
+
+
+def run_files(runs: Mapping[str, str] | Sequence[str] | str | None, option: str) -> dict[str, Path]:
+    """Run files by name. Files of a list are named by their stems, or by their paths where stems are the same. `option` is
+    how errors name them."""
+    if not runs:
+        raise UserError(f"{option} names no run; give files, such as '{option}=[A.trec,B.trec]' or '{option}={{a: A.trec}}'")
+    if isinstance(runs, Mapping):
+        return {str(name): Path(path) for name, path in runs.items()}
+    given = [runs] if isinstance(runs, str) else list(runs)
+    paths = [Path(path) for path in given]
+    for names in ([p.stem for p in paths], [str(p) for p in paths]):
+        if len(set(names)) == len(paths):
+            return dict(zip(names, paths, strict=True))
+    twice = next(path for path in given if given.count(path) > 1)
+    raise UserError(f"{option} names {twice} more than once; name each file once")
+
+
+def read_known(path: Path, collection: Collection, query_ids: Sequence[str]) -> dict[str, list[Hit]]:
+    """What a run file holds of the queries; UnknownQueries where that is nothing."""
+    return of_queries(read_run(path), collection, query_ids, str(path))
+
+
+def of_queries(
+    run: Mapping[str, list[Hit]], collection: Collection, query_ids: Sequence[str], name: str
+) -> dict[str, list[Hit]]:
+    """What a run called `name` holds of the queries; UnknownQueries where that is nothing."""
+    kept = {q: run[q] for q in query_ids if q in run}
+    if query_ids and not kept:
+        raise UnknownQueries(
+            f"{name}: no query of {collection.reference} ({len(query_ids)}) is in this run; give a run of this collection"
+        )
+    return kept
+
+
+def without_own(collection: Collection, run: Run, depth: int | None = None) -> Run:
+    """The run without each query's own document, where the collection's rule is to leave it out (ArguAna, Quora), cut there
+    at `depth`: a ranker that is to give so many passages looks one deeper."""
+    if not collection.drop_own:
+        return run
+    kept = {q: [hit for hit in hits if hit[0] != q] for q, hits in run.items()}
+    dropped = sum(len(hits) - len(kept[q]) for q, hits in run.items())
+    if dropped:
+        log.info("%s: the own document of %d queries is left out of their results", collection.reference, dropped)
+    return {q: hits[:depth] for q, hits in kept.items()}

@@ -1,0 +1,235 @@
+"""The train command: labels -> batches -> model -> scores, all in one run folder."""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import hydra
+import lightning as L
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from omegaconf import DictConfig, OmegaConf
+
+from uar.collections import Collection, open_collection, open_training_split, resolve
+from uar.collections.presets import averaged, expand
+from uar.collections.reference import distinct_slugs
+from uar.evaluation.evaluation_tracking import track_evaluation
+from uar.evaluation.evaluator import Evaluator
+from uar.evaluation.metrics_file import read_metrics, update_metrics
+from uar.labels import Stage
+from uar.labels.label_table import write_label_table
+from uar.losses import Loss, name_of
+from uar.machine.precision import device
+from uar.pools import PoolSource, pools_of_other_split
+from uar.retrievers.bi_encoder.encoder import BiEncoder
+from uar.retrievers.bi_encoder.model_card import push, write_model_card
+from uar.storage.files import digest, read_json
+from uar.storage.manifest import save_config, save_manifest
+from uar.tracking.artefacts import Annotations, annotations_artefact, artefact_name, folder_artefact, model_artefact
+from uar.tracking.job import Job, tracked
+from uar.training.batches import BatchStream
+from uar.training.checks import check_options, check_stage
+from uar.training.context import label_context
+from uar.training.dev_score import DevScore
+from uar.training.fit import Fitting, Settings
+from uar.training.identity import keep_identity, label_hash, loss_hash, schedule_hash, start_anew
+from uar.training.mining import with_mined_negatives
+from uar.training.optimizer import fused
+from uar.training.processes import check_shared_folder, own_processes, requeued
+from uar.training.shared_pools import SharedPools, pools_key
+from uar.training.trainer import make_trainer, precision_of, scoring_precision
+
+log = logging.getLogger(__name__)
+IDENTITY = Path("checkpoints", "identity.json")
+OF_SCHEDULE = ("max_steps", "devices", "num_nodes", "accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm")
+
+
+def train(cfg: DictConfig, folder: Path) -> float | None:
+    """Train, export to `model/`, evaluate on `dataset.test`. Returns the `objective` of searches."""
+    check_shared_folder()
+    cfg.resume = cfg.resume or (requeued() and (folder / IDENTITY).is_file())
+    check_options(cfg)
+    if own_processes(cfg, folder):
+        metrics = read_metrics(folder)
+        return objective(metrics["train"], averaged(metrics["retrieval"]))
+    L.seed_everything(cfg.seed, workers=True, verbose=False)
+    collection = open_training_split(cfg.dataset.train, cfg.dataset.path, cfg.dataset.positive_grade, cfg.dataset.answers)
+    tests = [reference for test in expand(list(cfg.dataset.test)) if (reference := resolve(test, cfg.dataset.path))]
+    distinct_slugs(tests)
+    test_collections = [open_collection(test) for test in tests]  # a fault in them is told before the training
+    dev_reference = resolve(cfg.dataset.dev, cfg.dataset.path)
+    dev = open_collection(dev_reference) if dev_reference else None
+    pool_source: PoolSource = hydra.utils.instantiate(cfg.candidates)
+    loss: Loss = hydra.utils.instantiate(cfg.loss)
+    annotations: list[Annotations] = []
+    context = label_context(cfg, collection, pool_source, folder, annotations)
+    stages = hydra.utils.instantiate(cfg.label_source, _convert_="all").stages(context)
+    for stage in stages:
+        check_stage(stage, loss, cfg)
+    evaluator = Evaluator(_for_scoring(cfg), folder, cfg.dataset.answers)  # a fault in RAG is told before the training
+    retriever: BiEncoder = hydra.utils.instantiate(cfg.retriever, _convert_="all")
+    labels = ""
+    if rank_zero_only.rank == 0:
+        labels = label_hash(stages)
+        if not cfg.resume:
+            start_anew(folder)
+        keep_identity(folder / IDENTITY, _identity(cfg, collection, stages, labels, loss, retriever), cfg.resume)
+        save_config(folder, cfg)
+        write_label_table(folder / "labels.parquet", stages)
+    with tracked(cfg, folder) as job:
+        job.facts({"stages": [stage.name for stage in stages]})
+        for found in annotations if job.tracks_files else ():
+            job.took(annotations_artefact(folder, collection.slug, collection.hash, found, context.query_ids))
+        fitting = Fitting(
+            settings=_settings(cfg, loss),
+            streams=_streams(cfg, collection, retriever),
+            trainer=partial(make_trainer, cfg, job.loggers, folder),
+            mine=_miner(cfg, collection, retriever),
+            dev=_dev_score(cfg, dev, collection, pool_source, folder),
+            folder=folder / "checkpoints",
+        )
+        told, trained = fitting.fit(retriever, stages, cfg.resume)
+        if rank_zero_only.rank > 0:
+            return None
+        if any(stage.candidates for stage in stages):
+            write_label_table(folder / "labels.parquet", trained)
+            labels = label_hash(trained)
+        retriever.save(folder / "model")
+        precision = precision_of(cfg.trainer)
+        save_manifest(folder, collection=collection.hash, labels=labels, model=retriever.name, precision=precision)
+        seconds = sum(stage_told["seconds"] for stage_told in told.values())
+        update_metrics(folder, train=told, time={"train": round(seconds, 2)})
+        retriever.to(device())
+        scores = evaluator.evaluate(test_collections, retriever)
+        write_model_card(folder / "model", _facts(cfg, folder, collection, trained, loss, retriever))
+        track_evaluation(job, folder, test_collections)
+        if job.tracks_files:
+            _track_files(job, folder, collection)
+    if cfg.hub.repo:
+        push(folder / "model", cfg.hub.repo, cfg.hub.private)
+    return objective(told, scores)
+
+
+def _track_files(job: Job, folder: Path, collection: Collection) -> None:
+    """The labels and the model as artefacts, with what the manifest says."""
+    manifest = read_json(folder / "manifest.json")
+    job.facts({"manifest": manifest})
+    told = {name: manifest[name] for name in ("git_commit", "collection", "labels")}
+    job.made(folder_artefact("labels", collection.slug, folder, ["labels.parquet"], **told))
+    model = model_artefact(folder / "model")
+    job.made(replace(model, name=artefact_name("model", collection.slug), facts={**told, "retriever": manifest["model"]}))
+
+
+def objective(stages: dict[str, dict[str, Any]], scores: dict[str, dict[str, float]]) -> float | None:
+    """What a search maximises: the last stage's best dev nDCG@10; without a dev split the mean test nDCG@10 of the collections
+    that have one."""
+    dev: float | None = list(stages.values())[-1]["best dev nDCG@10"] if stages else None
+    if dev is not None:
+        return dev
+    found = [values["nDCG@10"] for values in scores.values() if "nDCG@10" in values]
+    return sum(found) / len(found) if found else None
+
+
+def _settings(cfg: DictConfig, loss: Loss) -> Settings:
+    options = cfg.training
+    return Settings(
+        loss=loss,
+        optimizer=fused(hydra.utils.instantiate(options.optimizer, _convert_="all"), precision_of(cfg.trainer)),
+        warmup=options.warmup,
+        seed=cfg.seed,
+        checkpoint_every=options.checkpoint_every,
+        patience=options.patience,
+        false_negative_margin=options.false_negative_margin,
+        grad_cache=options.grad_cache,
+    )
+
+
+def _identity(
+    cfg: DictConfig, collection: Collection, stages: Sequence[Stage], labels: str, loss: Loss, retriever: BiEncoder
+) -> dict[str, str]:
+    plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    training = {k: v for k, v in plain["training"].items() if k != "checkpoint_every"}
+    trainer = {k: plain["trainer"].get(k) for k in OF_SCHEDULE}
+    if isinstance(trainer["devices"], list):  # others may be free the next time
+        trainer["devices"] = len(trainer["devices"])
+    return {
+        "collection": collection.hash,
+        "labels": labels,
+        "loss": loss_hash(stages, loss),
+        "retriever": digest(plain["retriever"], retriever.name),
+        "precision": precision_of(cfg.trainer),
+        "schedule": schedule_hash(stages, training, trainer, cfg.seed),
+    }
+
+
+def _streams(cfg: DictConfig, collection: Collection, retriever: BiEncoder) -> Any:
+    passages, queries = retriever.passage_tokens(collection), retriever.query_tokens(collection)
+
+    def stream(stage: Stage, rank: int, world: int) -> BatchStream:
+        used = list(dict.fromkeys(d for e in stage.examples for d in (*e.positives, *e.negatives, *e.ignored)))
+        passage_rows = dict(zip(used, collection.corpus.rows(used), strict=True))
+        size = stage.batch_size or cfg.training.batch_size
+        per_query = stage.passages_per_query or cfg.training.passages_per_query
+        return BatchStream(
+            stage, queries, collection.query_rows, passages, passage_rows, size, per_query, cfg.seed, rank, world
+        )
+
+    return stream
+
+
+def _miner(cfg: DictConfig, collection: Collection, retriever: BiEncoder) -> Callable[[Stage, int, Path], Stage]:
+    settings = OmegaConf.to_container(cfg.retriever, resolve=True)
+
+    def mine(stage: Stage, number: int, path: Path) -> Stage:
+        return with_mined_negatives(stage, collection, retriever, path, [number, settings, retriever.name, cfg.seed])
+
+    return mine
+
+
+def _dev_score(
+    cfg: DictConfig, dev: Collection | None, collection: Collection, pool_source: PoolSource, folder: Path
+) -> DevScore | None:
+    if dev is None:
+        log.info("No dev split (dataset.dev=null): the last epoch of each stage is kept")
+        return None
+    judged = [q for q in dev.queries if dev.positives(q)][: cfg.training.dev_queries]
+    if not judged:
+        log.info("%s has no question with a positive: the last epoch of each stage is kept", dev.reference)
+        return None
+    key = pools_key(OmegaConf.to_container(cfg.candidates, resolve=True), dev)
+    path = folder / "candidates" / (f"{dev.slug}.dev.jsonl" if dev.slug == collection.slug else f"{dev.slug}.jsonl")
+    pools = SharedPools(path, key, dev, lambda wanted: pools_of_other_split(pool_source, dev, wanted))(judged)
+    return DevScore(dev, pools, scoring_precision(precision_of(cfg.trainer)))
+
+
+def _for_scoring(cfg: DictConfig) -> DictConfig:
+    """The config that the tests are scored with: `search.precision: auto` is the trainer's."""
+    if OmegaConf.select(cfg, "search.precision") != "auto":
+        return cfg
+    own = deepcopy(cfg)
+    own.search.precision = scoring_precision(precision_of(cfg.trainer))
+    return own
+
+
+def _facts(
+    cfg: DictConfig, folder: Path, collection: Collection, stages: Sequence[Stage], loss: Loss, retriever: BiEncoder
+) -> dict[str, Any]:
+    """What the model card says."""
+    manifest = read_json(folder / "manifest.json")
+    counts = Counter((s.name, p.source) for s in stages for e in s.examples for p in e.pairs() if p.label)
+    return {
+        "collection": collection.reference,
+        "collection_hash": collection.hash,
+        "labels": [{"stage": stage, "source": source, "positives": n} for (stage, source), n in counts.items()],
+        "label_hash": manifest["labels"],
+        "loss": [name_of(stage.loss or loss) for stage in stages],
+        "retriever": retriever.name,
+        "metrics": read_json(folder / "metrics.json"),
+        "git_commit": manifest["git_commit"],
+        "license": cfg.hub.license,
+        "data_license": cfg.hub.data_license,
+    }
