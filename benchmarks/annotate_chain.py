@@ -30,10 +30,11 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-
-from uar.annotation.annotators import Question, UtilSel
 from uar.annotation.replay import question_of
+
+from uar.annotation.annotators import UtilSel
 from uar.collections import open_collection
+from uar.llm.call import Question
 from uar.llm.chains import Chains
 from uar.llm.models import LLM, Engine
 from uar.llm.models.vllm import VLLMEngine

@@ -4,7 +4,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from uar.annotation.annotators import Annotator, Judgement, Question
+from uar.annotation.annotators import Annotator, Judgement
+from uar.llm.call import Question
 from uar.llm.chains import Chains
 from uar.llm.models import LLM, Engine
 from uar.llm.record import Messages, Record, Reply, Request

@@ -17,19 +17,20 @@ from conftest import ROOT, SHARED, SMOLLM2
 from llm_server import LLMServer, Messages, gold_answers, serve
 from scipy.stats import spearmanr
 from tokenizers import Tokenizer
+from uar.annotation.replay import question_of
 from wandb_files import offline_run
 
 from uar.annotation import annotate_run as run_module
-from uar.annotation.annotators import Likelihood, Pointwise, Question, UtilSel
-from uar.annotation.replay import question_of
+from uar.annotation.annotators import Likelihood, Pointwise, UtilSel
 from uar.collections import Collection, open_collection
 from uar.collections.reference import MINI
 from uar.launch.entry import composed
-from uar.llm.chains import Counts, Progress
+from uar.llm.call import Question
 from uar.llm.costs import gpus as gpus_module
 from uar.llm.costs.estimate import estimate, render
 from uar.llm.costs.gpus import with_gpus
 from uar.llm.costs.ledger import Prices, ledger
+from uar.llm.progress import Counts, Progress
 from uar.llm.record import Record
 from uar.llm.store.store import Store
 from uar.machine.model_files import locate

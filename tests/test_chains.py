@@ -12,11 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 from scripted import BEES, POOL, Scripted, kept, many, replies, run, stage_of
 
-from uar.annotation.annotators import Annotator, Judgement, Likelihood, Question, UtilSel
+from uar.annotation.annotators import Annotator, Judgement, Likelihood, UtilSel
 from uar.annotation.annotators.scored import Rule
 from uar.errors import UserError
-from uar.llm.chains import Progress
+from uar.llm.call import Question
 from uar.llm.failing import lower_bound, stop_where_too_many_failed
+from uar.llm.progress import Progress
 from uar.llm.prompts.template import packaged
 from uar.llm.record import Outcome, Record, Reply, Request, Score
 

@@ -19,7 +19,6 @@ from scripted import BEES, kept, replies, run
 from scripted import Scripted as Engine
 from written_runs import write_run as written_run
 
-from uar.annotation.annotators import Question
 from uar.collections import Collection, open_collection
 from uar.errors import UserError
 from uar.evaluation.evaluator import BM25Ranker
@@ -27,6 +26,7 @@ from uar.evaluation.gold_answers import UtilRankBesideGold, UtilSelBesideGold, b
 from uar.evaluation.hybrid_test import Joined, hybrid, join
 from uar.evaluation.measures import means, per_query
 from uar.launch.entry import one_line, register_resolvers
+from uar.llm.call import Question
 from uar.reporting.hybrid_columns import with_hybrid
 from uar.reporting.run_folders import find_runs
 from uar.storage.runs import read_run, write_run

@@ -16,8 +16,9 @@ from conftest import SMOLLM2, write_jsonl
 from llm_server import gold_answers, serve
 from scripted import shown_passages
 
-from uar.annotation.annotators import Annotator, Likelihood, Pointwise, QAMetric, Question, RelSel, UtilRank, UtilSel
+from uar.annotation.annotators import Annotator, Likelihood, Pointwise, QAMetric, RelSel, UtilRank, UtilSel
 from uar.collections import open_collection
+from uar.llm.call import Question
 from uar.llm.prompts.escaping import as_material, attempts, without_control_tokens
 from uar.llm.record import Reply, Request, Score
 from uar.machine.model_files import locate

@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 from llm_server import LLMServer, Messages, serve
 
-from uar.annotation.annotators import Annotator, Judgement, Likelihood, Question
+from uar.annotation.annotators import Annotator, Judgement, Likelihood
+from uar.llm.call import Question
 from uar.llm.chains import Chains
 from uar.llm.models import LLM
 from uar.llm.models.openai import OpenAIEngine
@@ -36,7 +37,8 @@ from uar.llm.store import store
 from uar.llm.chains import Chains
 from uar.llm.models import LLM
 from uar.llm.models.openai import OpenAIEngine
-from uar.annotation.annotators import Question, UtilSel
+from uar.annotation.annotators import UtilSel
+from uar.llm.call import Question
 {questions}
 def annotate():
     print(os.getpid(), "begun", flush=True)

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from scripted import BEES, POOL, Scripted, kept, many, run
 
-from uar.annotation.annotators import Judgement, Likelihood, Pointwise, QAMetric, Question
+from uar.annotation.annotators import Judgement, Likelihood, Pointwise, QAMetric
 from uar.annotation.parsing import parse_grade
 from uar.annotation.quality.calibration import expected_calibration_error
 from uar.annotation.scale import load_scale
 from uar.collections import Collection
 from uar.collections.collection import Query
 from uar.errors import DataError, UserError
+from uar.llm.call import Question
 from uar.llm.record import Choose, Generate, Outcome, Reply, Request, Score
 
 GRADES = {"d1": (0.1, 0.2, 0.3, 0.4), "d2": (0.3, 0.4, 0.2, 0.1), "d3": (0.97, 0.01, 0.01, 0.01), "d4": (0.0, 0.45, 0.55, 0.0)}

@@ -157,7 +157,7 @@ def test_a_part_that_vanishes_while_it_is_read_is_passed_over(
         return listed
 
     monkeypatch.setattr(store_module, "parts_of", listed_and_gone)
-    monkeypatch.setattr("uar.llm.store.selection.parts_of", listed_and_gone)
+    monkeypatch.setattr("uar.llm.store.record_selection.parts_of", listed_and_gone)
     if reading == "opening":
         opened = Store(tmp_path)
         assert sum(opened.find(record(n).key) is not None for n in range(48)) == 32

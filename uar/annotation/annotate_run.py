@@ -2,36 +2,41 @@
 quality in the run folder."""
 
 import logging
+import shlex
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from uar.annotation.annotation_tracking import track
+from uar.annotation.annotation import Annotation, Asked
+from uar.annotation.annotation_tracking import Labelled, track
 from uar.annotation.annotators import Annotator, Ensemble
 from uar.annotation.label_files import read_labels
-from uar.annotation.outputs import write_failures, write_labels, write_prompts
+from uar.annotation.outputs import write_labels, write_prompts
+from uar.annotation.pooled import PooledQuestions
 from uar.annotation.quality.from_files import judgements_of
 from uar.annotation.quality.quality_report import Other, quality
+from uar.annotation.question_source import QuestionSource, Setting, Writing
+from uar.annotation.selection import Annotations
 from uar.collections import Collection, open_training_split
 from uar.errors import UserError
-from uar.llm.chains import joined
 from uar.llm.costs.estimate import SAMPLE, TokenCounter, estimate, good_replies, render
 from uar.llm.costs.gpus import with_gpus
 from uar.llm.costs.ledger import Prices, keep_rate, ledger, read_rates
 from uar.llm.engines.work import Work, outcomes_to_retry, part_of
+from uar.llm.failing import write_failures
 from uar.llm.models import identity_of
-from uar.llm.progress_bar import shown
+from uar.llm.progress import joined
+from uar.llm.progress_bar import progress_bar
 from uar.llm.prompts.escaping import attempts
 from uar.llm.store.store import Store
 from uar.pools import write_pools
-from uar.questions.write_command import open_writing, write_questions
 from uar.storage.files import write_json
 from uar.storage.manifest import save_config, save_manifest
-from uar.tracking.artefacts import Annotations
 from uar.tracking.job import tracked
 
 log = logging.getLogger(__name__)
@@ -42,57 +47,68 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     and return the estimate."""
     annotator: Annotator = hydra.utils.instantiate(cfg.annotator, _convert_="all")
     llms = llm_configs(cfg)
-    asked = llms if annotator.needs_llm else []
-    prices = with_gpus(hydra.utils.instantiate(cfg.price), asked, OmegaConf.to_container(cfg.engine, resolve=True))  # type: ignore[arg-type]
+    asked_models = llms if annotator.needs_llm else []
+    prices = with_gpus(hydra.utils.instantiate(cfg.price), asked_models, OmegaConf.to_container(cfg.engine, resolve=True))  # type: ignore[arg-type]
     _fitting_models(annotator, llms)
     retry = outcomes_to_retry(cfg.retry_failures)
     other = read_labels(Path(cfg.against)) if cfg.against else None
     save_config(folder, cfg)
-    writing = open_writing(cfg, llms[0])
+    writing = _writing(cfg, llms[0])
     if writing and writing.missing and cfg.dry_run:
         log.info("The questions are not written yet: this is what writing them takes; ask again once they are")
-        return _dry_run(writing.work, len(writing.work.pools), prices, folder)
+        return _dry_run(writing.work, len(writing.work.questions), prices, folder)
     if cfg.dry_run and not annotator.needs_llm:
         raise UserError("dry_run=true: this annotator asks nothing; there is nothing to estimate")
     if writing:
-        write_questions(writing, cfg.shard, prices, folder)
-        collection, questions = writing.collection()
+        writing.write(cfg.shard, prices, folder)
+        collection, question_counts = writing.collection()
     else:
         collection = open_training_split(cfg.dataset.train, cfg.dataset.path, cfg.dataset.positive_grade, cfg.dataset.answers)
     against = Other(cfg.against, judgements_of(other, collection.positive_grade)) if other else None
     query_ids = part_of(collection.head(cfg.limit), cfg.shard)
-    shown_to = query_ids[:SAMPLE] if cfg.dry_run else query_ids
-    pools = _pools(cfg, collection, annotator, shown_to, None if cfg.dry_run else folder)
-    work = Work(collection, annotator, pools, llms, Path(cfg.store), cfg.max_failure_rate, retry)
+    sampled = query_ids[:SAMPLE] if cfg.dry_run else query_ids
+    pools = _pools(cfg, collection, annotator, sampled, None if cfg.dry_run else folder)
+    questions = PooledQuestions(collection, pools)
+    work = Work(annotator, questions, llms, Path(cfg.store), cfg.max_failure_rate, retry)
     if cfg.dry_run:
-        return _dry_run(work, round(len(pools) / len(shown_to) * len(query_ids)), prices, folder)
+        return _dry_run(work, round(len(pools) / len(sampled) * len(query_ids)), prices, folder)
+    asked = Asked(annotator, work.models, collection)
+    annotation = _annotation(cfg, asked, pools, folder) if annotator.needs_llm else None
     with tracked(cfg, folder) as job:
         stopped: UserError | None = None
         try:
-            with shown(work, prices) as bar:
+            with progress_bar(work, prices) as bar:
                 hydra.utils.instantiate(cfg.engine).run(work, bar)
-        except UserError as error:  # what was judged so far is written before the error is told
+        except UserError as error:  # what was judged so far is written before the run ends
             stopped = error
-        work.judged = {q: work.judged[q] for q in pools if q in work.judged}
-        judged, calibrated = annotator.finish(collection, work.judged, cfg.seed)
+        finally:
+            if annotation:
+                annotation.keep(work.results, work.failed)
+        judged, calibrated = annotator.finish(collection, {q: work.results[q] for q in pools if q in work.results}, cfg.seed)
         pairs, unlabelled = sum(map(len, judged.values())), len(pools) - len(judged)
         works = [writing.work, work] if writing else [work]
         progress, models = joined(one.progress for one in works), work.models or works[0].models
         spent = ledger(progress, len(judged), pairs, sum(one.seconds for one in works), models, prices, unlabelled)
         spent["material"] = _material(collection, pools)
         if writing:
-            spent["questions"] = questions
+            spent["questions"] = question_counts
         write_labels(folder, judged)
         write_failures(folder, progress.failures)
         write_json(folder / "ledger.json", spent)
-        found = quality(folder, collection, annotator, judged, calibrated, against)
-        save_manifest(folder, collection=collection.hash, model=spent["model"], store=str(cfg.store))
+        measured = quality(folder, collection, annotator, judged, calibrated, against)
+        save_manifest(
+            folder,
+            collection=collection.hash,
+            model=spent["model"],
+            store=str(cfg.store),
+            annotation=annotation.key if annotation else None,
+        )
         if annotator.needs_llm and len(llms) == 1 and not writing:
             keep_rate(work.store, work.models[0], spent)
-        seen = Annotations(OmegaConf.to_container(cfg.annotator, resolve=True), work.models, judged)  # type: ignore[arg-type]
-        track(job, folder, spent, found, collection, seen)
-        told = log.warning if progress.failures or unlabelled else log.info
-        told("%d calls failed, %d of %d questions are without labels", len(progress.failures), unlabelled, len(pools))
+        plain: dict[str, Any] = OmegaConf.to_container(cfg.annotator, resolve=True)  # type: ignore[assignment]
+        track(job, folder, spent, measured, collection, Labelled(plain, work.models, judged))
+        report = log.warning if progress.failures or unlabelled else log.info
+        report("%d calls failed, %d of %d questions are without labels", len(progress.failures), unlabelled, len(pools))
         if stopped:
             raise stopped
         if not judged:
@@ -103,6 +119,21 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         len(judged), spent["calls"], spent["calls_answered_by_store"], spent["seconds"], _cost(spent), folder,
     )  # fmt: skip
     return spent
+
+
+def _writing(cfg: DictConfig, llm: Mapping[str, Any]) -> Writing | None:
+    """The questions that are to be written with the model of the config `llm`; None where the collection's own are taken."""
+    source: QuestionSource = hydra.utils.instantiate(cfg.questions, _convert_="all")
+    options: Any = OmegaConf.to_container(cfg.questions, resolve=True)
+    return source.writing(Setting(cfg.dataset.train, cfg.dataset.path, llm, Path(cfg.store), cfg.seed, options))
+
+
+def _annotation(cfg: DictConfig, asked: Asked, pools: Mapping[str, Sequence[str]], folder: Path) -> Annotation:
+    """The pools in the store, before anything is asked of them."""
+    candidates: dict[str, Any] = OmegaConf.to_container(cfg.candidates, resolve=True)  # type: ignore[assignment]
+    command = ["python", "annotate.py", *HydraConfig.get().overrides.task] if HydraConfig.initialized() else None
+    run = {"folder": str(folder), "command": shlex.join(command) if command else None}
+    return Annotations(Path(cfg.store)).begin(asked, candidates, pools, run)
 
 
 def llm_configs(cfg: DictConfig) -> list[Mapping[str, Any]]:
@@ -123,11 +154,11 @@ def _fitting_models(annotator: Annotator, llms: Sequence[Any]) -> None:
 def _pools(
     cfg: DictConfig, collection: Collection, annotator: Annotator, query_ids: Sequence[str], folder: Path | None
 ) -> dict[str, list[str]]:
-    """Passage ids of each query that can be annotated. All that were found are written in `folder`."""
-    found = annotator.own_pools(collection)
-    if found is None:
-        found = hydra.utils.instantiate(cfg.candidates).pools(collection, query_ids)
-    pools = {q: found[q] for q in query_ids if q in found}
+    """Passage ids of each query that can be annotated. All pools are written in `folder`."""
+    every = annotator.own_pools(collection)
+    if every is None:
+        every = hydra.utils.instantiate(cfg.candidates).pools(collection, query_ids)
+    pools = {q: every[q] for q in query_ids if q in every}
     if folder is not None:
         write_pools(folder / "candidates" / f"{collection.slug}.jsonl", pools)
     wants_gold = annotator.needs_gold_answers
@@ -144,26 +175,26 @@ def _pools(
 
 def _dry_run(work: Work, queries: int, prices: Prices, folder: Path) -> dict[str, Any]:
     """`queries`: how many there are like those of the work."""
-    questions = islice(work.questions(), SAMPLE)
-    sample = render(work.annotator, questions, good_replies(Store(work.store), work.models))
+    questions = islice(work.questions, SAMPLE)
+    sample = render(work.asker, questions, good_replies(Store(work.store), work.models))
     model = str(work.llms[0]["model"])
     rate = read_rates(work.store).get(work.models[0])
-    told = estimate(sample, queries, TokenCounter(model), prices, rate)
-    write_json(folder / "estimate.json", told)
-    write_prompts(folder / "prompts.jsonl", ((q.id, one.stage, one.request) for q, asked in sample for one in asked))
-    time = f"{told['seconds']:.0f} s" if told["seconds"] is not None else "time unknown until this model ran once (limit=20)"
+    plan = estimate(sample, queries, TokenCounter(model), prices, rate)
+    write_json(folder / "estimate.json", plan)
+    write_prompts(folder / "prompts.jsonl", ((q.id, one.stage, one.request) for q, calls in sample for one in calls))
+    time = f"{plan['seconds']:.0f} s" if plan["seconds"] is not None else "time unknown until this model ran once (limit=20)"
     log.info(
         "Nothing was asked. %d queries: %d calls, %d prompt tokens (%d of them cached), %d to write, %s%s; %d of the %d calls "
         "that were sampled are kept; prompts in %s",
-        told["queries"], told["calls"], told["tokens_in"], told["tokens_cached"], told["tokens_out"], time, _cost(told),
-        told["sampled_calls_kept"], told["sampled_calls"], folder / "prompts.jsonl",
+        plan["queries"], plan["calls"], plan["tokens_in"], plan["tokens_cached"], plan["tokens_out"], time, _cost(plan),
+        plan["sampled_calls_kept"], plan["sampled_calls"], folder / "prompts.jsonl",
     )  # fmt: skip
-    return told
+    return plan
 
 
-def _cost(told: Mapping[str, Any]) -> str:
-    parts = [f"{told[name]:.4g} {told['currency']}{who}" for name, who in (("cost", ""), ("human_cost", " for people"))
-             if told[name] is not None]  # fmt: skip
+def _cost(costs: Mapping[str, Any]) -> str:
+    parts = [f"{costs[name]:.4g} {costs['currency']}{who}" for name, who in (("cost", ""), ("human_cost", " for people"))
+             if costs[name] is not None]  # fmt: skip
     return f" ({', '.join(parts)})" if parts else ""
 
 
@@ -174,13 +205,13 @@ def _material(collection: Collection, pools: Mapping[str, Sequence[str]]) -> dic
     counts = dict.fromkeys(kinds, 0)
     defused = 0
     for row in collection.corpus.rows(shown_ids):
-        found = list(attempts(collection.corpus.text(row)))
-        defused += any(kind != "instructions" for kind in found)
-        for kind in found:
+        seen = list(attempts(collection.corpus.text(row)))
+        defused += any(kind != "instructions" for kind in seen)
+        for kind in seen:
             counts[kind] += 1
-    told = ", ".join(f"{n} {kind.replace('_', ' ')}" for kind, n in counts.items() if n)
-    if told:
+    if kinds_seen := ", ".join(f"{n} {kind.replace('_', ' ')}" for kind, n in counts.items() if n):
         log.info(
-            "%d of %d passages hold what could pass for the protocol and are defused; seen: %s", defused, len(shown_ids), told
-        )
+            "%d of %d passages hold what could pass for the protocol and are defused; seen: %s",
+            defused, len(shown_ids), kinds_seen,
+        )  # fmt: skip
     return {"passages": len(shown_ids), "passages_defused": defused, "by_kind": counts}

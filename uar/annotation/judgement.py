@@ -1,5 +1,6 @@
 """What an annotator says of a passage."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -21,4 +22,4 @@ class Judgement:
     by: str = ""
 
 
-Judged = dict[str, list[Judgement]]  # by query id
+Judged = Mapping[str, Sequence[Judgement]]  # by query id

@@ -1,12 +1,12 @@
 """The files of an annotate run folder."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import pyarrow as pa
 
 from uar.annotation.annotators import Judged
-from uar.llm.record import Record, Request, Score
+from uar.llm.record import Request, Score
 from uar.storage.files import write_jsonl, write_table, write_text
 
 COLUMNS = (
@@ -26,17 +26,6 @@ def write_labels(folder: Path, judged: Judged) -> None:
     columns |= {name: pa.array([getattr(j, name) for _, j in rows], kind) for name, kind in COLUMNS}
     write_table(folder / "labels.parquet", pa.table(columns))
     write_text(folder / "labels.qrels", "".join(f"{q} 0 {j.doc_id} {j.label}\n" for q, j in rows))
-
-
-def write_failures(folder: Path, failures: Sequence[Record]) -> None:
-    """`failures.jsonl`, one line a call that gave no label."""
-    write_jsonl(
-        folder / "failures.jsonl",
-        (
-            {"query_id": r.query_id, "stage": r.stage, "outcome": r.outcome, "doc_ids": r.doc_ids, "output": r.output}
-            for r in failures
-        ),
-    )
 
 
 def write_prompts(path: Path, asked: Iterable[tuple[str, str, Request]]) -> None:

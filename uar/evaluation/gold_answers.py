@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig
 
-from uar.annotation.annotators import Question, UtilRank, UtilSel
-from uar.annotation.annotators.annotator import Chain
+from uar.annotation.annotators import UtilRank, UtilSel
 from uar.annotation.annotators.listwise import ListWise
+from uar.llm.call import Chain, Question
 
 
 class _BesideGold(ListWise):

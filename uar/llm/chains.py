@@ -2,71 +2,19 @@
 others do. What the store holds is not asked."""
 
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from uar.annotation.annotators import Annotator, Call, Judgement, Question
-from uar.annotation.annotators.annotator import Chain
+from uar.llm.call import Asker, Call, Chain, Question
 from uar.llm.failing import stop_when_surely_failing
 from uar.llm.models import LLM
+from uar.llm.progress import TOKENS, Progress
 from uar.llm.record import Outcome, Record, Reply
 from uar.llm.store.store import Store
 
-TOKENS = ("tokens_in", "tokens_out", "tokens_cached")
-
-
-@dataclass
-class Counts:
-    """`asked`: calls made now; `kept`: calls that the store answered; `outcomes`: of both; `tokens`: of the calls made now
-    (in, out, cached); `kept_tokens`: of the others when they were made; `seconds`: that the calls made now took, each."""
-
-    asked: int = 0
-    kept: int = 0
-    outcomes: Counter[str] = field(default_factory=Counter)
-    tokens: Counter[str] = field(default_factory=Counter)
-    kept_tokens: Counter[str] = field(default_factory=Counter)
-    seconds: float = 0.0
-
-    def add(self, other: "Counts") -> None:
-        self.asked += other.asked
-        self.kept += other.kept
-        self.seconds += other.seconds
-        for name in ("outcomes", "tokens", "kept_tokens"):
-            getattr(self, name).update(getattr(other, name))
-
-
-@dataclass
-class Progress:
-    """What happened so far, by stage, and the calls that failed. `calls`: all of them, kept ones too."""
-
-    calls: int = 0
-    stages: dict[str, Counts] = field(default_factory=dict)
-    failures: list[Record] = field(default_factory=list)
-
-    @property
-    def total(self) -> Counts:
-        total = Counts()
-        for counts in self.stages.values():
-            total.add(counts)
-        return total
-
-    def stage(self, name: str) -> Counts:
-        return self.stages.setdefault(name, Counts())
-
-    def add(self, other: "Progress") -> None:
-        self.calls += other.calls
-        for name, counts in other.stages.items():
-            self.stage(name).add(counts)
-        self.failures.extend(other.failures)
-
-
-def joined(parts: Iterable[Progress]) -> Progress:
-    """What happened in several pieces of work together."""
-    total = Progress()
-    for part in parts:
-        total.add(part)
-    return total
+Ended = tuple[str, Any]  # question id, what its chain returned
 
 
 @dataclass
@@ -80,12 +28,12 @@ class _Running:
 
 class Chains:
     """`llms`: the models that calls name by their place. One without an engine replays what the store holds of it, failures
-    included; a question that would have to ask is left out. `retry`: outcomes of kept replies, as they are read today, that
-    are asked again, once; `error` is one of them always."""
+    included; a question that would have to ask does not end. `retry`: outcomes of kept replies, as they are read today, that
+    are asked again, once; `error` is one of them always. `failed`: ids of the questions whose chain ended with nothing."""
 
     def __init__(
         self,
-        annotator: Annotator,
+        asker: Asker,
         store: Store,
         collection: str,
         llms: Sequence[LLM],
@@ -94,19 +42,20 @@ class Chains:
         progress: Progress | None = None,
         retry: Collection[str] = (),
     ) -> None:
-        self._annotator, self._store, self._llms = annotator, store, llms
+        self._asker, self._store, self._llms = asker, store, llms
         self._collection = collection
         self._max_failure_rate, self._on_call = max_failure_rate, on_call
         self.progress = progress or Progress()
+        self.failed: list[str] = []
         self._tickets: list[dict[int, str]] = [{} for _ in llms]  # number of a request in flight -> its key
         self._waiting: dict[str, list[tuple[_Running, int]]] = {}  # key -> who waits for its reply
         self._next = 0
         self._retry = {Outcome.ERROR, *retry}
         self._retried: set[str] = set()  # keys
 
-    def run(self, questions: Iterable[Question]) -> Iterator[tuple[str, list[Judgement]]]:
-        """(query id, judgements) as questions end; one whose reply failed gives none."""
-        coming, done = iter(questions), deque[tuple[str, list[Judgement]]]()
+    def run(self, questions: Iterable[Question]) -> Iterator[Ended]:
+        """(question id, result) as questions end with one."""
+        coming, done = iter(questions), deque[Ended]()
         exhausted = False
         while True:
             while not exhausted and len(self._waiting) < self._window:
@@ -114,7 +63,7 @@ class Chains:
                 if question is None:
                     exhausted = True
                 else:
-                    self._advance(_Running(question, self._annotator.chain(question)), done, first=True)
+                    self._advance(_Running(question, self._asker.chain(question)), done, first=True)
             while done:
                 yield done.popleft()
             if not self._waiting:
@@ -132,13 +81,15 @@ class Chains:
         """Which an engine may change once it knows what is asked."""
         return max((llm.engine.window for llm in self._llms if llm.engine), default=1)
 
-    def _advance(self, running: _Running, done: deque, first: bool = False) -> None:
+    def _advance(self, running: _Running, done: deque[Ended], first: bool = False) -> None:
         """Send a chain its replies, for as long as the store answers what it asks next."""
         while True:
             try:
                 calls = next(running.chain) if first else running.chain.send([r for r in running.replies if r])
             except StopIteration as end:
-                if end.value is not None:
+                if end.value is None:
+                    self.failed.append(running.question.id)
+                else:
                     done.append((running.question.id, end.value))
                 return
             first = False
@@ -156,7 +107,7 @@ class Chains:
         if key not in self._waiting:
             record = self._kept(call, key, llm)
             if record is not None:
-                self._keep_copy(running, call, record)
+                self._count_kept(running, call, record)
                 running.replies[at] = record.reply()
                 return True
             if llm.engine is None:
@@ -177,12 +128,13 @@ class Chains:
             return None
         return record
 
-    def _receive(self, key: str, reply: Reply, done: deque) -> None:
+    def _receive(self, key: str, reply: Reply, done: deque[Ended]) -> None:
         for nth, (running, at) in enumerate(self._waiting.pop(key)):
             call = running.calls[at]
             shared = reply if nth == 0 else Reply(reply.output, reply.outcome)  # the cost is counted once
             record = self._record(running, call, key, shared)
-            self._store.append(record)
+            if nth == 0:
+                self._store.append(record)
             self._count(record, asked=nth == 0)
             running.replies[at] = reply
             running.missing -= 1
@@ -211,13 +163,9 @@ class Chains:
             time=time.time(),
         )
 
-    def _keep_copy(self, running: _Running, call: Call, record: Record) -> None:
-        """Count a kept call; where it was made for another question with the same text, keep it for this one too."""
-        copy = self._record(running, call, record.key, Reply(record.output, record.reply().outcome))  # it cost nothing now
-        asking = self._llms[call.llm].engine is not None
-        if asking and copy.identity() != record.identity() and not self._store.holds(copy):
-            self._store.append(copy)
-        self._count(copy)
+    def _count_kept(self, running: _Running, call: Call, record: Record) -> None:
+        """Count a call that the store answers: it costs nothing now."""
+        self._count(self._record(running, call, record.key, Reply(record.output, record.reply().outcome)))
         stage = self.progress.stage(call.stage)
         stage.kept += 1
         for name in TOKENS:

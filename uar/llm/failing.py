@@ -1,15 +1,15 @@
-"""When so many calls failed that a run should not go on, and what is told of it."""
+"""When so many calls failed that a run should not go on, and what is said then."""
 
 import logging
 import math
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from pathlib import Path
 
 from uar.errors import UserError
-from uar.llm.record import Outcome
-
-if TYPE_CHECKING:
-    from uar.llm.chains import Progress
+from uar.llm.progress import Progress
+from uar.llm.record import Outcome, Record
+from uar.storage.files import write_jsonl
 
 log = logging.getLogger(__name__)
 JUDGE_RATE_FROM = 50  # calls before the failure rate may stop a run
@@ -22,7 +22,7 @@ ADVICE = {
 }
 
 
-def stop_when_surely_failing(progress: "Progress", max_failure_rate: float) -> None:
+def stop_when_surely_failing(progress: Progress, max_failure_rate: float) -> None:
     """UserError where the calls so far leave no doubt that more than a share of all fail: where the lower end of Wilson's
     interval of the rate is past it."""
     failed, calls = len(progress.failures), progress.calls
@@ -30,7 +30,7 @@ def stop_when_surely_failing(progress: "Progress", max_failure_rate: float) -> N
         raise _too_many(progress, max_failure_rate)
 
 
-def stop_where_too_many_failed(progress: "Progress", max_failure_rate: float) -> None:
+def stop_where_too_many_failed(progress: Progress, max_failure_rate: float) -> None:
     """At the end of a run: UserError where more than a share of the calls failed; of few calls this is only told."""
     failed, calls = len(progress.failures), progress.calls
     if calls and failed / calls > max_failure_rate:
@@ -47,7 +47,7 @@ def lower_bound(failed: int, calls: int, z: float = SURE) -> float:
     return (p + square / 2 - spread) / (1 + square)
 
 
-def _too_many(progress: "Progress", max_failure_rate: float) -> UserError:
+def _too_many(progress: Progress, max_failure_rate: float) -> UserError:
     counts = progress.total.outcomes
     bad: Counter[str] = Counter(record.outcome for record in progress.failures)
     advice = ADVICE.get(Outcome(bad.most_common(1)[0][0]), FORMAT)
@@ -57,4 +57,15 @@ def _too_many(progress: "Progress", max_failure_rate: float) -> UserError:
         f"{len(progress.failures)} of {progress.calls} calls failed ({told}), more than max_failure_rate={max_failure_rate}; "
         f"the last: {last.stage} {last.outcome}: {last.output[:120]!r}. What was answered is kept; {advice}, or raise "
         "max_failure_rate. retry_failures names outcomes of kept replies to ask again"
+    )
+
+
+def write_failures(folder: Path, failures: Sequence[Record]) -> None:
+    """`failures.jsonl`, one line a call that gave nothing."""
+    write_jsonl(
+        folder / "failures.jsonl",
+        (
+            {"query_id": r.query_id, "stage": r.stage, "outcome": r.outcome, "doc_ids": r.doc_ids, "output": r.output}
+            for r in failures
+        ),
     )

@@ -21,7 +21,7 @@ class Bar:
 
     def __init__(self, bar: Progress, task: Any, prices: Prices) -> None:
         self._bar, self._task, self._prices = bar, task, prices
-        self._drawn = self._told = self._began = time.monotonic()
+        self._drawn = self._logged = self._began = time.monotonic()
         self._before = 0  # queries that the store answered before the first call was made
         self._asking = False
 
@@ -34,18 +34,18 @@ class Bar:
         self._drawn = now
         total = work.progress.total
         if total.asked and not self._asking:
-            self._asking, self._began, self._before = True, now, len(work.judged)
-        told = f"{total.asked:,} calls, {total.kept:,} kept{self._left(now, work)}{self._cost(work)}"
-        self._bar.update(self._task, completed=len(work.judged), told=told)
-        if not self._bar.console.is_terminal and now - self._told > LOG_EVERY:
-            self._told = now
-            log.info("%d of %d queries, %s", len(work.judged), len(work.pools), told)
+            self._asking, self._began, self._before = True, now, len(work.results)
+        line = f"{total.asked:,} calls, {total.kept:,} from the store{self._left(now, work)}{self._cost(work)}"
+        self._bar.update(self._task, completed=len(work.results), line=line)
+        if not self._bar.console.is_terminal and now - self._logged > LOG_EVERY:
+            self._logged = now
+            log.info("%d of %d queries, %s", len(work.results), len(work.questions), line)
 
     def _left(self, now: float, work: Work) -> str:
-        done = len(work.judged) - self._before
+        done = len(work.results) - self._before
         if not self._asking or done < 1:
             return ""
-        seconds = (now - self._began) / done * (len(work.pools) - len(work.judged))
+        seconds = (now - self._began) / done * (len(work.questions) - len(work.results))
         return f", {int(seconds // 3600)}:{int(seconds // 60 % 60):02}:{int(seconds % 60):02} left"
 
     def _cost(self, work: Work) -> str:
@@ -54,11 +54,11 @@ class Bar:
 
 
 @contextmanager
-def shown(work: Work, prices: Prices, doing: str = "annotate") -> Iterator[Bar]:
+def progress_bar(work: Work, prices: Prices, doing: str = "annotate") -> Iterator[Bar]:
     """A bar for as long as the block runs."""
-    columns = (TextColumn(doing), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[told]}"))
+    columns = (TextColumn(doing), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[line]}"))
     with Progress(*columns) as bar:
-        drawn = Bar(bar, bar.add_task("", total=len(work.pools), told=""), prices)
+        drawn = Bar(bar, bar.add_task("", total=len(work.questions), line=""), prices)
         try:
             yield drawn
         finally:

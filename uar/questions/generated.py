@@ -1,19 +1,25 @@
-"""Where the questions of an annotate run come from: the collection, or an LLM that writes them."""
+"""Questions of an annotate run: those of the collection, or written by an LLM."""
 
 import heapq
 import logging
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from uar.annotation.pooled import PooledQuestions
+from uar.annotation.question_source import Setting
 from uar.collections import Collection, Corpus, Query, corpus_file, open_collection, open_corpus, slug
 from uar.errors import UserError
 from uar.llm.chains import Chains
+from uar.llm.costs.ledger import Prices
+from uar.llm.engines.local import LocalEngine
 from uar.llm.engines.work import Work
+from uar.llm.failing import write_failures
 from uar.llm.models import LLM
+from uar.llm.progress_bar import progress_bar
 from uar.llm.record import Outcome
 from uar.llm.store.store import Store
 from uar.pools import PoolSource
@@ -26,20 +32,11 @@ from uar.storage.ordering import rank_of
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What an annotate run knows: the reference of its split, the config of its model, the store, the seed, and the plain
-    options of its questions."""
+class OwnQuestions:
+    """Those that the collection has: none are written."""
 
-    reference: str
-    llm: Mapping[str, Any]
-    store: Path
-    seed: int
-    options: Mapping[str, Any]
-
-
-class Given:
-    """The questions of the collection: none are written."""
+    def writing(self, setting: Setting) -> None:
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,36 +84,57 @@ class Generate:
             )
         pseudo = Collection(setting.reference, slug(setting.reference), corpus, {d: Query(d, "") for d in drawn}, {})
         writer = replace(self.writer, number=self.per_passage)
-        pools = {d: [d] for d in drawn}
-        work = Work(pseudo, writer, pools, [setting.llm], setting.store, self.max_failure_rate)
+        work = Work(
+            writer, PooledQuestions(pseudo, {d: [d] for d in drawn}), [setting.llm], setting.store, self.max_failure_rate
+        )
         kept = Chains(writer, Store(setting.store), pseudo.slug, [LLM(work.models[0])], 1.0)
-        judged = dict(kept.run(work.questions()))
+        results = dict(kept.run(work.questions))
         missing = len(drawn) - kept.progress.calls + kept.progress.total.outcomes[Outcome.ERROR]  # which are asked again
-        return Writing(self, setting, work if missing else replace(work, judged=judged, progress=kept.progress), missing)
+        work = work if missing else replace(work, results=results, progress=kept.progress)
+        return Writing(self, setting, pseudo, drawn, work, missing)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Writing:
-    """A lot of questions on its way. `missing`: calls that the store cannot answer."""
+    """A lot of questions on its way, about the passages `drawn` of `corpus`, a collection without questions. `missing`: calls
+    that the store cannot answer."""
 
     options: Generate
     setting: Setting
+    corpus: Collection
+    drawn: Sequence[str]
     work: Work
     missing: int
 
+    def write(self, shard: str | None, prices: Prices, folder: Path) -> None:
+        """Ask for what the store does not hold, in this process whatever the engine of the annotation is; replies without a
+        question go to `failures.jsonl` in the run folder, also where there were too many of them to go on."""
+        if not self.missing:
+            return
+        if shard:
+            raise UserError(
+                f"shard={shard}: the questions are not written yet, and every shard would ask for all of them; run the same "
+                "command without shard and with limit=1 first"
+            )
+        try:
+            with progress_bar(self.work, prices, "questions") as bar:
+                LocalEngine().run(self.work, bar)
+        finally:
+            write_failures(folder, self.work.progress.failures)
+
     def collection(self) -> tuple[Collection, dict[str, Any]]:
         """Filter what was written, write it as a collection, and open its train split; with it what a ledger tells."""
-        collection = self.work.collection
+        collection = self.corpus
         written = [
             Written(f"{doc_id}-q{number}", str(text), doc_id)
-            for doc_id in self.work.pools
-            for number, text in enumerate(self.work.judged.get(doc_id, ()), start=1)
+            for doc_id in self.drawn
+            for number, text in enumerate(self.work.results.get(doc_id, ()), start=1)
         ]
         kept, dropped = self._filtered(written)
         counts = Counter(d.why for d in dropped)
         told = {
-            "passages": len(self.work.pools),
-            "passages_without_reply": len(self.work.pools) - len(self.work.judged),
+            "passages": len(self.drawn),
+            "passages_without_reply": len(self.drawn) - len(self.work.results),
             "written": len(written),
             "kept": len(kept),
             "dropped": dict(counts.most_common()),
@@ -130,7 +148,7 @@ class Writing:
         folder = Path(self.options.folder) / self._name()
         manifest = {
             "model": self.work.models[0],
-            "prompt": self.options.writer.first_prompt_hash,
+            "prompt": self.options.writer.prompt.hash,
             "seed": self.setting.seed,
             "options": self.setting.options,
             **told,
@@ -145,9 +163,9 @@ class Writing:
         return open_collection(f"local:{folder}:train"), {**told, "folder": str(folder)}
 
     def _filtered(self, written: list[Written]) -> tuple[list[Written], list[Dropped]]:
-        options, collection = self.options, self.work.collection
+        options, collection = self.options, self.corpus
         wording = Wording(options.min_words, options.max_words, re.compile(options.unwanted, re.IGNORECASE))
-        sources = list(self.work.judged)
+        sources = list(self.work.results)
         texts = {d: collection.corpus.text(row) for d, row in zip(sources, collection.corpus.rows(sources), strict=True)}
         kept, dropped = kept_by_wording(written, wording, texts)
         if options.round_trip is not None:
@@ -158,8 +176,8 @@ class Writing:
 
     def _name(self) -> str:
         """The corpus' name and a hash of all that the questions were made from, so that records of two lots never mix."""
-        name = self.work.collection.slug.removesuffix(f".{self.setting.reference.rpartition(':')[2]}")
-        made_from = (self.work.collection.corpus.hash, self.work.models, self.options.writer.first_prompt_hash)
+        name = self.corpus.slug.removesuffix(f".{self.setting.reference.rpartition(':')[2]}")
+        made_from = (self.corpus.corpus.hash, self.work.models, self.options.writer.prompt.hash)
         options = {k: v for k, v in self.setting.options.items() if k not in {"folder", "max_failure_rate"}}
         return f"{name}-{digest(*made_from, self.setting.seed, options)[:8]}"
 

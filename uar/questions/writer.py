@@ -3,9 +3,9 @@
 import re
 from dataclasses import dataclass
 
-from uar.annotation.annotators import Call, Question
-from uar.annotation.annotators.annotator import Chain, OnePrompt
 from uar.annotation.parsing import REFUSAL
+from uar.llm.call import Call, Chain, Question
+from uar.llm.prompted import OnePrompt
 from uar.llm.record import Outcome, Reply
 
 STAGE = "write_questions"

@@ -7,7 +7,8 @@ from pathlib import Path
 from types import TracebackType
 
 from uar.collections import Corpus
-from uar.storage.files import NO_LOCKS, cache_dir
+from uar.storage.files import cache_dir
+from uar.storage.locks import lock
 
 
 class Vectors:
@@ -45,7 +46,7 @@ class Vectors:
         held = self._held.pop(folder)
         try:
             if remove:
-                _lock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(folder, ignore_errors=True)
         except BlockingIOError:  # another process searches them, and removes them afterwards
             pass
@@ -59,16 +60,5 @@ def _shared(folder: Path) -> int:
     path = folder.parent.parent / f"{folder.parent.name}-{folder.name}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     held = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    _lock(held, fcntl.LOCK_SH)
+    lock(held, fcntl.LOCK_SH)
     return held
-
-
-def _lock(held: int, how: int) -> None:
-    """BlockingIOError where another process holds it; on a file system without locks every process is taken to be alone."""
-    try:
-        fcntl.flock(held, how)
-    except BlockingIOError:
-        raise
-    except OSError as error:
-        if error.errno not in NO_LOCKS:
-            raise

@@ -1,5 +1,8 @@
-"""What a label source is given: the training split, its pools, and what the annotators made of the kept records."""
+"""What a label source is given: the training split, its pools, and the judgements of an annotation."""
 
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -8,23 +11,35 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from uar.annotation.annotate_run import llm_configs
+from uar.annotation.annotation import Annotation, Asked, Concluded
+from uar.annotation.annotation_tracking import Labelled
+from uar.annotation.annotators import Annotator
 from uar.annotation.judgement import Judged
-from uar.annotation.replay import kept_judgements
+from uar.annotation.run_folders import annotator_of, run_config
+from uar.annotation.selection import Annotations, described
 from uar.collections import Collection
 from uar.collections.reference import MINI
 from uar.errors import UserError
 from uar.labels import LabelContext
 from uar.labels.combine import combine
 from uar.llm.models import identity_of
-from uar.llm.store.store import Store
 from uar.pools import PoolSource
-from uar.tracking.artefacts import Annotations
 from uar.training.annotate_command import annotate_command
 from uar.training.shared_pools import SharedPools, pools_key
 
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Used:
+    """An annotation that a training takes labels from: what trackers are given, and what the manifest says."""
+
+    labelled: Labelled
+    facts: Mapping[str, Any]
+
 
 def label_context(
-    cfg: DictConfig, collection: Collection, pool_source: PoolSource, folder: Path, used: list[Annotations]
+    cfg: DictConfig, collection: Collection, pool_source: PoolSource, folder: Path, used: list[Used]
 ) -> LabelContext:
     """Of a composed train config. Pools that are made are kept in `folder`; annotations that are read are added to `used`."""
     query_ids = collection.head(cfg.limit)
@@ -35,36 +50,101 @@ def label_context(
     pools = SharedPools(path, key, collection, lambda wanted: pool_source.pools(collection, wanted))
 
     @cache
-    def judgements() -> Judged:  # replays the store, and a curriculum or an allocation asks again
+    def judgements() -> Judged:  # a curriculum or an allocation asks again
         return _judgements(cfg, collection, used)
 
     return LabelContext(collection, query_ids, pools, judgements, cfg.seed)
 
 
-def _judgements(cfg: DictConfig, collection: Collection, used: list[Annotations]) -> Judged:
+def _judgements(cfg: DictConfig, collection: Collection, used: list[Used]) -> Judged:
     """Of the run's annotator, joined with those of the further ones where there are any."""
-    shipped = [MINI / "annotations"] if collection.reference.startswith("mini:") else []
-    store = Store(Path(cfg.store), also=shipped)
+    shipped = (MINI / "annotations",) if collection.reference.startswith("mini:") else ()
+    annotations = Annotations(Path(cfg.store), shipped)
     if not cfg.annotators:
-        return _of_one(cfg, collection, store, cfg.annotator, cfg.llm, [identity_of(llm) for llm in llm_configs(cfg)], used)
+        return _of_one(cfg, collection, annotations, cfg.annotator, llm_configs(cfg), used)
+    if cfg.annotation not in ("latest", "union"):
+        raise UserError(f"annotation={cfg.annotation}: a run folder has one annotator; with annotators: latest or union")
     every = {"first": cfg.annotator, **cfg.annotators}
-    found = {}
+    judged = {}
     for name, annotator in every.items():
-        llm = cfg.llms.get(name) or cfg.llm
-        found[name] = _of_one(cfg, collection, store, annotator, llm, [identity_of(llm)], used)
-    return combine(found, cfg.combine)
+        llms = llm_configs(cfg)[:1] if name not in cfg.llms else [cfg.llms[name]]
+        judged[name] = _of_one(cfg, collection, annotations, annotator, llms, used)
+    return combine(judged, cfg.combine)
 
 
 def _of_one(
-    cfg: DictConfig, collection: Collection, store: Store, annotator: Any, llm: Any, models: list[str], used: list[Annotations]
+    cfg: DictConfig,
+    collection: Collection,
+    annotations: Annotations,
+    config: DictConfig,
+    llms: Sequence[Mapping[str, Any]],
+    used: list[Used],
 ) -> Judged:
-    made = hydra.utils.instantiate(annotator, _convert_="all")
-    judged = kept_judgements(collection, made, store, models, cfg.seed)
-    if not judged:
+    annotator: Annotator = hydra.utils.instantiate(config, _convert_="all")
+    asked = Asked(annotator, [identity_of(llm) for llm in llms] if annotator.needs_llm else [], collection)
+    if annotator.needs_llm and cfg.annotation not in ("latest", "union"):
+        asked = _of_run(asked, Path(cfg.annotation))
+    annotation = annotations.choose(asked, cfg.annotation)
+    if annotation is None:
+        others = [described(about) for about in annotations.of_corpus(collection.corpus.hash)]
+        held = f" (of this corpus it holds: {'; '.join(others)})" if others else ""
         raise UserError(
-            f"{collection.reference}: the store {cfg.store} holds no annotations of it by {type(made).__name__} with "
-            f"{', '.join(models)}; make them with: {annotate_command(cfg, annotator, llm)}"
+            f"{collection.reference}: the store {cfg.store} holds no annotation of it by {_who(asked)}{held}; make one with: "
+            f"{annotate_command(cfg, config, OmegaConf.create(dict(llms[0])))}"
         )
-    plain: dict[str, Any] = OmegaConf.to_container(annotator, resolve=True)  # type: ignore[assignment]
-    used.append(Annotations(plain, models if made.needs_llm else [], judged))
+    concluded = annotation.concluded()
+    _report(cfg, config, llms, annotation, concluded)
+    judged: Judged = concluded.judgements
+    if type(annotator).finish is not Annotator.finish:
+        judged = asked.annotator.finish(collection, dict(judged), cfg.seed)[0]
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    facts = {
+        "which": cfg.annotation,
+        "key": annotation.key,
+        "annotator": asked.annotator.asks(),
+        "models": list(asked.models),
+        "questions": len(annotation.pools),
+        "failed": len(concluded.failed),
+        "incomplete": len(concluded.incomplete),
+        "run": annotation.about.get("run"),
+    }
+    used.append(Used(Labelled(plain, list(asked.models), judged), facts))
     return judged
+
+
+def _of_run(asked: Asked, folder: Path) -> Asked:
+    """As the run of a folder asked: with this command's annotator where it asks the same, so that its threshold counts."""
+    annotator, models = annotator_of(run_config(folder))
+    if (annotator.asks(), models) == (asked.annotator.asks(), list(asked.models)):
+        return asked
+    log.warning("annotation=%s: annotator and llm are those of the run, not of this command", folder)
+    return Asked(annotator, models, asked.collection)
+
+
+def _report(
+    cfg: DictConfig, config: DictConfig, llms: Sequence[Mapping[str, Any]], annotation: Annotation, concluded: Concluded
+) -> None:
+    """Say which annotation is taken; UserError where it has no labels."""
+    run, asked = annotation.about.get("run") or {}, annotation.asked
+    log.info("Labels: annotation=%s by %s, %d questions%s", cfg.annotation, _who(asked), len(annotation.pools), _when(run))
+    if concluded.failed:
+        log.warning("%d questions are left out, since their replies failed or could not be read", len(concluded.failed))
+    if not concluded.incomplete and concluded.judgements:
+        return
+    command = run.get("command") or annotate_command(cfg, config, OmegaConf.create(dict(llms[0])))
+    missing = f"{len(concluded.incomplete)} of {len(annotation.pools)} questions lack replies"
+    if not concluded.judgements:
+        raise UserError(
+            f"{asked.collection.reference}: no question of the annotation has labels ({missing}, {len(concluded.failed)} "
+            f"failed); complete it with: {command}"
+        )
+    log.warning("%s and are left out; complete them with: %s", missing, command)
+
+
+def _who(asked: Asked) -> str:
+    models = f" with {', '.join(asked.models)}" if asked.models else ""
+    return f"{type(asked.annotator).__name__}{models}"
+
+
+def _when(run: Mapping[str, Any]) -> str:
+    return f", last run {run['folder']}" if run.get("folder") else ""

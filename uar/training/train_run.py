@@ -14,6 +14,7 @@ import lightning as L
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
+from uar.annotation.annotation_tracking import annotations_artefact
 from uar.collections import Collection, open_collection, open_training_split, resolve
 from uar.collections.presets import averaged, expand
 from uar.collections.reference import distinct_slugs
@@ -29,11 +30,11 @@ from uar.retrievers.bi_encoder.encoder import BiEncoder
 from uar.retrievers.bi_encoder.model_card import push, write_model_card
 from uar.storage.files import digest, read_json
 from uar.storage.manifest import save_config, save_manifest
-from uar.tracking.artefacts import Annotations, annotations_artefact, artefact_name, folder_artefact, model_artefact
+from uar.tracking.artefacts import artefact_name, folder_artefact, model_artefact
 from uar.tracking.job import Job, tracked
 from uar.training.batches import BatchStream
 from uar.training.checks import check_options, check_stage
-from uar.training.context import label_context
+from uar.training.context import Used, label_context
 from uar.training.dev_score import DevScore
 from uar.training.fit import Fitting, Settings
 from uar.training.identity import keep_identity, label_hash, loss_hash, schedule_hash, start_anew
@@ -65,7 +66,7 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
     dev = open_collection(dev_reference) if dev_reference else None
     pool_source: PoolSource = hydra.utils.instantiate(cfg.candidates)
     loss: Loss = hydra.utils.instantiate(cfg.loss)
-    annotations: list[Annotations] = []
+    annotations: list[Used] = []
     context = label_context(cfg, collection, pool_source, folder, annotations)
     stages = hydra.utils.instantiate(cfg.label_source, _convert_="all").stages(context)
     for stage in stages:
@@ -82,8 +83,8 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
         write_label_table(folder / "labels.parquet", stages)
     with tracked(cfg, folder) as job:
         job.facts({"stages": [stage.name for stage in stages]})
-        for found in annotations if job.tracks_files else ():
-            job.took(annotations_artefact(folder, collection.slug, collection.hash, found, context.query_ids))
+        for used in annotations if job.tracks_files else ():
+            job.took(annotations_artefact(folder, collection.slug, collection.hash, used.labelled, context.query_ids))
         fitting = Fitting(
             settings=_settings(cfg, loss),
             streams=_streams(cfg, collection, retriever),
@@ -100,7 +101,9 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
             labels = label_hash(trained)
         retriever.save(folder / "model")
         precision = precision_of(cfg.trainer)
-        save_manifest(folder, collection=collection.hash, labels=labels, model=retriever.name, precision=precision)
+        facts = [used.facts for used in annotations]
+        made_from = {"collection": collection.hash, "labels": labels, "annotations": facts}
+        save_manifest(folder, **made_from, model=retriever.name, precision=precision)
         seconds = sum(stage_told["seconds"] for stage_told in told.values())
         update_metrics(folder, train=told, time={"train": round(seconds, 2)})
         retriever.to(device())

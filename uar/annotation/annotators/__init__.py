@@ -1,6 +1,6 @@
 """Annotators: how a pool is shown to an LLM and what is made of its replies."""
 
-from uar.annotation.annotators.annotator import Annotator, Call, Question
+from uar.annotation.annotators.annotator import Annotator
 from uar.annotation.annotators.answer_metric import QAMetric
 from uar.annotation.annotators.ensemble import Ensemble
 from uar.annotation.annotators.imported import Imported
@@ -10,6 +10,7 @@ from uar.annotation.annotators.relsel import RelSel
 from uar.annotation.annotators.utilrank import UtilRank
 from uar.annotation.annotators.utilsel import UtilSel
 from uar.annotation.judgement import Judged, Judgement
+from uar.llm.call import Call, Question
 
 __all__ = [
     "Annotator",

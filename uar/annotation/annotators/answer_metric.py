@@ -3,11 +3,12 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from uar.annotation.annotators.annotator import Call, Chain, Question, one_of
 from uar.annotation.annotators.passagewise import PassageWise
 from uar.annotation.annotators.scored import Rule
 from uar.annotation.parsing import check_answer
 from uar.collections.answer_match import exact_match, f1, rouge_l
+from uar.llm.call import Call, Chain, Question
+from uar.llm.prompted import one_of
 from uar.llm.prompts.escaping import as_material
 from uar.llm.record import Outcome
 

@@ -5,10 +5,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import fmean, pstdev
 
-from uar.annotation.annotators.annotator import Annotator, Call, Chain, Chatting, Question, Shown, one_of
+from uar.annotation.annotators.annotator import Annotator
 from uar.annotation.annotators.scored import Rule, entropy
 from uar.annotation.judgement import Judgement
 from uar.errors import UserError
+from uar.llm.call import Call, Chain, Question
+from uar.llm.prompted import Chatting, one_of
 from uar.llm.record import Reply
 
 
@@ -22,6 +24,8 @@ class Ensemble(Annotator):
     `threshold` percent (None: 10), uncertainty = standard deviation of the ranks over the length of the pool. A member whose
     reply failed abstains; where less than half of them answered, the question, or the passage, gets no label.
     """
+
+    reading = frozenset({"combine", "threshold"})
 
     member: Annotator
     samples: int = 1
@@ -61,7 +65,7 @@ class Ensemble(Annotator):
             for sample in range(self.samples):
                 one = self.member
                 if self.samples > 1 and isinstance(one, Chatting):
-                    one = replace(one, temperature=self.temperature, sample=sample)
+                    one = replace(one, temperature=self.temperature, sample=sample)  # type: ignore[call-arg]
                 found.append((llm, one))
         return found
 
@@ -74,11 +78,8 @@ class Ensemble(Annotator):
         return self.member.stages
 
     @property
-    def first_prompt_hash(self) -> str:
-        return self.member.first_prompt_hash
-
-    def annotated_pools(self, shown: Shown) -> dict[str, list[str]]:
-        return self.member.annotated_pools(shown)
+    def passage_wise(self) -> bool:
+        return self.member.passage_wise
 
     def chain(self, question: Question) -> Chain:
         """The members' chains side by side: what they ask next is asked together."""

@@ -5,13 +5,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from uar.annotation.annotators.annotator import Annotator, Chain, Question
+from uar.annotation.annotators.annotator import Annotator
 from uar.annotation.judgement import Judgement
 from uar.annotation.label_files import read_labels
 from uar.annotation.quality.from_files import judgements_of
 from uar.collections import Collection
 from uar.errors import UserError
+from uar.llm.call import Chain, Question
+from uar.storage.files import file_hash
 
 log = logging.getLogger(__name__)
 
@@ -42,9 +45,9 @@ class Imported(Annotator):
     def stages(self) -> tuple[str, ...]:
         return ("import",)
 
-    @property
-    def first_prompt_hash(self) -> str:
-        return ""
+    def asks(self) -> dict[str, Any]:
+        path = Path(self.path)
+        return {"annotator": type(self).__name__, "labels": file_hash(path / "labels.parquet" if path.is_dir() else path)}
 
     def own_pools(self, collection: Collection) -> dict[str, list[str]]:
         named = {q: self._judged[q] for q in collection.queries if q in self._judged}

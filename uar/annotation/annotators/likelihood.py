@@ -4,17 +4,19 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from uar.annotation.annotators.annotator import Call, Chain, Prompted, Question, Shown, one_of
+from uar.annotation.annotators.annotator import Annotator
 from uar.annotation.annotators.pseudo_answer import STAGE, VARIABLES, written_answer
-from uar.annotation.annotators.scored import Rule, pools_together
+from uar.annotation.annotators.scored import Rule
 from uar.annotation.parsing import check_score
+from uar.llm.call import Call, Chain, Question
+from uar.llm.prompted import Prompted, one_of
 from uar.llm.prompts import ChatPrompt, TextPrompt, load_chat, load_text
 from uar.llm.prompts.escaping import as_material, without_control_tokens
 from uar.llm.record import Generate, Outcome, Score
 
 
 @dataclass(frozen=True)
-class Likelihood(Prompted):
+class Likelihood(Prompted, Annotator):
     """Score = mean log-likelihood (nat a token) of a target text after the passage.
 
     `target`: `question`, or `answer`, which is the gold answer (`answer=gold`; the REPLUG utility) or one that the LLM
@@ -33,7 +35,9 @@ class Likelihood(Prompted):
         one_of("target", self.target, ("question", "answer"))
         one_of("answer", self.answer, ("gold", "pseudo"))
         Rule(self.rule, self.threshold)
-        self._prompt, self.first_prompt_hash  # noqa: B018 prompts that cannot be read are told before anything is asked
+        self._prompt  # noqa: B018 prompts that cannot be read are refused before anything is asked
+        if self._pseudo:
+            self._answer_prompt  # noqa: B018
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -49,12 +53,8 @@ class Likelihood(Prompted):
         return self.target == "answer" and not self._pseudo
 
     @property
-    def first_prompt_hash(self) -> str:
-        return self._answer_prompt.hash if self._pseudo else self._prompt.hash
-
-    def annotated_pools(self, shown: Shown) -> dict[str, list[str]]:
-        """Passages are judged one by one, so that the pools of several runs add up."""
-        return super().annotated_pools(shown) if self._pseudo else pools_together(shown)
+    def passage_wise(self) -> bool:
+        return not self._pseudo
 
     @cached_property
     def _answer_prompt(self) -> ChatPrompt:

@@ -5,10 +5,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from uar.annotation.annotators.annotator import Call, Chain, Chatting, Question, one_of
+from uar.annotation.annotators.annotator import Annotator
 from uar.annotation.annotators.pseudo_answer import VARIABLES, written_answer
 from uar.annotation.parsing import parse_ranking, parse_selection, ranking_pattern, selection_pattern
 from uar.errors import UserError
+from uar.llm.call import Call, Chain, Question
+from uar.llm.prompted import Chatting, one_of
 from uar.llm.prompts import ChatPrompt, load_chat
 from uar.llm.prompts.escaping import as_material
 from uar.llm.record import Messages, Outcome, Reply
@@ -28,7 +30,7 @@ class Listed:
 
 
 @dataclass(frozen=True)
-class ListWise(Chatting):
+class ListWise(Chatting, Annotator):
     """`layout`: `paper` (role, question, then the passages of the stage; arXiv 2504.05220) or `shared_prefix` (question and
     the whole pool first, from `opening_template`, then the task, so that a prefix cache reads the pool once a question).
     `acknowledge`: whether the assistant answers each passage; null: in the layout of the paper, which has it so, alone, since
@@ -48,10 +50,6 @@ class ListWise(Chatting):
         one_of("layout", self.layout, ("paper", "shared_prefix"))
         if self.max_selected is not None and self.max_selected < 1:
             raise UserError(f"annotator.max_selected={self.max_selected}: at least 1 is needed, or null for no limit")
-
-    @property
-    def first_prompt_hash(self) -> str:
-        return self._prompt(self.relsel_template).hash
 
     def relevant(self, question: Question) -> Chain:
         """Part of a chain: the passage ids that RelSel keeps; None where the reply failed."""

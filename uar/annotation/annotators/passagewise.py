@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 
-from uar.annotation.annotators.annotator import OnePrompt, Shown
-from uar.annotation.annotators.scored import pools_together
+from uar.annotation.annotators.annotator import Annotator
+from uar.llm.prompted import OnePrompt
 
 
 @dataclass(frozen=True)
-class PassageWise(OnePrompt):
+class PassageWise(OnePrompt, Annotator):
     """Passages are judged one by one, so that pools add up."""
 
-    def annotated_pools(self, shown: Shown) -> dict[str, list[str]]:
-        return pools_together(shown)
+    @property
+    def passage_wise(self) -> bool:
+        return True

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from uar.annotation.annotators.annotator import Call, Chain, Question, ranked_judgements
+from uar.annotation.annotators.annotator import ranked_judgements
 from uar.annotation.annotators.passagewise import PassageWise
 from uar.annotation.annotators.scored import entropy
 from uar.annotation.judgement import Judged, Judgement
@@ -17,6 +17,7 @@ from uar.annotation.quality.calibration import calibration, fit_temperature, pro
 from uar.annotation.scale import Scale, load_scale
 from uar.collections import Collection
 from uar.errors import UserError
+from uar.llm.call import Call, Chain, Question
 from uar.llm.prompts.escaping import as_material
 from uar.llm.record import Choose, Generate, Outcome, Reply
 from uar.storage.ordering import best_first, rank_of
@@ -36,6 +37,8 @@ class Pointwise(PassageWise):
     """
 
     variables = frozenset({"query", "passage", "scale"})
+
+    reading = frozenset({"threshold", "positive_grade", "calibration_queries"})
 
     scale: str = "utility"
     positive_grade: int = 2

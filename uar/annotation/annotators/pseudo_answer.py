@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from uar.annotation.annotators.annotator import Call, Chain
 from uar.annotation.parsing import check_text
+from uar.llm.call import Call, Chain
 from uar.llm.prompts import ChatPrompt
 from uar.llm.record import Generate, Outcome
 

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from uar.annotation.annotators.annotator import Chain, Question, ranked_judgements
+from uar.annotation.annotators.annotator import ranked_judgements
 from uar.annotation.annotators.listwise import ListWise, ask_lists, in_order
+from uar.llm.call import Chain, Question
 
 
 @dataclass(frozen=True)
@@ -17,10 +18,6 @@ class RelSel(ListWise):
     @property
     def stages(self) -> tuple[str, ...]:
         return ("relsel",)
-
-    @property
-    def first_prompt_hash(self) -> str:
-        return self._prompt(self.template).hash
 
     def chain(self, question: Question) -> Chain:
         pool = list(question.passages)

@@ -4,9 +4,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from uar.annotation.annotators.annotator import Shown, one_of, ranked_judgements
+from uar.annotation.annotators.annotator import ranked_judgements
 from uar.annotation.judgement import Judgement
 from uar.errors import UserError
+from uar.llm.prompted import one_of
 from uar.storage.ordering import best_first
 
 RULES = ("top_percent", "margin", "at_least")
@@ -47,14 +48,6 @@ class Rule:
 def top_percent(order: list[str], percent: float) -> list[str]:
     """The first `percent` of a ranking, rounded down, at least one (arXiv 2504.05220)."""
     return order[: max(1, math.floor(len(order) * percent / 100))]
-
-
-def pools_together(shown: Shown) -> dict[str, list[str]]:
-    """The pools of a query joined: for annotators whose calls show one passage each."""
-    pools: dict[str, dict[str, None]] = {}
-    for query_id, doc_ids in shown:
-        pools.setdefault(query_id, {}).update(dict.fromkeys(doc_ids))
-    return {query_id: list(pool) for query_id, pool in pools.items()}
 
 
 def entropy(p: float) -> float:

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
-from uar.annotation.annotators.annotator import Chain, Question, ranked_judgements
+from uar.annotation.annotators.annotator import ranked_judgements
 from uar.annotation.annotators.listwise import ListWise, ask_lists, in_order
 from uar.annotation.annotators.pseudo_answer import STAGE
+from uar.llm.call import Chain, Question
 
 
 @dataclass(frozen=True)

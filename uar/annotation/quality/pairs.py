@@ -1,6 +1,6 @@
 """(query, passage) pairs as arrays: what an annotator says of each beside what people, or another annotator, say of it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,7 +85,7 @@ def shared_pairs(judged: Judged, reference: Judged) -> Pairs:
     return _pairs(kept, [True] * len(others), [j.label for j in others], [j.grade for j in others])
 
 
-def _pairs(kept: Mapping[str, list[Judgement]], known: list[bool], labels: list[int], grades: list[int]) -> Pairs:
+def _pairs(kept: Mapping[str, Sequence[Judgement]], known: list[bool], labels: list[int], grades: list[int]) -> Pairs:
     flat = [j for judgements in kept.values() for j in judgements]
     return Pairs(
         query_ids=list(kept),

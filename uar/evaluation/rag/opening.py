@@ -69,5 +69,5 @@ def open_rag(cfg: DictConfig, generator: Callable[[], LLM | None], store: Path, 
     load_chat(reader.closed_book_template, frozenset({"query"}))
     for asks, again in ((rewriter, settings.rewrite), (verifier, settings.verify)):
         if again:
-            asks.first_prompt_hash  # noqa: B018 a prompt that cannot be read is told here
+            asks.prompt  # noqa: B018 a prompt that cannot be read is told here
     return Rag(settings, measures, reader, rewriter, verifier, budgets, generator, store, folder)

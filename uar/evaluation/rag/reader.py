@@ -5,14 +5,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from uar.annotation.annotators import Annotator, Call, Question
-from uar.annotation.annotators.annotator import Chain, OnePrompt
 from uar.annotation.parsing import check_answer
 from uar.collections import Collection
 from uar.errors import UserError
 from uar.evaluation.rag.context import Passages
-from uar.llm.chains import Chains, Progress
+from uar.llm.call import Asker, Call, Chain, Question
+from uar.llm.chains import Chains
 from uar.llm.models import LLM
+from uar.llm.progress import Progress
+from uar.llm.prompted import OnePrompt
 from uar.llm.prompts import load_chat
 from uar.llm.prompts.escaping import as_material
 from uar.llm.record import Outcome, Reply
@@ -79,9 +80,9 @@ class Asking:
     store: Store
     progress: Progress = field(default_factory=Progress)
 
-    def __call__(self, annotator: Annotator, shown: Mapping[str, Passages]) -> dict[str, str]:
-        """What the annotator's chain made of each question; empty where the LLM returned nothing."""
-        found = self._asked(annotator, shown, 1.0)
+    def __call__(self, asker: Asker, shown: Mapping[str, Passages]) -> dict[str, str]:
+        """What the asker's chain made of each question; empty where the LLM returned nothing."""
+        found = self._asked(asker, shown, 1.0)
         return {q: str(found.get(q, "")) for q in shown}
 
     def answers(self, reader: Reader, shown: Mapping[str, Passages], max_failure_rate: float) -> dict[str, Given]:
@@ -101,10 +102,10 @@ class Asking:
                 )
         return found
 
-    def _asked(self, annotator: Annotator, shown: Mapping[str, Passages], max_failure_rate: float) -> dict[str, Any]:
+    def _asked(self, asker: Asker, shown: Mapping[str, Passages], max_failure_rate: float) -> dict[str, Any]:
         queries = self.collection.queries
-        progress = Progress()  # of this annotator alone, whose failures count
-        chains = Chains(annotator, self.store, self.collection.slug, [self.llm], max_failure_rate, progress=progress)
+        progress = Progress()  # of this asker alone, whose failures count
+        chains = Chains(asker, self.store, self.collection.slug, [self.llm], max_failure_rate, progress=progress)
         try:
             return dict(chains.run(Question(q, queries[q].text, passages) for q, passages in shown.items()))
         finally:

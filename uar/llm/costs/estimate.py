@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from os.path import commonprefix
 from typing import Any, NamedTuple
 
-from uar.annotation.annotators import Annotator, Call, Question
 from uar.errors import UserError
+from uar.llm.call import Asker, Call, Question
 from uar.llm.costs.ledger import Prices
 from uar.llm.models.tokens import chat_ids, prefix_ids, text_ids
 from uar.llm.record import Choose, Generate, Outcome, Reply, Request, Score
@@ -31,9 +31,9 @@ class Asked(NamedTuple):
 Rendered = tuple[Question, list[Asked]]
 
 
-def _prompts_of(annotator: Annotator, question: Question, kept: Kept) -> Iterator[Asked]:
+def _prompts_of(asker: Asker, question: Question, kept: Kept) -> Iterator[Asked]:
     """The calls of a question, if the replies that are not kept were like the examples."""
-    chain = annotator.chain(question)
+    chain = asker.chain(question)
     try:
         calls = next(chain)
         while True:
@@ -45,9 +45,9 @@ def _prompts_of(annotator: Annotator, question: Question, kept: Kept) -> Iterato
         return
 
 
-def render(annotator: Annotator, sample: Iterable[Question], kept: Kept = lambda call: None) -> list[Rendered]:
+def render(asker: Asker, sample: Iterable[Question], kept: Kept = lambda call: None) -> list[Rendered]:
     """The questions with what would be asked of each. `kept`: the good reply that the store has."""
-    return [(question, list(_prompts_of(annotator, question, kept))) for question in sample]
+    return [(question, list(_prompts_of(asker, question, kept))) for question in sample]
 
 
 def good_replies(store: Store, models: Sequence[str]) -> Kept:

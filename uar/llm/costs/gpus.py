@@ -26,7 +26,7 @@ def _held(llms: Sequence[Mapping[str, Any]], engine: Mapping[str, Any]) -> float
     """None where a server has them. Models of one process share its GPUs."""
     if any(llm["_target_"].endswith("OpenAIEngine") for llm in llms):
         return None
-    if engine["_target_"].endswith("RayData"):
+    if engine["_target_"].endswith("RayEngine"):
         return float(engine["actors"] * engine["num_gpus"])
     return max((llm.get("tensor_parallel_size") or 1 for llm in llms), default=0) if llms and _seen() else 0
 

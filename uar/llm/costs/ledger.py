@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from uar.errors import UserError
-from uar.llm.chains import TOKENS, Counts, Progress
+from uar.llm.progress import TOKENS, Counts, Progress
 from uar.storage.files import read_json, write_json
 
 

@@ -1,4 +1,4 @@
-"""Annotation by Ray Data actors on one machine or many: each holds an engine, all write to one store."""
+"""Asking by Ray Data actors on one machine or many: each holds the models, all write to one store."""
 
 import os
 import pickle
@@ -8,22 +8,20 @@ from typing import Any
 
 import hydra
 
-from uar.annotation.annotators import Annotator
-from uar.annotation.judgement import Judged
-from uar.collections import open_collection
 from uar.errors import EngineError, UserError
-from uar.llm.chains import Progress
-from uar.llm.engines.work import Work, ask
+from uar.llm.call import Asker, Item, Questions
+from uar.llm.engines.work import Report, Work, ask
 from uar.llm.failing import stop_when_surely_failing, stop_where_too_many_failed
 from uar.llm.models import LLM, Engine
+from uar.llm.progress import Progress
 from uar.llm.store.journal import adopt_new_journals, journals_of
 from uar.llm.store.store import Store
 
 IN_FLIGHT = 2  # batches that an actor has at most: more would wait for it while another is idle
 
 
-class RayData:
-    """`actors` replicas of the run's models, each with `num_cpus` and `num_gpus`; an actor takes `batch_size` queries at a
+class RayEngine:
+    """`actors` replicas of the run's models, each with `num_cpus` and `num_gpus`; an actor takes `batch_size` questions at a
     time. `address`: of a running cluster, whose machines see the collection and the store under the same paths; null starts
     one here."""
 
@@ -35,25 +33,25 @@ class RayData:
         self._actors, self._num_cpus, self._num_gpus = actors, num_cpus, num_gpus
         self._batch_size, self._address = batch_size, address
 
-    def run(self, work: Work, tell: Callable[[Work], None]) -> None:
-        """Like `Here.run`. Queries are dealt out in batches; what an actor answered is in the store at once."""
+    def run(self, work: Work, report: Report) -> None:
+        """Like `LocalEngine.run`. Questions are dealt out in batches; what an actor answered is in the store at once."""
         try:
             import ray
         except ImportError as error:
             raise EngineError("engine=ray: Ray is not installed; run: pip install 'uar[ray]'") from error
-        if not work.annotator.needs_llm:
+        if not work.asker.needs_llm:
             raise UserError("engine=ray: this annotator asks nothing; leave engine=local")
         known = journals_of(work.store)
         ray.init(address=self._address, ignore_reinit_error=True, log_to_driver=False, include_dashboard=False)
         try:
             ray.data.DataContext.get_current().enable_progress_bars = False
-            rows = [{"query_id": q, "pool": list(pool)} for q, pool in work.pools.items()]
+            rows = [{"item": pickle.dumps(item)} for item in work.questions.items()]
             blocks = max(self._actors, -(-len(rows) // self._batch_size))
             done = ray.data.from_items(rows, override_num_blocks=blocks).map_batches(
                 Actor,
                 fn_constructor_kwargs={
-                    "reference": work.collection.reference,
-                    "annotator": work.annotator,
+                    "opener": work.questions.opener(),
+                    "asker": work.asker,
                     "llms": list(work.llms),
                     "models": work.models,
                     "store": str(work.store.absolute()),
@@ -68,12 +66,13 @@ class RayData:
             )
             with work.timed():
                 for row in done.iter_rows():
-                    judged, progress, told = pickle.loads(row["result"])  # noqa: S301 written by our own actor
-                    work.judged.update(judged)
+                    results, failed, progress, fault = pickle.loads(row["result"])  # noqa: S301 written by our own actor
+                    work.results.update(results)
+                    work.failed += failed
                     work.progress.add(progress)
-                    tell(work)
-                    if told:
-                        raise UserError(told)
+                    report(work)
+                    if fault:
+                        raise UserError(fault)
                     stop_when_surely_failing(work.progress, work.max_failure_rate)
             stop_where_too_many_failed(work.progress, work.max_failure_rate)
         finally:
@@ -82,12 +81,12 @@ class RayData:
 
 
 class Actor:
-    """One replica: opens collection and engines once, then annotates batch after batch."""
+    """One replica: opens the questions' source and the models once, then asks batch after batch."""
 
     def __init__(
         self,
-        reference: str,
-        annotator: Annotator,
+        opener: Callable[[], Callable[[Sequence[Item]], Questions]],
+        asker: Asker,
         llms: Sequence[Mapping[str, Any]],
         models: Sequence[str],
         store: str,
@@ -98,20 +97,20 @@ class Actor:
         os.environ.update(environment)
         if Path(folder).is_dir():
             os.chdir(folder)  # relative paths of references and models
-        self._collection = open_collection(reference)
-        self._annotator, self._store, self._retry = annotator, Store(Path(store)), retry
+        self._questions_of, self._asker = opener(), asker
+        self._store, self._retry = Store(Path(store)), retry
         engines: list[Engine] = [hydra.utils.instantiate(llm, _convert_="all") for llm in llms]
         self._llms = [LLM(model, engine) for model, engine in zip(models, engines, strict=True)]
         self._plain = list(llms)
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[bytes]]:
-        pools = {str(q): [str(d) for d in pool] for q, pool in zip(batch["query_id"], batch["pool"], strict=True)}
+        questions = self._questions_of([pickle.loads(item) for item in batch["item"]])  # noqa: S301 written by the driver
         everything = 1.0  # may fail here: the driver, which knows what all actors did, judges the rate
-        work = Work(self._collection, self._annotator, pools, self._plain, self._store.folder, everything, self._retry)
+        work = Work(self._asker, questions, self._plain, self._store.folder, everything, self._retry)
         error = None
         try:
             ask(work, self._store, self._llms, lambda work: None)
         except UserError as caught:
             error = str(caught)
-        result: tuple[Judged, Progress, str | None] = (work.judged, work.progress, error)
+        result: tuple[dict[str, Any], list[str], Progress, str | None] = (work.results, work.failed, work.progress, error)
         return {"result": [pickle.dumps(result)]}

@@ -1,4 +1,4 @@
-"""One piece of annotation: questions and their pools, the annotator, the models, the store; and how it is done here."""
+"""One piece of asking: who asks, about which questions, of which models, with which store; and how far it is."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -7,15 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import hydra
-
-from uar.annotation.annotators import Annotator, Judged, Question
-from uar.annotation.replay import question_of
-from uar.collections import Collection
 from uar.errors import UserError
-from uar.llm.chains import Chains, Progress
+from uar.llm.call import Asker, Questions
+from uar.llm.chains import Chains
 from uar.llm.failing import stop_where_too_many_failed
-from uar.llm.models import LLM, Engine, identity_of
+from uar.llm.models import LLM, identity_of
+from uar.llm.progress import Progress
 from uar.llm.record import Outcome
 from uar.llm.store.store import Store
 
@@ -23,16 +20,17 @@ from uar.llm.store.store import Store
 @dataclass
 class Work:
     """`llms`: plain configs of the models, the first one the run's own. `retry`: outcomes of kept replies that are asked
-    again, besides `error`. `judged` and `progress` grow as it goes on, so that what was done is there when it stops."""
+    again, besides `error`. `results` (what each chain returned, by question), `failed` (questions whose chain returned
+    nothing) and `progress` grow as it goes on, so that what was done is there when it stops."""
 
-    collection: Collection
-    annotator: Annotator
-    pools: Mapping[str, Sequence[str]]
+    asker: Asker
+    questions: Questions
     llms: Sequence[Mapping[str, Any]]
     store: Path
     max_failure_rate: float
     retry: tuple[str, ...] = ()
-    judged: Judged = field(default_factory=dict)
+    results: dict[str, Any] = field(default_factory=dict)
+    failed: list[str] = field(default_factory=list)
     progress: Progress = field(default_factory=Progress)
     _start: float | None = None
     _spent: float = 0.0
@@ -53,43 +51,27 @@ class Work:
     @property
     def models(self) -> list[str]:
         """The names in records of the models that are asked."""
-        return [identity_of(llm) for llm in self.llms] if self.annotator.needs_llm else []
-
-    def questions(self) -> Iterator[Question]:
-        return (question_of(self.collection, q, list(pool)) for q, pool in self.pools.items())
+        return [identity_of(llm) for llm in self.llms] if self.asker.needs_llm else []
 
 
-class Here:
-    """In this process."""
-
-    def run(self, work: Work, tell: Callable[[Work], None]) -> None:
-        """Ask what the store does not hold; UserError where it cannot go on, with what was answered kept and judged."""
-        store = Store(work.store)
-        engines: list[Engine] = []
-        try:
-            if work.annotator.needs_llm:
-                engines.extend(hydra.utils.instantiate(llm, _convert_="all") for llm in work.llms)
-            llms = [LLM(model, engine) for model, engine in zip(work.models, engines, strict=True)]
-            with work.timed():
-                ask(work, store, llms, tell)
-        finally:
-            store.close()
-            for engine in engines:
-                engine.close()
+Report = Callable[[Work], None]  # called with the work as it goes on
 
 
-def ask(work: Work, store: Store, llms: Sequence[LLM], tell: Callable[[Work], None]) -> None:
-    """Run the chains of all questions, in the order of the pools; UserError where more than `max_failure_rate` failed."""
+def ask(work: Work, store: Store, llms: Sequence[LLM], report: Report) -> None:
+    """Run the chains of all questions, in their order; UserError where more than `max_failure_rate` of the calls failed."""
 
     def on_call(progress: Progress) -> None:
-        tell(work)
+        report(work)
 
-    slug = work.collection.slug
-    chains = Chains(work.annotator, store, slug, llms, work.max_failure_rate, on_call, work.progress, work.retry)
-    for query_id, judgements in chains.run(work.questions()):
-        work.judged[query_id] = judgements
-        tell(work)
-    stop_where_too_many_failed(work.progress, work.max_failure_rate)
+    rate = work.max_failure_rate
+    chains = Chains(work.asker, store, work.questions.name, llms, rate, on_call, work.progress, work.retry)
+    try:
+        for question_id, result in chains.run(work.questions):
+            work.results[question_id] = result
+            report(work)
+    finally:
+        work.failed += chains.failed
+    stop_where_too_many_failed(work.progress, rate)
 
 
 def outcomes_to_retry(names: Sequence[str]) -> tuple[str, ...]:

@@ -132,6 +132,12 @@ def _file(name: str) -> tuple[Path, bytes]:
     return path, path.read_bytes()
 
 
+def content_hash(name: str, folder: str = "prompts") -> str:
+    """Hash of what a packaged YAML file, or one by path, holds: not of its name or comments."""
+    path = packaged(folder).get(name, Path(name))
+    return digest(parsed_yaml(path, path.read_bytes()))
+
+
 def _content(path: Path, text: bytes) -> dict[str, Any]:
     content = parsed_yaml(path, text)
     names = content.get("variables") if isinstance(content, Mapping) else None

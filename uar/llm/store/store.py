@@ -8,6 +8,7 @@ bounded number of decoded rows.
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
@@ -17,7 +18,8 @@ from uar.llm.record import Outcome, Record
 from uar.llm.store.journal import Journal, adopt_journals, journals_of, read_journal
 from uar.llm.store.key_index import Index
 from uar.llm.store.parts import parts_of
-from uar.llm.store.selection import select_pools, select_records, wanted_records
+from uar.llm.store.record_selection import select_records, wanted_records
+from uar.storage.files import digest
 
 log = logging.getLogger(__name__)
 PART = 4_096
@@ -48,13 +50,6 @@ class Store:
             return next(record for record in good if record.output == good[-1].output)
         return kept[-1] if kept else None
 
-    def holds(self, record: Record) -> bool:
-        """Whether this very record, for this query, is kept. A failure does not stand for a good reply."""
-        return any(
-            kept.identity() == record.identity() and (kept.outcome == Outcome.OK or record.outcome != Outcome.OK)
-            for kept in self._kept(record.key)
-        )
-
     def append(self, record: Record) -> None:
         """Keep a record; on return it survives a kill of this process. OSError where the disk is full."""
         if self._journal is None:
@@ -81,10 +76,6 @@ class Store:
         good one any failure."""
         return select_records(self._folders, wanted_records(collection, model, stages))
 
-    def shown(self, collection: str, stage: str, template_hash: str, model: str) -> list[tuple[str, tuple[str, ...]]]:
-        """Query id and doc ids, in the order shown, of the `records` of one prompt."""
-        return select_pools(self._folders, wanted_records(collection, model, [stage], template_hash))
-
     def _kept(self, key: str) -> Iterator[Record]:
         if self._journal is not None:
             yield from self._journal.of_key(key)
@@ -96,3 +87,13 @@ class Store:
                 if part not in self._indexed:
                     self._indexed.add(part)
                     yield part
+
+
+def state_of(folders: Sequence[Path]) -> str:
+    """Changes whenever a record is kept in one of the folders."""
+    files = [path for folder in folders for path in (*parts_of(folder), *journals_of(folder))]
+    sizes = []
+    for path in files:
+        with suppress(FileNotFoundError):  # a journal that became a part meanwhile
+            sizes.append((path.name, path.stat().st_size))
+    return digest(sizes)

@@ -1,7 +1,6 @@
 """Records of a store by what they are about, read from all parts and journals: each once, oldest first."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +15,8 @@ IDENTITY = ("key", "query_id", "doc_ids")  # with the collection, which a select
 BATCH = 4_096
 
 
-def wanted_records(collection: str, model: str, stages: Iterable[str], template_hash: str | None = None) -> pc.Expression:
-    wanted = (pc.field("collection") == collection) & (pc.field("model") == model) & pc.field("stage").isin(list(stages))
-    return wanted if template_hash is None else wanted & (pc.field("template_hash") == template_hash)
+def wanted_records(collection: str, model: str, stages: Iterable[str]) -> pc.Expression:
+    return (pc.field("collection") == collection) & (pc.field("model") == model) & pc.field("stage").isin(list(stages))
 
 
 def select_records(folders: Sequence[Path], wanted: pc.Expression) -> Iterator[Record]:
@@ -26,19 +24,6 @@ def select_records(folders: Sequence[Path], wanted: pc.Expression) -> Iterator[R
     table = table.take(_each_once(table))
     for start in range(0, len(table), BATCH):
         yield from map(Record.from_row, table.slice(start, BATCH).to_pylist())
-
-
-def select_pools(folders: Sequence[Path], wanted: pc.Expression) -> list[tuple[str, tuple[str, ...]]]:
-    """Query id and doc ids of each record."""
-    table = _read(folders, wanted, (*IDENTITY, "outcome", "time"))
-    known: dict[str, str] = {}  # one string an id, however many pools show it
-    pools: list[tuple[str, tuple[str, ...]]] = []
-    for batch in table.select(["query_id", "doc_ids"]).to_batches():
-        texts = _strings(batch["doc_ids"].flatten(), known)
-        ends = np.cumsum(batch["doc_ids"].value_lengths().to_numpy()).tolist()
-        doc_ids = (tuple(texts[start:end]) for start, end in pairwise([0, *ends]))
-        pools += zip(_strings(batch["query_id"], known), doc_ids, strict=True)
-    return [pools[row] for row in _each_once(table)]
 
 
 def _read(folders: Sequence[Path], wanted: pc.Expression, columns: Sequence[str]) -> pa.Table:
@@ -71,7 +56,3 @@ def _each_once(table: pa.Table) -> np.ndarray:
         else:
             keep[at] = False
     return order[keep[order]]
-
-
-def _strings(column: pa.StringArray, known: dict[str, str]) -> list[str]:
-    return [known.setdefault(text, text) for text in column.to_numpy(zero_copy_only=False)]

@@ -1,0 +1,107 @@
+"""Which annotation labels are taken from: that of the latest run, of a run folder, or of all runs together."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from uar.annotation.annotation import Annotation, Asked, unchanged
+from uar.collections.beir import read_candidates
+from uar.errors import UserError
+from uar.pools.stored_pools import Pool, StoredPools, pools_of
+from uar.storage.files import digest, read_json, write_json
+
+ABOUT, LAST_RUN = "about.json", "last_run.json"
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """The annotations of a store. `also`: folders that are read besides (shipped annotations)."""
+
+    store: Path
+    also: tuple[Path, ...] = ()
+
+    def begin(
+        self, asked: Asked, candidates: Mapping[str, Any], pools: Mapping[str, Sequence[str]], run: Mapping[str, Any]
+    ) -> Annotation:
+        """Write the pools of a run before it asks. `candidates`: plain options of what made the pools, the seed among them;
+        `run`: what is said of the run itself, such as its command."""
+        shown = pools_of(asked.collection, pools)
+        name = digest(candidates)[:16]
+        folder = self.store / "pools" / asked.key / name
+        about = {
+            "annotator": asked.annotator.asks(),
+            "models": list(asked.models),
+            "corpus": asked.collection.corpus.hash,
+            "collection": asked.collection.slug,
+            "candidates": candidates,
+        }
+        write_json(folder / ABOUT, about)
+        StoredPools(folder).add(shown)
+        last = {"time": time.time(), **run}
+        write_json(folder / LAST_RUN, last)
+        return Annotation(asked, name, shown, {**about, "run": last}, self.store, self.also)
+
+    def choose(self, asked: Asked, which: str) -> Annotation | None:
+        """`which`: `latest`, `union`, or an annotate run folder; None where the store has none of the collection's questions.
+        A passage-wise annotator's pools add up in a union; of others a question's latest pool counts."""
+        own = asked.annotator.own_pools(asked.collection)
+        if own is not None:
+            return Annotation(asked, "own", pools_of(asked.collection, own), {}, self.store, self.also)
+        if which not in ("latest", "union"):
+            return self.of_run(asked, Path(which))
+        every = sorted(self._of(asked), key=lambda one: one.about["run"]["time"])
+        if which == "latest" or not every:
+            return every[-1] if every else None
+        pools: dict[str, Pool] = {}
+        for annotation in every:
+            for query_id, pool in annotation.pools.items():
+                adds = asked.annotator.passage_wise and query_id in pools
+                pools[query_id] = _joined(pools[query_id], pool) if adds else pool
+        about = {"union": [annotation.name for annotation in every], "run": every[-1].about["run"]}
+        return Annotation(asked, "union", pools, about, self.store, self.also)
+
+    def of_run(self, asked: Asked, folder: Path) -> Annotation:
+        """The pools that an annotate run has shown, as its folder says."""
+        files = sorted((folder / "candidates").glob("*.jsonl"))
+        if len(files) != 1:
+            raise UserError(f"annotation={folder}: no annotate run folder with its candidates; allowed: latest, union, or one")
+        pools = read_candidates(files[0], asked.collection.queries, asked.collection.corpus)
+        if not pools:
+            raise UserError(f"annotation={folder}: none of its questions is in {asked.collection.reference}; give another run")
+        about = {"run": {"time": files[0].stat().st_mtime, "folder": str(folder)}}
+        return Annotation(asked, f"run-{digest(pools)[:16]}", pools_of(asked.collection, pools), about, self.store, self.also)
+
+    def of_corpus(self, corpus: str) -> list[dict[str, Any]]:
+        """What is said of every annotation of a corpus, by any annotator."""
+        found = (_about(path.parent) for place in self._places() for path in sorted(place.glob(f"*/*/{ABOUT}")))
+        return [about for about in found if about["corpus"] == corpus]
+
+    def _of(self, asked: Asked) -> Iterator[Annotation]:
+        for place in self._places():
+            for path in sorted((place / asked.key).glob(f"*/{ABOUT}")):
+                pools = unchanged(asked.collection, StoredPools(path.parent).read())
+                if pools:
+                    yield Annotation(asked, path.parent.name, pools, _about(path.parent), self.store, self.also)
+
+    def _places(self) -> list[Path]:
+        return [folder / "pools" for folder in (*self.also, self.store)]
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    run = folder / LAST_RUN
+    return {**read_json(folder / ABOUT), "run": read_json(run) if run.is_file() else {"time": 0.0}}
+
+
+def _joined(first: Pool, second: Pool) -> Pool:
+    """The passages of the first, then those that the second has besides."""
+    return Pool(first.question, np.concatenate([first.rows, second.rows[~np.isin(second.rows, first.rows)]]))
+
+
+def described(about: Mapping[str, Any]) -> str:
+    """One line on an annotation: annotator, models, depth of its pools."""
+    depth = about["candidates"].get("depth")
+    return f"{about['annotator']['annotator']} with {', '.join(about['models'])}, depth {depth}, of {about['collection']}"

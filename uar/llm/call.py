@@ -1,0 +1,76 @@
+"""What is asked about one question: its material, and the chain of calls that an asker makes of it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from uar.llm.record import Outcome, Reply, Request
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question with the passages that are shown. `passages`: texts by passage id, in the order shown."""
+
+    id: str
+    text: str
+    passages: dict[str, str]
+    answers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Call:
+    """One thing to ask: the request, and a check that names the outcome of its reply.
+
+    `example`: what a reply may look like, for dry runs. `llm`: which of the run's models is asked, from 0.
+    """
+
+    stage: str
+    template: str
+    template_hash: str
+    doc_ids: tuple[str, ...]
+    request: Request
+    check: Callable[[Reply], Outcome]
+    layout: str = "paper"
+    example: str = ""
+    llm: int = 0
+
+
+Chain = Generator[list[Call], list[Reply], Any]
+
+
+@dataclass(frozen=True)
+class Asker(ABC):
+    """Makes the chain of a question: a generator that yields lists of calls, is sent their replies, and returns its result,
+    or None where a failed reply leaves nothing to say."""
+
+    needs_llm = True
+
+    @property
+    @abstractmethod
+    def stages(self) -> tuple[str, ...]:
+        """Names of the stages in the order of the chain."""
+
+    @abstractmethod
+    def chain(self, question: Question) -> Chain:
+        """The calls of one question."""
+
+
+Item = Mapping[str, Any]  # of a question, in plain values that travel to other processes
+
+
+class Questions(Protocol):
+    """Questions with their material, read when they are iterated. `name`: of the collection, in records."""
+
+    @property
+    def name(self) -> str: ...
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Question]: ...
+
+    def items(self) -> Iterator[Item]:
+        """One a question, in plain values."""
+
+    def opener(self) -> Callable[[], Callable[[Sequence[Item]], "Questions"]]:
+        """What another process calls once, for a function that makes questions of some items. It can be pickled."""

@@ -1,0 +1,79 @@
+"""Askers with prompts of their own: what they show of a passage, and what they have written."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import islice
+from typing import Any, ClassVar
+
+from uar.errors import UserError
+from uar.llm.call import Asker
+from uar.llm.prompts import ChatPrompt, load_chat
+from uar.llm.prompts.escaping import as_material
+from uar.llm.record import Generate, Messages
+
+HAN_OR_KANA = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+WORD = re.compile(rf"[{HAN_OR_KANA}]|[^\s{HAN_OR_KANA}]+")
+MAX_WORDS = 300  # a passage is cut here before it is shown, as in the paper
+REASONING_TOKENS = 2_048
+
+
+@dataclass(frozen=True)
+class Prompted(Asker):
+    """An asker with a prompt of its own: a packaged name or a YAML file. A passage is cut at `max_words`."""
+
+    template: str = field(kw_only=True)
+    max_words: int = field(default=MAX_WORDS, kw_only=True)
+
+    def cut(self, text: str) -> str:
+        """A passage as it is shown, at most `max_words` long. Chinese and Japanese have no spaces: each
+        of their characters counts as a word."""
+        if len(text) <= self.max_words:
+            return text
+        words = list(islice(WORD.finditer(text), self.max_words + 1))
+        if len(words) <= self.max_words:
+            return text
+        return " ".join(text[: words[-1].start()].split())
+
+    def shown(self, text: str) -> str:
+        """A passage as a chat shows it: one line that cannot be taken for a part of the protocol."""
+        return as_material(self.cut(text))
+
+
+@dataclass(frozen=True)
+class Chatting(Prompted):
+    """An asker that has text written. `sample` is the seed where `temperature` is above 0. `reasoning`: true or false
+    for models that think before they answer, null for what their chat template does."""
+
+    can_sample = True
+
+    temperature: float = field(default=0.0, kw_only=True)
+    sample: int = field(default=0, kw_only=True)
+    reasoning: bool | None = field(default=None, kw_only=True)
+    reasoning_tokens: int = field(default=REASONING_TOKENS, kw_only=True)
+
+    def generate(self, messages: Messages, tokens: int, pattern: str | None = None) -> Generate:
+        """Write at most `tokens`, following `pattern` where the engine can."""
+        thinking = self.reasoning_tokens if self.reasoning else 0
+        return Generate(messages, tokens, self.temperature, pattern, self.sample, self.reasoning, thinking)
+
+
+@dataclass(frozen=True)
+class OnePrompt(Chatting):
+    """`variables`: what its one prompt is supplied with. The prompt is read when the asker is made, and stays."""
+
+    variables: ClassVar[frozenset[str]]
+
+    def __post_init__(self) -> None:
+        self.prompt  # noqa: B018 one that cannot be read is refused before anything is asked
+
+    @cached_property
+    def prompt(self) -> ChatPrompt:
+        return load_chat(self.template, self.variables)
+
+
+def one_of(name: str, value: Any, allowed: Sequence[str]) -> None:
+    """UserError where an option has a value that it does not know."""
+    if value not in allowed:
+        raise UserError(f"annotator.{name}={value!r}; allowed: {', '.join(allowed)}")

@@ -1,0 +1,34 @@
+"""Locks of files, which a process loses when it ends in whatever way. They hold on NFS too, which locks only what is open for
+writing, and are of files of their own, which stay."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from uar.storage.files import NO_LOCKS
+
+
+def lock(held: int, how: int) -> None:
+    """Of a descriptor. BlockingIOError where `how` does not wait and another process holds it; on a file system without locks
+    every process is taken to be alone."""
+    try:
+        fcntl.flock(held, how)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Hold the lock of the file `path`, which is made, while the block runs; other processes wait for it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    held = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        lock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(held)
