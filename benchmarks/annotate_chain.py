@@ -30,9 +30,9 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from uar.annotation.replay import question_of
 
 from uar.annotation.annotators import UtilSel
+from uar.annotation.pooled import question_of
 from uar.collections import open_collection
 from uar.llm.call import Question
 from uar.llm.chains import Chains

@@ -4,7 +4,10 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from uar.annotation.annotation import Asked
 from uar.annotation.annotators import Annotator, Judgement
+from uar.annotation.selection import Annotations
+from uar.collections import Collection
 from uar.llm.call import Question
 from uar.llm.chains import Chains
 from uar.llm.models import LLM, Engine
@@ -107,6 +110,17 @@ def run(
         return dict(chains.run(questions)), chains
     finally:
         store.close()
+
+
+def replayed(
+    store: Path, annotator: Annotator, models: Sequence[str], collection: Collection, pool: Sequence[str] = (), seed: int = 0
+) -> dict[str, list[Judgement]]:
+    """What training reads of the annotation of all questions of a collection with one pool, or the annotator's own pools."""
+    annotations, asked = Annotations(store), Asked(annotator, models, collection)
+    if pool:
+        annotations.begin(asked, {"depth": len(pool)}, dict.fromkeys(collection.queries, pool), {})
+    annotation = annotations.choose(asked, "latest")
+    return annotator.finish(collection, dict(annotation.concluded().judgements), seed)[0]
 
 
 def kept(folder: Path, *stages: str, model: str = "scripted@1") -> list[Record]:

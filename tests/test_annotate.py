@@ -17,11 +17,11 @@ from conftest import ROOT, SHARED, SMOLLM2
 from llm_server import LLMServer, Messages, gold_answers, serve
 from scipy.stats import spearmanr
 from tokenizers import Tokenizer
-from uar.annotation.replay import question_of
 from wandb_files import offline_run
 
 from uar.annotation import annotate_run as run_module
 from uar.annotation.annotators import Likelihood, Pointwise, UtilSel
+from uar.annotation.pooled import question_of
 from uar.collections import Collection, open_collection
 from uar.collections.reference import MINI
 from uar.launch.entry import composed

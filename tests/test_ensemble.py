@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from scripted import BEES, POOL, Scripted, kept, replies, run, stage_of
+from scripted import BEES, POOL, Scripted, kept, replayed, replies, run, stage_of
 
 from uar.annotation.annotators import (
     Annotator,
@@ -24,7 +24,7 @@ from uar.annotation.annotators import (
     UtilSel,
 )
 from uar.annotation.outputs import write_labels
-from uar.annotation.replay import kept_judgements, question_of
+from uar.annotation.pooled import question_of
 from uar.collections import Collection, open_collection
 from uar.errors import UserError
 from uar.llm.record import Outcome, Reply
@@ -115,11 +115,11 @@ def test_two_models_vote_and_their_records_bear_their_names(tmp_path: Path, fold
         records = list(store.records(collection.slug, ["relsel"], model))
         assert [r.output for r in records] == [output] * 3
     models = ["scripted@1", "scripted@2"]
-    assert kept_judgements(collection, annotator, store, models) == {q.id: judged[q.id] for q in questions}
-    assert kept_judgements(collection, annotator, store, models[::-1]).keys() == judged.keys()
-    assert kept_judgements(collection, annotator, store, ["scripted@1", "another"]) == {}
+    assert replayed(store.folder, annotator, models, collection, pool) == {q.id: judged[q.id] for q in questions}
+    assert replayed(store.folder, annotator, models[::-1], collection, pool).keys() == judged.keys()
+    assert replayed(store.folder, annotator, ["scripted@1", "another"], collection, pool) == {}
     (alone,) = {
-        tuple(j.doc_id for j in js if j.label) for js in kept_judgements(collection, RELSEL, store, models[1:]).values()
+        tuple(j.doc_id for j in js if j.label) for js in replayed(store.folder, RELSEL, models[1:], collection, pool).values()
     }
     assert alone == ("d2", "d3")
 
@@ -238,7 +238,7 @@ def imported(collection: Collection, annotator: Annotator, store: Path) -> dict[
     questions = [question_of(collection, q, pool) for q, pool in pools.items()]
     judged, chains = run(store, annotator, None, questions, collection=collection.slug)
     assert (chains.progress.calls, list(store.glob("*"))) == (0, [])
-    assert kept_judgements(collection, annotator, Store(store), ["whatever"]) == judged
+    assert replayed(store, annotator, [], collection) == judged
     return judged
 
 
@@ -319,9 +319,9 @@ def test_training_gets_the_judgements_of_a_run_from_its_records(
     engine = Scripted(lambda r: next(a for text, a in by_text.items() if text in str(r)) if answers else chain(r))
     judged, _ = run(tmp_path / "store", annotator, engine, questions, collection=collection.slug)
     assert len(judged) == 3 and any(j.label for js in judged.values() for j in js)
-    store = Store(tmp_path / "store")
-    assert kept_judgements(collection, annotator, store, ["scripted@1"]) == {q: judged[q] for q in collection.queries}
-    assert kept_judgements(collection, annotator, store, ["scripted@2"]) == {}
+    store, pool = tmp_path / "store", ["d3", "d1", "d2"]
+    assert replayed(store, annotator, ["scripted@1"], collection, pool) == {q: judged[q] for q in collection.queries}
+    assert replayed(store, annotator, ["scripted@2"], collection, pool) == {}
 
 
 def test_a_replay_calibrates_as_the_run_did(tmp_path: Path, folder: Path) -> None:
@@ -338,5 +338,5 @@ def test_a_replay_calibrates_as_the_run_did(tmp_path: Path, folder: Path) -> Non
     judged, _ = run(tmp_path / "store", annotator, Scripted(answer), questions, collection=collection.slug)
     again, told = annotator.finish(collection, judged, seed=5)
     assert told["temperature"] != 1.0 and again != judged
-    assert kept_judgements(collection, annotator, Store(tmp_path / "store"), ["scripted@1"], seed=5) == again
+    assert replayed(tmp_path / "store", annotator, ["scripted@1"], collection, list(values), seed=5) == again
     json.dumps(told)

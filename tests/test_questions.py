@@ -176,7 +176,7 @@ def test_shards_do_not_write_the_questions_several_times(writes: Command, server
     ],
 )
 def test_options_that_cannot_be_are_refused(option: str, part: str, tmp_path: Path):
-    from uar.questions.write_command import open_writing
+    from uar.annotation.annotate_run import open_writing
 
     register_resolvers()
     with initialize_config_dir(str(CONF), version_base="1.3"):

@@ -348,25 +348,6 @@ def test_half_a_part_of_a_killed_writer_is_removed(tmp_path: Path, writer: Calla
     assert [p.name for p in tmp_path.iterdir()] == [f"{journal.stem}.parquet"]
 
 
-def test_shown_gives_the_pools_of_one_prompt_oldest_first(
-    tmp_path: Path, small: None, writer: Callable[..., subprocess.Popen[str]]
-) -> None:
-    alive = writer(100, 150)  # in another process, which lives as long as nobody reads what it prints
-    for _ in range(3):
-        alive.stdout.readline()
-    store = Store(tmp_path)
-    for number in range(20):
-        store.append(record(19 - number, doc_ids=(f"d{number}", "d1")))
-    others = {"collection": "mini.dev", "stage": "utilsel", "template_hash": "1" * 32, "model": "other"}
-    for name, value in others.items():
-        store.append(record(3, query_id=name, **{name: value}))
-    shown = [p for p in store.shown("mini.train", "relsel", "0" * 32, MODEL) if int(p[0][1:]) < 100]
-    assert shown == [(f"q{n}", (f"d{19 - n}", "d1")) for n in range(20)]
-    theirs = [p for p in store.shown("mini.train", "relsel", "0" * 32, MODEL) if int(p[0][1:]) >= 100]
-    assert theirs[:3] == [(f"q{n}", ("d2", "d1")) for n in (100, 101, 102)]
-    alive.communicate()
-
-
 def test_a_journal_that_its_writer_never_began_is_removed_and_one_that_is_opened_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

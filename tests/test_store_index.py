@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from test_store import MODEL, everything, record, rows
+from test_store import everything, record, rows
 
 from uar.errors import DataError
 from uar.llm.record import Outcome
@@ -25,33 +25,24 @@ def filled(folder: Path, number: int) -> Store:
     return store
 
 
-def test_what_was_flushed_is_found_and_held(tmp_path: Path, small: None) -> None:
+def test_what_was_flushed_is_found(tmp_path: Path, small: None) -> None:
     store = filled(tmp_path, 100)
     for reader in (store, Store(tmp_path)):  # 96 records in parts, 4 in the journal of a living writer
         assert [reader.find(record(n).key) for n in range(100)] == [record(n) for n in range(100)]
         assert reader.find(record(100).key) is None
-        assert all(reader.holds(record(n)) for n in range(100)) and not reader.holds(record(100))
-        assert not any(
-            reader.holds(record(n, **other))
-            for n in (0, 99)
-            for other in ({"collection": "mini.dev"}, {"query_id": "twin"}, {"doc_ids": ("d1", "d2")})
-        )
 
 
 @pytest.mark.parametrize("closed", [True, False])
-def test_several_records_of_a_key_are_all_held_and_a_reply_goes_before_an_error(tmp_path: Path, closed: bool) -> None:
+def test_several_records_of_a_key_are_kept_and_a_reply_goes_before_an_error(tmp_path: Path, closed: bool) -> None:
     error, first, twin = record(1, outcome=Outcome.ERROR), record(1, query_id="b", time=2.0), record(1, query_id="c", time=3.0)
     store = Store(tmp_path)
     store.append(error)
-    assert store.find(error.key) == error and store.holds(error)
-    assert not store.holds(record(1, time=4.0))  # a reply after an error is worth keeping
+    assert store.find(error.key) == error
     for kept in (twin, first, record(2)):
         store.append(kept)
     if closed:
         store.close()
     assert store.find(error.key) == first
-    assert all(store.holds(kept) for kept in (error, first, twin))
-    assert not store.holds(record(1, time=4.0)) and not store.holds(record(1, query_id="d"))
 
 
 def test_a_key_is_compared_whole(tmp_path: Path) -> None:
@@ -61,7 +52,7 @@ def test_a_key_is_compared_whole(tmp_path: Path) -> None:
         store.append(kept)
     store.close()
     assert [store.find(kept.key) for kept in alike] == alike
-    assert store.find(f"{'a' * 16}{3:016x}") is None and not store.holds(record(1, key=f"{'a' * 16}{3:016x}"))
+    assert store.find(f"{'a' * 16}{3:016x}") is None
 
 
 def test_few_decoded_rows_are_held_and_every_lookup_is_right(
@@ -143,7 +134,7 @@ def test_a_part_that_vanishes_is_no_longer_found(tmp_path: Path, small: None, ca
     assert gone.name in caplog.text
 
 
-@pytest.mark.parametrize("reading", ["opening", "records", "shown"])
+@pytest.mark.parametrize("reading", ["opening", "records"])
 def test_a_part_that_vanishes_while_it_is_read_is_passed_over(
     tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch, reading: str
 ) -> None:
@@ -161,13 +152,11 @@ def test_a_part_that_vanishes_while_it_is_read_is_passed_over(
     if reading == "opening":
         opened = Store(tmp_path)
         assert sum(opened.find(record(n).key) is not None for n in range(48)) == 32
-    elif reading == "records":
-        assert len(everything(store)) == 32
     else:
-        assert len(store.shown("mini.train", "relsel", "0" * 32, MODEL)) == 32
+        assert len(everything(store)) == 32
 
 
-def test_shown_is_what_records_shows(tmp_path: Path, small: None) -> None:
+def test_records_are_given_once_oldest_first(tmp_path: Path, small: None) -> None:
     rng = random.Random(3)
     store = Store(tmp_path)
     for time in rng.sample(range(1_000), 150):  # few keys, queries and pools, so that many are kept again
@@ -181,13 +170,11 @@ def test_shown_is_what_records_shows(tmp_path: Path, small: None) -> None:
             )
         )
     found = everything(store)
-    assert store.shown("mini.train", "relsel", "0" * 32, MODEL) == [(r.query_id, r.doc_ids) for r in found]
     assert len({r.identity() for r in found}) == len(found) == 24
     assert [r.time for r in found] == sorted(r.time for r in found)
 
 
-def test_nothing_is_shown_of_an_empty_store(tmp_path: Path) -> None:
-    assert Store(tmp_path / "none").shown("mini.train", "relsel", "0" * 32, MODEL) == []
+def test_an_empty_store_has_no_records(tmp_path: Path) -> None:
     assert everything(Store(tmp_path / "none")) == []
 
 

@@ -53,7 +53,7 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     retry = outcomes_to_retry(cfg.retry_failures)
     other = read_labels(Path(cfg.against)) if cfg.against else None
     save_config(folder, cfg)
-    writing = _writing(cfg, llms[0])
+    writing = open_writing(cfg, llms[0])
     if writing and writing.missing and cfg.dry_run:
         log.info("The questions are not written yet: this is what writing them takes; ask again once they are")
         return _dry_run(writing.work, len(writing.work.questions), prices, folder)
@@ -121,7 +121,7 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     return spent
 
 
-def _writing(cfg: DictConfig, llm: Mapping[str, Any]) -> Writing | None:
+def open_writing(cfg: DictConfig, llm: Mapping[str, Any]) -> Writing | None:
     """The questions that are to be written with the model of the config `llm`; None where the collection's own are taken."""
     source: QuestionSource = hydra.utils.instantiate(cfg.questions, _convert_="all")
     options: Any = OmegaConf.to_container(cfg.questions, resolve=True)

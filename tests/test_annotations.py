@@ -1,0 +1,236 @@
+"""Annotations: pools that are stored before they are asked about, and what is read of them afterwards."""
+
+import multiprocessing
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from scripted import Scripted, run
+
+from uar.annotation import annotation as annotation_module
+from uar.annotation.annotation import Annotation, Asked
+from uar.annotation.annotators import Annotator, Judgement, Likelihood, RelSel
+from uar.annotation.pooled import PooledQuestions
+from uar.annotation.selection import Annotations
+from uar.collections import Collection, open_collection
+from uar.errors import UserError
+from uar.llm.record import Reply, Request
+from uar.pools import write_pools
+
+LIKELIHOOD = Likelihood(template="likelihood_question", threshold=50.0)
+RELSEL = RelSel(template="relsel")
+POOL = ["d3", "d1", "d2", "d4"]
+MODELS = ["scripted@1"]
+
+
+@pytest.fixture
+def collection(folder: Path) -> Collection:
+    return open_collection(f"local:{folder}:train")
+
+
+def by_length(request: Request) -> Reply:
+    """A short passage makes the question likely."""
+    return Reply.of_score(-float(len(request.prefix)), 1)
+
+
+def begun(
+    store: Path, collection: Collection, annotator: Annotator, pool: Sequence[str] = POOL, **settings: int
+) -> Annotation:
+    asked = Asked(annotator, MODELS, collection)
+    return Annotations(store).begin(asked, {"depth": len(pool)}, dict.fromkeys(collection.queries, pool), {})
+
+
+def annotated(store: Path, collection: Collection, annotator: Annotator, pool: Sequence[str] = POOL) -> Annotation:
+    """As a run does it that ends well."""
+    annotation = begun(store, collection, annotator, pool)
+    questions = PooledQuestions(collection, dict.fromkeys(collection.queries, pool))
+    judged, chains = run(store, annotator, Scripted(by_length), list(questions))
+    annotation.keep(judged, chains.failed)
+    return annotation
+
+
+def chosen(store: Path, collection: Collection, annotator: Annotator, which: str = "latest") -> Annotation:
+    annotation = Annotations(store).choose(Asked(annotator, MODELS, collection), which)
+    assert annotation is not None
+    return annotation
+
+
+def labels(annotation: Annotation) -> dict[str, dict[str, int]]:
+    return {q: {j.doc_id: j.label for j in js} for q, js in annotation.concluded().judgements.items()}
+
+
+def no_replay(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object) -> None:
+        raise AssertionError("replayed")
+
+    monkeypatch.setattr(annotation_module, "Chains", refuse)
+
+
+def test_what_a_run_concluded_is_read_without_a_replay(
+    tmp_path: Path, collection: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    annotated(tmp_path, collection, LIKELIHOOD)
+    no_replay(monkeypatch)
+    concluded = chosen(tmp_path, collection, LIKELIHOOD).concluded()
+    assert (concluded.failed, concluded.incomplete) == ([], [])
+    lengths = sorted(POOL, key=lambda d: len(collection.corpus.text(collection.corpus.row(d))))
+    for judgements in concluded.judgements.values():
+        assert [j.doc_id for j in judgements] == lengths
+        assert [j.label for j in judgements] == [1, 1, 0, 0] and [j.rank for j in judgements] == [1, 2, 3, 4]
+        assert all(j.score < 0 and j.uncertainty is None and j.logprobs == () for j in judgements)
+
+
+def test_a_question_whose_calls_are_not_all_answered_is_incomplete_and_has_no_labels(
+    tmp_path: Path, collection: Collection
+) -> None:
+    begun(tmp_path, collection, LIKELIHOOD)
+    whole, half = list(collection.queries)[:2]
+    pools = {whole: POOL, half: POOL[:2]}  # a run that was killed after two passages of the second question
+    run(tmp_path, LIKELIHOOD, Scripted(by_length), list(PooledQuestions(collection, pools)))
+    concluded = chosen(tmp_path, collection, LIKELIHOOD).concluded()
+    assert list(concluded.judgements) == [whole]
+    assert set(concluded.incomplete) == set(collection.queries) - {whole}
+    run(tmp_path, LIKELIHOOD, Scripted(by_length), list(PooledQuestions(collection, {half: POOL})))
+    assert set(chosen(tmp_path, collection, LIKELIHOOD).concluded().judgements) == {whole, half}
+
+
+def test_incomplete_questions_are_looked_for_again_only_once_the_store_has_grown(
+    tmp_path: Path, collection: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun(tmp_path, collection, LIKELIHOOD)
+    assert len(chosen(tmp_path, collection, LIKELIHOOD).concluded().incomplete) == 3
+    no_replay(monkeypatch)
+    assert len(chosen(tmp_path, collection, LIKELIHOOD).concluded().incomplete) == 3
+    run(tmp_path, LIKELIHOOD, Scripted(by_length), list(PooledQuestions(collection, {"q1": POOL})))
+    with pytest.raises(AssertionError, match="replayed"):
+        chosen(tmp_path, collection, LIKELIHOOD).concluded()
+
+
+def test_a_question_whose_reply_cannot_be_read_has_failed_and_is_no_longer_missing(
+    tmp_path: Path, collection: Collection
+) -> None:
+    begun(tmp_path, collection, RELSEL)
+    questions = list(PooledQuestions(collection, dict.fromkeys(collection.queries, POOL)))
+    run(tmp_path, RELSEL, Scripted(lambda r: "prose"), questions, max_failure_rate=1.0)
+    concluded = chosen(tmp_path, collection, RELSEL).concluded()
+    assert (dict(concluded.judgements), concluded.failed, concluded.incomplete) == ({}, list(collection.queries), [])
+
+
+def test_another_threshold_is_read_from_the_replies_that_are_there(tmp_path: Path, collection: Collection) -> None:
+    annotated(tmp_path, collection, LIKELIHOOD)
+    strict = replace(LIKELIHOOD, threshold=25.0)
+    assert all(sum(of_query.values()) == 1 for of_query in labels(chosen(tmp_path, collection, strict)).values())
+    assert all(sum(of_query.values()) == 2 for of_query in labels(chosen(tmp_path, collection, LIKELIHOOD)).values())
+
+
+def test_a_later_run_of_another_depth_hides_nothing(tmp_path: Path, collection: Collection) -> None:
+    deep = labels(annotated(tmp_path, collection, LIKELIHOOD))
+    begun(tmp_path, collection, LIKELIHOOD, POOL[:2])
+    assert all(set(of_query) == set(POOL[:2]) for of_query in labels(chosen(tmp_path, collection, LIKELIHOOD)).values())
+    assert labels(chosen(tmp_path, collection, LIKELIHOOD, "union")) == deep
+    begun(tmp_path, collection, LIKELIHOOD)  # the same command again
+    assert labels(chosen(tmp_path, collection, LIKELIHOOD)) == deep
+
+
+def test_pools_of_list_wise_annotators_do_not_add_up(tmp_path: Path, collection: Collection) -> None:
+    begun(tmp_path, collection, RELSEL, ["d1", "d2"])
+    begun(tmp_path, collection, RELSEL, ["d3"])
+    union = chosen(tmp_path, collection, RELSEL, "union")
+    rows = collection.corpus.rows(["d3"])
+    assert {q: pool.rows.tolist() for q, pool in union.pools.items()} == dict.fromkeys(collection.queries, rows)
+
+
+def test_what_is_asked_tells_annotations_apart_and_what_is_read_does_not(collection: Collection) -> None:
+    def key(annotator: Annotator, models: Sequence[str] = MODELS) -> str:
+        return Asked(annotator, models, collection).key
+
+    assert key(RELSEL) == key(replace(RELSEL, layout="paper"))
+    others = [replace(RELSEL, temperature=0.5), replace(RELSEL, layout="shared_prefix"), replace(RELSEL, max_words=20)]
+    keys = [key(RELSEL), *map(key, others), key(RELSEL, ["other"]), key(LIKELIHOOD)]
+    assert len(set(keys)) == len(keys)
+    assert key(LIKELIHOOD) == key(replace(LIKELIHOOD, threshold=25.0, rule="margin"))
+
+
+def test_folders_of_one_name_do_not_mix(tmp_path: Path, folder: Path, collection: Collection) -> None:
+    annotated(tmp_path / "store", collection, LIKELIHOOD)
+    other = tmp_path / "elsewhere" / folder.name
+    other.mkdir(parents=True)
+    for path in folder.rglob("*.*"):
+        (other / path.relative_to(folder)).parent.mkdir(exist_ok=True)
+        (other / path.relative_to(folder)).write_text(path.read_text().replace("violin", "guitar"))
+    same_name = open_collection(f"local:{other}:train")
+    assert same_name.slug == collection.slug
+    annotations = Annotations(tmp_path / "store")
+    assert annotations.choose(Asked(LIKELIHOOD, MODELS, same_name), "latest") is None
+    assert annotations.of_corpus(same_name.corpus.hash) == [] and len(annotations.of_corpus(collection.corpus.hash)) == 1
+
+
+def test_a_question_that_is_worded_anew_is_no_longer_in_the_annotation(
+    tmp_path: Path, folder: Path, collection: Collection
+) -> None:
+    annotated(tmp_path / "store", collection, LIKELIHOOD)
+    queries = folder / "queries.jsonl"
+    queries.write_text(queries.read_text().replace("what pumps blood", "which organ pumps blood"))
+    reworded = open_collection(f"local:{folder}:train")
+    assert set(chosen(tmp_path / "store", reworded, LIKELIHOOD).concluded().judgements) == {"q2", "q3"}
+
+
+def test_the_pools_of_a_run_folder_can_be_named(tmp_path: Path, collection: Collection) -> None:
+    annotated(tmp_path / "store", collection, LIKELIHOOD)
+    write_pools(tmp_path / "run" / "candidates" / "toy.train.jsonl", {"q2": POOL[:3]})
+    annotation = chosen(tmp_path / "store", collection, LIKELIHOOD, str(tmp_path / "run"))
+    ((query_id, judgements),) = annotation.concluded().judgements.items()
+    assert query_id == "q2" and {j.doc_id for j in judgements} == set(POOL[:3])
+    with pytest.raises(UserError, match="allowed: latest, union"):
+        chosen(tmp_path / "store", collection, LIKELIHOOD, str(tmp_path / "nothing"))
+
+
+def test_a_store_of_somebody_else_is_read_and_not_written(
+    tmp_path: Path, collection: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    annotated(tmp_path / "store", collection, LIKELIHOOD)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "store").rglob("*")}
+    monkeypatch.setattr(os, "access", lambda path, mode: tmp_path / "store" != path)
+    monkeypatch.setenv("UAR_CACHE", str(tmp_path / "cache"))
+    assert labels(chosen(tmp_path / "store", collection, LIKELIHOOD))
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "store").rglob("*")} == before
+    assert list((tmp_path / "cache").rglob("*.arrow"))
+
+
+def _read(store: str, reference: str, replays: "multiprocessing.Queue[str]") -> None:
+    class Counting(annotation_module.Chains):
+        def run(self, questions):  # type: ignore[no-untyped-def]
+            replays.put("replay")
+            return super().run(questions)
+
+    annotation_module.Chains = Counting
+    assert len(chosen(Path(store), open_collection(reference), LIKELIHOOD).concluded().judgements) == 3
+    replays.put("read")
+
+
+def test_of_several_processes_one_replays_and_the_others_read_what_it_wrote(tmp_path: Path, collection: Collection) -> None:
+    begun(tmp_path, collection, LIKELIHOOD)
+    questions = PooledQuestions(collection, dict.fromkeys(collection.queries, POOL))
+    run(tmp_path, LIKELIHOOD, Scripted(by_length), list(questions))
+    fork = multiprocessing.get_context("fork")
+    replays = fork.Queue()
+    processes = [fork.Process(target=_read, args=(str(tmp_path), collection.reference, replays)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert sorted(replays.get(timeout=10) for _ in range(4)) == ["read", "read", "read", "replay"]
+
+
+def test_judgements_keep_all_that_they_have(tmp_path: Path, collection: Collection) -> None:
+    annotation = begun(tmp_path, collection, RELSEL)
+    judgements = [
+        Judgement("d1", 1, 3, 0.25, 1, uncertainty=0.5, logprobs=(-1.5, -0.25)),
+        Judgement("d4", 0, -1, None, 2),
+    ]
+    annotation.keep({"q1": judgements, "q2": []}, ["q3"])
+    concluded = chosen(tmp_path, collection, RELSEL).concluded()
+    assert dict(concluded.judgements) == {"q1": judgements, "q2": []}
+    assert (concluded.failed, concluded.incomplete) == (["q3"], [])
