@@ -2,11 +2,13 @@
 
 import multiprocessing
 import os
-from collections.abc import Sequence
+import subprocess
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from conftest import ok
 from scripted import Scripted, run
 
 from uar.annotation import annotation as annotation_module
@@ -18,11 +20,13 @@ from uar.collections import Collection, open_collection
 from uar.errors import UserError
 from uar.llm.record import Reply, Request
 from uar.pools import write_pools
+from uar.storage.files import write_json
 
 LIKELIHOOD = Likelihood(template="likelihood_question", threshold=50.0)
 RELSEL = RelSel(template="relsel")
 POOL = ["d3", "d1", "d2", "d4"]
 MODELS = ["scripted@1"]
+Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
@@ -164,7 +168,7 @@ def test_folders_of_one_name_do_not_mix(tmp_path: Path, folder: Path, collection
     assert same_name.slug == collection.slug
     annotations = Annotations(tmp_path / "store")
     assert annotations.choose(Asked(LIKELIHOOD, MODELS, same_name), "latest") is None
-    assert annotations.of_corpus(same_name.corpus.hash) == [] and len(annotations.of_corpus(collection.corpus.hash)) == 1
+    assert annotations.listed(same_name.corpus.hash) == [] and [a["questions"] for a in annotations.listed()] == [3]
 
 
 def test_a_question_that_is_worded_anew_is_no_longer_in_the_annotation(
@@ -234,3 +238,34 @@ def test_judgements_keep_all_that_they_have(tmp_path: Path, collection: Collecti
     concluded = chosen(tmp_path, collection, RELSEL).concluded()
     assert dict(concluded.judgements) == {"q1": judgements, "q2": []}
     assert (concluded.failed, concluded.incomplete) == (["q3"], [])
+
+
+def test_an_earlier_run_is_brought_over_from_its_folder(
+    tmp_path: Path, folder: Path, collection: Collection, command: Command
+) -> None:
+    store = tmp_path / "annotations"
+    pool = POOL[:3]
+    run(store, LIKELIHOOD, Scripted(by_length), list(PooledQuestions(collection, {"q1": pool, "q2": pool})))
+    write_pools(tmp_path / "old" / "candidates" / "toy.train.jsonl", {"q1": pool, "q2": pool, "q3": pool})
+    config = {
+        "dataset": {"train": "train", "path": str(folder), "positive_grade": None, "answers": None},
+        "annotator": {
+            "_target_": "uar.annotation.stages.Likelihood",
+            "template": "likelihood_question",
+            "threshold": 50.0,
+        },
+        "candidates": {"_target_": "uar.candidates.BM25Pool", "depth": 3},
+        "llm": {"_target_": "uar.annotation.engines.openai.OpenAIEngine", "model": "scripted@1"},
+    }
+    write_json(tmp_path / "old" / "config.yaml", config)  # JSON is YAML
+    write_json(tmp_path / "old" / "ledger.json", {})
+    log = ok(command("uar.store", "runs=[old,nothing]"))
+    assert "pools of 3 questions are in the store now; 2 have labels, 0 failed, 1 lack replies" in log
+    assert set(chosen(store, collection, LIKELIHOOD).concluded().judgements) == {"q1", "q2"}
+    again = ok(command("uar.store", f"collection=local:{folder}:dev"))
+    assert "Likelihood" in again and "scripted@1" in again
+    assert "Likelihood" not in ok(command("uar.store", "collection=mini:train"))
+
+
+def test_a_folder_that_brings_nothing_is_one_line(fails: Callable[..., str], tmp_path: Path) -> None:
+    assert "runs=old: no annotate run that can be brought over (0 were found)" in fails("uar.store", "runs=old")

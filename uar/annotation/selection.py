@@ -75,10 +75,14 @@ class Annotations:
         about = {"run": {"time": files[0].stat().st_mtime, "folder": str(folder)}}
         return Annotation(asked, f"run-{digest(pools)[:16]}", pools_of(asked.collection, pools), about, self.store, self.also)
 
-    def of_corpus(self, corpus: str) -> list[dict[str, Any]]:
-        """What is said of every annotation of a corpus, by any annotator."""
-        found = (_about(path.parent) for place in self._places() for path in sorted(place.glob(f"*/*/{ABOUT}")))
-        return [about for about in found if about["corpus"] == corpus]
+    def listed(self, corpus: str | None = None) -> list[dict[str, Any]]:
+        """What is known of every annotation, by any annotator, of a corpus, or of all of them: `annotator`, `models`,
+        `collection`, `candidates`, `questions` (their number), `run` (the last one), oldest run first."""
+        folders = [path.parent for place in self._places() for path in sorted(place.glob(f"*/*/{ABOUT}"))]
+        every = [(folder, _about(folder)) for folder in folders]
+        chosen = [(folder, about) for folder, about in every if corpus in (None, about["corpus"])]
+        counted = [{**about, "questions": len(StoredPools(folder).read())} for folder, about in chosen]
+        return sorted(counted, key=lambda about: about["run"]["time"])
 
     def _of(self, asked: Asked) -> Iterator[Annotation]:
         for place in self._places():

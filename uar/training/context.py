@@ -86,7 +86,7 @@ def _of_one(
         asked = _of_run(asked, Path(cfg.annotation))
     annotation = annotations.choose(asked, cfg.annotation)
     if annotation is None:
-        others = [described(about) for about in annotations.of_corpus(collection.corpus.hash)]
+        others = [described(about) for about in annotations.listed(collection.corpus.hash)]
         held = f" (of this corpus it holds: {'; '.join(others)})" if others else ""
         raise UserError(
             f"{collection.reference}: the store {cfg.store} holds no annotation of it by {_who(asked)}{held}; make one with: "
