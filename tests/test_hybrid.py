@@ -19,11 +19,11 @@ from scripted import BEES, kept, replies, run
 from scripted import Scripted as Engine
 from written_runs import write_run as written_run
 
+from uar.annotation.annotators import UtilRank, UtilSel
 from uar.collections import Collection, open_collection
 from uar.errors import UserError
 from uar.evaluation.evaluator import BM25Ranker
-from uar.evaluation.gold_answers import UtilRankBesideGold, UtilSelBesideGold, beside_gold
-from uar.evaluation.hybrid_test import Joined, hybrid, join
+from uar.evaluation.hybrid_test import Joined, hybrid, join, judge_beside_gold
 from uar.evaluation.measures import means, per_query
 from uar.launch.entry import one_line, register_resolvers
 from uar.llm.call import Question
@@ -217,26 +217,29 @@ def test_an_llm_judges_the_pool_beside_the_gold_answer_and_is_asked_once(
 def test_an_answer_is_written_only_where_there_is_no_gold_one(tmp_path: Path) -> None:
     engine = Engine(replies(relsel="My selection:[[1],[4]]", pseudo_answer="Honey.", utilsel="My selection:[[1]]"))
     gold = replace(BEES, answers=("honey", "wax"))
-    judged, _ = run(tmp_path / "a", UtilSelBesideGold(**UTILSEL), engine, [gold])
+    judged, _ = run(tmp_path / "a", UtilSel(**UTILSEL, gold_answer=True), engine, [gold])
     assert engine.stages == ["relsel", "utilsel"] and "honey; wax" in engine.asked[-1].messages[-1][1]
     assert [(j.doc_id, j.label) for j in judged["q1"] if j.label] == [("d1", 1)]
     assert [record.stage for record in kept(tmp_path / "a", "relsel", "pseudo_answer", "utilsel")] == ["relsel", "utilsel"]
     engine = Engine(replies(relsel="My selection:[[1],[4]]", pseudo_answer="Honey.", utilrank="[2] > [1]"))
     ranked, _ = run(
-        tmp_path / "b", UtilRankBesideGold(template="utilrank"), engine, [Question("q1", BEES.text, BEES.passages)]
+        tmp_path / "b", UtilRank(template="utilrank", gold_answer=True), engine, [Question("q1", BEES.text, BEES.passages)]
     )
     assert engine.stages == ["relsel", "pseudo_answer", "utilrank"]
     assert [j.doc_id for j in ranked["q1"] if j.label] == ["d4"]
 
 
-def test_configs_of_list_wise_annotators_turn_to_gold_answers_and_others_stay() -> None:
-    for choice, kind in (("utilsel", "UtilSelBesideGold"), ("utilrank", "UtilRankBesideGold"), ("relsel", "RelSel")):
+def test_annotators_that_know_a_gold_answer_judge_beside_it_and_others_stay() -> None:
+    for choice in ("utilsel", "utilrank"):
         cfg = composed("collection=x", "runs=[a]", f"annotator={choice}")
-        beside_gold(cfg.annotator)
-        assert cfg.annotator._target_.endswith(f".{kind}")
+        judge_beside_gold(cfg.annotator)
+        assert cfg.annotator.gold_answer
         ensemble = composed("collection=x", "runs=[a]", "annotator=ensemble", f"annotator@annotator.member={choice}")
-        beside_gold(ensemble.annotator)
-        assert ensemble.annotator.member._target_.endswith(f".{kind}")
+        judge_beside_gold(ensemble.annotator)
+        assert ensemble.annotator.member.gold_answer
+    cfg = composed("collection=x", "runs=[a]", "annotator=likelihood")
+    judge_beside_gold(cfg.annotator)
+    assert "gold_answer" not in cfg.annotator
 
 
 @pytest.mark.parametrize(

@@ -2,19 +2,17 @@
 quality in the run folder."""
 
 import logging
-import shlex
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from uar.annotation.annotation import Annotation, Asked
 from uar.annotation.annotation_tracking import Labelled, track
-from uar.annotation.annotators import Annotator, Ensemble
+from uar.annotation.annotators import Annotator
 from uar.annotation.label_files import read_labels
 from uar.annotation.outputs import write_labels, write_prompts
 from uar.annotation.pooled import PooledQuestions
@@ -24,6 +22,7 @@ from uar.annotation.question_source import QuestionSource, Setting, Writing
 from uar.annotation.selection import Annotations
 from uar.collections import Collection, open_training_split
 from uar.errors import UserError
+from uar.launch.command_line import command_line
 from uar.llm.costs.estimate import SAMPLE, TokenCounter, estimate, good_replies, render
 from uar.llm.costs.gpus import with_gpus
 from uar.llm.costs.ledger import Prices, keep_rate, ledger, read_rates
@@ -131,9 +130,7 @@ def open_writing(cfg: DictConfig, llm: Mapping[str, Any]) -> Writing | None:
 def _annotation(cfg: DictConfig, asked: Asked, pools: Mapping[str, Sequence[str]], folder: Path) -> Annotation:
     """The pools in the store, before anything is asked of them."""
     candidates: dict[str, Any] = OmegaConf.to_container(cfg.candidates, resolve=True)  # type: ignore[assignment]
-    command = ["python", "annotate.py", *HydraConfig.get().overrides.task] if HydraConfig.initialized() else None
-    run = {"folder": str(folder), "command": shlex.join(command) if command else None}
-    return Annotations(Path(cfg.store)).begin(asked, candidates, pools, run)
+    return Annotations(Path(cfg.store)).begin(asked, candidates, pools, {"folder": str(folder), "command": command_line()})
 
 
 def llm_configs(cfg: DictConfig) -> list[Mapping[str, Any]]:
@@ -142,7 +139,7 @@ def llm_configs(cfg: DictConfig) -> list[Mapping[str, Any]]:
 
 
 def _fitting_models(annotator: Annotator, llms: Sequence[Any]) -> None:
-    wanted = annotator.models if isinstance(annotator, Ensemble) else 1
+    wanted = annotator.models
     if len(llms) != wanted:
         raise UserError(f"{len(llms)} models are given and {type(annotator).__name__} asks {wanted}; +llm@llms.NAME adds one")
     names = [identity_of(llm) for llm in llms] if wanted > 1 else []

@@ -16,7 +16,6 @@ from uar.annotation.label_files import read_labels
 from uar.collections import Collection, open_training_split
 from uar.collections.presets import expand
 from uar.errors import UserError
-from uar.evaluation.gold_answers import beside_gold
 from uar.evaluation.measures import means, parsed, per_query
 from uar.llm.engines.work import part_of
 from uar.storage.files import file_hash, read_json, write_json, write_table, write_text
@@ -47,7 +46,7 @@ def hybrid(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         raise UserError(f"collection={cfg.collection} stands for {len(references)} collections; give one")
     cfg.dataset.train = references[0]
     if cfg.gold_answers:
-        beside_gold(cfg.annotator)
+        judge_beside_gold(cfg.annotator)
     collection = open_training_split(cfg.dataset.train, cfg.dataset.path, cfg.dataset.positive_grade, cfg.dataset.answers)
     files = run_files(cfg.runs, "runs")
     runs = {name: read_known(path, collection, list(collection.queries)) for name, path in files.items()}
@@ -63,6 +62,13 @@ def hybrid(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     manifest = read_json(folder / "manifest.json")
     write_json(folder / "manifest.json", manifest | {"runs": {name: file_hash(path) for name, path in files.items()}})
     return metrics
+
+
+def judge_beside_gold(annotator: DictConfig) -> None:
+    """Where the annotator, or the member of an ensemble, has the option."""
+    for node in (annotator, annotator.get("member")):
+        if node is not None and "gold_answer" in node:
+            node.gold_answer = True
 
 
 def _labels(folder: Path, pools: Mapping[str, Sequence[str]]) -> dict[str, dict[str, int]]:

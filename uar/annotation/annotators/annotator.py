@@ -28,6 +28,7 @@ class Annotator(Asker):
 
     reading: ClassVar[frozenset[str]] = frozenset({"rule", "threshold", "metric"})
     needs_gold_answers = False  # whether a question without gold answers cannot be annotated
+    models = 1  # how many models it asks
     can_sample = False  # whether asking it again at a temperature may give another judgement
 
     @property

@@ -35,6 +35,8 @@ class ListWise(Chatting, Annotator):
     the whole pool first, from `opening_template`, then the task, so that a prefix cache reads the pool once a question).
     `acknowledge`: whether the assistant answers each passage; null: in the layout of the paper, which has it so, alone, since
     it takes a tenth of the prompt and more. `max_selected`: at most so many passages a selection.
+    `gold_answer`: the reference answer is the gold one where a question has one (several are joined by semicolons), as in the
+    hybrid test of the paper; else the LLM writes it.
     `constrain`: hold replies to their format where the engine can (not while a model reasons). `selection_tokens`: of a
     list; null for what its length needs."""
 
@@ -43,6 +45,7 @@ class ListWise(Chatting, Annotator):
     layout: str = field(default="paper", kw_only=True)
     acknowledge: bool | None = field(default=None, kw_only=True)
     max_selected: int | None = field(default=None, kw_only=True)
+    gold_answer: bool = field(default=False, kw_only=True)
     constrain: bool = field(default=True, kw_only=True)
     selection_tokens: int | None = field(default=None, kw_only=True)
 
@@ -72,7 +75,10 @@ class ListWise(Chatting, Annotator):
         return self._listed(stage, prompt, messages, numbers, parse_ranking, ranking_pattern(list(numbers)), example, None)
 
     def answer(self, template: str, tokens: int, question: Question, among: Sequence[str]) -> Chain:
-        """Part of a chain: the answer that the LLM writes from `among`; None where the reply failed."""
+        """Part of a chain: the gold answer where it is wanted and there is one, else that which the LLM writes from `among`;
+        None where the reply failed."""
+        if self.gold_answer and question.answers:
+            return "; ".join(question.answers)
         numbers, messages, prompt = self._show(template, question, among)
         return (yield from written_answer(prompt, self.generate(messages, tokens), list(numbers.values()), self.layout))
 
