@@ -140,7 +140,7 @@ def test_the_default_annotator_fills_the_run_folder_and_asks_once(tmp_path: Path
     ledger = json.loads((tmp_path / "second" / "ledger.json").read_text())
     assert (ledger["calls"], ledger["calls_answered_by_store"]) == (0, 12)
     assert labels(tmp_path / "second") == rows
-    assert all(p.suffix == ".parquet" for p in (tmp_path / "annotations").iterdir())
+    assert {p.name for p in (tmp_path / "annotations").iterdir() if p.suffix != ".parquet"} == {"pools"}
 
 
 def test_utilsel_with_a_perfect_llm_gives_the_gold_labels(tmp_path: Path, utilsel: Command, server: LLMServer) -> None:
@@ -398,7 +398,7 @@ def test_the_gpus_of_a_run_are_those_that_its_engine_holds(
     monkeypatch.setattr(gpus_module, "_seen", lambda: seen)
     configs = [{"_target_": f"uar.llm.models.{name}"} for name in llms]
     configs = [c | ({"tensor_parallel_size": 4} if "vllm" in c["_target_"] else {}) for c in configs]
-    engine = {"_target_": "uar.llm.engines.ray.RayData" if engine else "uar.llm.engines.work.Here"} | engine
+    engine = {"_target_": "uar.llm.engines.ray.RayEngine" if engine else "uar.llm.engines.local.LocalEngine"} | engine
     assert with_gpus(Prices(gpu_hour=1.0), configs, engine).gpus == gpus
     assert ("give price.gpus" in caplog.text) == (not gpus)
     assert with_gpus(Prices(gpus=16), configs, engine).gpus == 16

@@ -10,8 +10,10 @@ import pytest
 from llm_server import gold_answers, serve
 
 from uar.annotation.annotators import RelSel
+from uar.annotation.pooled import PooledQuestions
 from uar.collections import open_collection
 from uar.llm.engines.ray import Actor
+from uar.llm.progress import Progress
 from uar.llm.store.store import Store
 
 pytest.importorskip("ray")
@@ -50,6 +52,16 @@ def test_two_actors_share_the_queries_and_one_store(
     assert len(list(Store(tmp_path / "annotations").records("mini.train", ["relsel"], "gold"))) == 30
 
 
+def answered(relsel: RelSel, llm: dict, folder: Path, number: int) -> tuple[dict, Progress, str | None]:
+    """What an actor returns of the first questions of mini, their positives as pools."""
+    mini = open_collection("mini:train")
+    questions = PooledQuestions(mini, {q: mini.positives(q) for q in list(mini.queries)[:number]})
+    actor = Actor(questions.opener(), relsel, [llm], ["m"], str(folder / "store"), (), str(Path.cwd()), {})
+    (pickled,) = actor({"item": [pickle.dumps(item) for item in questions.items()]})["result"]
+    result, _, progress, error = pickle.loads(pickled)
+    return result, progress, error
+
+
 def test_what_stops_an_actor_is_told_with_what_it_had(tmp_path: Path) -> None:
     llm = {
         "_target_": "uar.llm.models.openai.OpenAIEngine",
@@ -59,22 +71,14 @@ def test_what_stops_an_actor_is_told_with_what_it_had(tmp_path: Path) -> None:
         "window": 2,
     }
     relsel = RelSel(template="relsel")
-    actor = Actor("mini:train", relsel, [llm], ["m"], str(tmp_path / "store"), (), str(Path.cwd()), {})
-    mini = open_collection("mini:train")
-    query_id = next(iter(mini.queries))
-    (result,) = actor({"query_id": [query_id], "pool": [mini.positives(query_id)]})["result"]
-    judged, progress, told = pickle.loads(result)
-    assert (judged, progress.calls) == ({}, 0)
-    assert "127.0.0.1:9" in told and "llm.base_urls" in told
+    result, progress, error = answered(relsel, llm, tmp_path, 1)
+    assert (result, progress.calls) == ({}, 0)
+    assert error and "127.0.0.1:9" in error and "llm.base_urls" in error
 
 
 def test_an_actor_leaves_the_failure_rate_to_the_driver(tmp_path: Path) -> None:
     with serve() as server:
         server.answer = lambda messages: "prose"
         llm = {"_target_": "uar.llm.models.openai.OpenAIEngine", "model": "m", "base_urls": [server.url]}
-        actor = Actor("mini:train", RelSel(template="relsel"), [llm], ["m"], str(tmp_path / "store"), (), str(Path.cwd()), {})
-        mini = open_collection("mini:train")
-        pools = {q: mini.positives(q) for q in list(mini.queries)[:60]}
-        (result,) = actor({"query_id": list(pools), "pool": list(pools.values())})["result"]
-    judged, progress, told = pickle.loads(result)
-    assert (judged, progress.calls, len(progress.failures), told) == ({}, 60, 60, None)
+        result, progress, error = answered(RelSel(template="relsel"), llm, tmp_path, 60)
+    assert (result, progress.calls, len(progress.failures), error) == ({}, 60, 60, None)
