@@ -66,6 +66,7 @@ ELSEWHERE = {
     "train.py -m": "test_train",
     "uar.report": "test_report",
     "uar.dashboard": "test_dashboard",
+    "uar.store": "test_annotations",
     "logger=tensorboard": "test_loggers",
     "+experiment=": "test_experiments",
     "label_source.corrupt": "test_labels",
