@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from conftest import ok
 from scripted import Scripted, run
@@ -20,7 +21,7 @@ from uar.collections import Collection, open_collection
 from uar.errors import UserError
 from uar.llm.record import Reply, Request
 from uar.pools import write_pools
-from uar.storage.files import write_json
+from uar.storage.files import read_json, write_json
 
 LIKELIHOOD = Likelihood(template="likelihood_question", threshold=50.0)
 RELSEL = RelSel(template="relsel")
@@ -269,3 +270,43 @@ def test_an_earlier_run_is_brought_over_from_its_folder(
 
 def test_a_folder_that_brings_nothing_is_one_line(fails: Callable[..., str], tmp_path: Path) -> None:
     assert "runs=old: no annotate run that can be brought over (0 were found)" in fails("uar.store", "runs=old")
+
+
+TRAIN = [
+    "label_source=llm",
+    "llm=openai",
+    "llm.model=scripted@1",
+    "llm.base_urls=[http://127.0.0.1:9/v1]",
+    "annotator.threshold=50",
+    "dataset=local",
+    "dataset.dev=null",
+    "dataset.test=[]",
+    "rag=off",
+    "logger=none",
+    "training.batch_size=2",
+    "hydra.run.dir=run",
+]
+
+
+def test_training_leaves_out_what_a_killed_run_did_not_finish_and_says_how_to_complete_it(
+    tmp_path: Path, folder: Path, collection: Collection, command: Command
+) -> None:
+    store = tmp_path / "annotations"
+    begun(store, collection, LIKELIHOOD)
+    pools = {"q1": POOL, "q2": POOL, "q3": POOL[:2]}
+    run(store, LIKELIHOOD, Scripted(by_length), list(PooledQuestions(collection, pools)))
+    log = ok(command("train", *TRAIN, f"dataset.path={folder}"))
+    assert "1 of 3 questions lack replies and are left out; complete them with: python annotate.py" in log
+    assert set(pq.read_table(tmp_path / "run" / "labels.parquet")["query_id"].to_pylist()) == {"q1", "q2"}
+    (taken,) = read_json(tmp_path / "run" / "manifest.json")["annotations"]
+    assert (taken["which"], taken["questions"], taken["incomplete"], taken["failed"]) == ("latest", 3, 1, 0)
+
+
+def test_an_annotation_without_a_whole_question_is_one_line(
+    folder: Path, tmp_path: Path, collection: Collection, fails: Callable[..., str]
+) -> None:
+    begun(tmp_path / "annotations", collection, LIKELIHOOD)
+    line = fails("train", *TRAIN, f"dataset.path={folder}")
+    assert "no question of the annotation has labels (3 of 3 questions lack replies, 0 failed)" in line
+    other = fails("train", *TRAIN, f"dataset.path={folder}", "annotator=utilrank")
+    assert "holds no annotation of it by UtilRank" in other and "of this corpus it holds: Likelihood with scripted@1" in other
