@@ -12,9 +12,9 @@ from asking import ask
 from llm_server import ODD_ANSWERS, LLMServer, gold_answers, words_with_logprobs
 from openai_clients import BEES, HELLO, Connect, chats
 
-from uar.annotation.parsing import check_choices
 from uar.collections import open_collection
 from uar.llm.record import Choose, Generate, Outcome, Request
+from uar.llm.replies import check_choices
 
 USEFUL = Choose((("user", "Is it useful? Yes or No."),), ("Yes", "No", "Maybe"))
 

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from uar.annotation.parsing import check_text, parse_ranking, parse_selection
+from uar.annotation.parsing import parse_ranking, parse_selection
 from uar.errors import DataError
 from uar.llm.prompts import load_chat, load_text
 from uar.llm.prompts.template import packaged
 from uar.llm.record import Outcome, Reply
+from uar.llm.replies import check_text
 
 LIST = frozenset({"query", "passages", "considered"})
 JUDGED = LIST | {"answer"}

@@ -1,14 +1,12 @@
 """From raw replies to what they say; a reply that cannot be read is named, never guessed."""
 
-import math
 import re
 from collections.abc import Callable
 from collections.abc import Collection as Numbers
 
 from uar.llm.record import Outcome, Reply
+from uar.llm.replies import unread
 
-REFUSAL = re.compile(r"\b(i (cannot|can't|am unable to|won't)|i'm (sorry|unable)|as an ai)\b", re.IGNORECASE)
-LEAST_MASS = 0.1  # probability of all choices together, below which nothing is made of their proportions
 LABEL = re.compile(r"my\s+selection[\s*_`]*:[\s*_`]*", re.IGNORECASE)
 LEAD = re.compile(
     r"[\s*_`]*(?:json\s)?(?:(?:my|the)\s+)?(?:final\s+)?(?:selection|selected(?:\s+passages)?|ranking|answer)?[\s*_`:=]*",
@@ -21,37 +19,6 @@ LIST = re.compile(
 )
 RANKED = re.compile(r"\[\s*\d+\s*\](?:\s*>\s*\[\s*\d+\s*\])+")
 AFTER = re.compile(r"[\s*_`.]*")
-
-
-def check_text(reply: Reply) -> Outcome:
-    """Outcome of a free answer."""
-    if reply.outcome != Outcome.OK:
-        return reply.outcome
-    return Outcome.OK if reply.text else Outcome.EMPTY
-
-
-def check_answer(reply: Reply) -> Outcome:
-    """Like `check_text` for a short answer: one that was cut at the token limit counts, its measure judges it as it is."""
-    outcome = check_text(reply)
-    return Outcome.OK if outcome == Outcome.TRUNCATED and reply.text else outcome
-
-
-def check_score(reply: Reply) -> Outcome:
-    """Outcome of a log-likelihood."""
-    if reply.outcome != Outcome.OK:
-        return reply.outcome
-    return Outcome.OK if math.isfinite(reply.mean_logprob()) else Outcome.UNPARSABLE
-
-
-def check_choices(reply: Reply) -> Outcome:
-    """Outcome of the log-likelihoods of choices: at least one must be possible, and a model that would rather say something
-    else, so that all choices together have less than `LEAST_MASS`, has not chosen."""
-    if reply.outcome != Outcome.OK:
-        return reply.outcome
-    values = reply.choice_logprobs().values()
-    good = any(math.isfinite(v) for v in values) and not any(math.isnan(v) or v == math.inf for v in values)
-    mass = reply.choice_mass()
-    return Outcome.OK if good and (mass is None or mass >= LEAST_MASS) else Outcome.UNPARSABLE
 
 
 def parse_selection(reply: Reply, numbers: Numbers[int]) -> tuple[Outcome, list[int]]:
@@ -77,11 +44,9 @@ def parse_grade(reply: Reply, grades: Numbers[int]) -> tuple[Outcome, int | None
     """The one grade that a reply such as `2` or `Grade: 2` names."""
     if reply.outcome != Outcome.OK:
         return reply.outcome, None
-    if not reply.text:
-        return Outcome.EMPTY, None
     found = set(re.findall(r"\d+", reply.text))
     if len(found) != 1:
-        return (Outcome.REFUSED if REFUSAL.search(reply.text) else Outcome.UNPARSABLE), None
+        return unread(reply.text), None
     grade = int(found.pop()[:9])
     return (Outcome.OK, grade) if grade in grades else (Outcome.OUT_OF_RANGE, None)
 
@@ -90,11 +55,9 @@ def _parse_numbers(reply: Reply, numbers: Numbers[int], find: Callable[[str], st
     if reply.outcome != Outcome.OK:
         return reply.outcome, []
     text = reply.text
-    if not text:
-        return Outcome.EMPTY, []
     listed = find(text)
     if listed is None:
-        return (Outcome.REFUSED if REFUSAL.search(text) else Outcome.UNPARSABLE), []
+        return unread(text), []
     found = [int(n[:9]) for n in re.findall(r"\d+", listed)]
     if any(n not in numbers for n in found):
         return Outcome.OUT_OF_RANGE, []

@@ -3,10 +3,10 @@
 import re
 from dataclasses import dataclass
 
-from uar.annotation.parsing import REFUSAL
 from uar.llm.call import Call, Chain, Question
 from uar.llm.prompted import OnePrompt
 from uar.llm.record import Outcome, Reply
+from uar.llm.replies import unread
 
 STAGE = "write_questions"
 EXAMPLE = "what is told by the passage that stands above?"
@@ -46,9 +46,7 @@ def check_questions(reply: Reply) -> Outcome:
         return Outcome.OK
     if reply.outcome == Outcome.TRUNCATED:
         return Outcome.TRUNCATED
-    if not reply.text:
-        return Outcome.EMPTY
-    return Outcome.REFUSED if REFUSAL.search(reply.text) else Outcome.UNPARSABLE
+    return unread(reply.text)
 
 
 def read_questions(reply: Reply) -> list[str]:

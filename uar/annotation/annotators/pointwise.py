@@ -12,7 +12,7 @@ from uar.annotation.annotators.annotator import ranked_judgements
 from uar.annotation.annotators.passagewise import PassageWise
 from uar.annotation.annotators.scored import entropy
 from uar.annotation.judgement import Judged, Judgement
-from uar.annotation.parsing import check_choices, parse_grade
+from uar.annotation.parsing import parse_grade
 from uar.annotation.quality.calibration import calibration, fit_temperature, probability
 from uar.annotation.scale import Scale, load_scale
 from uar.collections import Collection
@@ -20,6 +20,7 @@ from uar.errors import UserError
 from uar.llm.call import Call, Chain, Question
 from uar.llm.prompts.escaping import as_material
 from uar.llm.record import Choose, Generate, Outcome, Reply
+from uar.llm.replies import check_choices
 from uar.storage.ordering import best_first, rank_of
 
 GRADE_TOKENS = 8
