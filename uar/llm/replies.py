@@ -2,11 +2,46 @@
 
 import math
 import re
+from typing import Any
 
 from uar.llm.record import Outcome, Reply
 
 REFUSAL = re.compile(r"\b(i (cannot|can't|am unable to|won't)|i'm (sorry|unable)|as an ai)\b", re.IGNORECASE)
 LEAST_MASS = 0.1  # probability of all choices together, below which nothing is made of their proportions
+
+STOPPED = {"stop", "eos", "eos_token", "stop_token", "stop_sequence", "end_turn", "complete", "completed"}
+CUT = {
+    "length",
+    "max_tokens",
+    "max_length",
+    "max_output_tokens",
+    "model_length",
+    "model_context_window_exceeded",
+}
+FILTERED = {
+    "content_filter",
+    "content_filtered",
+    "safety",
+    "refusal",
+    "recitation",
+    "blocklist",
+    "prohibited_content",
+    "spii",
+    "sensitive",
+    "error_toxic",
+    "guardrail_intervened",
+}
+
+
+def outcome_of(finish_reason: Any) -> Outcome:
+    """Outcome of a reply by the reason for which it ended, in the words of vLLM, SGLang, TGI, llama.cpp, OpenAI, Gemini,
+    Anthropic, Mistral and Cohere. A reason that is none of these (`error`, `abort`, `tool_calls`, null) is an error: it is not
+    known whether the reply is whole."""
+    name = finish_reason.get("type") if isinstance(finish_reason, dict) else finish_reason  # SGLang's own interface
+    name = re.split(r"[^\w]", str(name).lower().removeprefix("finishreason."))[0]  # Gemini: `content_filter: SAFETY`
+    if name in STOPPED:
+        return Outcome.OK
+    return Outcome.TRUNCATED if name in CUT else Outcome.REFUSED if name in FILTERED else Outcome.ERROR
 
 
 def check_text(reply: Reply) -> Outcome:
