@@ -10,7 +10,6 @@ import pytest
 from scripted import BEES, POOL, Scripted, kept, many, run
 
 from uar.annotation.annotators import Judgement, Likelihood, Pointwise, QAMetric
-from uar.annotation.parsing import parse_grade
 from uar.annotation.quality.calibration import expected_calibration_error
 from uar.annotation.scale import load_scale
 from uar.collections import Collection
@@ -126,25 +125,6 @@ def test_a_model_that_is_told_not_to_reason_is_asked_for_probabilities(tmp_path:
     engine = graded()
     run(tmp_path, Pointwise(template="pointwise", reasoning=False), engine)
     assert all(isinstance(r, Choose) and r.reasoning is False for r in engine.asked)
-
-
-@pytest.mark.parametrize(
-    ("text", "outcome", "grade"),
-    [
-        ("2", Outcome.OK, 2),
-        ("Grade: 3.", Outcome.OK, 3),
-        ("2, since 2 is a part of the answer", Outcome.OK, 2),
-        ("4", Outcome.OUT_OF_RANGE, None),
-        ("99999999999999999999", Outcome.OUT_OF_RANGE, None),
-        ("2 of 3", Outcome.UNPARSABLE, None),
-        ("two", Outcome.UNPARSABLE, None),
-        ("I'm sorry, I can't grade that.", Outcome.REFUSED, None),
-        ("", Outcome.EMPTY, None),
-        ("<think>2", Outcome.EMPTY, None),
-    ],
-)
-def test_a_grade_is_read_or_its_failure_named(text: str, outcome: Outcome, grade: int | None) -> None:
-    assert parse_grade(Reply(text), range(4)) == (outcome, grade)
 
 
 OWN = "grades:\n  1: It is a bit of help.\n  0: It is none.\n  2: It is all.\n"

@@ -85,3 +85,13 @@ def test_a_text_without_thinking_is_the_reply(text: str) -> None:
 )
 def test_the_reason_for_which_a_reply_ended_is_its_outcome(outcome: Outcome, reasons: list) -> None:
     assert [outcome_of(reason) for reason in reasons] == [outcome] * len(reasons)
+
+
+@pytest.mark.parametrize(("text", "outcome"), [("Honey.", Outcome.OK), ("", Outcome.EMPTY), ("\n", Outcome.EMPTY)])
+def test_a_free_answer_is_good_unless_empty(text: str, outcome: Outcome) -> None:
+    assert check_text(Reply(text)) == outcome
+
+
+@pytest.mark.parametrize("outcome", [Outcome.TRUNCATED, Outcome.ERROR, Outcome.REFUSED])
+def test_a_failed_reply_is_no_answer_whatever_it_says(outcome: Outcome) -> None:
+    assert check_text(Reply("some text", outcome)) == outcome

@@ -29,7 +29,7 @@ from uar.llm.costs.ledger import Prices, keep_rate, ledger, read_rates
 from uar.llm.engines.work import Work, outcomes_to_retry, part_of
 from uar.llm.failing import write_failures
 from uar.llm.models import identity_of
-from uar.llm.progress import joined
+from uar.llm.progress import Progress, joined
 from uar.llm.progress_bar import progress_bar
 from uar.llm.prompts.escaping import attempts
 from uar.llm.store.store import Store
@@ -106,6 +106,7 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             keep_rate(work.store, work.models[0], spent)
         plain: dict[str, Any] = OmegaConf.to_container(cfg.annotator, resolve=True)  # type: ignore[assignment]
         track(job, folder, spent, measured, collection, Labelled(plain, work.models, judged))
+        _report_partial_rankings(progress)
         report = log.warning if progress.failures or unlabelled else log.info
         report("%d calls failed, %d of %d questions are without labels", len(progress.failures), unlabelled, len(pools))
         if stopped:
@@ -187,6 +188,14 @@ def _dry_run(work: Work, queries: int, prices: Prices, folder: Path) -> dict[str
         plan["sampled_calls_kept"], plan["sampled_calls"], folder / "prompts.jsonl",
     )  # fmt: skip
     return plan
+
+
+def _report_partial_rankings(progress: Progress) -> None:
+    for stage, counts in progress.stages.items():
+        partial, appended = (counts.notes[name] for name in ("partial_rankings", "passages_appended"))
+        if partial:
+            line = "%s: %d of %d rankings are partial; the %d passages that they leave out follow as they stand"
+            log.warning(line, stage, partial, counts.outcomes[Outcome.OK], appended)
 
 
 def _cost(costs: Mapping[str, Any]) -> str:
