@@ -30,7 +30,10 @@ def quality(
     calibrated: dict[str, Any] | None,
     against: Other | None,
 ) -> dict[str, Any] | None:
-    """Write `agreement.json` and its figures where people, or the labels of `against`, say something of the same passages."""
+    """Write `agreement.json` and its figures where people, or the labels of `against`, say something of the same passages.
+    Queries that the annotator was calibrated on count nowhere."""
+    fitted_on = set(calibrated["queries"]) if calibrated else set()
+    judged = {q: judgements for q, judgements in judged.items() if q not in fitted_on}
     found = agreement(collection, judged, annotator.grades) or {}
     if found:
         log.info("Against %s: %s", JUDGES[collection.origin], summary(found))
@@ -39,7 +42,9 @@ def quality(
             stage: agreement(collection, _labelled_from(judged, grade)) for stage, grade in annotator.stage_grades.items()
         }
         found |= {"stages": stages} if stages else {}
-        found |= {"calibration": calibrated} if calibrated else {}
+    elif fitted_on:
+        log.warning("All queries that people judged are those of the calibration: no agreement; lower calibration_queries")
+    found |= {"calibration": calibrated} if calibrated else {}
     if against:
         found["against"] = compare(judged, against.judged)
         if found["against"] is None:
