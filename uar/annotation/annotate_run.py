@@ -101,7 +101,7 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         write_labels(folder, judged)
         write_failures(folder, progress.failures)
         write_json(folder / "ledger.json", spent)
-        measured = quality(folder, collection, annotator, judged, calibrated, against)
+        measured = quality(folder, collection, annotator, pools, judged, calibrated, against)
         save_manifest(
             folder,
             collection=collection.hash,
@@ -115,8 +115,8 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         track(job, folder, spent, measured, collection, Labelled(plain, work.models, judged))
         _report_partial_rankings(progress)
         report = log.warning if progress.failures or unlabelled else log.info
-        failed, questions_here = len(progress.failures), len(judged) + unlabelled
-        report("%d calls failed, %d of %d questions are without labels", failed, unlabelled, questions_here)
+        asked_for = len(judged) + unlabelled
+        report("%d calls failed, %d of %d questions are without labels", len(progress.failures), unlabelled, asked_for)
         if stopped:
             raise stopped
         if not judged:

@@ -72,6 +72,10 @@ class Annotator(Asker):
         """Passage ids a query where the annotator, not the candidates, says what is judged."""
         return None
 
+    def orders(self, query_id: str, pool: Sequence[str]) -> list[list[str]]:
+        """The orders in which a pool is shown: one, or one a member of an ensemble."""
+        return [list(pool)]
+
     def asked_besides(self, collection: Collection, seed: int) -> list[str]:
         """Queries that every run asks, whatever its limit and shard, since `finish` needs their judgements."""
         return []
