@@ -21,6 +21,8 @@ from uar.collections import Collection
 
 Messages = list[dict[str, str]]
 ODD_ANSWERS = {"prose": "I think the third one helps most.", "wrong identifiers": "My selection:[[977]]", "empty answer": ""}
+JSON = "application/json"
+HALF_A_CHARACTER = r'{"choices": [{"message": {"content": "\ud83d!"}, "finish_reason": "stop"}]}'
 DRIP = 0.05  # seconds between two bytes of a slow drip
 
 
@@ -44,7 +46,7 @@ class LLMServer:
     fault: Callable[[int, dict[str, Any]], str | None] = lambda number, body: None
     delay: float = 0.0
     crowd: int = 0
-    finish_reason: str = "stop"
+    finish_reason: Any = "stop"
     reports: dict[str, Any] = field(default_factory=dict)
     seen: list[tuple[str, dict[str, str], dict[str, Any]]] = field(default_factory=list)
     looked_up: list[tuple[str, dict[str, str]]] = field(default_factory=list)
@@ -176,11 +178,13 @@ def _completion(state: LLMServer, body: dict[str, Any], odd: str | None = None) 
 
 
 def broken(fault: str, request: Request) -> Any:
-    """The response that a fault's name stands for; `429 after X` has X as its Retry-After."""
+    """The response that a fault's name stands for; `429 after X` has X as its Retry-After, `200 X` is the JSON X."""
     if fault in {"half a body", "slow drip"}:
         return _half_a_body if fault == "half a body" else _slow_drip
     if fault.startswith("429 after "):
         return Response(status_code=429, headers={"Retry-After": fault.removeprefix("429 after ")})
+    if fault.startswith("200 "):
+        return Response(fault.removeprefix("200 "), media_type=JSON)
     told = f"wrong key {request.headers.get('authorization', '')}"
     return {
         "429": Response(status_code=429, headers={"Retry-After": "17"}),
@@ -194,12 +198,16 @@ def broken(fault: str, request: Request) -> Any:
         "400": PlainTextResponse("the prompt is too long", 400),
         "401": PlainTextResponse(told, 401),
         "key in a 500": PlainTextResponse(told, 500),
-        "broken JSON": Response('{"choices": [{"mess', media_type="application/json"),
+        "broken JSON": Response('{"choices": [{"mess', media_type=JSON),
         "not JSON": PlainTextResponse("<html>gateway</html>"),
         "no choices": JSONResponse({"choices": []}),
-        "no logprobs": JSONResponse({"choices": [{"text": "x", "message": {"content": "x"}, "logprobs": None}]}),
-        "a list as content": JSONResponse({"choices": [{"message": {"content": [{"type": "text"}]}}]}),
-        "half a character": Response(r'{"choices": [{"message": {"content": "\ud83d!"}}]}', media_type="application/json"),
+        "no logprobs": JSONResponse(
+            {"choices": [{"text": "x", "message": {"content": "x"}, "logprobs": None, "finish_reason": "length"}]}
+        ),
+        "a list as content": JSONResponse(
+            {"choices": [{"message": {"content": [{"type": "text"}]}, "finish_reason": "stop"}]}
+        ),
+        "half a character": Response(HALF_A_CHARACTER, media_type=JSON),
         "null content": JSONResponse({"choices": [{"message": {"content": None}, "finish_reason": "stop"}]}),
         "refusal": JSONResponse({"choices": [{"message": {"content": None, "refusal": "No."}, "finish_reason": "stop"}]}),
     }[fault]

@@ -61,6 +61,7 @@ def test_every_value_by_hand(small: Collection) -> None:
     assert found["judged_pairs"] == 5
     assert found["judged_precision"] == 0.5
     assert found["kappa"] == pytest.approx((3 / 5 - 13 / 25) / (1 - 13 / 25))
+    assert (found["prevalence"], found["label_rate"]) == (0.4, 0.4)  # d1 and d2; d1 and d2
     assert found["weighted_kappa"] == pytest.approx(1 - 6 / (28 - 2 * 6 * 6 / 5))
     assert found["histogram"] == {"0": 1, "3": 1}
     counts = [[1, 0, 1, 0], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]]
@@ -96,6 +97,8 @@ def test_intervals_are_those_of_a_naive_bootstrap(generated: tuple) -> None:
         drawn["recall"].append(recall_score(human >= 2, grade >= 2))
         drawn["average_positives"].append((grade >= 2).sum() / 60)
         drawn["human_positive_ranked_first"].append(float(np.mean([pool[0, 1] >= 2 for pool in chosen])))
+        drawn["prevalence"].append((human >= 2).mean())
+        drawn["label_rate"].append((grade >= 2).mean())
         drawn["kappa"].append(cohen_kappa_score(human >= 2, grade >= 2))
         drawn["weighted_kappa"].append(cohen_kappa_score(human, grade, weights="quadratic"))
     drawn["judged_precision"] = drawn["precision"]
@@ -127,7 +130,7 @@ def test_qrels_of_positives_alone_give_no_kappa(small: Collection) -> None:
     found = agreement(replace(small, qrels={"q1": {"d1": 1}, "q2": {"d2": 1}}, positive_grade=1), JUDGED)
     assert found is not None
     assert found["precision"] == pytest.approx(1 / 3) and found["recall"] == 0.5
-    assert found["judged_precision"] is found["kappa"] is found["weighted_kappa"] is None
+    assert found["judged_precision"] is found["kappa"] is found["weighted_kappa"] is found["prevalence"] is None
     assert set(found["intervals"]) == {"precision", "recall", "average_positives", "human_positive_ranked_first"}
 
 
@@ -149,6 +152,7 @@ def test_two_annotators_by_hand(small: Collection) -> None:
     found = compare(JUDGED, reference)
     assert found is not None
     assert (found["queries"], found["pairs"]) == (2, 3)
+    assert (found["prevalence"], found["label_rate"]) == (pytest.approx(2 / 3), pytest.approx(2 / 3))
     assert found["equal_labels"] == pytest.approx(1 / 3)  # d1 of q1; not d2 of q1 and d2 of q2
     assert (found["precision"], found["recall"]) == (0.5, 0.5)
     assert found["kappa"] == pytest.approx(cohen_kappa_score([1, 0, 1], [1, 1, 0]))

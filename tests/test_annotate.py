@@ -234,7 +234,8 @@ def test_a_server_that_is_down_is_one_line(fails: Callable[..., str]) -> None:
     assert url in line and "llm.base_urls" in line
 
 
-CALLS = {"relsel": 24, "utilsel": 48, "utilrank": 20, "pointwise": 96, "qa_metric": 96}  # that no annotator before made
+CALLS = {"relsel": 24, "utilsel": 48, "utilrank": 20, "pointwise": 160, "qa_metric": 96}  # that no annotator before made
+FITTED_ON, BESIDES = 20, 16  # queries of the calibration of pointwise; those of them that are not among the 24
 KEPT = {"utilsel": 24, "utilrank": 44}  # selections and answers of those before; four pools have one relevant passage
 STAGES = {
     "relsel": {"relsel"},
@@ -321,9 +322,15 @@ def test_every_annotator_finds_what_people_found(annotated: Annotated, name: str
     assert figures == {"positives", "by_rank", "confusion"} | ({"reliability"} if name == "pointwise" else set())
 
 
-def test_probabilities_are_calibrated_on_other_queries_than_they_are_measured_on(annotated: Annotated) -> None:
-    calibration = told(annotated.folder / "pointwise", "agreement")["calibration"]
-    assert (calibration["queries_fitted_on"], calibration["measured_on_other_queries"]) == (20, True)
+def test_probabilities_are_calibrated_on_queries_that_no_figure_counts(annotated: Annotated) -> None:
+    agreement, mini = told(annotated.folder / "pointwise", "agreement"), open_collection("mini:train")
+    calibration = agreement["calibration"]
+    fitted_on = set(calibration["queries"])
+    assert (len(fitted_on), calibration["queries_fitted_on"], len(fitted_on - set(mini.head(24)))) == (20, 20, BESIDES)
+    shown = {r["query_id"] for r in labels(annotated.folder / "pointwise")}
+    assert shown == set(mini.head(24)) and agreement["queries"] == len(shown - fitted_on) == 24 - (FITTED_ON - BESIDES)
+    assert calibration["pairs"] == agreement["judged_pairs"]
+    assert told(annotated.folder / "pointwise")["queries_for_calibration_alone"] == BESIDES
     assert calibration["temperature"] < 1 and calibration["after"]["brier"] < calibration["before"]["brier"]
     rows = labels(annotated.folder / "pointwise")
     assert {(r["label"], r["score"] > 0.95, r["score"] < 0.05) for r in rows} == {(1, True, False), (0, False, True)}
@@ -450,15 +457,16 @@ def test_a_dry_run_counts_what_the_run_asks_and_asks_nothing(annotated: Annotate
     model = [f"llm.model={SMOLLM2}", "store=counted"]
     annotated.run("annotator=relsel", "limit=4", *model, "hydra.run.dir=some")
     annotated.sweep("annotator=relsel,pointwise", "dry_run=true,false", *model, into="counted-${hydra.job.num}")
-    assert len(annotated.server.seen) == before + 4 + 20 + 96  # of those that are not dry
+    assert len(annotated.server.seen) == before + 4 + 20 + 160  # of those that are not dry
     runs = [annotated.folder / f"counted-{n}" for n in range(4)]
-    for dry, real, stage, calls in ((runs[0], runs[1], "relsel", 24), (runs[2], runs[3], "pointwise", 96)):
+    for dry, real, stage, calls in ((runs[0], runs[1], "relsel", 24), (runs[2], runs[3], "pointwise", 160)):
         found, ledger = told(dry, "estimate"), told(real)
         kept = 4 if stage == "relsel" else 0
         assert found["calls"] == ledger["calls"] + kept == found["stages"][stage]["calls"] == calls
         assert (found["sampled_calls"], found["sampled_calls_kept"]) == (calls, kept)
-        assert (found["pairs"], found["queries"]) == (ledger["pairs"], ledger["queries"]) == (96, 24)
-        assert found["human_cost"] == pytest.approx(ledger["human_cost"])
+        besides = BESIDES if stage == "pointwise" else 0
+        assert (found["pairs"] - 4 * besides, found["queries"] - besides) == (ledger["pairs"], ledger["queries"]) == (96, 24)
+        assert found["human_cost"] == pytest.approx(ledger["human_cost"] * (24 + besides) / 24)
         asked = lines(dry / "prompts.jsonl")
         assert [row["stage"] for row in asked] == [stage] * calls
         sent = [

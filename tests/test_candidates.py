@@ -1,3 +1,4 @@
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -86,12 +87,16 @@ def test_more_positives_than_depth_leave_the_best_graded(folder: Path) -> None:
     assert Ranked(2, shuffle=False).pools(toy, ["q1"]) == {"q1": ["d2", "d3"]}
 
 
-def test_positives_of_mini_are_joined_or_left_to_the_ranking(mini: Collection) -> None:
+def test_positives_of_mini_are_joined_or_left_to_the_ranking(mini: Collection, caplog: pytest.LogCaptureFixture) -> None:
     ids = list(mini.queries)
+    ranked = BM25Pool(4, include_positive=False, shuffle=False).pools(mini, ids)
+    caplog.set_level(logging.INFO)
     joined = BM25Pool(4).pools(mini, ids)
+    assert f"Human positives are put into {sum(set(joined[q]) != set(pool) for q, pool in ranked.items())} of" in caplog.text
+    caplog.clear()
     assert all(set(mini.positives(q)[:4]) <= set(joined[q]) for q in ids)
     bare = BM25Pool(4, include_positive=False).pools(mini, ids)
-    ranked = BM25Pool(4, include_positive=False, shuffle=False).pools(mini, ids)
+    assert "Human positives" not in caplog.text
     assert {q: set(pool) for q, pool in bare.items()} == {q: set(pool) for q, pool in ranked.items()}
     assert any(not set(mini.positives(q)) & set(bare[q]) for q in ids)
 

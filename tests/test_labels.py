@@ -1,3 +1,4 @@
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -245,12 +246,42 @@ def test_several_annotators_are_joined(context: LabelContext):
     other = {"q1": [Judgement("d1", 1, 1, None, 1), Judgement("d2", 1, 1, None, 2)], "q9": [Judgement("d1", 0, 0, None, 1)]}
     joined = {rule: combine({"first": JUDGED, "other": other}, rule) for rule in ("any", "majority", "all")}
     positives = {rule: {j.doc_id for j in found["q1"] if j.label} for rule, found in joined.items()}
-    assert positives == {"any": {"d1", "d2"}, "majority": {"d2"}, "all": {"d2"}}
+    assert positives == {"any": {"d1", "d2"}, "majority": {"d2"}, "all": {"d2"}}  # d1 is yes and no
     first, second = joined["any"]["q1"]
     assert (first.rank, second.rank) == (1, 2) and {first.by, second.by} == {"first+other", "other"}
     assert {j.doc_id: j.uncertainty for j in joined["any"]["q1"]} == {"d1": 1.0, "d2": 0.0}
+    assert {j.uncertainty for j in joined["any"]["q9"]} == {None}  # one vote has nothing to agree with
     assert set(joined["any"]) == {"q1", "q2", "q3", "q9"}
     (stage,) = LLMLabels().stages(replace(context, judgements=lambda: joined["any"]))
     assert ("d1", 1, "llm:other", 0.5) in pairs_of(stage, "q1")
     with pytest.raises(UserError, match="any, majority, all"):
         combine({"first": JUDGED}, "some")
+
+
+def test_a_passage_that_not_all_judged_has_no_label_where_the_others_could_turn_it(caplog: pytest.LogCaptureFixture):
+    """One letter an annotator: y(es), n(o) or - for not judged."""
+    wanted = {
+        "any": {"yy": 1, "yn": 1, "nn": 0, "y-": 1, "n-": 0, "yyn": 1, "y--": 1},
+        "majority": {"yy": 1, "yn": 0, "nn": 0, "y-": None, "n-": 0, "yyn": 1, "yy-": 1, "yn-": None, "nn-": 0, "y--": None},
+        "all": {"yy": 1, "yn": 0, "nn": 0, "y-": None, "n-": 0, "yyn": 0, "yy-": None, "yyy": 1},
+    }
+    caplog.set_level(logging.INFO)
+    for rule, cases in wanted.items():
+        for votes, label in cases.items():
+            judged = {
+                str(n): {"q": [Judgement("d", int(v == "y"), int(v == "y"), None, 1)]} if v != "-" else {}
+                for n, v in enumerate(votes)
+            }
+            found = combine(judged, rule)
+            assert [j.label for j in found.get("q", [])] == ([] if label is None else [label]), (rule, votes)
+            assert ("q" in found) == (label is not None)
+    assert "combine=all: 1 of 1 passages have no label, since not all of the 2 annotators judged them" in caplog.text
+
+
+def test_people_whose_positives_stand_in_the_pools_of_an_llm_are_told(context: LabelContext, caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.INFO)
+    LLMLabels().stages(context)
+    assert "pools hold a passage that people judged positive" in caplog.text
+    caplog.clear()
+    LLMLabels().stages(replace(context, collection=replace(context.collection, qrels={})))
+    assert "people judged" not in caplog.text

@@ -12,9 +12,9 @@ from asking import ask
 from llm_server import ODD_ANSWERS, LLMServer, gold_answers, words_with_logprobs
 from openai_clients import BEES, HELLO, Connect, chats
 
-from uar.annotation.parsing import check_choices
 from uar.collections import open_collection
 from uar.llm.record import Choose, Generate, Outcome, Request
+from uar.llm.replies import check_choices
 
 USEFUL = Choose((("user", "Is it useful? Yes or No."),), ("Yes", "No", "Maybe"))
 
@@ -185,13 +185,13 @@ def test_retry_after_as_a_date_is_obeyed(server: LLMServer, client: Connect, no_
 
 
 @pytest.mark.parametrize("after", ["soon", "-5", "nan", "inf", "0", "", "Thu, 01 Jan 1970 00:00:00 GMT"])
-def test_a_retry_after_that_says_nothing_leaves_the_backoff(
+def test_a_retry_after_that_says_nothing_leaves_the_wait_of_a_limited_rate(
     server: LLMServer, client: Connect, no_wait: list[float], after: str
 ) -> None:
     server.fault = lambda number, body: f"429 after {after}" if number == 0 else None
     (reply,) = ask(client(backoff=1.0), [HELLO])
     assert reply.outcome == Outcome.OK
-    assert len(no_wait) == 1 and 0.5 <= no_wait[0] <= 1.5
+    assert len(no_wait) == 1 and 7.5 <= no_wait[0] <= 12
 
 
 def test_calls_that_follow_keep_away_as_long_as_the_server_asks(
@@ -279,12 +279,6 @@ def test_answers_that_are_no_plain_text_are_read(
     server.fault = lambda number, body: fault
     (reply,) = ask(client(), [HELLO])
     assert (reply.output, reply.outcome) == (output, outcome)
-
-
-@pytest.mark.parametrize(("reason", "outcome"), [("length", Outcome.TRUNCATED), ("content_filter", Outcome.REFUSED)])
-def test_an_answer_cut_off_is_named(server: LLMServer, client: Connect, reason: str, outcome: Outcome) -> None:
-    server.finish_reason = reason
-    assert ask(client(), [HELLO])[0].outcome == outcome
 
 
 def test_gold_answers_read_both_layouts() -> None:

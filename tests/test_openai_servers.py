@@ -83,7 +83,7 @@ def test_a_call_on_which_the_server_hangs_up_fails_alone_while_others_are_answer
             sent = self.rfile.read(int(self.headers["Content-Length"]))
             time.sleep(0.01)
             if b'"number 3"' not in sent:
-                body = b'{"choices": [{"message": {"content": "fine"}}]}'
+                body = b'{"choices": [{"message": {"content": "fine"}, "finish_reason": "stop"}]}'
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()

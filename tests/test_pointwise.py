@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from scripted import BEES, POOL, Scripted, kept, many, run
 
-from uar.annotation.annotators import Judgement, Likelihood, Pointwise, QAMetric
-from uar.annotation.parsing import parse_grade
+from uar.annotation.annotators import Judgement, Likelihood, Pointwise, QAMetric, RelSel
 from uar.annotation.quality.calibration import expected_calibration_error
 from uar.annotation.scale import load_scale
 from uar.collections import Collection
@@ -128,25 +127,6 @@ def test_a_model_that_is_told_not_to_reason_is_asked_for_probabilities(tmp_path:
     assert all(isinstance(r, Choose) and r.reasoning is False for r in engine.asked)
 
 
-@pytest.mark.parametrize(
-    ("text", "outcome", "grade"),
-    [
-        ("2", Outcome.OK, 2),
-        ("Grade: 3.", Outcome.OK, 3),
-        ("2, since 2 is a part of the answer", Outcome.OK, 2),
-        ("4", Outcome.OUT_OF_RANGE, None),
-        ("99999999999999999999", Outcome.OUT_OF_RANGE, None),
-        ("2 of 3", Outcome.UNPARSABLE, None),
-        ("two", Outcome.UNPARSABLE, None),
-        ("I'm sorry, I can't grade that.", Outcome.REFUSED, None),
-        ("", Outcome.EMPTY, None),
-        ("<think>2", Outcome.EMPTY, None),
-    ],
-)
-def test_a_grade_is_read_or_its_failure_named(text: str, outcome: Outcome, grade: int | None) -> None:
-    assert parse_grade(Reply(text), range(4)) == (outcome, grade)
-
-
 OWN = "grades:\n  1: It is a bit of help.\n  0: It is none.\n  2: It is all.\n"
 
 
@@ -241,8 +221,8 @@ def ece(collection: Collection, judged: dict[str, list[Judgement]], query_ids: s
 def test_a_few_judged_queries_calibrate_the_probabilities_of_the_others() -> None:
     collection, judged = overconfident(80)
     again, told = replace(GRADE, calibration_queries=30).finish(collection, judged, seed=0)
-    assert set(told) == {"queries_fitted_on", "measured_on_other_queries", "temperature", "pairs", "before", "after"}
-    assert (told["queries_fitted_on"], told["measured_on_other_queries"], told["pairs"]) == (30, True, 500)
+    assert set(told) == {"queries", "queries_fitted_on", "temperature", "pairs", "before", "after"}
+    assert (len(told["queries"]), told["queries_fitted_on"], told["pairs"]) == (30, 30, 500)
     assert 2 < told["temperature"] < 4
     for side in ("before", "after"):
         assert set(told[side]) == {"brier", "expected_calibration_error", "reliability"}
@@ -264,11 +244,26 @@ def test_the_queries_that_calibrate_depend_on_the_seed_alone() -> None:
     assert temperatures[0] == pytest.approx(temperatures[1]) != pytest.approx(temperatures[2])
 
 
-def test_calibration_takes_what_people_judged_and_says_where_it_was_measured() -> None:
+def test_shards_are_calibrated_alike_and_one_without_the_queries_is_not(caplog: pytest.LogCaptureFixture) -> None:
+    collection, judged = overconfident(20)
+    annotator = replace(GRADE, calibration_queries=6)
+    drawn = annotator.asked_besides(collection, 0)
+    assert len(drawn) == 6 and drawn != annotator.asked_besides(collection, 1)
+    shards = [{q: js for nth, (q, js) in enumerate(judged.items()) if nth % 2 == n or q in drawn} for n in (0, 1)]
+    temperatures = {annotator.finish(collection, shard, 0)[1]["temperature"] for shard in (*shards, judged)}
+    assert len(temperatures) == 1 and temperatures != {1.0}
+    few = {q: js for q, js in judged.items() if q not in drawn[2:]}
+    assert annotator.finish(collection, few, 0) == (few, {"queries": [], "queries_fitted_on": 0, "temperature": 1.0})
+    assert "only 2 of the 6 queries drawn are judged" in caplog.text
+    more = {q: js for q, js in judged.items() if q not in drawn[:1]}  # one whose calls failed
+    assert annotator.finish(collection, more, 0)[1]["queries_fitted_on"] == 5
+
+
+def test_where_all_judged_queries_calibrate_there_is_nothing_to_measure() -> None:
     collection, judged = overconfident(20)
     some = people({q: grades if int(q[1:]) < 5 else {} for q, grades in collection.qrels.items()})
     again, told = GRADE.finish(some, judged, seed=0)
-    assert (told["queries_fitted_on"], told["measured_on_other_queries"], told["pairs"]) == (5, False, 50)
+    assert set(told) == {"queries", "queries_fitted_on", "temperature"} and told["queries_fitted_on"] == 5
     assert set(again) == set(judged) and again["q19"] != judged["q19"]
 
 
@@ -277,6 +272,7 @@ def test_without_judgements_of_people_or_queries_to_fit_nothing_is_calibrated() 
     assert GRADE.finish(people({}), judged, seed=0) == (judged, None)
     assert replace(GRADE, calibration_queries=0).finish(collection, judged, seed=0) == (judged, None)
     assert replace(GRADE, reasoning=True).finish(collection, judged, seed=0) == (judged, None)
+    assert RelSel(template="relsel").asked_besides(collection, seed=0) == []
 
 
 @pytest.mark.parametrize("label", [0, 1])
@@ -284,8 +280,7 @@ def test_labels_of_one_class_leave_the_probabilities_as_they_are(label: int) -> 
     _, judged = overconfident(4)
     collection = people({q: {j.doc_id: label for j in judgements} for q, judgements in judged.items()})
     again, told = GRADE.finish(collection, judged, seed=0)
-    assert told["temperature"] == 1.0 and told["before"] == told["after"]
-    assert again == judged
+    assert told["temperature"] == 1.0 and again == judged
 
 
 def test_all_scores_that_reach_a_threshold_are_positive(tmp_path: Path) -> None:

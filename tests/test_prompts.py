@@ -1,16 +1,12 @@
-"""Prompts as data, and what is read out of the replies to them."""
+"""Prompts as data."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from uar.annotation.parsing import check_text, parse_ranking, parse_selection
 from uar.errors import DataError
 from uar.llm.prompts import load_chat, load_text
 from uar.llm.prompts.template import packaged
-from uar.llm.record import Outcome, Reply
 
 LIST = frozenset({"query", "passages", "considered"})
 JUDGED = LIST | {"answer"}
@@ -148,78 +144,3 @@ def test_the_hash_changes_with_the_wording(tmp_path: Path) -> None:
         path.write_text("variables: [query]\n" + TURN % wording)
         hashes.add(load_chat(str(path), LIST).hash)
     assert len(hashes) == 2
-
-
-REPLIES = [
-    ("My selection:[[2],[5]]", Outcome.OK, [2, 5]),
-    ("My selection: [[5], [2]]", Outcome.OK, [5, 2]),
-    ("My selection:[[2],[5],[2]]", Outcome.OK, [2, 5]),
-    ("My selection:[]", Outcome.OK, []),
-    ("[ ]", Outcome.OK, []),
-    ("My selection: [2, 5]", Outcome.OK, [2, 5]),
-    ("My selection: [[1, 2]]", Outcome.OK, [1, 2]),
-    ("My selection: [[1], [2, 3]]", Outcome.OK, [1, 2, 3]),
-    ("My selection: [1], [2] and [4]", Outcome.OK, [1, 2, 4]),
-    ("My selection: [1] [2]", Outcome.OK, [1, 2]),
-    ("My selection:[]\n(None of [1], [2] answers)", Outcome.OK, []),
-    ("[1] and [3] look good.\n**My selection:** [[2],[4]], since [5] is off", Outcome.OK, [2, 4]),
-    ("My selection:[[1]]\nNo, rather: my selection: [[3]]", Outcome.OK, [3]),
-    ("My selection: none of [1], [2]", Outcome.UNPARSABLE, []),
-    ("My selection:[[1],[2]", Outcome.UNPARSABLE, []),
-    ("[[3],[1]]", Outcome.OK, [3, 1]),
-    ("```json\n[3, 1]\n```", Outcome.OK, [3, 1]),
-    ("Selected passages: [3].", Outcome.OK, [3]),
-    ("Only passage [3] is about this.", Outcome.UNPARSABLE, []),
-    ("None of [1], [2]", Outcome.UNPARSABLE, []),
-    ("My selection:[[1],[6]]", Outcome.OUT_OF_RANGE, []),
-    ("My selection:[[0]]", Outcome.OUT_OF_RANGE, []),
-    ("My selection: [99999999999999999999]", Outcome.OUT_OF_RANGE, []),
-    ("", Outcome.EMPTY, []),
-    (" \n ", Outcome.EMPTY, []),
-    ("I'm sorry, but I can't help with that.", Outcome.REFUSED, []),
-    ("As an AI language model I have no opinion.", Outcome.REFUSED, []),
-    ("The first and the third passage.", Outcome.UNPARSABLE, []),
-    ("My selection:[[i],[j],...]", Outcome.UNPARSABLE, []),
-    ("My selection:[[1", Outcome.UNPARSABLE, []),
-]
-
-
-@pytest.mark.parametrize(("text", "outcome", "chosen"), REPLIES)
-def test_a_selection_is_read_or_its_failure_named(text: str, outcome: Outcome, chosen: list[int]) -> None:
-    assert parse_selection(Reply(text), range(1, 6)) == (outcome, chosen)
-
-
-@pytest.mark.parametrize(
-    ("text", "outcome", "order"),
-    [
-        ("[2] > [3] > [1]", Outcome.OK, [2, 3, 1]),
-        ("Since [1] > [2] in style: [2]>[3] > [1], not [3] > [1]", Outcome.OK, [2, 3, 1]),
-        ("At first [1] > [2] > [3], then\n[3] > [2] > [1]", Outcome.OK, [3, 2, 1]),
-        ("Ranking: [3], [1]", Outcome.OK, [3, 1, 2]),
-        ("[2]", Outcome.OK, [2, 1, 3]),
-        ("[3] helps most, [1] least.", Outcome.UNPARSABLE, []),
-        ("[1] > [4]", Outcome.OUT_OF_RANGE, []),
-    ],
-)
-def test_a_ranking_is_the_longest_run_of_its_form(text: str, outcome: Outcome, order: list[int]) -> None:
-    assert parse_ranking(Reply(text), range(1, 4)) == (outcome, order)
-
-
-@pytest.mark.parametrize("outcome", [Outcome.TRUNCATED, Outcome.ERROR, Outcome.REFUSED])
-def test_a_failed_reply_selects_nothing_whatever_it_says(outcome: Outcome) -> None:
-    assert parse_selection(Reply("My selection:[[1],[2", outcome), range(1, 6)) == (outcome, [])
-    assert check_text(Reply("some text", outcome)) == outcome
-
-
-def test_a_long_list_that_never_closes_does_not_hang() -> None:
-    program = """
-from uar.annotation.parsing import parse_selection
-from uar.llm.record import Reply
-assert parse_selection(Reply("[" + "2010, " * 200 + "and so on"), range(1, 6)) == ("unparsable", [])
-"""
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
-
-
-@pytest.mark.parametrize(("text", "outcome"), [("Honey.", Outcome.OK), ("", Outcome.EMPTY), ("\n", Outcome.EMPTY)])
-def test_a_free_answer_is_good_unless_empty(text: str, outcome: Outcome) -> None:
-    assert check_text(Reply(text)) == outcome

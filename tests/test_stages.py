@@ -21,6 +21,7 @@ from uar.annotation.annotators import (
 )
 from uar.annotation.parsing import parse_ranking, parse_selection, ranking_pattern, selection_pattern
 from uar.errors import DataError, UserError
+from uar.llm.costs.ledger import Prices, ledger
 from uar.llm.prompts.template import packaged
 from uar.llm.record import Outcome, Reply
 
@@ -67,12 +68,25 @@ def test_the_best_share_of_the_ranking_is_positive_and_another_share_asks_nothin
     order = ["p5", "p3", "p8", "p1", "p2", "p4", "p6", "p7", "p9", "p10"]
     assert told(judged, "ten") == [("p5", 1, 2), *((d, 0, 1) for d in order[1:8]), *((d, 0, 0) for d in order[8:])]
     assert engine.stages == ["relsel", "pseudo_answer", "utilrank"]
-    for percent, positives in ((0, 1), (24.9, 1), (25, 2), (50, 4), (60, 4), (100, 8)):
+    for percent, positives in ((0, 1), (24.9, 1), (25, 2), (50, 3), (60, 3), (100, 3)):  # none that was not named
         again = Scripted(replies())
         judged, chains = run(tmp_path, UtilRank(template="utilrank", threshold=percent), again, [TEN])
         assert [j.doc_id for j in judged["ten"]] == order
         assert [j.doc_id for j in judged["ten"] if j.label] == order[:positives]
         assert (again.asked, chains.progress.total.kept) == ([], 3)
+
+
+def test_partial_rankings_are_counted_in_the_ledger_kept_ones_too(tmp_path: Path) -> None:
+    engine = Scripted(replies(**CHAIN, utilrank="[3] > … > [1]"))
+    for kept_calls in (0, 3):
+        judged, chains = run(tmp_path, UTILRANK, engine)
+        assert told(judged) == [("d4", 1, 2), ("d1", 0, 1), ("d2", 0, 1), ("d3", 0, 0)]
+        spent = ledger(chains.progress, 1, 4, 1.0, ["scripted"], Prices())
+        assert spent["calls_answered_by_store"] == kept_calls
+        assert (spent["stages"]["utilrank"]["partial_rankings"], spent["stages"]["utilrank"]["passages_appended"]) == (1, 1)
+        assert "partial_rankings" not in spent["stages"]["relsel"]
+    _, chains = run(tmp_path / "whole", UTILRANK, Scripted(replies(**CHAIN, utilrank="[3] > [1] > [2]")))
+    assert "partial_rankings" not in ledger(chains.progress, 1, 4, 1.0, ["scripted"], Prices())["stages"]["utilrank"]
 
 
 def test_a_ranking_names_the_passages_that_relsel_kept(tmp_path: Path) -> None:
@@ -376,7 +390,7 @@ def test_a_ranking_pattern_matches_rankings_and_nothing_else(numbers: tuple[int,
     orders = permutations(numbers) if len(numbers) < 5 else [numbers, numbers[::-1], numbers[7:] + numbers[:7]]
     for order in orders:
         assert pattern.fullmatch(ranking(order))
-        assert parse_ranking(Reply(ranking(order)), numbers) == (Outcome.OK, list(order))
+        assert parse_ranking(Reply(ranking(order)), numbers) == (Outcome.OK, list(order), [])
     for other in set(range(130)) - set(numbers):
         assert not pattern.fullmatch(ranking((*numbers[:-1], other)))
     good = ranking(numbers)

@@ -29,9 +29,10 @@ from uar.llm.costs.ledger import Prices, keep_rate, ledger, read_rates
 from uar.llm.engines.work import Work, outcomes_to_retry, part_of
 from uar.llm.failing import write_failures
 from uar.llm.models import identity_of
-from uar.llm.progress import joined
+from uar.llm.progress import Progress, joined
 from uar.llm.progress_bar import progress_bar
 from uar.llm.prompts.escaping import attempts
+from uar.llm.record import Outcome
 from uar.llm.store.store import Store
 from uar.pools import write_pools
 from uar.storage.files import write_json
@@ -65,12 +66,16 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         collection = open_training_split(cfg.dataset.train, cfg.dataset.path, cfg.dataset.positive_grade, cfg.dataset.answers)
     against = Other(cfg.against, judgements_of(other, collection.positive_grade)) if other else None
     query_ids = part_of(collection.head(cfg.limit), cfg.shard)
-    sampled = query_ids[:SAMPLE] if cfg.dry_run else query_ids
+    besides = [q for q in annotator.asked_besides(collection, cfg.seed) if q not in set(query_ids)]
+    if besides:
+        log.info("%d further queries that people judged are asked, for calibration alone", len(besides))
+    every = [*query_ids, *besides]
+    sampled = every[:SAMPLE] if cfg.dry_run else every
     pools = _pools(cfg, collection, annotator, sampled, None if cfg.dry_run else folder)
     questions = PooledQuestions(collection, pools)
     work = Work(annotator, questions, llms, Path(cfg.store), cfg.max_failure_rate, retry)
     if cfg.dry_run:
-        return _dry_run(work, round(len(pools) / len(sampled) * len(query_ids)), prices, folder)
+        return _dry_run(work, round(len(pools) / len(sampled) * len(every)), prices, folder)
     asked = Asked(annotator, work.models, collection)
     annotation = _annotation(cfg, asked, pools, folder) if annotator.needs_llm else None
     with tracked(cfg, folder) as job:
@@ -84,17 +89,19 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             if annotation:
                 annotation.keep(work.results, work.failed)
         judged, calibrated = annotator.finish(collection, {q: work.results[q] for q in pools if q in work.results}, cfg.seed)
-        pairs, unlabelled = sum(map(len, judged.values())), len(pools) - len(judged)
+        judged = {q: judgements for q, judgements in judged.items() if q not in besides}
+        pairs, unlabelled = sum(map(len, judged.values())), len(pools.keys() - set(besides)) - len(judged)
         works = [writing.work, work] if writing else [work]
         progress, models = joined(one.progress for one in works), work.models or works[0].models
         spent = ledger(progress, len(judged), pairs, sum(one.seconds for one in works), models, prices, unlabelled)
+        spent["queries_for_calibration_alone"] = len(besides)
         spent["material"] = _material(collection, pools)
         if writing:
             spent["questions"] = question_counts
         write_labels(folder, judged)
         write_failures(folder, progress.failures)
         write_json(folder / "ledger.json", spent)
-        measured = quality(folder, collection, annotator, judged, calibrated, against)
+        measured = quality(folder, collection, annotator, pools, judged, calibrated, against)
         save_manifest(
             folder,
             collection=collection.hash,
@@ -106,8 +113,10 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             keep_rate(work.store, work.models[0], spent)
         plain: dict[str, Any] = OmegaConf.to_container(cfg.annotator, resolve=True)  # type: ignore[assignment]
         track(job, folder, spent, measured, collection, Labelled(plain, work.models, judged))
+        _report_partial_rankings(progress)
         report = log.warning if progress.failures or unlabelled else log.info
-        report("%d calls failed, %d of %d questions are without labels", len(progress.failures), unlabelled, len(pools))
+        asked_for = len(judged) + unlabelled
+        report("%d calls failed, %d of %d questions are without labels", len(progress.failures), unlabelled, asked_for)
         if stopped:
             raise stopped
         if not judged:
@@ -187,6 +196,14 @@ def _dry_run(work: Work, queries: int, prices: Prices, folder: Path) -> dict[str
         plan["sampled_calls_kept"], plan["sampled_calls"], folder / "prompts.jsonl",
     )  # fmt: skip
     return plan
+
+
+def _report_partial_rankings(progress: Progress) -> None:
+    for stage, counts in progress.stages.items():
+        partial, appended = (counts.notes[name] for name in ("partial_rankings", "passages_appended"))
+        if partial:
+            line = "%s: %d of %d rankings are partial; the %d passages that they leave out follow as they stand"
+            log.warning(line, stage, partial, counts.outcomes[Outcome.OK], appended)
 
 
 def _cost(costs: Mapping[str, Any]) -> str:

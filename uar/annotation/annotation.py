@@ -55,10 +55,10 @@ class Judgements(Mapping[str, list[Judgement]]):
         if query_id not in self._query_ids:
             raise KeyError(query_id)
         row = self._conclusions.row(query_id)
-        columns = (row[name] for name in ("row", "label", "grade", "score", "rank", "uncertainty", "logprobs"))
+        columns = (row[name] for name in ("row", "label", "grade", "score", "rank", "uncertainty", "logprobs", "votes"))
         return [
-            Judgement(self._corpus.id(at), label, grade, score, rank, doubt, tuple(logprobs))
-            for at, label, grade, score, rank, doubt, logprobs in zip(*columns, strict=True)
+            Judgement(self._corpus.id(at), label, grade, score, rank, doubt, tuple(logprobs), votes=tuple(votes))
+            for at, label, grade, score, rank, doubt, logprobs, votes in zip(*columns, strict=True)
         ]
 
 

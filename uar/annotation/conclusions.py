@@ -20,7 +20,7 @@ NUMBERS = {  # of a passage, beside its row
 SCHEMA = pa.schema(
     [("query_id", pa.string()), ("pool", pa.uint64()), ("judged", pa.bool_()), ("row", pa.list_(pa.int32()))]
     + [(name, pa.list_(kind)) for name, kind in NUMBERS.items()]
-    + [("logprobs", pa.list_(pa.list_(pa.float64())))]
+    + [("logprobs", pa.list_(pa.list_(pa.float64()))), ("votes", pa.list_(pa.list_(pa.int8())))]
 )
 BLOCK, DECODED = 16_384, 256  # questions that are written, and read, at once
 SEEN = b"seen"  # metadata: what the store held when it was last looked through for what is missing
@@ -38,6 +38,7 @@ def row_of(query_id: str, pool: int, judgements: Sequence[Judgement] | None, row
         "row": [rows[j.doc_id] for j in judged],
         **{name: [getattr(j, name) for j in judged] for name in NUMBERS},
         "logprobs": [list(j.logprobs) for j in judged],
+        "votes": [list(j.votes) for j in judged],
     }
 
 

@@ -9,7 +9,8 @@ class Judgement:
     """Label 0/1, a grade, a score where the method has one, a rank from 1.
 
     `uncertainty`: from 0 (sure) up, where the method knows it. `logprobs`: of each grade from the lowest up, in nat. `by`:
-    who said so, where the judgements of several annotators were joined.
+    who said so, where the judgements of several annotators were joined. `votes`: the label of each member of an ensemble, in
+    their order; None where it gave none.
     """
 
     doc_id: str
@@ -20,6 +21,7 @@ class Judgement:
     uncertainty: float | None = None
     logprobs: tuple[float, ...] = ()
     by: str = ""
+    votes: tuple[int | None, ...] = ()
 
 
 Judged = Mapping[str, Sequence[Judgement]]  # by query id

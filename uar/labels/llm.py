@@ -59,6 +59,11 @@ def llm_examples(context: LabelContext, human_positive: str = "random", corrupt:
         "LLM labels: %d of %d queries are annotated, %d of them have a positive (%.2f positives a query)",
         len(chosen), len(context.query_ids), len(examples), sum(len(e.positives) for e in examples) / len(examples),
     )  # fmt: skip
+    trainable = context.collection.trainable
+    with_people = sum(not {j.doc_id for j in judged[q]}.isdisjoint(trainable(q)) for q in chosen)
+    if with_people and human_positive != "exclude":
+        line = "LLM labels: %d of %d pools hold a passage that people judged positive, as candidates.include_positive has it"
+        log.info(line, with_people, len(chosen))
     return examples
 
 

@@ -22,7 +22,8 @@ class Question:
 class Call:
     """One thing to ask: the request, and a check that names the outcome of its reply.
 
-    `example`: what a reply may look like, for dry runs. `llm`: which of the run's models is asked, from 0.
+    `example`: what a reply may look like, for dry runs. `llm`: which of the run's models is asked, from 0. `notes`: what is
+    counted of a good reply beside its outcome, by name.
     """
 
     stage: str
@@ -34,6 +35,7 @@ class Call:
     layout: str = "paper"
     example: str = ""
     llm: int = 0
+    notes: Callable[[Reply], Mapping[str, int]] | None = None
 
 
 Chain = Generator[list[Call], list[Reply], Any]

@@ -135,7 +135,7 @@ class Chains:
             record = self._record(running, call, key, shared)
             if nth == 0:
                 self._store.append(record)
-            self._count(record, asked=nth == 0)
+            self._count(call, record, asked=nth == 0)
             running.replies[at] = reply
             running.missing -= 1
             self._on_call(self.progress)
@@ -165,18 +165,20 @@ class Chains:
 
     def _count_kept(self, running: _Running, call: Call, record: Record) -> None:
         """Count a call that the store answers: it costs nothing now."""
-        self._count(self._record(running, call, record.key, Reply(record.output, record.reply().outcome)))
+        self._count(call, self._record(running, call, record.key, Reply(record.output, record.reply().outcome)))
         stage = self.progress.stage(call.stage)
         stage.kept += 1
         for name in TOKENS:
             stage.kept_tokens[name] += getattr(record, name)
         self._on_call(self.progress)
 
-    def _count(self, record: Record, asked: bool = False) -> None:
+    def _count(self, call: Call, record: Record, asked: bool = False) -> None:
         stage = self.progress.stage(record.stage)
         stage.asked += asked
         stage.seconds += record.seconds
         stage.outcomes[record.outcome] += 1
+        if call.notes and record.outcome == Outcome.OK:
+            stage.notes.update(call.notes(record.reply()))
         self.progress.calls += 1
         if record.outcome != Outcome.OK:
             self.progress.failures.append(record)

@@ -11,12 +11,14 @@ TOKENS = ("tokens_in", "tokens_out", "tokens_cached")
 
 @dataclass
 class Counts:
-    """`asked`: calls made now; `kept`: calls that the store answered; `outcomes`: of both; `tokens`: of the calls made now
-    (in, out, cached); `kept_tokens`: of the others when they were made; `seconds`: that the calls made now took, each."""
+    """`asked`: calls made now; `kept`: calls that the store answered; `outcomes` and `notes` (see `Call`): of both; `tokens`:
+    of the calls made now (in, out, cached); `kept_tokens`: of the others when they were made; `seconds`: that the calls made
+    now took, each."""
 
     asked: int = 0
     kept: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
+    notes: Counter[str] = field(default_factory=Counter)
     tokens: Counter[str] = field(default_factory=Counter)
     kept_tokens: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
@@ -25,7 +27,7 @@ class Counts:
         self.asked += other.asked
         self.kept += other.kept
         self.seconds += other.seconds
-        for name in ("outcomes", "tokens", "kept_tokens"):
+        for name in ("outcomes", "notes", "tokens", "kept_tokens"):
             getattr(self, name).update(getattr(other, name))
 
 

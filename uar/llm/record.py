@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
+from uar.llm.thinking import without_thinking
 from uar.storage.files import digest
 
 THINK_START, THINK_END = "<think>", "</think>"
@@ -122,9 +123,8 @@ class Reply:
 
     @property
     def text(self) -> str:
-        """The reply without the thinking before it, which ends at the last `</think>`; empty where it never ends."""
-        answer = self.output.rpartition(THINK_END)[2].strip()
-        return "" if answer.startswith(THINK_START) else answer
+        """The reply without the thinking before it, see `without_thinking`; empty where that never ends."""
+        return without_thinking(self.output)
 
     def choice_logprobs(self) -> dict[str, float]:
         """Nat a choice."""

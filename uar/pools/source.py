@@ -1,5 +1,6 @@
 """What every pool source shares: depth, the human positive, the order shown, the file."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,6 +9,8 @@ from uar.collections import Collection
 from uar.errors import UserError
 from uar.storage.files import write_jsonl
 from uar.storage.ordering import rank_of
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,12 @@ class PoolSource:
 
     def shown(self, collection: Collection, ranked: Mapping[str, list[str]]) -> dict[str, list[str]]:
         """Pools of rankings of at most `depth` passages: with the positives and in the order that the options ask for."""
-        return {q: self._pool(collection, q, found) for q, found in ranked.items()}
+        pools = {q: self._pool(collection, q, found) for q, found in ranked.items()}
+        joined = sum(not set(pool) <= set(ranked[q]) for q, pool in pools.items())
+        if joined:
+            line = "Human positives are put into %d of %d pools, whose ranking lacks them (candidates.include_positive)"
+            log.info(line, joined, len(pools))
+        return pools
 
     def _pool(self, collection: Collection, query_id: str, pool: list[str]) -> list[str]:
         if self.include_positive:

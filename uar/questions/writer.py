@@ -3,15 +3,16 @@
 import re
 from dataclasses import dataclass
 
-from uar.annotation.parsing import REFUSAL
 from uar.llm.call import Call, Chain, Question
 from uar.llm.prompted import OnePrompt
 from uar.llm.record import Outcome, Reply
+from uar.llm.replies import unread
 
 STAGE = "write_questions"
 EXAMPLE = "what is told by the passage that stands above?"
-LEAD = re.compile(r"^(?:[-*•>]+|\(?\d+[.):]|(?:questions?|q)\s*\d*\s*[.:)])\s*", re.IGNORECASE)
-QUOTES = "\"'*_`“”‘’ "
+LEAD = re.compile(r"^(?:[-*•>]+|[(（]?\d+[.):．）：、]|(?:questions?|q|问题|問題|問)\s*\d*\s*[.:)：）])\s*", re.IGNORECASE)
+QUOTES = "\"'*_`“”‘’„«»「」『』《》 \u3000"
+MARKS = ("?", "？", "؟")  # the last two: Chinese and Japanese; Arabic, Persian and Urdu
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,7 @@ def check_questions(reply: Reply) -> Outcome:
         return Outcome.OK
     if reply.outcome == Outcome.TRUNCATED:
         return Outcome.TRUNCATED
-    if not reply.text:
-        return Outcome.EMPTY
-    return Outcome.REFUSED if REFUSAL.search(reply.text) else Outcome.UNPARSABLE
+    return unread(reply.text)
 
 
 def read_questions(reply: Reply) -> list[str]:
@@ -56,7 +55,7 @@ def read_questions(reply: Reply) -> list[str]:
     if reply.outcome not in {Outcome.OK, Outcome.TRUNCATED}:
         return []
     lines = (_bare(line) for line in reply.text.splitlines())
-    return list(dict.fromkeys(line for line in lines if line.endswith("?")))
+    return list(dict.fromkeys(line for line in lines if line.endswith(MARKS)))
 
 
 def _bare(line: str) -> str:

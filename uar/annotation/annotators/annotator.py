@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from uar.annotation import parsing
 from uar.annotation.judgement import Judged, Judgement
 from uar.collections import Collection, answer_match
-from uar.llm import record
+from uar.llm import record, replies, thinking
 from uar.llm.call import Asker
 from uar.llm.prompts.template import content_hash
 from uar.storage.files import digest
@@ -72,6 +72,14 @@ class Annotator(Asker):
         """Passage ids a query where the annotator, not the candidates, says what is judged."""
         return None
 
+    def orders(self, query_id: str, pool: Sequence[str]) -> list[list[str]]:
+        """The orders in which a pool is shown: one, or one a member of an ensemble."""
+        return [list(pool)]
+
+    def asked_besides(self, collection: Collection, seed: int) -> list[str]:
+        """Queries that every run asks, whatever its limit and shard, since `finish` needs their judgements."""
+        return []
+
     def finish(self, collection: Collection, judged: Judged, seed: int) -> tuple[Judged, dict[str, Any] | None]:
         """What all judgements together allow, such as calibration: the final judgements, and a report of it."""
         return judged, None
@@ -79,7 +87,7 @@ class Annotator(Asker):
 
 @cache
 def _code(kind: type) -> str:
-    modules = [answer_match, parsing, record, *(sys.modules.get(base.__module__) for base in kind.__mro__)]
+    modules = [answer_match, parsing, record, replies, thinking, *(sys.modules.get(base.__module__) for base in kind.__mro__)]
     files = {str(f) for module in modules if (f := getattr(module, "__file__", None))}
     return digest([Path(file).read_text(encoding="utf-8") for file in sorted(files)])
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 from uar.annotation.annotators.passagewise import PassageWise
 from uar.annotation.annotators.scored import Rule
-from uar.annotation.parsing import check_answer
 from uar.collections.answer_match import exact_match, f1, rouge_l
 from uar.llm.call import Call, Chain, Question
 from uar.llm.prompted import one_of
 from uar.llm.prompts.escaping import as_material
 from uar.llm.record import Outcome
+from uar.llm.replies import check_answer
 
 METRICS: dict[str, Callable[[str, Sequence[str]], float]] = {"em": exact_match, "f1": f1, "rouge_l": rouge_l}
 

@@ -7,12 +7,12 @@ from typing import Any
 from uar.annotation.annotators.annotator import Annotator
 from uar.annotation.annotators.pseudo_answer import STAGE, VARIABLES, written_answer
 from uar.annotation.annotators.scored import Rule
-from uar.annotation.parsing import check_score
 from uar.llm.call import Call, Chain, Question
 from uar.llm.prompted import Prompted, one_of
 from uar.llm.prompts import ChatPrompt, TextPrompt, load_chat, load_text
 from uar.llm.prompts.escaping import as_material, without_control_tokens
 from uar.llm.record import Generate, Outcome, Score
+from uar.llm.replies import check_score
 
 
 @dataclass(frozen=True)

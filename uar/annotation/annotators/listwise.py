@@ -1,9 +1,9 @@
 """What the list-wise annotators share: one pool, shown in one of two layouts to stages that select, answer and rank."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from uar.annotation.annotators.annotator import Annotator
 from uar.annotation.annotators.pseudo_answer import VARIABLES, written_answer
@@ -17,16 +17,22 @@ from uar.llm.record import Messages, Outcome, Reply
 
 EXAMPLE_SHARE = 0.4  # of a list that dry runs take as selected
 
-Parse = Callable[[Reply, Sequence[int]], tuple[Outcome, list[int]]]
 Chosen = list[str] | None  # passage ids, or None where the reply failed
+
+
+class Ranking(NamedTuple):
+    """Passage ids, best first, and those of them that the reply did not name."""
+
+    order: list[str]
+    left_out: frozenset[str]
 
 
 @dataclass(frozen=True)
 class Listed:
-    """A call whose reply names passages, and how they are read from it."""
+    """A call whose reply names passages, and how they are read from it; None where the reply failed."""
 
     call: Call
-    read: Callable[[Reply], Chosen]
+    read: Callable[[Reply], Any]
 
 
 @dataclass(frozen=True)
@@ -62,17 +68,42 @@ class ListWise(Chatting, Annotator):
     def selection(self, stage: str, template: str, question: Question, among: Sequence[str], **values: str) -> Listed:
         """The call that selects from `among`; of more than `max_selected` the first are taken."""
         numbers, messages, prompt = self._show(template, question, among, **values)
+        allowed, most = list(numbers), self.max_selected
         share = max(1, round(EXAMPLE_SHARE * len(numbers)))
-        some = list(numbers)[: min(share, self.max_selected or share)]
+        some = allowed[: min(share, most or share)]
         example = f"My selection:[{','.join(f'[{n}]' for n in some)}]"
-        pattern = selection_pattern(list(numbers), self.max_selected)
-        return self._listed(stage, prompt, messages, numbers, parse_selection, pattern, example, self.max_selected)
+
+        def check(reply: Reply) -> Outcome:
+            return parse_selection(reply, allowed)[0]
+
+        def read(reply: Reply) -> Chosen:
+            outcome, found = parse_selection(reply, allowed)
+            return [numbers[n] for n in found][:most] if outcome == Outcome.OK else None
+
+        pattern = selection_pattern(allowed, most)
+        return Listed(self._call(stage, prompt, messages, numbers, pattern, example, check), read)
 
     def ranking(self, stage: str, template: str, question: Question, among: Sequence[str], **values: str) -> Listed:
-        """The call that ranks all of `among`."""
+        """The call that ranks all of `among`; what is read is a `Ranking`."""
         numbers, messages, prompt = self._show(template, question, among, **values)
+        allowed = list(numbers)
         example = " > ".join(f"[{n}]" for n in numbers)
-        return self._listed(stage, prompt, messages, numbers, parse_ranking, ranking_pattern(list(numbers)), example, None)
+
+        def check(reply: Reply) -> Outcome:
+            return parse_ranking(reply, allowed)[0]
+
+        def read(reply: Reply) -> Ranking | None:
+            outcome, order, left_out = parse_ranking(reply, allowed)
+            if outcome != Outcome.OK:
+                return None
+            return Ranking([numbers[n] for n in order], frozenset(numbers[n] for n in left_out))
+
+        def notes(reply: Reply) -> dict[str, int]:
+            left_out = parse_ranking(reply, allowed)[2]
+            return {"partial_rankings": 1, "passages_appended": len(left_out)} if left_out else {}
+
+        call = self._call(stage, prompt, messages, numbers, ranking_pattern(allowed), example, check)
+        return Listed(replace(call, notes=notes), read)
 
     def answer(self, template: str, tokens: int, question: Question, among: Sequence[str]) -> Chain:
         """Part of a chain: the gold answer where it is wanted and there is one, else that which the LLM writes from `among`;
@@ -110,30 +141,19 @@ class ListWise(Chatting, Annotator):
         )
         return numbers, messages, prompt
 
-    def _listed(
+    def _call(
         self,
         stage: str,
         prompt: ChatPrompt,
         messages: Messages,
         numbers: Mapping[int, str],
-        parse: Parse,
         pattern: str,
         example: str,
-        most: int | None,
-    ) -> Listed:
-        allowed = list(numbers)
+        check: Callable[[Reply], Outcome],
+    ) -> Call:
         tokens = self.selection_tokens or 16 + 6 * len(numbers)
         request = self.generate(messages, tokens, pattern if self.constrain and not self.reasoning else None)
-
-        def read(reply: Reply) -> Chosen:
-            outcome, found = parse(reply, allowed)
-            return [numbers[n] for n in found][:most] if outcome == Outcome.OK else None
-
-        def check(reply: Reply) -> Outcome:
-            return parse(reply, allowed)[0]
-
-        doc_ids = tuple(numbers.values())
-        return Listed(Call(stage, prompt.name, prompt.hash, doc_ids, request, check, self.layout, example), read)
+        return Call(stage, prompt.name, prompt.hash, tuple(numbers.values()), request, check, self.layout, example)
 
 
 def ask_lists(lists: Sequence[Listed]) -> Any:

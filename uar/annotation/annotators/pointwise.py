@@ -1,6 +1,7 @@
 """Pointwise grading: one call a passage, a grade on a defined scale, a calibrated probability of being useful."""
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +13,7 @@ from uar.annotation.annotators.annotator import ranked_judgements
 from uar.annotation.annotators.passagewise import PassageWise
 from uar.annotation.annotators.scored import entropy
 from uar.annotation.judgement import Judged, Judgement
-from uar.annotation.parsing import check_choices, parse_grade
+from uar.annotation.parsing import parse_grade
 from uar.annotation.quality.calibration import calibration, fit_temperature, probability
 from uar.annotation.scale import Scale, load_scale
 from uar.collections import Collection
@@ -20,8 +21,10 @@ from uar.errors import UserError
 from uar.llm.call import Call, Chain, Question
 from uar.llm.prompts.escaping import as_material
 from uar.llm.record import Choose, Generate, Outcome, Reply
+from uar.llm.replies import check_choices
 from uar.storage.ordering import best_first, rank_of
 
+log = logging.getLogger(__name__)
 GRADE_TOKENS = 8
 
 
@@ -30,9 +33,12 @@ class Pointwise(PassageWise):
     """The LLM grades each passage alone on `scale` (a packaged name or a YAML file of grades).
 
     Score = P(grade >= `positive_grade`) from the log-likelihoods of the grades, sharpened or softened by one temperature
-    that is fitted on the human labels of `calibration_queries` queries (DIRAS, arXiv 2406.14162); label 1 from `threshold`
-    up. The grade is the likeliest one; where the model would rather say something else than a grade, see `check_choices`, the
-    call has failed, and its passage alone is not judged. A model that reasons has its grade read from its text: it has no
+    (DIRAS, arXiv 2406.14162); label 1 from `threshold` up. The temperature is fitted on the human labels of
+    `calibration_queries` queries. These are drawn by the seed from all that people judged and are asked in every run, so that
+    all shards fit it alike; they are a human budget of their own and count in no figure of agreement.
+
+    The grade is the likeliest one; where the model would rather say something else than a grade, see `check_choices`, the call
+    has failed, and its passage alone is not judged. A model that reasons has its grade read from its text: it has no
     probability, and label 1 is grade `positive_grade` or more.
     """
 
@@ -119,19 +125,37 @@ class Pointwise(PassageWise):
             for rank, d in enumerate(order, start=1)
         ]
 
+    def asked_besides(self, collection: Collection, seed: int) -> list[str]:
+        """The queries that the temperature is fitted on."""
+        if self.reasoning:
+            return []
+        people = sorted(collection.qrels.keys() & collection.queries.keys(), key=lambda q: rank_of(seed, "calibration", q))
+        return people[: self.calibration_queries]
+
     def finish(self, collection: Collection, judged: Judged, seed: int) -> tuple[Judged, dict[str, Any] | None]:
-        """Fit the temperature on a few judged queries, tell the reliability on the others, and judge again with it."""
-        people = [q for q in judged if any(collection.positive(q, j.doc_id) is not None for j in judged[q])]
-        if self.reasoning or not self.calibration_queries or not people:
+        """Fit the temperature, judge again with it, and report how reliable the probabilities of the other queries are. Where
+        less than half of the queries to fit on were judged, nothing is fitted."""
+        drawn = self.asked_besides(collection, seed)
+        known = {q for q in judged if any(collection.positive(q, j.doc_id) is not None for j in judged[q])}
+        fitted_on = [q for q in drawn if q in known]
+        report: dict[str, Any] = {"queries": drawn, "queries_fitted_on": len(fitted_on)}
+        if not drawn:
             return judged, None
-        fitted_on = sorted(people, key=lambda q: rank_of(seed, "calibration", q))[: self.calibration_queries]
-        others = sorted(set(people) - set(fitted_on))
+        if 2 * len(fitted_on) < len(drawn):
+            line = "annotator.calibration_queries: only %d of the %d queries drawn are judged; probabilities are as they came"
+            log.warning(line, len(fitted_on), len(drawn))
+            return judged, {"queries": [], "queries_fitted_on": 0, "temperature": 1.0}
         logprobs, human = _with_people(collection, judged, fitted_on)
         temperature = fit_temperature(logprobs, self.positive_grade, human)
-        logprobs, human = _with_people(collection, judged, others or fitted_on)
-        told = calibration(logprobs, self.positive_grade, human, temperature)
+        line = "Temperature %.2f, fitted on human labels of %d queries (annotator.calibration_queries), whatever human_frac is"
+        log.info(line, temperature, len(fitted_on))
+        report["temperature"] = temperature
+        others = sorted(known - set(drawn))
+        if others:
+            logprobs, human = _with_people(collection, judged, others)
+            report |= calibration(logprobs, self.positive_grade, human, temperature)
         again = {q: self.judge({j.doc_id: j.logprobs for j in judgements}, temperature) for q, judgements in judged.items()}
-        return again, {"queries_fitted_on": len(fitted_on), "measured_on_other_queries": bool(others), **told}
+        return again, report
 
 
 def _with_people(collection: Collection, judged: Judged, query_ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from uar.annotation.parsing import check_text
 from uar.llm.call import Call, Chain
 from uar.llm.prompts import ChatPrompt
 from uar.llm.record import Generate, Outcome
+from uar.llm.replies import check_text
 
 STAGE = "pseudo_answer"
 VARIABLES = frozenset({"query", "passages", "considered"})

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from uar.annotation.annotators.annotator import ranked_judgements
-from uar.annotation.annotators.listwise import ListWise, ask_lists, in_order
+from uar.annotation.annotators.listwise import ListWise, Ranking, ask_lists, in_order
 from uar.annotation.annotators.pseudo_answer import STAGE
 from uar.annotation.annotators.scored import Rule, top_percent
 from uar.llm.call import Chain, Question
@@ -14,8 +14,9 @@ class UtilRank(ListWise):
     """List-wise chain of arXiv 2504.05220: RelSel, pseudo-answer, UtilRank.
 
     Grades: 2 the best `threshold` percent of the ranking (rounded down, at least one), 1 on topic, 0 neither; label 1 is
-    grade 2. The ranking is kept, so another `threshold` asks nothing. A pool of which RelSel keeps nothing has no positive;
-    one passage alone needs no ranking.
+    grade 2. A passage that the ranking leaves out has grade 1 wherever it falls: nobody put it among the best. The ranking is
+    kept, so another `threshold` asks nothing. A pool of which RelSel keeps nothing has no positive; one passage alone needs
+    no ranking.
     """
 
     threshold: float = 10.0
@@ -41,9 +42,10 @@ class UtilRank(ListWise):
         pool = list(question.passages)
         if not pool:
             return []
-        ranked = relevant = yield from self.relevant(question)
+        relevant = yield from self.relevant(question)
         if relevant is None:
             return None
+        ranked = Ranking(relevant, frozenset())
         if len(relevant) > 1:
             answer = yield from self.answer(self.answer_template, self.answer_tokens, question, relevant)
             if answer is None:
@@ -51,6 +53,6 @@ class UtilRank(ListWise):
             (ranked,) = yield from ask_lists([self.ranking("utilrank", self.template, question, relevant, answer=answer)])
             if ranked is None:
                 return None
-        best = top_percent(ranked, self.threshold) if ranked else []
+        best = [d for d in top_percent(ranked.order, self.threshold) if d not in ranked.left_out]
         grades = {d: int(d in relevant) + int(d in best) for d in pool}
-        return ranked_judgements(in_order(ranked, pool), grades, {}, positive=2)
+        return ranked_judgements(in_order(ranked.order, pool), grades, {}, positive=2)

@@ -54,7 +54,7 @@ class UtilSel(ListWise):
             useful, *ranked = yield from ask_lists(asked)
             if useful is None or None in ranked:
                 return None
-            order = ranked[0] if ranked else in_order(useful, relevant)
+            order = ranked[0].order if ranked else in_order(useful, relevant)
         grades = {d: int(d in relevant) + int(d in useful) for d in pool}
         best_first = sorted(in_order(order, pool), key=lambda d: -grades[d])
         return ranked_judgements(best_first, grades, {}, positive=2)

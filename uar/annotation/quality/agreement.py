@@ -6,7 +6,7 @@ import numpy as np
 
 from uar.annotation.judgement import Judged
 from uar.annotation.quality.bootstrap import estimates
-from uar.annotation.quality.kappa import cohen_kappa, comparable, ratio, weighted_kappa
+from uar.annotation.quality.kappa import cohen_kappa, comparable, label_rate, prevalence, ratio, weighted_kappa
 from uar.annotation.quality.pairs import Counts, Pairs, human_pairs
 from uar.collections import Collection
 
@@ -29,7 +29,9 @@ def agreement(
     - `judged_pairs`: pairs that people judged. Over these alone: `judged_precision` (recall is the same as above, since
       every human positive is judged), `kappa` (Cohen's, of labels) and `weighted_kappa` (quadratic weights, of grades). null
       where people gave one of the two labels alone, as in qrels of nothing but positives; `weighted_kappa` also where the
-      two scales differ in range or have only two grades (people's scale is that of all qrels of the collection).
+      two scales differ in range or have only two grades (people's scale is that of all qrels of the collection). Beside them
+      `prevalence` and `label_rate`: the shares that are positive for people and for the annotator, without which a kappa
+      cannot be compared with another one.
     - `intervals`: 95 % [low, high] by name, by bootstrap over queries; absent where the value is null.
     - `histogram`: number of queries by number of positives that the annotator gave.
     - `confusion`: judged pairs by grade; `rows` people's grades, `columns` the annotator's, as seen.
@@ -83,6 +85,8 @@ def _measures(sums: Counts, graded: bool) -> Counts:
         "human_positive_ranked_first": ratio(sums["first"], sums["queries"]),
         "judged_precision": np.where(negatives > 0, judged_precision, np.nan),
         "kappa": kappa,
+        "prevalence": np.where(negatives > 0, prevalence(sums), np.nan),
+        "label_rate": np.where(negatives > 0, label_rate(sums), np.nan),
         "weighted_kappa": np.where(np.isnan(kappa) | (not graded), np.nan, weighted_kappa(sums)),
     }
 

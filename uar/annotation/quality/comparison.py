@@ -6,7 +6,7 @@ import numpy as np
 
 from uar.annotation.judgement import Judged
 from uar.annotation.quality.bootstrap import estimates
-from uar.annotation.quality.kappa import cohen_kappa, comparable, ratio, weighted_kappa
+from uar.annotation.quality.kappa import cohen_kappa, comparable, label_rate, prevalence, ratio, weighted_kappa
 from uar.annotation.quality.pairs import Counts, shared_pairs
 
 
@@ -14,7 +14,8 @@ def compare(judged: Judged, reference: Judged, resamples: int = 1_000, seed: int
     """Agreement over the pairs that both annotators judged; None where there is none.
 
     The keys: `queries`, `pairs`; `equal_labels`, the share of pairs; `precision` and `recall` of the labels, those of the
-    reference taken as true; `kappa` (Cohen's, of labels), `weighted_kappa` (quadratic weights, of grades; null where the two
+    reference taken as true; `prevalence` and `label_rate`, the shares that are positive for the reference and for the
+    annotator; `kappa` (Cohen's, of labels), `weighted_kappa` (quadratic weights, of grades; null where the two
     scales, as seen, differ in range or have only two grades); `intervals` and `confusion` (`rows` the reference's grades) as
     in `agreement`. What is undefined is null: precision where nothing is chosen, recall and both kappas where the reference
     gives one label alone.
@@ -33,6 +34,8 @@ def compare(judged: Judged, reference: Judged, resamples: int = 1_000, seed: int
             "precision": ratio(sums["tp"], sums["tp"] + sums["fp"]),
             "recall": ratio(sums["tp"], sums["tp"] + sums["fn"]),
             "kappa": kappa,
+            "prevalence": prevalence(sums),
+            "label_rate": label_rate(sums),
             "weighted_kappa": np.where(np.isnan(kappa) | (not graded), np.nan, weighted_kappa(sums)),
         }
 

@@ -18,8 +18,8 @@ POINTS = 40  # more ranks than this share points
 
 def write_figures(folder: Path, agreement: dict[str, Any]) -> list[Path]:
     """Write those figures whose data `agreement` holds: `histogram` -> positives.png, `confusion` -> confusion.png (more
-    than one grade on a side), `by_rank` -> by_rank.png, `calibration` (see `calibration`) -> reliability.png. Return their
-    paths."""
+    than one grade on a side), `by_rank` -> by_rank.png, `calibration` (see `calibration`), where it was measured ->
+    reliability.png. Return their paths."""
     figures: dict[str, tuple[Any, Callable[[Any], Figure]]] = {
         "positives": (agreement.get("histogram"), _positives),
         "confusion": (agreement.get("confusion"), _confusion),
@@ -28,7 +28,7 @@ def write_figures(folder: Path, agreement: dict[str, Any]) -> list[Path]:
     }
     written = []
     for name, (data, draw) in figures.items():
-        if not data or (name == "confusion" and len(data["rows"]) < 2):
+        if not data or (name == "confusion" and len(data["rows"]) < 2) or (name == "reliability" and "after" not in data):
             continue
         path = folder / f"{name}.png"
         figure = draw(data)

@@ -12,6 +12,17 @@ def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.divide(part, whole, out=np.full(np.broadcast(part, whole).shape, np.nan), where=whole != 0)
 
 
+def prevalence(counts: Counts) -> np.ndarray:
+    """The share of pairs that is positive for the other side: kappa falls with it where both raters stay as good as they are
+    (Feinstein and Cicchetti 1990, doi:10.1016/0895-4356(90)90158-L)."""
+    return ratio(counts["tp"] + counts["fn"], counts["tp"] + counts["fp"] + counts["fn"] + counts["tn"])
+
+
+def label_rate(counts: Counts) -> np.ndarray:
+    """The share of pairs that is positive for the annotator."""
+    return ratio(counts["tp"] + counts["fp"], counts["tp"] + counts["fp"] + counts["fn"] + counts["tn"])
+
+
 def cohen_kappa(counts: Counts) -> np.ndarray:
     """Cohen's kappa of two labels (1960, doi:10.1177/001316446002000104): (p_o - p_e) / (1 - p_e), p_o the share of equal
     labels and p_e that of two independent raters with the same margins. NaN where the other side has one label alone:

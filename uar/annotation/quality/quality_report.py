@@ -1,6 +1,7 @@
 """How good the labels of a run are: agreement with people, by stage, with another annotator; as files in its folder."""
 
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,9 +9,11 @@ from typing import Any, NamedTuple
 from uar.annotation.annotators import Annotator, Judged
 from uar.annotation.quality.agreement import agreement, summary
 from uar.annotation.quality.comparison import compare
+from uar.annotation.quality.positions import by_position
 from uar.collections import Collection
 from uar.storage.files import write_json
 
+LONGEST_LINE = 10  # shares in the log
 log = logging.getLogger(__name__)
 JUDGES = {"human": "people", "generated": "the passages that the questions were written from"}
 
@@ -26,11 +29,16 @@ def quality(
     folder: Path,
     collection: Collection,
     annotator: Annotator,
+    pools: Mapping[str, Sequence[str]],
     judged: Judged,
     calibrated: dict[str, Any] | None,
     against: Other | None,
 ) -> dict[str, Any] | None:
-    """Write `agreement.json` and its figures where people, or the labels of `against`, say something of the same passages."""
+    """Write `agreement.json` and its figures where people, or the labels of `against`, say something of the same passages, or
+    passages were shown together. `pools`: passage ids in the order shown.
+    Queries that the annotator was calibrated on count nowhere."""
+    fitted_on = set(calibrated["queries"]) if calibrated else set()
+    judged = {q: judgements for q, judgements in judged.items() if q not in fitted_on}
     found = agreement(collection, judged, annotator.grades) or {}
     if found:
         log.info("Against %s: %s", JUDGES[collection.origin], summary(found))
@@ -39,7 +47,14 @@ def quality(
             stage: agreement(collection, _labelled_from(judged, grade)) for stage, grade in annotator.stage_grades.items()
         }
         found |= {"stages": stages} if stages else {}
-        found |= {"calibration": calibrated} if calibrated else {}
+    elif fitted_on:
+        log.warning("All queries that people judged are those of the calibration: no agreement; lower calibration_queries")
+    found |= {"calibration": calibrated} if calibrated else {}
+    places = by_position(annotator, pools, judged)
+    if places:
+        found["by_position"] = places
+        shares = ", ".join(f"{row['positives']:.2f}" for row in places[:LONGEST_LINE])
+        log.info("Share of label 1 by the position shown: %s", shares + (", ..." if len(places) > LONGEST_LINE else ""))
     if against:
         found["against"] = compare(judged, against.judged)
         if found["against"] is None:

@@ -5,7 +5,6 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from uar.annotation.parsing import check_text
 from uar.collections import Collection
 from uar.evaluation.rag.context import Passages
 from uar.evaluation.rag.reader import Asking, first_line
@@ -13,6 +12,7 @@ from uar.llm.call import Call, Chain, Question
 from uar.llm.prompted import OnePrompt
 from uar.llm.prompts.escaping import as_material
 from uar.llm.record import Outcome, Reply
+from uar.llm.replies import check_text
 from uar.storage.runs import Run
 
 log = logging.getLogger(__name__)

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from uar.annotation.parsing import check_answer
 from uar.collections import Collection
 from uar.errors import UserError
 from uar.evaluation.rag.context import Passages
@@ -17,6 +16,7 @@ from uar.llm.prompted import OnePrompt
 from uar.llm.prompts import load_chat
 from uar.llm.prompts.escaping import as_material
 from uar.llm.record import Outcome, Reply
+from uar.llm.replies import check_answer
 from uar.llm.store.store import Store
 
 log = logging.getLogger(__name__)

@@ -86,6 +86,7 @@ def ledger(
         "stages": {
             name: {
                 **_calls(counts),
+                **counts.notes,
                 "call_seconds": round(counts.seconds, 2),
                 "outcome_rates": {o: round(n / counts.outcomes.total(), 5) for o, n in counts.outcomes.items()},
                 "cost": _money(prices.cost(counts.tokens, seconds * counts.seconds / total.seconds if total.seconds else 0.0)),

@@ -19,7 +19,7 @@ import aiohttp
 
 from uar.errors import EngineError
 from uar.llm.models.model import Engine
-from uar.llm.models.openai_bodies import NoLogprobs, adapted, body_of, read
+from uar.llm.models.openai_bodies import NoLogprobs, NotEnded, adapted, body_of, error_in, read
 from uar.llm.models.openai_servers import Server, Servers
 from uar.llm.record import Outcome, Reply, Request
 
@@ -27,28 +27,34 @@ AGAIN = {408, 409, 425, 429}  # and every 5xx
 WINDOW = 64  # where no server says what it takes
 CONNECT_SECONDS = 10.0
 LONGEST_WAIT = 3_600.0  # seconds of Retry-After that are waited
+LIMIT_WAIT = 8  # times `backoff`: the first wait where a server limits its rate and says no time; limits hold for a minute
+LONGEST_LIMIT_WAIT = 60.0
 UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 T = TypeVar("T")
 
 
 class Fault(Exception):
-    """An attempt that may be made again. `down`: nothing answers there; `late`: it took longer than allowed; `pause`: the
-    seconds after which the server takes calls again, as it says."""
+    """An attempt that may be made again. `down`: nothing answers there; `late`: it took longer than allowed; `limited`: the
+    server limits its rate; `pause`: the seconds after which the server takes calls again, as it says."""
 
-    def __init__(self, problem: str, down: bool = False, late: bool = False, pause: float = 0.0) -> None:
+    def __init__(
+        self, problem: str, down: bool = False, late: bool = False, limited: bool = False, pause: float = 0.0
+    ) -> None:
         super().__init__(problem)
-        self.down, self.late, self.pause = down, late, pause
+        self.down, self.late, self.limited, self.pause = down, late, limited, pause
 
 
 class OpenAIEngine(Engine):
     """Asynchronous client over several servers, in a thread of its own.
 
-    `base_urls`: such as http://127.0.0.1:8000/v1; each call goes to the one with the least to do of those that answered
-    lately. `window`: calls in flight; None: twice what the servers say that they work on at a time, together, or 64 where
-    none says it. `timeout`: seconds of one attempt, from the connection to the last byte. A 408, 409, 425, 429, 5xx,
-    time-out, broken connection or unreadable answer is tried again up to `retries` times with exponential backoff and jitter,
-    no sooner than `Retry-After` says; another status is final for its call. Where no server answers any more, `step` raises
-    EngineError. The key is read from the environment variable named by `api_key_env` and is shown nowhere.
+    `base_urls`: such as http://127.0.0.1:8000/v1, past proxies where that is this machine; each call goes to the one with the
+    least to do of those that answered lately. `window`: calls in flight; None: twice what the servers say that they work on at
+    a time, together, or 64 where none says it. `timeout`: seconds of one attempt, from the connection to the last byte. A 408,
+    409, 425, 429, 5xx, time-out, broken connection, unreadable answer, or reply of which it is not known whether it is whole,
+    is tried again up to `retries` times with exponential backoff and jitter, no sooner than `Retry-After` says. A 429 without
+    it is waited for longer: five tries take two minutes. Another status is final for its call. An error inside an answer of
+    status 200 counts as the status that it names. Where no server answers any more, `step` raises EngineError. The key is
+    read from the environment variable named by `api_key_env` and is shown nowhere.
 
     `constrain`: send `Generate.pattern` as vLLM's `structured_outputs`, which other servers may refuse. `max_tokens_field`:
     what the server calls the limit of a chat's reply. `extra`: fields of every body on top of these, null to leave one out;
@@ -175,6 +181,9 @@ class OpenAIEngine(Engine):
                 return await self._attempt(server, path, data, request, start)
             except Fault as error:
                 fault, failed = error, server
+            if fault.limited and not fault.pause:
+                least = min(LONGEST_LIMIT_WAIT, LIMIT_WAIT * self._backoff * 2**tries)
+                fault.pause = least * random.uniform(1.0, 1.5)  # noqa: S311 jitter, as below
             self._servers.fails(server, str(fault), fault.down, fault.pause)
             before, last = last, time.monotonic()
             if (fault.down or fault.pause) and moves < len(self._servers) - 1 and self._servers.others_are_well(server):
@@ -209,17 +218,28 @@ class OpenAIEngine(Engine):
         finally:
             server.flying -= 1
         self._servers.responds(server)
-        status = response.status
+        status, inside = response.status, ""
+        body: Any = None
+        if 200 <= status < 300:
+            try:
+                body = json.loads(payload)
+            except UNREADABLE as error:
+                raise Fault(f"{server.shown} sent an unreadable body ({type(error).__name__})") from error
+            status, inside = error_in(body) or (status, "")
         if not 200 <= status < 300:
-            told = " ".join(self._servers.hide(payload.decode("utf-8", "replace")).split())[:300]
+            text = f"(in an answer of status {response.status}) {inside}" if inside else payload.decode("utf-8", "replace")
+            told = " ".join(self._servers.hide(text).split())[:300]
             if status in AGAIN or status >= 500:
-                raise Fault(f"{server.shown} answered {status} {told}".rstrip(), pause=_retry_after(response))
+                problem = f"{server.shown} answered {status} {told}".rstrip()
+                raise Fault(problem, limited=status == 429, pause=_retry_after(response))
             self._servers.serves(server)
             return _error(f"{status} {told}", start)
         try:
-            reply = read(request, json.loads(payload), time.perf_counter() - start)
+            reply = read(request, body, time.perf_counter() - start)
         except NoLogprobs:
             reply = _error(f"{server.shown} gives no log-likelihoods for {path}; use another server or engine", start)
+        except NotEnded as error:
+            raise Fault(f"{server.shown} {error}") from error
         except UNREADABLE as error:
             raise Fault(f"{server.shown} sent an unreadable body ({type(error).__name__})") from error
         self._servers.serves(server)

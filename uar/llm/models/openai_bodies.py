@@ -1,16 +1,53 @@
 """What the `openai` engine sends for a request, and what it reads out of an answer."""
 
+import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from uar.llm.record import THINK_END, THINK_START, Choose, Generate, Outcome, Reply, Request, Score
+from uar.llm.replies import outcome_of
 
 TOP_LOGPROBS = 20  # as many as servers give for a token
 
 
 class NoLogprobs(Exception):
     """The answer holds no log-likelihoods; asking again would not help."""
+
+
+class NotEnded(Exception):
+    """The reply ended for a reason that leaves open whether it is whole, such as `abort`; asking again may help."""
+
+
+LIMITED = re.compile(r"rate.?limit|too.?many|resource.?exhausted|quota|throttl", re.IGNORECASE)
+FINAL = re.compile(r"invalid|bad.?request|not.?found|auth|permission|denied|context.?length|unsupported", re.IGNORECASE)
+
+
+def error_in(body: Any) -> tuple[int, str] | None:
+    """The status and the message of an error that an answer of status 200 holds, as gateways send it; None where it holds
+    none. A status that it does not name is 500: it may be asked again."""
+    if isinstance(body, list):
+        body = body[0] if body else None
+    if not isinstance(body, dict):
+        return None
+    choices = body.get("choices")
+    first = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+    error = body if body.get("object") == "error" else body.get("error") or first.get("error")
+    if not error:
+        return None
+    if not isinstance(error, dict):
+        return 429 if LIMITED.search(str(error)) else 500, str(error)
+    return _status(error), str(error.get("message") or json.dumps(error, ensure_ascii=False))
+
+
+def _status(error: Mapping[str, Any]) -> int:
+    named = [str(error.get(name, "")) for name in ("code", "status", "type")]
+    number = next((int(value) for value in named if re.fullmatch("[45][0-9][0-9]", value)), None)
+    if number is not None:
+        return number
+    words = " ".join(named)
+    return 429 if LIMITED.search(words) else 400 if FINAL.search(words) else 500
 
 
 def body_of(request: Request, model: str, constrain: bool) -> tuple[str, dict[str, Any]]:
@@ -49,7 +86,7 @@ def adapted(body: dict[str, Any], max_tokens_field: str, extra: Mapping[str, Any
 
 
 def read(request: Request, body: Any, seconds: float) -> Reply:
-    """The reply in an answer's JSON. Raises NoLogprobs, and ValueError, LookupError, TypeError, AttributeError or
+    """The reply in an answer's JSON. Raises NoLogprobs, NotEnded, and ValueError, LookupError, TypeError, AttributeError or
     ArithmeticError where the JSON is not what a server of this interface sends."""
     usage = body.get("usage") or {}
     cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
@@ -60,14 +97,20 @@ def read(request: Request, body: Any, seconds: float) -> Reply:
         "seconds": seconds,
     }
     choice = body["choices"][0]
+    reason = choice.get("finish_reason")
+    outcome = outcome_of(reason)
+    if outcome == Outcome.ERROR:
+        raise NotEnded(f"ended a reply for {json.dumps(reason)}")
     if isinstance(request, Generate):
-        return _written(choice, counts)
+        return _written(choice, outcome, counts)
+    if outcome == Outcome.REFUSED:
+        return Reply(str(reason), outcome, **counts)
     if isinstance(request, Score):
         return _scored(request, choice, counts)
     return Reply.of_choices(*_chosen(request.choices, choice), **counts)
 
 
-def _written(choice: dict[str, Any], counts: dict[str, Any]) -> Reply:
+def _written(choice: dict[str, Any], outcome: Outcome, counts: dict[str, Any]) -> Reply:
     message = choice["message"]
     if message.get("refusal"):
         return Reply(_text(message["refusal"]), Outcome.REFUSED, **counts)
@@ -75,8 +118,7 @@ def _written(choice: dict[str, Any], counts: dict[str, Any]) -> Reply:
     thinking = _text(message.get("reasoning") or message.get("reasoning_content") or "")
     if thinking:
         text = f"{THINK_START}\n{thinking}\n{THINK_END}\n\n{text}"
-    outcomes = {"length": Outcome.TRUNCATED, "content_filter": Outcome.REFUSED}
-    return Reply(text, outcomes.get(str(choice.get("finish_reason")), Outcome.OK), **counts)
+    return Reply(text, outcome, **counts)
 
 
 def _text(value: Any) -> str:

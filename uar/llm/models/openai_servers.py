@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit, urlunsplit
 from urllib.request import getproxies, proxy_bypass
@@ -99,7 +100,7 @@ class Servers:
         elif key:
             headers["Authorization"] = f"Bearer {key}"
         self._secrets |= {whole.query, *(value for _, value in parse_qsl(whole.query))}
-        proxies = {} if proxy_bypass(host) else getproxies()
+        proxies = {} if _is_loopback(host) or proxy_bypass(host) else getproxies()
         parts = whole._replace(netloc=address, path=path, fragment="")
         return Server(parts, headers, shown, proxies.get(whole.scheme) or proxies.get("all"))
 
@@ -159,6 +160,15 @@ class Servers:
         """Ask the servers how many calls they work on at a time; the sum of what they say, None where none says it."""
         await asyncio.gather(*(_ask_slots(session, server) for server in self._all))
         return sum(server.slots or 0 for server in self._all) or None
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether a host is this machine, which a proxy elsewhere cannot reach."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+    return address.is_loopback or address.is_unspecified
 
 
 def _sglang(body: Any) -> Any:

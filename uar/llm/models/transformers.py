@@ -15,6 +15,7 @@ from uar.llm.models.model import Engine
 from uar.llm.models.packing import Packed, pack, placed
 from uar.llm.models.tokens import chat_ids, choice_ids, prefix_ids, text_ids
 from uar.llm.record import Choose, Generate, Outcome, Reply, Request, Score
+from uar.llm.replies import outcome_of
 from uar.machine.model_files import locate, without_bars
 from uar.machine.precision import device, resolve_dtype
 
@@ -235,7 +236,7 @@ class TransformersEngine(Engine):
         for (text, prompt), row in zip(batch, output[:, padded["input_ids"].shape[1] :].tolist(), strict=True):
             end = next((at for at, token in enumerate(row) if token in stops), None)
             written = self.tokenizer.decode(row[:end], skip_special_tokens=True)
-            outcome = Outcome.TRUNCATED if end is None else Outcome.OK
+            outcome = outcome_of("length" if end is None else "stop")
             replies.append((text.ticket, Reply(written, outcome, len(prompt), len(row[:end]), 0, seconds)))
         return replies
 

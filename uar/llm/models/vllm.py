@@ -13,11 +13,11 @@ from uar.errors import EngineError
 from uar.llm.models.model import Engine
 from uar.llm.models.tokens import chat_ids, choice_ids, prefix_ids, text_ids
 from uar.llm.record import Choose, Generate, Outcome, Reply, Request, Score
+from uar.llm.replies import outcome_of
 from uar.machine.model_files import locate
 from uar.machine.precision import bf16_is_fast, device
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
-OUTCOMES = {"stop": Outcome.OK, "length": Outcome.TRUNCATED}
 ONE_TOKEN: dict[str, Any] = {"max_tokens": 1, "temperature": 0.0, "detokenize": False}
 IN_FLIGHT = 0.6  # of the key-value cache: the rest keeps what prompts that follow will begin with
 CPU_BLOCK = 32  # tokens that a prefix cache on a CPU keeps as one; vLLM's own 128 read much of a shared prefix again
@@ -275,11 +275,11 @@ def _reply(asked: _Asked, output: Any) -> Reply:
         "seconds": time.perf_counter() - asked.start,
     }
     best = output.outputs[0]
+    outcome = outcome_of(best.finish_reason)
+    if outcome not in {Outcome.OK, Outcome.TRUNCATED}:
+        return Reply(f"vLLM gave up ({best.finish_reason})", outcome, **usage)
     if isinstance(asked.request, Generate):
-        outcome = OUTCOMES.get(best.finish_reason, Outcome.ERROR)
         return Reply(best.text, outcome, tokens_out=len(best.token_ids), **usage)
-    if best.finish_reason not in OUTCOMES:
-        return Reply(f"vLLM gave up ({best.finish_reason})", Outcome.ERROR, **usage)
     if isinstance(asked.request, Choose):
         found = best.logprobs[0]
         return Reply.of_choices(
