@@ -9,11 +9,22 @@ import pytest
 from uar.annotation.annotators import Judgement
 from uar.collections import open_collection
 from uar.errors import UserError
-from uar.labels import Curriculum, Example, HumanLabels, LabelContext, LLMLabels, MixedLabels, QAMetricLabels, Stage
+from uar.labels import (
+    Curriculum,
+    Example,
+    HumanLabels,
+    LabelContext,
+    LabelSource,
+    LLMLabels,
+    MixedLabels,
+    QAMetricLabels,
+    Stage,
+)
 from uar.labels import label_table as table
 from uar.labels.combine import combine
 from uar.labels.corrupt import corrupted
 from uar.labels.human_budget import least_certain, nested_sample, uncertainties
+from uar.labels.mixed import union
 from uar.losses import contrastive, kl
 
 JUDGED = {
@@ -34,10 +45,13 @@ def context(folder: Path) -> LabelContext:
 
 
 def test_the_table_of_labels_is_whole_whatever_its_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    examples = [Example("q1", ("d1",), ("d2", "d3"), "llm", utility=(0.5, None, -1.0)), Example("q2", ("d4",), (), "human")]
+    examples = [
+        Example("q1", ("d1",), ("d2", "d3"), "llm", utility=(0.5, None, -1.0), weight=0.25),
+        Example("q2", ("d4",), (), "human"),
+    ]
     stages = [Stage("llm", examples, 1, "all"), Stage("human", examples[1:], 1, "one")]
     expected = [
-        {"query_id": q, "doc_id": d, "label": x, "source": by, "stage": s, "utility": u}
+        {"query_id": q, "doc_id": d, "label": x, "source": by, "stage": s, "utility": u, "weight": 0.25 if q == "q1" else 1.0}
         for q, d, x, by, s, u in [
             ("q1", "d1", 1, "llm", "llm", 0.5), ("q1", "d2", 0, "llm", "llm", None), ("q1", "d3", 0, "llm", "llm", -1.0),
             ("q2", "d4", 1, "human", "llm", None), ("q2", "d4", 1, "human", "human", None),
@@ -147,6 +161,38 @@ def test_a_known_share_of_the_labels_is_moved_to_wrong_passages(context: LabelCo
     for share in (1.2, -0.1, True):
         with pytest.raises(UserError, match="corrupt"):
             LLMLabels(corrupt=share).stages(context)
+
+
+def test_a_union_and_a_curriculum_keep_weights(context: LabelContext):
+    llm, human = (Example("q1", ("d1",), ("d2",), by, weight=w) for by, w in (("llm", 0.5), ("human", 2.0)))
+    assert [e.weight for e in union([llm, replace(llm, query_id="q2")], [human])] == [2.0, 0.5]
+
+    class Weighted(LabelSource):
+        def stages(self, context: LabelContext) -> list[Stage]:
+            return [Stage("own", [llm], 1, "all")]
+
+    (stage,) = Curriculum({"first": {"source": Weighted(), "epochs": 2}}).stages(context)
+    assert stage.examples[0].weight == 0.5
+
+
+@pytest.mark.parametrize(
+    ("weights", "fault"),
+    [((1.0, math.nan), "'q1' has weight=nan"), ((math.inf, 1.0), "'q0' has weight=inf"), ((1.0, -0.5), "'q1' has weight=-0.5"),
+     ((0.0, 0.0), "all 2 queries have weight 0")],
+)  # fmt: skip
+def test_weights_that_make_no_sense_are_refused(weights: tuple[float, ...], fault: str):
+    examples = [Example(f"q{n}", ("d1",), ("d2",), "llm", weight=w) for n, w in enumerate(weights)]
+    with pytest.raises(UserError, match=f"stage llm: .*{fault}"):
+        Stage("llm", examples, 1, "all")
+
+
+def test_a_loss_without_weights_learns_from_equal_ones_alone():
+    def plain(scores: object, targets: object, valid: object) -> None: ...
+
+    examples = [Example(f"q{n}", ("d1",), ("d2",), "llm", weight=0.5) for n in range(2)]
+    Stage("llm", [*examples, replace(examples[0], weight=0.0)], 1, "all").check(plain)
+    with pytest.raises(UserError, match="loss=plain has no argument weights"):
+        Stage("llm", [*examples, replace(examples[0], weight=0.25)], 1, "all").check(plain)
 
 
 def test_union_tells_of_every_pair_who_said_so(context: LabelContext):

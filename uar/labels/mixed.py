@@ -55,7 +55,8 @@ class MixedLabels(LabelSource):
 
 
 def union(first: Sequence[Example], second: Sequence[Example]) -> list[Example]:
-    """Both kinds of labels in one: a passage is positive where either says so; utilities are the first's."""
+    """Both kinds of labels in one: a passage is positive where either says so; utilities are the first's, and the weight is
+    the greater of the two."""
     joined = {e.query_id: e for e in first}
     for example in second:
         other = joined.get(example.query_id)
@@ -76,4 +77,4 @@ def _joined(human: Example, llm: Example) -> Example:
             source = known.source if known.label else pair.source
             pairs[pair.doc_id] = Pair(pair.doc_id, 1, source, pair.utility)
     ignored = [d for d in llm.ignored if d not in pairs]
-    return example_of(human.query_id, list(pairs.values()), f"{human.source}+llm", ignored)
+    return example_of(human.query_id, list(pairs.values()), f"{human.source}+llm", ignored, max(human.weight, llm.weight))

@@ -21,7 +21,7 @@ from uar.training.masks import among, first_places, utilities
 class Batch:
     """queries, passages: token ids; rows: (passages,) corpus rows, each once; targets, known: (queries, most) corpus rows of
     the positives to learn and of all passages that are never a negative, padded with -2; judged, utility: (queries, most)
-    corpus rows of the passages that have a utility, and it."""
+    corpus rows of the passages that have a utility, and it; row_weights: (queries,) fp32, the stage's greatest being 1."""
 
     query_ids: list[str]
     queries: list[np.ndarray]
@@ -31,6 +31,7 @@ class Batch:
     known: torch.Tensor
     judged: torch.Tensor
     utility: torch.Tensor
+    row_weights: torch.Tensor
 
     def to(self, device: torch.device) -> "Batch":
         moved = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.type is torch.Tensor}
@@ -55,7 +56,8 @@ class BatchStream:
     """Iterable over the batches of the current epoch for one of `world` processes; `state_dict` holds the position.
 
     Every process sees as many batches, and in each as many queries: they are spread evenly over the epoch, and at its end less
-    than one query a process is left out. Where there are fewer queries than processes, all see all of them.
+    than one query a process is left out. Where there are fewer queries than processes, all see all of them. Queries of weight
+    0 are left out; the weights of the others are divided by the greatest, so that equal ones are 1 exactly.
     """
 
     def __init__(
@@ -71,7 +73,8 @@ class BatchStream:
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        self._stage, self._seed, self._most = stage, seed, stage.most_positives
+        self._examples = [e for e in stage.examples if e.weight > 0]
+        self._heaviest, self._seed, self._most = stage.heaviest, seed, stage.most_positives
         self._query_tokens, self._query_rows = query_tokens, query_rows
         self._passage_tokens, self._passage_rows = passage_tokens, passage_rows
         self._batch_size, self._per_query = batch_size, passages_per_query
@@ -80,12 +83,12 @@ class BatchStream:
         self._position = 0
 
     def __len__(self) -> int:
-        return max(1, -(-(len(self._stage.examples) // self._world) // self._batch_size))
+        return max(1, -(-(len(self._examples) // self._world) // self._batch_size))
 
     def __iter__(self) -> Iterator[Batch]:
         if self._position >= len(self):  # the epoch before was read to its end
             self.epoch, self._position = self.epoch + 1, 0
-        examples = self._stage.examples
+        examples = self._examples
         order = sorted(range(len(examples)), key=lambda i: rank_of(self._seed, "order", str(self.epoch), examples[i].query_id))
         each = len(order) // self._world
         mine = order[self._rank : each * self._world : self._world] if each else order
@@ -117,6 +120,7 @@ class BatchStream:
             known=self._padded([e.positives + e.ignored for e in examples]),
             judged=self._padded([list(u) for u in useful]),
             utility=_padded([list(u.values()) for u in useful], torch.nan),
+            row_weights=torch.tensor([e.weight / self._heaviest for e in examples], dtype=torch.float32),
         )
 
     def _choose(self, example: Example) -> tuple[list[str], list[str]]:

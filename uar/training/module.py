@@ -6,7 +6,8 @@ from typing import Any
 import lightning as L
 import torch
 
-from uar.losses import Loss, takes_utility
+from uar.losses import Loss, takes_utility, takes_weights
+from uar.losses.masking import counted
 from uar.retrievers.bi_encoder.encoder import BiEncoder
 from uar.training.batches import Batch
 from uar.training.gather import gather_passages, share_of_rows
@@ -34,31 +35,32 @@ class RetrieverModule(L.LightningModule):
         self.retriever, self._loss = retriever, loss
         self._optimizer, self._warmup, self._stage = optimizer, warmup, stage
         self._margin, self._grad_cache = false_negative_margin, grad_cache
-        self._takes_utility = takes_utility(loss)
+        self._takes_utility, self._takes_weights = takes_utility(loss), takes_weights(loss)
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         queries = self.retriever(batch.queries, role="query", cached=self._grad_cache)
         own = self.retriever(batch.passages, role="passage", cached=self._grad_cache)
         passages, rows = gather_passages(own, batch.rows)
-        loss, count = self._loss_of(batch, queries, passages, rows)
+        loss, weight = self._loss_of(batch, queries, passages, rows)
         self.log(f"{self._stage}/loss", loss, prog_bar=True, batch_size=len(batch.queries))
-        return loss * share_of_rows(count)
+        return loss * share_of_rows(weight)
 
     def _loss_of(
         self, batch: Batch, queries: torch.Tensor, passages: torch.Tensor, rows: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The mean over this process' rows that count, and how many these are."""
+        """The weighted mean over this process' rows that count, and the weight of these."""
         targets, valid = batch.masks(rows)
         with torch.autocast(self.device.type, enabled=False):
             scores = queries @ passages.T
             if self._margin is not None:
                 valid &= ~close_to_positive(scores, targets, self._margin)
             scores = self.retriever.scale * scores
+            weights = {"weights": batch.row_weights} if self._takes_weights else {}
             if not self._takes_utility:
-                return self._loss(scores, targets, valid), (targets & valid).any(dim=1).sum()
+                return self._loss(scores, targets, valid, **weights), counted(targets & valid, batch.row_weights).sum()
             utility = batch.utilities(rows)
             known = utility.isfinite()
-            return self._loss(scores, targets, valid | known, utility), known.any(dim=1).sum()
+            return self._loss(scores, targets, valid | known, utility, **weights), counted(known, batch.row_weights).sum()
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         return batch.to(device)
