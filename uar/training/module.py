@@ -13,12 +13,13 @@ from uar.training.batches import Batch
 from uar.training.gather import gather_passages, share_of_rows
 from uar.training.masks import close_to_positive
 from uar.training.optimizer import parameter_groups
+from uar.training.schedules import Schedule, linear
 
 
 class RetrieverModule(L.LightningModule):
-    """`optimizer`: a partial that takes parameters; `warmup`: share of the steps with rising learning rate, then it falls
-    linearly to zero. `stage`: name that the logged values carry. `false_negative_margin`: see `close_to_positive`, in units of
-    the unscaled score. `grad_cache`: texts are encoded chunk by chunk without keeping activations, and again for the
+    """`optimizer`: a partial that takes parameters; `warmup`: share of the steps with rising learning rate; `schedule`: how it
+    goes on, see `schedules`. `stage`: name that the logged values carry. `false_negative_margin`: see `close_to_positive`, in
+    units of the unscaled score. `grad_cache`: texts are encoded chunk by chunk without keeping activations, and again for the
     gradient (arXiv 2101.06983)."""
 
     def __init__(
@@ -30,10 +31,11 @@ class RetrieverModule(L.LightningModule):
         stage: str,
         false_negative_margin: float | None = None,
         grad_cache: bool = False,
+        schedule: Schedule = linear,
     ) -> None:
         super().__init__()
         self.retriever, self._loss = retriever, loss
-        self._optimizer, self._warmup, self._stage = optimizer, warmup, stage
+        self._optimizer, self._warmup, self._schedule, self._stage = optimizer, warmup, schedule, stage
         self._margin, self._grad_cache = false_negative_margin, grad_cache
         self._takes_utility, self._takes_weights = takes_utility(loss), takes_weights(loss)
 
@@ -70,12 +72,8 @@ class RetrieverModule(L.LightningModule):
         optimizer = self._optimizer(parameter_groups(learned, self._optimizer))
         total = max(1, int(self.trainer.estimated_stepping_batches))
         rising = max(1, round(self._warmup * total))
-
-        def factor(step: int) -> float:
-            return (step + 1) / rising if step < rising else max(0.0, (total - step) / max(1, total - rising))
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        rates = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self._schedule(step, rising, total))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rates, "interval": "step"}}
 
     def configure_gradient_clipping(
         self,
