@@ -130,6 +130,21 @@ def test_an_ignored_passage_is_known_and_never_a_target(tokens: Tokens):
     assert not targets[row, place] and not valid[row, place] and valid[1 - row, place]
 
 
+def test_queries_of_equal_text_are_not_each_others_negatives(tokens: Tokens):
+    examples = [
+        Example("q0", ("d1",), ("d2", "d3"), "llm", ignored=("d5",)),
+        Example("q1", ("d3",), ("d4", "d5"), "llm"),
+        Example("q2", ("d6",), ("d1",), "llm"),
+    ]
+    made = BatchStream(Stage("llm", examples, 1, "all"), tokens, {"q0": 7, "q1": 7, "q2": 8}, tokens, ROWS, 3, 4, 0)
+    (batch,) = made
+    targets, valid = batch.masks(batch.rows)
+    rows, places = {q: n for n, q in enumerate(batch.query_ids)}, batch.rows.tolist()
+    counted = {q: {f"d{d}" for d, v in zip(places, valid[rows[q]], strict=True) if v} for q in rows}
+    assert counted == {"q0": {"d1", "d2", "d4", "d6"}, "q1": {"d3", "d2", "d4", "d6"}, "q2": {f"d{n}" for n in range(1, 7)}}
+    assert [int(t.sum()) for t in targets] == [1, 1, 1]
+
+
 def test_a_passage_gathered_twice_and_padding_count_once_and_never():
     batch, rows = listed([[7]], [[7]], [[7, 5]], [[0.5, 0.25]]), torch.tensor([7, 5, -1, 7, 5])
     (targets, valid), utility = batch.masks(rows), batch.utilities(rows)

@@ -4,7 +4,8 @@ Everything random is a function of (seed, epoch, query id), so that the order is
 goes on with the batches that an uninterrupted one would have had.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -57,7 +58,8 @@ class BatchStream:
 
     Every process sees as many batches, and in each as many queries: they are spread evenly over the epoch, and at its end less
     than one query a process is left out. Where there are fewer queries than processes, all see all of them. Queries of weight
-    0 are left out; the weights of the others are divided by the greatest, so that equal ones are 1 exactly.
+    0 are left out; the weights of the others are divided by the greatest, so that equal ones are 1 exactly. Queries of equal
+    tokens are one to the model: what is known of one is known of all.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class BatchStream:
         self._passage_tokens, self._passage_rows = passage_tokens, passage_rows
         self._batch_size, self._per_query = batch_size, passages_per_query
         self._rank, self._world = rank, world
+        self._alike = _alike(stage.examples, query_tokens, query_rows)
         self.epoch = 0
         self._position = 0
 
@@ -117,7 +120,7 @@ class BatchStream:
             targets=self._padded(
                 [e.positives if self._most is None else p for e, (p, _) in zip(examples, chosen, strict=True)]
             ),
-            known=self._padded([e.positives + e.ignored for e in examples]),
+            known=self._padded([self._known(e) for e in examples]),
             judged=self._padded([list(u) for u in useful]),
             utility=_padded([list(u.values()) for u in useful], torch.nan),
             row_weights=torch.tensor([e.weight / self._heaviest for e in examples], dtype=torch.float32),
@@ -132,8 +135,20 @@ class BatchStream:
         positives = positives[: min(room, self._most or room)]
         return positives, negatives[: max(0, self._per_query - len(positives))]
 
+    def _known(self, example: Example) -> list[str]:
+        """Passages that are never a negative of the query."""
+        return list(dict.fromkeys(d for e in self._alike.get(example.query_id, [example]) for d in e.positives + e.ignored))
+
     def _padded(self, ids: Sequence[Sequence[str]]) -> torch.Tensor:
         return _padded([[self._passage_rows[d] for d in row] for row in ids], -2)
+
+
+def _alike(examples: Sequence[Example], tokens: Tokens, rows: Mapping[str, int]) -> dict[str, list[Example]]:
+    """By query, the examples of its tokens, where there are several."""
+    groups: dict[bytes, list[Example]] = defaultdict(list)
+    for example in examples:
+        groups[tokens[rows[example.query_id]].tobytes()].append(example)
+    return {e.query_id: group for group in groups.values() if len(group) > 1 for e in group}
 
 
 def _padded(rows: Sequence[Sequence[float]], filling: float) -> torch.Tensor:
