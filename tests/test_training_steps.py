@@ -12,7 +12,6 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import nn
-from uar.training.schedules import Schedule, constant, cosine, linear
 
 from uar.launch.entry import composed
 from uar.losses import contrastive
@@ -23,6 +22,7 @@ from uar.training.identity import schedule_hash
 from uar.training.module import RetrieverModule
 from uar.training.optimizer import fused, parameter_groups
 from uar.training.processes import requeued
+from uar.training.schedules import Schedule, constant, cosine, linear
 
 
 class Slope(L.LightningModule):
