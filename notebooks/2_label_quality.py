@@ -24,6 +24,7 @@ from hydra.utils import instantiate
 from rich.console import Console
 from rich.table import Table
 
+from uar.acquisition import AcquisitionContext, UncertaintyAcquisition
 from uar.annotation.annotators import Judged
 from uar.annotation.quality.agreement import agreement
 from uar.annotation.quality.comparison import compare
@@ -31,7 +32,6 @@ from uar.annotation.quality.disagreements import worst_disagreements
 from uar.annotation.replay import kept_judgements
 from uar.collections import open_collection
 from uar.collections.reference import MINI
-from uar.labels.human_budget import least_certain
 from uar.launch.entry import composed
 from uar.llm.models import identity_of
 from uar.llm.store.store import Store
@@ -123,12 +123,13 @@ table("Worst disagreements", ["people's grade", "question", "passage"], rows)
 # %% [markdown]
 # ## Does it know where it is wrong?
 # If the LLM's least certain questions hold most of its mistakes, a human budget is best spent there
-# (`label_source.allocation=uncertainty`).
+# (`acquire=uncertainty`).
 
 # %%
 wrong = {q for q, found in judged.items() if not any(j.label and collection.positive(q, j.doc_id) for j in found)}
 rows = []
+unsure_first = UncertaintyAcquisition().order(AcquisitionContext(list(judged), 0, judgements=lambda: judged))
 for share in (0.1, 0.2, 0.5):
-    unsure = least_certain(list(judged), share, 0, judged)
+    unsure = unsure_first[: round(share * len(unsure_first))]
     rows.append([f"{share:.0%}", len(unsure), len(wrong.intersection(unsure)) / max(1, len(wrong))])
 table(f"{len(wrong)} questions whose positive was missed", ["least certain", "questions", "share of the mistakes"], rows)

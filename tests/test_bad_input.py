@@ -18,7 +18,7 @@ from hydra import compose, initialize_config_dir
 
 from uar.collections import open_collection
 from uar.errors import DataError, UserError
-from uar.labels.human_budget import nested_sample
+from uar.labels.human import first_share
 from uar.launch.entry import CONF, _check_types, composed
 from uar.training.annotate_command import annotate_command
 
@@ -161,12 +161,12 @@ def test_a_human_share_above_one_is_refused(fails: Fails, folder: Path) -> None:
 @pytest.mark.parametrize("value", [-0.1, 1.01, float("nan"), float("inf"), "a fifth", None])
 def test_a_human_share_that_is_none_is_refused(value: object) -> None:
     with pytest.raises(UserError, match="human_frac=.*from 0 to 1"):
-        nested_sample(["q1", "q2"], value, seed=0)  # type: ignore[arg-type]
+        first_share(["q1", "q2"], ["q2", "q1"], value)  # type: ignore[arg-type]
 
 
 def test_the_ends_of_the_human_share_are_allowed() -> None:
-    assert nested_sample(["q1", "q2"], 0, seed=0) == []
-    assert nested_sample(["q1", "q2"], 1, seed=0) == ["q1", "q2"]
+    assert first_share(["q1", "q2"], ["q2", "q1"], 0) == []
+    assert first_share(["q1", "q2"], ["q2", "q1"], 1) == ["q1", "q2"]
 
 
 def test_an_unknown_option_is_named(fails: Fails) -> None:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -105,7 +106,9 @@ def listed(targets: list, known: list, judged: list | None = None, utility: list
     empty = torch.empty(len(targets), 0)
     rows = torch.tensor([])
     soft = (torch.tensor(judged), torch.tensor(utility)) if judged else (empty.long(), empty)
-    return Batch(["q"] * len(targets), [], [], rows, torch.tensor(targets), torch.tensor(known), *soft)
+    return Batch(
+        ["q"] * len(targets), [], [], rows, torch.tensor(targets), torch.tensor(known), *soft, torch.ones(len(targets))
+    )
 
 
 def test_a_known_positive_is_a_target_or_nothing_but_never_a_negative():
@@ -127,6 +130,21 @@ def test_an_ignored_passage_is_known_and_never_a_target(tokens: Tokens):
     assert not targets[row, place] and not valid[row, place] and valid[1 - row, place]
 
 
+def test_queries_of_equal_text_are_not_each_others_negatives(tokens: Tokens):
+    examples = [
+        Example("q0", ("d1",), ("d2", "d3"), "llm", ignored=("d5",)),
+        Example("q1", ("d3",), ("d4", "d5"), "llm"),
+        Example("q2", ("d6",), ("d1",), "llm"),
+    ]
+    made = BatchStream(Stage("llm", examples, 1, "all"), tokens, {"q0": 7, "q1": 7, "q2": 8}, tokens, ROWS, 3, 4, 0)
+    (batch,) = made
+    targets, valid = batch.masks(batch.rows)
+    rows, places = {q: n for n, q in enumerate(batch.query_ids)}, batch.rows.tolist()
+    counted = {q: {f"d{d}" for d, v in zip(places, valid[rows[q]], strict=True) if v} for q in rows}
+    assert counted == {"q0": {"d1", "d2", "d4", "d6"}, "q1": {"d3", "d2", "d4", "d6"}, "q2": {f"d{n}" for n in range(1, 7)}}
+    assert [int(t.sum()) for t in targets] == [1, 1, 1]
+
+
 def test_a_passage_gathered_twice_and_padding_count_once_and_never():
     batch, rows = listed([[7]], [[7]], [[7, 5]], [[0.5, 0.25]]), torch.tensor([7, 5, -1, 7, 5])
     (targets, valid), utility = batch.masks(rows), batch.utilities(rows)
@@ -140,6 +158,20 @@ def test_utilities_go_with_their_passages(tokens: Tokens):
     (batch,) = BatchStream(Stage("llm", [example], 1, "all"), tokens, {"q0": 0}, tokens, ROWS, 1, 4, 0)
     found = dict(zip(batch.rows.tolist(), batch.utilities(batch.rows)[0].tolist(), strict=True))
     assert found[4] == pytest.approx(0.9) and found[1] == pytest.approx(0.1) and found[2] != found[2]
+
+
+def weighted(tokens: Tokens, weights: list[float]) -> list[Batch]:
+    examples = [replace(e, weight=w) for e, w in zip(EXAMPLES, weights, strict=False)]
+    made = BatchStream(Stage("llm", examples, 1, "all"), tokens, {f"q{i}": i for i in range(20)}, tokens, ROWS, 4, 4, 0)
+    return list(made)
+
+
+def test_the_weights_of_a_batch_are_those_of_its_queries_beside_the_greatest_of_the_stage(tokens: Tokens):
+    weights = [0.3, 3.0, 0.0, 1.5, 0.6, 0.0]
+    found = {q: w for b in weighted(tokens, weights) for q, w in zip(b.query_ids, b.row_weights.tolist(), strict=True)}
+    assert found == {"q0": pytest.approx(0.1), "q1": 1.0, "q3": 0.5, "q4": pytest.approx(0.2)}  # weight 0 is left out
+    for equal in (1.0, 0.3, 1e-40):
+        assert all(b.row_weights.eq(1).all() for b in weighted(tokens, [equal] * 6))
 
 
 def test_first_places_are_those_of_a_plain_search():

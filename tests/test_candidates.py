@@ -81,10 +81,27 @@ def test_a_positive_that_was_ranked_last_stays_where_another_is_joined(folder: P
     assert Ranked(3, shuffle=False).pools(toy, ["q1"]) == {"q1": ["d6", "d4", "d1"]}
 
 
-def test_more_positives_than_depth_leave_the_best_graded(folder: Path) -> None:
+def test_as_many_positives_as_the_pool_is_deep_leave_a_place_to_a_negative(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder / "qrels" / "test.tsv").write_text("q1\td6\t1\nq1\td5\t3\nq1\td3\t2\nq2\td2\t1\n")
+    toy = open_collection(f"local:{folder}:test")  # d6 and d5 are ranked first, then d4
+    with caplog.at_level(logging.INFO):
+        assert Ranked(2, shuffle=False).pools(toy, ["q1", "q2"]) == {"q1": ["d4", "d5"], "q2": ["d6", "d2"]}
+    assert "1 of 2 queries have at least candidates.depth=2 human positives" in caplog.text
+    assert "2 positives are left out" in caplog.text
+    assert Ranked(3, shuffle=False).pools(toy, ["q1"]) == {"q1": ["d5", "d4", "d3"]}
+    assert Ranked(1, shuffle=False).pools(toy, ["q1"]) == {"q1": ["d5"]}
+    assert Ranked(2, shuffle=False, include_positive=False).pools(toy, ["q1"]) == {"q1": ["d6", "d5"]}
+    assert set(BM25Pool(2).pools(toy, ["q1"])["q1"]) - {"d3", "d5", "d6"}  # looked up deeper than 2
+
+
+def test_a_pool_of_positives_alone_is_whole(folder: Path) -> None:
     (folder / "qrels" / "test.tsv").write_text("q1\td1\t1\nq1\td2\t3\nq1\td3\t2\n")
     toy = open_collection(f"local:{folder}:test")
-    assert Ranked(2, shuffle=False).pools(toy, ["q1"]) == {"q1": ["d2", "d3"]}
+    path = folder / "pools.jsonl"
+    write_jsonl(path, [{"query_id": "q1", "candidates": ["d1"]}])
+    assert GivenPool(2, shuffle=False, path=str(path)).pools(toy, ["q1"]) == {"q1": ["d2", "d3"]}
 
 
 def test_positives_of_mini_are_joined_or_left_to_the_ranking(mini: Collection, caplog: pytest.LogCaptureFixture) -> None:

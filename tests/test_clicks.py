@@ -1,5 +1,6 @@
 """Click-through as labels."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -46,11 +47,40 @@ def test_the_positions_of_a_passage_add_up_and_few_impressions_count_little():
 def test_clicked_passages_are_positive_and_all_shown_have_a_utility(folder: Path, context: LabelContext):
     (stage,) = ClickLabels(str(log(folder, LOG)), threshold=0.5).stages(context)
     (example,) = stage.examples
-    assert (example.positives, example.negatives, example.source) == (("d1",), ("d2", "d3", "d6"), "clicks")
+    assert (example.positives, example.negatives, example.source) == (("d1",), ("d2", "d3"), "clicks")
     assert list(example.utilities()) == ["d1", "d2", "d3"]
     stage.check(kl)
     (stage,) = ClickLabels(str(log(folder, LOG)), threshold=0.99).stages(context)
     assert stage.examples[0].positives == ("d1",)  # none gets there, the best does
+
+
+def test_only_shown_passages_are_negatives_whatever_people_and_pools_say(folder: Path, context: LabelContext):
+    """d1 is the positive that people named and that the pool holds; users saw d2 and d3 alone."""
+    (stage,) = ClickLabels(str(log(folder, "q1\td2\t100\t40\t1\nq1\td3\t90\t1\t2\nq1\td5\t0\t0\t3\n"))).stages(context)
+    (example,) = stage.examples
+    assert (example.positives, example.negatives, example.ignored) == (("d2",), ("d3",), ())
+
+
+def test_a_passage_that_nobody_clicked_is_never_positive(
+    folder: Path, context: LabelContext, caplog: pytest.LogCaptureFixture
+):
+    """d3 was shown once, and the mean rate of the log stands in for what nobody knows of it."""
+    lines = "q1\td2\t40\t8\t1\nq1\td3\t1\t0\t1\nq2\td2\t20\t18\t1\nq2\td4\t60\t2\t1\n"
+    with caplog.at_level(logging.INFO):
+        (stage,) = ClickLabels(str(log(folder, lines)), threshold=0.2).stages(context)
+    first, second = stage.examples
+    mean = 28 / 121
+    assert (8 + 10 * mean) / 50 > 0.2 and first.utilities()["d2"] < 10 * mean / 11  # the once shown one has the greater rate
+    assert (first.positives, first.negatives, first.ignored) == (("d2",), (), ("d3",))
+    assert (second.positives, second.negatives) == (("d2",), ("d4",))
+    assert "2 positives, 1 negatives, 1 passages shown too seldom to tell" in caplog.text
+
+
+def test_of_clicked_passages_below_the_threshold_the_best_is_positive(folder: Path, context: LabelContext):
+    lines = "q1\td2\t40\t4\t1\nq1\td4\t40\t2\t1\nq1\td3\t1\t0\t1\n"
+    (stage,) = ClickLabels(str(log(folder, lines)), prior=1.0).stages(context)
+    (example,) = stage.examples
+    assert (example.positives, example.negatives, example.ignored) == (("d2",), ("d4", "d3"), ())
 
 
 def test_without_positions_nothing_is_corrected_and_the_log_says_so(

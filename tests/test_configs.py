@@ -28,6 +28,7 @@ CASES = [
             "candidates",
             "annotator",
             "llm",
+            "acquire",
             "label_source",
             "loss",
             "retriever",

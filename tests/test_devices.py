@@ -24,20 +24,23 @@ LOSSES: list[Loss] = [
     getattr(uar.losses, n) for n in ("contrastive", "joint", "kl", "lse_pair", "margin_mse", "rank_net", "summed_marginal")
 ]
 CASES = [(loss, cached, False) for loss in LOSSES for cached in (False, True)] + [(loss, False, True) for loss in LOSSES]
+WEIGHTS = (1.0, 0.5, 2.0, 0.25, 1.5, 0.75)
 
 
 def examples(bare: bool = False) -> list[Example]:
     """Uneven numbers of positives; passages d3 and d4 are in several queries' lists. `bare`: two queries have no positive and
-    no utility, so that they do not count."""
+    no utility, so that they do not count, and all have weights of their own."""
     made = []
     for i in range(6):
         positives = tuple(f"d{10 * i + j}" for j in range(1 + i % 3))
         negatives = ("d3", f"d{10 * i + 7}", f"d{10 * i + 8}", "d4") if i else ("d7", "d8")
         utility = tuple(float(len(positives) + 4 - j) / 3 for j in range(len(positives) + len(negatives)))
         if bare and i in (1, 2):
-            made.append(Example(f"q{i}", (), (*positives, *negatives), "llm"))
+            made.append(Example(f"q{i}", (), (*positives, *negatives), "llm", weight=WEIGHTS[i]))
             continue
-        made.append(Example(f"q{i}", positives, tuple(d for d in negatives if d not in positives), "llm", utility=utility))
+        weight = WEIGHTS[i] if bare else 1.0
+        others = tuple(d for d in negatives if d not in positives)
+        made.append(Example(f"q{i}", positives, others, "llm", utility=utility, weight=weight))
     return made
 
 

@@ -7,14 +7,25 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from uar.acquisition import UncertaintyAcquisition
 from uar.annotation.annotators import Judgement
 from uar.collections import open_collection
 from uar.errors import UserError
-from uar.labels import Curriculum, Example, HumanLabels, LabelContext, LLMLabels, MixedLabels, QAMetricLabels, Stage
+from uar.labels import (
+    Curriculum,
+    Example,
+    HumanLabels,
+    LabelContext,
+    LabelSource,
+    LLMLabels,
+    MixedLabels,
+    QAMetricLabels,
+    Stage,
+)
 from uar.labels import label_table as table
 from uar.labels.combine import combine
 from uar.labels.corrupt import corrupted
-from uar.labels.human_budget import least_certain, nested_sample, uncertainties
+from uar.labels.mixed import union
 from uar.losses import contrastive, kl
 
 JUDGED = {
@@ -35,10 +46,13 @@ def context(folder: Path) -> LabelContext:
 
 
 def test_the_table_of_labels_is_whole_whatever_its_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    examples = [Example("q1", ("d1",), ("d2", "d3"), "llm", utility=(0.5, None, -1.0)), Example("q2", ("d4",), (), "human")]
+    examples = [
+        Example("q1", ("d1",), ("d2", "d3"), "llm", utility=(0.5, None, -1.0), weight=0.25),
+        Example("q2", ("d4",), (), "human"),
+    ]
     stages = [Stage("llm", examples, 1, "all"), Stage("human", examples[1:], 1, "one")]
     expected = [
-        {"query_id": q, "doc_id": d, "label": x, "source": by, "stage": s, "utility": u}
+        {"query_id": q, "doc_id": d, "label": x, "source": by, "stage": s, "utility": u, "weight": 0.25 if q == "q1" else 1.0}
         for q, d, x, by, s, u in [
             ("q1", "d1", 1, "llm", "llm", 0.5), ("q1", "d2", 0, "llm", "llm", None), ("q1", "d3", 0, "llm", "llm", -1.0),
             ("q2", "d4", 1, "human", "llm", None), ("q2", "d4", 1, "human", "human", None),
@@ -89,22 +103,6 @@ def test_union_joins_both_kinds_of_positives(context: LabelContext):
     assert not any(set(e.positives) & set(e.negatives) for e in stage.examples)
 
 
-def test_a_smaller_human_budget_is_part_of_a_larger_one():
-    queries = [f"q{i}" for i in range(200)]
-    samples = [nested_sample(queries, share, seed=3) for share in (0.0, 0.1, 0.2, 0.5, 1.0)]
-    assert [len(s) for s in samples] == [0, 20, 40, 100, 200]
-    for small, large in zip(samples, samples[1:], strict=False):
-        assert set(small) <= set(large)
-    assert nested_sample(queries, 0.2, seed=4) != samples[2]
-    assert nested_sample(queries[:100] + queries[100:], 0.2, seed=3) == samples[2]
-
-
-@pytest.mark.parametrize("fraction", [-0.1, 1.01])
-def test_a_budget_outside_0_and_1_is_refused(fraction: float):
-    with pytest.raises(UserError, match="0 to 1"):
-        nested_sample(["q"], fraction, 0)
-
-
 def pairs_of(stage: Stage, query_id: str) -> list[tuple]:
     (found,) = [e for e in stage.examples if e.query_id == query_id]
     return [tuple(p) for p in found.pairs()]
@@ -150,6 +148,38 @@ def test_a_known_share_of_the_labels_is_moved_to_wrong_passages(context: LabelCo
             LLMLabels(corrupt=share).stages(context)
 
 
+def test_a_union_and_a_curriculum_keep_weights(context: LabelContext):
+    llm, human = (Example("q1", ("d1",), ("d2",), by, weight=w) for by, w in (("llm", 0.5), ("human", 2.0)))
+    assert [e.weight for e in union([llm, replace(llm, query_id="q2")], [human])] == [2.0, 0.5]
+
+    class Weighted(LabelSource):
+        def stages(self, context: LabelContext) -> list[Stage]:
+            return [Stage("own", [llm], 1, "all")]
+
+    (stage,) = Curriculum({"first": {"source": Weighted(), "epochs": 2}}).stages(context)
+    assert stage.examples[0].weight == 0.5
+
+
+@pytest.mark.parametrize(
+    ("weights", "fault"),
+    [((1.0, math.nan), "'q1' has weight=nan"), ((math.inf, 1.0), "'q0' has weight=inf"), ((1.0, -0.5), "'q1' has weight=-0.5"),
+     ((0.0, 0.0), "all 2 queries have weight 0")],
+)  # fmt: skip
+def test_weights_that_make_no_sense_are_refused(weights: tuple[float, ...], fault: str):
+    examples = [Example(f"q{n}", ("d1",), ("d2",), "llm", weight=w) for n, w in enumerate(weights)]
+    with pytest.raises(UserError, match=f"stage llm: .*{fault}"):
+        Stage("llm", examples, 1, "all")
+
+
+def test_a_loss_without_weights_learns_from_equal_ones_alone():
+    def plain(scores: object, targets: object, valid: object) -> None: ...
+
+    examples = [Example(f"q{n}", ("d1",), ("d2",), "llm", weight=0.5) for n in range(2)]
+    Stage("llm", [*examples, replace(examples[0], weight=0.0)], 1, "all").check(plain)
+    with pytest.raises(UserError, match="loss=plain has no argument weights"):
+        Stage("llm", [*examples, replace(examples[0], weight=0.25)], 1, "all").check(plain)
+
+
 def test_union_tells_of_every_pair_who_said_so(context: LabelContext):
     (stage,) = MixedLabels(human_frac=1, strategy="union").stages(context)
     assert sorted(pairs_of(stage, "q1"))[:2] == [("d1", 1, "human", -0.9), ("d2", 1, "llm", -0.5)]
@@ -163,30 +193,18 @@ def test_the_stage_on_human_labels_may_have_its_own_rate_and_loss(context: Label
 
 
 def test_the_human_budget_goes_to_the_queries_of_which_the_llm_is_least_sure(context: LabelContext):
-    sure = {"q1": -0.4, "q2": -0.1, "q3": 0.0}  # second score minus first: q3 has one passage only
-    assert {q: round(u, 3) for q, u in uncertainties(JUDGED, "margin").items()} == {**sure, "q3": -math.inf}
     for share, expected in ((0.34, ["q2"]), (0.67, ["q1", "q2"]), (1, ["q1", "q2", "q3"])):
         stage = MixedLabels(human_frac=share, allocation="uncertainty").stages(context)[1]
         assert [e.query_id for e in stage.examples] == expected
+        for source in (MixedLabels, HumanLabels):  # acquire= says the same
+            stage = source(human_frac=share, acquire=UncertaintyAcquisition()).stages(context)[-1]
+            assert [e.query_id for e in stage.examples] == expected
+    random = MixedLabels(human_frac=0.67, allocation="random", acquire=UncertaintyAcquisition()).stages(context)[1]
+    assert random == MixedLabels(human_frac=0.67).stages(context)[1]
     with pytest.raises(UserError, match="no noted doubt to take disagreement from"):
         MixedLabels(allocation="uncertainty", uncertainty="disagreement").stages(context)
-    with pytest.raises(UserError, match="allowed: random, uncertainty"):
+    with pytest.raises(UserError, match="allowed: random, uncertainty; choose others with acquire=NAME"):
         MixedLabels(allocation="guess").stages(context)
-
-
-def test_queries_without_an_annotation_get_the_budget_last(context: LabelContext):
-    judged = {"q3": JUDGED["q1"]}
-    assert least_certain(["q1", "q2", "q3"], 0.34, 0, judged) == ["q3"]
-    assert len(least_certain(["q1", "q2", "q3"], 0.67, 0, judged)) == 2
-
-
-def test_entropy_and_noted_doubt_order_queries():
-    flat = [Judgement("a", 1, 1, 0.0, 1), Judgement("b", 0, 0, 0.0, 2)]
-    steep = [Judgement("a", 1, 1, 0.0, 1), Judgement("b", 0, 0, -9.0, 2)]
-    found = uncertainties({"flat": flat, "steep": steep}, "entropy")
-    assert found["flat"] == pytest.approx(1) and found["steep"] < 0.01
-    noted = [Judgement("a", 1, 1, 0.5, 1, uncertainty=1.0), Judgement("b", 0, 0, 0.0, 2, uncertainty=0.0)]
-    assert uncertainties({"q": noted}) == {"q": 0.5}
 
 
 def test_qa_metric_makes_soft_labels_and_takes_the_best_as_positive(context: LabelContext):

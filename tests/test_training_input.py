@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,13 @@ def test_a_query_alone_needs_a_negative(caplog: pytest.LogCaptureFixture):
     with caplog.at_level(logging.INFO):
         check_stage(stage(), contrastive, options())
     assert "1 queries have no negative of their own" in caplog.text
+
+
+def test_queries_of_weight_0_are_told(caplog: pytest.LogCaptureFixture):
+    examples = [replace(EXAMPLES[0], weight=0.0), EXAMPLES[1]]
+    with caplog.at_level(logging.INFO):
+        check_stage(Stage("human", examples, 1, "one"), contrastive, options())
+    assert "1 of 2 queries have weight 0 and are left out" in caplog.text
 
 
 def test_more_passages_a_query_than_the_pool_has_are_told(caplog: pytest.LogCaptureFixture):
@@ -123,5 +131,7 @@ def test_a_run_that_starts_anew_keeps_nothing_of_the_one_before(tmp_path: Path, 
 def test_hashes_change_with_what_they_are_of():
     other = [Example("q1", ("d1",), ("d2", "d3"), "human", utility=(1.0, None, 0.0)), EXAMPLES[1]]
     assert label_hash([stage()]) != label_hash([Stage("human", other, 1, "one")])
+    heavier = [replace(EXAMPLES[0], weight=2.0), EXAMPLES[1]]
+    assert label_hash([stage()]) != label_hash([Stage("human", heavier, 1, "one")])
     assert loss_hash([stage()], contrastive) == loss_hash([stage(loss=contrastive)], kl) != loss_hash([stage()], kl)
     assert schedule_hash([stage()]) != schedule_hash([stage(learning_rate=1e-3)])

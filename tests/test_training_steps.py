@@ -3,21 +3,26 @@
 import math
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
 import pytest
 import torch
+from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import nn
 
 from uar.launch.entry import composed
+from uar.losses import contrastive
 from uar.training import train_run as run
 from uar.training import trainer
 from uar.training.callbacks import Best, Latest, StepSeed, Stopwatch
+from uar.training.identity import schedule_hash
 from uar.training.module import RetrieverModule
 from uar.training.optimizer import fused, parameter_groups
 from uar.training.processes import requeued
+from uar.training.schedules import Schedule, constant, cosine, linear
 
 
 class Slope(L.LightningModule):
@@ -66,6 +71,36 @@ def test_an_optimizer_is_fused_where_gradients_have_no_scale():
     adam = partial(torch.optim.AdamW, lr=1.0)
     assert [bool(fused(adam, p).keywords.get("fused")) for p in ("fp32", "bf16", "fp16")] == [True, True, False]
     assert "fused" not in fused(partial(torch.optim.SGD, lr=1.0), "fp32").keywords
+
+
+def rates(schedule: Schedule, warmup: float, steps: int) -> list[float]:
+    """What a stage of so many steps multiplies its learning rate by."""
+    optimizer = partial(torch.optim.SGD, lr=1.0)
+    module = RetrieverModule(nn.Linear(2, 2), contrastive, optimizer, warmup, "llm", schedule=schedule)  # type: ignore[arg-type]
+    module.trainer = SimpleNamespace(estimated_stepping_batches=steps)  # type: ignore[assignment]
+    made = module.configure_optimizers()
+    found = []
+    for _ in range(steps):
+        found.append(made["optimizer"].param_groups[0]["lr"])
+        made["optimizer"].step()
+        made["lr_scheduler"]["scheduler"].step()
+    return found
+
+
+def test_schedules_rise_alike_and_fall_each_in_its_way():
+    assert rates(linear, 0.2, 10) == [0.5, 1.0, *[(10 - step) / 8 for step in range(2, 10)]]
+    assert rates(constant, 0.2, 10) == [0.5] + [1.0] * 9
+    half = [(1 + math.cos(math.pi * step / 8)) / 2 for step in range(8)]
+    assert rates(cosine, 0.2, 10) == pytest.approx([0.5, 1.0, *half])
+    assert rates(partial(cosine, least=0.1), 0.0, 9) == pytest.approx([1.0, *[0.1 + 0.9 * x for x in half]])
+    assert cosine(99, 1, 10) == 0.0 == linear(99, 1, 10) and constant(99, 1, 10) == 1.0
+
+
+def test_the_schedule_is_chosen_by_name_and_is_part_of_a_run():
+    default, other = composed("train"), composed("train", "training.scheduler._target_=uar.training.schedules.cosine")
+    assert [instantiate(cfg.training.scheduler).func for cfg in (default, other)] == [linear, cosine]
+    plain = [OmegaConf.to_container(cfg.training, resolve=True) for cfg in (default, other)]
+    assert schedule_hash([], plain[0]) != schedule_hash([], plain[1])
 
 
 def test_matrices_alone_are_decayed():

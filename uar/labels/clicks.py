@@ -2,14 +2,16 @@
 
 import logging
 from collections import defaultdict
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from uar.collections import Collection
 from uar.errors import DataError, UserError
-from uar.labels.source import LabelContext, LabelSource, Pair, Stage, example_of
+from uar.labels.source import Example, LabelContext, LabelSource, Pair, Stage, example_of
 from uar.storage.lines import read_lines
+from uar.storage.ordering import best_first
 
 log = logging.getLogger(__name__)
 COLUMNS = ("query", "doc", "impressions", "clicks", "position")
@@ -31,9 +33,12 @@ class ClickLabels(LabelSource):
 
     Utility of a passage = clicks / Σ over positions of impressions × examination, examination being the chance that a user
     looks at a position (the position-based model, Craswell et al., WSDM 2008): (1 / position)^`eta`. Both sides are smoothed
-    by `prior` impressions of the log's mean rate, so that one lucky click is not a certainty. Label 1 from `threshold` up;
-    where no passage of a query gets there and one was clicked, its best. Passages of the pool that were not shown are further
-    negatives, without utility. Without positions nothing is corrected, and the log says so.
+    by `prior` impressions of the log's mean rate, so that one lucky click is not a certainty. Without positions nothing is
+    corrected, and the log says so.
+
+    Only what users saw has a label. Positive is a clicked passage from `threshold` up; where no clicked passage of a query
+    gets there, the best of them. Negative is a shown passage below that. One that was never clicked and is not below it was
+    shown too seldom to tell, and is ignored. People's judgements and candidate pools play no part.
     """
 
     path: str
@@ -48,27 +53,36 @@ class ClickLabels(LabelSource):
             raise UserError(f"label_source.eta={self.eta}, prior={self.prior}: both must be 0 or more")
         rows = read_clicks(Path(self.path), context.collection)
         rates = click_rates(rows, self.eta, self.prior)
-        clicked = {row.query_id for row in rows if row.clicks}
+        clicked: dict[str, set[str]] = defaultdict(set)
+        for row in rows:
+            if row.clicks:
+                clicked[row.query_id].add(row.doc_id)
         chosen = [q for q in context.query_ids if q in clicked]
         if not chosen:
             raise UserError(f"{self.path}: no query of {context.collection.reference} has a click; give the log of this split")
-        pools = context.pools(chosen)
-        examples = []
-        for query_id in chosen:
-            found = rates[query_id]
-            least = min(self.threshold, max(found.values()))
-            pairs = [Pair(d, int(rate >= least), "clicks", rate) for d, rate in sorted(found.items(), key=lambda x: -x[1])]
-            pairs += [Pair(d, 0, "clicks", None) for d in pools[query_id] if d not in found]
-            examples.append(example_of(query_id, pairs, "clicks"))
-        log.info("Clicks: %d of %d queries have a clicked passage", len(examples), len(context.query_ids))
+        examples = [_example(q, rates[q], clicked[q], self.threshold) for q in chosen]
+        counts = [sum(len(getattr(e, kind)) for e in examples) for kind in ("positives", "negatives", "ignored")]
+        log.info(
+            "Clicks: %d of %d queries have one; %d positives, %d negatives, %d passages shown too seldom to tell",
+            len(examples), len(context.query_ids), *counts,
+        )  # fmt: skip
         return [Stage("clicks", examples, self.epochs, self.positives)]
 
 
+def _example(query_id: str, rates: Mapping[str, float], clicked: Set[str], threshold: float) -> Example:
+    least = min(threshold, max(rates[d] for d in clicked))
+    seldom = [d for d, rate in rates.items() if rate >= least and d not in clicked]
+    told = [hit for hit in best_first(rates.items()) if hit[0] not in set(seldom)]
+    return example_of(query_id, [Pair(d, int(rate >= least), "clicks", rate) for d, rate in told], "clicks", seldom)
+
+
 def click_rates(rows: list[Shown], eta: float = 1.0, prior: float = 10.0) -> dict[str, dict[str, float]]:
-    """Position-corrected, smoothed click-through from 0 to 1, by query and passage."""
+    """Position-corrected, smoothed click-through from 0 to 1 of the passages that were shown, by query."""
     clicks: dict[tuple[str, str], float] = defaultdict(float)
     looked: dict[tuple[str, str], float] = defaultdict(float)
     for row in rows:
+        if not row.impressions:
+            continue
         clicks[row.query_id, row.doc_id] += row.clicks
         looked[row.query_id, row.doc_id] += row.impressions * (1 / row.position) ** eta
     mean = sum(clicks.values()) / max(sum(looked.values()), 1e-9)

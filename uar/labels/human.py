@@ -1,28 +1,29 @@
 """Labels by people: the positives of the qrels."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from uar.acquisition import Acquisition, AcquisitionContext, RandomAcquisition
 from uar.errors import UserError
-from uar.labels.human_budget import nested_sample
 from uar.labels.source import Example, LabelContext, LabelSource, Pair, Stage, example_of
 
 log = logging.getLogger(__name__)
-Choose = Callable[[list[str], float, int], list[str]]  # queries, share, seed -> those that get human labels
+AT_RANDOM = RandomAcquisition()
 
 
 @dataclass(frozen=True)
 class HumanLabels(LabelSource):
-    """The human positives of `human_frac` of the queries; negatives from the candidate pool. Where the judgements have several
-    grades, the grades are the utilities of the judged passages."""
+    """The human positives of `human_frac` of the queries, the first in the order of `acquire`; negatives from the candidate
+    pool. Where the judgements have several grades, the grades are the utilities of the judged passages."""
 
     human_frac: float = 1.0
+    acquire: Acquisition = AT_RANDOM
     epochs: int = 1
     positives: str = "one"
 
     def stages(self, context: LabelContext) -> list[Stage]:
-        examples = human_examples(context, self.human_frac)
+        examples = human_examples(context, self.human_frac, self.acquire)
         if not examples:
             raise UserError(
                 f"{context.collection.reference}: no question with a positive among the {len(context.query_ids)} chosen "
@@ -31,11 +32,13 @@ class HumanLabels(LabelSource):
         return [Stage("human", examples, self.epochs, self.positives)]
 
 
-def human_examples(context: LabelContext, fraction: float, choose: Choose = nested_sample) -> list[Example]:
-    """Examples of the queries that `choose` takes of those that have a positive; their source is the collection's `origin`."""
+def human_examples(context: LabelContext, fraction: float, acquire: Acquisition = AT_RANDOM) -> list[Example]:
+    """Examples of the `fraction` that `acquire` puts first of the queries that have a positive; their source is the
+    collection's `origin`."""
     collection = context.collection
     labelled = [q for q in context.query_ids if collection.trainable(q)]
-    sample = choose(labelled, fraction, context.seed)
+    order = acquire.order(AcquisitionContext(labelled, context.seed, judgements=context.judgements))
+    sample = first_share(labelled, order, fraction)
     log.info(
         "%s labels: %d of %d queries (human_frac=%s; %d without a positive are left out)",
         collection.origin.capitalize(), len(sample), len(labelled), fraction, len(context.query_ids) - len(labelled),
@@ -51,3 +54,11 @@ def human_examples(context: LabelContext, fraction: float, choose: Choose = nest
         pairs = [Pair(d, x, collection.origin, grades.get(d)) for d, x in labels.items()]
         examples.append(example_of(query_id, pairs, collection.origin))
     return examples
+
+
+def first_share(query_ids: Sequence[str], order: Sequence[str], fraction: float) -> list[str]:
+    """The first `fraction` of an order of the queries, as they stand in `query_ids`."""
+    if isinstance(fraction, bool) or not isinstance(fraction, int | float) or not 0 <= fraction <= 1:
+        raise UserError(f"human_frac={fraction}: a share from 0 to 1 is needed, such as human_frac=0.2")
+    chosen = set(order[: round(fraction * len(order))])
+    return [q for q in query_ids if q in chosen]

@@ -20,15 +20,16 @@ SCHEMA = pa.schema(
         ("source", pa.string()),
         ("stage", pa.string()),
         ("utility", pa.float32()),
+        ("weight", pa.float32()),
     ]
 )
 
 
 def write_label_table(path: Path, stages: Sequence[Stage]) -> None:
     """One row a (stage, query, passage): query_id, doc_id, label (1 positive, 0 negative), source, stage, utility (null where
-    there is none). Written in blocks, since there may be millions."""
+    there is none), weight of the query. Written in blocks, since there may be millions."""
     rows = (
-        (e.query_id, p.doc_id, p.label, p.source, stage.name, p.utility)
+        (e.query_id, p.doc_id, p.label, p.source, stage.name, p.utility, e.weight)
         for stage in stages
         for e in stage.examples
         for p in e.pairs()

@@ -3,11 +3,10 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
+from uar.acquisition import Acquisition, RandomAcquisition, UncertaintyAcquisition
 from uar.errors import UserError
-from uar.labels.human import human_examples
-from uar.labels.human_budget import least_certain, nested_sample
+from uar.labels.human import AT_RANDOM, human_examples
 from uar.labels.llm import llm_examples
 from uar.labels.source import Example, LabelContext, LabelSource, Pair, Stage, example_of
 from uar.losses import Loss
@@ -21,13 +20,15 @@ class MixedLabels(LabelSource):
     the queries. `strategy=union`: one stage on both kinds of positives together.
 
     `human_frac` is a share of the split's queries with a human positive, whether annotated or not; 0 leaves the LLM alone, 1
-    is a full second stage. `allocation`: which queries they are, `random` or by `uncertainty`, see `least_certain`.
-    `human_learning_rate` and `human_loss` are those of the second stage, None for the run's.
+    is a full second stage. `acquire` says which queries they are. `allocation` may name it instead: `random`, or `uncertainty`
+    by the measure `uncertainty`, see `UncertaintyAcquisition`; None leaves it to `acquire`. `human_learning_rate` and
+    `human_loss` are those of the second stage, None for the run's.
     """
 
     human_frac: float = 0.2
     strategy: str = "curriculum"
-    allocation: str = "random"
+    acquire: Acquisition = AT_RANDOM
+    allocation: str | None = None
     uncertainty: str = "auto"
     epochs: int = 1
     human_epochs: int = 1
@@ -38,13 +39,9 @@ class MixedLabels(LabelSource):
     human_loss: Loss | None = None
 
     def stages(self, context: LabelContext) -> list[Stage]:
-        for name, allowed in (("strategy", ("curriculum", "union")), ("allocation", ("random", "uncertainty"))):
-            if getattr(self, name) not in allowed:
-                raise UserError(f"label_source.{name}={getattr(self, name)!r}; allowed: {', '.join(allowed)}")
-        choose = nested_sample
-        if self.allocation == "uncertainty":
-            choose = partial(least_certain, judged=context.judgements(), measure=self.uncertainty)
-        human = human_examples(context, self.human_frac, choose)
+        if self.strategy not in ("curriculum", "union"):
+            raise UserError(f"label_source.strategy={self.strategy!r}; allowed: curriculum, union")
+        human = human_examples(context, self.human_frac, self._acquisition())
         llm = llm_examples(context, self.human_positive)
         if not human:
             return [Stage("llm", llm, self.epochs, self.positives)]
@@ -53,9 +50,18 @@ class MixedLabels(LabelSource):
         second = Stage("human", human, self.human_epochs, self.human_positives, self.human_learning_rate, loss=self.human_loss)
         return [Stage("llm", llm, self.epochs, self.positives), second]
 
+    def _acquisition(self) -> Acquisition:
+        named = {None: self.acquire, "random": RandomAcquisition(), "uncertainty": UncertaintyAcquisition(self.uncertainty)}
+        if self.allocation not in named:
+            raise UserError(
+                f"label_source.allocation={self.allocation!r}; allowed: random, uncertainty; choose others with acquire=NAME"
+            )
+        return named[self.allocation]
+
 
 def union(first: Sequence[Example], second: Sequence[Example]) -> list[Example]:
-    """Both kinds of labels in one: a passage is positive where either says so; utilities are the first's."""
+    """Both kinds of labels in one: a passage is positive where either says so; utilities are the first's, and the weight is
+    the greater of the two."""
     joined = {e.query_id: e for e in first}
     for example in second:
         other = joined.get(example.query_id)
@@ -76,4 +82,4 @@ def _joined(human: Example, llm: Example) -> Example:
             source = known.source if known.label else pair.source
             pairs[pair.doc_id] = Pair(pair.doc_id, 1, source, pair.utility)
     ignored = [d for d in llm.ignored if d not in pairs]
-    return example_of(human.query_id, list(pairs.values()), f"{human.source}+llm", ignored)
+    return example_of(human.query_id, list(pairs.values()), f"{human.source}+llm", ignored, max(human.weight, llm.weight))

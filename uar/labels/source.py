@@ -1,5 +1,6 @@
 """What a label source is given and what it gives."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,7 +9,7 @@ from typing import NamedTuple
 from uar.annotation.annotators import Judgement
 from uar.collections import Collection
 from uar.errors import UserError
-from uar.losses import Loss, name_of, takes_utility
+from uar.losses import Loss, name_of, takes_utility, takes_weights
 from uar.pools import PoolSource
 
 POSITIVES = ("one", "average", "all")
@@ -29,6 +30,7 @@ class Example:
 
     `sources` and `utility` go with positives + negatives, one entry each, or are empty: all from `source`, no utilities.
     `ignored` are passages that may be positive and are not learnt from: never a negative of the query.
+    `weight` is the query's in the loss, beside those of the other queries of its batch: 0 or more, 0 leaves the query out.
     """
 
     query_id: str
@@ -38,6 +40,7 @@ class Example:
     sources: tuple[str, ...] = ()
     utility: tuple[float | None, ...] = ()
     ignored: tuple[str, ...] = ()
+    weight: float = 1.0
 
     def pairs(self) -> Iterator[Pair]:
         """Positives, then negatives."""
@@ -51,7 +54,7 @@ class Example:
         return {p.doc_id: p.utility for p in self.pairs() if p.utility is not None} if self.utility else {}
 
 
-def example_of(query_id: str, pairs: Sequence[Pair], source: str, ignored: Sequence[str] = ()) -> Example:
+def example_of(query_id: str, pairs: Sequence[Pair], source: str, ignored: Sequence[str] = (), weight: float = 1.0) -> Example:
     """An example of its pairs, positives before negatives, each in the order given."""
     ordered = sorted(pairs, key=lambda p: -p.label)
     positives = tuple(p.doc_id for p in ordered if p.label)
@@ -63,6 +66,7 @@ def example_of(query_id: str, pairs: Sequence[Pair], source: str, ignored: Seque
         tuple(p.source for p in ordered) if any(p.source != source for p in ordered) else (),
         tuple(p.utility for p in ordered) if any(p.utility is not None for p in ordered) else (),
         tuple(ignored),
+        weight,
     )
 
 
@@ -92,6 +96,18 @@ class Stage:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"stage {self.name}: {name}={value}: at least 1 is needed")
+        wrong = next((e for e in self.examples if not 0 <= e.weight < math.inf), None)
+        if wrong is not None:
+            raise UserError(
+                f"stage {self.name}: query {wrong.query_id!r} has weight={wrong.weight}; a finite number from 0 on is needed"
+            )
+        if self.examples and not self.heaviest:
+            raise UserError(f"stage {self.name}: all {len(self.examples)} queries have weight 0; give one of them more")
+
+    @property
+    def heaviest(self) -> float:
+        """The greatest weight of a query."""
+        return max((e.weight for e in self.examples), default=0.0)
 
     @property
     def most_positives(self) -> int | None:
@@ -108,6 +124,11 @@ class Stage:
                 f"loss={name_of(loss)} needs graded or soft labels, and those of stage {self.name} say only yes or no; use "
                 "label_source=qa_metric, label_source=clicks, or an annotator with scores (likelihood, pointwise), "
                 "or loss=summed_marginal"
+            )
+        if not takes_weights(loss) and len({e.weight for e in self.examples if e.weight}) > 1:
+            raise UserError(
+                f"loss={name_of(loss)} has no argument weights, and the queries of stage {self.name} have different ones; "
+                "give the function weights and hand them to mean_over_targeted, or use loss=summed_marginal"
             )
 
 

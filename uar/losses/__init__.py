@@ -1,8 +1,9 @@
-"""Losses: pure functions of (scores, targets, valid), computed in fp32; some take a fourth argument, utility.
+"""Losses: pure functions of (scores, targets, valid, weights), computed in fp32; some take utilities as well.
 
 scores: (queries, passages) similarities, already scaled; targets: (queries, passages) true for the positives of a row;
 valid: (queries, passages) false where a passage must not count for a row; utility: (queries, passages) a grade, score or
-log-likelihood, nan where nobody gave one. Rows that say nothing are left out of the mean.
+log-likelihood, nan where nobody gave one; weights: (queries,) how much a row counts, None for all alike. The loss is the
+weighted mean over rows, Σ w_i l_i / Σ w_i; rows that say nothing are left out of both sums.
 """
 
 import inspect
@@ -22,8 +23,13 @@ Loss = Callable[..., torch.Tensor]
 
 
 def takes_utility(loss: Loss) -> bool:
-    """Whether a loss learns from graded or soft labels, and so has the fourth argument."""
+    """Whether a loss learns from graded or soft labels, and so has the argument `utility`."""
     return "utility" in inspect.signature(loss).parameters
+
+
+def takes_weights(loss: Loss) -> bool:
+    """Whether a loss takes the weighted mean over rows, and so has the argument `weights`."""
+    return "weights" in inspect.signature(loss).parameters
 
 
 def name_of(loss: Loss) -> str:
@@ -42,4 +48,5 @@ __all__ = [
     "rank_net",
     "summed_marginal",
     "takes_utility",
+    "takes_weights",
 ]

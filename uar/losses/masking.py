@@ -1,4 +1,4 @@
-"""Masked log-sum-exp, the mean over rows that count, and the judged passages of each row side by side."""
+"""Masked log-sum-exp, the weighted mean over rows that count, and the judged passages of each row side by side."""
 
 import torch
 
@@ -15,10 +15,20 @@ def masked_logsumexp(scores: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
     return torch.logsumexp(scores.masked_fill(~keep, NOTHING), dim=1)
 
 
-def mean_over_targeted(rows: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Mean of a (queries,) loss over the rows that have a target; a differentiable 0 where none has."""
+def mean_over_targeted(rows: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
+    """Σ w_i l_i / Σ w_i of a (queries,) loss l over the rows that have a target; a differentiable 0 where none has.
+
+    weights: (queries,) w, 0 or more; None is 1 for every row. Rows of weight 0 do not count.
+    """
+    weight = counted(targets, weights).to(rows.dtype)
+    total = weight.sum()
+    return torch.where(weight > 0, weight * rows, 0.0).sum() / torch.where(total > 0, total, 1.0)
+
+
+def counted(targets: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+    """(queries,) fp32 weights of the rows that have a target, 0 for the others."""
     targeted = targets.any(dim=1)
-    return torch.where(targeted, rows, rows.new_zeros(())).sum() / targeted.sum().clamp(min=1)
+    return targeted.float() if weights is None else torch.where(targeted, weights, 0.0)
 
 
 def side_by_side(keep: torch.Tensor, *values: torch.Tensor) -> tuple[torch.Tensor, ...]:

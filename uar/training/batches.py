@@ -4,7 +4,8 @@ Everything random is a function of (seed, epoch, query id), so that the order is
 goes on with the batches that an uninterrupted one would have had.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -21,7 +22,7 @@ from uar.training.masks import among, first_places, utilities
 class Batch:
     """queries, passages: token ids; rows: (passages,) corpus rows, each once; targets, known: (queries, most) corpus rows of
     the positives to learn and of all passages that are never a negative, padded with -2; judged, utility: (queries, most)
-    corpus rows of the passages that have a utility, and it."""
+    corpus rows of the passages that have a utility, and it; row_weights: (queries,) fp32, the stage's greatest being 1."""
 
     query_ids: list[str]
     queries: list[np.ndarray]
@@ -31,6 +32,7 @@ class Batch:
     known: torch.Tensor
     judged: torch.Tensor
     utility: torch.Tensor
+    row_weights: torch.Tensor
 
     def to(self, device: torch.device) -> "Batch":
         moved = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.type is torch.Tensor}
@@ -55,7 +57,9 @@ class BatchStream:
     """Iterable over the batches of the current epoch for one of `world` processes; `state_dict` holds the position.
 
     Every process sees as many batches, and in each as many queries: they are spread evenly over the epoch, and at its end less
-    than one query a process is left out. Where there are fewer queries than processes, all see all of them.
+    than one query a process is left out. Where there are fewer queries than processes, all see all of them. Queries of weight
+    0 are left out; the weights of the others are divided by the greatest, so that equal ones are 1 exactly. Queries of equal
+    tokens are one to the model: what is known of one is known of all.
     """
 
     def __init__(
@@ -71,21 +75,23 @@ class BatchStream:
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        self._stage, self._seed, self._most = stage, seed, stage.most_positives
+        self._examples = [e for e in stage.examples if e.weight > 0]
+        self._heaviest, self._seed, self._most = stage.heaviest, seed, stage.most_positives
         self._query_tokens, self._query_rows = query_tokens, query_rows
         self._passage_tokens, self._passage_rows = passage_tokens, passage_rows
         self._batch_size, self._per_query = batch_size, passages_per_query
         self._rank, self._world = rank, world
+        self._alike = _alike(stage.examples, query_tokens, query_rows)
         self.epoch = 0
         self._position = 0
 
     def __len__(self) -> int:
-        return max(1, -(-(len(self._stage.examples) // self._world) // self._batch_size))
+        return max(1, -(-(len(self._examples) // self._world) // self._batch_size))
 
     def __iter__(self) -> Iterator[Batch]:
         if self._position >= len(self):  # the epoch before was read to its end
             self.epoch, self._position = self.epoch + 1, 0
-        examples = self._stage.examples
+        examples = self._examples
         order = sorted(range(len(examples)), key=lambda i: rank_of(self._seed, "order", str(self.epoch), examples[i].query_id))
         each = len(order) // self._world
         mine = order[self._rank : each * self._world : self._world] if each else order
@@ -114,9 +120,10 @@ class BatchStream:
             targets=self._padded(
                 [e.positives if self._most is None else p for e, (p, _) in zip(examples, chosen, strict=True)]
             ),
-            known=self._padded([e.positives + e.ignored for e in examples]),
+            known=self._padded([self._known(e) for e in examples]),
             judged=self._padded([list(u) for u in useful]),
             utility=_padded([list(u.values()) for u in useful], torch.nan),
+            row_weights=torch.tensor([e.weight / self._heaviest for e in examples], dtype=torch.float32),
         )
 
     def _choose(self, example: Example) -> tuple[list[str], list[str]]:
@@ -128,8 +135,20 @@ class BatchStream:
         positives = positives[: min(room, self._most or room)]
         return positives, negatives[: max(0, self._per_query - len(positives))]
 
+    def _known(self, example: Example) -> list[str]:
+        """Passages that are never a negative of the query."""
+        return list(dict.fromkeys(d for e in self._alike.get(example.query_id, [example]) for d in e.positives + e.ignored))
+
     def _padded(self, ids: Sequence[Sequence[str]]) -> torch.Tensor:
         return _padded([[self._passage_rows[d] for d in row] for row in ids], -2)
+
+
+def _alike(examples: Sequence[Example], tokens: Tokens, rows: Mapping[str, int]) -> dict[str, list[Example]]:
+    """By query, the examples of its tokens, where there are several."""
+    groups: dict[bytes, list[Example]] = defaultdict(list)
+    for example in examples:
+        groups[tokens[rows[example.query_id]].tobytes()].append(example)
+    return {e.query_id: group for group in groups.values() if len(group) > 1 for e in group}
 
 
 def _padded(rows: Sequence[Sequence[float]], filling: float) -> torch.Tensor:

@@ -53,6 +53,9 @@ def check_stage(stage: Stage, loss: Loss, cfg: DictConfig) -> None:
         raise UserError(f"training.batch_size={batch_size}, passages_per_query={per_query}: at least 1 is needed")
     if stage.warmup is not None and not 0 <= stage.warmup <= 1:
         raise UserError(f"stage {stage.name}: warmup={stage.warmup}: a share of its steps from 0 to 1 is needed")
+    weightless = sum(not e.weight for e in stage.examples)
+    if weightless:
+        log.info("Stage %s: %d of %d queries have weight 0 and are left out", stage.name, weightless, len(stage.examples))
     bare = sum(not e.negatives for e in stage.examples) if stage.candidates is None else 0
     if bare and batch_size == 1:
         raise UserError(

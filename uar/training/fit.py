@@ -23,6 +23,7 @@ from uar.training.batches import BatchStream
 from uar.training.callbacks import Best, Latest, StageMark, StepSeed, Stopwatch, StreamPosition
 from uar.training.dev_score import NAME, DevScore
 from uar.training.module import RetrieverModule
+from uar.training.schedules import Schedule, linear
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ class Settings:
     patience: int | None = None
     false_negative_margin: float | None = None
     grad_cache: bool = False
+    schedule: Schedule = linear
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,7 @@ class Fitting:
             stage.name,
             common.false_negative_margin,
             common.grad_cache,
+            common.schedule,
         )
         module.train()  # models are loaded in eval mode, and Lightning leaves them as they are
         return module

@@ -1,7 +1,8 @@
 """Passages of all devices for every device: vectors with their gradient, so that negatives cross devices exactly.
 
-Each process keeps its own query rows and its own loss, the mean over those of its rows that count. Times `share_of_rows`, and
-with the mean of gradients that DDP takes, the result is the gradient of the mean over the rows of all processes.
+Each process keeps its own query rows and its own loss, the weighted mean over those of its rows that count. Times
+`share_of_rows`, and with the mean of gradients that DDP takes, the result is the gradient of the weighted mean over the rows
+of all processes.
 """
 
 from typing import Any
@@ -27,13 +28,13 @@ def gather_passages(vectors: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Te
     return _Gather.apply(vectors), torch.cat(all_rows)
 
 
-def share_of_rows(count: torch.Tensor) -> torch.Tensor | float:
-    """What the mean over this process' `count` rows is multiplied by: 1 where all processes have as many."""
+def share_of_rows(weight: torch.Tensor) -> torch.Tensor | float:
+    """What the mean over this process' rows, which have `weight` in all, is multiplied by: 1 where all have as much."""
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return 1.0
-    total = count.to(torch.float32, copy=True)
+    total = weight.clone()
     dist.all_reduce(total)
-    return count * dist.get_world_size() / total.clamp(min=1)
+    return weight * dist.get_world_size() / torch.where(total > 0, total, 1.0)
 
 
 class _Gather(torch.autograd.Function):

@@ -17,11 +17,11 @@ HASH = 32  # digits
 
 
 def label_hash(stages: Sequence[Stage]) -> str:
-    """Of every pair that is trained on, its label and its utility; taken query by query, since there may be millions."""
+    """Of every pair that is trained on, its label, utility and weight; taken query by query, since there may be millions."""
     whole = hashlib.blake2b(digest_size=16)
     for stage in stages:
         for example in stage.examples:
-            whole.update(digest(stage.name, example.query_id, list(example.pairs()), example.ignored).encode())
+            whole.update(digest(stage.name, example.query_id, list(example.pairs()), example.ignored, example.weight).encode())
     return whole.hexdigest()
 
 

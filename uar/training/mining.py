@@ -40,5 +40,5 @@ def with_mined_negatives(stage: Stage, collection: Collection, retriever: BiEnco
         spared = {*example.positives, *example.ignored}
         negatives = [known.get(d) or Pair(d, 0, "mined", None) for d in pools[example.query_id] if d not in spared]
         positives = [known[d] for d in example.positives]
-        examples.append(example_of(example.query_id, positives + negatives, example.source, example.ignored))
+        examples.append(example_of(example.query_id, positives + negatives, example.source, example.ignored, example.weight))
     return replace(stage, examples=examples)

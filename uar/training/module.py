@@ -6,18 +6,20 @@ from typing import Any
 import lightning as L
 import torch
 
-from uar.losses import Loss, takes_utility
+from uar.losses import Loss, takes_utility, takes_weights
+from uar.losses.masking import counted
 from uar.retrievers.bi_encoder.encoder import BiEncoder
 from uar.training.batches import Batch
 from uar.training.gather import gather_passages, share_of_rows
 from uar.training.masks import close_to_positive
 from uar.training.optimizer import parameter_groups
+from uar.training.schedules import Schedule, linear
 
 
 class RetrieverModule(L.LightningModule):
-    """`optimizer`: a partial that takes parameters; `warmup`: share of the steps with rising learning rate, then it falls
-    linearly to zero. `stage`: name that the logged values carry. `false_negative_margin`: see `close_to_positive`, in units of
-    the unscaled score. `grad_cache`: texts are encoded chunk by chunk without keeping activations, and again for the
+    """`optimizer`: a partial that takes parameters; `warmup`: share of the steps with rising learning rate; `schedule`: how it
+    goes on, see `schedules`. `stage`: name that the logged values carry. `false_negative_margin`: see `close_to_positive`, in
+    units of the unscaled score. `grad_cache`: texts are encoded chunk by chunk without keeping activations, and again for the
     gradient (arXiv 2101.06983)."""
 
     def __init__(
@@ -29,36 +31,38 @@ class RetrieverModule(L.LightningModule):
         stage: str,
         false_negative_margin: float | None = None,
         grad_cache: bool = False,
+        schedule: Schedule = linear,
     ) -> None:
         super().__init__()
         self.retriever, self._loss = retriever, loss
-        self._optimizer, self._warmup, self._stage = optimizer, warmup, stage
+        self._optimizer, self._warmup, self._schedule, self._stage = optimizer, warmup, schedule, stage
         self._margin, self._grad_cache = false_negative_margin, grad_cache
-        self._takes_utility = takes_utility(loss)
+        self._takes_utility, self._takes_weights = takes_utility(loss), takes_weights(loss)
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         queries = self.retriever(batch.queries, role="query", cached=self._grad_cache)
         own = self.retriever(batch.passages, role="passage", cached=self._grad_cache)
         passages, rows = gather_passages(own, batch.rows)
-        loss, count = self._loss_of(batch, queries, passages, rows)
+        loss, weight = self._loss_of(batch, queries, passages, rows)
         self.log(f"{self._stage}/loss", loss, prog_bar=True, batch_size=len(batch.queries))
-        return loss * share_of_rows(count)
+        return loss * share_of_rows(weight)
 
     def _loss_of(
         self, batch: Batch, queries: torch.Tensor, passages: torch.Tensor, rows: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The mean over this process' rows that count, and how many these are."""
+        """The weighted mean over this process' rows that count, and the weight of these."""
         targets, valid = batch.masks(rows)
         with torch.autocast(self.device.type, enabled=False):
             scores = queries @ passages.T
             if self._margin is not None:
                 valid &= ~close_to_positive(scores, targets, self._margin)
             scores = self.retriever.scale * scores
+            weights = {"weights": batch.row_weights} if self._takes_weights else {}
             if not self._takes_utility:
-                return self._loss(scores, targets, valid), (targets & valid).any(dim=1).sum()
+                return self._loss(scores, targets, valid, **weights), counted(targets & valid, batch.row_weights).sum()
             utility = batch.utilities(rows)
             known = utility.isfinite()
-            return self._loss(scores, targets, valid | known, utility), known.any(dim=1).sum()
+            return self._loss(scores, targets, valid | known, utility, **weights), counted(known, batch.row_weights).sum()
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         return batch.to(device)
@@ -68,12 +72,8 @@ class RetrieverModule(L.LightningModule):
         optimizer = self._optimizer(parameter_groups(learned, self._optimizer))
         total = max(1, int(self.trainer.estimated_stepping_batches))
         rising = max(1, round(self._warmup * total))
-
-        def factor(step: int) -> float:
-            return (step + 1) / rising if step < rising else max(0.0, (total - step) / max(1, total - rising))
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        rates = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self._schedule(step, rising, total))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rates, "interval": "step"}}
 
     def configure_gradient_clipping(
         self,

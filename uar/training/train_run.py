@@ -148,6 +148,7 @@ def _settings(cfg: DictConfig, loss: Loss) -> Settings:
         patience=options.patience,
         false_negative_margin=options.false_negative_margin,
         grad_cache=options.grad_cache,
+        schedule=hydra.utils.instantiate(options.scheduler, _convert_="all"),
     )
 
 

@@ -75,7 +75,8 @@ def _curves(groups: Mapping[str, list[tuple[float, Row]]], wanted: str) -> Curve
 def _told(row: Row) -> str:
     config = row.config
     words = [str(config.get("label_source._target_", "")).rpartition(".")[2].removesuffix("Labels").lower()]
-    words += [str(config[f"label_source.{k}"]) for k in ("strategy", "allocation") if config.get(f"label_source.{k}")]
+    acquire = str(config.get("label_source.acquire._target_") or "").rpartition(".")[2].removesuffix("Acquisition").lower()
+    words += [str(config.get("label_source.strategy") or ""), str(config.get("label_source.allocation") or acquire)]
     words.append(str(config.get("loss._target_", "")).rpartition(".")[2])
     return ", ".join(word for word in words if word)
 

@@ -1,0 +1,13 @@
+"""Queries drawn at random."""
+
+from dataclasses import dataclass
+
+from uar.acquisition.acquisition import Acquisition, AcquisitionContext, drawn
+
+
+@dataclass(frozen=True)
+class RandomAcquisition(Acquisition):
+    """A random order of the seed."""
+
+    def order(self, context: AcquisitionContext) -> list[str]:
+        return sorted(context.unlabelled, key=lambda q: drawn(context, q))
