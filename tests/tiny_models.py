@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AutoModel, AutoTokenizer, BertConfig, GPT2Config, GPT2Tokenizer, LlamaConfig
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from uar.machine.model_files import locate
 
@@ -57,6 +58,11 @@ def sentence_transformers_files(folder: Path, pooling: dict, normalize: bool, pr
     (folder / "modules.json").write_text(json.dumps(modules))
     if prompts is not None:
         (folder / "config_sentence_transformers.json").write_text(json.dumps({"prompts": prompts}))
+
+
+def byte_level(text: bytes) -> str:
+    """Bytes as the vocabulary of GPT-2 writes them."""
+    return "".join(bytes_to_unicode()[byte] for byte in text)
 
 
 def _bytes(**options: Any) -> GPT2Tokenizer:
