@@ -5,8 +5,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import Unigram
+from tokenizers.normalizers import Prepend, Replace, Sequence
 from tokenizers.pre_tokenizers import ByteLevel
-from transformers import AutoModel, AutoTokenizer, BertConfig, GPT2Config, GPT2Tokenizer, LlamaConfig
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BertConfig,
+    GPT2Config,
+    GPT2Tokenizer,
+    LlamaConfig,
+    PreTrainedTokenizerFast,
+)
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from uar.machine.model_files import locate
@@ -44,6 +56,29 @@ def begins_texts(folder: str) -> None:
 def tiny_gpt2(folder: Path, **tokenizer: Any) -> str:
     """A decoder with absolute positions, so that padding on the left would show."""
     return _saved(folder, GPT2Config(vocab_size=300, n_embd=32, n_layer=2, n_head=2), _bytes(**tokenizer))
+
+
+def tiny_causal(folder: Path, config: Any, tokenizer: Any = None, **options: Any) -> str:
+    """A language model of any class, with its head; a tokenizer of a token a byte, unless one is given."""
+    tokenizer = tokenizer or _bytes()
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "num_heads": 4, "n_head": 4, "pad_token_id": 0}
+    size = {"vocab_size": 300, **SIZE, "num_hidden_layers": 4, **heads, "eos_token_id": 256, "bos_token_id": 256}
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config(**{**size, **options}))
+    for name, value in model.named_parameters():
+        if "norm" not in name.lower():
+            torch.nn.init.normal_(value, std=0.3)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def prepending_tokenizer() -> PreTrainedTokenizerFast:
+    """Of words, which puts a space before a text, as SentencePiece's do with `add_dummy_prefix`."""
+    words = ["<unk>", "▁", "▁a", "▁fact", ":", "▁bees", "▁be", "▁hum", "▁lot", "es"]
+    backend = Tokenizer(Unigram([(word, -1.0) for word in words], unk_id=0))
+    backend.normalizer = Sequence([Prepend("▁"), Replace(" ", "▁")])
+    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", pad_token="<unk>")
 
 
 def sentence_transformers_files(folder: Path, pooling: dict, normalize: bool, prompts: dict | None) -> None:
