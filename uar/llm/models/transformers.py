@@ -142,11 +142,12 @@ class TransformersEngine(Engine):
             raise EngineError(f"llm.model={model}: cannot be loaded ({told})") from error
         self.model.to(device()).eval()
         advised = self.model.generation_config  # penalties and cuts of its own among it, which no record would tell
-        self._stops = _ends(self.tokenizer.eos_token_id, advised.eos_token_id, self.model.config.eos_token_id)
+        text = self.model.config.get_text_config()
+        self._stops = _ends(self.tokenizer.eos_token_id, advised.eos_token_id, getattr(text, "eos_token_id", None))
         self.model.generation_config = GenerationConfig(
             bos_token_id=advised.bos_token_id, eos_token_id=sorted(self._stops) or None, pad_token_id=advised.pad_token_id
         )
-        self._longest = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        self._longest = getattr(text, "max_position_embeddings", None)
         if self.tokenizer.pad_token_id is None and self._stops:
             self.tokenizer.pad_token_id = min(self._stops)  # padding is masked, so any would do
         self.max_tokens = max_tokens or (GPU_TOKENS if device().type == "cuda" else CPU_TOKENS)
