@@ -41,14 +41,21 @@ def tiny_llama(folder: Path, **tokenizer: Any) -> str:
 
 def begins_texts(folder: str) -> None:
     """Have the tokenizer of a model folder put its first token before a text, as those of Llama 3 and Gemma do."""
+    puts_around_texts(folder, [EOS], [])
+
+
+def puts_around_texts(folder: str, before: list[str], after: list[str]) -> None:
+    """Have the tokenizer of a model folder put tokens before and after a text."""
     path = Path(folder) / "tokenizer.json"
     content = json.loads(path.read_text())
-    (number,) = (token["id"] for token in content["added_tokens"] if token["content"] == EOS)
-    begin, text = {"SpecialToken": {"id": EOS, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}
-    pair = [begin, text, {"Sequence": {"id": "B", "type_id": 0}}]
-    special = {EOS: {"id": EOS, "ids": [number], "tokens": [EOS]}}
-    content["post_processor"] = {"type": "TemplateProcessing", "single": [begin, text], "pair": pair} | {
-        "special_tokens": special
+    ids = content["model"]["vocab"] | {token["content"]: token["id"] for token in content["added_tokens"]}
+    begin, end = ([{"SpecialToken": {"id": token, "type_id": 0}} for token in tokens] for tokens in (before, after))
+    text, second = ({"Sequence": {"id": name, "type_id": 0}} for name in "AB")
+    content["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [*begin, text, *end],
+        "pair": [*begin, text, second, *end],
+        "special_tokens": {token: {"id": token, "ids": [ids[token]], "tokens": [token]} for token in (*before, *after)},
     }
     path.write_text(json.dumps(content))
 

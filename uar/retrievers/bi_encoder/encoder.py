@@ -42,7 +42,8 @@ class BiEncoder(nn.Module):
     `tied`: queries and passages share the encoder; a model folder with two encoders is never tied. `layers`: keep the first
     so many layers. `pooling`, `normalize`, the prefixes and the lengths default to what the model's own files say, else mean
     (of a decoder lasttoken), false, none, and 64 and 256 tokens. `append_eos`: end every text with the end-of-text token; None
-    does so for lasttoken where the tokenizer has one. `dropout`: in place of the model's own, None keeps it.
+    does so for lasttoken where the tokenizer has one, unless the model's files say lasttoken: such a model was trained on what
+    its tokenizer makes. `dropout`: in place of the model's own, None keeps it.
 
     `scale`: inverse temperature of the training scores; `learn_scale` starts there and learns its logarithm.
     `lora_rank`: learn adapters of this rank on `lora_targets` (names of layers, or all-linear) in place of the weights;
@@ -93,7 +94,8 @@ class BiEncoder(nn.Module):
         self.pooling = pooling or own.pooling or ("lasttoken" if is_causal(self.encoder) else "mean")
         if self.pooling not in POOLINGS:
             raise UserError(f"retriever.pooling={self.pooling!r}; allowed: {', '.join(POOLINGS)}")
-        if append_eos or (append_eos is None and self.pooling == "lasttoken" and self.tokenizer.eos_token_id is not None):
+        untrained = self.pooling == "lasttoken" != own.pooling  # which no files say how to end a text for
+        if append_eos or (append_eos is None and untrained and self.tokenizer.eos_token_id is not None):
             append_eos_token(self.tokenizer, model)
         self.normalize = bool(own.normalize) if normalize is None else normalize
         self.query_prefix = own.query_prefix if query_prefix is None else query_prefix
