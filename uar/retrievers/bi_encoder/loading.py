@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from tokenizers import processors
+from tokenizers import normalizers, processors
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
@@ -17,13 +17,18 @@ log = logging.getLogger(__name__)
 OFFSET = ("roberta", "xlm-roberta", "camembert", "mpnet")  # their positions start after the padding token's id
 
 
-def load_tokenizer(model: str, path: str, revision: str | None, folder: str) -> Any:
-    """The tokenizer of `model`, which lies in the subfolder `folder` of `path`; it pads and cuts on the right.
+def load_tokenizer(model: str, path: str, revision: str | None, folder: str, lower: bool = False) -> Any:
+    """The tokenizer of `model`, which lies in the subfolder `folder` of `path`; it pads and cuts on the right. `lower`: texts
+    are set in lower case first.
 
     Without a padding token its end-of-text token is taken: padding is masked, so any would do.
     """
     tokenizer: Any = AutoTokenizer.from_pretrained(path, revision=revision, subfolder=folder)
     tokenizer.padding_side = tokenizer.truncation_side = "right"
+    if lower:
+        own = tokenizer.backend_tokenizer.normalizer
+        lowercase = normalizers.Lowercase()
+        tokenizer.backend_tokenizer.normalizer = normalizers.Sequence([lowercase, own]) if own else lowercase
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token_id is None:
             raise UserError(
