@@ -23,13 +23,13 @@ import matplotlib.pyplot as plt
 from hydra.utils import instantiate
 from rich.console import Console
 from rich.table import Table
+from uar.annotation.replay import kept_judgements
 
 from uar.acquisition import AcquisitionContext, UncertaintyAcquisition
 from uar.annotation.annotators import Judged
 from uar.annotation.quality.agreement import agreement
 from uar.annotation.quality.comparison import compare
 from uar.annotation.quality.disagreements import worst_disagreements
-from uar.annotation.replay import kept_judgements
 from uar.collections import open_collection
 from uar.collections.reference import MINI
 from uar.launch.entry import composed

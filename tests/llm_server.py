@@ -1,6 +1,7 @@
 """A real HTTP server on 127.0.0.1 that speaks the OpenAI interface. What it answers, and how it fails, a test chooses."""
 
 import asyncio
+import itertools
 import re
 import socket
 import threading
@@ -32,6 +33,8 @@ class LLMServer:
     and log-likelihoods that a chat's answer may start with; None: no log-likelihoods are given. `fault(n, body)`: for the n-th
     request a name of `broken` or of ODD_ANSWERS, or None. `reports`: JSON of GET requests by path; others are not found.
 
+    `listed`: tokens and log-likelihoods of a prompt that is scored.
+
     `crowd`: the first requests are answered once so many are in work, or after two minutes.
 
     `seen`: (path, headers, body) of every POST request; `looked_up`: (path and query, headers) of every GET request.
@@ -43,6 +46,9 @@ class LLMServer:
     thinking: str = ""
     thinking_field: str = "reasoning_content"
     choose: Callable[[Messages], dict[str, float]] | None = None
+    listed: Callable[[str], list[tuple[str, float | None]]] = lambda prompt: [
+        (t, v) for t, _, v in words_with_logprobs(prompt)
+    ]
     fault: Callable[[int, dict[str, Any]], str | None] = lambda number, body: None
     delay: float = 0.0
     crowd: int = 0
@@ -166,11 +172,11 @@ def _completion(state: LLMServer, body: dict[str, Any], odd: str | None = None) 
             choice["logprobs"] = {"content": [{**listed[0], "top_logprobs": listed}]}
         counts = {"prompt_tokens": 7, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 2}}
     else:
-        tokens = words_with_logprobs(body["prompt"]) + [(" more", len(body["prompt"]), -50.0)]
+        tokens = [*state.listed(body["prompt"]), (" more", -50.0)]
         logprobs = {
-            "tokens": [token for token, _, _ in tokens],
-            "text_offset": [at for _, at, _ in tokens],
-            "token_logprobs": [value for _, _, value in tokens],
+            "tokens": [token for token, _ in tokens],
+            "text_offset": [0, *itertools.accumulate(len(token) for token, _ in tokens[:-1])],
+            "token_logprobs": [value for _, value in tokens],
         }
         choice = {"text": body["prompt"] + " more", "logprobs": logprobs}
         counts = {"prompt_tokens": len(tokens) - 1, "completion_tokens": 1}
@@ -195,6 +201,9 @@ def broken(fault: str, request: Request) -> Any:
         "301": Response(status_code=301, headers={"Location": "http://127.0.0.1:9/v1/chat/completions"}),
         "500": PlainTextResponse("it broke", 500),
         "503": PlainTextResponse("too busy", 503),
+        "no echo": PlainTextResponse('{"error": {"code": 500, "message": "Only no echo is supported"}}', 500),  # llama.cpp
+        "no such field": PlainTextResponse('{"error": {"message": "echo is not supported"}}', 422),
+        "reply alone": JSONResponse({"choices": [{"text": "x", "logprobs": {"content": [{"token": "x", "logprob": -1.0}]}}]}),
         "400": PlainTextResponse("the prompt is too long", 400),
         "401": PlainTextResponse(told, 401),
         "key in a 500": PlainTextResponse(told, 500),

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_models import EOS, tiny_bert, tiny_gpt2, tiny_llama
+from sentence_transformers import SentenceTransformer
+from tiny_models import EOS, puts_around_texts, sentence_transformers_files, tiny_bert, tiny_gpt2, tiny_llama
 from torch import nn
 from transformers import RobertaConfig, T5Config
 
@@ -181,6 +182,30 @@ def test_a_decoder_pools_its_last_token_and_ends_texts_with_eos(tmp_path: Path, 
     assert ids(BiEncoder(model, append_eos=False), ["salt"])[0][-1] != eos
     assert ids(BiEncoder(model, pooling="mean"), ["salt"])[0][-1] != eos
     assert ids(BiEncoder(model, pooling="mean", append_eos=True), ["salt"])[0][-1] == eos
+
+
+@pytest.mark.parametrize("around", [([], []), (["!"], []), (["!", "~"], []), (["!"], ["~"])])
+def test_eos_comes_after_what_the_tokenizer_puts_around_texts(tmp_path: Path, around: tuple[list[str], list[str]]):
+    model = tiny_llama(tmp_path / "llama")
+    puts_around_texts(model, *around)
+    retriever = BiEncoder(model)
+    eos = retriever.tokenizer.eos_token_id
+    before, after = (retriever.tokenizer.convert_tokens_to_ids(tokens) for tokens in around)
+    whole, cut = ids(retriever, ["salt"])[0], ids(retriever, ["salt" * 20], 9)[0]
+    assert list(whole) == [*before, *ids(BiEncoder(model, pooling="mean"), ["salt"])[0][len(before) :][:4], *after, eos]
+    assert len(cut) == 9 and list(cut[: len(before)]) == before and list(cut[8 - len(after) :]) == [*after, eos]
+    retriever.save(tmp_path / "saved")
+    for again in (BiEncoder(str(tmp_path / "saved")).tokenizer, SentenceTransformer(str(tmp_path / "saved")).tokenizer):
+        assert again("salt" * 20, truncation=True, max_length=9)["input_ids"] == list(cut)
+
+
+def test_a_published_model_of_last_tokens_is_taken_as_it_is(tmp_path: Path):
+    model = tiny_llama(tmp_path / "llama")
+    sentence_transformers_files(tmp_path / "llama", {"pooling_mode_lasttoken": True}, True, None)
+    retriever = BiEncoder(model)
+    assert retriever.pooling == "lasttoken" and ids(retriever, ["salt"])[0][-1] != retriever.tokenizer.eos_token_id
+    chosen = BiEncoder(model, append_eos=True)
+    assert ids(chosen, ["salt"])[0][-1] == chosen.tokenizer.eos_token_id
 
 
 def test_tokens_in_the_cache_tell_whether_they_end_with_eos(tmp_path: Path, folder: Path):

@@ -103,7 +103,7 @@ def test_a_prefix_is_read_once_for_the_targets_that_wait_together(
 def test_log_likelihoods_are_the_same_where_a_model_computes_attention_its_own_way(
     local: TransformersEngine, pairs: list[Score], plain: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local, "_by_groups", False)
+    monkeypatch.setattr(local._likelihoods, "by_groups", False)
     other = Score(pairs[0].prefix, " Who was it, and when?")
     assert nats(ask(local, [pairs[0], other, *pairs[1:]]))[0::2] == pytest.approx([plain[0], *plain[1::2]], abs=1e-3)
 

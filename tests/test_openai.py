@@ -13,7 +13,7 @@ from llm_server import ODD_ANSWERS, LLMServer, gold_answers, words_with_logprobs
 from openai_clients import BEES, HELLO, Connect, chats
 
 from uar.collections import open_collection
-from uar.llm.record import Choose, Generate, Outcome, Request
+from uar.llm.record import Choose, Generate, Outcome
 from uar.llm.replies import check_choices
 
 USEFUL = Choose((("user", "Is it useful? Yes or No."),), ("Yes", "No", "Maybe"))
@@ -100,7 +100,7 @@ def test_the_target_alone_is_scored(server: LLMServer, client: Connect) -> None:
     (reply,) = ask(client(), [BEES])
     assert json.loads(reply.output) == {"logprob": -14.0, "tokens": 4}
     assert reply.mean_logprob() == -3.5
-    path, _, body = server.seen[0]
+    path, _, body = server.seen[-1]
     assert path == "/v1/completions"
     assert body["prompt"] == BEES.prefix + BEES.target and body["echo"] is True
 
@@ -121,18 +121,29 @@ def test_choices_sum_over_their_spellings_and_an_unlisted_one_gets_the_lowest(se
     assert "chat_template_kwargs" not in body
 
 
+@pytest.mark.parametrize(("listed", "left"), [({"2": 0.9}, 0.1), ({"2": 0.9, "1": 0.02}, 0.02), ({"2": 1.0000001}, 1e-10)])
+def test_unlisted_choices_have_at_most_what_the_listed_ones_leave(
+    server: LLMServer, client: Connect, listed: dict[str, float], left: float
+) -> None:
+    server.choose = lambda messages: {token: math.log(probability) for token, probability in listed.items()}
+    (reply,) = ask(client(), [Choose((("user", "How useful, from 0 to 3?"),), ("0", "1", "2", "3"))])
+    found = reply.choice_logprobs()
+    assert max(found, key=found.__getitem__) == "2" and reply.choice_mass() == pytest.approx(min(1, sum(listed.values())))
+    assert [found[grade] for grade in ("0", "3")] == pytest.approx([math.log(left)] * 2, abs=1e-5)
+
+
 def test_choices_of_which_none_is_listed_are_no_choice(server: LLMServer, client: Connect) -> None:
     server.choose = lambda messages: {"I": math.log(0.5), "The": math.log(0.25)}
     (reply,) = ask(client(), [USEFUL])
     assert reply.choice_mass() == 0 and check_choices(reply) == Outcome.UNPARSABLE
 
 
-@pytest.mark.parametrize(("request_", "fault"), [(USEFUL, None), (USEFUL, "no logprobs"), (BEES, "no logprobs")])
-def test_a_server_without_log_likelihoods_is_told_at_once(
-    server: LLMServer, client: Connect, request_: Request, fault: str | None
+@pytest.mark.parametrize("fault", [None, "no logprobs"])
+def test_a_server_without_log_likelihoods_of_replies_is_told_at_once(
+    server: LLMServer, client: Connect, fault: str | None
 ) -> None:
     server.fault = lambda number, body: fault
-    (reply,) = ask(client(), [request_])
+    (reply,) = ask(client(), [USEFUL])
     assert reply.outcome == Outcome.ERROR and server.url in reply.output and "gives no log-likelihoods" in reply.output
     assert len(server.seen) == 1
 

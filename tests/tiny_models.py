@@ -5,8 +5,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import Unigram
+from tokenizers.normalizers import Prepend, Replace, Sequence
 from tokenizers.pre_tokenizers import ByteLevel
-from transformers import AutoModel, AutoTokenizer, BertConfig, GPT2Config, GPT2Tokenizer, LlamaConfig
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BertConfig,
+    GPT2Config,
+    GPT2Tokenizer,
+    LlamaConfig,
+    PreTrainedTokenizerFast,
+)
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from uar.machine.model_files import locate
 
@@ -28,14 +41,21 @@ def tiny_llama(folder: Path, **tokenizer: Any) -> str:
 
 def begins_texts(folder: str) -> None:
     """Have the tokenizer of a model folder put its first token before a text, as those of Llama 3 and Gemma do."""
+    puts_around_texts(folder, [EOS], [])
+
+
+def puts_around_texts(folder: str, before: list[str], after: list[str]) -> None:
+    """Have the tokenizer of a model folder put tokens before and after a text."""
     path = Path(folder) / "tokenizer.json"
     content = json.loads(path.read_text())
-    (number,) = (token["id"] for token in content["added_tokens"] if token["content"] == EOS)
-    begin, text = {"SpecialToken": {"id": EOS, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}
-    pair = [begin, text, {"Sequence": {"id": "B", "type_id": 0}}]
-    special = {EOS: {"id": EOS, "ids": [number], "tokens": [EOS]}}
-    content["post_processor"] = {"type": "TemplateProcessing", "single": [begin, text], "pair": pair} | {
-        "special_tokens": special
+    ids = content["model"]["vocab"] | {token["content"]: token["id"] for token in content["added_tokens"]}
+    begin, end = ([{"SpecialToken": {"id": token, "type_id": 0}} for token in tokens] for tokens in (before, after))
+    text, second = ({"Sequence": {"id": name, "type_id": 0}} for name in "AB")
+    content["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [*begin, text, *end],
+        "pair": [*begin, text, second, *end],
+        "special_tokens": {token: {"id": token, "ids": [ids[token]], "tokens": [token]} for token in (*before, *after)},
     }
     path.write_text(json.dumps(content))
 
@@ -43,6 +63,29 @@ def begins_texts(folder: str) -> None:
 def tiny_gpt2(folder: Path, **tokenizer: Any) -> str:
     """A decoder with absolute positions, so that padding on the left would show."""
     return _saved(folder, GPT2Config(vocab_size=300, n_embd=32, n_layer=2, n_head=2), _bytes(**tokenizer))
+
+
+def tiny_causal(folder: Path, config: Any, tokenizer: Any = None, **options: Any) -> str:
+    """A language model of any class, with its head; a tokenizer of a token a byte, unless one is given."""
+    tokenizer = tokenizer or _bytes()
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "num_heads": 4, "n_head": 4, "pad_token_id": 0}
+    size = {"vocab_size": 300, **SIZE, "num_hidden_layers": 4, **heads, "eos_token_id": 256, "bos_token_id": 256}
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config(**{**size, **options}))
+    for name, value in model.named_parameters():
+        if "norm" not in name.lower():
+            torch.nn.init.normal_(value, std=0.3)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def prepending_tokenizer() -> PreTrainedTokenizerFast:
+    """Of words, which puts a space before a text, as SentencePiece's do with `add_dummy_prefix`."""
+    words = ["<unk>", "▁", "▁a", "▁fact", ":", "▁bees", "▁be", "▁hum", "▁lot", "es"]
+    backend = Tokenizer(Unigram([(word, -1.0) for word in words], unk_id=0))
+    backend.normalizer = Sequence([Prepend("▁"), Replace(" ", "▁")])
+    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", pad_token="<unk>")
 
 
 def sentence_transformers_files(folder: Path, pooling: dict, normalize: bool, prompts: dict | None) -> None:
@@ -57,6 +100,11 @@ def sentence_transformers_files(folder: Path, pooling: dict, normalize: bool, pr
     (folder / "modules.json").write_text(json.dumps(modules))
     if prompts is not None:
         (folder / "config_sentence_transformers.json").write_text(json.dumps({"prompts": prompts}))
+
+
+def byte_level(text: bytes) -> str:
+    """Bytes as the vocabulary of GPT-2 writes them."""
+    return "".join(bytes_to_unicode()[byte] for byte in text)
 
 
 def _bytes(**options: Any) -> GPT2Tokenizer:

@@ -85,12 +85,21 @@ def _ranker(cfg: DictConfig, chosen: list[str]) -> tuple[Any, str | None]:
 
         model = BiEncoder(
             cfg.model,
+            cfg.revision,
+            pooling=cfg.pooling,
+            normalize=cfg.normalize,
+            query_prefix=cfg.query_prefix,
+            passage_prefix=cfg.passage_prefix,
             query_length=cfg.query_length,
             passage_length=cfg.passage_length,
             token_budget=cfg.token_budget,
         )
         told_lengths = "%s reads queries of up to %d tokens and passages of up to %d"
         log.info(told_lengths, model.name, model.query_length, model.passage_length)
+        log.info(
+            "pooling %s, %s, before queries %r, before passages %r",
+            *(model.pooling, "cosine" if model.normalize else "dot product", model.query_prefix, model.passage_prefix),
+        )
     if is_bi_encoder(model):
         from uar.machine.precision import device
 

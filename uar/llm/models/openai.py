@@ -21,8 +21,9 @@ from uar.errors import EngineError
 from uar.llm.models.model import Engine
 from uar.llm.models.openai_bodies import NoLogprobs, NotEnded, adapted, body_of, error_in, read
 from uar.llm.models.openai_servers import Server, Servers
-from uar.llm.record import Outcome, Reply, Request
+from uar.llm.record import Outcome, Reply, Request, Score
 
+TRIAL = Score("Bees make honey.\n\nA question:", " what do bees make")
 AGAIN = {408, 409, 425, 429}  # and every 5xx
 WINDOW = 64  # where no server says what it takes
 CONNECT_SECONDS = 10.0
@@ -58,9 +59,12 @@ class OpenAIEngine(Engine):
 
     `constrain`: send `Generate.pattern` as vLLM's `structured_outputs`, which other servers may refuse. `max_tokens_field`:
     what the server calls the limit of a chat's reply. `extra`: fields of every body on top of these, null to leave one out;
-    they are a part of the model's name in records. `Score` uses `/completions` with `echo`, which vLLM and llama.cpp serve;
-    `Choose` reads the 20 likeliest tokens, and gives a choice that is not among them the log-likelihood of the last one, an
-    upper bound.
+    they are a part of the model's name in records.
+
+    `Score` uses `/completions` with `echo`, which vLLM serves and llama.cpp does not: each server is tried once, and `step`
+    raises EngineError where it gives no log-likelihoods of a prompt. The tokens that are scored spell the target, else the
+    call is an error. `Choose` reads the 20 likeliest tokens, and gives a choice that is not among them an upper bound: the
+    last one's log-likelihood, or what all of them leave.
     """
 
     name = "openai"
@@ -164,9 +168,7 @@ class OpenAIEngine(Engine):
 
     async def _ask(self, request: Request) -> Reply:
         start = time.perf_counter()
-        path, body = body_of(request, self.model, self._constrain)
-        body = adapted(body, self._max_tokens_field, self._extra)
-        data = json.dumps(body, separators=(",", ":")).encode()
+        path, data = self._message(request)
         tries, moves, wait = 0, 0, 0.0
         failed: Server | None = None
         before = last = time.monotonic()  # when the last failure but one, and the last one, came
@@ -178,6 +180,8 @@ class OpenAIEngine(Engine):
             if pause:
                 await asyncio.sleep(pause)
             try:
+                if isinstance(request, Score):
+                    await self._try_scores(server)
                 return await self._attempt(server, path, data, request, start)
             except Fault as error:
                 fault, failed = error, server
@@ -200,6 +204,32 @@ class OpenAIEngine(Engine):
                 "What was answered is kept; the same command goes on from there"
             )
         return _error(str(fault), start)
+
+    def _message(self, request: Request) -> tuple[str, bytes]:
+        """Path and body."""
+        path, body = body_of(request, self.model, self._constrain)
+        body = adapted(body, self._max_tokens_field, self._extra)
+        return path, json.dumps(body, separators=(",", ":")).encode()
+
+    async def _try_scores(self, server: Server) -> None:
+        """Have a server score a short text once; EngineError where it cannot. Calls that come meanwhile wait for the same
+        trial, and share its fault."""
+        if server.trial is None or (server.trial.done() and isinstance(server.trial.exception(), Fault)):
+            server.trial = self._loop.create_task(self._try(server))
+        await server.trial
+
+    async def _try(self, server: Server) -> None:
+        try:
+            reply = await self._attempt(server, *self._message(TRIAL), TRIAL, time.perf_counter())
+        except Fault as fault:
+            if "echo" not in str(fault):  # by whose name llama.cpp refuses, with a status that others have for a passing fault
+                raise
+            reply = _error(str(fault), 0.0)
+        if reply.outcome != Outcome.OK:
+            raise EngineError(
+                f"llm.base_urls: {server.shown} cannot score a text ({reply.output}); use a server that gives log-likelihoods "
+                "of a prompt, such as vLLM, or llm=vllm or llm=transformers"
+            )
 
     async def _attempt(self, server: Server, path: str, data: bytes, request: Request, start: float) -> Reply:
         options: dict[str, Any] = {"headers": server.headers, "proxy": server.proxy, "allow_redirects": False}
@@ -236,8 +266,8 @@ class OpenAIEngine(Engine):
             return _error(f"{status} {told}", start)
         try:
             reply = read(request, body, time.perf_counter() - start)
-        except NoLogprobs:
-            reply = _error(f"{server.shown} gives no log-likelihoods for {path}; use another server or engine", start)
+        except NoLogprobs as error:
+            reply = _error(f"{server.shown} {error}; use another server or engine", start)
         except NotEnded as error:
             raise Fault(f"{server.shown} {error}") from error
         except UNREADABLE as error:

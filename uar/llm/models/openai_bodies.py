@@ -6,14 +6,16 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from uar.llm.models.spelling import spelled
 from uar.llm.record import THINK_END, THINK_START, Choose, Generate, Outcome, Reply, Request, Score
 from uar.llm.replies import outcome_of
 
 TOP_LOGPROBS = 20  # as many as servers give for a token
+LEAST = 1e-10  # probability that is left for a choice where the listed ones, rounded, take all
 
 
 class NoLogprobs(Exception):
-    """The answer holds no log-likelihoods; asking again would not help."""
+    """Why the log-likelihoods that were asked for cannot be read from an answer; asking again would not help."""
 
 
 class NotEnded(Exception):
@@ -129,13 +131,16 @@ def _text(value: Any) -> str:
 
 
 def _scored(request: Score, choice: dict[str, Any], counts: dict[str, Any]) -> Reply:
-    listed = choice.get("logprobs")
-    if not listed:
-        raise NoLogprobs
-    start, end = len(request.prefix), len(request.prefix) + len(request.target)
-    values = [v for v, at in zip(listed["token_logprobs"], listed["text_offset"], strict=True) if start <= at < end]
-    if not values or any(v is None for v in values):
-        raise NoLogprobs
+    listed = choice.get("logprobs") or {}
+    tokens, logprobs = listed.get("tokens"), listed.get("token_logprobs")
+    if not tokens or not logprobs:
+        raise NoLogprobs("gives no log-likelihoods of a prompt")
+    places = spelled(tokens, request.prefix, request.target)  # its offsets drift where tokens are parts of characters
+    if places is None:
+        raise NoLogprobs("lists no tokens that spell the text to be scored")
+    values = [logprobs[at] for at in places]
+    if any(value is None for value in values):
+        raise NoLogprobs("leaves out log-likelihoods of the prompt")
     return Reply.of_score(sum(values), len(values), **counts)
 
 
@@ -144,17 +149,20 @@ def _chosen(choices: Iterable[str], choice: dict[str, Any]) -> tuple[dict[str, f
     those choices that are listed.
 
     Several tokens may spell one choice (with a space before it or not): their probabilities are added. A choice that is
-    not listed is less likely than all that are; it gets the lowest listed log-likelihood, an upper bound of its own.
+    not listed is less likely than all that are, and has at most the probability that they leave; it gets the lower of the two,
+    an upper bound of its own.
     """
     tokens = (choice.get("logprobs") or {}).get("content")
     listed = tokens[0].get("top_logprobs") if tokens else None
     if not listed:
-        raise NoLogprobs
+        raise NoLogprobs("gives no log-likelihoods of a reply")
     found: dict[str, list[float]] = {}
     for token in listed:
         found.setdefault(token["token"].strip(), []).append(float(token["logprob"]))
-    lowest = min(value for values in found.values() for value in values)
-    logprobs = {c: _log_of_sum(found[c]) if c in found else lowest for c in choices}
+    values = [value for spellings in found.values() for value in spellings]
+    left = max(LEAST, 1 - sum(math.exp(min(0.0, value)) for value in values))
+    most = min(*values, math.log(left))
+    logprobs = {c: _log_of_sum(found[c]) if c in found else most for c in choices}
     return logprobs, sum(math.exp(min(0.0, value)) for c, value in logprobs.items() if c in found)
 
 

@@ -29,6 +29,7 @@ class Server:
 
     `flying`: calls that it has now; `faults`: in a row; `answered`: when it last sent a response of any status;
     `rests_until`: it is asked only where no other server can be; `closed_until`: it said that it takes no call before.
+    `trial`: whether it scores texts, once that was asked.
     """
 
     parts: SplitResult
@@ -43,6 +44,7 @@ class Server:
     answered: float = 0.0
     rests_until: float = 0.0
     closed_until: float = 0.0
+    trial: asyncio.Task[None] | None = None
 
     def at(self, path: str) -> str:
         """The URL of an endpoint such as /completions."""

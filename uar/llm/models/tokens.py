@@ -5,7 +5,11 @@ from typing import Any
 from jinja2 import TemplateError
 
 from uar.errors import EngineError
-from uar.llm.record import Choose, Generate
+from uar.llm.record import Choose, Generate, Score
+
+
+class CannotScore(Exception):
+    """Why the target of a score has no log-likelihood of its own."""
 
 
 def chat_ids(tokenizer: Any, request: Generate | Choose) -> list[int]:
@@ -34,6 +38,19 @@ def prefix_ids(tokenizer: Any, text: str) -> list[int]:
     start = tokenizer.bos_token_id
     begins = start is not None and list(tokenizer.encode("a"))[:1] == [start]
     return [*([start] if begins else []), *text_ids(tokenizer, text)]
+
+
+def target_ids(tokenizer: Any, request: Score, prefix: list[int]) -> list[int]:
+    """Token ids of a score's target as they stand in the whole text, after `prefix`, the ids of its prefix: a tokenizer that
+    puts a space before a text puts none before the target. CannotScore where a token of the whole belongs to both."""
+    whole = prefix_ids(tokenizer, request.prefix + request.target)
+    target = whole[len(prefix) :]
+    if not target or whole[: len(prefix)] != prefix:
+        raise CannotScore(
+            f"no token of {tokenizer.name_or_path} begins where {request.target[:30]!r} does; let the text to be scored begin "
+            "with a space or on a new line"
+        )
+    return target
 
 
 def text_ids(tokenizer: Any, text: str) -> list[int]:

@@ -2,18 +2,17 @@
 
 import time
 from collections import OrderedDict, deque
-from contextlib import nullcontext
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from uar.errors import EngineError
-from uar.llm.models.attention import packed_row, use_packed_attention
+from uar.llm.models.log_likelihoods import LogLikelihoods
 from uar.llm.models.model import Engine
-from uar.llm.models.packing import Packed, pack, placed
-from uar.llm.models.tokens import chat_ids, choice_ids, prefix_ids, text_ids
+from uar.llm.models.tokens import CannotScore, chat_ids, choice_ids, prefix_ids, target_ids
 from uar.llm.record import Choose, Generate, Outcome, Reply, Request, Score
 from uar.llm.replies import outcome_of
 from uar.machine.model_files import locate, without_bars
@@ -24,18 +23,22 @@ TEXTS = 2_048  # requests for texts that wait together: their prompts are long, 
 WHOLE = {"top_p": 1.0, "top_k": 0}  # of the distribution that is sampled from
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Waiting:
-    """A request for log-likelihoods and the token ids of its targets: one of a score, one a choice."""
+    """A request for log-likelihoods and the token ids of its targets: one of a score, once its turn comes, one a choice."""
 
     ticket: int
     request: Score | Choose
-    targets: list[list[int]]
+    targets: list[list[int]] = field(default_factory=list)
 
     @property
     def tokens(self) -> int:
         """Tokens of the row that it takes beside its prefix; the last one of a target is predicted only."""
         return sum(len(target) - 1 for target in self.targets)
+
+    @property
+    def longest(self) -> int:
+        return max(map(len, self.targets))
 
 
 @dataclass(frozen=True)
@@ -85,11 +88,37 @@ class _Row:
         return replies
 
 
+class _Room:
+    """What one forward pass of `most` tokens takes: texts that are packed, or texts that have a row each, as the first one
+    has it."""
+
+    def __init__(self, most: int, likelihoods: LogLikelihoods) -> None:
+        self._most, self._likelihoods = most, likelihoods
+        self._used = self._rows = self._longest = 0
+        self.packs = True
+        self.full = False
+
+    def take(self, one: _Waiting, prefix: int, shared: bool) -> bool:
+        """Whether there is room for one more; the first one always has it. `shared`: its prefix is there already."""
+        text = prefix + one.longest - 1
+        packs = self._likelihoods.packs(text)
+        if not self._rows:
+            self.packs = packs
+        longest = max(self._longest, text)
+        used = self._used + one.tokens + (0 if shared else prefix) if self.packs else longest * (self._rows + 1)
+        self.full = self._rows > 0 and (used > self._most or packs != self.packs)
+        if self.full:
+            return False
+        self._used, self._longest, self._rows = used, longest, self._rows + 1
+        return True
+
+
 class TransformersEngine(Engine):
     """`max_tokens`: tokens of one forward pass; null for 1024 on a CPU and 8192 on a GPU.
 
     Log-likelihoods: prefixes that wait together are read once for all their targets, packed without padding, and logits
-    are computed at target positions only. Generation is greedy or sampled from the model's own distribution, in batches of
+    are computed at target positions only; where a model gives packed texts other values (it is tried when it is loaded), each
+    has a row of its own. Generation is greedy or sampled from the model's own distribution, in batches of
     like length and one `sample`, which is the seed; a `pattern` is not enforced. A request that is longer than the model's
     positions is an error.
     """
@@ -114,15 +143,18 @@ class TransformersEngine(Engine):
             raise EngineError(f"llm.model={model}: cannot be loaded ({told})") from error
         self.model.to(device()).eval()
         advised = self.model.generation_config  # penalties and cuts of its own among it, which no record would tell
+        text = self.model.config.get_text_config()
+        self._stops = _ends(self.tokenizer.eos_token_id, advised.eos_token_id, getattr(text, "eos_token_id", None))
         self.model.generation_config = GenerationConfig(
-            bos_token_id=advised.bos_token_id, eos_token_id=advised.eos_token_id, pad_token_id=advised.pad_token_id
+            bos_token_id=advised.bos_token_id, eos_token_id=sorted(self._stops) or None, pad_token_id=advised.pad_token_id
         )
-        self._longest = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        if self.tokenizer.pad_token is None:
-            self.tokenizer.pad_token = self.tokenizer.eos_token
+        self._longest = getattr(text, "max_position_embeddings", None)
+        if self.tokenizer.pad_token_id is None and self._stops:
+            self.tokenizer.pad_token_id = min(self._stops)  # padding is masked, so any would do
         self.max_tokens = max_tokens or (GPU_TOKENS if device().type == "cuda" else CPU_TOKENS)
         self.window = window
-        self._by_groups = use_packed_attention(self.model)
+        self._likelihoods = LogLikelihoods(self.model, model)
+        self._model_name = model
         self._scores: OrderedDict[Any, deque[_Waiting]] = OrderedDict()  # by prefix: a text, or a chat and its reasoning
         self._texts: list[_Text] = []
         self._refused: list[tuple[int, Reply]] = []
@@ -131,13 +163,17 @@ class TransformersEngine(Engine):
 
     def submit(self, ticket: int, request: Request) -> None:
         if isinstance(request, Score):
-            target = text_ids(self.tokenizer, request.target)
-            self._scores.setdefault(request.prefix, deque()).append(_Waiting(ticket, request, [target]))
+            self._scores.setdefault(request.prefix, deque()).append(_Waiting(ticket, request))
         elif isinstance(request, Choose):
             choices = [[token] for token in choice_ids(self.tokenizer, request)]
             prefix = (request.messages, request.reasoning)
             self._scores.setdefault(prefix, deque()).append(_Waiting(ticket, request, choices))
         else:
+            if not self._stops:
+                raise EngineError(
+                    f"llm.model={self._model_name}: neither its tokenizer nor its generation_config.json names a token that "
+                    "ends a text; choose an instruction-tuned model"
+                )
             self.window = min(self.window, TEXTS)
             self._texts.append(_Text(ticket, request, sum(len(text) for _, text in request.messages)))
 
@@ -154,31 +190,41 @@ class TransformersEngine(Engine):
         return row.replies() if row else []
 
     def _next_row(self) -> "_Row | None":
-        """A row of what waits, on its way; None where all that waited was too long."""
+        """A row of what waits, or rows of one text each, on their way; None where all that waited was refused."""
         start = time.perf_counter()
+        room = _Room(self.max_tokens, self._likelihoods)
         groups: list[tuple[list[int], list[_Waiting]]] = []
-        used = 0
-        while self._scores and used < self.max_tokens:
+        while self._scores and not room.full:
             key, waiting = next(iter(self._scores.items()))
             first = waiting[0].request
             prefix = prefix_ids(self.tokenizer, first.prefix) if isinstance(first, Score) else chat_ids(self.tokenizer, first)
-            if groups and used + len(prefix) + waiting[0].tokens > self.max_tokens:
-                break
-            used += len(prefix)
             taken: list[_Waiting] = []
-            while waiting and (not taken or used + waiting[0].tokens <= self.max_tokens):
+            while waiting and not room.full:
                 one = waiting.popleft()
-                if self._fits(one.ticket, prefix, max(map(len, one.targets))):
-                    used += one.tokens
+                if not self._readable(one, prefix):
+                    continue
+                if room.take(one, len(prefix), bool(taken)):
                     taken.append(one)
+                else:
+                    waiting.appendleft(one)
             if not waiting:
                 del self._scores[key]
             if taken:
-                groups.append((prefix, taken))
+                groups += [(prefix, taken)] if room.packs else [(prefix, [one]) for one in taken]
         if not groups:
             return None
-        packed = pack([(ids, [t for one in taken for t in one.targets]) for ids, taken in groups])
-        return _Row(groups, self._target_logprobs(packed), start)
+        compute = self._likelihoods.packed if room.packs else self._likelihoods.alone
+        return _Row(groups, compute([(prefix, [t for one in taken for t in one.targets]) for prefix, taken in groups]), start)
+
+    def _readable(self, one: _Waiting, prefix: list[int]) -> bool:
+        """Whether it can be read after its prefix; else it is refused."""
+        if isinstance(one.request, Score) and not one.targets:
+            try:
+                one.targets = [target_ids(self.tokenizer, one.request, prefix)]
+            except CannotScore as error:
+                self._refused.append((one.ticket, Reply(str(error), Outcome.ERROR, len(prefix))))
+                return False
+        return self._fits(one.ticket, prefix, one.longest)
 
     def _fits(self, ticket: int, prompt: list[int], tokens: int) -> bool:
         """Whether so many tokens have a place after a prompt; else the request is refused."""
@@ -187,26 +233,6 @@ class TransformersEngine(Engine):
         told = f"{len(prompt)} tokens and {tokens} after them are more than the model's {self._longest} positions"
         self._refused.append((ticket, Reply(told, Outcome.ERROR, len(prompt))))
         return False
-
-    def _target_logprobs(self, packed: Packed) -> torch.Tensor:
-        """(targets,) log-likelihood of each, in nat, on the model's device."""
-        place, like = self.model.device, torch.empty(0, dtype=self.model.dtype, device=self.model.device)
-        with packed_row(packed.buckets(), like) if self._by_groups else nullcontext(_dense_mask(packed, like)) as mask:
-            logits = (
-                self.model(
-                    input_ids=placed(packed.ids, place),
-                    position_ids=placed(packed.positions, place),
-                    attention_mask=mask,
-                    logits_to_keep=placed(packed.predict, place),
-                    use_cache=False,
-                )
-                .logits[0]
-                .float()
-            )
-        pick = placed(packed.pick, place)
-        tokens = logits[pick, placed(packed.wanted, place)] - logits.logsumexp(-1)[pick]
-        sums = torch.zeros(int(packed.owner[-1]) + 1, device=place)
-        return sums.index_add_(0, placed(packed.owner, place), tokens)
 
     def _generate(self) -> list[tuple[int, Reply]]:
         """One batch of the longest prompts that wait, all with the sampling of the first; they are tokenised only now."""
@@ -228,20 +254,18 @@ class TransformersEngine(Engine):
         how: dict[str, Any] = {"do_sample": False}
         if temperature:
             torch.manual_seed(seed)
-            how = {"do_sample": True, "temperature": temperature, **WHOLE}
+            how |= {"do_sample": True, "temperature": temperature, **WHOLE}
         output = self.model.generate(**padded, max_new_tokens=most, pad_token_id=self.tokenizer.pad_token_id, **how)
         seconds = (time.perf_counter() - start) / len(batch)
-        stops = set(torch.as_tensor(self.model.generation_config.eos_token_id).view(-1).tolist())
         replies: list[tuple[int, Reply]] = []
         for (text, prompt), row in zip(batch, output[:, padded["input_ids"].shape[1] :].tolist(), strict=True):
-            end = next((at for at, token in enumerate(row) if token in stops), None)
+            end = next((at for at, token in enumerate(row) if token in self._stops), None)
             written = self.tokenizer.decode(row[:end], skip_special_tokens=True)
             outcome = outcome_of("length" if end is None else "stop")
             replies.append((text.ticket, Reply(written, outcome, len(prompt), len(row[:end]), 0, seconds)))
         return replies
 
 
-def _dense_mask(packed: Packed, like: torch.Tensor) -> torch.Tensor:
-    """What a model that computes attention its own way is given."""
-    allowed = packed.allowed().to(like.device)
-    return like.new_zeros(allowed.shape).masked_fill_(~allowed, torch.finfo(like.dtype).min)
+def _ends(*named: int | Sequence[int] | None) -> set[int]:
+    """The tokens that end a text, of which each place may name one, several or none."""
+    return {int(token) for one in named if one is not None for token in ([one] if isinstance(one, int) else one)}

@@ -11,7 +11,7 @@ from typing import Any
 
 from uar.errors import EngineError
 from uar.llm.models.model import Engine
-from uar.llm.models.tokens import chat_ids, choice_ids, prefix_ids, text_ids
+from uar.llm.models.tokens import CannotScore, chat_ids, choice_ids, prefix_ids, target_ids
 from uar.llm.record import Choose, Generate, Outcome, Reply, Request, Score
 from uar.llm.replies import outcome_of
 from uar.machine.model_files import locate
@@ -135,8 +135,13 @@ class VLLMEngine(Engine):
 
     def submit(self, ticket: int, request: Request) -> None:
         if isinstance(request, Score):
-            target = text_ids(self._tokenizer, request.target)
-            asked = _Asked(ticket, request, prefix_ids(self._tokenizer, request.prefix) + target, target)
+            prefix = prefix_ids(self._tokenizer, request.prefix)
+            try:
+                target = target_ids(self._tokenizer, request, prefix)
+            except CannotScore as error:
+                self._refuse(_Asked(ticket, request, prefix), str(error))
+                return
+            asked = _Asked(ticket, request, prefix + target, target)
         elif isinstance(request, Choose):
             asked = _Asked(ticket, request, chat_ids(self._tokenizer, request), choice_ids(self._tokenizer, request))
         else:

@@ -19,6 +19,7 @@ from uar.retrievers.bi_encoder.dropout import use_fast_dropout
 from uar.retrievers.bi_encoder.encoder_settings import Published, read_published
 from uar.retrievers.bi_encoder.export import export
 from uar.retrievers.bi_encoder.fast_attention import hidden_states
+from uar.retrievers.bi_encoder.head import load_head, out_features
 from uar.retrievers.bi_encoder.loading import (
     append_eos_token,
     check_alike,
@@ -41,8 +42,9 @@ class BiEncoder(nn.Module):
 
     `tied`: queries and passages share the encoder; a model folder with two encoders is never tied. `layers`: keep the first
     so many layers. `pooling`, `normalize`, the prefixes and the lengths default to what the model's own files say, else mean
-    (of a decoder lasttoken), false, none, and 64 and 256 tokens. `append_eos`: end every text with the end-of-text token; None
-    does so for lasttoken where the tokenizer has one. `dropout`: in place of the model's own, None keeps it.
+    (of a decoder lasttoken), false, none, and 64 and 256 tokens; dense layers after pooling are the model's own. `append_eos`:
+    end every text with the end-of-text token; None does so for lasttoken where the tokenizer has one, unless the model's files
+    say lasttoken: such a model was trained on what its tokenizer makes. `dropout`: in place of the model's own, None keeps it.
 
     `scale`: inverse temperature of the training scores; `learn_scale` starts there and learns its logarithm.
     `lora_rank`: learn adapters of this rank on `lora_targets` (names of layers, or all-linear) in place of the weights;
@@ -85,16 +87,19 @@ class BiEncoder(nn.Module):
             if not tied or own.queries is not None:
                 folder = own.passages if own.queries is None else own.queries
                 self.query_encoder = load_encoder(model, path, revision, folder, layers, dropout)
-            self.tokenizer: Any = load_tokenizer(model, path, revision, own.passages)
+            self.tokenizer: Any = load_tokenizer(model, path, revision, own.passages, own.do_lower_case)
             if own.queries is not None:
                 check_alike(self.tokenizer, load_tokenizer(model, path, revision, own.queries), model)
+            self.head = load_head(model, path, revision, own.dense)
         except OSError as error:
             raise UserError(f"retriever.model={model}: cannot be loaded ({str(error).splitlines()[0]})") from error
         self.pooling = pooling or own.pooling or ("lasttoken" if is_causal(self.encoder) else "mean")
-        if self.pooling not in POOLINGS:
-            raise UserError(f"retriever.pooling={self.pooling!r}; allowed: {', '.join(POOLINGS)}")
-        if append_eos or (append_eos is None and self.pooling == "lasttoken" and self.tokenizer.eos_token_id is not None):
+        if not set(POOLINGS) >= set(self.pooling.split("+")):
+            raise UserError(f"retriever.pooling={self.pooling!r}; allowed: {', '.join(POOLINGS)}, or several joined by +")
+        untrained = self.pooling == "lasttoken" != own.pooling  # which no files say how to end a text for
+        if append_eos or (append_eos is None and untrained and self.tokenizer.eos_token_id is not None):
             append_eos_token(self.tokenizer, model)
+        self.lower_case = own.do_lower_case
         self.normalize = bool(own.normalize) if normalize is None else normalize
         self.query_prefix = own.query_prefix if query_prefix is None else query_prefix
         self.passage_prefix = own.passage_prefix if passage_prefix is None else passage_prefix
@@ -106,6 +111,7 @@ class BiEncoder(nn.Module):
         self._tokens_since_release = 0
         self._scale = _checked_scale(scale, learn_scale)
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale))) if learn_scale else None
+        self.head.requires_grad_(lora_rank is None)
         for encoder in self._encoders():
             if lora_rank is not None:
                 add_lora(encoder, lora_rank, lora_alpha, lora_dropout, lora_targets)
@@ -123,7 +129,7 @@ class BiEncoder(nn.Module):
 
     @property
     def dim(self) -> int:
-        return int(self.encoder.config.hidden_size)
+        return out_features(self.head, int(self.encoder.config.hidden_size) * len(self.pooling.split("+")))
 
     @property
     def device(self) -> torch.device:
@@ -204,7 +210,7 @@ class BiEncoder(nn.Module):
         return self._embed(encoder, ids, mask)
 
     def _embed(self, encoder: Any, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        vectors = pool(hidden_states(encoder, ids, mask), mask, self.pooling)
+        vectors = self.head(pool(hidden_states(encoder, ids, mask), mask, self.pooling)).float()
         return nn.functional.normalize(vectors, dim=-1) if self.normalize else vectors
 
 

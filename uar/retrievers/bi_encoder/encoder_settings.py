@@ -1,6 +1,7 @@
-"""What a model's own files say of it: pooling, normalisation, prompts, lengths, one encoder or two."""
+"""What a model's own files say of it: pooling, dense layers, similarity, prompts, lengths, one encoder or two."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,17 +11,30 @@ from transformers.utils import cached_file
 from uar.errors import UserError
 from uar.storage.files import read_json
 
-KINDS = ("Transformer", "Router", "Asym", "Pooling", "Normalize", "Dropout")
+log = logging.getLogger(__name__)
+OURS = "sentence_transformers."  # what the types of its own modules begin with
+KINDS = ("Transformer", "Router", "Asym", "Pooling", "Dense", "Normalize", "Dropout")
 LENGTHS = "uar_lengths.json"  # of an exported model
 QUERY_LENGTH, PASSAGE_LENGTH = 64, 256  # of a model whose files say nothing of these
-LEGACY = "pooling_mode_"  # one true-or-false key a mode, before sentence-transformers 6
+TRANSFORMER_FILES = [f"sentence_{kind}_config.json" for kind in ("bert", "roberta", "distilbert", "xlm-roberta", "xlnet")]
+NO_LIMIT = 10**9  # transformers writes 1e30 for none
+SIMILARITIES = ("cosine", "dot")
+LEGACY = {  # one true-or-false key a mode, before sentence-transformers 6, in the order in which they are joined
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
 
 
 @dataclass(frozen=True)
 class Published:
-    """`passages`, `queries`: subfolders of the encoders, the second only where queries have one of their own. None, or no
-    prompt of that name: the files do not say. `query_length`, `passage_length`: tokens, as the model was exported; of others
-    the usual ones, and never more than their `max_seq_length`."""
+    """`passages`, `queries`: subfolders of the encoders, the second only where queries have one of their own; `dense`: of the
+    layers after pooling. None, or no prompt of that name: the files do not say. `pooling`: modes, joined by `+`. `normalize`:
+    whether vectors are compared by cosine. `query_length`, `passage_length`: tokens, as the model was exported; of others what
+    they are published to read, and the usual ones where no files of sentence-transformers say it."""
 
     passages: str = ""
     queries: str | None = None
@@ -29,15 +43,17 @@ class Published:
     prompts: Mapping[str, str] = field(default_factory=dict)
     query_length: int = QUERY_LENGTH
     passage_length: int = PASSAGE_LENGTH
+    dense: tuple[str, ...] = ()
+    do_lower_case: bool = False
 
     @property
     def query_prefix(self) -> str:
-        return self.prompts.get("query", "")
+        return self.prompts.get("query") or ""
 
     @property
     def passage_prefix(self) -> str:
         names = ("document", "passage", "corpus")  # in the order of `encode_document`
-        return next((self.prompts[name] for name in names if name in self.prompts), "")
+        return next((self.prompts[name] or "" for name in names if name in self.prompts), "")
 
 
 def read_published(model: str, path: str, revision: str | None) -> Published:
@@ -45,31 +61,61 @@ def read_published(model: str, path: str, revision: str | None) -> Published:
     are not built here."""
 
     def read(name: str) -> Any:
-        file = _file(path, name, revision)
+        file = model_file(path, name.lstrip("/"), revision)
         return read_json(file) if file else None
 
     modules = read("modules.json") or []
-    kinds = {module["type"].rpartition(".")[2]: module["path"] for module in modules}
-    if strange := [kind for kind in kinds if kind not in KINDS]:
+    kinds = [(module["type"].rpartition(".")[2], module["path"]) for module in modules]
+    strange = [module["type"] for module, (kind, _) in zip(modules, kinds, strict=True) if not _known(module["type"], kind)]
+    if strange or "Normalize" in [kind for kind, _ in kinds[:-1]]:
         raise UserError(
-            f"retriever.model={model}: its modules.json has {', '.join(strange)}, which is not supported; "
-            "choose a model of an encoder, pooling and normalisation"
+            f"retriever.model={model}: its modules.json has {', '.join(strange) or 'a layer after normalisation'}, which is "
+            "not supported; choose a model of an encoder, pooling, dense layers and normalisation"
         )
-    passages, queries = _encoders(model, read, kinds)
+    places = dict(kinds)
+    passages, queries = _encoders(model, read, places)
     settings = read("config_sentence_transformers.json") or {}
+    transformer: dict[str, Any] = next((found for name in TRANSFORMER_FILES if (found := read(f"{passages}/{name}"))), {})
     return Published(
         passages,
         queries,
-        _pooling(read(f"{kinds.get('Pooling', '1_Pooling')}/config.json")),
-        "Normalize" in kinds if modules else None,
+        _pooling(read(f"{places.get('Pooling', '1_Pooling')}/config.json")),
+        _normalize(model, kinds, settings.get("similarity_fn_name")),
         settings.get("prompts") or {},
-        **(read(LENGTHS) or _usual_lengths(read(f"{passages}/sentence_bert_config.json".lstrip("/")))),
+        dense=tuple(place for kind, place in kinds if kind == "Dense"),
+        do_lower_case=bool(transformer.get("do_lower_case")),
+        **(read(LENGTHS) or _lengths(read, passages, transformer.get("max_seq_length"), bool(modules))),
     )
 
 
-def _usual_lengths(config: Mapping[str, Any] | None) -> dict[str, int]:
-    most = (config or {}).get("max_seq_length") or PASSAGE_LENGTH
-    return {"query_length": min(QUERY_LENGTH, most), "passage_length": min(PASSAGE_LENGTH, most)}
+def _known(name: str, kind: str) -> bool:
+    return kind in KINDS and name.startswith(OURS)
+
+
+def _normalize(model: str, kinds: Sequence[tuple[str, str]], similarity: str | None) -> bool | None:
+    """None where there are no modules. Where no similarity is named, as in older files, vectors are compared as they come."""
+    if not kinds:
+        return None
+    if similarity is not None and similarity not in SIMILARITIES:
+        raise UserError(
+            f"retriever.model={model}: its vectors are compared by {similarity}; models of {' and '.join(SIMILARITIES)} "
+            "are supported"
+        )
+    if kinds[-1][0] == "Normalize":
+        return True
+    if similarity is None:
+        log.info("%s names no similarity: the dot product of its vectors; normalize=true for cosine", model)
+    return similarity == "cosine"
+
+
+def _lengths(read: Any, folder: str, most: int | None, published: bool) -> dict[str, int]:
+    if most is None and published:  # then what tokenizer and positions allow
+        tokenizer, config = (read(f"{folder}/{name}") or {} for name in ("tokenizer_config.json", "config.json"))
+        limits = tokenizer.get("model_max_length"), config.get("max_position_embeddings")
+        most = min((int(limit) for limit in limits if limit and 0 < limit < NO_LIMIT), default=None)
+    if most is None:
+        return {"query_length": QUERY_LENGTH, "passage_length": PASSAGE_LENGTH}
+    return {"query_length": most, "passage_length": most}
 
 
 def _encoders(model: str, read: Any, kinds: Mapping[str, str]) -> tuple[str, str | None]:
@@ -89,16 +135,13 @@ def _pooling(config: Mapping[str, Any] | None) -> str | None:
     """Its name, which `BiEncoder` refuses where it is none of its own."""
     if config is None:
         return None
-    modes = config.get("pooling_mode") or [
-        key.removeprefix(LEGACY).removesuffix("_token").removesuffix("_tokens")
-        for key, chosen in config.items()
-        if key.startswith(LEGACY) and chosen
-    ]
+    modes = config.get("pooling_mode") or [mode for key, mode in LEGACY.items() if config.get(key)]
     name = modes if isinstance(modes, str) else "+".join(modes) or "mean"
     return name if config.get("include_prompt", True) else f"{name} without the prompt"
 
 
-def _file(path: str, name: str, revision: str | None) -> Path | None:
+def model_file(path: str, name: str, revision: str | None) -> Path | None:
+    """A file of a model, in a folder or on the hub; None where it has none."""
     if Path(path).is_dir():
         return Path(path) / name if (Path(path) / name).is_file() else None
     found = cached_file(

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from uar.retrievers.bi_encoder.encoder_settings import LENGTHS
+from uar.retrievers.bi_encoder.encoder_settings import LEGACY, LENGTHS
+from uar.retrievers.bi_encoder.head import save_head
 from uar.retrievers.bi_encoder.lora import merged_state
 from uar.storage.files import write_json
 
@@ -22,24 +23,25 @@ def export(retriever: "BiEncoder", folder: Path) -> None:
     stand in a file that it does not read.
     """
     if retriever.query_encoder is None:
-        _encoder(folder, retriever.encoder, retriever.tokenizer, retriever.passage_length)
+        _encoder(folder, retriever.encoder, retriever, retriever.passage_length)
         first = "Transformer"
     else:
-        _encoder(folder / PASSAGES, retriever.encoder, retriever.tokenizer, retriever.passage_length)
-        _encoder(folder / QUERIES, retriever.query_encoder, retriever.tokenizer, retriever.query_length)
+        _encoder(folder / PASSAGES, retriever.encoder, retriever, retriever.passage_length)
+        _encoder(folder / QUERIES, retriever.query_encoder, retriever, retriever.query_length)
         write_json(folder / "router_config.json", _routes())
         first = "Router"
-    modes = {"cls": "cls_token", "mean": "mean_tokens", "max": "max_tokens", "lasttoken": "lasttoken"}
-    pooling = {f"pooling_mode_{file}": mode == retriever.pooling for mode, file in modes.items()}
-    write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": retriever.dim, **pooling})
-    modules = [("", first), ("1_Pooling", "Pooling")] + ([("2_Normalize", "Normalize")] if retriever.normalize else [])
+    write_json(folder / "1_Pooling" / "config.json", _pooling(retriever))
+    dense = save_head(retriever.head, folder, first=2)
+    modules = [("", first), ("1_Pooling", "Pooling"), *((name, "Dense") for name in dense)]
+    normalize = f"{len(modules)}_Normalize"
+    if retriever.normalize:
+        modules.append((normalize, "Normalize"))
+        (folder / normalize).mkdir(exist_ok=True)
     write_json(
         folder / "modules.json",
         [{"idx": i, "name": str(i), "path": path, "type": f"{TYPES}.{kind}"} for i, (path, kind) in enumerate(modules)],
     )
     write_json(folder / LENGTHS, {"query_length": retriever.query_length, "passage_length": retriever.passage_length})
-    if retriever.normalize:
-        (folder / "2_Normalize").mkdir(exist_ok=True)
     write_json(
         folder / "config_sentence_transformers.json",
         {
@@ -50,12 +52,20 @@ def export(retriever: "BiEncoder", folder: Path) -> None:
     )
 
 
-def _encoder(folder: Path, encoder: Any, tokenizer: Any, length: int) -> None:
+def _encoder(folder: Path, encoder: Any, retriever: "BiEncoder", length: int) -> None:
+    tokenizer = retriever.tokenizer
     encoder.save_pretrained(folder, state_dict=merged_state(encoder))
     tokenizer.backend_tokenizer.no_truncation()  # what the last call left behind
     tokenizer.backend_tokenizer.no_padding()
     tokenizer.save_pretrained(folder)
-    write_json(folder / "sentence_bert_config.json", {"max_seq_length": length, "do_lower_case": False})
+    write_json(folder / "sentence_bert_config.json", {"max_seq_length": length, "do_lower_case": retriever.lower_case})
+
+
+def _pooling(retriever: "BiEncoder") -> dict[str, Any]:
+    size, modes = int(retriever.encoder.config.hidden_size), retriever.pooling.split("+")
+    if len(modes) > 1:  # in an order that the keys of older versions do not tell
+        return {"embedding_dimension": size, "pooling_mode": modes, "include_prompt": True}
+    return {"word_embedding_dimension": size, **{key: mode in modes for key, mode in LEGACY.items()}}
 
 
 def _routes() -> dict[str, Any]:

@@ -1,12 +1,13 @@
 """Loads tokenizers and encoders: any encoder or decoder of transformers whose tokenizer has a fast backend."""
 
+import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from tokenizers import processors
+from tokenizers import normalizers, processors
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
@@ -16,13 +17,18 @@ log = logging.getLogger(__name__)
 OFFSET = ("roberta", "xlm-roberta", "camembert", "mpnet")  # their positions start after the padding token's id
 
 
-def load_tokenizer(model: str, path: str, revision: str | None, folder: str) -> Any:
-    """The tokenizer of `model`, which lies in the subfolder `folder` of `path`; it pads and cuts on the right.
+def load_tokenizer(model: str, path: str, revision: str | None, folder: str, lower: bool = False) -> Any:
+    """The tokenizer of `model`, which lies in the subfolder `folder` of `path`; it pads and cuts on the right. `lower`: texts
+    are set in lower case first.
 
     Without a padding token its end-of-text token is taken: padding is masked, so any would do.
     """
     tokenizer: Any = AutoTokenizer.from_pretrained(path, revision=revision, subfolder=folder)
     tokenizer.padding_side = tokenizer.truncation_side = "right"
+    if lower:
+        own = tokenizer.backend_tokenizer.normalizer
+        lowercase = normalizers.Lowercase()
+        tokenizer.backend_tokenizer.normalizer = normalizers.Sequence([lowercase, own]) if own else lowercase
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token_id is None:
             raise UserError(
@@ -42,9 +48,9 @@ def check_alike(tokenizer: Any, queries: Any, model: str) -> None:
 
 
 def append_eos_token(tokenizer: Any, model: str) -> None:
-    """Let the tokenizer end every text with its end-of-text token, also where it cuts the text; nothing where it does
-    already. Files saved of it do so too."""
-    token, number = tokenizer.eos_token, tokenizer.eos_token_id
+    """Let the tokenizer end every text with its end-of-text token, after what it puts around texts already, and within the
+    length at which it cuts them; nothing where it does so already. Files saved of it do so too."""
+    number = tokenizer.eos_token_id
     if number is None:
         raise UserError(f"retriever.append_eos=true: the tokenizer of {model} has no eos token; set it to null or false")
     if tokenizer("a")["input_ids"][-1:] == [number]:
@@ -52,12 +58,25 @@ def append_eos_token(tokenizer: Any, model: str) -> None:
     if {"add_bos_token", "add_eos_token"} & set(tokenizer.init_kwargs):  # such tokenizers make their rules when loaded
         tokenizer.add_eos_token = tokenizer.init_kwargs["add_eos_token"] = True
         return
-    backend = tokenizer.backend_tokenizer
-    end = processors.TemplateProcessing(
-        single=f"$A {token}", pair=f"$A {token} $B:1 {token}:1", special_tokens=[(token, number)]
+    text = tokenizer("a", add_special_tokens=False)["input_ids"]
+    whole = tokenizer("a")["input_ids"]
+    start = next(at for at in range(len(whole)) if whole[at : at + len(text)] == text)
+    before, after = whole[:start], [*whole[start + len(text) :], number]
+    names = {i: tokenizer.convert_ids_to_tokens(i) for i in {*before, *after}}
+    around = [[{"SpecialToken": {"id": names[i], "type_id": 0}} for i in ids] for ids in (before, after)]
+    first, second = ({"Sequence": {"id": name, "type_id": 0}} for name in "AB")
+    rules = processors.TemplateProcessing()
+    rules.__setstate__(  # its constructor reads names of tokens as a language of its own
+        json.dumps(
+            {
+                "type": "TemplateProcessing",
+                "single": [*around[0], first, *around[1]],
+                "pair": [*around[0], first, *around[1], second, *around[1]],
+                "special_tokens": {name: {"id": name, "ids": [i], "tokens": [name]} for i, name in names.items()},
+            }
+        ).encode()
     )
-    own = backend.post_processor
-    backend.post_processor = end if own is None else processors.Sequence([own, end])
+    tokenizer.backend_tokenizer.post_processor = rules
 
 
 def load_encoder(model: str, path: str, revision: str | None, folder: str, layers: int | None, dropout: float | None) -> Any:
