@@ -18,8 +18,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-import uar.launch.entry  # noqa: F401 the resolvers that configs use
+from uar.errors import UserError
 from uar.launch import sweeps
+from uar.launch.entry import composed as of_command
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 EXPERIMENTS = sorted(p.stem for p in (ROOT / "conf" / "experiment").glob("*.yaml"))
@@ -222,11 +223,18 @@ def test_a_finished_job_runs_again_where_its_config_or_a_file_of_it_changed(tmp_
     assert len(ran) == 4
 
 
-QUICK = ["+scale=fast_dev_run", "+experiment=table7_human_positive"]
+QUICK = ["+experiment=table7_human_positive", "+scale=fast_dev_run"]
+
+
+@pytest.mark.parametrize("later", ["+experiment=table7_human_positive", "+method=human", "+setting=msmarco"])
+def test_a_scale_before_what_it_changes_is_refused(fails: Callable[..., str], later: str):
+    line = fails("train", "-m", "+scale=mini", "seed=1", later)
+    assert line == f"error: +scale=mini stands before {later}, which would win over it; give +scale=mini after it"
+    with pytest.raises(UserError, match="give \\+scale=mini after it"):
+        of_command("train", "+scale=mini", later)
 
 
 def test_a_sweep_started_again_skips_what_is_done_and_runs_what_is_not(command: Command, tmp_path: Path):
-    """`+scale` counts wherever it stands on the command line."""
     start = ["-m", *QUICK, "label_source.human_positive=exclude,include"]
     failed = command("train", *start, "label_source.positives=one,many")
     assert failed.returncode == 2
