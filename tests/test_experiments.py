@@ -80,7 +80,7 @@ def test_an_experiment_composes_at_full_size_and_mini_resets_what_it_sets(name: 
                 ["mini:test"],
                 1,
             )
-            assert name not in OF_ANNOTATE or cfg.engine == {"_target_": "uar.llm.engines.work.Here"}
+            assert name not in OF_ANNOTATE or cfg.engine == {"_target_": "uar.llm.engines.local.LocalEngine"}
             assert cfg.candidates.depth == 8 and cfg.retriever.layers == 3 and "SmolLM2" in cfg.llm.model
             assert cfg.annotator._target_.rpartition(".")[2] in {"Likelihood", "Imported"} and cfg.limit <= 48
             assert OmegaConf.missing_keys(cfg) <= set(GIVEN_BY_USER) and OmegaConf.to_container(cfg, resolve=True)
