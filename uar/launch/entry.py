@@ -17,7 +17,9 @@ from omegaconf import DictConfig, OmegaConf
 from uar.errors import UserError
 from uar.launch import sweeps
 from uar.launch.one_line import one_line
+from uar.launch.owner import owned
 from uar.launch.resolvers import PACKAGE, register_resolvers
+from uar.launch.stopping import Stopping
 
 CONF = next(
     folder for folder in (PACKAGE / "conf", PACKAGE.parent / "conf") if folder.is_dir()
@@ -40,6 +42,7 @@ def entry(config_name: str, task: Task) -> None:
     given = os.environ.get(FULL_ERROR)
     wants_traceback = given == "1"
     failed: list[str] = []
+    stopping = Stopping()
     sweep = secrets.token_hex(8)  # goes with the job to other processes and machines
 
     def job(cfg: DictConfig) -> Any:
@@ -48,11 +51,16 @@ def entry(config_name: str, task: Task) -> None:
         try:
             with _environment(FULL_ERROR, given):  # what the task starts has the user's environment
                 _check_types(cfg, config_name)
-                if not swept:
+                if "name" not in cfg:  # a command without run folders of its own
                     return task(cfg, folder)
-                sweeps.forget_failure(folder)
-                return sweeps.once(task, cfg, folder)
+                with owned(folder, sweep if swept else None, HydraConfig.get().overrides.task):
+                    if not swept:
+                        return task(cfg, folder)
+                    sweeps.forget_failure(folder)
+                    return sweeps.once(task, cfg, folder)
         except Exception as error:
+            if stopping.stopped(error):  # such as an error of a process whose peer was stopped
+                raise KeyboardInterrupt from error
             line = one_line(error)
             if swept:
                 if line is None or wants_traceback:
@@ -68,9 +76,11 @@ def entry(config_name: str, task: Task) -> None:
         _check_order(sys.argv[1:])
         with _environment(FULL_ERROR, "1"):  # Hydra then raises its errors here instead of printing several lines
             hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except Exception as error:
+    except BaseException as error:
+        if stopping.stopped(error):
+            stopping.end()
+        if not isinstance(error, Exception):
+            raise
         line = one_line(error)
         if line is None and sweeps.failures(sweep):
             line = f"the sweep ended: {error}"

@@ -12,6 +12,9 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from uar.launch.folders import make_new_folder, name_what_is_swept, names_its_folder
+from uar.launch.owner import first_process
+from uar.launch.side_by_side import started_outside
 from uar.storage.files import digest, read_json, write_json
 
 log = logging.getLogger(__name__)
@@ -22,9 +25,14 @@ folders: list[Path] = []  # of the sweeps that this process has started
 
 
 class SweepFolder(Callback):
-    """Told by Hydra where a sweep writes."""
+    """Names the folder of a run or of the jobs of a sweep, before they start."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        if not names_its_folder(config.hydra) and not started_outside():
+            make_new_folder(config)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        name_what_is_swept(config)
         folders.append(Path(str(config.hydra.sweep.dir)).absolute())
 
 
@@ -44,10 +52,10 @@ def once(task: Callable[[DictConfig, Path], Any], cfg: DictConfig, folder: Path)
         if all(known.get(name, value) == value for name, value in made_from.items()):
             log.info("Skipped: %s was finished before with this config; delete the folder to run it again", folder)
             return known["returned"]
-        if _first_process():
+        if first_process():
             mark.unlink(missing_ok=True)
     found = task(cfg, folder)
-    if _first_process():
+    if first_process():
         write_json(mark, {**made_from, "returned": found if isinstance(found, int | float) else None})
     return found
 
@@ -83,12 +91,12 @@ def _named(value: Any, is_file: bool) -> Iterator[Path]:
 
 def remember_failure(folder: Path, sweep: str, line: str) -> None:
     """Leave `line` in the job's folder, where the process that started the sweep finds it wherever the job ran."""
-    if _first_process():
+    if first_process():
         write_json(folder / FAILED, {"sweep": sweep, "error": line})
 
 
 def forget_failure(folder: Path) -> None:
-    if _first_process():
+    if first_process():
         (folder / FAILED).unlink(missing_ok=True)
 
 
@@ -103,8 +111,3 @@ def failures(sweep: str) -> list[str]:
         if said.get("sweep") == sweep:
             found.append(f"{os.path.relpath(path.parent)}: {said['error']}")
     return found
-
-
-def _first_process() -> bool:
-    """Where torchrun or SLURM starts several processes of a job, the one that writes."""
-    return int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0) == 0
