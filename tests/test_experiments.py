@@ -197,17 +197,20 @@ def test_sweeps_outside_experiments_are_groups_of_their_own(monkeypatch: pytest.
     assert group("seed=1") is None
 
 
-def test_a_finished_job_runs_again_where_its_config_or_a_file_of_it_changed(tmp_path: Path):
+def test_a_finished_job_runs_again_where_its_config_or_a_file_of_it_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     ran: list[Path] = []
 
     def task(cfg: DictConfig, folder: Path) -> float:
         ran.append(folder)
         return 0.5
 
-    for place in ("data/qrels/train.tsv", "store/part.parquet", "labels.tsv"):
+    for place in ("data/qrels/train.tsv", "store/part.parquet", "labels.tsv", "own.yaml", "package/a/prompts/utilsel.yaml"):
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / place).write_text("1")
-    named = {"dataset": {"train": f"local:{tmp_path}/data:train"}, "annotator": {"path": str(tmp_path / "labels.tsv")}}
+    monkeypatch.setattr(sweeps, "PACKAGE", tmp_path / "package")
+    prompts = {"template": "utilsel", "answer_template": str(tmp_path / "own.yaml")}
+    annotator = {"path": str(tmp_path / "labels.tsv"), **prompts}
+    named = {"dataset": {"train": f"local:{tmp_path}/data:train"}, "annotator": annotator}
     cfg = OmegaConf.create({**named, "store": str(tmp_path / "store"), "name": "a", "loss": "joint"})
     folder = tmp_path / "run"
     assert [sweeps.once(task, cfg, folder) for _ in range(2)] == [0.5, 0.5] and len(ran) == 1
@@ -215,12 +218,14 @@ def test_a_finished_job_runs_again_where_its_config_or_a_file_of_it_changed(tmp_
     (tmp_path / "store" / "more.parquet").write_text("1")
     sweeps.once(task, cfg, folder)
     assert len(ran) == 1
-    for place in ("data/qrels/train.tsv", "labels.tsv"):
+    for place in ("data/qrels/train.tsv", "labels.tsv", "own.yaml", "package/a/prompts/utilsel.yaml"):
+        (tmp_path / place).touch()
+        sweeps.once(task, cfg, folder)  # nothing changed
         (tmp_path / place).write_text("12")
         sweeps.once(task, cfg, folder)
     cfg.loss = "kl"
     sweeps.once(task, cfg, folder)
-    assert len(ran) == 4
+    assert len(ran) == 6
 
 
 QUICK = ["+experiment=table7_human_positive", "+scale=fast_dev_run"]

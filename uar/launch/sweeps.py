@@ -3,7 +3,7 @@
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from uar.launch.folders import make_new_folder, name_what_is_swept, names_its_folder
 from uar.launch.owner import first_process
+from uar.launch.resolvers import PACKAGE
 from uar.launch.side_by_side import started_outside
-from uar.storage.files import digest, read_json, write_json
+from uar.storage.files import digest, file_hash, read_json, write_json
 
 log = logging.getLogger(__name__)
 FINISHED, FAILED = "finished.json", "failed.json"
-FILES = ("path", "answers", "run", "runs", "template", "model")  # options that name files or folders
+FOLDERS = ("path", "answers", "run", "runs", "model")  # options that may name folders
+PACKAGED = ("prompts", "scales")  # folders of files that options name without their ending
 NO_MATTER = ("name", "resume", "logger")  # of a config: another value gives the same run
 folders: list[Path] = []  # of the sweeps that this process has started
 
@@ -67,25 +69,28 @@ def config_hash(cfg: DictConfig) -> str:
 
 
 def files_hash(cfg: DictConfig) -> str:
-    """Of the names, sizes and times of the files that a config names: collections, labels, clicks, pools, answers, models."""
-    found: list[list[Any]] = []
-    for path in sorted(set(_named(OmegaConf.to_container(cfg, resolve=True), False))):
+    """Of the content of the files that a config names: collections, labels, clicks, pools, answers, prompts, models."""
+    hashes: list[list[str]] = []
+    packaged = {path.stem: path for folder in PACKAGED for path in PACKAGE.rglob(f"{folder}/*.yaml")}
+    for path in sorted(set(_named(OmegaConf.to_container(cfg, resolve=True), packaged, False))):
         of_path = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path] if path.is_file() else []
-        found += [[str(p), (stat := p.stat()).st_size, stat.st_mtime_ns] for p in of_path]
-    return digest(found)
+        hashes += [[str(p), file_hash(p)] for p in of_path]
+    return digest(hashes)
 
 
-def _named(value: Any, is_file: bool) -> Iterator[Path]:
-    """`is_file`: whether the value stands under one of `FILES`."""
+def _named(value: Any, packaged: Mapping[str, Path], may_be_folder: bool) -> Iterator[Path]:
+    """`may_be_folder`: whether the value stands under one of `FOLDERS`."""
     if isinstance(value, dict):
         for key, below in value.items():
-            yield from _named(below, is_file or key in FILES)
+            yield from _named(below, packaged, may_be_folder or key in FOLDERS)
     elif isinstance(value, list):
         for below in value:
-            yield from _named(below, is_file)
+            yield from _named(below, packaged, may_be_folder)
     elif isinstance(value, str) and value.startswith("local:"):
         yield Path(value.removeprefix("local:").rpartition(":")[0])
-    elif isinstance(value, str) and is_file and value:
+    elif isinstance(value, str) and value in packaged:
+        yield packaged[value]
+    elif isinstance(value, str) and value and (may_be_folder or os.path.isfile(value)):
         yield Path(value)
 
 
