@@ -1,7 +1,6 @@
 """Annotate a collection with an LLM: `python annotate.py dataset=local dataset.path=DIR annotator=utilsel llm=openai ...`."""
 
-from uar.annotation.annotate_run import annotate
-from uar.launch.entry import entry
+from uar.annotate import main
 
 if __name__ == "__main__":
-    entry("annotate", annotate)
+    main()

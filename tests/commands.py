@@ -12,7 +12,13 @@ from tempfile import TemporaryDirectory
 ROOT = Path(__file__).resolve().parent.parent
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
-    ["uar.training.train_run", "uar.annotation.annotate_run", "uar.evaluate", "uar.report", "uar.tracking.loggers"]
+    [
+        "uar.training.train_run",
+        "uar.annotation.annotate_run",
+        "uar.evaluate",
+        "uar.reporting.report_run",
+        "uar.tracking.loggers",
+    ]
 )
 
 

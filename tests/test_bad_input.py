@@ -230,8 +230,7 @@ def test_missing_labels_are_told_with_the_command_that_makes_them(fails: Fails, 
     error = fails("train", "dataset=local", f"dataset.path='{place}'", *QUICK, *choices, *settings)
     assert f"local:{place}:train" in error
     assert "kept" in error
-    script, *words = shlex.split(error.partition("make them with: python ")[2])
-    assert script == "annotate.py"
+    words = shlex.split(error.partition("make them with: python -m uar.annotate ")[2])
     with initialize_config_dir(str(CONF), version_base="1.3"):
         annotate = compose("annotate", words)
         train = compose("train", ["dataset=local", f"dataset.path='{place}'", *choices, *settings])
@@ -250,14 +249,14 @@ def test_the_command_that_makes_missing_labels_knows_experiments_and_further_ann
     ]
     cfg = composed("train", *options, *further)
     for annotator, llm in ((cfg.annotator, cfg.llm), (cfg.annotators.more, cfg.llms.more)):
-        _, script, *words = shlex.split(annotate_command(cfg, annotator, llm))
+        _, _, module, *words = shlex.split(annotate_command(cfg, annotator, llm))
         made = composed("annotate", *words)
-        assert script == "annotate.py" and made.dataset.train == "irds:msmarco-passage/train/judged"
+        assert module == "uar.annotate" and made.dataset.train == "irds:msmarco-passage/train/judged"
         assert (made.annotator, made.llm, made.candidates) == (annotator, llm, cfg.candidates)
     usual = composed("train")
-    assert annotate_command(usual, usual.annotator, usual.llm) == "python annotate.py"
+    assert annotate_command(usual, usual.annotator, usual.llm) == "python -m uar.annotate"
     cfg = composed("train", "annotator=ensemble", *further[1:])
-    made = composed("annotate", *shlex.split(annotate_command(cfg, cfg.annotator, cfg.llm))[2:])
+    made = composed("annotate", *shlex.split(annotate_command(cfg, cfg.annotator, cfg.llm))[3:])
     assert (made.annotator, made.llms) == (cfg.annotator, cfg.llms)
 
 

@@ -18,8 +18,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-import uar.launch.entry  # noqa: F401 the resolvers that configs use
+from uar.errors import UserError
 from uar.launch import sweeps
+from uar.launch.entry import composed as of_command
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 EXPERIMENTS = sorted(p.stem for p in (ROOT / "conf" / "experiment").glob("*.yaml"))
@@ -196,17 +197,20 @@ def test_sweeps_outside_experiments_are_groups_of_their_own(monkeypatch: pytest.
     assert group("seed=1") is None
 
 
-def test_a_finished_job_runs_again_where_its_config_or_a_file_of_it_changed(tmp_path: Path):
+def test_a_finished_job_runs_again_where_its_config_or_a_file_of_it_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     ran: list[Path] = []
 
     def task(cfg: DictConfig, folder: Path) -> float:
         ran.append(folder)
         return 0.5
 
-    for place in ("data/qrels/train.tsv", "store/part.parquet", "labels.tsv"):
+    for place in ("data/qrels/train.tsv", "store/part.parquet", "labels.tsv", "own.yaml", "package/a/prompts/utilsel.yaml"):
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / place).write_text("1")
-    named = {"dataset": {"train": f"local:{tmp_path}/data:train"}, "annotator": {"path": str(tmp_path / "labels.tsv")}}
+    monkeypatch.setattr(sweeps, "PACKAGE", tmp_path / "package")
+    prompts = {"template": "utilsel", "answer_template": str(tmp_path / "own.yaml")}
+    annotator = {"path": str(tmp_path / "labels.tsv"), **prompts}
+    named = {"dataset": {"train": f"local:{tmp_path}/data:train"}, "annotator": annotator}
     cfg = OmegaConf.create({**named, "store": str(tmp_path / "store"), "name": "a", "loss": "joint"})
     folder = tmp_path / "run"
     assert [sweeps.once(task, cfg, folder) for _ in range(2)] == [0.5, 0.5] and len(ran) == 1
@@ -214,19 +218,28 @@ def test_a_finished_job_runs_again_where_its_config_or_a_file_of_it_changed(tmp_
     (tmp_path / "store" / "more.parquet").write_text("1")
     sweeps.once(task, cfg, folder)
     assert len(ran) == 1
-    for place in ("data/qrels/train.tsv", "labels.tsv"):
+    for place in ("data/qrels/train.tsv", "labels.tsv", "own.yaml", "package/a/prompts/utilsel.yaml"):
+        (tmp_path / place).touch()
+        sweeps.once(task, cfg, folder)  # nothing changed
         (tmp_path / place).write_text("12")
         sweeps.once(task, cfg, folder)
     cfg.loss = "kl"
     sweeps.once(task, cfg, folder)
-    assert len(ran) == 4
+    assert len(ran) == 6
 
 
-QUICK = ["+scale=fast_dev_run", "+experiment=table7_human_positive"]
+QUICK = ["+experiment=table7_human_positive", "+scale=fast_dev_run"]
+
+
+@pytest.mark.parametrize("later", ["+experiment=table7_human_positive", "+method=human", "+setting=msmarco"])
+def test_a_scale_before_what_it_changes_is_refused(fails: Callable[..., str], later: str):
+    line = fails("train", "-m", "+scale=mini", "seed=1", later)
+    assert line == f"error: +scale=mini stands before {later}, which would win over it; give +scale=mini after it"
+    with pytest.raises(UserError, match="give \\+scale=mini after it"):
+        of_command("train", "+scale=mini", later)
 
 
 def test_a_sweep_started_again_skips_what_is_done_and_runs_what_is_not(command: Command, tmp_path: Path):
-    """`+scale` counts wherever it stands on the command line."""
     start = ["-m", *QUICK, "label_source.human_positive=exclude,include"]
     failed = command("train", *start, "label_source.positives=one,many")
     assert failed.returncode == 2

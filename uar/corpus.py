@@ -15,11 +15,15 @@ def corpus(cfg: DictConfig, folder: Path) -> int:
     """Write `corpus.jsonl` into `out` and return the number of passages."""
     number = write_corpus(Path(cfg.texts), Path(cfg.out), cfg.words)
     log.info(
-        "%d passages in %s; next: python annotate.py dataset=local dataset.path=%s questions=generate",
+        "%d passages in %s; next: python -m uar.annotate dataset=local dataset.path=%s questions=generate",
         number, Path(cfg.out) / "corpus.jsonl", cfg.out,
     )  # fmt: skip
     return number
 
 
-if __name__ == "__main__":
+def main() -> None:
     entry("corpus", corpus)
+
+
+if __name__ == "__main__":
+    main()

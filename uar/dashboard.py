@@ -38,5 +38,9 @@ def _own_entity() -> str:
     return str(wandb.Api().default_entity)
 
 
-if __name__ == "__main__":
+def main() -> None:
     entry("dashboard", dashboard)
+
+
+if __name__ == "__main__":
+    main()

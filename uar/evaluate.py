@@ -121,5 +121,9 @@ def _ranker(cfg: DictConfig, chosen: list[str]) -> tuple[Any, str | None]:
     return known, name
 
 
-if __name__ == "__main__":
+def main() -> None:
     entry("evaluate", evaluate)
+
+
+if __name__ == "__main__":
+    main()

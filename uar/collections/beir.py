@@ -28,7 +28,7 @@ def read_folder(folder: Path, split: str, reference: str, slug: str) -> Collecti
         raise DataError(
             folder / "queries.jsonl",
             "no such file; a collection folder needs corpus.jsonl and queries.jsonl "
-            "(python annotate.py questions=generate writes questions for a corpus that has none)",
+            "(python -m uar.annotate questions=generate writes questions for a corpus that has none)",
         )
     qrels_path = folder / "qrels" / f"{split}.tsv"
     candidates_path = _candidates_path(folder, split)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from scipy import stats
+from scipy.special import stdtr, stdtrit
 
 from uar.collections.presets import whole_sets, with_whole
 from uar.errors import DataError, UserError
@@ -159,13 +159,13 @@ def _paired(differences: np.ndarray, seed: int) -> dict[str, Any]:
         return found
     deviation, free = float(differences.std(ddof=1)), len(differences) - 1
     error = deviation / math.sqrt(len(differences))
-    margin = float(stats.t.ppf(0.975, free)) * error
+    margin = float(stdtrit(free, 0.975)) * error
     return {
         "difference": mean,
         "low": mean - margin,
         "high": mean + margin,
         "effect size": mean / deviation if deviation else None,
-        "p t-test": 2 * float(stats.t.sf(abs(mean) / error, free)) if error else 0.0,
+        "p t-test": 2 * float(stdtr(free, -abs(mean) / error)) if error else 0.0,
         "p randomisation": randomisation(differences, seed),
     }
 

@@ -6,15 +6,12 @@ from hydra.core.hydra_config import HydraConfig
 
 from uar.storage.manifest import mask
 
-SCRIPTS = ("train", "annotate")  # at the top of the repository
-
 
 def command_line() -> str | None:
     """With secrets masked; None where no command is running, but Python code."""
     if not HydraConfig.initialized():
         return None
-    name = str(HydraConfig.get().job.config_name)
-    command = ["python", f"{name}.py"] if name in SCRIPTS else ["python", "-m", f"uar.{name}"]
+    command = ["python", "-m", f"uar.{HydraConfig.get().job.config_name}"]
     return shlex.join([*command, *map(_masked, HydraConfig.get().overrides.task)])
 
 

@@ -1,35 +1,36 @@
 """Hydra entry points whose user errors are one line on stderr and an exit status of 2."""
 
-import errno
 import logging
 import os
 import secrets
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from uar.errors import UserError
 from uar.launch import sweeps
-from uar.storage.files import digest
+from uar.launch.one_line import one_line
+from uar.launch.owner import owned
+from uar.launch.resolvers import PACKAGE, register_resolvers
+from uar.launch.stopping import Stopping
 
-ROOT = Path(__file__).resolve().parent.parent
-CONF = next((p for p in (ROOT / "conf", ROOT.parent / "conf") if p.is_dir()), ROOT / "conf")
+CONF = next(
+    folder for folder in (PACKAGE / "conf", PACKAGE.parent / "conf") if folder.is_dir()
+)  # of a wheel, of the repository
 FULL_ERROR = "HYDRA_FULL_ERROR"
 LISTED = {"trainer.devices"}  # numbers that may be lists as well
-LONGEST_NAME = 200  # bytes of the name of a run's folder; file systems take 255
-LONGEST_GROUP = 128  # letters of the name of a group that W&B takes
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+SCALE = "+scale="
+SCALED = ("+experiment=", "+setting=", "+method=")  # set what a scale changes
 
 Task = Callable[[DictConfig, Path], Any]
+register_resolvers()  # at import: launchers take a job to other processes, which compose its config before they call it
 
 
 def entry(config_name: str, task: Task) -> None:
@@ -40,8 +41,8 @@ def entry(config_name: str, task: Task) -> None:
     """
     given = os.environ.get(FULL_ERROR)
     wants_traceback = given == "1"
-    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word.startswith("+scale="))  # it changes what experiments set
     failed: list[str] = []
+    stopping = Stopping()
     sweep = secrets.token_hex(8)  # goes with the job to other processes and machines
 
     def job(cfg: DictConfig) -> Any:
@@ -50,11 +51,16 @@ def entry(config_name: str, task: Task) -> None:
         try:
             with _environment(FULL_ERROR, given):  # what the task starts has the user's environment
                 _check_types(cfg, config_name)
-                if not swept:
+                if "name" not in cfg:  # a command without run folders of its own
                     return task(cfg, folder)
-                sweeps.forget_failure(folder)
-                return sweeps.once(task, cfg, folder)
+                with owned(folder, sweep if swept else None, HydraConfig.get().overrides.task):
+                    if not swept:
+                        return task(cfg, folder)
+                    sweeps.forget_failure(folder)
+                    return sweeps.once(task, cfg, folder)
         except Exception as error:
+            if stopping.stopped(error):  # such as an error of a process whose peer was stopped
+                raise KeyboardInterrupt from error
             line = one_line(error)
             if swept:
                 if line is None or wants_traceback:
@@ -67,11 +73,14 @@ def entry(config_name: str, task: Task) -> None:
             return None
 
     try:
+        _check_order(sys.argv[1:])
         with _environment(FULL_ERROR, "1"):  # Hydra then raises its errors here instead of printing several lines
             hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except Exception as error:
+    except BaseException as error:
+        if stopping.stopped(error):
+            stopping.end()
+        if not isinstance(error, Exception):
+            raise
         line = one_line(error)
         if line is None and sweeps.failures(sweep):
             line = f"the sweep ended: {error}"
@@ -88,6 +97,7 @@ def entry(config_name: str, task: Task) -> None:
 def composed(config_name: str, *overrides: str) -> DictConfig:
     """The config of a command as its command line would compose it, for Python and notebooks:
     `annotate(composed("annotate", "limit=8", "logger=none"), folder)`. Loggers want to be started by the command line."""
+    _check_order(overrides)
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         whole = hydra.compose(config_name, list(overrides), return_hydra_config=True)
         HydraConfig.instance().set_config(whole)  # the command looks there for what was chosen
@@ -108,6 +118,15 @@ def _environment(name: str, value: str | None) -> Iterator[None]:
             os.environ[name] = before
 
 
+def _check_order(overrides: Sequence[str]) -> None:
+    """Hydra composes added groups in the order of the command line, and a later one wins. UserError where `+scale=` stands
+    before what it changes, which would then not be changed."""
+    groups = [word for word in overrides if word.startswith((SCALE, *SCALED))]
+    for scale, later in pairwise(groups):
+        if scale.startswith(SCALE):
+            raise UserError(f"{scale} stands before {later}, which would win over it; give {scale} after it")
+
+
 def _check_types(cfg: DictConfig, config_name: str) -> None:
     """UserError where the command line gives text for a number, a fraction for a whole number, or the like."""
     task = HydraConfig.get().overrides.task
@@ -126,82 +145,3 @@ def _check_types(cfg: DictConfig, config_name: str) -> None:
         fits = fits or (key in LISTED and OmegaConf.is_list(given) and all(type(part) is kind for part in given))
         if not fits:
             raise UserError(f"{key}={given!r}: {kinds[kind]} is needed, such as {default!r}")  # type: ignore[index]
-
-
-def one_line(error: BaseException) -> str | None:
-    """What a user is told; None for a fault of the program itself, which deserves its traceback."""
-    for cause in _chain(error):
-        if isinstance(cause, UserError):
-            return " ".join(str(cause).split())
-        if isinstance(cause, OSError) and cause.errno in FULL:
-            place = cause.filename2 or cause.filename or "the output folder"
-            advice = "free some space and run the same command again: what was finished is kept"
-            return f"no space left while writing {place} ({cause.strerror}); {advice}"
-    if isinstance(error, HydraException | OmegaConfBaseException):
-        return _about_config(error)
-    return None
-
-
-def _chain(error: BaseException) -> list[BaseException]:
-    chain: list[BaseException] = []
-    while error is not None and error not in chain:
-        chain.append(error)
-        error = error.__cause__ or error.__context__  # type: ignore[assignment]
-    return chain
-
-
-def _about_config(error: BaseException) -> str:
-    """Hydra's and OmegaConf's several lines as one, without their internals."""
-    lines: list[str] = []
-    for cause in reversed(_chain(error)):
-        for line in str(cause).split("Config search path")[0].splitlines():
-            words = " ".join(line.split())
-            if words and not words.startswith(("object_type", "reference_type", "full_key", "To append")):
-                lines.append(words.rstrip(".;"))
-    return f"{'; '.join(dict.fromkeys(lines)).replace(':;', ':')}; --help lists the options and their choices"
-
-
-def register_resolvers() -> None:
-    """The resolvers that configs use: `${first:a,b}` is the first of its values that is not null; `${models:${llms}}` counts
-    the run's model and the further ones; `${by_scale:${scale},a,b}` is b at scale mini, else a; `${stand_in:${method}}` the
-    percentage of positives by which scale mini tells an LLM's annotators apart; `${packaged:x}` a file of this package;
-    `${sweep_name:}` the name of the sweep's folder, outside experiments with the options that it sets, null for a single job;
-    `${folder_name:x}` a text as the name of one folder."""
-    OmegaConf.register_new_resolver("first", _first, replace=True)
-    OmegaConf.register_new_resolver("sweep_name", _sweep_name, replace=True)
-    OmegaConf.register_new_resolver("folder_name", _folder_name, replace=True)
-    OmegaConf.register_new_resolver("models", lambda further: 1 + len(further or {}), replace=True)
-    OmegaConf.register_new_resolver("by_scale", lambda scale, full, mini: mini if scale == "mini" else full, replace=True)
-    OmegaConf.register_new_resolver("stand_in", _stand_in, replace=True)
-    OmegaConf.register_new_resolver("packaged", lambda path: str(ROOT / path), replace=True)
-
-
-def _stand_in(method: str | None) -> float:
-    shares = {"relsel": 50.0, "utilsel": 25.0, "union": 25.0}
-    return shares.get((method or "").split("_")[0], 10.0)
-
-
-def _sweep_name() -> str | None:
-    """Folders of sweeps have no date, so that one that is started again finds its jobs; outside experiments all share one."""
-    chosen = HydraConfig.get()
-    if chosen.mode != RunMode.MULTIRUN:
-        return None
-    name = Path(chosen.sweep.dir).resolve().name
-    left_out = set(chosen.job.config.override_dirname.exclude_keys)
-    keys = {override.split("=")[0].lstrip("+~") for override in chosen.overrides.task} - left_out
-    return f"{name} of {', '.join(sorted(keys))}"[:LONGEST_GROUP] if name == "sweep" and keys else name
-
-
-def _folder_name(text: str) -> str:
-    """Without slashes, which would make folders in folders; what file systems would not take is cut and told by its hash."""
-    name = text.replace("/", "-")
-    if len(name.encode()) <= LONGEST_NAME:
-        return name
-    return f"{name.encode()[: LONGEST_NAME - 9].decode(errors='ignore')}-{digest(text)[:8]}"
-
-
-def _first(*values: Any) -> Any:
-    return next((v for v in values if v is not None), None)
-
-
-register_resolvers()  # at import: launchers take a job to other processes, which compose its config before they call it

@@ -3,7 +3,7 @@
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +12,29 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from uar.storage.files import digest, read_json, write_json
+from uar.launch.folders import make_new_folder, name_what_is_swept, names_its_folder
+from uar.launch.owner import first_process
+from uar.launch.resolvers import PACKAGE
+from uar.launch.side_by_side import started_outside
+from uar.storage.files import digest, file_hash, read_json, write_json
 
 log = logging.getLogger(__name__)
 FINISHED, FAILED = "finished.json", "failed.json"
-FILES = ("path", "answers", "run", "runs", "template", "model")  # options that name files or folders
+FOLDERS = ("path", "answers", "run", "runs", "model")  # options that may name folders
+PACKAGED = ("prompts", "scales")  # folders of files that options name without their ending
 NO_MATTER = ("name", "resume", "logger")  # of a config: another value gives the same run
 folders: list[Path] = []  # of the sweeps that this process has started
 
 
 class SweepFolder(Callback):
-    """Told by Hydra where a sweep writes."""
+    """Names the folder of a run or of the jobs of a sweep, before they start."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        if not names_its_folder(config.hydra) and not started_outside():
+            make_new_folder(config)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        name_what_is_swept(config)
         folders.append(Path(str(config.hydra.sweep.dir)).absolute())
 
 
@@ -44,10 +54,10 @@ def once(task: Callable[[DictConfig, Path], Any], cfg: DictConfig, folder: Path)
         if all(known.get(name, value) == value for name, value in made_from.items()):
             log.info("Skipped: %s was finished before with this config; delete the folder to run it again", folder)
             return known["returned"]
-        if _first_process():
+        if first_process():
             mark.unlink(missing_ok=True)
     found = task(cfg, folder)
-    if _first_process():
+    if first_process():
         write_json(mark, {**made_from, "returned": found if isinstance(found, int | float) else None})
     return found
 
@@ -59,36 +69,39 @@ def config_hash(cfg: DictConfig) -> str:
 
 
 def files_hash(cfg: DictConfig) -> str:
-    """Of the names, sizes and times of the files that a config names: collections, labels, clicks, pools, answers, models."""
-    found: list[list[Any]] = []
-    for path in sorted(set(_named(OmegaConf.to_container(cfg, resolve=True), False))):
+    """Of the content of the files that a config names: collections, labels, clicks, pools, answers, prompts, models."""
+    hashes: list[list[str]] = []
+    packaged = {path.stem: path for folder in PACKAGED for path in PACKAGE.rglob(f"{folder}/*.yaml")}
+    for path in sorted(set(_named(OmegaConf.to_container(cfg, resolve=True), packaged, False))):
         of_path = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path] if path.is_file() else []
-        found += [[str(p), (stat := p.stat()).st_size, stat.st_mtime_ns] for p in of_path]
-    return digest(found)
+        hashes += [[str(p), file_hash(p)] for p in of_path]
+    return digest(hashes)
 
 
-def _named(value: Any, is_file: bool) -> Iterator[Path]:
-    """`is_file`: whether the value stands under one of `FILES`."""
+def _named(value: Any, packaged: Mapping[str, Path], may_be_folder: bool) -> Iterator[Path]:
+    """`may_be_folder`: whether the value stands under one of `FOLDERS`."""
     if isinstance(value, dict):
         for key, below in value.items():
-            yield from _named(below, is_file or key in FILES)
+            yield from _named(below, packaged, may_be_folder or key in FOLDERS)
     elif isinstance(value, list):
         for below in value:
-            yield from _named(below, is_file)
+            yield from _named(below, packaged, may_be_folder)
     elif isinstance(value, str) and value.startswith("local:"):
         yield Path(value.removeprefix("local:").rpartition(":")[0])
-    elif isinstance(value, str) and is_file and value:
+    elif isinstance(value, str) and value in packaged:
+        yield packaged[value]
+    elif isinstance(value, str) and value and (may_be_folder or os.path.isfile(value)):
         yield Path(value)
 
 
 def remember_failure(folder: Path, sweep: str, line: str) -> None:
     """Leave `line` in the job's folder, where the process that started the sweep finds it wherever the job ran."""
-    if _first_process():
+    if first_process():
         write_json(folder / FAILED, {"sweep": sweep, "error": line})
 
 
 def forget_failure(folder: Path) -> None:
-    if _first_process():
+    if first_process():
         (folder / FAILED).unlink(missing_ok=True)
 
 
@@ -103,8 +116,3 @@ def failures(sweep: str) -> list[str]:
         if said.get("sweep") == sweep:
             found.append(f"{os.path.relpath(path.parent)}: {said['error']}")
     return found
-
-
-def _first_process() -> bool:
-    """Where torchrun or SLURM starts several processes of a job, the one that writes."""
-    return int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0) == 0

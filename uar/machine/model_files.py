@@ -3,8 +3,9 @@
 import importlib.util
 import logging
 from pathlib import Path
+from typing import Any
 
-from uar.errors import MissingModel
+from uar.errors import MissingModel, UserError
 from uar.storage.files import cache_dir, digest, file_hash, whole_dir
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,18 @@ def identity(reference: str, revision: str | None = None) -> str:
         return f"{reference}@{revision or 'main'}"
     weights = [found] if found.is_file() else sorted(p for p in found.iterdir() if p.suffix in {".safetensors", ".json"})
     return f"{found.name if found.is_file() else Path(reference).name}@{digest([file_hash(p) for p in weights])[:12]}"
+
+
+def pretrained(kind: Any, path: Path | str, **options: Any) -> Any:
+    """`kind.from_pretrained`, for models whose code transformers has itself. It would ask on stdin whether to run others'."""
+    try:
+        return kind.from_pretrained(path, trust_remote_code=False, **options)
+    except ValueError as error:
+        if "trust_remote_code" not in str(error):
+            raise
+        raise UserError(
+            f"model {path}: it brings code of its own, which is never run; choose one whose code transformers has"
+        ) from error
 
 
 def without_bars() -> None:

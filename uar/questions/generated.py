@@ -157,7 +157,7 @@ class Writing:
         write_collection(folder, collection.corpus, corpus_file(self.setting.reference), splits, dropped, manifest)
         log.info(
             "%d questions of %d written from %d passages are kept (%s); they lie in %s, and train on their labels with: "
-            "python train.py dataset=local dataset.path=%s label_source=llm",
+            "python -m uar.train dataset=local dataset.path=%s label_source=llm",
             len(kept), len(written), told["passages"], _listed(counts), folder, folder,
         )  # fmt: skip
         return open_collection(f"local:{folder}:train"), {**told, "folder": str(folder)}

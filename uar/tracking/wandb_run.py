@@ -4,7 +4,6 @@ import logging
 import netrc
 import os
 import secrets
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -135,7 +134,6 @@ def wandb_logger(
     os.environ.setdefault("WANDB_SILENT", "true")
     import wandb
 
-    _without_launcher()
     return RunWandb(
         folder,
         log_model=log_model,
@@ -150,15 +148,6 @@ def wandb_logger(
         resume="allow",
         settings=wandb.Settings(x_disable_meta=not args, save_code=False),
     )
-
-
-def _without_launcher() -> None:
-    """A run that starts imports W&B's job launcher, which takes longer than all else of W&B, to look for inputs that only code
-    which imported the launcher can have left."""
-    from wandb.sdk.wandb_run import Run
-
-    if "wandb.sdk.launch" not in sys.modules:
-        Run._detect_and_apply_job_inputs = lambda self: None
 
 
 def _cell(value: Any) -> Any:

@@ -26,7 +26,7 @@ def annotate_command(cfg: DictConfig, annotator: DictConfig, llm: DictConfig) ->
     method or a sweep chose it."""
     of_run = {"dataset": cfg.dataset, "candidates": cfg.candidates, "annotator": annotator, "llm": llm}
     wanted: dict[str, Any] = {name: OmegaConf.to_container(part, resolve=True) for name, part in of_run.items()}
-    wanted["dataset"].pop("test", None)  # annotate.py annotates dataset.train
+    wanted["dataset"].pop("test", None)  # the annotate command annotates dataset.train
     wanted["dataset"].pop("dev", None)
     with _own_configs():
         usual = hydra.compose("annotate")
@@ -39,7 +39,7 @@ def annotate_command(cfg: DictConfig, annotator: DictConfig, llm: DictConfig) ->
         for name, further in [] if cfg.annotators else cfg.llms.items():  # of an ensemble
             choice, known, differing = _nearest("llm", OmegaConf.to_container(further, resolve=True), shared)
             words += [f"+llm@llms.{name}={choice}", *_settings(f"llms.{name}", known, differing)]
-    return shlex.join(["python", "annotate.py", *words, *shared])
+    return shlex.join(["python", "-m", "uar.annotate", *words, *shared])
 
 
 @contextmanager

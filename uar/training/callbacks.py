@@ -1,5 +1,7 @@
 """What makes a killed run go on exactly, beside Lightning's own checkpoints."""
 
+import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -72,6 +74,18 @@ class StageMark(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         pl_module.log("stage", float(self._number))
+
+
+class CommandEndsAtSigterm(L.Callback):
+    """SIGTERM goes on to do what it did before. Lightning would end a training with status 0, as if it was finished, and on
+    several devices wait within its handler for processes that are gone."""
+
+    def __init__(self) -> None:
+        self._before = signal.getsignal(signal.SIGTERM)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if threading.current_thread() is threading.main_thread():  # others have no say
+            signal.signal(signal.SIGTERM, self._before)
 
 
 class Best(ModelCheckpoint):

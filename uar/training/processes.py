@@ -13,13 +13,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from uar.errors import UserError
+from uar.launch.folders import names_its_folder
+from uar.launch.side_by_side import started_outside
 
 log = logging.getLogger(__name__)
-
-
-def started_outside() -> bool:
-    """Whether this process is one of several that torchrun, SLURM or Lightning started."""
-    return "LOCAL_RANK" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1
 
 
 def requeued() -> bool:
@@ -30,8 +27,7 @@ def requeued() -> bool:
 def check_shared_folder() -> None:
     """UserError where several processes would each name a run folder by their own clock."""
     chosen = HydraConfig.get()
-    named = any(o.startswith("name=") for o in chosen.overrides.task) or any("run.dir=" in o for o in chosen.overrides.hydra)
-    if started_outside() and chosen.mode == RunMode.RUN and not named:
+    if started_outside() and chosen.mode == RunMode.RUN and not names_its_folder(chosen):
         raise UserError(
             "several processes are started from outside: give name= or hydra.run.dir= so that they share a run folder"
         )
@@ -47,10 +43,16 @@ def own_processes(cfg: DictConfig, folder: Path) -> bool:
         quoted = str(folder).replace("'", r"\'")
         where = [f"--config-path={place}", "--config-name=job", f"hydra.run.dir='{quoted}'"]
         quiet = ["hydra.output_subdir=null", "hydra.job.name=uar"]
-        status = _wait([sys.executable, os.path.abspath(sys.argv[0]), *where, *quiet])
+        status = _wait([*_this_command(), *where, *quiet])
     if status:
         raise UserError(f"the job in {folder} ended with status {status}; what it said is above")
     return True
+
+
+def _this_command() -> list[str]:
+    """What started this process, without its arguments."""
+    module = sys.modules["__main__"].__spec__
+    return [sys.executable, *(["-m", module.name] if module else [os.path.abspath(sys.argv[0])])]
 
 
 def _several(cfg: DictConfig) -> bool:
@@ -64,6 +66,6 @@ def _wait(command: list[str]) -> int:
     try:
         return process.wait()
     finally:
-        if process.poll() is None:  # this process was told to stop
+        if process.poll() is None:  # this process is being stopped
             os.killpg(process.pid, signal.SIGTERM)
             process.wait()

@@ -1,5 +1,6 @@
 """The Lightning Trainer of a stage, and the arithmetic that it computes in."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElastic
 from omegaconf import DictConfig
 
 from uar.machine.precision import bf16_is_fast, device
-from uar.training.callbacks import WholeCheckpoints
+from uar.training.callbacks import CommandEndsAtSigterm, WholeCheckpoints
 
 PRECISIONS = {"bf16": "bf16-mixed", "fp32": "32-true", "fp16": "16-mixed"}
 
@@ -27,13 +28,16 @@ def scoring_precision(precision: str) -> str:
     return halves.get(precision.split("-")[0], "fp32")
 
 
-def make_trainer(cfg: DictConfig, loggers: list[Any], folder: Path, **more: Any) -> L.Trainer:
+def make_trainer(
+    cfg: DictConfig, loggers: list[Any], folder: Path, callbacks: Sequence[L.Callback] = (), **more: Any
+) -> L.Trainer:
     """Of a composed train config."""
     precision = precision_of(cfg.trainer)
     return hydra.utils.instantiate(
         cfg.trainer,
         precision=PRECISIONS.get(precision, precision),
         logger=loggers,
+        callbacks=[*callbacks, CommandEndsAtSigterm()],
         default_root_dir=str(folder),
         use_distributed_sampler=False,  # the stream gives every process its own part
         reload_dataloaders_every_n_epochs=1,  # else the epoch after a resumed one ends early

@@ -5,7 +5,7 @@ from functools import cached_property
 from typing import Any
 
 from uar.errors import UserError
-from uar.machine.model_files import locate, without_bars
+from uar.machine.model_files import locate, pretrained, without_bars
 
 
 class BertScore:
@@ -19,7 +19,7 @@ class BertScore:
         self.model, self._batch_size = model, batch_size
         self._path = locate(model)
         try:
-            config = AutoConfig.from_pretrained(self._path)
+            config = pretrained(AutoConfig, self._path)
         except (OSError, ValueError) as error:
             told = str(error).splitlines()[0]
             raise UserError(

@@ -6,7 +6,7 @@ from typing import Any
 
 from uar.collections import Collection
 from uar.errors import UserError
-from uar.machine.model_files import locate
+from uar.machine.model_files import locate, pretrained
 
 log = logging.getLogger(__name__)
 Passages = dict[str, str]  # passage id -> its text as it is shown, in the order shown
@@ -26,7 +26,7 @@ class Tokens:
         from transformers import AutoTokenizer
 
         try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(locate(model))
+            self._tokenizer: Any = pretrained(AutoTokenizer, locate(model))
         except (OSError, ValueError, UserError) as error:
             told = str(error).splitlines()[0]
             raise UserError(

@@ -11,7 +11,7 @@ from uar.llm.costs.ledger import Prices
 from uar.llm.models.tokens import chat_ids, prefix_ids, text_ids
 from uar.llm.record import Choose, Generate, Outcome, Reply, Request, Score
 from uar.llm.store.store import Store
-from uar.machine.model_files import locate
+from uar.machine.model_files import locate, pretrained
 
 CHARACTERS_A_TOKEN = 4.0
 SAMPLE = 100  # questions
@@ -126,7 +126,7 @@ class TokenCounter:
         from transformers import AutoTokenizer
 
         try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(locate(model))
+            self._tokenizer: Any = pretrained(AutoTokenizer, locate(model))
             self.name = "tokenizer"
         except (OSError, ValueError, UserError):
             self._tokenizer = None

@@ -15,7 +15,7 @@ from uar.llm.models.model import Engine
 from uar.llm.models.tokens import CannotScore, chat_ids, choice_ids, prefix_ids, target_ids
 from uar.llm.record import Choose, Generate, Outcome, Reply, Request, Score
 from uar.llm.replies import outcome_of
-from uar.machine.model_files import locate, without_bars
+from uar.machine.model_files import locate, pretrained, without_bars
 from uar.machine.precision import device, resolve_dtype
 
 CPU_TOKENS, GPU_TOKENS = 1024, 8192
@@ -136,8 +136,8 @@ class TransformersEngine(Engine):
         without_bars()
         path = locate(model)
         try:
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(path, revision=revision, padding_side="left")
-            self.model: Any = AutoModelForCausalLM.from_pretrained(path, revision=revision, dtype=resolve_dtype(dtype))
+            self.tokenizer: Any = pretrained(AutoTokenizer, path, revision=revision, padding_side="left")
+            self.model: Any = pretrained(AutoModelForCausalLM, path, revision=revision, dtype=resolve_dtype(dtype))
         except Exception as error:  # what a loader raises over a broken folder depends on where it trips
             told = next(iter(str(error).splitlines()), type(error).__name__)
             raise EngineError(f"llm.model={model}: cannot be loaded ({told})") from error

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from uar.reporting.rows import Row
 
@@ -24,5 +24,5 @@ def interval(row: Row, slug: str, measure: str, notes: list[str]) -> tuple[float
     values = np.array(list(row.scores(slug, notes).get(measure, {}).values()))
     if len(values) < 2:
         return None
-    margin = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+    margin = float(stdtrit(len(values) - 1, 0.975) * values.std(ddof=1) / np.sqrt(len(values)))
     return float(values.mean()) - margin, float(values.mean()) + margin

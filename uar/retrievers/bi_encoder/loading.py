@@ -12,6 +12,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from uar.errors import UserError
+from uar.machine.model_files import pretrained
 
 log = logging.getLogger(__name__)
 OFFSET = ("roberta", "xlm-roberta", "camembert", "mpnet")  # their positions start after the padding token's id
@@ -23,7 +24,7 @@ def load_tokenizer(model: str, path: str, revision: str | None, folder: str, low
 
     Without a padding token its end-of-text token is taken: padding is masked, so any would do.
     """
-    tokenizer: Any = AutoTokenizer.from_pretrained(path, revision=revision, subfolder=folder)
+    tokenizer: Any = pretrained(AutoTokenizer, path, revision=revision, subfolder=folder)
     tokenizer.padding_side = tokenizer.truncation_side = "right"
     if lower:
         own = tokenizer.backend_tokenizer.normalizer
@@ -81,7 +82,7 @@ def append_eos_token(tokenizer: Any, model: str) -> None:
 
 def load_encoder(model: str, path: str, revision: str | None, folder: str, layers: int | None, dropout: float | None) -> Any:
     """The transformer of `model` in fp32 without its head, its first `layers` layers where that is given."""
-    config = AutoConfig.from_pretrained(path, revision=revision, subfolder=folder)
+    config = pretrained(AutoConfig, path, revision=revision, subfolder=folder)
     if config.is_encoder_decoder:
         raise UserError(f"retriever.model={model}: an encoder-decoder ({config.model_type}); choose an encoder or a decoder")
     if layers is not None:
@@ -91,7 +92,7 @@ def load_encoder(model: str, path: str, revision: str | None, folder: str, layer
     if hasattr(config, "use_cache"):
         config.use_cache = False  # keys and values are not needed again
     with _quiet(layers is not None):
-        encoder: Any = AutoModel.from_pretrained(path, revision=revision, subfolder=folder, config=config, dtype=torch.float32)
+        encoder: Any = pretrained(AutoModel, path, revision=revision, subfolder=folder, config=config, dtype=torch.float32)
     if getattr(encoder, "pooler", None) is not None:
         encoder.pooler.requires_grad_(False)  # its output is not used
     return encoder

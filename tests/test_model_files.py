@@ -1,0 +1,48 @@
+"""Models that bring code of their own are refused, without a question."""
+
+import json
+from pathlib import Path
+
+import pytest
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+from uar.errors import EngineError, UserError
+from uar.llm.models.transformers import TransformersEngine
+from uar.machine.model_files import pretrained
+from uar.retrievers.bi_encoder.encoder import BiEncoder
+
+
+@pytest.fixture
+def foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model whose code lies beside its weights; reading an answer from stdin fails."""
+
+    def asked(*_: object) -> str:
+        raise AssertionError("a question on stdin")
+
+    monkeypatch.setattr("builtins.input", asked)
+    code = {"AutoConfig": "own.OwnConfig", "AutoModel": "own.OwnModel", "AutoModelForCausalLM": "own.OwnModel"}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "own", "auto_map": code}))
+    tokenizer = {"auto_map": {"AutoTokenizer": ["own.OwnTokenizer", None]}, "tokenizer_class": "OwnTokenizer"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+    (tmp_path / "own.py").write_text("raise SystemExit('this ran')")
+    return tmp_path
+
+
+@pytest.mark.parametrize("kind", [AutoConfig, AutoModel, AutoTokenizer])
+def test_code_of_a_model_is_never_run(foreign: Path, kind: type):
+    with pytest.raises(UserError, match="it brings code of its own, which is never run; choose one"):
+        pretrained(kind, foreign)
+
+
+def test_a_retriever_and_an_llm_with_code_of_their_own_are_one_line(foreign: Path):
+    with pytest.raises(UserError, match="code of its own") as retriever:
+        BiEncoder(str(foreign))
+    with pytest.raises(EngineError, match="llm.model=.*code of its own") as llm:
+        TransformersEngine(str(foreign))
+    assert all("\n" not in str(error.value) for error in (retriever, llm))
+
+
+def test_other_faults_of_a_model_stay_what_they_are(tmp_path: Path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "nobody-knows-it"}))
+    with pytest.raises(ValueError, match="nobody-knows-it"):
+        pretrained(AutoConfig, tmp_path)

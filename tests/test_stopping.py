@@ -1,0 +1,113 @@
+"""SIGTERM and Ctrl-C: a status that is not 0, what was finished is kept, nothing that was started goes on."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, SMALL
+from wandb_files import offline_run
+
+SLEEPER = """
+import multiprocessing, sys, time
+from pathlib import Path
+from uar.launch.entry import entry
+
+def child():
+    while True:
+        Path("child").touch()
+        time.sleep(0.1)
+
+def task(cfg, folder):
+    multiprocessing.get_context("fork").Process(target=child).start()
+    try:
+        Path("started").touch()
+        time.sleep(600)
+    finally:
+        Path("unwound").touch()
+
+sys.argv = ["uar", "texts=a", "out=b"]
+entry("corpus", task)
+"""
+
+
+def start(words: list[str], folder: Path, **options: object) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, *words]
+    return subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True, **options)  # type: ignore[call-overload]
+
+
+def wait_for(there: Callable[[], object], process: subprocess.Popen[str]) -> None:
+    """Until `there` says so; the process must not end before."""
+    while not there():
+        assert process.poll() is None, process.stderr.read()  # type: ignore[union-attr]
+        time.sleep(0.05)
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, list[str]]:
+    """Its status and the lines of its errors."""
+    _, stderr = process.communicate(timeout=300)
+    assert "Traceback" not in stderr, stderr
+    return process.returncode, [line for line in stderr.splitlines() if line.startswith("error: ")]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("in_background", [False, True])
+def test_a_command_that_is_stopped_is_unwound(tmp_path: Path, number: signal.Signals, in_background: bool):
+    """In the background of a shell script Ctrl-C is ignored, and SIGTERM is not."""
+    ignore = (lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)) if in_background else None
+    process = start(["-c", SLEEPER], tmp_path, preexec_fn=ignore)
+    wait_for(lambda: (tmp_path / "started").exists() and (tmp_path / "child").exists(), process)
+    process.send_signal(number)
+    if in_background and number == signal.SIGINT:
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(1)
+        number = signal.SIGTERM
+        process.send_signal(number)
+    assert ended(process) == (128 + number, [f"error: stopped by {number.name}; what was finished is kept"])
+    assert (tmp_path / "unwound").exists()
+    (tmp_path / "child").unlink()
+    time.sleep(0.5)
+    assert not (tmp_path / "child").exists(), "the child goes on"
+
+
+LONG = ["rag=off", "training.epochs=50", "training.checkpoint_every=2", "label_source=human", *SMALL]
+LAST = Path("checkpoints", "0-human", "last.ckpt")
+
+
+def processes_in(folder: Path) -> list[int]:
+    """Ids of the processes whose working folder is this one."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            if Path(os.readlink(place / "cwd")) == folder.resolve():
+                found.append(int(place.name))
+        except OSError:  # ended, or another user's
+            continue
+    return found
+
+
+def test_a_training_that_is_stopped_keeps_its_checkpoint_and_its_tracked_run_has_failed(tmp_path: Path):
+    process = start([str(ROOT / "train.py"), *LONG, "name=run", "logger=default", "logger.wandb.mode=offline"], tmp_path)
+    run = tmp_path / "outputs" / "run"
+    wait_for((run / LAST).exists, process)
+    process.terminate()
+    assert ended(process) == (143, ["error: stopped by SIGTERM; what was finished is kept"])
+    assert (run / LAST).exists() and not (run / "metrics.json").exists() and (run / "csv" / "metrics.csv").exists()
+    assert offline_run(run).exit_code == 1
+    assert not processes_in(tmp_path)
+
+
+def test_a_sweep_on_two_devices_that_is_stopped_leaves_no_process(tmp_path: Path):
+    """Only the process of the sweep gets the signal."""
+    words = ["-m", "uar.train", "-m", *LONG, "trainer=ddp_cpu", "seed=0,1", "logger=none", "hydra.sweep.dir=sweep"]
+    process = start(words, tmp_path)
+    wait_for(lambda: list((tmp_path / "sweep").glob(f"*/{LAST}")), process)
+    process.terminate()
+    status, errors = ended(process)
+    assert status == 143 and errors[-1] == "error: stopped by SIGTERM; what was finished is kept"
+    assert not processes_in(tmp_path) and len(list((tmp_path / "sweep").glob("*/checkpoints"))) == 1
