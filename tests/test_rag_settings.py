@@ -9,7 +9,7 @@ from conftest import write_jsonl
 from uar.collections import Collection, open_collection
 from uar.collections.answer_files import with_answers
 from uar.errors import DataError, UserError
-from uar.evaluation.rag.context import Tokens, show, words
+from uar.evaluation.rag.shown_passages import Tokens, show, words
 from uar.evaluation.rag.gold import gold_answers
 from uar.evaluation.rag.rag_settings import Settings
 

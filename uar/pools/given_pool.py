@@ -7,7 +7,7 @@ from pathlib import Path
 
 from uar.collections import Collection
 from uar.errors import DataError, UnknownQueries
-from uar.pools.source import PoolSource
+from uar.pools.pool_source import PoolSource
 from uar.storage.lines import passage_ids, read_id, read_jsonl
 
 log = logging.getLogger(__name__)

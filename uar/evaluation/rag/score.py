@@ -14,11 +14,11 @@ import pyarrow as pa
 from uar.collections import Collection
 from uar.evaluation.metrics_file import update_metrics
 from uar.evaluation.rag.answer_measures import Answered, Measure
-from uar.evaluation.rag.context import Cut, Passages, show
 from uar.evaluation.rag.gold import gold_answers
 from uar.evaluation.rag.query_writing import Rewriter, Search, Verifier, rewritten, verified
 from uar.evaluation.rag.rag_settings import CLOSED_BOOK, ORACLE, RETRIEVED, Settings
 from uar.evaluation.rag.reader import Asking, Given, Reader
+from uar.evaluation.rag.shown_passages import Cut, Passages, show
 from uar.llm.models import LLM
 from uar.llm.record import Outcome
 from uar.llm.store.store import Store

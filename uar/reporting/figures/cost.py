@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 
-from uar.reporting.figures import Missing
+from uar.reporting.figures.missing import Missing
 from uar.reporting.figures.measure import interval, shown_measure
 from uar.reporting.figures.style import MARKERS, SERIES, capped, legend, need, new, short
 from uar.reporting.rows import Row
