@@ -10,12 +10,12 @@ from conftest import SHARED
 from sklearn.metrics import cohen_kappa_score, precision_score, recall_score
 
 from uar.annotation.annotators import Judgement
-from uar.annotation.label_files import FileLabel, read_labels
 from uar.annotation.quality import agreement, compare, judgements_of, summary, worst_disagreements
 from uar.annotation.quality.calibration import calibration
 from uar.annotation.quality.figures import write_figures
 from uar.collections import Collection, open_collection
 from uar.errors import UserError
+from uar.storage.label_files import FileLabel, read_labels
 
 QRELS = {"q1": {"d1": 3, "d2": 0, "d3": 1}, "q2": {"d2": 2, "d1": 0}}  # positive from 2; d4 of q1 is not judged
 JUDGED = {

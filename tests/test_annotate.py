@@ -35,6 +35,7 @@ from uar.llm.record import Record
 from uar.llm.store.store import Store
 from uar.machine.model_files import locate
 from uar.pools import GivenPool
+from uar.storage.label_files import SCHEMA
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 SHIPPED = MINI / "annotations"
@@ -93,15 +94,7 @@ def test_the_default_annotator_fills_the_run_folder_and_asks_once(tmp_path: Path
     mini = open_collection("mini:train")
     queries = list(mini.queries)[:3]
 
-    assert pq.read_schema(first / "labels.parquet").names == [
-        "query_id",
-        "doc_id",
-        "label",
-        "grade",
-        "score",
-        "rank",
-        "uncertainty",
-    ]
+    assert pq.read_schema(first / "labels.parquet").equals(SCHEMA)
     rows = labels(first)
     assert [r["query_id"] for r in rows] == [q for q in queries for _ in range(4)]
     assert [r["rank"] for r in rows] == [1, 2, 3, 4] * 3

@@ -13,7 +13,6 @@ from omegaconf import OmegaConf
 from uar.collections import Collection, Query, open_collection, open_training_split
 from uar.collections.answer_files import with_answers
 from uar.evaluation.evaluator import Evaluator
-from uar.evaluation.rag.gold import gold_answers
 
 
 @pytest.fixture
@@ -27,7 +26,7 @@ def test_a_file_may_answer_more_than_the_collection_asks(toy: Collection, tmp_pa
     with caplog.at_level(logging.INFO):
         found, untouched = with_answers([toy, other], str(tmp_path / "a.jsonl"), "rag.answers")
     assert "2 of 3 lines answer questions that are not in local:" in caplog.text
-    assert gold_answers(found, "q1") == ("to q1",) and gold_answers(found, "q2") == ()
+    assert found.queries["q1"].answers == ("to q1",) and found.queries["q2"].answers == ()
     assert untouched is other
 
 

@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
 from uar.collections import Collection, open_collection
-from uar.collections.beir import read_candidates
+from uar.collections.checked_files import checked_candidates
 from uar.collections.documents import build_corpus
 from uar.errors import DataError, UnknownQueries, UserError
 from uar.launch.entry import register_resolvers
@@ -145,7 +145,7 @@ def test_written_pools_are_read_back_equal(mini: Collection, tmp_path: Path) -> 
     pools = BM25Pool(8).pools(mini, list(mini.queries))
     path = tmp_path / "candidates" / "pools.jsonl"
     write_pools(path, pools)
-    assert read_candidates(path, mini.queries, mini.corpus) == pools
+    assert checked_candidates(path, mini.queries, mini.corpus) == pools
     given = GivenPool(8, include_positive=False, shuffle=False, path=str(path))
     assert given.pools(mini, list(mini.queries)) == pools
 

@@ -92,7 +92,7 @@ def test_a_byte_order_mark_in_collection_json_is_no_fault(folder: Path) -> None:
 
 
 def test_unicode_ids_and_texts_come_back_unchanged(tmp_path: Path) -> None:
-    doc_id, text = "döc/中文 №1", "Ünïcode: 中文, عربى, 🙂, line\u2028separator and \u0000 nul"
+    doc_id, text = "döc/中文№1", "Ünïcode: 中文, عربى, 🙂, line\u2028separator and \u0000 nul"
     corpus = json.dumps({"_id": doc_id, "title": "Τίτλος", "text": text}, ensure_ascii=False)
     queries = json.dumps({"_id": "frage-ß", "text": "🙂?", "answers": ["ответ"]}, ensure_ascii=False)
     found = opened(write_folder(tmp_path / "unicode", corpus, queries, test=f"frage-ß\t{doc_id}\t1\n"))
@@ -493,3 +493,18 @@ def test_a_corpus_opens_from_its_folder_alone(own_cache: Path) -> None:
 def write_jsonl_at(path: Path, rows: list) -> None:
     path.parent.mkdir(exist_ok=True)
     write_jsonl(path, rows)
+
+
+def test_a_pair_that_an_ir_datasets_set_judges_twice_keeps_its_last_grade(
+    register: Callable[..., str], caplog: pytest.LogCaptureFixture
+) -> None:
+    name = register("d1\tx\n", "q1\ta\n", "q1 0 d1 1\nq1 0 d1 1\nq1 0 d1 2\n")
+    assert open_collection(f"irds:{name}").qrels == {"q1": {"d1": 2}}
+    assert f"irds:{name}: 1 judgements stand there again with another grade" in caplog.text
+
+
+def test_an_ir_datasets_id_with_white_space_is_refused(register: Callable[..., str]) -> None:
+    for docs, queries in (("d 1\tx\n", "q1\ta\n"), ("d1\tx\n", "q 1\ta\n")):
+        name = register(docs, queries, None)
+        with pytest.raises(UserError, match=f"irds:{name}: the id '. 1' has white space or nothing in it"):
+            open_collection(f"irds:{name}")

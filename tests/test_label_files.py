@@ -8,9 +8,9 @@ import pytest
 from conftest import SHARED
 
 from uar.annotation.annotators import Judgement
-from uar.annotation.label_files import FileLabel, read_labels
 from uar.annotation.outputs import write_labels
 from uar.errors import DataError
+from uar.storage.label_files import FileLabel, read_labels
 
 EXPECTED = {"q1": {"d1": FileLabel(2), "7": FileLabel(0)}, "2": {"d1": FileLabel(1)}}
 TEXTS = {
@@ -70,7 +70,7 @@ def test_parquet_with_any_of_the_values_is_read(tmp_path: Path, columns: dict, e
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
-        ("a.qrels", "q1 0 d1 1\nq1 0 d1 1\n", "a.qrels:2: passage 'd1' of query 'q1' stands here again"),
+        ("a.qrels", "q1 0 d1 1\n\nq1 0 d2 1\nq1 0 d1 0\n", "a.qrels:4: passage 'd1' of query 'q1' stands at line 1 too"),
         ("a.qrels", "q1 0 d1 1\nq1 0 d2 x\n", "a.qrels:2: grade is 'x'; a whole number is needed"),
         ("a.qrels", "q1 0 d1 1\nq1 0 d2 9999999999\n", "a.qrels:2: grade is 9999999999; a whole number below 2147483648"),
         ("a.qrels", "q1 0 d1 1\nq1 0 d2\n", "a.qrels:2: 3 columns; query, 0, passage and grade"),
@@ -95,7 +95,7 @@ def test_a_fault_is_told_with_its_place(tmp_path: Path, name: str, content: str,
     ("columns", "told"),
     [
         ({}, "given.parquet: columns are query_id, doc_id; query_id, doc_id and one of label, grade, score, rank are needed"),
-        ({"doc_id": ["d1", "d1"], "label": [1, 1]}, "given.parquet:2: passage 'd1' of query 'q1' stands here again"),
+        ({"doc_id": ["d1", "d1"], "label": [1, 0]}, "given.parquet:2: passage 'd1' of query 'q1' stands at line 1 too"),
         ({"doc_id": [1.0, 2.0], "label": [1, 1]}, "given.parquet: column 'doc_id' holds double; strings are needed"),
         ({"doc_id": ["d1", None], "label": [1, 1]}, "given.parquet:2: empty query or passage id"),
         ({"grade": [1.0, 2.0]}, "column 'grade' holds double; whole numbers are needed"),

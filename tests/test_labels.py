@@ -27,6 +27,7 @@ from uar.labels.combine import combine
 from uar.labels.corrupt import corrupted
 from uar.labels.mixed import union
 from uar.losses import contrastive, kl
+from uar.storage import label_files
 
 JUDGED = {
     "q1": [Judgement("d2", 1, 1, -0.5, 1), Judgement("d1", 0, 0, -0.9, 2)],
@@ -59,10 +60,10 @@ def test_the_table_of_labels_is_whole_whatever_its_blocks(tmp_path: Path, monkey
         ]
     ]  # fmt: skip
     for rows in (1, 2, 100):
-        monkeypatch.setattr(table, "BLOCK", rows)
+        monkeypatch.setattr(label_files, "BLOCK", rows)
         table.write_label_table(tmp_path / "labels.parquet", stages)
         read = pq.ParquetFile(tmp_path / "labels.parquet")
-        assert read.read().to_pylist() == expected and read.num_row_groups == -(-5 // rows)
+        assert read.read(list(table.COLUMNS)).to_pylist() == expected and read.num_row_groups == -(-5 // rows)
     table.write_label_table(tmp_path / "labels.parquet", [])
     assert pq.read_table(tmp_path / "labels.parquet").num_rows == 0
 

@@ -9,9 +9,8 @@ from conftest import write_jsonl
 from uar.collections import Collection, open_collection
 from uar.collections.answer_files import with_answers
 from uar.errors import DataError, UserError
-from uar.evaluation.rag.context import Tokens, show, words
-from uar.evaluation.rag.gold import gold_answers
 from uar.evaluation.rag.rag_settings import Settings
+from uar.evaluation.rag.shown_passages import Tokens, show, words
 
 GOOD: dict[str, Any] = {
     "top_k": 5, "order": "rank", "max_words": None, "max_tokens": None, "limit": 64, "lines": ["retrieved"],
@@ -59,7 +58,10 @@ def toy(folder: Path) -> Collection:
     ("rows", "told"),
     [
         ([{"query_id": "q9", "answers": ["a"]}], ": query id 'q9' and all others are not in local:"),
-        ([{"query_id": "q1", "answers": ["a"]}, {"_id": "q1", "answers": "b"}], ":2: query 'q1' stands here again"),
+        (
+            [{"query_id": "q1", "answers": ["a"]}, {"_id": "q1", "answers": "b"}],
+            ":2: query 'q1' stands at line 1 too",
+        ),
         ([{"query_id": "q1", "answers": 3}], ":1: 'answers' is 3; a string or a list of strings is needed"),
         ([{"query_id": "q1"}], ":1: 'answers' is None"),
         ([{"answers": ["a"]}], ":1: empty or missing id"),
@@ -85,8 +87,8 @@ def test_answers_of_several_collections(toy: Collection, folder: Path, tmp_path:
     with pytest.raises(DataError, match=r"nowhere\.jsonl: cannot be read"):
         with_answers([toy], "nowhere.jsonl", "rag.answers")
     new, own = with_answers([toy, dev], {"toy.test": path}, "rag.answers")
-    assert [gold_answers(new, q) for q in ("q1", "q2")] == [("pump",), ()]
-    assert own is dev and gold_answers(own, "q1") == ("heart",)
+    assert [new.queries[q].answers for q in ("q1", "q2")] == [("pump",), ()]
+    assert own is dev and own.queries["q1"].answers == ("heart",)
     assert with_answers([toy], None, "rag.answers") == [toy] and toy.queries["q1"].answers == ("heart",)
 
 

@@ -13,6 +13,8 @@ import yaml
 from conftest import SMALL, metrics, ok
 from sentence_transformers import SentenceTransformer
 
+from uar.storage.label_files import SCHEMA
+
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -37,7 +39,7 @@ def test_mixed_labels_end_to_end(command: Command, tmp_path: Path):
     assert {"git_commit", "packages", "collection", "labels", "model"} <= set(json.loads((run / "manifest.json").read_text()))
 
     labels = pq.read_table(run / "labels.parquet")
-    assert labels.column_names == ["query_id", "doc_id", "label", "source", "stage", "utility"]
+    assert labels.schema.equals(SCHEMA)
     pairs = set(zip(labels["source"].to_pylist(), labels["stage"].to_pylist(), strict=True))
     assert pairs == {("llm", "llm"), ("human", "human")}
 

@@ -13,7 +13,6 @@ from omegaconf import DictConfig, OmegaConf
 from uar.annotation.annotation import Annotation, Asked
 from uar.annotation.annotation_tracking import Labelled, track
 from uar.annotation.annotators import Annotator
-from uar.annotation.label_files import read_labels
 from uar.annotation.outputs import write_labels, write_prompts
 from uar.annotation.pooled import PooledQuestions
 from uar.annotation.quality.from_files import judgements_of
@@ -36,6 +35,7 @@ from uar.llm.record import Outcome
 from uar.llm.store.store import Store
 from uar.pools import write_pools
 from uar.storage.files import write_json
+from uar.storage.label_files import read_labels
 from uar.storage.manifest import save_config, save_manifest
 from uar.tracking.job import tracked
 

@@ -3,29 +3,21 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-import pyarrow as pa
-
 from uar.annotation.annotators import Judged
 from uar.llm.record import Request, Score
-from uar.storage.files import write_jsonl, write_table, write_text
+from uar.storage.files import write_jsonl
+from uar.storage.label_files import NAME, write_label_file
+from uar.storage.qrels import write_qrels
 
-COLUMNS = (
-    ("doc_id", pa.string()),
-    ("label", pa.int8()),
-    ("grade", pa.int32()),
-    ("score", pa.float64()),
-    ("rank", pa.int32()),
-    ("uncertainty", pa.float64()),
-)
+COLUMNS = ("query_id", "doc_id", "label", "grade", "score", "rank", "uncertainty", "source")
 
 
 def write_labels(folder: Path, judged: Judged) -> None:
     """`labels.parquet` and `labels.qrels` (TREC), one row a judged passage."""
     rows = [(q, j) for q, judgements in judged.items() for j in judgements]
-    columns = {"query_id": pa.array([q for q, _ in rows], pa.string())}
-    columns |= {name: pa.array([getattr(j, name) for _, j in rows], kind) for name, kind in COLUMNS}
-    write_table(folder / "labels.parquet", pa.table(columns))
-    write_text(folder / "labels.qrels", "".join(f"{q} 0 {j.doc_id} {j.label}\n" for q, j in rows))
+    values = ((q, j.doc_id, j.label, j.grade, j.score, j.rank, j.uncertainty, "llm") for q, j in rows)
+    write_label_file(folder / NAME, COLUMNS, values)
+    write_qrels(folder / "labels.qrels", ((q, j.doc_id, j.label) for q, j in rows))
 
 
 def write_prompts(path: Path, asked: Iterable[tuple[str, str, Request]]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from uar.annotation.annotation import Annotation, Asked, unchanged
-from uar.collections.beir import read_candidates
+from uar.collections.checked_files import candidates_of
 from uar.errors import UserError
 from uar.pools.stored_pools import Pool, StoredPools, pools_of
 from uar.storage.files import digest, read_json, write_json
@@ -69,7 +69,7 @@ class Annotations:
         files = sorted((folder / "candidates").glob("*.jsonl"))
         if len(files) != 1:
             raise UserError(f"annotation={folder}: no annotate run folder with its candidates; allowed: latest, union, or one")
-        pools = read_candidates(files[0], asked.collection.queries, asked.collection.corpus)
+        pools, _ = candidates_of(files[0], asked.collection)
         if not pools:
             raise UserError(f"annotation={folder}: none of its questions is in {asked.collection.reference}; give another run")
         about = {"run": {"time": files[0].stat().st_mtime, "folder": str(folder)}}

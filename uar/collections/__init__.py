@@ -1,8 +1,9 @@
 """Corpora, queries, judgements and answers behind one reader: `open_collection("local:DIR:test")`."""
 
+from uar.collections.by_reference import open_collection, open_corpus, open_training_split
 from uar.collections.collection import Collection, Query
 from uar.collections.documents import Corpus
-from uar.collections.reference import corpus_file, open_collection, open_corpus, open_training_split, resolve, slug
+from uar.collections.reference import corpus_file, resolve, slug
 
 __all__ = [
     "Collection",

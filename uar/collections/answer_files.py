@@ -1,15 +1,17 @@
 """Gold answers from files, for collections that have none."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from uar.collections.collection import Collection
 from uar.errors import DataError, UserError
-from uar.storage.lines import read_id, read_jsonl
+from uar.storage.lines import contradiction, log_repeats, read_id, read_jsonl
 
 log = logging.getLogger(__name__)
+NO_ANSWER = "No Answer Present."  # what MS MARCO writes where the passages hold no answer
 Answers = dict[str, tuple[int, tuple[str, ...]]]  # (line, answers) by query id
 
 
@@ -60,17 +62,34 @@ def _of_one(collection: Collection, answers: Answers, path: Path) -> Collection:
 
 
 def read_answers(path: Path) -> Answers:
-    """(line, answers) by query id, from {_id or query_id, answers} lines; answers may be a string or a list of strings."""
+    """(line, answers) by query id, from {_id or query_id, answers} lines. A question may stand there again with the same
+    answers, and the log says how many do."""
     answers: Answers = {}
+    repeats = 0
     for number, row in read_jsonl(path):
         query_id = read_id(path, number, row, "query_id" if "query_id" in row else "_id")
-        given = row.get("answers")
-        listed = [given] if isinstance(given, str) else given
-        if not isinstance(listed, list) or not all(isinstance(answer, str) for answer in listed):
-            raise DataError(path, f"'answers' is {given!r}; a string or a list of strings is needed", number)
-        if query_id in answers:
-            raise DataError(path, f"query {query_id!r} stands here again; keep one line a query", number)
-        answers[query_id] = (number, tuple(listed))
+        given = answers_of(path, number, row, needed=True)
+        first, known = answers.setdefault(query_id, (number, given))
+        if known != given:
+            raise contradiction(path, f"query {query_id!r}", first, number)
+        repeats += first != number
+    log_repeats(path, repeats, "questions")
     if not any(listed for _, listed in answers.values()):
         raise DataError(path, 'it holds no answers; give lines such as {"query_id": "q1", "answers": ["..."]}')
     return answers
+
+
+def answers_of(path: Path, number: int, row: Mapping[str, Any], needed: bool = False) -> tuple[str, ...]:
+    """The gold answers of a line: a string or a list of strings under `answers`, which may be left out where they are not
+    `needed`."""
+    given = row.get("answers")
+    listed = [] if given is None and not needed else [given] if isinstance(given, str) else given
+    if not isinstance(listed, list) or not all(isinstance(answer, str) for answer in listed):
+        raise DataError(path, f"'answers' is {given!r}; a string or a list of strings is needed", number)
+    return gold(listed)
+
+
+def gold(answers: Iterable[str]) -> tuple[str, ...]:
+    """Answers that are not blank; none where MS MARCO's note says that there is none."""
+    given = [answer for answer in answers if answer.strip()]
+    return () if any(answer.strip() == NO_ANSWER for answer in given) else tuple(given)

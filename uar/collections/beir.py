@@ -10,15 +10,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from uar.collections.answer_files import answers_of
+from uar.collections.checked_files import checked_candidates, checked_qrels
 from uar.collections.collection import Collection, Query
 from uar.collections.documents import Corpus, DuplicateId, build_corpus
 from uar.errors import DataError, UserError
-from uar.storage.files import cache_dir, digest, file_hash
-from uar.storage.lines import passage_ids, read_id, read_jsonl, read_lines, read_string
+from uar.storage.files import cache_dir, digest, file_hash, is_whole
+from uar.storage.lines import read_id, read_jsonl, read_string
 
 log = logging.getLogger(__name__)
 ORIGINS = ("human", "generated")
-FORMAT = 1  # of the built corpus; a new number builds anew
+FORMAT = 2  # of the built corpus; a new number builds anew
 
 
 def read_folder(folder: Path, split: str, reference: str, slug: str) -> Collection:
@@ -41,8 +43,8 @@ def read_folder(folder: Path, split: str, reference: str, slug: str) -> Collecti
             f"it has {', '.join(known) or 'none'}: name one of these, or set the option to null where a split is optional"
         )
     everything = read_queries(folder / "queries.jsonl")
-    qrels = read_qrels(qrels_path, everything, corpus) if qrels_path.is_file() else {}
-    candidates = read_candidates(candidates_path, everything, corpus) if candidates_path else {}
+    qrels = checked_qrels(qrels_path, everything, corpus) if qrels_path.is_file() else {}
+    candidates = checked_candidates(candidates_path, everything, corpus) if candidates_path else {}
     queries = {i: q for i, q in everything.items() if i in qrels or i in candidates}
     return Collection(reference, slug, corpus, queries, qrels, candidates, **_settings(folder / "collection.json"))
 
@@ -94,7 +96,7 @@ def _settings(path: Path) -> dict[str, Any]:
 def _open_corpus(path: Path) -> Corpus:
     content = file_hash(path)
     folder = cache_dir() / "corpora" / digest(content, FORMAT)
-    if (folder / "manifest.json").is_file():
+    if is_whole(folder):
         return Corpus(folder)
     try:
         return build_corpus(folder, _passages(path), content)
@@ -117,53 +119,11 @@ def _passages(path: Path) -> Iterator[tuple[str, str, str]]:
 
 
 def read_queries(path: Path) -> dict[str, Query]:
-    """Queries by id in file order; `answers` may be a string or a list of strings."""
+    """Queries by id in file order."""
     queries: dict[str, Query] = {}
     for number, row in read_jsonl(path):
         query_id = read_id(path, number, row, "_id")
         if query_id in queries:
             raise DataError(path, f"duplicate id {query_id!r}; ids must differ", number)
-        answers = row.get("answers") or []
-        if isinstance(answers, str):
-            answers = [answers]
-        if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
-            raise DataError(path, f"'answers' is {answers!r}; a list of strings is needed", number)
-        queries[query_id] = Query(query_id, read_string(path, number, row, "text"), tuple(answers))
+        queries[query_id] = Query(query_id, read_string(path, number, row, "text"), answers_of(path, number, row))
     return queries
-
-
-def read_qrels(path: Path, queries: dict[str, Query], corpus: Corpus) -> dict[str, dict[str, int]]:
-    """Judgements from a three-column TSV (query-id, corpus-id, score), with or without its header."""
-    qrels: dict[str, dict[str, int]] = {}
-    for number, line in read_lines(path):
-        cells = line.split("\t")
-        if len(cells) != 3:
-            raise DataError(path, f"{len(cells)} columns; query-id, corpus-id and score are needed, parted by tabs", number)
-        query_id, doc_id, score = (cell.strip() for cell in cells)
-        try:
-            grade = int(score)
-        except ValueError as error:
-            if number == 1 and query_id not in queries:  # the header
-                continue
-            raise DataError(path, f"score is {score!r}; a whole number is needed", number) from error
-        if query_id not in queries:
-            raise DataError(path, f"query id {query_id!r} is not in queries.jsonl; add it there or remove the line", number)
-        if corpus.row(doc_id) < 0:
-            raise DataError(path, f"corpus id {doc_id!r} is not in corpus.jsonl; add it there or remove the line", number)
-        qrels.setdefault(query_id, {})[doc_id] = grade
-    return qrels
-
-
-def read_candidates(path: Path, queries: dict[str, Query], corpus: Corpus) -> dict[str, list[str]]:
-    """Candidate passage ids a query, in file order, from {query_id, candidates} lines."""
-    pools: dict[str, list[str]] = {}
-    for number, row in read_jsonl(path):
-        query_id = read_id(path, number, row, "query_id")
-        if query_id not in queries:
-            raise DataError(path, f"query id {query_id!r} is not in queries.jsonl", number)
-        doc_ids = passage_ids(path, number, row)
-        for doc_id in doc_ids:
-            if corpus.row(doc_id) < 0:
-                raise DataError(path, f"candidate id {doc_id!r} is not in corpus.jsonl", number)
-        pools[query_id] = list(dict.fromkeys(doc_ids))
-    return pools

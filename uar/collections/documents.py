@@ -43,9 +43,22 @@ class Corpus:
             at += 1
         return -1
 
+    def find(self, doc_ids: Sequence[str]) -> np.ndarray:
+        """Rows of many ids, looked up at once; -1 where the corpus has no such id."""
+        if not len(doc_ids):
+            return np.zeros(0, np.int64)
+        keys = np.fromiter(map(_key, doc_ids), np.uint64, len(doc_ids))
+        at = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+        rows = np.asarray(self._rows[at], np.int64)
+        there = self._table["id"].take(pa.array(rows)).to_pylist()
+        for place, (doc_id, found) in enumerate(zip(doc_ids, there, strict=True)):
+            if doc_id != found:  # not there, or one of several ids with the same key
+                rows[place] = self.row(doc_id)
+        return rows
+
     def rows(self, doc_ids: Sequence[str]) -> list[int]:
         """Rows of many ids; UserError where one is missing."""
-        found = [self.row(doc_id) for doc_id in doc_ids]
+        found: list[int] = self.find(doc_ids).tolist()
         if -1 in found:
             raise UserError(f"passage id {doc_ids[found.index(-1)]!r} is not in the corpus {self.folder.name}")
         return found

@@ -8,14 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from uar.collections.answer_files import gold
 from uar.collections.collection import Collection, Query
 from uar.collections.documents import Corpus, DuplicateId, build_corpus
 from uar.collections.presets import settings_of
 from uar.errors import UserError
-from uar.storage.files import cache_dir, digest
+from uar.storage.files import cache_dir, digest, is_whole
 
 log = logging.getLogger(__name__)
-FORMAT = 2  # of the built corpus; a new number builds anew
+FORMAT = 3  # of the built corpus; a new number builds anew
 
 
 def read_irds(dataset_id: str, reference: str, slug: str) -> Collection:
@@ -25,15 +26,35 @@ def read_irds(dataset_id: str, reference: str, slug: str) -> Collection:
         raise UserError(f"{reference}: {dataset_id!r} has no documents or no queries; name a split, such as {dataset_id}/test")
     with _faults(dataset, reference):
         corpus = _open_corpus(dataset, dataset_id, version)
-        queries = {str(q.query_id): _query(q) for q in dataset.queries_iter()}
-        qrels: dict[str, dict[str, int]] = {}
-        for row in dataset.qrels_iter() if dataset.has_qrels() else ():
-            qrels.setdefault(str(row.query_id), {})[str(row.doc_id)] = int(row.relevance)
+        queries = {_one_word(str(q.query_id)): _query(q) for q in dataset.queries_iter()}
+        qrels = _qrels(dataset, reference)
     judged = {i: q for i, q in queries.items() if i in qrels} if qrels else queries
     left_out = sum(corpus.row(d) < 0 for grades in qrels.values() for d in grades)
     if left_out:
         log.warning("%s: %d judgements of passages that the corpus lacks", reference, left_out)
     return Collection(reference, slug, corpus, judged, qrels, **settings_of(dataset_id))
+
+
+def _qrels(dataset: Any, reference: str) -> dict[str, dict[str, int]]:
+    """Of two grades of a pair the later counts, as in what is published on these sets, which nobody here can mend."""
+    qrels: dict[str, dict[str, int]] = {}
+    repeats = 0
+    for row in dataset.qrels_iter() if dataset.has_qrels() else ():
+        grades, doc_id, grade = qrels.setdefault(str(row.query_id), {}), str(row.doc_id), int(row.relevance)
+        repeats += grades.get(doc_id, grade) != grade
+        grades[doc_id] = grade
+    if repeats:
+        log.warning("%s: %d judgements stand there again with another grade; the last of a pair counts", reference, repeats)
+    return qrels
+
+
+def _one_word(name: str) -> str:
+    if name.split() != [name]:
+        raise UserError(
+            f"the id {name!r} has white space or nothing in it, which no TREC file can hold; copy the set into a "
+            "local folder with other ids"
+        )
+    return name
 
 
 def read_irds_corpus(dataset_id: str, reference: str) -> Corpus:
@@ -63,25 +84,28 @@ def _faults(dataset: Any, reference: str) -> Iterator[None]:
     except DuplicateId as error:
         raise UserError(f"{reference}: {error}") from error
     except Exception as error:  # broken archives, lines and downloads raise almost anything
-        if isinstance(error, UserError) or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, UserError):
+            raise UserError(f"{reference}: {error}") from error
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise UserError(f"{reference}: {_told(dataset, error)}") from error
 
 
 def _query(row: Any) -> Query:
-    answers = tuple(str(a) for a in getattr(row, "answers", ()) or ())
-    return Query(str(row.query_id), str(row.default_text()), answers)
+    answers = getattr(row, "answers", None) or ()
+    answers = [answers] if isinstance(answers, str) else map(str, answers)
+    return Query(str(row.query_id), str(row.default_text()), gold(answers))
 
 
 def _open_corpus(dataset: Any, dataset_id: str, version: str) -> Corpus:
     key = digest("irds", FORMAT, _namespace(dataset) or dataset_id, version)
     folder = cache_dir() / "corpora" / key
-    if (folder / "manifest.json").is_file():
+    if is_whole(folder):
         return Corpus(folder)
 
     def passages() -> Iterator[tuple[str, str, str]]:
         for doc in dataset.docs_iter():
-            yield str(doc.doc_id), *_title_and_text(doc)
+            yield _one_word(str(doc.doc_id)), *_title_and_text(doc)
 
     return build_corpus(folder, passages())
 

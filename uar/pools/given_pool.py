@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from uar.collections import Collection
-from uar.errors import DataError, UnknownQueries
-from uar.pools.source import PoolSource
-from uar.storage.lines import passage_ids, read_id, read_jsonl
+from uar.collections.checked_files import candidates_of
+from uar.errors import UnknownQueries
+from uar.pools.pool_source import PoolSource
 
 log = logging.getLogger(__name__)
 
@@ -30,17 +30,7 @@ class GivenPool(PoolSource):
 
 def read_pools(path: Path, collection: Collection) -> dict[str, list[str]]:
     """Passage ids of the split's queries, each once, in file order. DataError names a faulty line."""
-    pools: dict[str, list[str]] = {}
-    others = 0
-    for number, row in read_jsonl(path):
-        query_id = read_id(path, number, row, "query_id")
-        if query_id not in collection.queries:
-            others += 1
-            continue
-        pools[query_id] = list(dict.fromkeys(passage_ids(path, number, row)))
-        odd = next((d for d in pools[query_id] if collection.corpus.row(d) < 0), None)
-        if odd is not None:
-            raise DataError(path, f"candidate id {odd!r} is not in {collection.reference}; remove it", number)
+    pools, others = candidates_of(path, collection)
     if not pools:
         raise UnknownQueries(
             f"{path}: none of its {others} lines is of a query of {collection.reference}; give this split's pools"

@@ -7,7 +7,7 @@ from uar.collections import Collection
 from uar.errors import UnknownQueries
 from uar.pools.bm25_pool import BM25Pool
 from uar.pools.given_pool import GivenPool
-from uar.pools.source import PoolSource
+from uar.pools.pool_source import PoolSource
 
 log = logging.getLogger(__name__)
 DEEPEST = 100  # passages a query from BM25, which a source of files does not limit

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from uar.collections import Collection
 from uar.errors import DataError, UserError
-from uar.pools.source import PoolSource
+from uar.pools.pool_source import PoolSource
 from uar.retrievers.fusion.methods import of_each
 from uar.storage.runs import read_known, run_files, without_own
 

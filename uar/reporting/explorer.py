@@ -14,6 +14,7 @@ from uar.collections.reference import parse, resolve, slug
 from uar.errors import UserError
 from uar.reporting.rows import Row, scores_of
 from uar.reporting.run_folders import RunFolder, unreadable
+from uar.storage.label_files import NAME, read_label_columns
 from uar.storage.lines import read_lines
 from uar.storage.ordering import Hit, best_first
 
@@ -143,9 +144,7 @@ class Explorer:
         places = {parse(r)[:2] for run in runs for r in references(run) if slug(r) == name}
         found: dict[str, dict[str, dict[str, tuple[int, str]]]] = {}
         for row in self.rows:
-            paths = {
-                run.path / "labels.parquet": None for run in row.folders if places & {parse(r)[:2] for r in _labelled(run)}
-            }
+            paths = {run.path / NAME: None for run in row.folders if places & {parse(r)[:2] for r in _labelled(run)}}
             path = next((path for path in paths if path.is_file()), None)
             for query, doc, label, source in _label_rows(path, query_ids, self.notes) if path else ():
                 found.setdefault(query, {}).setdefault(doc, {})[row.name] = label, source
@@ -243,11 +242,10 @@ def _generations(run: RunFolder, slug: str, notes: list[str]) -> dict[str, dict[
 def _label_rows(path: Path, query_ids: set[str], notes: list[str]) -> list[tuple[str, str, int, str]]:
     """query, passage, label and source of those in which an LLM has a part: `llm`, `llm:NAME`, `human+llm`, ..."""
     try:
-        table = pq.read_table(path, filters=[("query_id", "in", query_ids)])
-        sources = table["source"].to_pylist() if "source" in table.column_names else ["llm"] * table.num_rows
-        names = ("query_id", "doc_id", "label")
-        rows = zip(*(table[name].to_pylist() for name in names), sources, strict=True)
-        return [(q, d, int(label), source) for q, d, label, source in rows if "llm" in source and label is not None]
-    except (pa.ArrowException, OSError, KeyError) as error:
+        names = ("query_id", "doc_id", "label", "source")
+        rows = zip(*read_label_columns(path, names, query_ids).to_pydict().values(), strict=True)
+    except UserError as error:
         notes.append(unreadable("explorer", str(path), error))
         return []
+    told = [(q, d, label, source or "llm") for q, d, label, source in rows]  # older annotate runs did not write who said so
+    return [(q, d, int(label), source) for q, d, label, source in told if "llm" in source and label is not None]

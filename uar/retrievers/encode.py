@@ -74,6 +74,8 @@ def _encode(retriever: BiEncoder, tokens: Tokens, folder: Path, precision: str, 
 def _check_manifest(folder: Path, now: Mapping[str, Any]) -> None:
     path = folder / "manifest.json"
     if not path.is_file():
+        for shard in folder.glob("shard-*.npy"):  # of which nobody can say what made them
+            shard.unlink()
         write_json(path, now)
         return
     then = read_json(path)

@@ -41,6 +41,9 @@ class ExactSearch:
     def vectors(self) -> Vectors:
         return Vectors(Path(self.embeddings) if self.embeddings else None)
 
+    def check(self, passages: int, dim: int) -> None:
+        """UserError where so many vectors of so many dimensions cannot be searched; asked before any is made."""
+
     def forget(self, corpus: Corpus) -> None:
         """A corpus is not searched any more."""
 
@@ -66,6 +69,16 @@ class FaissSearch(ExactSearch):
     recall_queries: int = 200
     _made: dict[tuple[tuple[Path, int], ...], Any] = field(default_factory=dict, init=False, compare=False)
 
+    def check(self, passages: int, dim: int) -> None:
+        index = self._empty(passages, dim)
+        given = min(passages, self.train_on)
+        needed = 0 if index.is_trained else training_vectors(index)
+        if given < needed:
+            raise UserError(
+                f"search.factory={self.factory}: its training needs {needed} vectors and gets {given} (passages: {passages}, "
+                f"search.train_on={self.train_on}); give a factory with fewer lists or smaller codes, such as Flat or HNSW32"
+            )
+
     def forget(self, corpus: Corpus) -> None:
         for made in [made for made in self._made if made[0][0].parent.name == corpus.hash]:
             del self._made[made]
@@ -86,21 +99,44 @@ class FaissSearch(ExactSearch):
 
     def _index(self, shards: Sequence[Path], dim: int) -> Any:
         sizes = [len(np.load(shard, mmap_mode="r")) for shard in shards]
-        factory = self.factory.replace("{lists}", str(max(1, round(4 * sum(sizes) ** 0.5))))
-        try:
-            index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
-        except RuntimeError as error:
-            told = str(error).split("Error: ")[-1].splitlines()[0]
-            raise UserError(f"search.factory={self.factory}: faiss cannot make it for {dim} dimensions ({told})") from error
+        index = self._empty(sum(sizes), dim)
         if not index.is_trained:
-            index.train(evenly(shards, sizes, self.train_on))
+            vectors = evenly(shards, sizes, self.train_on)
+            try:
+                index.train(vectors)
+            except RuntimeError as error:
+                told = _told(error)
+                raise UserError(f"search.factory={self.factory}: {len(vectors)} vectors do not train it ({told})") from error
         for shard in shards:
             index.add(_vectors(shard))
-        if "IVF" in factory:
+        if "IVF" in self.factory:
             faiss.extract_index_ivf(index).nprobe = self.probes
         if isinstance(index, faiss.IndexHNSW):
             index.hnsw.efSearch = self.ef_search
         return index
+
+    def _empty(self, passages: int, dim: int) -> Any:
+        factory = self.factory.replace("{lists}", str(max(1, round(4 * passages**0.5))))
+        try:
+            return faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
+        except RuntimeError as error:
+            told = _told(error)
+            raise UserError(f"search.factory={self.factory}: faiss cannot make it for {dim} dimensions ({told})") from error
+
+
+def _told(error: RuntimeError) -> str:
+    return str(error).split("Error: ")[-1].splitlines()[0]
+
+
+def training_vectors(index: Any) -> int:
+    """Vectors that the training of a faiss index needs at least: one a list of an IVF, one a centroid of a product quantizer,
+    also of those inside it."""
+    index = faiss.downcast_index(index)
+    parts = [getattr(index, name) for name in ("index", "base_index", "quantizer", "storage") if hasattr(index, name)]
+    inside = [training_vectors(part) for part in parts if part is not None and not part.is_trained]
+    lists = getattr(index, "nlist", 0)
+    centroids = index.pq.ksub if hasattr(index, "pq") else 0
+    return max(lists, centroids, *inside, 0)
 
 
 def evenly(shards: Sequence[Path], sizes: Sequence[int], most: int) -> np.ndarray:

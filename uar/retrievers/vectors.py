@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 
 from uar.collections import Corpus
-from uar.storage.files import cache_dir
+from uar.storage.files import cache_dir, writable
 from uar.storage.locks import lock
 
 
@@ -34,7 +34,8 @@ class Vectors:
         folder = cache_dir() / "embeddings" / key / corpus.hash
         if folder not in self._held:
             self._held[folder] = _shared(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        with writable(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def forget(self, corpus: Corpus) -> None:
@@ -58,7 +59,8 @@ def _shared(folder: Path) -> int:
     """A descriptor with a shared lock, which a process loses when it ends in whatever way. The lock is of a file of its own,
     which stays: NFS locks only what is open for writing, as a folder cannot be."""
     path = folder.parent.parent / f"{folder.parent.name}-{folder.name}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    held = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    with writable(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        held = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)  # less what the umask says
     lock(held, fcntl.LOCK_SH)
     return held

@@ -1,11 +1,12 @@
 """Files and folders that appear whole or not at all, and hashes of what they were made from."""
 
+import contextlib
 import errno
 import hashlib
 import json
 import os
 import shutil
-import tempfile
+import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,22 +15,28 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from uar.errors import UserError
+
+CONTENTS = ".contents.json"  # names and sizes of the files of a finished folder
+NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 NO_LOCKS = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.ENOLCK}  # of a file system without flock
 
 
 def cache_dir() -> Path:
     """Folder of everything that can be built again: `UAR_CACHE`, else `~/.cache/uar`."""
-    return Path(os.environ.get("UAR_CACHE") or Path.home() / ".cache" / "uar")
+    try:
+        return Path(os.environ.get("UAR_CACHE") or Path.home() / ".cache" / "uar")
+    except RuntimeError as error:  # a user that the system does not know
+        raise UserError("no home folder for the cache; set UAR_CACHE to a folder that can be written") from error
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a path beside `path` to write to; it is renamed to `path` when the block ends well, removed when not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    os.chmod(name, 0o644)
-    beside = Path(name)
+    beside = _beside(path)
+    with writable(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.touch(exist_ok=False)
     try:
         with named(path):
             yield beside
@@ -40,19 +47,66 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_dir(path: Path) -> Iterator[Path]:
-    """Like `whole_file` for a folder. Where another process finishes the same folder first, that one stays."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    """Like `whole_file` for a folder of the cache. One that another process finished first stays; one of which a part is gone
+    gives way. See `is_whole`."""
+    beside = _beside(path)
+    with writable(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.mkdir()
     try:
         with named(path):
             yield beside
+            write_json(beside / CONTENTS, _sizes(beside))
+        _put(beside, path)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a folder that `whole_dir` wrote is there with every file that it was finished with: what cleans caches removes
+    single files too."""
+    try:
+        return all((folder / name).stat().st_size == size for name, size in read_json(folder / CONTENTS).items())
+    except (OSError, ValueError):
+        return False
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    return {str(file.relative_to(folder)): file.stat().st_size for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
+def _put(beside: Path, path: Path) -> None:
+    while True:
         try:
             os.replace(beside, path)
+            return
         except OSError:
             if not path.is_dir():
                 raise
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        if is_whole(path):
+            return
+        aside = _beside(path)
+        with contextlib.suppress(FileNotFoundError):  # another process does the same
+            os.replace(path, aside)
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def _beside(path: Path) -> Path:
+    """A name that no other process takes. What is made under it has the umask's mode, unlike what `tempfile` makes."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
+
+
+@contextmanager
+def writable(path: Path) -> Iterator[None]:
+    """UserError for a file or folder of the cache that cannot be made."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NOT_WRITABLE or not path.is_relative_to(cache_dir()):
+            raise
+        raise UserError(
+            f"the cache {cache_dir()} cannot be written ({error.strerror}); set UAR_CACHE to a folder that can"
+        ) from error
 
 
 @contextmanager
@@ -103,7 +157,7 @@ def file_hash(path: Path) -> str:
     stat = path.stat()
     stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
     memo = cache_dir() / "hashes" / f"{digest(str(path.resolve()))}.json"
-    if memo.is_file():
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # not there, or broken: hashed anew
         known = read_json(memo)
         if known["stamp"] == stamp:
             return str(known["hash"])

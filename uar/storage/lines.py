@@ -1,11 +1,14 @@
 """Text files line by line: UTF-8 with or without BOM, LF or CRLF, faults named by file and line."""
 
 import json
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from uar.errors import DataError
+from uar.errors import DataError, UserError
+
+log = logging.getLogger(__name__)
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -46,15 +49,32 @@ def read_id(path: Path, number: int, row: dict[str, Any], key: str) -> str:
     if not isinstance(value, str) or not value.strip():
         found = "no such key" if key not in row else repr(value)
         raise DataError(path, f"empty or missing id under {key!r} ({found}); give a non-empty string", number)
-    return _sound(path, number, key, value)
+    return one_word(path, number, _sound(path, number, key, value))
 
 
-def passage_ids(path: Path, number: int, row: dict[str, Any]) -> list[str]:
-    """The ids under `candidates`, as strings."""
-    ids = row.get("candidates")
-    if not isinstance(ids, list):
-        raise DataError(path, f"'candidates' is {ids!r}; a list of passage ids is needed", number)
-    return [str(doc_id) for doc_id in ids]
+def one_word(path: Path, number: int, value: str) -> str:
+    """An id without white space: one with it would be several columns of a TREC file."""
+    if value.split() != [value]:
+        raise DataError(path, f"the id {value!r} has white space in it, which no TREC file can hold; rename it", number)
+    return value
+
+
+def refuse_spaces(path: Path, ids: Sequence[str]) -> None:
+    """UserError for an id that would be no column or several in a TREC file that is to be written."""
+    if " ".join(ids).split() != list(ids):
+        odd = next(i for i in ids if i.split() != [i])
+        raise UserError(f"{path}: the id {odd!r} has white space or nothing in it, which a TREC file cannot hold; rename it")
+
+
+def contradiction(path: Path, what: str, first: int, second: int) -> DataError:
+    """Two lines that say different things of `what`. The same said twice is no fault; see `log_repeats`."""
+    return DataError(path, f"{what} stands at line {first} too and says something else there; keep one of the two", second)
+
+
+def log_repeats(path: Path, repeats: int, what: str) -> None:
+    """Say how often a file repeats itself."""
+    if repeats:
+        log.info("%s: %d %s stand there again and say the same; each counts once", path, repeats, what)
 
 
 def read_string(path: Path, number: int, row: dict[str, Any], key: str, default: str | None = None) -> str:

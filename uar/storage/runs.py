@@ -2,15 +2,16 @@
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from uar.collections import Collection
 from uar.errors import DataError, UnknownQueries, UserError
+from uar.storage.candidate_files import read_candidates
 from uar.storage.files import whole_file
-from uar.storage.lines import passage_ids, read_id, read_jsonl, read_lines
+from uar.storage.lines import contradiction, log_repeats, read_lines, refuse_spaces
 from uar.storage.ordering import Hit, best_first
 
 log = logging.getLogger(__name__)
@@ -49,13 +50,6 @@ def _apart(scores: Sequence[float]) -> np.ndarray:
     return bits.astype(np.uint32).view(np.float32)
 
 
-def refuse_spaces(path: Path, ids: Sequence[str]) -> None:
-    """UserError for an id that would be no column or several in a TREC file."""
-    if len(" ".join(ids).split()) != len(ids):
-        odd = next(i for i in ids if len(i.split()) != 1)
-        raise UserError(f"{path}: the id {odd!r} has white space or nothing in it, which a TREC file cannot hold; rename it")
-
-
 def read_run(path: Path) -> dict[str, list[Hit]]:
     """A TREC run (six columns), or a candidates file ({query_id, candidates} lines) whose order is the ranking. Ties of a
     TREC run fall by passage id, ascending (trec_eval: descending); its ranks are not looked at. Every fault is a DataError
@@ -66,21 +60,26 @@ def read_run(path: Path) -> dict[str, list[Hit]]:
 
 
 def _read_candidates(path: Path) -> dict[str, list[Hit]]:
-    run: dict[str, list[Hit]] = {}
-    for number, row in read_jsonl(path):
-        query_id = read_id(path, number, row, "query_id")
-        ids = passage_ids(path, number, row)
-        if query_id in run:
-            raise DataError(path, f"query {query_id!r} stands here again; keep one line a query", number)
-        hits = {d: float(len(ids) - at) for at, d in enumerate(ids)}
-        if len(hits) < len(ids):
-            raise DataError(path, f"query {query_id!r} lists a passage twice; remove one of them", number)
-        run[query_id] = list(hits.items())
-    return run
+    return {
+        row.query_id: [(d, float(len(row.doc_ids) - at)) for at, d in enumerate(row.doc_ids)] for row in read_candidates(path)
+    }
 
 
 def _read_trec(path: Path) -> dict[str, list[Hit]]:
     run: dict[str, dict[str, float]] = {}
+    lines = 0
+    for number, query_id, doc_id, score in _trec_lines(path):
+        hits = run.setdefault(query_id, {})
+        if hits.setdefault(doc_id, score) != score:
+            first = next(n for n, q, d, _ in _trec_lines(path) if (q, d) == (query_id, doc_id))
+            raise contradiction(path, f"passage {doc_id!r} of query {query_id!r}", first, number)
+        lines += 1
+    log_repeats(path, lines - sum(map(len, run.values())), "passages")
+    return {query_id: best_first(hits.items()) for query_id, hits in run.items()}
+
+
+def _trec_lines(path: Path) -> Iterator[tuple[int, str, str, float]]:
+    """Line number, query id, passage id and score."""
     for number, line in read_lines(path):
         cells = line.split()
         if len(cells) != 6:
@@ -92,11 +91,7 @@ def _read_trec(path: Path) -> dict[str, list[Hit]]:
             score = math.nan
         if not math.isfinite(score):
             raise DataError(path, f"score {given!r}; a finite number is needed", number)
-        hits = run.setdefault(query_id, {})
-        if doc_id in hits:
-            raise DataError(path, f"query {query_id!r} lists a passage twice: {doc_id!r}; remove one of the lines", number)
-        hits[doc_id] = score
-    return {query_id: best_first(hits.items()) for query_id, hits in run.items()}
+        yield number, query_id, doc_id, score
 
 
 def run_files(runs: Mapping[str, str] | Sequence[str] | str | None, option: str) -> dict[str, Path]:

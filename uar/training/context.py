@@ -15,7 +15,7 @@ from uar.annotation.annotation import Annotation, Asked, Concluded
 from uar.annotation.annotation_tracking import Labelled
 from uar.annotation.annotators import Annotator
 from uar.annotation.judgement import Judged
-from uar.annotation.run_folders import annotator_of, run_config
+from uar.annotation.run_settings import annotator_of, run_config
 from uar.annotation.selection import Annotations, described
 from uar.collections import Collection
 from uar.collections.reference import MINI

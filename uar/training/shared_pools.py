@@ -8,7 +8,7 @@ from pathlib import Path
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from uar.collections import Collection
-from uar.collections.beir import read_candidates
+from uar.collections.checked_files import checked_candidates
 from uar.errors import UserError
 from uar.pools import write_pools
 from uar.storage.files import digest, write_text
@@ -63,7 +63,7 @@ class SharedPools:
             written = stat.st_ino, stat.st_mtime_ns
             if self._mark.read_text(encoding="utf-8") != self._key or written == self._seen:
                 return False
-            found = read_candidates(self._path, self._collection.queries, self._collection.corpus)
+            found = checked_candidates(self._path, self._collection.queries, self._collection.corpus)
         except FileNotFoundError:
             return False
         self._seen = written

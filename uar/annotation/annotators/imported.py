@@ -9,12 +9,12 @@ from typing import Any
 
 from uar.annotation.annotators.annotator import Annotator
 from uar.annotation.judgement import Judgement
-from uar.annotation.label_files import read_labels
 from uar.annotation.quality.from_files import judgements_of
 from uar.collections import Collection
 from uar.errors import UserError
 from uar.llm.call import Chain, Question
 from uar.storage.files import file_hash
+from uar.storage.label_files import read_labels
 
 log = logging.getLogger(__name__)
 

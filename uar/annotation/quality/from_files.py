@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from uar.annotation.judgement import Judged, Judgement
-from uar.annotation.label_files import FileLabel
 from uar.errors import UserError
+from uar.storage.label_files import FileLabel
 
 
 def judgements_of(labels: Mapping[str, Mapping[str, FileLabel]], positive_grade: int) -> Judged:

@@ -11,7 +11,6 @@ import re
 from functools import lru_cache
 
 NAME = "normaliser of MS MARCO QA, version 1"
-NO_ANSWER = "No Answer Present."  # what the data set writes where the passages hold no answer
 
 LETTER = r"[^\W\d_]"
 QUOTES = "'\"”“`‘´’‚„»«"

@@ -13,9 +13,9 @@ from omegaconf import DictConfig, OmegaConf
 from uar.errors import MissingModel, UserError
 from uar.evaluation.rag.answer_measures import open_measures
 from uar.evaluation.rag.bert_score import BertScore
-from uar.evaluation.rag.context import Cut, Tokens, words
 from uar.evaluation.rag.rag_settings import Settings
 from uar.evaluation.rag.score import Rag
+from uar.evaluation.rag.shown_passages import Cut, Tokens, words
 from uar.llm.models import LLM, identity_of
 from uar.llm.prompts import load_chat
 

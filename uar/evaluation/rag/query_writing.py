@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from uar.collections import Collection
-from uar.evaluation.rag.context import Passages
 from uar.evaluation.rag.reader import Asking, first_line
+from uar.evaluation.rag.shown_passages import Passages
 from uar.llm.call import Call, Chain, Question
 from uar.llm.prompted import OnePrompt
 from uar.llm.prompts.escaping import as_material

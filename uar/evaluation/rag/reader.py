@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from uar.collections import Collection
 from uar.errors import UserError
-from uar.evaluation.rag.context import Passages
+from uar.evaluation.rag.shown_passages import Passages
 from uar.llm.call import Asker, Call, Chain, Question
 from uar.llm.chains import Chains
 from uar.llm.models import LLM

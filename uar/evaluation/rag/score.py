@@ -14,11 +14,10 @@ import pyarrow as pa
 from uar.collections import Collection
 from uar.evaluation.metrics_file import update_metrics
 from uar.evaluation.rag.answer_measures import Answered, Measure
-from uar.evaluation.rag.context import Cut, Passages, show
-from uar.evaluation.rag.gold import gold_answers
 from uar.evaluation.rag.query_writing import Rewriter, Search, Verifier, rewritten, verified
 from uar.evaluation.rag.rag_settings import CLOSED_BOOK, ORACLE, RETRIEVED, Settings
 from uar.evaluation.rag.reader import Asking, Given, Reader
+from uar.evaluation.rag.shown_passages import Cut, Passages, show
 from uar.llm.models import LLM
 from uar.llm.record import Outcome
 from uar.llm.store.store import Store
@@ -50,7 +49,7 @@ class Rag:
         """(values a query, value a measure); the measures of other lines than the retrieved passages' are called such as
         `EM (oracle)`. Nothing where no question has gold answers or there is no generator. `search`: retrieves with other
         texts of queries."""
-        answered = [q for q in query_ids if gold_answers(collection, q)]
+        answered = collection.answered(query_ids)
         if not answered:
             log.warning("%s has no gold answers: no RAG scores; give some with rag.answers=FILE", collection.reference)
             return [], {}
@@ -128,7 +127,7 @@ class Rag:
     ) -> tuple[dict[str, float], Scores]:
         """Value a measure of a line, and its values a query."""
         answered = [
-            Answered(answers[q].text, gold_answers(collection, q), tuple(passages.values())) for q, passages in shown.items()
+            Answered(answers[q].text, collection.queries[q].answers, tuple(passages.values())) for q, passages in shown.items()
         ]
         values: dict[str, float] = {}
         scores: Scores = []
@@ -175,7 +174,7 @@ def _write_generations(
         {
             "query_id": pa.array([q for _, q, _ in rows], pa.string()),
             "question": pa.array([collection.queries[q].text for _, q, _ in rows], pa.string()),
-            "gold": pa.array([list(gold_answers(collection, q)) for _, q, _ in rows], strings),
+            "gold": pa.array([list(collection.queries[q].answers) for _, q, _ in rows], strings),
             "doc_ids": pa.array([list(passages) for _, _, passages in rows], strings),
             "answer": pa.array([answers[line][q].text for line, q, _ in rows], pa.string()),
             "outcome": pa.array([str(answers[line][q].outcome) for line, q, _ in rows], pa.string()),

@@ -64,7 +64,7 @@ def _open_locked(folder: Path) -> tuple[Path, int]:
         name = f"{time.strftime('%Y%m%dT%H%M%S')}-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         path = folder / f"{name}.jsonl"
         unseen = path.with_suffix(".opening")
-        handle = os.open(unseen, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        handle = os.open(unseen, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
         except OSError as error:

@@ -6,14 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from uar.reporting.figures.missing import Missing
 from uar.reporting.rows import Row
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-class Missing(Exception):
-    """The runs do not hold what a figure shows; the message says what is missing."""
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from uar.errors import UserError
 from uar.reporting.figures.style import INK, MARKERS, SERIES, capped, legend, need, new, short
 from uar.reporting.paper_table import read_paper
 from uar.reporting.rows import Row
 from uar.reporting.run_folders import unreadable
+from uar.storage.label_files import NAME, read_label_columns
 
 FEWEST = 4  # numbers of positives that are shown at least, so that bars stay bars
 
@@ -46,19 +46,17 @@ def positives(rows: Sequence[Row], notes: list[str]) -> tuple[Figure, str]:
 
 def _counts(row: Row, notes: list[str]) -> dict[str, Counter[int]]:
     """Number of questions by number of positives, by name of row and stage."""
-    path = row.first.path / "labels.parquet"
+    path = row.first.path / NAME
     if not path.is_file():
         return {}
     try:
-        table = pq.read_table(path)
-        stages = table["stage"].to_pylist() if "stage" in table.column_names else [""] * table.num_rows
-        pairs = zip(stages, table["query_id"].to_pylist(), table["label"].to_pylist(), strict=True)
-        chosen: dict[str, Counter[str]] = {}
-        for stage, query, label in pairs:
-            chosen.setdefault(stage, Counter())[query] += int(label or 0)
-    except (pa.ArrowException, OSError, KeyError) as error:
-        notes.append(unreadable(row.name, "labels.parquet", error))
+        columns = read_label_columns(path, ("stage", "query_id", "label")).to_pydict()
+    except UserError as error:
+        notes.append(unreadable(row.name, NAME, error))
         return {}
+    chosen: dict[str, Counter[str]] = {}
+    for stage, query, label in zip(*columns.values(), strict=True):
+        chosen.setdefault(stage or "", Counter())[query] += int(label or 0)
     alone = len(chosen) == 1
     return {row.name if alone else f"{row.name} · {stage}": Counter(c.values()) for stage, c in chosen.items()}
 

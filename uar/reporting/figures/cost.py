@@ -6,14 +6,15 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 
-from uar.reporting.figures import Missing
+from uar.errors import UserError
 from uar.reporting.figures.measure import interval, shown_measure
+from uar.reporting.figures.missing import Missing
 from uar.reporting.figures.style import MARKERS, SERIES, capped, legend, need, new, short
 from uar.reporting.rows import Row
 from uar.reporting.run_folders import unreadable
+from uar.storage.label_files import NAME, read_label_columns
 
 JUDGEMENT, CURRENCY = 0.09, "USD"  # a pair judged by a person, as in arXiv 2504.05220, where no run says otherwise
 BY_LLM = ("LLMLabels", "MixedLabels", "QAMetricLabels")
@@ -70,14 +71,14 @@ def _annotator(config: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _price(row: Row, ledgers: Mapping[tuple[str, ...], Mapping[str, Any]], judgement: float, notes: list[str]) -> float | None:
-    path = row.first.path / "labels.parquet"
+    path = row.first.path / NAME
     source = str(row.config.get("label_source._target_", "")).rpartition(".")[2]
     if not path.is_file() or not source:
         return None
     try:
-        table = pq.read_table(path, columns=["query_id", "doc_id", "source", "stage"])
-    except (pa.ArrowException, OSError) as error:
-        notes.append(unreadable(row.name, "labels.parquet", error))
+        table = read_label_columns(path, ("query_id", "doc_id", "source", "stage"))
+    except UserError as error:
+        notes.append(unreadable(row.name, NAME, error))
         return None
     people = _judged_by_people(table) * judgement
     if source not in BY_LLM:

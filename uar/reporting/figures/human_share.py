@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from uar.reporting.figures import Missing
 from uar.reporting.figures.measure import interval, shown_measure
+from uar.reporting.figures.missing import Missing
 from uar.reporting.figures.style import MARKERS, SERIES, STROKES, capped, legend, need, new, short
 from uar.reporting.rows import Row, method_key
 

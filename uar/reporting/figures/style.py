@@ -13,7 +13,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from uar.reporting.figures import Missing
+from uar.reporting.figures.missing import Missing
 from uar.storage.files import whole_file
 
 INK, GRID = "#222426", "#e4e5e7"

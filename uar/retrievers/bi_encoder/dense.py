@@ -27,6 +27,7 @@ def retrieve(
     """(passage id, score) of the k best passages a query. `vectors`: where those of the corpus lie, for this call alone where
     it is None; `part`: see `Vectors`."""
     search = search or ExactSearch()
+    search.check(len(collection.corpus), retriever.dim)
     precision = search.precision
     passages = retriever.passage_tokens(collection)
     with ExitStack() as stack:

@@ -13,7 +13,7 @@ import numpy as np
 
 from uar.collections import Corpus
 from uar.errors import UserError
-from uar.storage.files import cache_dir, digest, whole_dir, write_json
+from uar.storage.files import cache_dir, digest, is_whole, whole_dir, write_json
 from uar.storage.ordering import best_first
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class BM25:
             raise UserError(f"BM25 with k1={k1}, b={b}: k1 from 0 on and b from 0 to 1 are needed")
         others = () if (k1, b) == (K1, B) else (float(k1), float(b))
         folder = cache_dir() / "bm25" / digest(corpus.hash, bm25s.__version__, *others)
-        if not (folder / "manifest.json").is_file():
+        if not is_whole(folder):
             _build(folder, corpus, k1, b)
         return cls(bm25s.BM25.load(folder, mmap=True, load_corpus=False), corpus)
 

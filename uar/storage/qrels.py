@@ -1,0 +1,76 @@
+"""Qrels: grades of passages a query, as TREC and as BEIR write them."""
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from uar.errors import DataError
+from uar.storage.files import whole_file
+from uar.storage.lines import contradiction, log_repeats, one_word, read_lines, refuse_spaces
+
+Qrels = dict[str, dict[str, int]]  # grade by query id and passage id
+LARGEST = 2**31
+WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
+HEADERS = {"query", "queryid", "qid", "topic", "topicid"}  # of the first column, letters alone
+
+
+def read_qrels(path: Path) -> Qrels:
+    """Grades in file order.
+
+    A line is `query 0 passage grade` (TREC, any white space) or `query passage grade` parted by tabs (BEIR); the first says
+    which, and may be a header. A pair may stand there again with the same grade, and the log says how many do. DataError for a
+    line that is faulty, or that gives a pair another grade than an earlier one.
+    """
+    qrels: Qrels = {}
+    lines = 0
+    for number, query_id, doc_id, grade in _lines(path):
+        lines += 1
+        if qrels.setdefault(query_id, {}).setdefault(doc_id, grade) != grade:
+            raise contradiction(path, f"passage {doc_id!r} of query {query_id!r}", line_of(path, query_id, doc_id), number)
+    log_repeats(path, lines - sum(map(len, qrels.values())), "judgements")
+    return qrels
+
+
+def line_of(path: Path, query_id: str, doc_id: str | None = None) -> int:
+    """The first line of a query, or of a pair, that the file has."""
+    return next(number for number, q, d, _ in _lines(path) if q == query_id and doc_id in (None, d))
+
+
+def write_qrels(path: Path, rows: Iterable[tuple[str, str, int]]) -> None:
+    """(query id, passage id, grade) as TREC qrels. UserError for an id with white space."""
+    with whole_file(path) as beside, beside.open("w", encoding="utf-8") as file:
+        for query_id, doc_id, grade in rows:
+            refuse_spaces(path, (query_id, doc_id))
+            file.write(f"{query_id} 0 {doc_id} {grade}\n")
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str, str, int]]:
+    """Line number, query id, passage id and grade."""
+    columns = 0  # 3 for BEIR, 4 for TREC
+    for number, line in read_lines(path):
+        first = not columns
+        if first:
+            columns = 3 if line.count("\t") == 2 else 4
+        cells = [cell.strip() for cell in line.split("\t")] if columns == 3 else line.split()
+        if len(cells) != columns:
+            wanted = "query-id, corpus-id and score, parted by tabs" if columns == 3 else "query, 0, passage and grade (TREC)"
+            either = ", or query-id, corpus-id and score, parted by tabs" if first else ""
+            raise DataError(path, f"{len(cells)} columns; {wanted}{either}, are needed", number)
+        query_id, doc_id, grade = cells[0], cells[-2], cells[-1]
+        if not WHOLE.fullmatch(grade):
+            if first and re.sub(r"[^a-z]", "", query_id.lower()) in HEADERS:
+                continue
+            raise DataError(path, f"grade is {grade!r}; a whole number is needed", number)
+        if not query_id or not doc_id:
+            raise DataError(path, f"empty query or passage id ({query_id!r}, {doc_id!r}); give both", number)
+        if columns == 3:
+            one_word(path, number, query_id)
+            one_word(path, number, doc_id)
+        yield number, query_id, doc_id, small(path, number, "grade", int(grade))
+
+
+def small(path: Path, number: int, name: str, value: int) -> int:
+    """A whole number that fits the columns of a table; DataError for another."""
+    if abs(value) >= LARGEST:
+        raise DataError(path, f"{name} is {value}; a whole number below {LARGEST} is needed", number)
+    return value
