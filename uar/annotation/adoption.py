@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from uar.annotation.annotation import Asked
-from uar.annotation.run_folders import annotator_of, run_config
+from uar.annotation.run_settings import annotator_of, run_config
 from uar.annotation.selection import Annotations
 from uar.collections import Collection, open_collection, open_training_split
 from uar.errors import DataError, UserError

@@ -2,12 +2,13 @@
 
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, open_dict, read_write
 
 
-def names_its_folder(hydra: DictConfig) -> bool:
+def names_its_folder(hydra: Any) -> bool:
     """Whether the command line says where the run writes."""
     return any(o.startswith("name=") for o in hydra.overrides.task) or any("run.dir=" in o for o in hydra.overrides.hydra)
 

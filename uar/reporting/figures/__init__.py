@@ -28,7 +28,7 @@ Draw = Callable[[Sequence[Row], list[str]], "tuple[Figure, str]"]  # rows, notes
 
 
 def _all() -> dict[str, tuple[str, Draw]]:
-    from uar.reporting.figures import annotation, collections, cost, training
+    from uar.reporting.figures import collections, cost, label_quality, training
     from uar.reporting.figures import human_share as budget
 
     return {
