@@ -296,7 +296,7 @@ def test_training_leaves_out_what_a_killed_run_did_not_finish_and_says_how_to_co
     pools = {"q1": POOL, "q2": POOL, "q3": POOL[:2]}
     run(store, LIKELIHOOD, Scripted(by_length), list(PooledQuestions(collection, pools)))
     log = ok(command("train", *TRAIN, f"dataset.path={folder}"))
-    assert "1 of 3 questions lack replies and are left out; complete them with: python annotate.py" in log
+    assert "1 of 3 questions lack replies and are left out; complete them with: python -m uar.annotate" in log
     assert set(pq.read_table(tmp_path / "run" / "labels.parquet")["query_id"].to_pylist()) == {"q1", "q2"}
     (taken,) = read_json(tmp_path / "run" / "manifest.json")["annotations"]
     assert (taken["which"], taken["questions"], taken["incomplete"], taken["failed"]) == ("latest", 3, 1, 0)

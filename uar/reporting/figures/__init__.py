@@ -32,8 +32,8 @@ def _all() -> dict[str, tuple[str, Draw]]:
     from uar.reporting.figures import human_share as budget
 
     return {
-        "positives": ("Positives of a question", annotation.positives),
-        "annotators": ("Precision and recall of annotators", annotation.precision_recall),
+        "positives": ("Positives of a question", label_quality.positives),
+        "annotators": ("Precision and recall of annotators", label_quality.precision_recall),
         "threshold": ("Share of the ranking that is positive", budget.threshold),
         "human_budget": ("Human budget", budget.human_budget),
         "loss": ("Loss while training", training.loss),
