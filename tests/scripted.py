@@ -86,6 +86,12 @@ def reader(utility: Mapping[str, float]) -> Answer:
     return answer
 
 
+def nat_by_passage(values: dict[str, float]) -> Callable[[Request], Reply]:
+    """Log-likelihood of two target tokens, in nat a token, by the passage that is shown."""
+    texts = {POOL[d]: value for d, value in values.items()}
+    return lambda r: Reply.of_score(2 * next(v for text, v in texts.items() if text in r.prefix), 2)
+
+
 def shown_passages(messages: Messages) -> dict[int, str]:
     """Passages by the number that a line of a user's turn begins with."""
     lines = [line for role, text in messages if role == "user" for line in text.splitlines()]

@@ -1,19 +1,16 @@
 """Chains of calls over a scripted engine: what is asked, what is kept, and what is made of the replies."""
 
-import json
 import math
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from scripted import BEES, POOL, Scripted, kept, many, replies, run, stage_of
+from scripted import BEES, POOL, Scripted, kept, many, nat_by_passage, replies, run, stage_of
 
 from uar.annotation.annotators import Annotator, Judgement, Likelihood, UtilSel
-from uar.annotation.annotators.scored import Rule
 from uar.errors import UserError
 from uar.llm.call import Question
 from uar.llm.failing import lower_bound, stop_where_too_many_failed
@@ -27,12 +24,6 @@ GOOD = replies(relsel="My selection:[[2],[1],[4]]", pseudo_answer="They make hon
 
 def utilsel(**changes: Any) -> UtilSel:
     return UtilSel(**({"template": "utilsel"} | changes))
-
-
-def by_passage(values: dict[str, float]) -> Callable[[Request], Reply]:
-    """Log-likelihood of two target tokens, in nat a token, by the passage that is shown."""
-    texts = {POOL[d]: value for d, value in values.items()}
-    return lambda r: Reply.of_score(2 * next(v for text, v in texts.items() if text in r.prefix), 2)
 
 
 def test_utilsel_grades_useful_relevant_and_other_passages(tmp_path: Path) -> None:
@@ -86,7 +77,7 @@ def test_a_failed_reply_gives_no_label_and_is_listed(tmp_path: Path, stage: str,
 
 
 def test_a_failed_score_leaves_its_passage_without_a_label(tmp_path: Path) -> None:
-    good = by_passage({"d1": -1.0, "d2": -2.0, "d3": -3.0, "d4": -4.0})
+    good = nat_by_passage({"d1": -1.0, "d2": -2.0, "d3": -3.0, "d4": -4.0})
     bad = Question("bad", "what is lost", POOL)
     engine = Scripted(lambda r: Reply("503", Outcome.ERROR) if "lost" in r.target and "violin" in r.prefix else good(r))
     judged, chains = run(tmp_path, RANKS, engine, [bad, BEES])
@@ -96,17 +87,6 @@ def test_a_failed_score_leaves_its_passage_without_a_label(tmp_path: Path) -> No
     }
     assert [(f.query_id, f.doc_ids) for f in chains.progress.failures] == [("bad", ("d3",))]
     assert run(tmp_path, RANKS, None, [bad, BEES])[0] == judged  # what training reads
-
-
-@pytest.mark.parametrize(("rule", "threshold"), [("top_percent", 10), ("margin", 0), ("at_least", -9)])
-@pytest.mark.parametrize("answered", [0, 1, 2, 3, 4])
-def test_rules_that_compare_passages_need_half_of_a_pool(rule: str, threshold: float, answered: int) -> None:
-    scores = {f"d{n}": -float(n) if n < answered else None for n in range(4)}
-    judged = Rule(rule, threshold).judge_answered(scores)
-    needed = 1 if rule == "at_least" else 2
-    assert (judged is None) == (answered < needed)
-    assert judged is None or [j.doc_id for j in judged] == [f"d{n}" for n in range(answered)]
-    assert Rule(rule, threshold).judge_answered({}) == []
 
 
 @pytest.mark.parametrize("value", [math.nan, -math.inf])
@@ -170,7 +150,7 @@ def test_the_rate_of_a_whole_run_is_judged_as_it_is_and_told_by_what_failed_most
 
 @pytest.mark.parametrize("annotator", [utilsel(), RANKS], ids=["utilsel", "likelihood"])
 def test_a_replay_without_an_engine_gives_equal_judgements(tmp_path: Path, annotator: Annotator) -> None:
-    scores = by_passage({"d1": -1.5, "d2": -2.25, "d3": -3.0, "d4": -1.5})
+    scores = nat_by_passage({"d1": -1.5, "d2": -2.25, "d3": -3.0, "d4": -1.5})
     engine = Scripted(lambda r: scores(r) if isinstance(r, Score) else GOOD(r))
     judged, _ = run(tmp_path, annotator, engine, [BEES, *many(5)])
     assert len(judged) == 6
@@ -226,7 +206,7 @@ def test_kept_failures_are_asked_again_where_that_is_wanted_and_the_new_reply_co
 
 
 def test_a_replay_reads_errors_as_failures(tmp_path: Path) -> None:
-    answer = by_passage({"d1": -1.0, "d2": -2.0, "d3": -3.0, "d4": -4.0})
+    answer = nat_by_passage({"d1": -1.0, "d2": -2.0, "d3": -3.0, "d4": -4.0})
     down = Scripted(lambda r: Reply("503", Outcome.ERROR) if "violin" in r.prefix else answer(r))
     run(tmp_path, RANKS, down)
     _, chains = run(tmp_path, RANKS, None)
@@ -308,98 +288,3 @@ def test_passages_are_cut_to_max_words(tmp_path: Path) -> None:
 )
 def test_a_cut_counts_words_or_characters_where_there_are_no_spaces(text: str, shown: str) -> None:
     assert utilsel(max_words=4).cut(text) == shown
-
-
-SCORES = {"a": -1.0, "b": -1.5, "c": -2.25, "d": -0.5, "e": -3.0}
-
-
-@pytest.mark.parametrize(
-    ("rule", "threshold", "positives"),
-    [
-        ("top_percent", 10, "d"),
-        ("top_percent", 39, "d"),
-        ("top_percent", 40, "da"),
-        ("top_percent", 79.9, "dab"),
-        ("top_percent", 100, "dabce"),
-        ("top_percent", 0, "d"),
-        ("margin", 0, "d"),
-        ("margin", 0.5, "da"),
-        ("margin", 1.0, "dab"),
-        ("margin", 1.74, "dab"),
-        ("margin", 1.75, "dabc"),
-        ("margin", 9, "dabce"),
-        ("at_least", -1.0, "da"),
-        ("at_least", 0, ""),
-    ],
-)
-def test_rules_choose_by_hand_computed_values(rule: str, threshold: float, positives: str) -> None:
-    judged = Rule(rule, threshold).judge(SCORES)
-    assert [j.doc_id for j in judged] == list("dabce")
-    assert [j.rank for j in judged] == [1, 2, 3, 4, 5]
-    assert [j.score for j in judged] == [-0.5, -1.0, -1.5, -2.25, -3.0]
-    assert "".join(j.doc_id for j in judged if j.label) == positives
-    assert all(j.grade == j.label for j in judged)
-
-
-def test_thirty_one_passages_give_three_positives_at_ten_percent() -> None:
-    judged = Rule("top_percent", 10).judge({f"d{n:02}": -n / 10 for n in range(31)})
-    assert [j.doc_id for j in judged if j.label] == ["d00", "d01", "d02"]
-
-
-def test_equal_scores_are_ranked_by_passage_id() -> None:
-    judged = Rule("top_percent", 50).judge({"d9": -1.0, "d10": -1.0, "d1": -2.0})
-    assert [j.doc_id for j in judged] == ["d10", "d9", "d1"]
-
-
-def test_likelihood_scores_are_nat_a_target_token(tmp_path: Path) -> None:
-    sums = {"nectar": (-3.0, 6), "hives": (-8.0, 4), "violin": (-1.0, 1), "years": (-0.9, 1)}
-    engine = Scripted(lambda r: Reply.of_score(*next(v for word, v in sums.items() if word in r.prefix)))
-    judged, _ = run(tmp_path, RANKS, engine)
-    assert {j.doc_id: j.score for j in judged["q1"]} == {"d1": -0.5, "d2": -2.0, "d3": -1.0, "d4": -0.9}
-    assert {r.target for r in engine.asked} == {" what do bees make"}
-    assert [json.loads(r.output)["tokens"] for r in kept(tmp_path, "likelihood_question")].count(1) == 2
-
-
-def test_the_gold_answer_is_scored_after_question_and_passage(tmp_path: Path) -> None:
-    annotator = Likelihood(template="likelihood_answer", target="answer", rule="margin", threshold=0.5)
-    engine = Scripted(by_passage({"d1": -0.5, "d2": -2.0, "d3": -3.0, "d4": -0.75}))
-    judged, _ = run(tmp_path, annotator, engine)
-    assert annotator.stages == ("likelihood_answer",)
-    assert {r.target for r in engine.asked} == {" honey"}
-    assert all("what do bees make" in r.prefix for r in engine.asked)
-    assert [j.doc_id for j in judged["q1"] if j.label] == ["d1", "d4"]
-
-
-def test_a_question_without_gold_answer_is_left_out(tmp_path: Path) -> None:
-    annotator = Likelihood(template="likelihood_answer", target="answer")
-    engine = Scripted(by_passage({"d1": -0.5, "d2": -2.0, "d3": -3.0, "d4": -0.75}))
-    judged, _ = run(tmp_path, annotator, engine, [Question("q0", "why", POOL), BEES])
-    assert list(judged) == ["q1"]
-
-
-def test_a_pseudo_answer_is_written_from_the_pool_and_scored(tmp_path: Path) -> None:
-    annotator = Likelihood(template="likelihood_answer", target="answer", answer="pseudo")
-    scores = by_passage({"d1": -2.0, "d2": -0.5, "d3": -3.0, "d4": -0.75})
-    engine = Scripted(lambda r: scores(r) if isinstance(r, Score) else " Sweet honey.\n")
-    question = Question("q0", "what is made", POOL)
-    judged, _ = run(tmp_path, annotator, engine, [question])
-    assert all(text in engine.asked[0].messages[-1][1] for text in POOL.values())
-    assert [r.target for r in engine.asked[1:]] == [" Sweet honey."] * 4
-    assert [j.doc_id for j in judged["q0"] if j.label] == ["d2"]
-    assert run(tmp_path, annotator, None, [question])[0] == judged
-
-
-def test_an_empty_pseudo_answer_gives_no_label(tmp_path: Path) -> None:
-    annotator = Likelihood(template="likelihood_answer", target="answer", answer="pseudo")
-    judged, chains = run(tmp_path, annotator, Scripted(lambda r: "\n"))
-    assert judged == {}
-    assert [(f.stage, f.outcome) for f in chains.progress.failures] == [("pseudo_answer", Outcome.EMPTY)]
-
-
-@pytest.mark.parametrize(
-    ("option", "value"),
-    [("target", "passage"), ("answer", "silver"), ("rule", "best"), ("threshold", -1), ("threshold", 101)],
-)
-def test_an_impossible_option_is_named(option: str, value: object) -> None:
-    with pytest.raises(UserError, match=f"annotator.{option}={value!r}"):
-        Likelihood(template="likelihood_question", **{option: value})

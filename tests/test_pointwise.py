@@ -304,7 +304,7 @@ def test_an_answer_from_each_passage_is_measured_against_the_gold_one(tmp_path: 
         ({"threshold": 0.67}, [("d1", 1.0, 1), ("d3", 2 / 3, 0), ("d2", 0.0, 0), ("d4", 0.0, 0)]),
         ({"metric": "em"}, [("d1", 1.0, 1), ("d2", 0.0, 0), ("d3", 0.0, 0), ("d4", 0.0, 0)]),
         ({"metric": "rouge_l"}, [("d1", 1.0, 1), ("d3", 0.5, 1), ("d2", 0.0, 0), ("d4", 0.0, 0)]),
-        ({"rule": "top_percent", "threshold": 75}, [("d1", 1.0, 1), ("d3", 2 / 3, 1), ("d2", 0.0, 1), ("d4", 0.0, 0)]),
+        ({"rule": "top_percent", "threshold": 75}, [("d1", 1.0, 1), ("d3", 2 / 3, 1), ("d2", 0.0, 1), ("d4", 0.0, 1)]),
         ({"rule": "margin", "threshold": 0.3}, [("d1", 1.0, 1), ("d3", 2 / 3, 0), ("d2", 0.0, 0), ("d4", 0.0, 0)]),
     ]
     for nth, (options, wanted) in enumerate(cases):

@@ -72,6 +72,8 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     every = [*query_ids, *besides]
     sampled = every[:SAMPLE] if cfg.dry_run else every
     pools = _pools(cfg, collection, annotator, sampled, None if cfg.dry_run else folder)
+    if note := annotator.notes(map(len, pools.values())):
+        log.info("%s", note)
     questions = PooledQuestions(collection, pools)
     work = Work(annotator, questions, llms, Path(cfg.store), cfg.max_failure_rate, retry)
     if cfg.dry_run:

@@ -127,6 +127,8 @@ def _report(
     """Say which annotation is taken; UserError where it has no labels."""
     run, asked = annotation.about.get("run") or {}, annotation.asked
     log.info("Labels: annotation=%s by %s, %d questions%s", cfg.annotation, _who(asked), len(annotation.pools), _when(run))
+    if note := asked.annotator.notes(len(pool.rows) for pool in annotation.pools.values()):
+        log.info("%s", note)
     if concluded.failed:
         log.warning("%d questions are left out, since their replies failed or could not be read", len(concluded.failed))
     if not concluded.incomplete and concluded.judgements:

@@ -1,8 +1,9 @@
 """What an annotator is: an asker whose chain returns judgements of the pool that a question is shown with."""
 
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,7 +12,7 @@ from uar.annotation import parsing
 from uar.annotation.judgement import Judged, Judgement
 from uar.collections import Collection, answer_match
 from uar.llm import record, replies, thinking
-from uar.llm.call import Asker
+from uar.llm.call import Asker, Chain, Question
 from uar.llm.prompts.template import content_hash
 from uar.storage.files import digest
 
@@ -20,16 +21,25 @@ FILES = ("template", "scale")  # options that name prompt files end so
 
 @dataclass(frozen=True)
 class Annotator(Asker):
-    """`chain` returns judgements of the pool, without the passages whose own call failed, or None where nothing can be said of
-    the question, so that a failure never becomes a label.
+    """`judgements` is a chain that returns judgements of the pool, without the passages whose own call failed, or None where
+    nothing can be said of the question, so that a failure never becomes a label.
 
     `reading`: options that change what is made of the replies, and nothing that is asked.
     """
 
-    reading: ClassVar[frozenset[str]] = frozenset({"rule", "threshold", "metric"})
+    reading: ClassVar[frozenset[str]] = frozenset({"rule", "threshold", "floor", "metric"})
     needs_gold_answers = False  # whether a question without gold answers cannot be annotated
     models = 1  # how many models it asks
     can_sample = False  # whether asking it again at a temperature may give another judgement
+
+    @abstractmethod
+    def judgements(self, question: Question) -> Chain:
+        """The calls of one question, and what is made of their replies."""
+
+    def chain(self, question: Question) -> Chain:
+        """Judgements in which passages of equal text share what the best ranked of them got."""
+        judged = yield from self.judgements(question)
+        return None if judged is None else _alike(question, judged)
 
     @property
     def stage_grades(self) -> dict[str, int]:
@@ -68,6 +78,10 @@ class Annotator(Asker):
         options = {f.name: v.reads() if isinstance(v := getattr(self, f.name), Annotator) else v for f in fields(self)}
         return digest(self.asks(), options, _code(type(self)))
 
+    def notes(self, sizes: Iterable[int]) -> str | None:
+        """What users should know of its options, given the sizes of the pools."""
+        return None
+
     def own_pools(self, collection: Collection) -> dict[str, list[str]] | None:
         """Passage ids a query where the annotator, not the candidates, says what is judged."""
         return None
@@ -83,6 +97,14 @@ class Annotator(Asker):
     def finish(self, collection: Collection, judged: Judged, seed: int) -> tuple[Judged, dict[str, Any] | None]:
         """What all judgements together allow, such as calibration: the final judgements, and a report of it."""
         return judged, None
+
+
+def _alike(question: Question, judged: Sequence[Judgement]) -> list[Judgement]:
+    first: dict[str, Judgement] = {}
+    for judgement in sorted(judged, key=lambda j: j.rank):
+        first.setdefault(question.passages[judgement.doc_id], judgement)
+    best = {j.doc_id: first[question.passages[j.doc_id]] for j in judged}
+    return [replace(best[j.doc_id], doc_id=j.doc_id, rank=j.rank) for j in judged]
 
 
 @cache

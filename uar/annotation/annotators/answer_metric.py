@@ -14,6 +14,8 @@ from uar.llm.replies import check_answer
 
 METRICS: dict[str, Callable[[str, Sequence[str]], float]] = {"em": exact_match, "f1": f1, "rouge_l": rouge_l}
 
+LEAST = 0.5  # metric of a positive, where annotator.threshold does not say it
+
 
 @dataclass(frozen=True)
 class QAMetric(PassageWise):
@@ -26,19 +28,24 @@ class QAMetric(PassageWise):
 
     metric: str = "f1"
     rule: str = "at_least"
-    threshold: float = 0.5
+    threshold: float | None = None
     answer_tokens: int = 24
 
     def __post_init__(self) -> None:
         one_of("metric", self.metric, tuple(METRICS))
-        Rule(self.rule, self.threshold)
+        self._rule  # noqa: B018
         super().__post_init__()
+
+    @property
+    def _rule(self) -> Rule:
+        least = LEAST if self.rule == "at_least" and self.threshold is None else self.threshold
+        return Rule(self.rule, least)
 
     @property
     def stages(self) -> tuple[str, ...]:
         return ("passage_answer",)
 
-    def chain(self, question: Question) -> Chain:
+    def judgements(self, question: Question) -> Chain:
         if not question.answers:
             return None
         prompt, query = self.prompt, as_material(question.text)
@@ -49,4 +56,4 @@ class QAMetric(PassageWise):
         replies = yield calls
         measure = METRICS[self.metric]
         answered = [measure(r.text, question.answers) if check_answer(r) == Outcome.OK else None for r in replies]
-        return Rule(self.rule, self.threshold).judge_answered(dict(zip(question.passages, answered, strict=True)))
+        return self._rule.judge_answered(dict(zip(question.passages, answered, strict=True)))

@@ -94,7 +94,7 @@ class Ensemble(Annotator):
     def passage_wise(self) -> bool:
         return self.member.passage_wise
 
-    def chain(self, question: Question) -> Chain:
+    def judgements(self, question: Question) -> Chain:
         """The members' chains side by side: what they ask next is asked together."""
         shown = [replace(question, passages={d: question.passages[d] for d in order})
                  for order in self.orders(question.id, list(question.passages))]  # fmt: skip

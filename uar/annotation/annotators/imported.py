@@ -63,7 +63,7 @@ class Imported(Annotator):
             log.warning("%s: %s", self.path, lacking)
         return pools
 
-    def chain(self, question: Question) -> Chain:
+    def judgements(self, question: Question) -> Chain:
         of_query = self._judged[question.id]
         found = sorted((of_query[d] for d in question.passages), key=lambda j: j.rank)
         return [replace(judgement, rank=rank) for rank, judgement in enumerate(found, start=1)]

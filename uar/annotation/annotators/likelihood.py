@@ -1,12 +1,13 @@
 """Likelihood: a passage is as useful as it makes the question, or the answer, likely."""
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from uar.annotation.annotators.annotator import Annotator
 from uar.annotation.annotators.pseudo_answer import STAGE, VARIABLES, written_answer
-from uar.annotation.annotators.scored import Rule
+from uar.annotation.annotators.scored import Rule, same_thresholds
 from uar.llm.call import Call, Chain, Question
 from uar.llm.prompted import Prompted, one_of
 from uar.llm.prompts import ChatPrompt, TextPrompt, load_chat, load_text
@@ -20,21 +21,24 @@ class Likelihood(Prompted, Annotator):
     """Score = mean log-likelihood (nat a token) of a target text after the passage.
 
     `target`: `question`, or `answer`, which is the gold answer (`answer=gold`; the REPLUG utility) or one that the LLM
-    writes from the pool first (`answer=pseudo`). Of several gold answers the first counts. Positives by `rule` and
-    `threshold`, see `Rule`, among the passages whose call was answered, see `Rule.judge_answered`.
+    writes from the pool first (`answer=pseudo`). Of several gold answers that which a passage makes likeliest
+    counts. `gain`: what the passage adds, the log-likelihood less that without any passage. Positives by `rule`, `threshold`
+    and `floor`, see `Rule`, among the passages whose call was answered, see `Rule.judge_answered`.
     """
 
     target: str = "question"
     answer: str = "gold"
     rule: str = "top_percent"
-    threshold: float = 10.0
+    threshold: float | None = None
+    floor: float | None = None
+    gain: bool = False
     answer_template: str = "pseudo_answer"
     answer_tokens: int = 96
 
     def __post_init__(self) -> None:
         one_of("target", self.target, ("question", "answer"))
         one_of("answer", self.answer, ("gold", "pseudo"))
-        Rule(self.rule, self.threshold)
+        self._rule  # noqa: B018
         self._prompt  # noqa: B018 prompts that cannot be read are refused before anything is asked
         if self._pseudo:
             self._answer_prompt  # noqa: B018
@@ -64,29 +68,55 @@ class Likelihood(Prompted, Annotator):
     def _prompt(self) -> TextPrompt:
         return load_text(self.template, frozenset({"passage", "query"} | ({"answer"} if self.target == "answer" else set())))
 
-    def chain(self, question: Question) -> Chain:
-        values = {"query": without_control_tokens(question.text)}
-        if self.target == "answer":
-            answer = yield from self._answer(question)
-            if answer is None:
-                return None
-            values["answer"] = without_control_tokens(answer)
-        prompt = self._prompt
-        calls = []
-        for doc_id, text in question.passages.items():
-            prefix, target = prompt.render(passage=without_control_tokens(self.cut(text)), **values)
-            example = '{"logprob": -1.0, "tokens": 1}'
-            request = Score(prefix, target)
-            calls.append(Call(self.stages[-1], prompt.name, prompt.hash, (doc_id,), request, check_score, example=example))
-        replies = yield calls
-        answered = [reply.mean_logprob() if check_score(reply) == Outcome.OK else None for reply in replies]
-        return Rule(self.rule, self.threshold).judge_answered(dict(zip(question.passages, answered, strict=True)))
+    @property
+    def _rule(self) -> Rule:
+        return Rule(self.rule, self.threshold, self.floor)
 
-    def _answer(self, question: Question) -> Chain:
+    def notes(self, sizes: Iterable[int]) -> str | None:
+        return same_thresholds(sizes, self._rule.least) if self.rule == "top_percent" else None
+
+    def judgements(self, question: Question) -> Chain:
+        targets: list[dict[str, str]] = [{}]
+        if self.target == "answer":
+            answers = yield from self._answers(question)
+            if not answers:
+                return None
+            targets = [{"answer": without_control_tokens(answer)} for answer in answers]
+        shown = {d: without_control_tokens(self.cut(text)) for d, text in question.passages.items()}
+        if self.gain:
+            shown[""] = ""  # no passage
+        query = without_control_tokens(question.text)
+        calls = [self._call(d, text, query=query, **target) for d, text in shown.items() for target in targets]
+        replies = yield calls
+        known: dict[str, list[float | None]] = {d: [] for d in shown}
+        for call, reply in zip(calls, replies, strict=True):
+            logprob = reply.mean_logprob() if check_score(reply) == Outcome.OK else None
+            known["".join(call.doc_ids)].append(logprob)
+        return self._rule.judge_answered(self._scores(known))
+
+    def _call(self, doc_id: str, passage: str, **values: str) -> Call:
+        prefix, target = self._prompt.render(passage=passage, **values)
+        request = Score(prefix if passage else prefix.lstrip(), target)
+        example = '{"logprob": -1.0, "tokens": 1}'
+        shown = (doc_id,) if doc_id else ()
+        return Call(self.stages[-1], self._prompt.name, self._prompt.hash, shown, request, check_score, example=example)
+
+    def _scores(self, known: Mapping[str, Sequence[float | None]]) -> dict[str, float | None]:
+        """Of each passage, from the log-likelihoods of the targets after it; None where a call that it needs failed."""
+        bare = known.get("", [0.0] * max(map(len, known.values()), default=0))
+        scores: dict[str, float | None] = {}
+        for doc_id, logprobs in known.items():
+            if doc_id:
+                gains = [a - b for a, b in zip(logprobs, bare, strict=True) if a is not None and b is not None]
+                scores[doc_id] = max(gains) if len(gains) == len(bare) else None
+        return scores
+
+    def _answers(self, question: Question) -> Chain:
         if not self._pseudo:
-            return question.answers[0] if question.answers else None
+            return question.answers
         prompt = self._answer_prompt
         passages = [self.shown(text) for text in question.passages.values()]
         values: dict[str, Any] = {"passages": passages, "considered": list(range(1, len(passages) + 1))}
         request = Generate(prompt.render(query=as_material(question.text), **values), self.answer_tokens)
-        return (yield from written_answer(prompt, request, list(question.passages)))
+        answer = yield from written_answer(prompt, request, list(question.passages))
+        return [] if answer is None else [answer]

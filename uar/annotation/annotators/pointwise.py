@@ -75,7 +75,7 @@ class Pointwise(PassageWise):
     def grades(self) -> tuple[int, int]:
         return 0, len(self._scale) - 1
 
-    def chain(self, question: Question) -> Chain:
+    def judgements(self, question: Question) -> Chain:
         prompt, scale = self.prompt, self._scale
         grades = [grade for grade, _ in scale]
         values: dict[str, Any] = {"query": as_material(question.text), "scale": scale}

@@ -19,7 +19,7 @@ class RelSel(ListWise):
     def stages(self) -> tuple[str, ...]:
         return ("relsel",)
 
-    def chain(self, question: Question) -> Chain:
+    def judgements(self, question: Question) -> Chain:
         pool = list(question.passages)
         if not pool:
             return []

@@ -1,11 +1,12 @@
 """UtilRank: relevance selection, a pseudo-answer, and a ranking by utility beside that answer."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from uar.annotation.annotators.annotator import ranked_judgements
 from uar.annotation.annotators.listwise import ListWise, Ranking, ask_lists, in_order
 from uar.annotation.annotators.pseudo_answer import STAGE
-from uar.annotation.annotators.scored import Rule, top_percent
+from uar.annotation.annotators.scored import Rule, same_thresholds, top_percent
 from uar.llm.call import Chain, Question
 
 
@@ -38,7 +39,10 @@ class UtilRank(ListWise):
     def stage_grades(self) -> dict[str, int]:
         return {"relsel": 1, "utilrank": 2}
 
-    def chain(self, question: Question) -> Chain:
+    def notes(self, sizes: Iterable[int]) -> str | None:
+        return f"{note} where RelSel keeps all" if (note := same_thresholds(sizes, self.threshold)) else None
+
+    def judgements(self, question: Question) -> Chain:
         pool = list(question.passages)
         if not pool:
             return []

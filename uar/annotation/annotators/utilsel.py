@@ -36,7 +36,7 @@ class UtilSel(ListWise):
     def stage_grades(self) -> dict[str, int]:
         return {"relsel": 1, "utilsel": 2}
 
-    def chain(self, question: Question) -> Chain:
+    def judgements(self, question: Question) -> Chain:
         pool = list(question.passages)
         if not pool:
             return []
