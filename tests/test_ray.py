@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from import_spy import records, spied
 from llm_server import gold_answers, serve
 
 from uar.annotation.annotators import RelSel
@@ -15,6 +16,7 @@ from uar.collections import open_collection
 from uar.llm.engines.ray import Actor
 from uar.llm.progress import Progress
 from uar.llm.store.store import Store
+from uar.machine.waiting import ASLEEP, MARK, NAMES
 
 pytest.importorskip("ray")
 
@@ -34,8 +36,12 @@ def test_two_actors_share_the_queries_and_one_store(
             "limit=30",
             "logger=none",
         ]
-        done = command("annotate", *options, "engine=ray", "engine.batch_size=4", "hydra.run.dir=ray", "llm.timeout=300")
+        spy = dict.fromkeys((*NAMES, MARK)) | spied(tmp_path / "spy", "uar.llm.engines.ray")
+        on_ray = ["engine=ray", "engine.batch_size=4", "hydra.run.dir=ray", "llm.timeout=300"]
+        done = command("annotate", *options, *on_ray, **spy)
         assert done.returncode == 0, done.stderr
+        actors = records(tmp_path / "spy")
+        assert len(actors) >= 2 and all(actor.items() >= ASLEEP.items() for actor in actors)
         asked = len(server.seen)
         assert 80 <= asked <= 90
         parts = list((tmp_path / "annotations").glob("*.parquet"))
@@ -56,7 +62,7 @@ def answered(relsel: RelSel, llm: dict, folder: Path, number: int) -> tuple[dict
     """What an actor returns of the first questions of mini, their positives as pools."""
     mini = open_collection("mini:train")
     questions = PooledQuestions(mini, {q: mini.positives(q) for q in list(mini.queries)[:number]})
-    actor = Actor(questions.opener(), relsel, [llm], ["m"], str(folder / "store"), (), str(Path.cwd()), {})
+    actor = Actor(questions.opener(), relsel, [llm], ["m"], str(folder / "store"), (), str(Path.cwd()))
     (pickled,) = actor({"item": [pickle.dumps(item) for item in questions.items()]})["result"]
     result, _, progress, error = pickle.loads(pickled)
     return result, progress, error

@@ -19,7 +19,9 @@ from uar.launch import sweeps
 from uar.launch.one_line import one_line
 from uar.launch.owner import owned
 from uar.launch.resolvers import PACKAGE, register_resolvers
+from uar.launch.side_by_side import several_devices, started_outside
 from uar.launch.stopping import Stopping
+from uar.machine.waiting import set_waiting
 
 CONF = next(
     folder for folder in (PACKAGE / "conf", PACKAGE.parent / "conf") if folder.is_dir()
@@ -36,9 +38,12 @@ register_resolvers()  # at import: launchers take a job to other processes, whic
 def entry(config_name: str, task: Task) -> None:
     """Compose `conf/<config_name>.yaml` with the command line and call `task(cfg, run_folder)`, once a job of a sweep.
 
+    How the threads of the process wait is set here, so a module of a command imports torch when its task runs.
+
     A job of a sweep that is done is skipped, and one that fails does not stop the others: those that failed are listed at
     the end, one line each, and the exit status then is 2, as where the only job fails.
     """
+    set_waiting(side_by_side=started_outside())
     given = os.environ.get(FULL_ERROR)
     wants_traceback = given == "1"
     failed: list[str] = []
@@ -51,6 +56,7 @@ def entry(config_name: str, task: Task) -> None:
         try:
             with _environment(FULL_ERROR, given):  # what the task starts has the user's environment
                 _check_types(cfg, config_name)
+                set_waiting(side_by_side=several_devices(cfg))
                 if "name" not in cfg:  # a command without run folders of its own
                     return task(cfg, folder)
                 with owned(folder, sweep if swept else None, HydraConfig.get().overrides.task):

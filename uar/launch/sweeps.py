@@ -15,7 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 from uar.launch.folders import make_new_folder, name_what_is_swept, names_its_folder
 from uar.launch.owner import first_process
 from uar.launch.resolvers import PACKAGE
-from uar.launch.side_by_side import started_outside
+from uar.launch.side_by_side import jobs_side_by_side, started_outside
+from uar.machine.waiting import set_waiting
 from uar.storage.files import digest, file_hash, read_json, write_json
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ class SweepFolder(Callback):
             make_new_folder(config)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        set_waiting(jobs_side_by_side(config.hydra))
         name_what_is_swept(config)
         folders.append(Path(str(config.hydra.sweep.dir)).absolute())
 

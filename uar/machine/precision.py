@@ -1,10 +1,13 @@
 """Which number format the hardware computes fast."""
 
+import os
+
 import torch
 
 from uar.errors import UserError
 
 NAMES = {"bf16": torch.bfloat16, "fp32": torch.float32, "fp16": torch.float16}
+EMULATING = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI")  # oneDNN's names
 
 
 def device() -> torch.device:
@@ -13,9 +16,11 @@ def device() -> torch.device:
 
 def bf16_is_fast(on: str | None = None) -> bool:
     """True on GPUs from Ampere on and on CPUs with AVX-512 BF16 or AMX; elsewhere a bf16 product is emulated and
-    some hundred times slower than fp32. `on`: cpu or cuda; None for the GPU where there is one."""
+    many times slower than fp32. ONEDNN_MAX_CPU_ISA is followed. `on`: cpu or cuda; None for the GPU where there is one."""
     if (on or device().type) == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
+    if os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in EMULATING:
+        return False
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported() and torch.cpu._is_avx512_bf16_supported())
 
 

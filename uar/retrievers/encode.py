@@ -15,6 +15,7 @@ from torch.multiprocessing.spawn import spawn
 from uar.collections.token_ids import Tokens
 from uar.errors import UserError
 from uar.machine.precision import resolve_dtype
+from uar.machine.waiting import children_side_by_side
 from uar.retrievers.bi_encoder.encoder import BiEncoder
 from uar.storage.files import digest, read_json, whole_file, write_json
 
@@ -47,7 +48,8 @@ def encode_corpus(
         log.info("Encoding goes on in %s: %d of %d shards are there", folder, len(shards) - len(missing), len(shards))
     if processes > 1 and len(missing) > 1:
         parts = [missing[rank::processes] for rank in range(min(processes, len(missing)))]
-        spawn(_work, args=(retriever, tokens, folder, precision, shard, parts), nprocs=len(parts))
+        with children_side_by_side():
+            spawn(_work, args=(retriever, tokens, folder, precision, shard, parts), nprocs=len(parts))
     else:
         _encode(retriever, tokens, folder, precision, shard, missing)
     return shards

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from uar.errors import UserError
 from uar.launch.folders import names_its_folder
-from uar.launch.side_by_side import started_outside
+from uar.launch.side_by_side import several_devices, started_outside
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def check_shared_folder() -> None:
 def own_processes(cfg: DictConfig, folder: Path) -> bool:
     """Run a job of a sweep that has several processes in a process group of its own, from its composed config, and wait for
     it; True where that was done. In one process after another, jobs would share Lightning's process group and environment."""
-    if HydraConfig.get().mode != RunMode.MULTIRUN or started_outside() or not _several(cfg):
+    if HydraConfig.get().mode != RunMode.MULTIRUN or started_outside() or not several_devices(cfg):
         return False
     with tempfile.TemporaryDirectory(prefix="uar-job-") as place:  # readable by this user alone
         Path(place, "job.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True), encoding="utf-8")
@@ -53,12 +53,6 @@ def _this_command() -> list[str]:
     """What started this process, without its arguments."""
     module = sys.modules["__main__"].__spec__
     return [sys.executable, *(["-m", module.name] if module else [os.path.abspath(sys.argv[0])])]
-
-
-def _several(cfg: DictConfig) -> bool:
-    devices = cfg.trainer.get("devices", 1)
-    several = len(devices) > 1 if OmegaConf.is_list(devices) else devices not in (1, "1")
-    return several or cfg.trainer.get("num_nodes", 1) > 1
 
 
 def _wait(command: list[str]) -> int:

@@ -16,6 +16,7 @@ from uar.llm.models import LLM, Engine
 from uar.llm.progress import Progress
 from uar.llm.store.journal import adopt_new_journals, journals_of
 from uar.llm.store.store import Store
+from uar.machine.waiting import wait_settings
 
 IN_FLIGHT = 2  # batches that an actor has at most: more would wait for it while another is idle
 
@@ -57,12 +58,12 @@ class RayEngine:
                     "store": str(work.store.absolute()),
                     "retry": work.retry,
                     "folder": os.getcwd(),
-                    "environment": {k: v for k, v in os.environ.items() if k.startswith(("HF_", "UAR_", "TOKENIZERS_"))},
                 },
                 batch_size=self._batch_size,
                 compute=ray.data.ActorPoolStrategy(size=self._actors, max_tasks_in_flight_per_actor=IN_FLIGHT),
                 num_cpus=self._num_cpus,
                 num_gpus=self._num_gpus,
+                runtime_env={"env_vars": self._environment()},  # there before an actor imports anything
             )
             with work.timed():
                 for row in done.iter_rows():
@@ -79,6 +80,11 @@ class RayEngine:
             ray.shutdown()
             adopt_new_journals(work.store, known)
 
+    def _environment(self) -> dict[str, str]:
+        """Of an actor. Where each has no GPU, actors share the cores of a machine."""
+        ours = {name: value for name, value in os.environ.items() if name.startswith(("HF_", "UAR_", "TOKENIZERS_"))}
+        return ours | wait_settings(side_by_side=self._actors > 1 and not self._num_gpus)
+
 
 class Actor:
     """One replica: opens the questions' source and the models once, then asks batch after batch."""
@@ -92,9 +98,7 @@ class Actor:
         store: str,
         retry: tuple[str, ...],
         folder: str,
-        environment: Mapping[str, str],
     ) -> None:
-        os.environ.update(environment)
         if Path(folder).is_dir():
             os.chdir(folder)  # relative paths of references and models
         self._questions_of, self._asker = opener(), asker

@@ -124,7 +124,7 @@ def adopt_journals(folder: Path) -> None:
                 _adopt(path)
 
 
-def adopt_new_journals(folder: Path, known: Collection[Path], seconds: float = 10.0) -> None:
+def adopt_new_journals(folder: Path, known: Collection[Path], seconds: float = 60.0) -> None:
     """Make parts of journals, those that are not `known` as soon as their writers are gone: killed processes take a moment to
     let go of them. Waits for `seconds` at most."""
     until = time.monotonic() + seconds
