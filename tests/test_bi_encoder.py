@@ -110,6 +110,20 @@ def test_queries_go_through_their_own_encoder(tmp_path: Path, folder: Path):
         np.testing.assert_allclose([score for _, score in run["q1"]], expected, atol=2e-3)
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e5])
+def test_vectors_that_are_no_numbers_get_no_score(tmp_path: Path, folder: Path, value: float):
+    """1e5 is too large for the fp16 in which passages are kept."""
+    retriever = BiEncoder(tiny_bert(tmp_path), normalize=False)
+    collection = open_collection(f"local:{folder}:train")
+    last = [p for n, p in retriever.named_parameters() if n.endswith("output.LayerNorm.bias")][-1]
+    with torch.no_grad():
+        last.fill_(value)
+    pools = {q: ["d1", "d2"] for q in collection.queries}
+    for score in (lambda: rerank(retriever, collection, pools, "fp32"), lambda: retrieve(retriever, collection, ["q1"], 3)):
+        with pytest.raises(UserError, match="vectors are nan or too large for float(16|32) .* get no score"):
+            score()
+
+
 def test_only_adapters_learn_and_they_change_the_vectors(tmp_path: Path):
     model = tiny_bert(tmp_path / "bert")
     retriever = BiEncoder(model, lora_rank=4, tied=False)

@@ -64,7 +64,8 @@ def step(folder: Path, loss: Loss, cached: bool, bare: bool, rank: int, world: i
     retriever = BiEncoder(MODEL, layers=1, dropout=0.0, token_budget=40)
     optimizer = partial(torch.optim.AdamW, lr=1e-3, eps=1e-4)
     module = RetrieverModule(retriever, loss, optimizer, 0.0, "llm", grad_cache=cached)
-    module.log = lambda *_, **__: None  # there is no Trainer
+    logged: list[torch.Tensor] = []
+    module.log = lambda _, value, **__: logged.append(value)  # there is no Trainer
     module.train()
     (batch,) = stream
     module.training_step(batch, 0).backward()
@@ -76,7 +77,7 @@ def step(folder: Path, loss: Loss, cached: bool, bare: bool, rank: int, world: i
     gradients = {f"gradient of {n}": p.grad.clone() for n, p in weights.items()}
     made = optimizer(list(weights.values()))
     made.step()
-    return gradients | {n: p.detach().clone() for n, p in weights.items()}
+    return {"loss": logged[0]} | gradients | {n: p.detach().clone() for n, p in weights.items()}
 
 
 def worker(rank: int, folder: str) -> None:

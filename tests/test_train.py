@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -122,3 +123,19 @@ def test_without_a_generator_the_run_says_so_and_goes_on(command: Command, tmp_p
     )
     assert "pip install no_llm" in told
     assert metrics(tmp_path / "run")["retrieval"]["mini.test"]["nDCG@10"] > 0.4 and not metrics(tmp_path / "run")["rag"]
+
+
+@pytest.mark.parametrize(("limit", "where"), [(12, "stage human: the loss is (nan|inf) at step 2"), (4, "vectors are nan")])
+def test_a_run_that_breaks_stops_and_exports_nothing(fails: Callable[..., str], tmp_path: Path, limit: int, where: str):
+    """With 4 queries it is the last step that breaks the weights."""
+    small = [
+        f"limit={limit}",
+        "training.batch_size=4",
+        "dataset.dev=null",
+        "dataset.test=[mini:test]",
+        "trainer.precision=fp32",
+    ]
+    broken = ["training.learning_rate=1e38", "training.warmup=0.0"]
+    line = fails("train", "label_source=human", *small, *broken, "rag=off", "logger=none", f"hydra.run.dir={tmp_path}/run")
+    assert re.search(where, line) and "training.learning_rate" in line
+    assert not (tmp_path / "run" / "model").exists() and not (tmp_path / "run" / "metrics.json").exists()

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from uar.errors import UserError
 from uar.labels import Example, Stage
 from uar.launch.entry import composed
-from uar.losses import contrastive, kl, summed_marginal
+from uar.losses import Loss, contrastive, kl, margin_mse, name_of, rank_net, summed_marginal
 from uar.storage.files import write_json
 from uar.training.checks import check_options, check_stage
 from uar.training.fit import _memory_ran_out
@@ -23,7 +23,8 @@ EXAMPLES = [Example("q1", ("d1",), ("d2", "d3"), "human"), Example("q2", ("d2",)
 
 
 def options(batch_size: int = 4, per_query: int = 3) -> object:
-    return OmegaConf.create({"training": {"batch_size": batch_size, "passages_per_query": per_query}})
+    training = {"batch_size": batch_size, "passages_per_query": per_query, "false_negative_margin": None}
+    return OmegaConf.create({"training": training})
 
 
 def stage(**changes: object) -> Stage:
@@ -50,6 +51,16 @@ def test_queries_of_weight_0_are_told(caplog: pytest.LogCaptureFixture):
     with caplog.at_level(logging.INFO):
         check_stage(Stage("human", examples, 1, "one"), contrastive, options())
     assert "1 of 2 queries have weight 0 and are left out" in caplog.text
+
+
+@pytest.mark.parametrize("loss", [kl, margin_mse, rank_net], ids=name_of)
+def test_a_margin_for_false_negatives_is_refused_where_it_has_no_meaning(loss: Loss):
+    soft = Stage("llm", [replace(EXAMPLES[0], utility=(1.0, 0.5, 0.0))], 1, "all")
+    cfg = OmegaConf.merge(options(), {"training": {"false_negative_margin": 0.05}})
+    check_stage(soft, summed_marginal, cfg)
+    for stage, run in ((soft, loss), (replace(soft, loss=loss), summed_marginal)):
+        with pytest.raises(UserError, match=f"false_negative_margin=0.05 has no meaning for loss={name_of(loss)}"):
+            check_stage(stage, run, cfg)
 
 
 def test_more_passages_a_query_than_the_pool_has_are_told(caplog: pytest.LogCaptureFixture):

@@ -8,6 +8,7 @@ from uar.acquisition import Acquisition, RandomAcquisition, UncertaintyAcquisiti
 from uar.errors import UserError
 from uar.labels.human import AT_RANDOM, human_examples
 from uar.labels.llm import llm_examples
+from uar.labels.other_positives import check_rule, with_other_positives
 from uar.labels.source import Example, LabelContext, LabelSource, Pair, Stage, example_of
 from uar.losses import Loss
 
@@ -21,7 +22,8 @@ class MixedLabels(LabelSource):
 
     `human_frac` is a share of the split's queries with a human positive, whether annotated or not; 0 leaves the LLM alone, 1
     is a full second stage. `acquire` says which queries they are. `allocation` may name it instead: `random`, or `uncertainty`
-    by the measure `uncertainty`, see `UncertaintyAcquisition`; None leaves it to `acquire`. `human_learning_rate` and
+    by the measure `uncertainty`, see `UncertaintyAcquisition`; None leaves it to `acquire`. `other_positives`: what the second
+    stage makes of the LLM's positives that people did not name, see `with_other_positives`. `human_learning_rate` and
     `human_loss` are those of the second stage, None for the run's.
     """
 
@@ -35,12 +37,14 @@ class MixedLabels(LabelSource):
     positives: str = "all"
     human_positives: str = "one"
     human_positive: str = "random"
+    other_positives: str = "ignore"
     human_learning_rate: float | None = None
     human_loss: Loss | None = None
 
     def stages(self, context: LabelContext) -> list[Stage]:
         if self.strategy not in ("curriculum", "union"):
             raise UserError(f"label_source.strategy={self.strategy!r}; allowed: curriculum, union")
+        check_rule(self.other_positives)
         human = human_examples(context, self.human_frac, self._acquisition())
         llm = llm_examples(context, self.human_positive)
         if not human:
@@ -48,7 +52,7 @@ class MixedLabels(LabelSource):
         if self.strategy == "union":
             return [Stage("union", union(llm, human), self.epochs, self.positives)]
         second = Stage("human", human, self.human_epochs, self.human_positives, self.human_learning_rate, loss=self.human_loss)
-        return [Stage("llm", llm, self.epochs, self.positives), second]
+        return with_other_positives([Stage("llm", llm, self.epochs, self.positives), second], self.other_positives)
 
     def _acquisition(self) -> Acquisition:
         named = {None: self.acquire, "random": RandomAcquisition(), "uncertainty": UncertaintyAcquisition(self.uncertainty)}

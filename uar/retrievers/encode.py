@@ -117,19 +117,33 @@ def _bit_sums(weight: torch.Tensor) -> list[Any]:
 def encode_rows(
     retriever: BiEncoder, tokens: Tokens, rows: list[int], precision: str = "auto", role: str = "passage"
 ) -> np.ndarray:
-    """(rows, dim) fp32 vectors of some rows. `role`: what the texts are, query or passage."""
+    """(rows, dim) fp32 vectors of some rows; UserError where one is not finite. `role`: query or passage."""
     retriever.eval()
     dtype = resolve_dtype(precision)
     with torch.autocast(retriever.device.type, dtype=dtype, enabled=dtype != torch.float32):
-        return retriever([tokens[row] for row in rows], role=role).float().cpu().numpy()
+        return _finite(retriever([tokens[row] for row in rows], role=role).float().cpu().numpy(), retriever, precision)
 
 
 def encode_many(retriever: BiEncoder, tokens: Tokens, rows: np.ndarray, precision: str = "auto") -> np.ndarray:
-    """(rows, dim) fp16 vectors of many rows, however they lie in the corpus."""
+    """(rows, dim) fp16 vectors of many rows, however they lie in the corpus. UserError where one is not finite in fp16."""
     out = np.empty((len(rows), retriever.dim), np.float16)
     for block in _by_length(tokens, rows):
-        out[block] = encode_rows(retriever, tokens, [int(row) for row in rows[block]], precision)
+        with np.errstate(over="ignore"):  # told below
+            out[block] = encode_rows(retriever, tokens, [int(row) for row in rows[block]], precision)
+        _finite(out[block], retriever, precision)
     return out
+
+
+def _finite(vectors: np.ndarray, retriever: BiEncoder, precision: str) -> np.ndarray:
+    """The vectors; a search would rank those that are nan or infinite without a word."""
+    wrong = int((~np.isfinite(vectors).all(axis=1)).sum())
+    if wrong:
+        raise UserError(
+            f"{retriever.name}: {wrong} of {len(vectors)} vectors are nan or too large for {vectors.dtype} (precision="
+            f"{precision}), and get no score; train with a smaller training.learning_rate or trainer.precision=fp32, search "
+            "with search.precision=fp32, or use a model with retriever.normalize=true"
+        )
+    return vectors
 
 
 def _by_length(tokens: Tokens, rows: np.ndarray) -> Iterator[np.ndarray]:

@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from uar.errors import UserError
 from uar.labels import Stage
-from uar.losses import Loss
+from uar.losses import Loss, name_of, takes_utility
 from uar.retrievers.bi_encoder.encoder import BiEncoder
 
 log = logging.getLogger(__name__)
@@ -47,6 +47,12 @@ def _mentions(settings: Any, name: str) -> bool:
 def check_stage(stage: Stage, loss: Loss, cfg: DictConfig) -> None:
     """Tell what a stage cannot learn from, or will do otherwise than was asked."""
     stage.check(loss)
+    own = stage.loss or loss
+    if cfg.training.false_negative_margin is not None and takes_utility(own):
+        raise UserError(
+            f"stage {stage.name}: training.false_negative_margin={cfg.training.false_negative_margin} has no meaning for "
+            f"loss={name_of(own)}, which learns from judged passages alone; leave it null, or use loss=summed_marginal"
+        )
     per_query = stage.passages_per_query or cfg.training.passages_per_query
     batch_size = stage.batch_size or cfg.training.batch_size
     if per_query < 1 or batch_size < 1:

@@ -1,8 +1,8 @@
 """Passages of all devices for every device: vectors with their gradient, so that negatives cross devices exactly.
 
-Each process keeps its own query rows and its own loss, the weighted mean over those of its rows that count. Times
-`share_of_rows`, and with the mean of gradients that DDP takes, the result is the gradient of the weighted mean over the rows
-of all processes.
+Each process keeps its own query rows and its own loss, the weighted mean over those of its rows that count. Scaled by
+`mean_of_rows`, and with the mean of gradients that DDP takes, the result is the gradient of the weighted mean over the rows of
+all processes.
 """
 
 from typing import Any
@@ -28,13 +28,15 @@ def gather_passages(vectors: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Te
     return _Gather.apply(vectors), torch.cat(all_rows)
 
 
-def share_of_rows(weight: torch.Tensor) -> torch.Tensor | float:
-    """What the mean over this process' rows, which have `weight` in all, is multiplied by: 1 where all have as much."""
+def mean_of_rows(loss: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """loss: the mean over this process' rows, which have `weight` in all -> what this process takes the gradient of, and the
+    mean over the rows of all processes, without gradient and the same everywhere."""
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        return 1.0
-    total = weight.clone()
-    dist.all_reduce(total)
-    return weight * dist.get_world_size() / torch.where(total > 0, total, 1.0)
+        return loss, loss.detach()
+    sums = torch.stack([weight, weight * loss.detach()])
+    dist.all_reduce(sums)
+    total = torch.where(sums[0] > 0, sums[0], 1.0)
+    return loss * (weight * dist.get_world_size() / total), sums[1] / total
 
 
 class _Gather(torch.autograd.Function):

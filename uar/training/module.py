@@ -6,11 +6,12 @@ from typing import Any
 import lightning as L
 import torch
 
+from uar.errors import UserError
 from uar.losses import Loss, takes_utility, takes_weights
 from uar.losses.masking import counted
 from uar.retrievers.bi_encoder.encoder import BiEncoder
 from uar.training.batches import Batch
-from uar.training.gather import gather_passages, share_of_rows
+from uar.training.gather import gather_passages, mean_of_rows
 from uar.training.masks import close_to_positive
 from uar.training.optimizer import parameter_groups
 from uar.training.schedules import Schedule, linear
@@ -44,8 +45,14 @@ class RetrieverModule(L.LightningModule):
         own = self.retriever(batch.passages, role="passage", cached=self._grad_cache)
         passages, rows = gather_passages(own, batch.rows)
         loss, weight = self._loss_of(batch, queries, passages, rows)
-        self.log(f"{self._stage}/loss", loss, prog_bar=True, batch_size=len(batch.queries))
-        return loss * share_of_rows(weight)
+        scaled, mean = mean_of_rows(loss, weight)
+        if not mean.isfinite():  # alike on all processes, so that all stop
+            raise UserError(
+                f"stage {self._stage}: the loss is {mean.item()} at step {self.trainer.global_step + 1}; training stops and "
+                "exports no model; try trainer.precision=fp32, a smaller training.learning_rate or a smaller retriever.scale"
+            )
+        self.log(f"{self._stage}/loss", mean, prog_bar=True, batch_size=len(batch.queries))
+        return scaled
 
     def _loss_of(
         self, batch: Batch, queries: torch.Tensor, passages: torch.Tensor, rows: torch.Tensor

@@ -28,6 +28,7 @@ from uar.machine.precision import device
 from uar.pools import PoolSource, pools_of_other_split
 from uar.retrievers.bi_encoder.encoder import BiEncoder
 from uar.retrievers.bi_encoder.model_card import push, write_model_card
+from uar.retrievers.encode import encode_rows
 from uar.storage.files import digest, read_json
 from uar.storage.manifest import save_config, save_manifest
 from uar.tracking.artefacts import artefact_name, folder_artefact, model_artefact
@@ -45,6 +46,7 @@ from uar.training.shared_pools import SharedPools, pools_key
 from uar.training.trainer import make_trainer, precision_of, scoring_precision
 
 log = logging.getLogger(__name__)
+FEW = 8  # texts that a trained model must give vectors of
 IDENTITY = Path("checkpoints", "identity.json")
 OF_SCHEDULE = ("max_steps", "devices", "num_nodes", "accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm")
 
@@ -99,14 +101,14 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
         if any(stage.candidates for stage in stages):
             write_label_table(folder / "labels.parquet", trained)
             labels = label_hash(trained)
-        retriever.save(folder / "model")
         precision = precision_of(cfg.trainer)
+        _check_vectors(retriever, collection, scoring_precision(precision))
+        retriever.save(folder / "model")
         facts = [used.facts for used in annotations]
         made_from = {"collection": collection.hash, "labels": labels, "annotations": facts}
         save_manifest(folder, **made_from, model=retriever.name, precision=precision)
         seconds = sum(stage_told["seconds"] for stage_told in told.values())
         update_metrics(folder, train=told, time={"train": round(seconds, 2)})
-        retriever.to(device())
         scores = evaluator.evaluate(test_collections, retriever)
         write_model_card(folder / "model", _facts(cfg, folder, collection, trained, loss, retriever))
         track_evaluation(job, folder, test_collections)
@@ -115,6 +117,13 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
     if cfg.hub.repo:
         push(folder / "model", cfg.hub.repo, cfg.hub.private)
     return objective(told, scores)
+
+
+def _check_vectors(retriever: BiEncoder, collection: Collection, precision: str) -> None:
+    """UserError where the last steps broke the model, so that it is not exported."""
+    retriever.to(device())
+    for role, tokens in (("query", retriever.query_tokens(collection)), ("passage", retriever.passage_tokens(collection))):
+        encode_rows(retriever, tokens, list(range(min(FEW, len(tokens)))), precision, role)
 
 
 def _track_files(job: Job, folder: Path, collection: Collection) -> None:
