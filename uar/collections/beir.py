@@ -1,7 +1,8 @@
 """BEIR-format folders: corpus.jsonl, queries.jsonl, qrels/<split>.tsv, optional candidates/<split>.jsonl.
 
 An optional `collection.json` holds {"positive_grade": 2, "graded": false}, for folders whose judgements are graded,
-{"drop_own": true} where a query's own document is no result of it, and {"origin": "generated"} where no person judged.
+{"drop_own": true} where a query's own document is no result of it, {"origin": "generated"} where no person judged, and
+{"language": "de"} where the passages' script does not say it.
 """
 
 import json
@@ -14,6 +15,7 @@ from uar.collections.answer_files import answers_of
 from uar.collections.checked_files import checked_candidates, checked_qrels
 from uar.collections.collection import Collection, Query
 from uar.collections.documents import Corpus, DuplicateId, build_corpus
+from uar.collections.languages import AUTO, language_code
 from uar.errors import DataError, UserError
 from uar.storage.files import cache_dir, digest, file_hash, is_whole
 from uar.storage.lines import read_id, read_jsonl, read_string
@@ -46,7 +48,8 @@ def read_folder(folder: Path, split: str, reference: str, slug: str) -> Collecti
     qrels = checked_qrels(qrels_path, everything, corpus) if qrels_path.is_file() else {}
     candidates = checked_candidates(candidates_path, everything, corpus) if candidates_path else {}
     queries = {i: q for i, q in everything.items() if i in qrels or i in candidates}
-    return Collection(reference, slug, corpus, queries, qrels, candidates, **_settings(folder / "collection.json"))
+    settings = {name: value for name, value in _settings(folder / "collection.json").items() if name != "language"}
+    return Collection(reference, slug, corpus, queries, qrels, candidates, **settings)
 
 
 def read_corpus(folder: Path, reference: str) -> Corpus:
@@ -56,7 +59,7 @@ def read_corpus(folder: Path, reference: str) -> Corpus:
     path = folder / "corpus.jsonl"
     if not path.is_file():
         raise DataError(path, "no such file; a collection folder needs corpus.jsonl and queries.jsonl")
-    return _open_corpus(path)
+    return _open_corpus(path).in_language(_settings(folder / "collection.json").get("language", AUTO))
 
 
 def _candidates_path(folder: Path, split: str) -> Path | None:
@@ -81,15 +84,21 @@ def _settings(path: Path) -> dict[str, Any]:
         raise DataError(path, f"not UTF-8 ({error.reason}); save the file as UTF-8") from error
     if not isinstance(values, dict):
         raise DataError(path, f"found a JSON {type(values).__name__}, an object {{...}} is needed")
-    kinds = {"positive_grade": int, "graded": bool, "drop_own": bool, "origin": str}
+    kinds = {"positive_grade": int, "graded": bool, "drop_own": bool, "origin": str, "language": str}
     for name, value in values.items():
         if name not in kinds:
             raise DataError(path, f"unknown key {name!r}; allowed are {', '.join(map(repr, kinds))}")
         if type(value) is not kinds[name]:
-            needed = {bool: "true or false", int: "a whole number", str: " or ".join(ORIGINS)}[kinds[name]]
+            text = " or ".join(ORIGINS) if name == "origin" else "a code such as 'zh'"
+            needed = {bool: "true or false", int: "a whole number", str: text}[kinds[name]]
             raise DataError(path, f"{name!r} is {value!r}; {needed} is needed")
         if name == "origin" and value not in ORIGINS:
             raise DataError(path, f"'origin' is {value!r}; {' or '.join(ORIGINS)} is needed")
+        if name == "language":
+            try:
+                values[name] = language_code(str(value))
+            except UserError as error:
+                raise DataError(path, str(error)) from error
     return values
 
 

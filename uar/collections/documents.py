@@ -2,17 +2,23 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
+from uar.collections.languages import AUTO, language_of
 from uar.errors import UserError
 from uar.storage.files import read_json, whole_dir, write_json
 
+log = logging.getLogger(__name__)
 SCHEMA = pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.string())])
 BLOCK = 16_384
+SAMPLE, LETTERS = 500, 500  # passages and letters of each that say the language
 
 
 def _key(doc_id: str) -> int:
@@ -28,6 +34,23 @@ class Corpus:
         self._keys = np.load(folder / "keys.npy", mmap_mode="r")
         self._rows = np.load(folder / "rows.npy", mmap_mode="r")
         self.hash: str = read_json(folder / "manifest.json")["hash"]
+
+    @cached_property
+    def language(self) -> str:
+        """The language of the passages, by their script where nobody said it."""
+        step = max(1, len(self) // SAMPLE)
+        code = language_of(text[:LETTERS] for text in self.texts(range(0, len(self), step)))
+        if code != "en":
+            log.info("language=%s by the script of the passages; language=CODE, or collection.json, says another", code)
+        return code
+
+    def in_language(self, code: str) -> "Corpus":
+        """The corpus as one of a language that somebody said; `auto` leaves it as it is."""
+        if code == AUTO:
+            return self
+        known = copy(self)
+        known.__dict__["language"] = code
+        return known
 
     def __len__(self) -> int:
         return int(self._table.num_rows)

@@ -11,6 +11,7 @@ from typing import Any
 from uar.collections.answer_files import gold
 from uar.collections.collection import Collection, Query
 from uar.collections.documents import Corpus, DuplicateId, build_corpus
+from uar.collections.languages import AUTO, language_code
 from uar.collections.presets import settings_of
 from uar.errors import UserError
 from uar.storage.files import cache_dir, digest, is_whole
@@ -101,13 +102,21 @@ def _open_corpus(dataset: Any, dataset_id: str, version: str) -> Corpus:
     key = digest("irds", FORMAT, _namespace(dataset) or dataset_id, version)
     folder = cache_dir() / "corpora" / key
     if is_whole(folder):
-        return Corpus(folder)
+        return Corpus(folder).in_language(_language(dataset))
 
     def passages() -> Iterator[tuple[str, str, str]]:
         for doc in dataset.docs_iter():
             yield _one_word(str(doc.doc_id)), *_title_and_text(doc)
 
-    return build_corpus(folder, passages())
+    return build_corpus(folder, passages()).in_language(_language(dataset))
+
+
+def _language(dataset: Any) -> str:
+    """What ir_datasets says of the documents, where it says one language that is known."""
+    try:
+        return language_code(dataset.docs_lang() or AUTO)
+    except UserError:
+        return AUTO
 
 
 def _namespace(dataset: Any) -> str | None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
+from uar.collections.languages import parts_of, words_in
 from uar.errors import DataError, UserError
 from uar.storage.files import write_jsonl
 
@@ -52,16 +53,14 @@ def passages(path: Path, words: int) -> Iterator[tuple[str, str]]:
         heading = HEADING.match(first) if path.suffix.lower() == ".md" else None
         if heading:
             yield from _cut(title, waiting, words)
-            title, waiting = heading[1], rest.split()
+            title, waiting = heading[1], [rest]
             continue
-        new = paragraph.split()
-        if waiting and len(waiting) + len(new) > words:
+        if words_in("\n".join([*waiting, paragraph])) > words:
             yield from _cut(title, waiting, words)
             waiting = []
-        waiting += new
+        waiting.append(paragraph)
     yield from _cut(title, waiting, words)
 
 
-def _cut(title: str, words: list[str], most: int) -> Iterator[tuple[str, str]]:
-    for start in range(0, len(words), most):
-        yield title, " ".join(words[start : start + most])
+def _cut(title: str, paragraphs: list[str], most: int) -> Iterator[tuple[str, str]]:
+    yield from ((title, part) for part in parts_of("\n".join(paragraphs), most))

@@ -48,7 +48,8 @@ def hybrid(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     cfg.dataset.train = references[0]
     if cfg.gold_answers:
         judge_beside_gold(cfg.annotator)
-    collection = open_training_split(cfg.dataset.train, cfg.dataset.path, cfg.dataset.positive_grade, cfg.dataset.answers)
+    split = cfg.dataset
+    collection = open_training_split(split.train, split.path, split.positive_grade, split.answers, split.language)
     files = run_files(cfg.runs, "runs")
     runs = {name: read_known(path, collection, list(collection.queries)) for name, path in files.items()}
     parsed(cfg.measures)  # refuses unknown measures before anything is asked

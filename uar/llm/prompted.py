@@ -1,20 +1,17 @@
 """Askers with prompts of their own: what they show of a passage, and what they have written."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import islice
 from typing import Any, ClassVar
 
+from uar.collections.languages import head
 from uar.errors import UserError
 from uar.llm.call import Asker
 from uar.llm.prompts import ChatPrompt, load_chat
 from uar.llm.prompts.escaping import as_material
 from uar.llm.record import Generate, Messages
 
-HAN_OR_KANA = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-WORD = re.compile(rf"[{HAN_OR_KANA}]|[^\s{HAN_OR_KANA}]+")
 MAX_WORDS = 300  # a passage is cut here before it is shown, as in the paper
 REASONING_TOKENS = 2_048
 
@@ -27,14 +24,8 @@ class Prompted(Asker):
     max_words: int = field(default=MAX_WORDS, kw_only=True)
 
     def cut(self, text: str) -> str:
-        """A passage as it is shown, at most `max_words` long. Chinese and Japanese have no spaces: each
-        of their characters counts as a word."""
-        if len(text) <= self.max_words:
-            return text
-        words = list(islice(WORD.finditer(text), self.max_words + 1))
-        if len(words) <= self.max_words:
-            return text
-        return " ".join(text[: words[-1].start()].split())
+        """A passage as it is shown, at most `max_words` long; see `words_in` for scripts without spaces."""
+        return head(text, self.max_words)
 
     def shown(self, text: str) -> str:
         """A passage as a chat shows it: one line that cannot be taken for a part of the protocol."""

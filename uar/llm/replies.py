@@ -5,8 +5,8 @@ import re
 from typing import Any
 
 from uar.llm.record import Outcome, Reply
+from uar.llm.refusals import REFUSAL
 
-REFUSAL = re.compile(r"\b(i (cannot|can't|am unable to|won't)|i'm (sorry|unable)|as an ai)\b", re.IGNORECASE)
 LEAST_MASS = 0.1  # probability of all choices together, below which nothing is made of their proportions
 
 STOPPED = {"stop", "eos", "eos_token", "stop_token", "stop_sequence", "end_turn", "complete", "completed"}

@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 from uar.collections import Collection, Query
 from uar.collections.answer_match import normalise
+from uar.collections.languages import words_in
 from uar.pools import PoolSource
-from uar.retrievers.bm25.lexical_index import words_of
+from uar.retrievers.bm25.terms import terms_of
 
 ROUNDING = 1e-9  # of a share times a number of words
 
@@ -41,7 +42,7 @@ class Wording:
 
     def fault(self, question: str, passage: str) -> str | None:
         """What is wrong with a question; None where nothing is."""
-        words = len(question.split())
+        words = words_in(question)
         if not self.min_words <= words <= self.max_words:
             return "too short" if words < self.min_words else "too long"
         if self.unwanted.search(question):
@@ -63,14 +64,14 @@ def kept_by_round_trip(questions: Sequence[Written], corpus: Collection, retriev
     return [q for q in questions if q.source in found[q.id]], lost
 
 
-def kept_once(questions: Sequence[Written], similarity: float) -> Sifted:
+def kept_once(questions: Sequence[Written], similarity: float, language: str) -> Sifted:
     """The first of questions with the same normalised text, or with a Jaccard similarity of their stems (stop words left
     out) from `similarity` up."""
     kept: list[Written] = []
     dropped: list[Dropped] = []
     texts: set[str] = set()
     near = _Near(similarity)
-    stems_of = near.ordered(words_of([q.text for q in questions])) if questions else []
+    stems_of = near.ordered(terms_of([q.text for q in questions], language)) if questions else []
     for question, stems in zip(questions, stems_of, strict=True):
         text = normalise(question.text)
         if text in texts:

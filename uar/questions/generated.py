@@ -12,6 +12,7 @@ from typing import Any
 from uar.annotation.pooled import PooledQuestions
 from uar.annotation.question_source import Setting
 from uar.collections import Collection, Corpus, Query, corpus_file, open_collection, open_corpus, slug
+from uar.collections.languages import words_in
 from uar.errors import UserError
 from uar.llm.chains import Chains
 from uar.llm.costs.ledger import Prices
@@ -76,7 +77,7 @@ class Generate:
 
     def writing(self, setting: Setting) -> "Writing":
         """What is to be asked about which passages; the store is looked into, nothing is asked yet."""
-        corpus = open_corpus(setting.reference)
+        corpus = open_corpus(setting.reference, setting.language)
         drawn = draw(corpus, self.passages, self.min_passage_words, setting.seed)
         if not drawn:
             raise UserError(
@@ -171,7 +172,7 @@ class Writing:
         if options.round_trip is not None:
             kept, lost = kept_by_round_trip(kept, collection, options.round_trip)
             dropped += lost
-        kept, repeated = kept_once(kept, options.near_duplicate)
+        kept, repeated = kept_once(kept, options.near_duplicate, collection.corpus.language)
         return kept, dropped + repeated
 
     def _name(self) -> str:
@@ -188,7 +189,7 @@ def draw(corpus: Corpus, number: int | None, min_words: int, seed: int) -> list[
     size = 2 * number  # some are too short
     while True:
         first = heapq.nsmallest(size, corpus.ids(), key=lambda d: rank_of(seed, "questions", d))
-        drawn = [d for d in first if len(corpus.text(corpus.row(d)).split()) >= min_words][:number]
+        drawn = [d for d in first if words_in(corpus.text(corpus.row(d)), min_words) >= min_words][:number]
         if len(drawn) == number or size >= len(corpus):
             return drawn
         size *= 4

@@ -37,7 +37,8 @@ def write_collection(
     write_jsonl(
         folder / "dropped.jsonl", ({"text": d.question.text, "source": d.question.source, "why": d.why} for d in dropped)
     )
-    write_json(folder / "collection.json", {"origin": ORIGIN})
+    language = {} if corpus.language == "en" else {"language": corpus.language}
+    write_json(folder / "collection.json", {"origin": ORIGIN, **language})
     save_manifest(folder, corpus=corpus.hash, **manifest)
 
 

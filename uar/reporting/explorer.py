@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from uar.collections import Collection, open_collection
+from uar.collections.languages import head
 from uar.collections.presets import expand
 from uar.collections.reference import parse, resolve, slug
 from uar.errors import UserError
@@ -123,8 +124,9 @@ class Explorer:
         if collection is None or doc_id in kept or not self.options.words or collection.corpus.row(doc_id) < 0:
             return
         title, text = collection.corpus.parts(doc_id)
-        words = text.split()
-        kept[doc_id] = [title, " ".join(words[: self.options.words]) + (" …" if len(words) > self.options.words else "")]
+        text = " ".join(text.split())
+        start = head(text, self.options.words)
+        kept[doc_id] = [title, start + (" …" if len(start) < len(text) else "")]
 
     def _collection(self, name: str, runs: Sequence[RunFolder]) -> Collection | None:
         """The collection behind a slug, as the runs' configs name it; None, and a note, where it cannot be opened."""

@@ -76,4 +76,4 @@ class SharedPools:
 def pools_key(settings: object, collection: Collection) -> str:
     """Of pools that `settings` make of a collection, and of the start of the processes: a file that `settings` name may have
     changed since an earlier one."""
-    return digest(settings, collection.hash, [os.environ.get(name) for name in LAUNCH])
+    return digest(settings, collection.hash, collection.corpus.language, [os.environ.get(name) for name in LAUNCH])

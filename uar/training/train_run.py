@@ -60,12 +60,13 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
         metrics = read_metrics(folder)
         return objective(metrics["train"], averaged(metrics["retrieval"]))
     L.seed_everything(cfg.seed, workers=True, verbose=False)
-    collection = open_training_split(cfg.dataset.train, cfg.dataset.path, cfg.dataset.positive_grade, cfg.dataset.answers)
+    split = cfg.dataset
+    collection = open_training_split(split.train, split.path, split.positive_grade, split.answers, split.language)
     tests = [reference for test in expand(list(cfg.dataset.test)) if (reference := resolve(test, cfg.dataset.path))]
     distinct_slugs(tests)
-    test_collections = [open_collection(test) for test in tests]  # a fault in them is told before the training
+    test_collections = [open_collection(test, split.language) for test in tests]  # a fault in them is told before the training
     dev_reference = resolve(cfg.dataset.dev, cfg.dataset.path)
-    dev = open_collection(dev_reference) if dev_reference else None
+    dev = open_collection(dev_reference, split.language) if dev_reference else None
     pool_source: PoolSource = hydra.utils.instantiate(cfg.candidates)
     loss: Loss = hydra.utils.instantiate(cfg.loss)
     annotations: list[Used] = []

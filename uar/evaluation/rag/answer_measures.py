@@ -107,11 +107,11 @@ def hotpot_f1(answered: Answered) -> float:
 
 
 def _squad() -> str:
-    return "normaliser of SQuAD v1.1"
+    return answers.NAME
 
 
 def _rouge() -> str:
-    return f"rouge-score {version('rouge-score')}, F-measure over stems"
+    return f"rouge-score {version('rouge-score')}, F-measure over stems, beyond ASCII by Unicode words (version 1)"
 
 
 MEASURES: dict[str, Measure] = {

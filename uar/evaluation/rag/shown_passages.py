@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from uar.collections import Collection
+from uar.collections.languages import head, words_in
 from uar.errors import UserError
 from uar.machine.model_files import locate, pretrained
 
@@ -15,8 +16,8 @@ Cut = Callable[[str, int], tuple[str, int]]  # (text, most) -> (its beginning of
 
 def words(text: str, most: int) -> tuple[str, int]:
     """The first words of a text, and their number."""
-    kept = text.split()[:most]
-    return " ".join(kept), len(kept)
+    kept = " ".join(head(text, most).split())
+    return kept, words_in(kept)
 
 
 class Tokens:

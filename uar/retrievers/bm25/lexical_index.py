@@ -13,6 +13,7 @@ import numpy as np
 
 from uar.collections import Corpus
 from uar.errors import UserError
+from uar.retrievers.bm25.terms import VERSION, indexed, terms_of
 from uar.storage.files import cache_dir, digest, is_whole, whole_dir, write_json
 from uar.storage.ordering import best_first
 
@@ -22,7 +23,7 @@ K1, B = 1.5, 0.75
 
 
 class BM25:
-    """Lucene's BM25 over title and text; English stop words and the Snowball stemmer."""
+    """Lucene's BM25 over title and text, in the terms of the corpus' language; see `terms`."""
 
     def __init__(self, index: Any, corpus: Corpus) -> None:
         self._index = index
@@ -35,7 +36,9 @@ class BM25:
 
         if not (k1 >= 0 and 0 <= b <= 1):
             raise UserError(f"BM25 with k1={k1}, b={b}: k1 from 0 on and b from 0 to 1 are needed")
-        others = () if (k1, b) == (K1, B) else (float(k1), float(b))
+        others: tuple[object, ...] = () if (k1, b) == (K1, B) else (float(k1), float(b))
+        if corpus.language != "en":
+            others = (*others, corpus.language, VERSION)
         folder = cache_dir() / "bm25" / digest(corpus.hash, bm25s.__version__, *others)
         if not is_whole(folder):
             _build(folder, corpus, k1, b)
@@ -46,7 +49,7 @@ class BM25:
         depth = min(k + 1, len(self._corpus))  # one more, to see whether a tie goes on past the cut
         found: list[list[tuple[str, float]]] = []
         for start in range(0, len(queries), BLOCK):
-            tokens = words_of(queries[start : start + BLOCK])
+            tokens = terms_of(queries[start : start + BLOCK], self._corpus.language)
             rows, scores = self._index.retrieve(tokens, k=depth, show_progress=False, n_threads=0)
             for words, row, score in zip(tokens, rows, scores, strict=True):
                 if depth > k and 0 < score[k] == score[k - 1]:
@@ -55,28 +58,19 @@ class BM25:
                     score = every[row]
                 hits = [(self._corpus.id(int(r)), float(s)) for r, s in zip(row, score, strict=True) if s > 0]
                 found.append(best_first(hits)[:k])
+        nothing = sum(not hits for hits in found)
+        if nothing:
+            told = "BM25 finds nothing for %d of %d questions, which share no term with any passage (language=%s)"
+            log.warning(told, nothing, len(found), self._corpus.language)
         return found
-
-
-def words_of(texts: Sequence[str]) -> list[list[str]]:
-    """The stems of each text as BM25 counts them, without stop words."""
-    return list(_tokens(texts, return_ids=False))
-
-
-def _tokens(texts: Sequence[str], **options: Any) -> Any:
-    """bm25s' tokens, as lists of words with `return_ids=False`."""
-    import bm25s
-    import Stemmer
-
-    return bm25s.tokenize(list(texts), stopwords="en", stemmer=Stemmer.Stemmer("english"), show_progress=False, **options)
 
 
 def _build(folder: Path, corpus: Corpus, k1: float, b: float) -> None:
     import bm25s
 
-    log.info("Indexing %d passages for BM25 once into %s", len(corpus), folder)
+    log.info("Indexing %d passages (language=%s) for BM25 once into %s", len(corpus), corpus.language, folder)
     index = bm25s.BM25(k1=k1, b=b, method="lucene", dtype="float32")
-    tokens = _tokens(list(corpus.texts()))
+    tokens = indexed(corpus.texts(), corpus.language)
     if not tokens.vocab:
         raise UserError(f"{len(corpus)} passages with no words that BM25 could index; use candidates=given or another corpus")
     index.index(tokens, show_progress=False)

@@ -1,0 +1,83 @@
+"""The terms that BM25 counts, by language.
+
+English is bm25s' own: words of two letters and more, its stop words, the Snowball stemmer. In other languages a text is first
+brought to one spelling (NFKC, no capitals). Where words are parted by spaces, they are stemmed where Snowball knows the
+language, and bm25s' stop words are left out where it has some. Scripts without spaces, and Korean, whose particles are written
+together with their words, are counted by pairs of neighbouring characters, as Lucene's CJK analyser does.
+
+bm25s is imported where it is used: it brings numba, which is slow to import and of which vLLM's worker processes, importing
+what the main program imports, have no need.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from typing import Any
+
+import regex
+
+from uar.collections.languages import STEMMERS, TERM, clusters, folded, is_unspaced
+
+VERSION = 1  # of the terms of other languages than English; a new number indexes anew
+HANGUL = regex.compile(r"\p{Hangul}")
+SHORTEST = 2  # letters of a word
+
+
+def terms_of(texts: Sequence[str], language: str) -> list[list[str]]:
+    """The terms of each text, as a query."""
+    if language == "en":
+        return list(_english(texts, return_ids=False))
+    split = _splitter(language)
+    return [split(text) for text in texts]
+
+
+def indexed(texts: Iterable[str], language: str) -> Any:
+    """bm25s' form of the terms of many texts: numbers a text, and a vocabulary."""
+    if language == "en":
+        return _english(list(texts))
+    from bm25s.tokenization import Tokenized
+
+    split = _splitter(language)
+    vocabulary: dict[str, int] = {}
+    ids = [[vocabulary.setdefault(term, len(vocabulary)) for term in split(text)] for text in texts]
+    return Tokenized(ids=ids, vocab=vocabulary)
+
+
+def _english(texts: Sequence[str], **options: Any) -> Any:
+    import bm25s
+    import Stemmer
+
+    return bm25s.tokenize(list(texts), stopwords="en", stemmer=Stemmer.Stemmer("english"), show_progress=False, **options)
+
+
+def _splitter(language: str) -> Callable[[str], list[str]]:
+    stem, left_out = _stemmer(language), _stop_words(language)
+
+    def split(text: str) -> list[str]:
+        found: list[str] = []
+        for term in TERM.findall(folded(text)):
+            if is_unspaced(term) or HANGUL.search(term):
+                found += _pairs(term)
+            elif len(term) >= SHORTEST and term not in left_out:
+                found.append(stem(term))
+        return found
+
+    return split
+
+
+def _pairs(term: str) -> list[str]:
+    """Neighbouring characters of a term; one that stands alone is a term of its own."""
+    parts = clusters(term)
+    return [a + b for a, b in zip(parts, parts[1:], strict=False)] or parts
+
+
+def _stemmer(language: str) -> Callable[[str], str]:
+    import Stemmer
+
+    return cache(Stemmer.Stemmer(STEMMERS[language]).stemWord) if language in STEMMERS else str
+
+
+def _stop_words(language: str) -> frozenset[str]:
+    from bm25s import stopwords
+
+    words = getattr(stopwords, f"STOPWORDS_{STEMMERS.get(language, '').upper()}", ())
+    return frozenset(folded(word) for word in words)
