@@ -1,6 +1,5 @@
 """The store command: lists the annotations of a store, and brings over the runs of an earlier version."""
 
-import glob
 import logging
 import time
 from pathlib import Path
@@ -13,6 +12,7 @@ from uar.annotation.adoption import adopt
 from uar.annotation.selection import Annotations
 from uar.collections import open_corpus
 from uar.errors import UserError
+from uar.storage.files import matching
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ def store(cfg: DictConfig, folder: Path) -> int:
 def _adopt(annotations: Annotations, cfg: DictConfig) -> None:
     """Bring over what can be, and say of the other runs why not; UserError where none could be."""
     patterns = [cfg.runs] if isinstance(cfg.runs, str) else list(cfg.runs)
-    places = dict.fromkeys(Path(path) for pattern in patterns for path in sorted(glob.glob(pattern, recursive=True)))
+    places = dict.fromkeys(path for pattern in patterns for path in matching(pattern))
     folders = [place for place in places if (place / "candidates").is_dir() and (place / "ledger.json").is_file()]
     good = 0
     for run in folders:

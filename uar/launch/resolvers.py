@@ -43,9 +43,9 @@ def _sweep_name() -> str | None:
 
 
 def _folder_name(text: str) -> str:
-    """Without slashes, which would make folders in folders. A name that is too long for file systems is cut and ends with the
-    hash of the whole."""
-    name = text.replace("/", "-")
+    """Without slashes, which would make folders in folders, and `${`, which Hydra would look up. A name that is too long for
+    file systems is cut and ends with the hash of the whole."""
+    name = text.replace("/", "-").replace("${", "-{")
     if len(name.encode()) <= LONGEST_NAME:
         return name
     return f"{name.encode()[: LONGEST_NAME - 9].decode(errors='ignore')}-{digest(text)[:8]}"

@@ -1,6 +1,5 @@
 """Run folders found by pattern: metrics, config and what else they hold."""
 
-import glob
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import yaml
 from uar.collections.presets import Scores, averaged
 from uar.errors import UserError
 from uar.evaluation.metrics_file import PARTS, read_metrics
-from uar.storage.files import read_json
+from uar.storage.files import matching, read_json
 
 HELD = ("metrics.json", "agreement.json", "ledger.json")
 
@@ -55,7 +54,7 @@ def find_runs(patterns: Sequence[str]) -> Found:
     read, or a folder with a config alone, is a note."""
     places: dict[Path, None] = {}
     for pattern in patterns:
-        places.update(dict.fromkeys(Path(p) for p in sorted(glob.glob(pattern, recursive=True)) if Path(p).is_dir()))
+        places.update(dict.fromkeys(path for path in matching(pattern) if path.is_dir()))
     notes: list[str] = []
     names = _names(list(places))
     runs = []

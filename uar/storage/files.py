@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -119,6 +120,11 @@ def named(path: Path) -> Iterator[None]:
         if error.filename is not None or number is None:
             raise
         raise OSError(number, os.strerror(number), str(path)) from error
+
+
+def matching(pattern: str) -> list[Path]:
+    """The file or folder of that name where there is one, else those that the pattern matches."""
+    return [Path(pattern)] if os.path.exists(pattern) else [Path(path) for path in sorted(glob.glob(pattern, recursive=True))]
 
 
 def write_text(path: Path, text: str) -> None:

@@ -11,6 +11,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from uar.launch.entry import CONF
+from uar.launch.override_text import quoted
 from uar.storage.manifest import MASK, mask
 from uar.tracking.job import flat
 
@@ -87,4 +88,4 @@ def _written(value: Any) -> str:
     text = str(value)
     if not isinstance(value, str) or (PLAIN.fullmatch(text) and text.lower() not in WORDS):
         return text
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return quoted(text)

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from uar.errors import UserError
 from uar.launch.folders import names_its_folder
+from uar.launch.override_text import literal, quoted
 from uar.launch.side_by_side import several_devices, started_outside
 
 log = logging.getLogger(__name__)
@@ -39,9 +40,9 @@ def own_processes(cfg: DictConfig, folder: Path) -> bool:
     if HydraConfig.get().mode != RunMode.MULTIRUN or started_outside() or not several_devices(cfg):
         return False
     with tempfile.TemporaryDirectory(prefix="uar-job-") as place:  # readable by this user alone
-        Path(place, "job.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True), encoding="utf-8")
-        quoted = str(folder).replace("'", r"\'")
-        where = [f"--config-path={place}", "--config-name=job", f"hydra.run.dir='{quoted}'"]
+        plain = literal(OmegaConf.to_container(cfg, resolve=True))
+        Path(place, "job.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(plain)), encoding="utf-8")
+        where = [f"--config-path={place}", "--config-name=job", f"hydra.run.dir={quoted(str(folder))}"]
         quiet = ["hydra.output_subdir=null", "hydra.job.name=uar"]
         status = _wait([*_this_command(), *where, *quiet])
     if status:

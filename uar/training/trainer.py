@@ -9,6 +9,7 @@ import lightning as L
 from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from omegaconf import DictConfig
 
+from uar.launch.override_text import quote_run_folder
 from uar.machine.precision import bf16_is_fast, device
 from uar.training.callbacks import CommandEndsAtSigterm, WholeCheckpoints
 
@@ -33,6 +34,7 @@ def make_trainer(
 ) -> L.Trainer:
     """Of a composed train config."""
     precision = precision_of(cfg.trainer)
+    quote_run_folder()
     return hydra.utils.instantiate(
         cfg.trainer,
         precision=PRECISIONS.get(precision, precision),
