@@ -5,7 +5,7 @@ import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -153,6 +153,11 @@ class Choose(Keyed):
 
 
 Request = Generate | Score | Choose
+
+
+def without_pattern(request: Request) -> Request:
+    """As an engine is asked that holds no reply to a pattern."""
+    return replace(request, pattern=None) if isinstance(request, Generate) and request.pattern else request
 
 
 def as_chat(messages: Messages) -> list[dict[str, str]]:
