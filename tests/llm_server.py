@@ -203,7 +203,9 @@ def broken(fault: str, request: Request) -> Any:
         "503": PlainTextResponse("too busy", 503),
         "no echo": PlainTextResponse('{"error": {"code": 500, "message": "Only no echo is supported"}}', 500),  # llama.cpp
         "no such field": PlainTextResponse('{"error": {"message": "echo is not supported"}}', 422),
-        "reply alone": JSONResponse({"choices": [{"text": "x", "logprobs": {"content": [{"token": "x", "logprob": -1.0}]}}]}),
+        "reply alone": JSONResponse(
+            {"choices": [{"text": "x", "finish_reason": "length", "logprobs": {"content": [{"token": "x", "logprob": -1.0}]}}]}
+        ),
         "400": PlainTextResponse("the prompt is too long", 400),
         "401": PlainTextResponse(told, 401),
         "key in a 500": PlainTextResponse(told, 500),

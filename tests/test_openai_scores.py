@@ -117,8 +117,8 @@ def test_tokens_that_do_not_spell_the_target_are_no_score(server: LLMServer, cli
     assert "lists no tokens that spell the text" in reply.output and "\n" not in reply.output
 
 
-@pytest.mark.parametrize("fault", ["no logprobs", "no echo", "no such field", "reply alone", "401"])
-def test_a_server_that_scores_no_prompt_is_told_after_one_short_call(server: LLMServer, client: Connect, fault: str) -> None:
+@pytest.mark.parametrize("fault", ["no logprobs", "no echo", "no such field", "reply alone"])
+def test_a_server_that_scores_no_prompt_is_told_after_one_call(server: LLMServer, client: Connect, fault: str) -> None:
     server.fault = lambda number, body: fault
     engine = client()
     for ticket in range(20):
@@ -126,20 +126,18 @@ def test_a_server_that_scores_no_prompt_is_told_after_one_short_call(server: LLM
     with pytest.raises(EngineError, match="cannot score a text") as error:
         engine.step()
     assert server.url in str(error.value) and "llm=transformers" in str(error.value) and "\n" not in str(error.value)
-    assert len(server.seen) == 1 and len(server.seen[0][2]["prompt"]) < 100
+    assert len(server.seen) == 1
 
 
-def test_a_trial_that_fails_for_a_while_is_made_again(server: LLMServer, client: Connect, no_wait: list[float]) -> None:
+def test_a_first_call_that_fails_for_a_while_holds_nobody_up(server: LLMServer, client: Connect, no_wait: list[float]) -> None:
     server.fault = lambda number, body: "503" if number < 2 else None
     assert [reply.outcome for reply in ask(client(), [BEES, BEES, BEES])] == [Outcome.OK] * 3
-    assert len(server.seen) == 2 + 1 + 3
+    assert len(server.seen) == 2 + 3
 
 
-def test_a_server_is_tried_once(server: LLMServer, client: Connect) -> None:
-    engine = client()
-    ask(engine, [BEES, CAFE])
-    ask(engine, [CAFE])
-    assert len(server.seen) == 1 + 3
+def test_a_call_that_is_refused_for_another_reason_fails_alone(server: LLMServer, client: Connect) -> None:
+    server.fault = lambda number, body: "400" if number == 0 else None
+    assert [reply.outcome for reply in ask(client(), [CAFE, BEES])].count(Outcome.ERROR) == 1
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from uar.llm.failing import stop_when_surely_failing
 from uar.llm.models import LLM
 from uar.llm.progress import TOKENS, Progress
 from uar.llm.record import Outcome, Record, Reply
+from uar.llm.store.answers import answer
 from uar.llm.store.store import Store
 
 Ended = tuple[str, Any]  # question id, what its chain returned
@@ -103,7 +104,7 @@ class Chains:
         """False where the reply can never come, since there is no engine."""
         call = running.calls[at]
         llm = self._llms[call.llm]
-        key = call.request.key(llm.name)
+        key = llm.asked(call.request).key(llm.name)
         if key not in self._waiting:
             record = self._kept(call, key, llm)
             if record is not None:
@@ -121,7 +122,9 @@ class Chains:
 
     def _kept(self, call: Call, key: str, llm: LLM) -> Record | None:
         """What the store answers, unless that is a failure that is asked again."""
-        record = self._store.find(key, lambda kept: call.check(kept.reply()))
+        record = answer(
+            self._store, call.request, llm.name, lambda kept: call.check(kept.reply()), llm.held(call.request), llm.commit
+        )
         may_ask = llm.engine is not None and key not in self._retried
         if record is not None and may_ask and call.check(record.reply()) in self._retry:
             self._retried.add(key)
@@ -132,7 +135,8 @@ class Chains:
         for nth, (running, at) in enumerate(self._waiting.pop(key)):
             call = running.calls[at]
             shared = reply if nth == 0 else Reply(reply.output, reply.outcome)  # the cost is counted once
-            record = self._record(running, call, key, shared)
+            llm = self._llms[call.llm]
+            record = self._record(running, call, llm.asked(call.request).key_of(llm.name, reply.outcome), shared)
             if nth == 0:
                 self._store.append(record)
             self._count(call, record, asked=nth == 0)
@@ -143,6 +147,7 @@ class Chains:
                 self._advance(running, done)
 
     def _record(self, running: _Running, call: Call, key: str, reply: Reply) -> Record:
+        llm = self._llms[call.llm]
         return Record(
             key=key,
             collection=self._collection,
@@ -152,8 +157,8 @@ class Chains:
             template=call.template,
             template_hash=call.template_hash,
             layout=call.layout,
-            model=self._llms[call.llm].name,
-            engine=engine.name if (engine := self._llms[call.llm].engine) else "",
+            model=llm.shown,
+            engine=llm.engine.name if llm.engine else "",
             output=reply.output,
             outcome=call.check(reply),
             tokens_in=reply.tokens_in,

@@ -2,8 +2,10 @@
 
 import json
 import math
+import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -11,6 +13,9 @@ from uar.llm.thinking import without_thinking
 from uar.storage.files import digest
 
 THINK_START, THINK_END = "<think>", "</think>"
+BY_CONTENT = re.compile(r"^.*@(?=[0-9a-f]{12}(?:[~+]|$))", re.DOTALL)
+FILES_BESIDE = re.compile(r"(?<=@[0-9a-f]{12})~[0-9a-f]{8}$")
+COMMIT = re.compile(r"=([0-9a-f]{40})$")
 
 
 class Outcome(StrEnum):
@@ -28,8 +33,47 @@ class Outcome(StrEnum):
 Messages = tuple[tuple[str, str], ...]  # (role, content)
 
 
+def weights_of(model: str) -> str:
+    """What of a model's name tells its replies apart: where that has a hash of its files, not what the folder is called."""
+    return BY_CONTENT.sub("@", model)
+
+
+class Keyed(ABC):
+    """A request. Records of it are found by keys that depend on what changes the reply.
+
+    Earlier versions put the name of a model's folder into the key, not the files beside its weights (`~` in names), and the
+    limit of a reply that ended before it. What they kept is found as well: where a newer record says more, the newer counts.
+    """
+
+    @abstractmethod
+    def parts(self, model: str) -> tuple[Any, ...]:
+        """What the key of this very call is made of."""
+
+    def earlier_parts(self, model: str) -> tuple[Any, ...]:
+        """What it was made of in earlier versions."""
+        return self.parts(model)
+
+    def key(self, model: str) -> str:
+        return digest(*self.parts(weights_of(model)))
+
+    def key_of(self, model: str, outcome: Outcome) -> str:
+        """What a reply is kept under that the engine gave with this outcome."""
+        return self.key(model)
+
+    def keys(self, model: str) -> list[str]:
+        """Under which of this version records may be kept."""
+        return [self.key(model)]
+
+    def earlier_keys(self, model: str) -> list[str]:
+        return [digest(*self.earlier_parts(name)) for name in dict.fromkeys((model, FILES_BESIDE.sub("", model)))]
+
+    def answered_by(self, record: "Record") -> bool:
+        """Whether a kept reply is one to this call."""
+        return True
+
+
 @dataclass(frozen=True)
-class Generate:
+class Generate(Keyed):
     """Write text after a chat.
 
     `pattern`: a regular expression that the whole reply follows, where the engine can hold it to one. `sample`: which of
@@ -48,30 +92,50 @@ class Generate:
     def chat(self) -> list[dict[str, str]]:
         return as_chat(self.messages)
 
-    def key(self, model: str) -> str:
-        extras = {
-            name: value
-            for name in ("pattern", "sample", "reasoning", "reasoning_tokens")
-            if (value := getattr(self, name)) not in (None, 0) or value is False
-        }
-        sampling = self.max_tokens, float(self.temperature)
-        return digest("generate", model, self.messages, *sampling, *([extras] if extras else []))
+    @property
+    def limit(self) -> int:
+        return self.max_tokens + self.reasoning_tokens
+
+    def parts(self, model: str) -> tuple[Any, ...]:
+        extras = self._extras("sample", "reasoning", "reasoning_tokens") | ({"held": self.pattern} if self.pattern else {})
+        return "generate", model, self.messages, self.max_tokens, float(self.temperature), *([extras] if extras else [])
+
+    def earlier_parts(self, model: str) -> tuple[Any, ...]:
+        extras = self._extras("pattern", "sample", "reasoning", "reasoning_tokens")
+        return "generate", model, self.messages, self.max_tokens, float(self.temperature), *([extras] if extras else [])
+
+    def key_of(self, model: str, outcome: Outcome) -> str:
+        """A reply that ended by itself is the same under every limit that it fits in; of others the limit is a part."""
+        return self._ended_key(model) if outcome in {Outcome.OK, Outcome.REFUSED} else self.key(model)
+
+    def keys(self, model: str) -> list[str]:
+        return [self._ended_key(model), self.key(model)]
+
+    def answered_by(self, record: "Record") -> bool:
+        return record.tokens_out <= self.limit
+
+    def _ended_key(self, model: str) -> str:
+        extras = self._extras("pattern", "sample", "reasoning")
+        return digest("generate to the end", weights_of(model), self.messages, float(self.temperature), extras)
+
+    def _extras(self, *names: str) -> dict[str, Any]:
+        return {name: value for name in names if (value := getattr(self, name)) not in (None, 0) or value is False}
 
 
 @dataclass(frozen=True)
-class Score:
+class Score(Keyed):
     """Log-likelihood of `target` after `prefix`, both plain text; `target` starts with a space or on a new line, so
     that the two tokenise apart as they do together."""
 
     prefix: str
     target: str
 
-    def key(self, model: str) -> str:
-        return digest("score", model, self.prefix, self.target)
+    def parts(self, model: str) -> tuple[Any, ...]:
+        return "score", model, self.prefix, self.target
 
 
 @dataclass(frozen=True)
-class Choose:
+class Choose(Keyed):
     """Log-likelihood of each of `choices`, one token each, as the first token of the assistant's turn after a chat.
 
     `reasoning`: as in `Generate`; a model that thinks must be told not to, or its first token opens its thoughts.
@@ -84,11 +148,16 @@ class Choose:
     def chat(self) -> list[dict[str, str]]:
         return as_chat(self.messages)
 
-    def key(self, model: str) -> str:
-        return digest("choose", model, self.messages, self.choices, self.reasoning)
+    def parts(self, model: str) -> tuple[Any, ...]:
+        return "choose", model, self.messages, self.choices, self.reasoning
 
 
 Request = Generate | Score | Choose
+
+
+def without_pattern(request: Request) -> Request:
+    """As an engine is asked that holds no reply to a pattern."""
+    return replace(request, pattern=None) if isinstance(request, Generate) and request.pattern else request
 
 
 def as_chat(messages: Messages) -> list[dict[str, str]]:
@@ -144,7 +213,8 @@ class Reply:
 
 @dataclass(frozen=True)
 class Record:
-    """One call. `key` depends on model, messages and sampling, not on the engine; `doc_ids` stand in the order shown."""
+    """One call. `key`: see `Keyed`; `doc_ids` stand in the order shown. `model`: its name, and after `=` the commit on the hub
+    that the engine loaded, where there is one."""
 
     key: str
     collection: str
@@ -167,6 +237,11 @@ class Record:
     def identity(self) -> tuple[str, str, str, tuple[str, ...]]:
         """What makes two records the same one."""
         return self.key, self.collection, self.query_id, self.doc_ids
+
+    def is_of(self, commit: str | None) -> bool:
+        """Whether it may be of the weights of this commit; None: of any."""
+        found = COMMIT.search(self.model)
+        return commit is None or found is None or found[1] == commit
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), ensure_ascii=False)

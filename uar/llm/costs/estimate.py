@@ -10,6 +10,7 @@ from uar.llm.call import Asker, Call, Question
 from uar.llm.costs.ledger import Prices
 from uar.llm.models.tokens import chat_ids, prefix_ids, text_ids
 from uar.llm.record import Choose, Generate, Outcome, Reply, Request, Score
+from uar.llm.store.answers import answer
 from uar.llm.store.store import Store
 from uar.machine.model_files import locate, pretrained
 
@@ -54,7 +55,7 @@ def good_replies(store: Store, models: Sequence[str]) -> Kept:
     """`kept` of a store, of models in the order that calls name them."""
 
     def find(call: Call) -> Reply | None:
-        record = store.find(call.request.key(models[call.llm]), lambda kept: call.check(kept.reply()))
+        record = answer(store, call.request, models[call.llm], lambda kept: call.check(kept.reply()))
         return record.reply() if record is not None and call.check(record.reply()) == Outcome.OK else None
 
     return find

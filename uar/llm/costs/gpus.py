@@ -5,7 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import hydra
+
 from uar.llm.costs.ledger import Prices
+from uar.llm.models import engine_class
 
 log = logging.getLogger(__name__)
 
@@ -23,15 +26,10 @@ def with_gpus(prices: Prices, llms: Sequence[Mapping[str, Any]], engine: Mapping
 
 
 def _held(llms: Sequence[Mapping[str, Any]], engine: Mapping[str, Any]) -> float | None:
-    """None where a server has them. Models of one process share its GPUs."""
-    if any(llm["_target_"].endswith("OpenAIEngine") for llm in llms):
+    """None where a server has them."""
+    held = [engine_class(llm).gpus(llm) for llm in llms]
+    known = [gpus for gpus in held if gpus is not None]
+    if len(known) < len(held):
         return None
-    if engine["_target_"].endswith("RayEngine"):
-        return float(engine["actors"] * engine["num_gpus"])
-    return max((llm.get("tensor_parallel_size") or 1 for llm in llms), default=0) if llms and _seen() else 0
-
-
-def _seen() -> bool:
-    import torch
-
-    return bool(torch.cuda.is_available())
+    run_engine: Any = hydra.utils.get_class(engine["_target_"])
+    return float(run_engine.gpus(engine, known))

@@ -34,6 +34,11 @@ class RayEngine:
         self._actors, self._num_cpus, self._num_gpus = actors, num_cpus, num_gpus
         self._batch_size, self._address = batch_size, address
 
+    @classmethod
+    def gpus(cls, config: Mapping[str, Any], of_models: Sequence[float]) -> float:
+        """GPUs that a run holds, whatever its models work on."""
+        return float(config["actors"] * config["num_gpus"])
+
     def run(self, work: Work, report: Report) -> None:
         """Like `LocalEngine.run`. Questions are dealt out in batches; what an actor answered is in the store at once."""
         try:

@@ -21,7 +21,8 @@ from uar.llm.store.store import Store
 class Work:
     """`llms`: plain configs of the models, the first one the run's own. `retry`: outcomes of kept replies that are asked
     again, besides `error`. `results` (what each chain returned, by question), `failed` (questions whose chain returned
-    nothing) and `progress` grow as it goes on, so that what was done is there when it stops."""
+    nothing) and `progress` grow as it goes on, so that what was done is there when it stops. `serves`: what engines of this
+    process say of the models that answer, by their names in records."""
 
     asker: Asker
     questions: Questions
@@ -32,6 +33,7 @@ class Work:
     results: dict[str, Any] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
     progress: Progress = field(default_factory=Progress)
+    serves: dict[str, dict[str, Any]] = field(default_factory=dict)
     _start: float | None = None
     _spent: float = 0.0
 

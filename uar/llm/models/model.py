@@ -4,21 +4,36 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from omegaconf import OmegaConf
+import hydra
 
-from uar.llm.record import Reply, Request
-from uar.machine.model_files import identity
-from uar.storage.files import digest
+from uar.llm.record import Generate, Reply, Request, without_pattern
+from uar.machine.model_files import files_beside, identity
 
 
 class Engine(ABC):
     """Takes requests and gives their replies in any order.
 
-    `window`: how many requests the caller should keep submitted, so that the engine can batch or share work.
+    `window`: how many requests the caller should keep submitted, so that the engine can batch or share work. `commit`: on the
+    hub, of the weights that it loaded. `config`: the plain config that an engine of this class is made from.
     """
 
     name: str
     window: int
+    commit: str | None = None
+
+    @classmethod
+    def identity(cls, config: Mapping[str, Any]) -> str:
+        """The model's name in records: the same for every engine that loads the same weights, with the same files of
+        tokenizer and chat template. A model of the hub is named by its revision, since only an engine that has loaded it
+        knows the commit; this stands in the records."""
+        return identity(config["model"], config.get("revision")) + files_beside(config["model"])
+
+    @classmethod
+    def gpus(cls, config: Mapping[str, Any]) -> float | None:
+        """GPUs of this machine that it works on; None where it cannot be known."""
+        import torch
+
+        return 1 if torch.cuda.is_available() else 0
 
     @abstractmethod
     def submit(self, ticket: int, request: Request) -> None:
@@ -27,6 +42,14 @@ class Engine(ABC):
     @abstractmethod
     def step(self) -> list[tuple[int, Reply]]:
         """Work until at least one submitted request is done; raises EngineError where none can be."""
+
+    def holds(self, request: Generate) -> bool:
+        """Whether it holds the reply to the request's pattern."""
+        return False
+
+    def serves(self) -> dict[str, Any]:
+        """What the ledger says of the model that answers."""
+        return {"commit": self.commit} if self.commit else {}
 
     def close(self) -> None:  # noqa: B027 most engines hold nothing
         """Give back what the engine holds."""
@@ -38,13 +61,30 @@ class LLM(NamedTuple):
     name: str
     engine: Engine | None = None
 
+    @property
+    def commit(self) -> str | None:
+        return self.engine.commit if self.engine else None
+
+    @property
+    def shown(self) -> str:
+        """What its records name it."""
+        return f"{self.name}={self.commit}" if self.commit else self.name
+
+    def held(self, request: Request) -> bool | None:
+        """Whether replies follow the request's pattern; None where nothing is asked."""
+        return None if self.engine is None else isinstance(request, Generate) and self.engine.holds(request)
+
+    def asked(self, request: Request) -> Request:
+        """The request as the engine can follow it."""
+        return without_pattern(request) if self.held(request) is False else request
+
+
+def engine_class(llm: Mapping[str, Any]) -> type[Engine]:
+    """Of a model's config."""
+    found: type[Engine] = hydra.utils.get_class(llm["_target_"])
+    return found
+
 
 def identity_of(llm: Mapping[str, Any]) -> str:
-    """The model's name in records: the same for every engine that loads the same weights. Fields that a server is sent besides
-    make another name."""
-    if not llm["_target_"].endswith("OpenAIEngine"):
-        return identity(llm["model"], llm.get("revision"))
-    name = f"{llm['model']}@{llm['revision']}" if llm.get("revision") else str(llm["model"])
-    extra = llm.get("extra") or {}
-    plain = OmegaConf.to_container(extra, resolve=True) if OmegaConf.is_config(extra) else extra
-    return f"{name}+{digest(plain)[:8]}" if plain else name
+    """The model's name in records, by its config."""
+    return engine_class(llm).identity(llm)

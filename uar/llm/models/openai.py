@@ -7,6 +7,7 @@ import math
 import os
 import queue
 import random
+import re
 import threading
 import time
 from collections import deque
@@ -16,14 +17,16 @@ from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 import aiohttp
+from omegaconf import OmegaConf
 
 from uar.errors import EngineError
 from uar.llm.models.model import Engine
-from uar.llm.models.openai_bodies import NoLogprobs, NotEnded, adapted, body_of, error_in, read
+from uar.llm.models.openai_bodies import NoLogprobs, NoPromptLogprobs, NotEnded, adapted, body_of, error_in, holds, read
 from uar.llm.models.openai_servers import Server, Servers
-from uar.llm.record import Outcome, Reply, Request, Score
+from uar.llm.record import Generate, Outcome, Reply, Request, Score
+from uar.storage.files import digest
 
-TRIAL = Score("Bees make honey.\n\nA question:", " what do bees make")
+WITHOUT_ECHO = re.compile("echo|logprobs", re.IGNORECASE)  # what servers that score no prompt say in whatever status
 AGAIN = {408, 409, 425, 429}  # and every 5xx
 WINDOW = 64  # where no server says what it takes
 CONNECT_SECONDS = 10.0
@@ -61,8 +64,8 @@ class OpenAIEngine(Engine):
     what the server calls the limit of a chat's reply. `extra`: fields of every body on top of these, null to leave one out;
     they are a part of the model's name in records.
 
-    `Score` uses `/completions` with `echo`, which vLLM serves and llama.cpp does not: each server is tried once, and `step`
-    raises EngineError where it gives no log-likelihoods of a prompt. The tokens that are scored spell the target, else the
+    `Score` uses `/completions` with `echo`, which vLLM serves and llama.cpp does not: the first call shows it, for which
+    the others wait, and `step` raises EngineError. The tokens that are scored spell the target, else the
     call is an error. `Choose` reads the 20 likeliest tokens, and gives a choice that is not among them an upper bound: the
     last one's log-likelihood, or what all of them leave.
     """
@@ -103,6 +106,25 @@ class OpenAIEngine(Engine):
         self._thread.start()
         self._session = self._wait_for(_session())
         self.window = window or 2 * (self._wait_for(self._servers.report(self._session)) or 0) or WINDOW
+
+    @classmethod
+    def identity(cls, config: Mapping[str, Any]) -> str:
+        """The name that servers know it by, with `revision`; fields that they are sent besides make another name. What a
+        server says that it serves is no part of it: it may call the same weights anything, and stands in the ledger."""
+        name = f"{config['model']}@{config['revision']}" if config.get("revision") else str(config["model"])
+        extra = config.get("extra") or {}
+        plain = OmegaConf.to_container(extra, resolve=True) if OmegaConf.is_config(extra) else extra
+        return f"{name}+{digest(plain)[:8]}" if plain else name
+
+    @classmethod
+    def gpus(cls, config: Mapping[str, Any]) -> float | None:
+        return None
+
+    def holds(self, request: Generate) -> bool:
+        return holds(request, self._constrain)
+
+    def serves(self) -> dict[str, Any]:
+        return self._wait_for(self._servers.served(self._session, self.model))
 
     def submit(self, ticket: int, request: Request) -> None:
         self._owed += 1
@@ -168,7 +190,9 @@ class OpenAIEngine(Engine):
 
     async def _ask(self, request: Request) -> Reply:
         start = time.perf_counter()
-        path, data = self._message(request)
+        path, body = body_of(request, self.model, self._constrain)
+        body = adapted(body, self._max_tokens_field, self._extra)
+        data = json.dumps(body, separators=(",", ":")).encode()
         tries, moves, wait = 0, 0, 0.0
         failed: Server | None = None
         before = last = time.monotonic()  # when the last failure but one, and the last one, came
@@ -181,7 +205,7 @@ class OpenAIEngine(Engine):
                 await asyncio.sleep(pause)
             try:
                 if isinstance(request, Score):
-                    await self._try_scores(server)
+                    return await self._score(server, path, data, request, start)
                 return await self._attempt(server, path, data, request, start)
             except Fault as error:
                 fault, failed = error, server
@@ -205,31 +229,21 @@ class OpenAIEngine(Engine):
             )
         return _error(str(fault), start)
 
-    def _message(self, request: Request) -> tuple[str, bytes]:
-        """Path and body."""
-        path, body = body_of(request, self.model, self._constrain)
-        body = adapted(body, self._max_tokens_field, self._extra)
-        return path, json.dumps(body, separators=(",", ":")).encode()
-
-    async def _try_scores(self, server: Server) -> None:
-        """Have a server score a short text once; EngineError where it cannot. Calls that come meanwhile wait for the same
-        trial, and share its fault."""
-        if server.trial is None or (server.trial.done() and isinstance(server.trial.exception(), Fault)):
-            server.trial = self._loop.create_task(self._try(server))
-        await server.trial
-
-    async def _try(self, server: Server) -> None:
+    async def _score(self, server: Server, path: str, data: bytes, request: Score, start: float) -> Reply:
+        """The first call that scores a text shows whether the server does so; those that come meanwhile wait for it."""
+        if server.tried is not None:
+            await server.tried.wait()
+            if server.cannot_score:
+                raise EngineError(server.cannot_score)
+            return await self._attempt(server, path, data, request, start)
+        server.tried = asyncio.Event()
         try:
-            reply = await self._attempt(server, *self._message(TRIAL), TRIAL, time.perf_counter())
-        except Fault as fault:
-            if "echo" not in str(fault):  # by whose name llama.cpp refuses, with a status that others have for a passing fault
-                raise
-            reply = _error(str(fault), 0.0)
-        if reply.outcome != Outcome.OK:
-            raise EngineError(
-                f"llm.base_urls: {server.shown} cannot score a text ({reply.output}); use a server that gives log-likelihoods "
-                "of a prompt, such as vLLM, or llm=vllm or llm=transformers"
-            )
+            return await self._attempt(server, path, data, request, start)
+        except EngineError as error:
+            server.cannot_score = str(error)
+            raise
+        finally:
+            server.tried.set()
 
     async def _attempt(self, server: Server, path: str, data: bytes, request: Request, start: float) -> Reply:
         options: dict[str, Any] = {"headers": server.headers, "proxy": server.proxy, "allow_redirects": False}
@@ -259,6 +273,8 @@ class OpenAIEngine(Engine):
         if not 200 <= status < 300:
             text = f"(in an answer of status {response.status}) {inside}" if inside else payload.decode("utf-8", "replace")
             told = " ".join(self._servers.hide(text).split())[:300]
+            if isinstance(request, Score) and not server.scores and WITHOUT_ECHO.search(told):
+                raise _no_scores(server, f"{status} {told}")
             if status in AGAIN or status >= 500:
                 problem = f"{server.shown} answered {status} {told}".rstrip()
                 raise Fault(problem, limited=status == 429, pause=_retry_after(response))
@@ -266,6 +282,10 @@ class OpenAIEngine(Engine):
             return _error(f"{status} {told}", start)
         try:
             reply = read(request, body, time.perf_counter() - start)
+        except NoPromptLogprobs as error:
+            if not server.scores:
+                raise _no_scores(server, f"it {error}") from error
+            reply = _error(f"{server.shown} {error}", start)
         except NoLogprobs as error:
             reply = _error(f"{server.shown} {error}; use another server or engine", start)
         except NotEnded as error:
@@ -273,7 +293,15 @@ class OpenAIEngine(Engine):
         except UNREADABLE as error:
             raise Fault(f"{server.shown} sent an unreadable body ({type(error).__name__})") from error
         self._servers.serves(server)
+        server.scores |= isinstance(request, Score) and reply.outcome == Outcome.OK
         return reply
+
+
+def _no_scores(server: Server, told: str) -> EngineError:
+    return EngineError(
+        f"llm.base_urls: {server.shown} cannot score a text ({told}); use a server that gives log-likelihoods of a prompt, "
+        "such as vLLM, or llm=vllm or llm=transformers"
+    )
 
 
 async def _session() -> aiohttp.ClientSession:

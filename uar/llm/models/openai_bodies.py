@@ -18,6 +18,10 @@ class NoLogprobs(Exception):
     """Why the log-likelihoods that were asked for cannot be read from an answer; asking again would not help."""
 
 
+class NoPromptLogprobs(NoLogprobs):
+    """The server gives none for what it reads."""
+
+
 class NotEnded(Exception):
     """The reply ended for a reason that leaves open whether it is whole, such as `abort`; asking again may help."""
 
@@ -74,9 +78,14 @@ def body_of(request: Request, model: str, constrain: bool) -> tuple[str, dict[st
     body |= {"max_tokens": request.max_tokens + thinking, "temperature": request.temperature}
     if request.temperature > 0:
         body["seed"] = request.sample
-    if constrain and request.pattern is not None and not request.reasoning:
+    if holds(request, constrain):
         body["structured_outputs"] = {"regex": request.pattern}
     return "/chat/completions", body
+
+
+def holds(request: Generate, constrain: bool) -> bool:
+    """Whether the server is told the pattern of the reply; it would hold thoughts to it too."""
+    return constrain and request.pattern is not None and not request.reasoning
 
 
 def adapted(body: dict[str, Any], max_tokens_field: str, extra: Mapping[str, Any]) -> dict[str, Any]:
@@ -134,7 +143,7 @@ def _scored(request: Score, choice: dict[str, Any], counts: dict[str, Any]) -> R
     listed = choice.get("logprobs") or {}
     tokens, logprobs = listed.get("tokens"), listed.get("token_logprobs")
     if not tokens or not logprobs:
-        raise NoLogprobs("gives no log-likelihoods of a prompt")
+        raise NoPromptLogprobs("gives no log-likelihoods of a prompt")
     places = spelled(tokens, request.prefix, request.target)  # its offsets drift where tokens are parts of characters
     if places is None:
         raise NoLogprobs("lists no tokens that spell the text to be scored")

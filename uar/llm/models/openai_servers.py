@@ -29,7 +29,8 @@ class Server:
 
     `flying`: calls that it has now; `faults`: in a row; `answered`: when it last sent a response of any status;
     `rests_until`: it is asked only where no other server can be; `closed_until`: it said that it takes no call before.
-    `trial`: whether it scores texts, once that was asked.
+    `tried`: set once the first call that scores a text came back; `scores`: one of them was answered; `cannot_score`: the
+    first one showed that none will be.
     """
 
     parts: SplitResult
@@ -44,7 +45,9 @@ class Server:
     answered: float = 0.0
     rests_until: float = 0.0
     closed_until: float = 0.0
-    trial: asyncio.Task[None] | None = None
+    tried: asyncio.Event | None = None
+    scores: bool = False
+    cannot_score: str = ""
 
     def at(self, path: str) -> str:
         """The URL of an endpoint such as /completions."""
@@ -158,6 +161,12 @@ class Servers:
         answers = await asyncio.gather(*(_get(session, s, s.at("/models")) for s in self._all))
         return any(answer is not None for answer in answers)
 
+    async def served(self, session: aiohttp.ClientSession, model: str) -> dict[str, Any]:
+        """What each server says of the model, by its URL: vLLM names its weights (`root`), others the owner or a date."""
+        answers = await asyncio.gather(*(_get(session, s, s.at("/models")) for s in self._all))
+        found = {server.shown: _entry(answer, model) for server, answer in zip(self._all, answers, strict=True)}
+        return {url: entry for url, entry in found.items() if entry}
+
     async def report(self, session: aiohttp.ClientSession) -> int | None:
         """Ask the servers how many calls they work on at a time; the sum of what they say, None where none says it."""
         await asyncio.gather(*(_ask_slots(session, server) for server in self._all))
@@ -194,6 +203,16 @@ REPORTS: dict[str, Callable[[Any], Any]] = {
     "/info": lambda body: body["max_concurrent_requests"],  # TGI
     "/server_info?config_format=json": _vllm,
 }
+
+
+def _entry(answer: bytes | None, model: str) -> dict[str, Any]:
+    """The model's own entry in a list of models, without what is no plain value."""
+    try:
+        entries = [entry for entry in json.loads(answer or b"")["data"] if entry["id"] == model]
+        entry = entries[0] if entries else {}
+        return {name: value for name, value in entry.items() if isinstance(value, str | int | float) and name != "created"}
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return {}
 
 
 async def _ask_slots(session: aiohttp.ClientSession, server: Server) -> None:

@@ -142,6 +142,7 @@ class TransformersEngine(Engine):
             told = next(iter(str(error).splitlines()), type(error).__name__)
             raise EngineError(f"llm.model={model}: cannot be loaded ({told})") from error
         self.model.to(device()).eval()
+        self.commit = getattr(self.model.config, "_commit_hash", None)
         advised = self.model.generation_config  # penalties and cuts of its own among it, which no record would tell
         text = self.model.config.get_text_config()
         self._stops = _ends(self.tokenizer.eos_token_id, advised.eos_token_id, getattr(text, "eos_token_id", None))

@@ -4,7 +4,7 @@ import os
 import sys
 import time
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count, takewhile
 from typing import Any
@@ -119,6 +119,7 @@ class VLLMEngine(Engine):
         self._engine: Any = self._llm.llm_engine
         self._tokenizer: Any = self._llm.get_tokenizer()
         config = self._engine.vllm_config
+        self.commit = getattr(config.model_config.hf_config, "_commit_hash", None)
         self._longest = int(config.model_config.max_model_len)
         self._block = int(config.cache_config.block_size)
         self._scores_alone = bool(config.use_v2_model_runner)  # the older runner makes a row of logits for each prompt token
@@ -132,6 +133,13 @@ class VLLMEngine(Engine):
         self._asked: dict[str, _Asked] = {}
         self._reading: dict[tuple[int, ...], list[_Asked]] = {}  # prefixes that are read, and the scores that wait for them
         self._refused: list[tuple[int, Reply]] = []
+
+    @classmethod
+    def gpus(cls, config: Mapping[str, Any]) -> float | None:
+        return (super().gpus(config) or 0) * (config.get("tensor_parallel_size") or 1)
+
+    def holds(self, request: Generate) -> bool:
+        return True
 
     def submit(self, ticket: int, request: Request) -> None:
         if isinstance(request, Score):

@@ -44,11 +44,12 @@ class Store:
     def find(self, key: str, read: Callable[[Record], str] = attrgetter("outcome")) -> Record | None:
         """What is kept of this call: of the good replies the newest, else the newest failure. `read`: what a record is taken
         for, since a parser may have changed since."""
-        kept = sorted(self._kept(key), key=lambda r: r.time)
-        good = [record for record in kept if read(record) == Outcome.OK]
-        if good:  # of copies for several queries the first, which has the cost
-            return next(record for record in good if record.output == good[-1].output)
-        return kept[-1] if kept else None
+        return best(self._kept(key), read)
+
+    def of_keys(self, keys: Iterable[str]) -> Iterator[Record]:
+        """All that is kept under some keys."""
+        for key in keys:
+            yield from self._kept(key)
 
     def append(self, record: Record) -> None:
         """Keep a record; on return it survives a kill of this process. OSError where the disk is full."""
@@ -87,6 +88,15 @@ class Store:
                 if part not in self._indexed:
                     self._indexed.add(part)
                     yield part
+
+
+def best(records: Iterable[Record], read: Callable[[Record], str]) -> Record | None:
+    """Of the good replies the newest, else the newest failure. `read`: what a record is taken for."""
+    kept = sorted(records, key=lambda r: r.time)
+    good = [record for record in kept if read(record) == Outcome.OK]
+    if good:  # of copies for several queries the first, which has the cost
+        return next(record for record in good if record.output == good[-1].output)
+    return kept[-1] if kept else None
 
 
 def state_of(folders: Sequence[Path]) -> str:

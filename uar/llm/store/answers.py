@@ -1,0 +1,34 @@
+"""What a store holds that answers a request to a model, under the keys of this version and of earlier ones."""
+
+from collections.abc import Callable, Iterator
+
+from uar.llm.record import Record, Request, without_pattern
+from uar.llm.store.store import Store, best
+
+FREE, HELD = ("transformers",), ("vllm",)  # engines that never and that always held replies to a pattern
+
+
+def answer(
+    store: Store,
+    request: Request,
+    model: str,
+    read: Callable[[Record], str],
+    held: bool | None = None,
+    commit: str | None = None,
+) -> Record | None:
+    """What is kept: of the good replies the newest, else the newest failure. `model`: its name; `commit`: on the hub, where
+    it is known, so that records of another one are none. `read`: what a record is taken for. `held`: whether the engine holds
+    replies to the request's pattern; None where there is no engine, and either will do."""
+    return best((record for record in _kept(store, request, model, held) if record.is_of(commit)), read)
+
+
+def _kept(store: Store, request: Request, model: str, held: bool | None) -> Iterator[Record]:
+    free = without_pattern(request)
+    patterned = free != request
+    for variant in [request, free] if patterned and held is None else [free if patterned and not held else request]:
+        for key in variant.keys(model):
+            yield from filter(variant.answered_by, store.of_keys([key]))
+        if variant != request:
+            yield from store.of_keys(variant.earlier_keys(model))
+    others = () if held is None or not patterned else FREE if held else HELD
+    yield from (record for record in store.of_keys(request.earlier_keys(model)) if record.engine not in others)
