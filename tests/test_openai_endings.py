@@ -1,6 +1,7 @@
 """The `openai` engine: replies that ended otherwise, errors inside an answer of status 200, limited rates, proxies."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -48,12 +49,15 @@ def test_a_reply_that_may_not_be_whole_is_asked_for_again_and_never_good(
 
     server.fault = mend
     (reply,) = ask(client(), [request_])
-    assert reply.outcome == Outcome.OK and len(server.seen) == 5
+    trials = int(request_ == BEES)  # a server is tried once before it scores
+    assert reply.outcome == Outcome.OK and len(server.seen) == 5 + trials
 
 
 def test_a_score_that_a_filter_stopped_is_refused(server: LLMServer, client: Connect) -> None:
+    engine = client()
+    assert [r.outcome for r in ask(engine, [BEES])] == [Outcome.OK]
     server.finish_reason = "content_filter"
-    assert [r.outcome for r in ask(client(), [BEES, USEFUL])] == [Outcome.REFUSED] * 2
+    assert [r.outcome for r in ask(engine, [replace(BEES, target=" what is wax"), USEFUL])] == [Outcome.REFUSED] * 2
 
 
 def test_an_answer_without_a_reason_is_not_taken_for_whole(server: LLMServer, client: Connect, no_wait: list[float]) -> None:
