@@ -8,6 +8,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from uar.collections import Collection, open_collection
+from uar.collections.collection_runs import of_queries
 from uar.collections.presets import expand
 from uar.collections.reference import distinct_slugs
 from uar.errors import UserError
@@ -19,7 +20,7 @@ from uar.launch.entry import entry
 from uar.retrievers.kind import is_bi_encoder
 from uar.storage.files import write_json
 from uar.storage.manifest import save_config, save_manifest
-from uar.storage.runs import Run, of_queries, read_run
+from uar.storage.runs import Run, read_run
 from uar.tracking.artefacts import model_artefact
 from uar.tracking.job import Job, tracked
 

@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from uar.collections import Collection
 from uar.collections.answer_files import with_answers
+from uar.collections.collection_runs import without_own
 from uar.collections.presets import averaged
 from uar.errors import UserError
 from uar.evaluation.measures import means, parsed, per_query
@@ -25,7 +26,7 @@ from uar.retrievers.fusion.fusion_ranker import Fusion
 from uar.retrievers.kind import is_bi_encoder
 from uar.storage.files import write_table
 from uar.storage.manifest import update_manifest
-from uar.storage.runs import Run, without_own, write_run
+from uar.storage.runs import Run, write_run
 
 if TYPE_CHECKING:
     from uar.retrievers.bi_encoder.encoder import BiEncoder

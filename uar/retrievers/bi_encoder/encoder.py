@@ -18,7 +18,7 @@ from uar.machine.model_files import identity, locate, without_bars
 from uar.retrievers.bi_encoder.dropout import use_fast_dropout
 from uar.retrievers.bi_encoder.encoder_settings import Published, read_published
 from uar.retrievers.bi_encoder.export import export
-from uar.retrievers.bi_encoder.fast_attention import hidden_states
+from uar.retrievers.bi_encoder.fast_attention import hidden_states, use_fast_attention
 from uar.retrievers.bi_encoder.head import load_head, out_features
 from uar.retrievers.bi_encoder.loading import (
     append_eos_token,
@@ -121,6 +121,7 @@ class BiEncoder(nn.Module):
                 encoder.compile(dynamic=True)  # in place, so that names in checkpoints stay
             else:
                 use_fast_dropout(encoder)
+                use_fast_attention(encoder)
         self.name = _name(model, revision, own) + (f"-l{layers}" if layers else "")
 
     @property
@@ -177,7 +178,15 @@ class BiEncoder(nn.Module):
 
     def save(self, folder: Path) -> None:
         """A folder that `SentenceTransformer(folder)` and `BiEncoder(str(folder))` load."""
-        export(self, folder)
+        settings = Published(
+            pooling=self.pooling,
+            normalize=self.normalize,
+            prompts={"query": self.query_prefix, "document": self.passage_prefix},
+            query_length=self.query_length,
+            passage_length=self.passage_length,
+            do_lower_case=self.lower_case,
+        )
+        export(folder, settings, self.encoder, self.query_encoder, self.tokenizer, self.head)
 
     def _encoders(self) -> list[Any]:
         return [self.encoder] if self.query_encoder is None else [self.encoder, self.query_encoder]

@@ -4,10 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Union
 
 from uar.collections import Collection
+from uar.collections.collection_runs import read_known, without_own
 from uar.errors import UserError
 from uar.retrievers.fusion.methods import Values, fuse, of_each
 from uar.retrievers.kind import is_bi_encoder
-from uar.storage.runs import Run, read_known, run_files, without_own
+from uar.storage.runs import Run, run_files
 
 if TYPE_CHECKING:
     from uar.retrievers.bi_encoder.encoder import BiEncoder
