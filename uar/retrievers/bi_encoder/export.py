@@ -30,7 +30,7 @@ def export(folder: Path, settings: Published, encoder: Any, query_encoder: Any, 
         _encoder(folder / QUERIES, query_encoder, tokenizer, settings.query_length, settings.do_lower_case)
         write_json(folder / "router_config.json", _routes())
         first = "Router"
-    write_json(folder / "1_Pooling" / "config.json", _pooling(int(encoder.config.hidden_size), settings.pooling or "mean"))
+    write_json(folder / "1_Pooling" / "config.json", _pooling(int(encoder.config.hidden_size), str(settings.pooling)))
     dense = save_head(head, folder, first=2)
     modules = [("", first), ("1_Pooling", "Pooling"), *((name, "Dense") for name in dense)]
     normalize = f"{len(modules)}_Normalize"
