@@ -1,9 +1,7 @@
 """What retrievers and re-rankers promise, and that a new kind of either is a class and a YAML alone."""
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, metrics, ok
+from conftest import SMALL, metrics, ok
 from tiny_models import tiny_bert
 from torch import nn
 from transformers import AutoTokenizer
@@ -35,6 +33,7 @@ from uar.retrievers.trainable import Encoder
 from uar.retrievers.vector_index import ExactSearch
 from uar.storage.ordering import best_first
 from uar.storage.runs import Run, read_run, write_run
+from uar.training.train_run import train
 
 
 class Shortest(Ranker):
@@ -241,26 +240,17 @@ def test_a_new_retriever_is_a_class_and_a_yaml(toy: Collection, folder: Path, tm
     assert DensePool(depth=2, retriever=Shortest, shuffle=False).pools(toy, ["q1"]) == {"q1": ["d5", "d1"]}  # d1: positive
 
 
-def test_a_new_encoder_is_trained_and_its_run_reranked(folder: Path, tmp_path: Path):
-    """From a YAML in a folder of its own; negatives are looked up with it before the second stage."""
-    (tmp_path / "conf" / "retriever").mkdir(parents=True)
-    model = tiny_bert(tmp_path / "tokenizer")
-    (tmp_path / "conf" / "retriever" / "bag.yaml").write_text(f"_target_: test_rankers.Bag\nmodel: {model}\n")
-    given = [
-        f"--config-dir={tmp_path / 'conf'}", "retriever=bag", "dataset=local", f"dataset.path={folder}",
-        "label_source=human", "candidates.depth=3", "rag=off", "logger=none", "training.batch_size=3", "training.epochs=40",
-        "training.learning_rate=0.05", "trainer=cpu", "trainer.precision=fp32", "hydra.run.dir=run",
-    ]  # fmt: skip
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-
-    def train(*more: str) -> None:
-        command = [sys.executable, str(ROOT / "train.py"), *given, *more]
-        ok(subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths}))
-
-    train()
-    assert metrics(tmp_path / "run")["retrieval"]["toy.test"]["RR@10"] == 1.0
-    assert (tmp_path / "run" / "model" / "words.pt").is_file()
-    train("rerank=bm25", "rerank.depth=6", "training.epochs=1")
+def test_a_new_encoder_is_trained_mined_with_and_its_run_reranked(tmp_path: Path):
+    bag = ["retriever=none", "retriever._target_=test_rankers.Bag", f"+retriever.model={tiny_bert(tmp_path / 'tokenizer')}"]
+    mined = ["label_source=curriculum", "+candidates@label_source.stages.human.candidates=dense"]
+    quick = [*SMALL, "logger=none", "rag=off", "trainer=cpu", "trainer.precision=fp32", "training.learning_rate=0.01"]
+    train(composed("train", *bag, *mined, *quick, "rerank=bm25", "rerank.depth=6"), tmp_path / "run")
+    stages = metrics(tmp_path / "run")["train"]
+    assert all(0 < stages[name]["best dev nDCG@10"] <= 1 for name in ("llm", "human"))
+    state = torch.load(tmp_path / "run" / "model" / "words.pt", weights_only=True)
+    best = torch.load(tmp_path / "run" / "checkpoints" / "1-human" / "best.ckpt", weights_only=True)["state_dict"]
+    assert torch.equal(state["words.weight"], best["retriever.words.weight"])
+    assert (tmp_path / "run" / "checkpoints" / "1-human" / "candidates.jsonl").is_file()
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert manifest["model"] == "bag" and manifest["ranker"] == "bag, the best 6 re-ranked by bm25(k1=1.5, b=0.75)"
     card = (tmp_path / "run" / "model" / "README.md").read_text()
