@@ -80,7 +80,8 @@ def test_a_preset_is_what_its_publisher_says(name: str, tmp_path: Path):
 
 
 def test_presets_inherit_nothing_of_one_model():
-    base = preset("bi_encoder")
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        base = compose("evaluate", ["retriever=bi_encoder"]).retriever
     given = {"layers", "pooling", "normalize", "query_prefix", "passage_prefix", "query_length", "passage_length", "dropout"}
     assert all(base[name] is None for name in given | {"scale"})
 
@@ -91,7 +92,7 @@ def test_the_scale_follows_the_normalisation(tmp_path: Path, normalize: bool, sc
     assert BiEncoder(model, normalize=normalize).scale == scale
     assert BiEncoder(model, normalize=normalize, scale=7.0).scale == 7.0
     learned = BiEncoder(model, normalize=normalize, learn_scale=True).scale
-    assert float(learned) == pytest.approx(scale)
+    assert learned.item() == pytest.approx(scale)
 
 
 @pytest.mark.parametrize(
