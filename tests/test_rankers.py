@@ -33,7 +33,6 @@ from uar.retrievers.trainable import Encoder
 from uar.retrievers.vector_index import ExactSearch
 from uar.storage.ordering import best_first
 from uar.storage.runs import Run, read_run, write_run
-from uar.training.train_run import train
 
 
 class Shortest(Ranker):
@@ -240,11 +239,13 @@ def test_a_new_retriever_is_a_class_and_a_yaml(toy: Collection, folder: Path, tm
     assert DensePool(depth=2, retriever=Shortest, shuffle=False).pools(toy, ["q1"]) == {"q1": ["d5", "d1"]}  # d1: positive
 
 
-def test_a_new_encoder_is_trained_mined_with_and_its_run_reranked(tmp_path: Path):
+def test_a_new_encoder_is_trained_mined_with_and_its_run_reranked(
+    tmp_path: Path, command: Callable[..., subprocess.CompletedProcess[str]]
+):
     bag = ["retriever=none", "retriever._target_=test_rankers.Bag", f"+retriever.model={tiny_bert(tmp_path / 'tokenizer')}"]
     mined = ["label_source=curriculum", "+candidates@label_source.stages.human.candidates=dense"]
     quick = [*SMALL, "logger=none", "rag=off", "trainer=cpu", "trainer.precision=fp32", "training.learning_rate=0.01"]
-    train(composed("train", *bag, *mined, *quick, "rerank=bm25", "rerank.depth=6"), tmp_path / "run")
+    ok(command("train", *bag, *mined, *quick, "rerank=bm25", "rerank.depth=6", "hydra.run.dir=run"))
     stages = metrics(tmp_path / "run")["train"]
     assert all(0 < stages[name]["best dev nDCG@10"] <= 1 for name in ("llm", "human"))
     state = torch.load(tmp_path / "run" / "model" / "words.pt", weights_only=True)
