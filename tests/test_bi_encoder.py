@@ -15,9 +15,9 @@ from transformers import RobertaConfig, T5Config
 from uar.collections import open_collection
 from uar.errors import UserError
 from uar.retrievers.bi_encoder import encoder as bi_encoder
-from uar.retrievers.bi_encoder.dense import rerank, retrieve
 from uar.retrievers.bi_encoder.encoder import BiEncoder
 from uar.retrievers.bi_encoder.loading import check_length
+from uar.retrievers.session import Session
 from uar.retrievers.vector_index import ExactSearch
 
 TEXTS = ["Salt", "Glass is made of sand.", "The Moon raises the tides of the oceans.", "Bees make honey.", "Iron rusts."]
@@ -105,8 +105,10 @@ def test_queries_go_through_their_own_encoder(tmp_path: Path, folder: Path):
         exact = retriever([queries[0]], role="query") @ retriever([passages[i] for i in range(len(passages))]).T
     expected = np.sort(exact[0].numpy())[::-1]
     pool = {"q1": [collection.corpus.id(i) for i in range(len(passages))]}
-    found = retrieve(retriever, collection, ["q1"], 6, ExactSearch(precision="fp32"))
-    for run in (found, rerank(retriever, collection, pool, "fp32")):
+    with Session(lambda: ExactSearch(precision="fp32")) as session:
+        opened = retriever.opened(session)
+        runs = [opened.rank(collection, ["q1"], 6), opened.score(collection, pool)]
+    for run in runs:
         np.testing.assert_allclose([score for _, score in run["q1"]], expected, atol=2e-3)
 
 
@@ -119,7 +121,7 @@ def test_vectors_that_are_no_numbers_get_no_score(tmp_path: Path, folder: Path, 
     with torch.no_grad():
         last.fill_(value)
     pools = {q: ["d1", "d2"] for q in collection.queries}
-    for score in (lambda: rerank(retriever, collection, pools, "fp32"), lambda: retrieve(retriever, collection, ["q1"], 3)):
+    for score in (lambda: retriever.score(collection, pools), lambda: retriever.rank(collection, ["q1"], 3)):
         with pytest.raises(UserError, match="vectors are nan or too large for float(16|32) .* get no score"):
             score()
 

@@ -10,7 +10,13 @@ from transformers import BertConfig, BertModel
 
 from uar.retrievers.bi_encoder import fast_attention
 from uar.retrievers.bi_encoder.dropout import LEVELS, FastDropout, dropout, kept_levels, random_bits, use_fast_dropout
-from uar.retrievers.bi_encoder.fast_attention import NAME, attention, fast_attention_forward, hidden_states
+from uar.retrievers.bi_encoder.fast_attention import (
+    NAME,
+    attention,
+    fast_attention_forward,
+    hidden_states,
+    use_fast_attention,
+)
 
 SIGMAS = 5.0
 
@@ -159,7 +165,7 @@ def test_attention_without_anything_kept_is_zero() -> None:
 
 def test_a_model_is_changed_in_place() -> None:
     model, plain = _model(0.1), _model(0.1)
-    use_fast_dropout(model)
+    _use_fast(model)
     assert list(model.state_dict()) == list(plain.state_dict())
     assert model.config._attn_implementation == NAME
     assert not any(type(m) is nn.Dropout for m in model.modules())
@@ -171,13 +177,13 @@ def test_a_model_is_changed_in_place() -> None:
 def test_models_keep_an_attention_that_was_chosen(attention_of: str) -> None:
     model = _model(0.1)
     model.config._attn_implementation = attention_of
-    use_fast_dropout(model)
+    _use_fast(model)
     assert model.config._attn_implementation == (NAME if attention_of == "sdpa" else "eager")
 
 
 def test_without_dropout_packed_texts_have_the_states_and_gradients_of_padded_ones() -> None:
     model, plain = _model(0.0).train(), _model(0.0).train()
-    use_fast_dropout(model)
+    _use_fast(model)
     found, expected = _encode(model), _encode(plain)
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
     found.square().sum().backward()
@@ -189,7 +195,7 @@ def test_without_dropout_packed_texts_have_the_states_and_gradients_of_padded_on
 @torch.no_grad()
 def test_packed_texts_in_bf16_have_the_vectors_of_padded_ones_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
     model, plain = _model(0.0).eval(), _model(0.0).eval()
-    use_fast_dropout(model)
+    _use_fast(model)
     expected = _encode(plain)
     for block in (1, 1 << 18):  # every text a block of its own, and all texts of a length in one
         monkeypatch.setattr(fast_attention, "BLOCK", block)
@@ -200,7 +206,7 @@ def test_packed_texts_in_bf16_have_the_vectors_of_padded_ones_in_fp32(monkeypatc
 
 def test_training_differs_by_seed_only_and_has_the_spread_of_torch() -> None:
     model, plain = _model(0.1).train(), _model(0.1).train()
-    use_fast_dropout(model)
+    _use_fast(model)
     assert torch.equal(_seeded(lambda: _encode(model)), _seeded(lambda: _encode(model)))
     with torch.no_grad():
         ours, theirs = (torch.stack([_encode(m) for _ in range(300)]).double() for m in (model, plain))
@@ -211,7 +217,7 @@ def test_training_differs_by_seed_only_and_has_the_spread_of_torch() -> None:
 
 def test_a_checkpoint_draws_the_same_masks_again() -> None:
     model = _model(0.2).train()
-    use_fast_dropout(model)
+    _use_fast(model)
 
     def gradients(run: Callable[[], torch.Tensor]) -> list[torch.Tensor]:
         model.zero_grad()
@@ -288,3 +294,8 @@ def _encode(model: BertModel) -> torch.Tensor:
     mask[1, 5:] = 0
     hidden = hidden_states(model, ids, mask)
     return (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+
+
+def _use_fast(model: nn.Module) -> None:
+    use_fast_dropout(model)
+    use_fast_attention(model)

@@ -1,6 +1,7 @@
 """The evaluator on small collections: what it writes, what it leaves behind, what it tells."""
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +12,12 @@ from tiny_models import tiny_bert
 
 from uar.collections import Collection, open_collection, slug
 from uar.collections.presets import expand
-from uar.evaluation.evaluator import BM25Ranker, Evaluator
+from uar.evaluation.evaluator import Evaluator
 from uar.evaluation.metrics_file import update_metrics
 from uar.retrievers.bi_encoder.encoder import BiEncoder
+from uar.retrievers.bm25.bm25_ranker import BM25Ranker
 from uar.retrievers.fusion.fusion_ranker import Fusion
+from uar.retrievers.ranker import Pools, Ranker
 from uar.storage.runs import Run
 
 SETTINGS = {"measures": ["RR@10"], "rag": {"llm": None}, "search": None, "store": "none", "retrieval_depth": 6}
@@ -29,15 +32,32 @@ def evaluator(folder: Path) -> Evaluator:
     return Evaluator(OmegaConf.create(SETTINGS), folder)
 
 
-def right(collection: Collection, query_ids: list[str]) -> Run:
+class Ranked(Ranker):
+    """What a function ranks."""
+
+    name = "ranked"
+
+    def __init__(self, rank: Callable[[Collection, Sequence[str]], Run]) -> None:
+        self._rank = rank
+
+    def rank(self, collection: Collection, query_ids: Sequence[str], depth: int) -> Run:
+        return {q: hits[:depth] for q, hits in self._rank(collection, query_ids).items()}
+
+    def score(self, collection: Collection, pools: Pools) -> Run:
+        return {}
+
+
+@Ranked
+def right(collection: Collection, query_ids: Sequence[str]) -> Run:
     return {q: [(d, 1.0) for d in collection.positives(q)] for q in query_ids}
 
 
 def test_parts_of_a_set_become_one_row_of_what_is_returned_and_kept(toy: Collection, tmp_path: Path):
     parts = [slug(reference) for reference in expand("beir-cqadupstack")]
 
-    def half(collection: Collection, query_ids: list[str]) -> Run:
-        return right(collection, query_ids) if collection.slug == parts[0] else {}
+    @Ranked
+    def half(collection: Collection, query_ids: Sequence[str]) -> Run:
+        return right.rank(collection, query_ids, 9) if collection.slug == parts[0] else {}
 
     given = [replace(toy, slug=name) for name in [*parts, "toy.test"]]
     found = evaluator(tmp_path).evaluate(given, half)
@@ -70,23 +90,21 @@ def test_an_evaluation_takes_the_place_of_the_one_before(toy: Collection, tmp_pa
 def test_queries_without_a_result_and_runs_of_another_corpus_are_told(
     toy: Collection, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
-    evaluator(tmp_path).evaluate([toy], lambda collection, query_ids: {"q1": [("d1", 1.0)], "q2": []})
+    evaluator(tmp_path).evaluate([toy], Ranked(lambda *_: {"q1": [("d1", 1.0)], "q2": []}))
     assert "2 of 3 queries have no result and score 0" in caplog.text and "no passage of the run" not in caplog.text
     caplog.clear()
-    evaluator(tmp_path).evaluate([toy], lambda collection, query_ids: {q: [("x", 1.0)] for q in query_ids})
+    evaluator(tmp_path).evaluate([toy], Ranked(lambda _, query_ids: {q: [("x", 1.0)] for q in query_ids}))
     assert "no passage of the run is in the corpus; is it a run of this collection?" in caplog.text
 
 
 def test_a_querys_own_document_takes_no_place_of_the_depth(toy: Collection, tmp_path: Path):
     own = replace(toy, drop_own=True, queries={"d1": replace(toy.queries["q1"], id="d1", text="heart body violin")}, qrels={})
-    assert [d for d, _ in BM25Ranker(1)(own, ["d1"])["d1"]] == ["d5"]
-
-    def dense(part: str, encoder: object, collection: Collection, query_ids: list[str], depth: int) -> Run:
-        return {"d1": [("d1", 3.0), ("d2", 2.0), ("d3", 1.0)][:depth]}
-
+    assert [d for d, _ in BM25Ranker().rank(own, ["d1"], 1)["d1"]] == ["d5"]
     model = BiEncoder(tiny_bert(tmp_path / "model"))
-    fusion = Fusion(retrievers={"a": model, "b": model}, depth=1)
-    assert [d for d, _ in fusion(own, ["d1"], dense)["d1"]] == ["d2"]
+    others = [d for d, _ in model.rank(replace(own, drop_own=False), ["d1"], 6)["d1"] if d != "d1"]
+    assert [d for d, _ in model.rank(own, ["d1"], 5)["d1"]] == others
+    fusion = Fusion(retrievers={"a": model, "b": model})
+    assert [d for d, _ in fusion.rank(own, ["d1"], 5)["d1"]] == others
 
 
 def test_what_an_index_finds_of_the_exact_results_is_in_the_manifest(toy: Collection, tmp_path: Path):

@@ -10,7 +10,8 @@ from omegaconf import OmegaConf
 
 from uar.collections import Collection, open_collection
 from uar.errors import UserError
-from uar.evaluation.evaluator import BM25Ranker, Evaluator
+from uar.evaluation.evaluator import Evaluator
+from uar.retrievers.bm25.bm25_ranker import BM25Ranker
 from uar.retrievers.fusion.fusion_ranker import Fusion
 from uar.retrievers.fusion.methods import fuse, of_each
 from uar.storage.ordering import Hit
@@ -105,24 +106,30 @@ def collection(folder: Path) -> Collection:
 
 def test_files_and_retrievers_become_one_ranking(collection: Collection, tmp_path: Path):
     write_run(tmp_path / "a.trec", {"q1": [("d5", 2.0), ("d1", 1.0)], "other": [("d1", 1.0)]}, "a")
-    bm25 = BM25Ranker(10)
+    bm25 = BM25Ranker()
     fusion = Fusion({"a": str(tmp_path / "a.trec")}, {"bm25": bm25}, weights={"bm25": 3})
-    found = fusion(collection, ["q1", "q2"])
+    found = fusion.rank(collection, ["q1", "q2"], 10)
     assert list(found) == ["q1", "q2"]
-    assert found["q1"] == fuse([read_run(tmp_path / "a.trec"), bm25(collection, ["q1"])], weights=[1, 3])["q1"]
+    assert found["q1"] == fuse([read_run(tmp_path / "a.trec"), bm25.rank(collection, ["q1"], 10)], weights=[1, 3])["q1"]
     assert ids(found["q1"]) == ["d1", "d5"]
     assert fusion.name == "rrf(a, bm25)"
     own = replace(collection, drop_own=True)
     write_run(tmp_path / "b.trec", {"q1": [("q1", 2.0), ("d1", 1.0)]}, "b")
     both = Fusion([str(tmp_path / "a.trec"), str(tmp_path / "b.trec")])
-    assert both(own, ["q1"])["q1"] == [("d1", pytest.approx(1 / 62 + 1 / 61)), ("d5", 1 / 61)]
+    assert both.rank(own, ["q1"], 10)["q1"] == [("d1", pytest.approx(1 / 62 + 1 / 61)), ("d5", 1 / 61)]
 
 
 def test_a_fusion_of_run_files_opens_no_search(collection: Collection, tmp_path: Path):
     right = {q: [(d, 1.0) for d in collection.positives(q)] for q in collection.queries}
     for name in ("a", "b"):
         write_run(tmp_path / f"{name}.trec", right, name)
-    settings = {"measures": ["RR@1"], "rag": {"llm": None}, "search": {"_target_": "no.such.Search"}, "store": "none"}
+    settings = {
+        "measures": ["RR@1"],
+        "rag": {"llm": None},
+        "search": {"_target_": "no.such.Search"},
+        "store": "none",
+        "retrieval_depth": 9,
+    }
     fusion = Fusion([str(tmp_path / "a.trec"), str(tmp_path / "b.trec")])
     found = Evaluator(OmegaConf.create(settings), tmp_path / "run").evaluate([collection], fusion)
     assert found[collection.slug] == {"RR@1": 1.0}
@@ -136,7 +143,7 @@ def test_a_fusion_of_less_than_two_or_of_another_collection_is_refused(collectio
     with pytest.raises(UserError, match="fusion of a, a: at least two names that differ"):
         Fusion([file], {"a": BM25Ranker()})
     with pytest.raises(UserError, match="a.trec: no query of local:"):
-        Fusion([file], {"bm25": BM25Ranker()})(collection, ["q1"])
+        Fusion([file], {"bm25": BM25Ranker()}).rank(collection, ["q1"], 10)
 
 
 def test_the_evaluate_command_scores_a_fusion_of_run_files_and_of_retrievers(tmp_path: Path, command: Command):
@@ -144,7 +151,7 @@ def test_the_evaluate_command_scores_a_fusion_of_run_files_and_of_retrievers(tmp
     queries = list(mini.queries)
     right = {q: [(d, 1.0) for d in mini.positives(q)] for q in queries}
     write_run(tmp_path / "right.trec", right, "right")
-    write_run(tmp_path / "bm25.trec", BM25Ranker(20)(mini, queries), "bm25")
+    write_run(tmp_path / "bm25.trec", BM25Ranker().rank(mini, queries, 20), "bm25")
     given = ["retriever=fusion", "collections=[mini:test]"]
     files = "retriever.runs={right: right.trec, bm25: bm25.trec}"
     ok(command("uar.evaluate", *given, files, "retriever.weights={bm25: 0.001}", "hydra.run.dir=files"))

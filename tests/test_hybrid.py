@@ -22,13 +22,13 @@ from written_runs import write_run as written_run
 from uar.annotation.annotators import UtilRank, UtilSel
 from uar.collections import Collection, open_collection
 from uar.errors import UserError
-from uar.evaluation.evaluator import BM25Ranker
 from uar.evaluation.hybrid_test import Joined, hybrid, join, judge_beside_gold
 from uar.evaluation.measures import means, per_query
 from uar.launch.entry import one_line, register_resolvers
 from uar.llm.call import Question
 from uar.reporting.hybrid_columns import with_hybrid
 from uar.reporting.run_folders import find_runs
+from uar.retrievers.bm25.bm25_ranker import BM25Ranker
 from uar.storage.runs import read_run, write_run
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -168,7 +168,7 @@ def test_an_llm_judges_the_pool_beside_the_gold_answer_and_is_asked_once(
 ) -> None:
     mini = open_collection("mini:test")
     queries = list(mini.queries)
-    bm25 = BM25Ranker(20)(mini, queries)
+    bm25 = BM25Ranker().rank(mini, queries, 20)
     write_run(tmp_path / "bm25.trec", bm25, "bm25")
     write_run(tmp_path / "turned.trec", {q: [(d, -s) for d, s in reversed(hits)] for q, hits in bm25.items()}, "turned")
     given = [

@@ -34,11 +34,13 @@ PUBLISHED = {
         "",
     ),
 }
-TRAINED = {  # preset: (scale, tokens of a query, of a passage)
-    "retromae": (1.0, 32, 140),  # arXiv 2504.05220
-    "contriever": (1.0, 32, 140),  # arXiv 2504.05220
-    "e5": (100.0, 64, 256),  # model card: temperature 0.01
-    "llm_lora": (50.0, 96, 256),  # arXiv 2401.00368: temperature 0.02
+TRAINED = {  # preset: (scale, tokens of a query, of a passage, dropout)
+    "minilm": (20.0, 64, 256, 0.0),  # sentence-transformers' scale of cosines
+    "minilm_l3": (20.0, 64, 256, 0.0),
+    "retromae": (1.0, 32, 140, None),  # lengths: arXiv 2504.05220
+    "contriever": (1.0, 32, 140, None),  # lengths: arXiv 2504.05220
+    "e5": (100.0, 64, 256, None),  # model card: temperature 0.01
+    "llm_lora": (50.0, 96, 256, None),  # arXiv 2401.00368: temperature 0.02
 }
 LEGACY = {
     "word_embedding_dimension": 32,
@@ -56,7 +58,8 @@ def preset(name: str) -> dict:
 
 def test_every_preset_is_checked():
     names = {path.stem for path in (ROOT / "conf" / "retriever").glob("*.yaml")} - {"none"}
-    assert set(PUBLISHED) == {name for name in names if preset(name)["_target_"].endswith(".BiEncoder")}
+    made = {name: preset(name) for name in names - {"bi_encoder"}}  # which is no preset: it names no model
+    assert set(PUBLISHED) == set(TRAINED) == {name for name in made if made[name]["_target_"].endswith(".BiEncoder")}
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -71,16 +74,25 @@ def test_a_preset_is_what_its_publisher_says(name: str, tmp_path: Path):
     retriever = BiEncoder(**options)
     assert (retriever.pooling, retriever.normalize) == (pooling, normalize)
     assert (retriever.query_prefix, retriever.passage_prefix) == (query, passage)
-    assert retriever.scale == TRAINED.get(name, (20.0,))[0]
-
-
-@pytest.mark.parametrize("name", TRAINED)
-def test_a_preset_is_trained_as_published(name: str):
-    options = preset(name)
-    assert (options["scale"], options["query_length"], options["passage_length"]) == TRAINED[name]
-    assert options["dropout"] is None
+    assert (retriever.scale, retriever.query_length, retriever.passage_length, options["dropout"]) == TRAINED[name]
     adapted = name == "llm_lora"
     assert (options["lora_rank"], options["gradient_checkpointing"]) == ((16, True) if adapted else (None, False))
+
+
+def test_presets_inherit_nothing_of_one_model():
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        base = compose("evaluate", ["retriever=bi_encoder"]).retriever
+    given = {"layers", "pooling", "normalize", "query_prefix", "passage_prefix", "query_length", "passage_length", "dropout"}
+    assert all(base[name] is None for name in given | {"scale"})
+
+
+@pytest.mark.parametrize(("normalize", "scale"), [(True, 20.0), (False, 1.0)])
+def test_the_scale_follows_the_normalisation(tmp_path: Path, normalize: bool, scale: float):
+    model = tiny_bert(tmp_path / "bert")
+    assert BiEncoder(model, normalize=normalize).scale == scale
+    assert BiEncoder(model, normalize=normalize, scale=7.0).scale == 7.0
+    learned = BiEncoder(model, normalize=normalize, learn_scale=True).scale
+    assert learned.item() == pytest.approx(scale)
 
 
 @pytest.mark.parametrize(

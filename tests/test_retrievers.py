@@ -21,11 +21,11 @@ from uar.evaluation.evaluator import Evaluator
 from uar.machine.model_files import identity, locate
 from uar.retrievers import encode
 from uar.retrievers import exact_search as search_module
-from uar.retrievers.bi_encoder.dense import rerank, retrieve
 from uar.retrievers.bi_encoder.encoder import BiEncoder
 from uar.retrievers.bm25.lexical_index import BM25
 from uar.retrievers.exact_search import search
 from uar.retrievers.fusion.fusion_ranker import Fusion
+from uar.retrievers.session import Session
 from uar.retrievers.vector_index import ExactSearch
 from uar.retrievers.vectors import Vectors
 
@@ -260,16 +260,11 @@ def test_an_evaluation_that_was_killed_goes_on_when_it_is_started_again(folder: 
     assert "reads queries of up to 64 tokens and passages of up to 256" in told
 
 
-def test_a_passage_that_the_corpus_lacks_is_named_with_its_query_and_source(minilm: BiEncoder, folder: Path):
-    toy = open_collection(f"local:{folder}:test")
-    with pytest.raises(UserError, match=r"local:.*: passage 'nope' of query 'q1' in x\.trec is not in the corpus"):
-        rerank(minilm, toy, {"q1": ["d1", "nope"]}, source="x.trec")
-
-
 def test_dense_retrieval_agrees_with_sentence_transformers(minilm: BiEncoder, hundred: Collection):
     collection = hundred
     query_ids = list(collection.queries)[:5]
-    run = retrieve(minilm, collection, query_ids, 10, ExactSearch(precision="fp32"))  # as sentence-transformers computes
+    with Session(lambda: ExactSearch(precision="fp32")) as session:  # as sentence-transformers computes
+        run = minilm.opened(session).rank(collection, query_ids, 10)
     other = SentenceTransformer(locate(MINILM), device="cpu")
     passages = other.encode(list(collection.corpus.texts()))
     for query_id in query_ids:

@@ -16,6 +16,10 @@ class UnknownQueries(UserError):
     """A file of pools or of a run knows none of the queries that it was asked for."""
 
 
+class UnknownPassage(UserError):
+    """A run or a pool names a passage that the corpus lacks."""
+
+
 class MissingModel(UserError):
     """A model, or the package that brings it, is not there."""
 

@@ -2,7 +2,6 @@
 
 import logging
 from pathlib import Path
-from typing import Any
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
@@ -16,10 +15,11 @@ from uar.evaluation.evaluator import Evaluator
 from uar.evaluation.metrics_file import read_metrics
 from uar.evaluation.significance import compare, read_scores, tell_other_collections, tell_untested, told
 from uar.launch.entry import entry
-from uar.retrievers.kind import is_bi_encoder
+from uar.reranking import ByRanker, Reranked, reranked
+from uar.retrievers.ranker import Ranker
+from uar.retrievers.run_file import RunFile
 from uar.storage.files import write_json
 from uar.storage.manifest import save_config, save_manifest
-from uar.storage.runs import Run, of_queries, read_run
 from uar.tracking.artefacts import model_artefact
 from uar.tracking.job import Job, tracked
 
@@ -34,11 +34,6 @@ def evaluate(cfg: DictConfig, folder: Path) -> float | None:
     if not chosen or {"model", "retriever"} <= set(chosen):
         given = " and ".join(chosen) or "nothing"
         raise UserError(f"found {given}; give model=DIR, retriever=NAME, or run=FILE, alone or with one of them to re-rank it")
-    if cfg.rag.llm and (cfg.rag.rewrite or cfg.rag.verify) and (cfg.run or cfg.retriever.get("runs")):
-        raise UserError(
-            "rag.rewrite and rag.verify search with other queries, which a run file has no passages of; give model=DIR or "
-            "retriever=NAME alone"
-        )
     references = expand(list(cfg.collections) if OmegaConf.is_list(cfg.collections) else cfg.collections)
     distinct_slugs(references)
     collections = [open_collection(reference, cfg.language) for reference in references]
@@ -53,72 +48,59 @@ def _evaluate(
 ) -> float:
     if job.tracks_files and cfg.model and Path(cfg.model).is_dir():
         job.took(model_artefact(Path(cfg.model)))
-    rank, name = _ranker(cfg, chosen)
-    save_manifest(folder, model=name)
+    model = _model(cfg, chosen)
+    ranker = reranked(_first(cfg, model), cfg.rerank, cfg.retrieval_depth)
+    save_manifest(folder, model=model.name if model else None)
     baseline = {c.slug: read_scores(Path(cfg.baseline), c.slug) for c in collections} if cfg.baseline else None
     if baseline:
         tell_other_collections(Path(cfg.baseline), {c.slug: c.hash for c in collections})
-    rows = evaluator.evaluate(collections, rank)
+    rows = evaluator.evaluate(collections, ranker)
     if baseline:
-        found = compare({slug: read_scores(folder, slug) for slug in baseline}, baseline)
-        tell_untested(found, read_metrics(folder)["rag"])
-        write_json(folder / "significance.json", found)
-        for slug, values in found.items():
+        compared = compare({slug: read_scores(folder, slug) for slug in baseline}, baseline)
+        tell_untested(compared, read_metrics(folder)["rag"])
+        write_json(folder / "significance.json", compared)
+        for slug, values in compared.items():
             log.info("%s against %s: %s", slug, cfg.baseline, told(values))
-        job.numbers({"significance": found})
+        job.numbers({"significance": compared})
     track_evaluation(job, folder, collections)
     first = evaluator.measures[0]
     return sum(values[first] for values in rows.values()) / len(rows)
 
 
-def _ranker(cfg: DictConfig, chosen: list[str]) -> tuple[Any, str | None]:
-    """What ranks, and the name of the model or retriever that does."""
-    model = None
+def _model(cfg: DictConfig, chosen: list[str]) -> Ranker | None:
+    """What `model` or `retriever` names; None where neither is given."""
     if "retriever" in chosen:
-        model = hydra.utils.instantiate(cfg.retriever, _convert_="all")
-        if not is_bi_encoder(model) and cfg.run:
-            raise UserError(
-                "found a run and a retriever that cannot re-rank it; give model=DIR or a bi-encoder, or one of the two alone"
-            )
-    elif cfg.model:
-        from uar.retrievers.bi_encoder.encoder import BiEncoder
+        retriever: Ranker = hydra.utils.instantiate(cfg.retriever, _convert_="all")
+        return retriever
+    if not cfg.model:
+        return None
+    from uar.retrievers.bi_encoder.encoder import BiEncoder
 
-        model = BiEncoder(
-            cfg.model,
-            cfg.revision,
-            pooling=cfg.pooling,
-            normalize=cfg.normalize,
-            query_prefix=cfg.query_prefix,
-            passage_prefix=cfg.passage_prefix,
-            query_length=cfg.query_length,
-            passage_length=cfg.passage_length,
-            token_budget=cfg.token_budget,
-        )
-        told_lengths = "%s reads queries of up to %d tokens and passages of up to %d"
-        log.info(told_lengths, model.name, model.query_length, model.passage_length)
-        log.info(
-            "pooling %s, %s, before queries %r, before passages %r",
-            *(model.pooling, "cosine" if model.normalize else "dot product", model.query_prefix, model.passage_prefix),
-        )
-    if is_bi_encoder(model):
-        from uar.machine.precision import device
+    model = BiEncoder(
+        cfg.model,
+        cfg.revision,
+        pooling=cfg.pooling,
+        normalize=cfg.normalize,
+        query_prefix=cfg.query_prefix,
+        passage_prefix=cfg.passage_prefix,
+        query_length=cfg.query_length,
+        passage_length=cfg.passage_length,
+        token_budget=cfg.token_budget,
+    )
+    lengths = "%s reads queries of up to %d tokens and passages of up to %d"
+    log.info(lengths, model.name, model.query_length, model.passage_length)
+    log.info(
+        "pooling %s, %s, before queries %r, before passages %r",
+        *(model.pooling, "cosine" if model.normalize else "dot product", model.query_prefix, model.passage_prefix),
+    )
+    return model
 
-        model.to(device())
-    name = getattr(model, "name", None)
-    if not cfg.run:
-        return model, name
-    run = read_run(Path(cfg.run))
 
-    def known(collection: Collection, query_ids: list[str]) -> Run:
-        kept = of_queries(run, collection, query_ids, cfg.run)
-        if model is None:
-            return kept
-        from uar.retrievers.bi_encoder.dense import rerank
-
-        pools = {q: [d for d, _ in hits] for q, hits in kept.items()}
-        return rerank(model, collection, pools, cfg.search.precision, source=cfg.run)
-
-    return known, name
+def _first(cfg: DictConfig, model: Ranker | None) -> Ranker:
+    """What ranks before `rerank`: the model, the run file, or the run file re-ranked by the model."""
+    if model is None:
+        return RunFile(cfg.run)
+    return Reranked(RunFile(cfg.run), ByRanker(model)) if cfg.run else model
 
 
 def main() -> None:

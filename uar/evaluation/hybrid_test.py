@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from uar.annotation.annotate_run import annotate
 from uar.collections import Collection, open_training_split
+from uar.collections.collection_runs import read_known
 from uar.collections.presets import expand
 from uar.errors import UserError
 from uar.evaluation.measures import means, parsed, per_query
@@ -20,7 +21,7 @@ from uar.llm.engines.work import part_of
 from uar.storage.files import file_hash, read_json, write_json, write_table
 from uar.storage.label_files import read_labels
 from uar.storage.qrels import write_qrels
-from uar.storage.runs import Run, read_known, run_files
+from uar.storage.runs import Run, run_files
 
 log = logging.getLogger(__name__)
 Labels = Mapping[str, Mapping[str, int]]  # 0 or 1 by query and passage

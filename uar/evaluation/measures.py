@@ -8,8 +8,9 @@ from typing import Any
 import ir_measures
 
 from uar.collections import Collection
+from uar.collections.collection_runs import without_own
 from uar.errors import UserError
-from uar.storage.runs import Run, without_own
+from uar.storage.runs import Run
 
 
 def parsed(names: Sequence[str] | str) -> dict[str, Any]:

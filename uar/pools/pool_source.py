@@ -7,6 +7,7 @@ from pathlib import Path
 
 from uar.collections import Collection
 from uar.errors import UserError
+from uar.retrievers.ranker import Ranker
 from uar.storage.files import write_jsonl
 from uar.storage.ordering import rank_of
 
@@ -34,6 +35,10 @@ class PoolSource:
     def ranked(self, collection: Collection, query_ids: Sequence[str]) -> dict[str, list[str]]:
         """At least `depth` passage ids a query, best first, where the source has as many."""
         raise TypeError(f"{type(self).__name__} must rank passages; use one of those that do, such as BM25Pool")
+
+    def ranked_by(self, retriever: Ranker) -> "PoolSource":
+        """This source with the model as it is now where it ranks by a model; others stay as they are."""
+        return self
 
     def best(self, collection: Collection, query_ids: Sequence[str]) -> dict[str, list[str]]:
         """The `depth` best passage ids a query, without its own document where the collection leaves that out. Where human

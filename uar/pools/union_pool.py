@@ -8,10 +8,11 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from uar.collections import Collection
+from uar.collections.collection_runs import read_known, without_own
 from uar.errors import DataError, UserError
 from uar.pools.pool_source import PoolSource
 from uar.retrievers.fusion.methods import of_each
-from uar.storage.runs import read_known, run_files, without_own
+from uar.storage.runs import run_files
 
 TOP = 20  # passages of a run, as in the hybrid test of arXiv 2504.05220
 

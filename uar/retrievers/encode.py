@@ -16,7 +16,7 @@ from uar.collections.token_ids import Tokens
 from uar.errors import UserError
 from uar.machine.precision import resolve_dtype
 from uar.machine.waiting import children_side_by_side
-from uar.retrievers.bi_encoder.encoder import BiEncoder
+from uar.retrievers.trainable import Encoder
 from uar.storage.files import digest, read_json, whole_file, write_json
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ HASHED = 1 << 22  # weights whose bits are summed at a time
 
 
 def encode_corpus(
-    retriever: BiEncoder,
+    retriever: Encoder,
     tokens: Tokens,
     folder: Path,
     precision: str = "auto",
@@ -56,7 +56,7 @@ def encode_corpus(
 
 
 def _work(
-    rank: int, retriever: BiEncoder, tokens: Tokens, folder: Path, precision: str, shard: int, parts: list[list[int]]
+    rank: int, retriever: Encoder, tokens: Tokens, folder: Path, precision: str, shard: int, parts: list[list[int]]
 ) -> None:
     if torch.cuda.is_available():
         retriever = retriever.to(torch.device("cuda", rank % torch.cuda.device_count()))
@@ -65,7 +65,7 @@ def _work(
     _encode(retriever, tokens, folder, precision, shard, parts[rank])
 
 
-def _encode(retriever: BiEncoder, tokens: Tokens, folder: Path, precision: str, shard: int, numbers: list[int]) -> None:
+def _encode(retriever: Encoder, tokens: Tokens, folder: Path, precision: str, shard: int, numbers: list[int]) -> None:
     for number in track(numbers, description="encode", disable=len(numbers) < 2):
         start, stop = number * shard, min((number + 1) * shard, len(tokens))
         vectors = encode_many(retriever, tokens, np.arange(start, stop), precision)
@@ -89,16 +89,16 @@ def _check_manifest(folder: Path, now: Mapping[str, Any]) -> None:
         )
 
 
-def made_by(retriever: BiEncoder, tokens: Tokens, precision: str = "auto", shard: int = SHARD) -> dict[str, Any]:
+def made_by(retriever: Encoder, tokens: Tokens, precision: str = "auto", shard: int = SHARD) -> dict[str, Any]:
     """All that makes the vectors of a corpus; it reads every weight."""
     dtype = str(resolve_dtype(precision)).removeprefix("torch.")
     return {"weights": weights_hash(retriever), "texts": tokens.key, "precision": dtype, "dim": retriever.dim, "shard": shard}
 
 
 @torch.inference_mode()
-def weights_hash(retriever: BiEncoder) -> str:
+def weights_hash(retriever: Encoder) -> str:
     """Of all weights and of what is made of them: sums of their bits, which overflow alike on any device and in any order."""
-    return digest({name: _bit_sums(w) for name, w in retriever.named_parameters()}, retriever.pooling, retriever.normalize)
+    return digest({name: _bit_sums(w) for name, w in retriever.named_parameters()}, *retriever.vector_settings)
 
 
 def _bit_sums(weight: torch.Tensor) -> list[Any]:
@@ -115,7 +115,7 @@ def _bit_sums(weight: torch.Tensor) -> list[Any]:
 
 @torch.inference_mode()
 def encode_rows(
-    retriever: BiEncoder, tokens: Tokens, rows: list[int], precision: str = "auto", role: str = "passage"
+    retriever: Encoder, tokens: Tokens, rows: list[int], precision: str = "auto", role: str = "passage"
 ) -> np.ndarray:
     """(rows, dim) fp32 vectors of some rows; UserError where one is not finite. `role`: query or passage."""
     retriever.eval()
@@ -124,7 +124,7 @@ def encode_rows(
         return _finite(retriever([tokens[row] for row in rows], role=role).float().cpu().numpy(), retriever, precision)
 
 
-def encode_many(retriever: BiEncoder, tokens: Tokens, rows: np.ndarray, precision: str = "auto") -> np.ndarray:
+def encode_many(retriever: Encoder, tokens: Tokens, rows: np.ndarray, precision: str = "auto") -> np.ndarray:
     """(rows, dim) fp16 vectors of many rows, however they lie in the corpus. UserError where one is not finite in fp16."""
     out = np.empty((len(rows), retriever.dim), np.float16)
     for block in _by_length(tokens, rows):
@@ -134,7 +134,7 @@ def encode_many(retriever: BiEncoder, tokens: Tokens, rows: np.ndarray, precisio
     return out
 
 
-def _finite(vectors: np.ndarray, retriever: BiEncoder, precision: str) -> np.ndarray:
+def _finite(vectors: np.ndarray, retriever: Encoder, precision: str) -> np.ndarray:
     """The vectors; a search would rank those that are nan or infinite without a word."""
     wrong = int((~np.isfinite(vectors).all(axis=1)).sum())
     if wrong:

@@ -7,15 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch  # noqa: F401  before faiss: both bring OpenMP, and torch's must be first
 
 from uar.collections import Corpus
 from uar.errors import UserError
 from uar.machine.precision import NAMES, device
 from uar.retrievers.exact_search import search
 from uar.retrievers.vectors import Vectors
-
-import faiss  # isort: skip
 
 log = logging.getLogger(__name__)
 Found = tuple[np.ndarray, np.ndarray]  # scores and rows, both (queries, k)
@@ -84,6 +81,7 @@ class FaissSearch(ExactSearch):
             del self._made[made]
 
     def best(self, queries: np.ndarray, shards: Sequence[Path], k: int) -> Found:
+        self.recalls.clear()
         queries = np.ascontiguousarray(queries, np.float32)
         made = tuple((shard, shard.stat().st_mtime_ns) for shard in shards)
         if made not in self._made:
@@ -98,6 +96,8 @@ class FaissSearch(ExactSearch):
         return scores, rows
 
     def _index(self, shards: Sequence[Path], dim: int) -> Any:
+        import faiss  # after torch: both bring OpenMP
+
         sizes = [len(np.load(shard, mmap_mode="r")) for shard in shards]
         index = self._empty(sum(sizes), dim)
         if not index.is_trained:
@@ -116,6 +116,8 @@ class FaissSearch(ExactSearch):
         return index
 
     def _empty(self, passages: int, dim: int) -> Any:
+        import faiss
+
         factory = self.factory.replace("{lists}", str(max(1, round(4 * passages**0.5))))
         try:
             return faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
@@ -131,6 +133,8 @@ def _told(error: RuntimeError) -> str:
 def training_vectors(index: Any) -> int:
     """Vectors that the training of a faiss index needs at least: one a list of an IVF, one a centroid of a product quantizer,
     also of those inside it."""
+    import faiss
+
     index = faiss.downcast_index(index)
     parts = [getattr(index, name) for name in ("index", "base_index", "quantizer", "storage") if hasattr(index, name)]
     inside = [training_vectors(part) for part in parts if part is not None and not part.is_trained]

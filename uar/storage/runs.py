@@ -1,20 +1,17 @@
 """Runs: a ranking of passages a query, in TREC files."""
 
-import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from uar.collections import Collection
-from uar.errors import DataError, UnknownQueries, UserError
+from uar.errors import DataError, UserError
 from uar.storage.candidate_files import read_candidates
 from uar.storage.files import whole_file
 from uar.storage.lines import contradiction, log_repeats, read_lines, refuse_spaces
 from uar.storage.ordering import Hit, best_first
 
-log = logging.getLogger(__name__)
 Run = Mapping[str, Sequence[Hit]]  # query id -> hits, best first
 COLUMNS = "query Q0 passage rank score tag"
 
@@ -108,32 +105,3 @@ def run_files(runs: Mapping[str, str] | Sequence[str] | str | None, option: str)
             return dict(zip(names, paths, strict=True))
     twice = next(path for path in given if given.count(path) > 1)
     raise UserError(f"{option} names {twice} more than once; name each file once")
-
-
-def read_known(path: Path, collection: Collection, query_ids: Sequence[str]) -> dict[str, list[Hit]]:
-    """What a run file holds of the queries; UnknownQueries where that is nothing."""
-    return of_queries(read_run(path), collection, query_ids, str(path))
-
-
-def of_queries(
-    run: Mapping[str, list[Hit]], collection: Collection, query_ids: Sequence[str], name: str
-) -> dict[str, list[Hit]]:
-    """What a run called `name` holds of the queries; UnknownQueries where that is nothing."""
-    kept = {q: run[q] for q in query_ids if q in run}
-    if query_ids and not kept:
-        raise UnknownQueries(
-            f"{name}: no query of {collection.reference} ({len(query_ids)}) is in this run; give a run of this collection"
-        )
-    return kept
-
-
-def without_own(collection: Collection, run: Run, depth: int | None = None) -> Run:
-    """The run without each query's own document, where the collection's rule is to leave it out (ArguAna, Quora), cut there
-    at `depth`: a ranker that is to give so many passages looks one deeper."""
-    if not collection.drop_own:
-        return run
-    kept = {q: [hit for hit in hits if hit[0] != q] for q, hits in run.items()}
-    dropped = sum(len(hits) - len(kept[q]) for q, hits in run.items())
-    if dropped:
-        log.info("%s: the own document of %d queries is left out of their results", collection.reference, dropped)
-    return {q: hits[:depth] for q, hits in kept.items()}

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from uar.errors import UserError
 from uar.labels import Stage
 from uar.losses import Loss, name_of, takes_utility
-from uar.retrievers.bi_encoder.encoder import BiEncoder
+from uar.retrievers.trainable import Encoder
 
 log = logging.getLogger(__name__)
 AT_LEAST_1 = ("batch_size", "passages_per_query", "epochs", "dev_queries", "checkpoint_every", "patience")
@@ -19,7 +19,7 @@ def check_options(cfg: DictConfig) -> None:
     """Of a composed train config, UserError naming the option."""
     target = cfg.retriever.get("_target_")
     made = get_object(target) if target else None
-    if made is None or (isinstance(made, type) and not issubclass(made, BiEncoder)):
+    if made is None or (isinstance(made, type) and not issubclass(made, Encoder)):
         raise UserError(
             f"retriever={made.__name__ if made else 'none'} has no weights to train; choose a bi-encoder, such as "
             "retriever=minilm, or score this one with python -m uar.evaluate"

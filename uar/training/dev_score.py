@@ -6,7 +6,8 @@ import torch.distributed as dist
 
 from uar.collections import Collection
 from uar.evaluation.measures import per_query
-from uar.retrievers.bi_encoder.dense import rerank
+from uar.retrievers.session import Session
+from uar.retrievers.vector_index import ExactSearch
 from uar.training.module import RetrieverModule
 
 NAME = "dev/nDCG@10"
@@ -28,7 +29,8 @@ class DevScore(L.Callback):
         mine = {q: self._pools[q] for q in list(self._pools)[trainer.global_rank :: trainer.world_size]}
         values: list[float] = []
         if mine:
-            run = rerank(pl_module.retriever, self._collection, mine, self._precision)
+            with Session(lambda: ExactSearch(precision=self._precision), moves=False) as session:
+                run = pl_module.retriever.opened(session).score(self._collection, mine)
             values = [value for _, _, value in per_query(self._collection, run, ["nDCG@10"], mine)]
         pl_module.train()
         total = torch.tensor([sum(values), float(len(values))], device=pl_module.device)

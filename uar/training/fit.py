@@ -15,7 +15,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from uar.errors import UserError
 from uar.labels import Stage
 from uar.losses import Loss
-from uar.retrievers.bi_encoder.encoder import BiEncoder
+from uar.retrievers.trainable import Encoder
 from uar.storage.files import read_json, write_json
 from uar.tracking.loggers import begin_stage
 from uar.tracking.stages import StageStart
@@ -55,7 +55,7 @@ class Fitting:
     dev: DevScore | None
     folder: Path
 
-    def fit(self, retriever: BiEncoder, stages: Sequence[Stage], resume: bool) -> tuple[dict[str, Any], list[Stage]]:
+    def fit(self, retriever: Encoder, stages: Sequence[Stage], resume: bool) -> tuple[dict[str, Any], list[Stage]]:
         """Train in place and return, a stage, its steps, seconds and best dev score; and the stages as they were trained.
 
         After a stage the weights of its best epoch by dev nDCG@10 are loaded (its last where there is no dev split). With
@@ -126,7 +126,7 @@ class Fitting:
             "best dev nDCG@10": float(best.best_model_score) if self.dev and best.best_model_score is not None else None,
         }
 
-    def _module(self, retriever: BiEncoder, stage: Stage) -> RetrieverModule:
+    def _module(self, retriever: Encoder, stage: Stage) -> RetrieverModule:
         common = self.settings
         module = RetrieverModule(
             retriever,

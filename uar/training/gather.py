@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 
 def gather_passages(vectors: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """vectors: (passages, dim), rows: (passages,) corpus rows -> the same of all processes, in rank order.
+    """vectors: (passages, …), rows: (passages,) corpus rows -> the same of all processes, in rank order.
 
     Processes may bring different numbers of passages; the shorter are padded with row -1.
     """
@@ -21,7 +21,7 @@ def gather_passages(vectors: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Te
     counts = torch.tensor([len(rows)], device=rows.device)
     dist.all_reduce(counts, op=dist.ReduceOp.MAX)
     missing = int(counts) - len(rows)
-    vectors = torch.cat([vectors, vectors.new_zeros(missing, vectors.shape[1])])
+    vectors = torch.cat([vectors, vectors.new_zeros(missing, *vectors.shape[1:])])
     rows = torch.cat([rows, rows.new_full((missing,), -1)])
     all_rows = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
     dist.all_gather(all_rows, rows)

@@ -8,15 +8,14 @@ from pathlib import Path
 from uar.collections import Collection
 from uar.labels import Pair, Stage
 from uar.labels.source import example_of
-from uar.pools import DensePool
-from uar.retrievers.bi_encoder.encoder import BiEncoder
+from uar.retrievers.ranker import Ranker
 from uar.storage.files import digest
 from uar.training.shared_pools import Pools, SharedPools
 
 log = logging.getLogger(__name__)
 
 
-def with_mined_negatives(stage: Stage, collection: Collection, retriever: BiEncoder, path: Path, state: object) -> Stage:
+def with_mined_negatives(stage: Stage, collection: Collection, retriever: Ranker, path: Path, state: object) -> Stage:
     """The stage with the passages of `stage.candidates` as negatives, those of its positives and ignored passages aside.
 
     Process 0 looks them up and keeps the pools in `path`, from where the others and a resumed stage read them; `state`: what
@@ -24,9 +23,7 @@ def with_mined_negatives(stage: Stage, collection: Collection, retriever: BiEnco
     """
     if stage.candidates is None:
         return stage
-    source = replace(stage.candidates, include_positive=False, shuffle=False)
-    if isinstance(source, DensePool):
-        source = replace(source, retriever=lambda: retriever)
+    source = replace(stage.candidates, include_positive=False, shuffle=False).ranked_by(retriever)
 
     def look_up(query_ids: Sequence[str]) -> Pools:
         log.info("Stage %s: negatives of %d queries are looked up again", stage.name, len(query_ids))

@@ -9,7 +9,7 @@ import torch
 from uar.errors import UserError
 from uar.losses import Loss, takes_utility, takes_weights
 from uar.losses.masking import counted
-from uar.retrievers.bi_encoder.encoder import BiEncoder
+from uar.retrievers.trainable import Encoder
 from uar.training.batches import Batch
 from uar.training.gather import gather_passages, mean_of_rows
 from uar.training.masks import close_to_positive
@@ -25,7 +25,7 @@ class RetrieverModule(L.LightningModule):
 
     def __init__(
         self,
-        retriever: BiEncoder,
+        retriever: Encoder,
         loss: Loss,
         optimizer: partial,
         warmup: float,
@@ -60,7 +60,7 @@ class RetrieverModule(L.LightningModule):
         """The weighted mean over this process' rows that count, and the weight of these."""
         targets, valid = batch.masks(rows)
         with torch.autocast(self.device.type, enabled=False):
-            scores = queries @ passages.T
+            scores = self.retriever.similarity(queries, passages)
             if self._margin is not None:
                 valid &= ~close_to_positive(scores, targets, self._margin)
             scores = self.retriever.scale * scores

@@ -26,9 +26,11 @@ from uar.labels.label_table import write_label_table
 from uar.losses import Loss, name_of
 from uar.machine.precision import device
 from uar.pools import PoolSource, pools_of_other_split
-from uar.retrievers.bi_encoder.encoder import BiEncoder
+from uar.reranking import reranked
 from uar.retrievers.bi_encoder.model_card import push, write_model_card
 from uar.retrievers.encode import encode_rows
+from uar.retrievers.ranker import Ranker
+from uar.retrievers.trainable import Encoder
 from uar.storage.files import digest, read_json
 from uar.storage.manifest import save_config, save_manifest
 from uar.tracking.artefacts import artefact_name, folder_artefact, model_artefact
@@ -75,9 +77,11 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
     for stage in stages:
         check_stage(stage, loss, cfg)
     evaluator = Evaluator(_for_scoring(cfg), folder, cfg.dataset.answers)  # a fault in RAG is told before the training
-    retriever: BiEncoder = hydra.utils.instantiate(cfg.retriever, _convert_="all")
+    retriever: Encoder = hydra.utils.instantiate(cfg.retriever, _convert_="all")
     labels = ""
+    ranker: Ranker = retriever
     if rank_zero_only.rank == 0:
+        ranker = reranked(retriever, cfg.rerank, cfg.retrieval_depth)  # a fault in it is told before the training
         labels = label_hash(stages)
         if not cfg.resume:
             start_anew(folder)
@@ -110,8 +114,8 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
         save_manifest(folder, **made_from, model=retriever.name, precision=precision)
         seconds = sum(stage_told["seconds"] for stage_told in told.values())
         update_metrics(folder, train=told, time={"train": round(seconds, 2)})
-        scores = evaluator.evaluate(test_collections, retriever)
-        write_model_card(folder / "model", _facts(cfg, folder, collection, trained, loss, retriever))
+        scores = evaluator.evaluate(test_collections, ranker)
+        write_model_card(folder / "model", _facts(cfg, folder, collection, trained, loss, retriever, ranker))
         track_evaluation(job, folder, test_collections)
         if job.tracks_files:
             _track_files(job, folder, collection)
@@ -120,7 +124,7 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
     return objective(told, scores)
 
 
-def _check_vectors(retriever: BiEncoder, collection: Collection, precision: str) -> None:
+def _check_vectors(retriever: Encoder, collection: Collection, precision: str) -> None:
     """UserError where the last steps broke the model, so that it is not exported."""
     retriever.to(device())
     for role, tokens in (("query", retriever.query_tokens(collection)), ("passage", retriever.passage_tokens(collection))):
@@ -163,7 +167,7 @@ def _settings(cfg: DictConfig, loss: Loss) -> Settings:
 
 
 def _identity(
-    cfg: DictConfig, collection: Collection, stages: Sequence[Stage], labels: str, loss: Loss, retriever: BiEncoder
+    cfg: DictConfig, collection: Collection, stages: Sequence[Stage], labels: str, loss: Loss, retriever: Encoder
 ) -> dict[str, str]:
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     training = {k: v for k, v in plain["training"].items() if k != "checkpoint_every"}
@@ -180,7 +184,7 @@ def _identity(
     }
 
 
-def _streams(cfg: DictConfig, collection: Collection, retriever: BiEncoder) -> Any:
+def _streams(cfg: DictConfig, collection: Collection, retriever: Encoder) -> Any:
     passages, queries = retriever.passage_tokens(collection), retriever.query_tokens(collection)
 
     def stream(stage: Stage, rank: int, world: int) -> BatchStream:
@@ -195,7 +199,7 @@ def _streams(cfg: DictConfig, collection: Collection, retriever: BiEncoder) -> A
     return stream
 
 
-def _miner(cfg: DictConfig, collection: Collection, retriever: BiEncoder) -> Callable[[Stage, int, Path], Stage]:
+def _miner(cfg: DictConfig, collection: Collection, retriever: Encoder) -> Callable[[Stage, int, Path], Stage]:
     settings = OmegaConf.to_container(cfg.retriever, resolve=True)
 
     def mine(stage: Stage, number: int, path: Path) -> Stage:
@@ -230,7 +234,13 @@ def _for_scoring(cfg: DictConfig) -> DictConfig:
 
 
 def _facts(
-    cfg: DictConfig, folder: Path, collection: Collection, stages: Sequence[Stage], loss: Loss, retriever: BiEncoder
+    cfg: DictConfig,
+    folder: Path,
+    collection: Collection,
+    stages: Sequence[Stage],
+    loss: Loss,
+    retriever: Encoder,
+    ranker: Ranker,
 ) -> dict[str, Any]:
     """What the model card says."""
     manifest = read_json(folder / "manifest.json")
@@ -243,6 +253,7 @@ def _facts(
         "loss": [name_of(stage.loss or loss) for stage in stages],
         "retriever": retriever.name,
         "metrics": read_json(folder / "metrics.json"),
+        "reranked": None if ranker is retriever else ranker.name,
         "git_commit": manifest["git_commit"],
         "license": cfg.hub.license,
         "data_license": cfg.hub.data_license,

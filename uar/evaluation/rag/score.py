@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from uar.collections import Collection
+from uar.collections.collection_runs import without_own
 from uar.evaluation.metrics_file import update_metrics
 from uar.evaluation.rag.answer_measures import Answered, Measure
 from uar.evaluation.rag.query_writing import Rewriter, Search, Verifier, rewritten, verified
@@ -22,7 +23,7 @@ from uar.llm.models import LLM
 from uar.llm.record import Outcome
 from uar.llm.store.store import Store
 from uar.storage.files import write_table
-from uar.storage.runs import Run, without_own, write_run
+from uar.storage.runs import Run, write_run
 
 log = logging.getLogger(__name__)
 Scores = list[tuple[str, str, float]]  # query id, measure, value

@@ -1,75 +1,57 @@
-"""Retrieval and re-ranking with a bi-encoder: tokens from the cache, shards in a folder, exact search."""
+"""Retrieval and re-ranking by vectors: tokens from the cache, shards in a folder, exact search or an index."""
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
 
 import numpy as np
 
 from uar.collections import Collection
-from uar.errors import UserError
-from uar.retrievers.bi_encoder.encoder import BiEncoder
+from uar.collections.collection_runs import without_own
 from uar.retrievers.encode import encode_corpus, encode_many, encode_rows, made_by
-from uar.retrievers.vector_index import ExactSearch
-from uar.retrievers.vectors import Vectors
+from uar.retrievers.ranker import Pools, Ranker, rows_of
+from uar.retrievers.session import Session
+from uar.retrievers.trainable import Encoder
 from uar.storage.files import digest
 from uar.storage.ordering import Hit, best_first
+from uar.storage.runs import Run
 
 
-def retrieve(
-    retriever: BiEncoder,
-    collection: Collection,
-    query_ids: Sequence[str],
-    k: int,
-    search: ExactSearch | None = None,
-    vectors: Vectors | None = None,
-    part: str = "",
-) -> dict[str, list[Hit]]:
-    """(passage id, score) of the k best passages a query. `vectors`: where those of the corpus lie, for this call alone where
-    it is None; `part`: see `Vectors`."""
-    search = search or ExactSearch()
-    search.check(len(collection.corpus), retriever.dim)
-    precision = search.precision
-    passages = retriever.passage_tokens(collection)
-    with ExitStack() as stack:
-        places = vectors or stack.enter_context(search.vectors())
-        made = made_by(retriever, passages, precision)
-        folder = places.folder(collection.corpus, part, digest(made))
-        queries = _encode_queries(retriever, collection, query_ids, precision)
-        shards = encode_corpus(retriever, passages, folder, precision, search.processes, made=made)
-        scores, rows = search.best(queries, shards, min(k, len(passages)))
-    run = {}
-    for query_id, score, row in zip(query_ids, scores, rows, strict=True):
-        run[query_id] = best_first((collection.corpus.id(int(r)), float(s)) for s, r in zip(score, row, strict=True) if r >= 0)
-    return run
+class DenseRanker(Ranker):
+    """An encoder of one vector a text, compared by inner product, in a session. `part`: see `Ranker.opened`."""
 
+    def __init__(self, encoder: Encoder, session: Session, part: str = "") -> None:
+        self._encoder, self._session, self._part = encoder, session, part
+        self.name = encoder.name
 
-def rerank(
-    retriever: BiEncoder,
-    collection: Collection,
-    pools: Mapping[str, Sequence[str]],
-    precision: str = "auto",
-    source: str = "its pool",
-) -> dict[str, list[Hit]]:
-    """The passages of each query's pool in the retriever's order. A passage of several pools is encoded once. UserError for
-    one that the corpus lacks; `source` is what it calls that which named the passage."""
-    rows_of = {q: np.array([collection.corpus.row(d) for d in pool], dtype=np.int64) for q, pool in pools.items()}
-    for query_id, rows in rows_of.items():
-        if (rows < 0).any():
-            lost = pools[query_id][int(np.argmax(rows < 0))]
-            raise UserError(
-                f"{collection.reference}: passage {lost!r} of query {query_id!r} in {source} is not in the corpus; "
-                "remove it, or give a run of this corpus"
-            )
-    known = np.unique(np.concatenate(list(rows_of.values())))
-    passages = encode_many(retriever, retriever.passage_tokens(collection), known, precision)
-    queries = _encode_queries(retriever, collection, list(pools), precision)
-    run = {}
-    for vector, (query_id, pool) in zip(queries, pools.items(), strict=True):
-        scores = passages[np.searchsorted(known, rows_of[query_id])].astype(np.float32) @ vector
-        run[query_id] = best_first(zip(pool, scores.tolist(), strict=True))
-    return run
+    def rank(self, collection: Collection, query_ids: Sequence[str], depth: int) -> Run:
+        search = self._session.search
+        search.check(len(collection.corpus), self._encoder.dim)
+        passages = self._encoder.passage_tokens(collection)
+        made = made_by(self._encoder, passages, search.precision)
+        folder = self._session.vectors.folder(collection.corpus, self._part, digest(made))
+        queries = self._encode_queries(collection, query_ids)
+        shards = encode_corpus(self._encoder, passages, folder, search.precision, search.processes, made=made)
+        scores, rows = search.best(queries, shards, min(depth + collection.drop_own, len(passages)))
+        self._session.note_recalls(self._part)
+        run: dict[str, list[Hit]] = {}
+        for query_id, score, row in zip(query_ids, scores, rows, strict=True):
+            hits = ((collection.corpus.id(int(r)), float(s)) for s, r in zip(score, row, strict=True) if r >= 0)
+            run[query_id] = best_first(hits)
+        return without_own(collection, run, depth)
 
+    def score(self, collection: Collection, pools: Pools) -> Run:
+        """A passage of several pools is encoded once."""
+        rows = rows_of(collection, pools)
+        used = np.unique(np.concatenate([np.zeros(0, np.int64), *rows.values()]))
+        if not len(used):
+            return {q: [] for q in pools}
+        passages = encode_many(self._encoder, self._encoder.passage_tokens(collection), used, self._session.search.precision)
+        run: dict[str, list[Hit]] = {}
+        for vector, (query_id, pool) in zip(self._encode_queries(collection, list(pools)), pools.items(), strict=True):
+            scores = passages[np.searchsorted(used, rows[query_id])].astype(np.float32) @ vector
+            run[query_id] = best_first(zip(pool, scores.tolist(), strict=True))
+        return run
 
-def _encode_queries(retriever: BiEncoder, collection: Collection, query_ids: Sequence[str], precision: str) -> np.ndarray:
-    rows = [collection.query_rows[q] for q in query_ids]
-    return encode_rows(retriever, retriever.query_tokens(collection), rows, precision, role="query")
+    def _encode_queries(self, collection: Collection, query_ids: Sequence[str]) -> np.ndarray:
+        rows = [collection.query_rows[q] for q in query_ids]
+        tokens = self._encoder.query_tokens(collection)
+        return encode_rows(self._encoder, tokens, rows, self._session.search.precision, role="query")

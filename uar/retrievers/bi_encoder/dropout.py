@@ -1,8 +1,8 @@
 """Dropout that is cheap on a CPU.
 
 torch draws one random number an element for a mask, on one thread, and its fused attention gives up where there is dropout:
-together that can take longer than the layers between. Here one 64-bit number decides over four elements, 16 bits each, and
-attention draws its mask beside the probabilities. Devices other than the CPU keep torch's kernels.
+together that can take longer than the layers between. In this module one 64-bit number decides over four elements, 16 bits
+each; attention draws its mask beside the probabilities. Devices other than the CPU keep torch's kernels.
 
 Seeds come from torch's default CPU generator, so `torch.manual_seed` repeats the masks, and so does `torch.utils.checkpoint`.
 """
@@ -82,11 +82,9 @@ class FastDropout(nn.Dropout):
 
 
 def use_fast_dropout(encoder: nn.Module) -> None:
-    """Change a transformers model in place; parameters, their names and what a GPU computes stay as they are."""
-    from uar.retrievers.bi_encoder.fast_attention import use_fast_attention
-
-    found = [(parent, name, child) for parent in encoder.modules() for name, child in parent.named_children()]
-    for parent, name, child in found:
+    """Change a model in place; parameters, their names and what a GPU computes stay as they are. Attention draws its own
+    masks: see `fast_attention`."""
+    replaced = [(parent, name, child) for parent in encoder.modules() for name, child in parent.named_children()]
+    for parent, name, child in replaced:
         if type(child) is nn.Dropout:
             setattr(parent, name, FastDropout(child.p).train(child.training))
-    use_fast_attention(encoder)

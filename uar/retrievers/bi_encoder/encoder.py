@@ -15,10 +15,12 @@ from uar.collections.token_ids import Tokens, corpus_tokens, query_tokens
 from uar.errors import UserError
 from uar.machine.heap import release_heap
 from uar.machine.model_files import identity, locate, without_bars
+from uar.machine.precision import device
+from uar.retrievers.bi_encoder.dense import DenseRanker
 from uar.retrievers.bi_encoder.dropout import use_fast_dropout
 from uar.retrievers.bi_encoder.encoder_settings import Published, read_published
 from uar.retrievers.bi_encoder.export import export
-from uar.retrievers.bi_encoder.fast_attention import hidden_states
+from uar.retrievers.bi_encoder.fast_attention import hidden_states, use_fast_attention
 from uar.retrievers.bi_encoder.head import load_head, out_features
 from uar.retrievers.bi_encoder.loading import (
     append_eos_token,
@@ -30,14 +32,20 @@ from uar.retrievers.bi_encoder.loading import (
 )
 from uar.retrievers.bi_encoder.lora import add_lora
 from uar.retrievers.bi_encoder.pooling import POOLINGS, pool
+from uar.retrievers.ranker import Pools, Ranker
+from uar.retrievers.session import Session
+from uar.retrievers.trainable import Encoder
+from uar.retrievers.vector_index import ExactSearch
 from uar.storage.files import digest
+from uar.storage.runs import Run
 
 ROLES = ("query", "passage")
+COSINE_SCALE = 20.0  # of sentence-transformers' losses: a temperature of 0.05
 HIGHEST_SCALE = 100.0  # as in CLIP, arXiv 2103.00020
 RELEASE = 1 << 13  # tokens of cached chunks between two releases of the heap
 
 
-class BiEncoder(nn.Module):
+class BiEncoder(Encoder):
     """Encodes token ids to vectors.
 
     `tied`: queries and passages share the encoder; a model folder with two encoders is never tied. `layers`: keep the first
@@ -46,7 +54,8 @@ class BiEncoder(nn.Module):
     end every text with the end-of-text token; None does so for lasttoken where the tokenizer has one, unless the model's files
     say lasttoken: such a model was trained on what its tokenizer makes. `dropout`: in place of the model's own, None keeps it.
 
-    `scale`: inverse temperature of the training scores; `learn_scale` starts there and learns its logarithm.
+    `scale`: inverse temperature of the training scores; None is 20 for normalised vectors, whose scores lie between -1 and 1,
+    and 1 for others. `learn_scale` starts there and learns its logarithm.
     `lora_rank`: learn adapters of this rank on `lora_targets` (names of layers, or all-linear) in place of the weights;
     `lora_alpha` None is twice the rank. `gradient_checkpointing`: keep one activation a layer and compute the rest again.
     `compile`: through torch.compile. `token_budget`: tokens, padding included, of one forward pass; texts are sorted by
@@ -67,7 +76,7 @@ class BiEncoder(nn.Module):
         passage_length: int | None = None,
         append_eos: bool | None = None,
         dropout: float | None = None,
-        scale: float = 20.0,
+        scale: float | None = None,
         learn_scale: bool = False,
         lora_rank: int | None = None,
         lora_alpha: float | None = None,
@@ -109,8 +118,8 @@ class BiEncoder(nn.Module):
         check_length("passage_length", self.passage_length, self.encoder.config)
         self.token_budget = token_budget
         self._tokens_since_release = 0
-        self._scale = _checked_scale(scale, learn_scale)
-        self.log_scale = nn.Parameter(torch.tensor(math.log(scale))) if learn_scale else None
+        self._scale = _checked_scale(scale, self.normalize, learn_scale)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(self._scale))) if learn_scale else None
         self.head.requires_grad_(lora_rank is None)
         for encoder in self._encoders():
             if lora_rank is not None:
@@ -121,6 +130,7 @@ class BiEncoder(nn.Module):
                 encoder.compile(dynamic=True)  # in place, so that names in checkpoints stay
             else:
                 use_fast_dropout(encoder)
+                use_fast_attention(encoder)
         self.name = _name(model, revision, own) + (f"-l{layers}" if layers else "")
 
     @property
@@ -132,8 +142,8 @@ class BiEncoder(nn.Module):
         return out_features(self.head, int(self.encoder.config.hidden_size) * len(self.pooling.split("+")))
 
     @property
-    def device(self) -> torch.device:
-        return next(self.encoder.parameters()).device
+    def vector_settings(self) -> tuple[object, ...]:
+        return self.pooling, self.normalize
 
     @property
     def scale(self) -> float | torch.Tensor:
@@ -145,11 +155,9 @@ class BiEncoder(nn.Module):
         return self.log_scale.exp()
 
     def passage_tokens(self, collection: Collection) -> Tokens:
-        """Token ids of every passage, by corpus row, made once."""
         return corpus_tokens(collection, self.tokenizer, self.passage_length, self.passage_prefix)
 
     def query_tokens(self, collection: Collection) -> Tokens:
-        """Token ids of the split's queries, by `collection.query_rows`, made once."""
         return query_tokens(collection, self.tokenizer, self.query_length, self.query_prefix)
 
     def forward(self, texts: Sequence[np.ndarray], role: str = "passage", cached: bool = False) -> torch.Tensor:
@@ -175,9 +183,35 @@ class BiEncoder(nn.Module):
         back[torch.tensor(order, dtype=torch.long)] = torch.arange(len(order))
         return torch.cat(vectors)[back.to(vectors[0].device)]
 
+    def similarity(self, queries: torch.Tensor, passages: torch.Tensor) -> torch.Tensor:
+        """Inner products: cosines where vectors are normalised."""
+        return queries @ passages.T
+
+    def opened(self, session: Session, part: str = "") -> Ranker:
+        if session.moves:
+            self.to(device())
+        return DenseRanker(self, session, part)
+
+    def rank(self, collection: Collection, query_ids: Sequence[str], depth: int) -> Run:
+        """The corpus is encoded for this call alone."""
+        with Session(ExactSearch) as session:
+            return self.opened(session).rank(collection, query_ids, depth)
+
+    def score(self, collection: Collection, pools: Pools) -> Run:
+        with Session(ExactSearch) as session:
+            return self.opened(session).score(collection, pools)
+
     def save(self, folder: Path) -> None:
         """A folder that `SentenceTransformer(folder)` and `BiEncoder(str(folder))` load."""
-        export(self, folder)
+        settings = Published(
+            pooling=self.pooling,
+            normalize=self.normalize,
+            prompts={"query": self.query_prefix, "document": self.passage_prefix},
+            query_length=self.query_length,
+            passage_length=self.passage_length,
+            do_lower_case=self.lower_case,
+        )
+        export(folder, settings, self.encoder, self.query_encoder, self.tokenizer, self.head)
 
     def _encoders(self) -> list[Any]:
         return [self.encoder] if self.query_encoder is None else [self.encoder, self.query_encoder]
@@ -222,7 +256,9 @@ def _name(model: str, revision: str | None, own: Published) -> str:
     return f"{Path(path).name}@{digest([identity(f'{path}/{part}') for part in (own.passages, own.queries)])[:12]}"
 
 
-def _checked_scale(scale: float, learned: bool) -> float:
+def _checked_scale(scale: float | None, normalised: bool, learned: bool) -> float:
+    if scale is None:
+        return COSINE_SCALE if normalised else 1.0
     if scale <= 0 or (learned and scale > HIGHEST_SCALE):
         raise UserError(f"retriever.scale={scale}: above 0 is needed, and at most {HIGHEST_SCALE:.0f} where it is learned")
     return scale

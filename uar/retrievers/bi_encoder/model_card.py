@@ -18,7 +18,8 @@ def write_model_card(folder: Path, facts: Mapping[str, Any]) -> None:
     """`README.md` of an exported model. A fact that is missing or None is left out.
 
     facts: `collection` (reference) and `collection_hash`; `labels` (mappings of stage, source, positives) and `label_hash`;
-    `loss` (a name or one a stage); `retriever`; `metrics` (as in metrics.json); `git_commit`; `license`, of the model, and
+    `loss` (a name or one a stage); `retriever`; `metrics` (as in metrics.json) and `reranked`, what they are of where
+    runs were re-ranked; `git_commit`; `license`, of the model, and
     `data_license`; `base_model` and `datasets`, ids on the hub; `repo`, the id of this model there.
     """
     known = {name: value for name, value in facts.items() if value not in (None, "", [], {})}
@@ -28,7 +29,7 @@ def write_model_card(folder: Path, facts: Mapping[str, Any]) -> None:
         ("Data", _data(known)),
         ("Labels", _labels(known)),
         ("Training", _training(known)),
-        ("Scores", _scores(known.get("metrics", {}).get("retrieval", {}))),
+        ("Scores", _scores(known.get("metrics", {}).get("retrieval", {}), known.get("reranked"))),
         ("How to use", _use(folder, known)),
     ]
     parts = [f"---\n{front}---", f"# {title}", *(f"## {name}\n\n{text}" for name, text in sections if text)]
@@ -104,10 +105,13 @@ def _training(facts: Mapping[str, Any]) -> str:
     )
 
 
-def _scores(retrieval: Mapping[str, Mapping[str, float]]) -> str:
+def _scores(retrieval: Mapping[str, Mapping[str, float]], reranked: str | None) -> str:
     measures = list(dict.fromkeys(m for values in retrieval.values() for m in values))
     rows = [[name, *(f"{v[m]:.4f}" if v.get(m) is not None else "" for m in measures)] for name, v in retrieval.items()]
-    return _table(["Collection", *measures], rows) if measures else ""
+    if not measures:
+        return ""
+    note = f"Not of this model alone, but of {_code(reranked)}.\n\n" if reranked else ""
+    return note + _table(["Collection", *measures], rows)
 
 
 def _use(folder: Path, facts: Mapping[str, Any]) -> str:

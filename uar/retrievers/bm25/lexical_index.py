@@ -64,6 +64,13 @@ class BM25:
             log.warning(told, nothing, len(found), self._corpus.language)
         return found
 
+    def scores(self, queries: Sequence[str], rows: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Scores of the passages in `rows`, an array of corpus rows a query; 0 where a passage shares no term with it."""
+        return [
+            self._index.get_scores(words)[own] if words else np.zeros(len(own), np.float32)
+            for words, own in zip(terms_of(queries, self._corpus.language), rows, strict=True)
+        ]
+
 
 def _build(folder: Path, corpus: Corpus, k1: float, b: float) -> None:
     import bm25s

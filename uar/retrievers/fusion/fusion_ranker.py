@@ -1,69 +1,64 @@
-"""A retriever that makes one ranking of several: of run files, and of other retrievers."""
+"""A ranker that makes one ranking of several: of run files, and of other retrievers."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Union
+from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 
 from uar.collections import Collection
 from uar.errors import UserError
 from uar.retrievers.fusion.methods import Values, fuse, of_each
-from uar.retrievers.kind import is_bi_encoder
-from uar.storage.runs import Run, read_known, run_files, without_own
-
-if TYPE_CHECKING:
-    from uar.retrievers.bi_encoder.encoder import BiEncoder
-
-Retriever = Union["BiEncoder", Callable[[Collection, list[str]], Run]]
-Dense = Callable[[str, "BiEncoder", Collection, list[str], int], Run]
+from uar.retrievers.ranker import Pools, Ranker
+from uar.retrievers.run_file import RunFile
+from uar.retrievers.session import Session
+from uar.storage.runs import Run, run_files
 
 
-def encode_and_rank(name: str, retriever: "BiEncoder", collection: Collection, query_ids: list[str], depth: int) -> Run:
-    """The `depth` best passages a query by the bi-encoder called `name`, whose vectors are made for this call alone."""
-    from uar.retrievers.bi_encoder.dense import retrieve
-
-    return retrieve(retriever, collection, query_ids, depth)
-
-
-class Fusion:
+class Fusion(Ranker):
     """What `retriever=fusion` instantiates; see `fuse` for the methods.
 
-    `runs`: files by name, or a list of files. `retrievers`: bi-encoders or rankers by name. `weights`: by name, or a list in
-    the order of runs and then retrievers; 1 where none is given. `depth`: passages a query of the result.
+    `runs`: files by name, or a list of files. `retrievers`: rankers by name. `weights`: by name, or a list in the order of
+    runs and then retrievers; 1 where none is given.
     """
 
     def __init__(
         self,
         runs: Mapping[str, str] | Sequence[str] | None = None,
-        retrievers: Mapping[str, Retriever] | None = None,
+        retrievers: Mapping[str, Ranker] | None = None,
         method: str = "rrf",
         weights: Values = None,
         k: int = 60,
-        depth: int = 1000,
     ) -> None:
-        self._files = run_files(runs, "retriever.runs") if runs else {}
-        self._retrievers = dict(retrievers or {})
-        names = [*self._files, *self._retrievers]
+        files = run_files(runs, "retriever.runs") if runs else {}
+        names = [*files, *(retrievers or {})]
         if len(names) < 2 or len(set(names)) < len(names):
             raise UserError(
                 f"fusion of {', '.join(names) or 'nothing'}: at least two names that differ are needed; give "
                 "'retriever.runs=[A.trec,B.trec]' or add +retriever@retriever.retrievers.NAME=CHOICE"
             )
+        self._rankers: dict[str, Ranker] = {name: RunFile(path) for name, path in files.items()} | dict(retrievers or {})
         self._weights = of_each(weights, names, "retriever.weights", 1.0)
-        self._method, self._k, self._depth = method, k, depth
-        fuse([], method, None, k, depth)  # refuses options before anything is retrieved
+        self._method, self._k = method, k
+        fuse([], method, None, k)  # refuses options before anything is retrieved
         self.name = f"{method}({', '.join(names)})"
 
-    def __call__(self, collection: Collection, query_ids: list[str], dense: Dense = encode_and_rank) -> Run:
-        """`dense`: how a bi-encoder, given with its name, ranks so many passages a query; by default it encodes the corpus
-        each time. UserError where a run file has none of the queries."""
-        runs: list[Run] = [read_known(path, collection, query_ids) for path in self._files.values()]
-        for name, retriever in self._retrievers.items():
-            if is_bi_encoder(retriever):
-                from uar.machine.precision import device
+    @property
+    def searches(self) -> bool:
+        return all(ranker.searches for ranker in self._rankers.values())
 
-                deep = self._depth + collection.drop_own
-                found = dense(name, retriever.to(device()), collection, query_ids, deep)
-                runs.append(without_own(collection, found, self._depth))
-            else:
-                runs.append(retriever(collection, query_ids))
-        runs = [without_own(collection, run) for run in runs]
-        return fuse(runs, self._method, self._weights, self._k, self._depth)
+    def opened(self, session: Session, part: str = "") -> "Fusion":
+        """With each of its rankers opened under a name of its own, so that each has its own vectors."""
+        fusion = copy(self)
+        fusion._rankers = {
+            name: ranker.opened(session, f"{part}/{name}" if part else name) for name, ranker in self._rankers.items()
+        }
+        return fusion
+
+    def rank(self, collection: Collection, query_ids: Sequence[str], depth: int) -> Run:
+        """The `depth` best of what each ranker has among its own `depth` best; run files are read whole."""
+        return self._fused((ranker.rank(collection, query_ids, depth) for ranker in self._rankers.values()), depth)
+
+    def score(self, collection: Collection, pools: Pools) -> Run:
+        """Fused from the rankings of each pool. What no ranker has a score for is left out."""
+        return self._fused((ranker.score(collection, pools) for ranker in self._rankers.values()), None)
+
+    def _fused(self, runs: Iterable[Run], depth: int | None) -> Run:
+        return fuse(list(runs), self._method, self._weights, self._k, depth)

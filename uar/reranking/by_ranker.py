@@ -1,0 +1,42 @@
+"""Re-ranking by the scores of a retriever."""
+
+import logging
+from collections.abc import Sequence
+
+from uar.collections import Collection
+from uar.errors import UserError
+from uar.retrievers.ranker import Ranker, Reranker
+from uar.retrievers.session import Session
+from uar.storage.ordering import Hit
+from uar.storage.runs import Run
+
+log = logging.getLogger(__name__)
+
+
+class ByRanker(Reranker):
+    """The first `depth` passages of a query, or all, in the order of a retriever's scores."""
+
+    def __init__(self, retriever: Ranker, depth: int | None = None) -> None:
+        if depth is not None and depth < 1:
+            raise UserError(f"rerank.depth={depth}: at least 1 passage a query is needed, or null for the whole run")
+        self._retriever, self.depth, self.name = retriever, depth, retriever.name
+
+    def opened(self, session: Session, part: str = "") -> "ByRanker":
+        return ByRanker(self._retriever.opened(session, part), self.depth)
+
+    def rerank(self, collection: Collection, run: Run, depth: int | None) -> Run:
+        """Passages that the retriever has no scores for follow those that it has scores for."""
+        pools = {q: [d for d, _ in hits[:depth]] for q, hits in run.items()}
+        scores = self._retriever.score(collection, pools)
+        missing = sum(len(pool) - len(scores.get(q, ())) for q, pool in pools.items())
+        if missing:
+            log.warning("%s: %s has no score for %d passages, which keep their order", collection.slug, self.name, missing)
+        return {q: followed(scores.get(q, ()), hits) for q, hits in run.items()}
+
+
+def followed(first: Sequence[Hit], hits: Sequence[Hit]) -> list[Hit]:
+    """`first`, and then those of `hits` that it lacks, in their order and with lower scores."""
+    ids = {doc_id for doc_id, _ in first}
+    lowest = min((score for _, score in first), default=0.0)
+    rest = [doc_id for doc_id, _ in hits if doc_id not in ids]
+    return [*first, *((doc_id, lowest - place) for place, doc_id in enumerate(rest, start=1))]

@@ -1,0 +1,67 @@
+"""A ranker and a re-ranker as one ranker."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import hydra
+
+from uar.collections import Collection
+from uar.errors import UnknownPassage, UserError
+from uar.retrievers.ranker import Pools, Ranker, Reranker
+from uar.retrievers.session import Session
+from uar.storage.runs import Run
+
+
+class Reranked(Ranker):
+    """The run of `ranker`, put into another order by `reranker`."""
+
+    def __init__(self, ranker: Ranker, reranker: Reranker) -> None:
+        self._ranker, self._reranker = ranker, reranker
+        top = "" if reranker.depth is None else f"the best {reranker.depth} "
+        self.name = f"{ranker.name}, {top}re-ranked by {reranker.name}"
+
+    @property
+    def searches(self) -> bool:
+        return self._ranker.searches
+
+    def opened(self, session: Session, part: str = "") -> "Reranked":
+        """The re-ranker has vectors of its own."""
+        own = f"{part}/rerank" if part else "rerank"
+        return Reranked(self._ranker.opened(session, part), self._reranker.opened(session, own))
+
+    def check(self, depth: int) -> None:
+        """UserError where more passages a query are to be re-ranked than there are, `depth`."""
+        wanted = self._reranker.depth
+        if wanted is not None and wanted > depth:
+            raise UserError(
+                f"rerank.depth={wanted}: {self._ranker.name} gives at most {depth} passages a query; give "
+                f"rerank.depth={depth} or less, null for all of them, or a deeper run"
+            )
+
+    def rank(self, collection: Collection, query_ids: Sequence[str], depth: int) -> Run:
+        if self.searches:
+            self.check(depth)
+        run = self._ranker.rank(collection, query_ids, depth)
+        if not self.searches:
+            self.check(max(map(len, run.values()), default=0))
+        return self._reordered(collection, run)
+
+    def score(self, collection: Collection, pools: Pools) -> Run:
+        return self._reordered(collection, self._ranker.score(collection, pools))
+
+    def _reordered(self, collection: Collection, run: Run) -> Run:
+        try:
+            return self._reranker.rerank(collection, run, self._reranker.depth)
+        except UnknownPassage as error:
+            raise UnknownPassage(f"{self._ranker.name}: {error}") from error
+
+
+def reranked(ranker: Ranker, settings: Any, depth: int) -> Ranker:
+    """`ranker` as the config group `rerank` says: re-ranked, or alone for `off`. UserError where more than `depth` passages a
+    query, which is how deep a search goes, are to be re-ranked."""
+    if not settings.get("_target_"):
+        return ranker
+    both = Reranked(ranker, hydra.utils.instantiate(settings, _convert_="all"))
+    if both.searches:
+        both.check(depth)
+    return both

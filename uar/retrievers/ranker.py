@@ -1,0 +1,72 @@
+"""What every retriever promises: it ranks a corpus and scores given passages."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from uar.collections import Collection
+from uar.errors import UnknownPassage
+from uar.retrievers.session import Session
+from uar.storage.runs import Run
+
+Pools = Mapping[str, Sequence[str]]  # passage ids a query
+
+
+class Ranker(ABC):
+    """What `retriever=NAME` instantiates. A run has the hits of a query best first: by score, then by passage id.
+
+    `name` says in logs, manifests and errors what ranked.
+    """
+
+    name: str
+
+    @abstractmethod
+    def rank(self, collection: Collection, query_ids: Sequence[str], depth: int) -> Run:
+        """The `depth` best passages of the corpus a query. A query's own document takes no place where the collection leaves
+        it out: see `without_own`. A run file, whose ranking is there already, gives all that it has."""
+
+    @abstractmethod
+    def score(self, collection: Collection, pools: Pools) -> Run:
+        """The passages of each query's pool with scores. A passage that the ranker has no score for is left out, as one that a
+        run file lacks. UnknownPassage for one that the corpus lacks."""
+
+    @property
+    def searches(self) -> bool:
+        """Whether it ranks for any text of a query. A run file knows the queries that it holds and no other."""
+        return True
+
+    def opened(self, session: Session, part: str = "") -> "Ranker":
+        """This ranker for the length of a session over several collections, from which it takes vectors, search settings and
+        devices. `part`: its name among several rankers of the session. A ranker that needs nothing is itself."""
+        return self
+
+
+class Reranker(ABC):
+    """What `rerank=NAME` instantiates: it changes the order of a run. `depth`: passages a query that it is meant for, from the
+    top of the run on; None for all of them."""
+
+    name: str
+    depth: int | None
+
+    @abstractmethod
+    def rerank(self, collection: Collection, run: Run, depth: int | None) -> Run:
+        """The run with the first `depth` passages of each query, or all, in a new order. The others follow in their old order,
+        with lower scores. UnknownPassage for a passage that the corpus lacks."""
+
+    def opened(self, session: Session, part: str = "") -> "Reranker":
+        """As that of a `Ranker`."""
+        return self
+
+
+def rows_of(collection: Collection, pools: Pools) -> dict[str, np.ndarray]:
+    """Corpus rows of the passages of each pool; UnknownPassage for one that the corpus lacks."""
+    rows = {q: np.array([collection.corpus.row(d) for d in pool], dtype=np.int64) for q, pool in pools.items()}
+    for query_id, own in rows.items():
+        if (own < 0).any():
+            missing = pools[query_id][int(np.argmax(own < 0))]
+            raise UnknownPassage(
+                f"{collection.reference}: passage {missing!r} of query {query_id!r} is not in the corpus; remove it, or give "
+                "a run of this corpus"
+            )
+    return rows

@@ -1,0 +1,30 @@
+"""A ranking that stands in a file."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from uar.collections import Collection
+from uar.collections.collection_runs import of_queries, without_own
+from uar.retrievers.ranker import Pools, Ranker
+from uar.storage.runs import Run, read_run
+
+
+class RunFile(Ranker):
+    """`path`: a TREC run, or a candidates file whose order is the ranking; DataError where it is faulty. To rank and to score
+    raise UnknownQueries where it has none of the queries."""
+
+    def __init__(self, path: str | Path) -> None:
+        self._run, self.name = read_run(Path(path)), str(path)
+
+    @property
+    def searches(self) -> bool:
+        return False
+
+    def rank(self, collection: Collection, query_ids: Sequence[str], depth: int) -> Run:
+        """All that the file holds of the queries, however deep."""
+        return without_own(collection, of_queries(self._run, collection, query_ids, self.name))
+
+    def score(self, collection: Collection, pools: Pools) -> Run:
+        known = of_queries(self._run, collection, list(pools), self.name)
+        wanted = {q: set(pools[q]) for q in known}
+        return {q: [hit for hit in hits if hit[0] in wanted[q]] for q, hits in known.items()}

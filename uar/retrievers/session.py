@@ -1,0 +1,61 @@
+"""What the rankers of one run share while it goes over its collections."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from uar.collections import Corpus
+
+if TYPE_CHECKING:  # both import torch, which a session of BM25 has no use for
+    from uar.retrievers.vector_index import ExactSearch
+    from uar.retrievers.vectors import Vectors
+
+
+class Session:
+    """Search settings, and vectors that stay until their corpus is released or the session ends.
+
+    `open_search`: makes the settings (conf/search) when a ranker first asks for them. `moves`: whether a model goes to the
+    fastest device; one in training stays where it is.
+    """
+
+    def __init__(self, open_search: "Callable[[], ExactSearch]", moves: bool = True) -> None:
+        self._open_search, self.moves = open_search, moves
+        self._search: ExactSearch | None = None
+        self._vectors: Vectors | None = None
+        self._stack = ExitStack()
+        self._recalls: dict[str, float] = {}
+
+    def __enter__(self) -> "Session":
+        self._stack.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    @property
+    def search(self) -> "ExactSearch":
+        if self._search is None:
+            self._search = self._open_search()
+        return self._search
+
+    @property
+    def vectors(self) -> "Vectors":
+        if self._vectors is None:
+            self._vectors = self._stack.enter_context(self.search.vectors())
+        return self._vectors
+
+    def release(self, corpus: Corpus) -> None:
+        """A corpus is not searched any more: its vectors and indexes go."""
+        if self._vectors is not None:
+            self._vectors.forget(corpus)
+            self.search.forget(corpus)
+
+    def note_recalls(self, part: str) -> None:
+        """Keep what the last search, of a ranker called `part`, found of the exact results."""
+        self._recalls.update({f"{part} {name}".strip(): value for name, value in self.search.recalls.items()})
+
+    def take_recalls(self) -> dict[str, float]:
+        """Shares of the exact results found since they were last taken, such as `recall@100`; none where search is exact."""
+        taken, self._recalls = self._recalls, {}
+        return taken
