@@ -36,8 +36,8 @@ from uar.annotation.pooled import question_of
 from uar.collections import open_collection
 from uar.llm.call import Question
 from uar.llm.chains import Chains
-from uar.llm.models import LLM, Engine
-from uar.llm.models.vllm import VLLMEngine
+from uar.llm.models import LLM, Model
+from uar.llm.models.vllm import VLLM
 from uar.llm.record import Generate, Outcome, Reply, Request
 from uar.llm.store.store import Store
 from uar.pools import GivenPool
@@ -47,13 +47,13 @@ CHOSEN = 6  # passages that every selection names
 PAIRS = {"b": "a", "d": "c", "a-": "a", "b+": "a", "d+": "c"}  # what a variant is compared with
 
 
-class Chained(Engine):
+class Chained(Model):
     """Hands everything on at once. Selections name as many passages as they may, and an answer that reaches its limit is
     whole: a small model would name none, and write on, and chains would end early."""
 
     name = "vllm"
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Model) -> None:
         self.window = engine.window
         self._engine = engine
 
@@ -71,7 +71,7 @@ class Chained(Engine):
 class Passes(Chained):
     """Hands on what was submitted only when all before it is answered; rankings are a pass of their own."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Model) -> None:
         super().__init__(engine)
         self.window = sys.maxsize
         self._waiting: list[tuple[int, Request]] = []
@@ -96,7 +96,7 @@ def _is_ranking(request: Request) -> bool:
     return isinstance(request, Generate) and " > " in (request.pattern or "")
 
 
-def run(engine: VLLMEngine, questions: Sequence[Question], variant: str, answer_tokens: int) -> dict[str, float]:
+def run(engine: VLLM, questions: Sequence[Question], variant: str, answer_tokens: int) -> dict[str, float]:
     """Seconds and tokens of one variant."""
     passes = variant[0] in "ac"
     annotator = UtilSel(
@@ -160,7 +160,7 @@ def main(
     opened = open_collection(collection)
     pools = GivenPool(passages, include_positive=False, shuffle=False, path=candidates).pools(opened, list(opened.queries))
     asked = [question_of(opened, q, pools[q]) for q in list(opened.queries)[:questions]]
-    engine = VLLMEngine(model, **options)
+    engine = VLLM(model, **options)
     run(engine, asked[:1], "b", 8)
     results: dict[str, dict[str, float]] = {}
     for variant in variants.split(","):

@@ -18,7 +18,7 @@ from rich.table import Table
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from uar.collections import open_collection
-from uar.llm.models.transformers import TransformersEngine
+from uar.llm.models.transformers import Transformers
 from uar.llm.record import Reply, Score
 from uar.machine.model_files import locate
 from uar.machine.precision import device, resolve_dtype
@@ -66,7 +66,7 @@ def of_mini(number: int) -> list[Score]:
     return [Score(texts[n // 2 % len(texts)], "\n" + questions[n % len(questions)]) for n in range(number)]
 
 
-def score(engine: TransformersEngine, pairs: list[Score]) -> tuple[float, list[Reply]]:
+def score(engine: Transformers, pairs: list[Score]) -> tuple[float, list[Reply]]:
     """The seconds of a second round, and its replies: the first one warms up."""
     for _ in range(2):
         for ticket, pair in enumerate(pairs):
@@ -91,7 +91,7 @@ def main() -> None:
     dtype = resolve_dtype(given.dtype)
     with tempfile.TemporaryDirectory() as folder:
         model = random_model(given.random, given.model, Path(folder), dtype) if given.random else given.model
-        engine = TransformersEngine(model, dtype=given.dtype, max_tokens=given.max_tokens)
+        engine = Transformers(model, dtype=given.dtype, max_tokens=given.max_tokens)
     pairs = of_mini(given.pairs)
     rates = [matrix_rate(dtype)]
     seconds, replies = score(engine, pairs)

@@ -17,7 +17,7 @@ import time
 from multiprocessing.connection import Connection
 from typing import cast
 
-from uar.llm.models.openai import OpenAIEngine
+from uar.llm.models.openai import OpenAI
 from uar.llm.record import Generate, Outcome
 
 BODY = (
@@ -99,7 +99,7 @@ def main(calls: int = 20_000, passages: int = 16, window: int = 64) -> None:
     server = context.Process(target=serve, args=(theirs, other), daemon=True)
     server.start()
     pin(mine)  # before the engine starts its thread
-    engine = OpenAIEngine("scripted", [f"http://127.0.0.1:{ours.recv()}/v1"], window=window, retries=0)
+    engine = OpenAI("scripted", [f"http://127.0.0.1:{ours.recv()}/v1"], window=window, retries=0)
     sent, done, used, start = 0, 0, cpu_seconds(), time.perf_counter()
     while done < calls:
         while sent < calls and sent - done < window:

@@ -63,9 +63,9 @@ def score(pairs: int) -> None:
     """In a process of its own: print the seconds."""
     import likelihood
 
-    from uar.llm.models.transformers import TransformersEngine
+    from uar.llm.models.transformers import Transformers
 
-    seconds, _ = likelihood.score(TransformersEngine(MODEL), likelihood.of_mini(pairs))
+    seconds, _ = likelihood.score(Transformers(MODEL), likelihood.of_mini(pairs))
     Console().print(seconds)
 
 

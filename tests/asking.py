@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 from uar.collections import open_collection
-from uar.llm.models import Engine
+from uar.llm.models import Model
 from uar.llm.prompts import load_text
 from uar.llm.record import Outcome, Reply, Request, Score
 
 
-def ask(engine: Engine, requests: Sequence[Request]) -> list[Reply]:
+def ask(engine: Model, requests: Sequence[Request]) -> list[Reply]:
     """Replies in the order of the requests, all submitted at once."""
     for ticket, request in enumerate(requests):
         engine.submit(ticket, request)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # the environment below is set before anything of these is im
     from llm_server import LLMServer
     from openai_clients import Connect
 
-    from uar.llm.models.transformers import TransformersEngine
+    from uar.llm.models.transformers import Transformers
     from uar.llm.record import Score
 
 os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", WANDB_MODE="disabled", GLOO_SOCKET_IFNAME="lo")
@@ -106,11 +106,11 @@ def no_wait(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 @pytest.fixture(scope="session")
-def local() -> "TransformersEngine":
+def local() -> "Transformers":
     """SmolLM2 in fp32, loaded once."""
-    from uar.llm.models.transformers import TransformersEngine
+    from uar.llm.models.transformers import Transformers
 
-    return TransformersEngine(SMOLLM2, dtype="fp32")
+    return Transformers(SMOLLM2, dtype="fp32")
 
 
 @pytest.fixture(scope="session")

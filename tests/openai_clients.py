@@ -11,10 +11,10 @@ from types import SimpleNamespace
 import pytest
 
 from uar.llm.models import openai as openai_module
-from uar.llm.models.openai import OpenAIEngine
+from uar.llm.models.openai import OpenAI
 from uar.llm.record import Generate, Score
 
-Connect = Callable[..., OpenAIEngine]
+Connect = Callable[..., OpenAI]
 HELLO = Generate((("user", "Say hello."),), max_tokens=8)
 BEES = Score("Bees make honey.\n\nA question:", " what do bees make")
 
@@ -28,8 +28,8 @@ def clients(url: str) -> Iterator[Connect]:
     """Opens engines that ask `url`, unless told otherwise, and wait little between tries; all are closed at the end."""
     with contextlib.ExitStack() as opened:
 
-        def connect(**options: object) -> OpenAIEngine:
-            engine = OpenAIEngine(**({"model": "scripted", "base_urls": [url], "backoff": 0.01, "window": 64} | options))
+        def connect(**options: object) -> OpenAI:
+            engine = OpenAI(**({"model": "scripted", "base_urls": [url], "backoff": 0.01, "window": 64} | options))
             opened.callback(engine.close)
             return engine
 

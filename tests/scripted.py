@@ -10,7 +10,7 @@ from uar.annotation.selection import Annotations
 from uar.collections import Collection
 from uar.llm.call import Question
 from uar.llm.chains import Chains
-from uar.llm.models import LLM, Engine
+from uar.llm.models import LLM, Model
 from uar.llm.record import Messages, Record, Reply, Request
 from uar.llm.store.store import Store
 
@@ -24,7 +24,7 @@ BEES = Question("q1", "what do bees make", POOL, ("honey",))
 Answer = Callable[[Request], Reply | str]
 
 
-class Scripted(Engine):
+class Scripted(Model):
     """Answers with a function of the request, the latest request first."""
 
     name = "scripted"
@@ -101,7 +101,7 @@ def shown_passages(messages: Messages) -> dict[int, str]:
 def run(
     folder: Path,
     annotator: Annotator,
-    engine: Engine | None | Sequence[Engine | None],
+    engine: Model | None | Sequence[Model | None],
     questions: Sequence[Question] = (BEES,),
     max_failure_rate: float = 0.05,
     collection: str = "toy.train",
@@ -109,7 +109,7 @@ def run(
 ) -> tuple[dict[str, list[Judgement]], Chains]:
     """Judgements of an annotator of one model or several, which are called scripted@1, scripted@2, ..."""
     store = Store(folder)
-    engines = [engine] if engine is None or isinstance(engine, Engine) else engine
+    engines = [engine] if engine is None or isinstance(engine, Model) else engine
     llms = [LLM(f"scripted@{n}", one) for n, one in enumerate(engines, start=1)]
     chains = Chains(annotator, store, collection, llms, max_failure_rate, retry=retry)
     try:

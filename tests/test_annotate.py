@@ -382,13 +382,13 @@ def test_gpu_hours_without_gpus_have_no_cost() -> None:
 @pytest.mark.parametrize(
     ("llms", "engine", "seen", "gpus"),
     [
-        (["openai.OpenAIEngine"], {}, True, None),
-        (["local.TransformersEngine"], {}, True, 1),
-        (["local.TransformersEngine"], {}, False, 0),
-        (["vllm.VLLMEngine"], {}, True, 4),
-        (["vllm.VLLMEngine", "local.TransformersEngine"], {}, True, 4),
-        (["vllm.VLLMEngine", "openai.OpenAIEngine"], {}, True, None),
-        (["vllm.VLLMEngine"], {"actors": 2, "num_gpus": 4}, False, 8),
+        (["openai.OpenAI"], {}, True, None),
+        (["local.Transformers"], {}, True, 1),
+        (["local.Transformers"], {}, False, 0),
+        (["vllm.VLLM"], {}, True, 4),
+        (["vllm.VLLM", "local.Transformers"], {}, True, 4),
+        (["vllm.VLLM", "openai.OpenAI"], {}, True, None),
+        (["vllm.VLLM"], {"actors": 2, "num_gpus": 4}, False, 8),
         ([], {}, True, 0),
     ],
 )

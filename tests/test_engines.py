@@ -15,12 +15,12 @@ from uar.errors import EngineError
 from uar.llm.models import identity_of
 from uar.llm.models.packing import pack
 from uar.llm.models.tokens import chat_ids, prefix_ids, text_ids
-from uar.llm.models.transformers import TransformersEngine
+from uar.llm.models.transformers import Transformers
 from uar.llm.record import Choose, Generate, Outcome, Score
 
 
 @pytest.fixture(scope="module")
-def plain(local: TransformersEngine, pairs: list[Score]) -> list[float]:
+def plain(local: Transformers, pairs: list[Score]) -> list[float]:
     """Mean log-likelihoods of the targets by one plain forward a pair."""
     values = []
     for pair in pairs:
@@ -75,20 +75,20 @@ def test_groups_of_like_length_attend_side_by_side_as_the_row_allows() -> None:
     assert torch.equal(allowed, packed.allowed()[0, 0])
 
 
-def test_log_likelihoods_equal_a_plain_forward(local: TransformersEngine, pairs: list[Score], plain: list[float]) -> None:
+def test_log_likelihoods_equal_a_plain_forward(local: Transformers, pairs: list[Score], plain: list[float]) -> None:
     assert nats(ask(local, pairs)) == pytest.approx(plain, abs=1e-3)
 
 
 @pytest.mark.parametrize("max_tokens", [1, 300, 8192])
 def test_log_likelihoods_do_not_depend_on_the_packing(
-    local: TransformersEngine, pairs: list[Score], plain: list[float], monkeypatch: pytest.MonkeyPatch, max_tokens: int
+    local: Transformers, pairs: list[Score], plain: list[float], monkeypatch: pytest.MonkeyPatch, max_tokens: int
 ) -> None:
     monkeypatch.setattr(local, "max_tokens", max_tokens)
     assert nats(ask(local, pairs[::-2])) == pytest.approx(plain[::-2], abs=1e-3)
 
 
 def test_a_prefix_is_read_once_for_the_targets_that_wait_together(
-    local: TransformersEngine, pairs: list[Score], plain: list[float]
+    local: Transformers, pairs: list[Score], plain: list[float]
 ) -> None:
     other = Score(pairs[0].prefix, " Who was it, and when?")
     together = ask(local, [pairs[0], other, pairs[1]])
@@ -101,14 +101,14 @@ def test_a_prefix_is_read_once_for_the_targets_that_wait_together(
 
 
 def test_log_likelihoods_are_the_same_where_a_model_computes_attention_its_own_way(
-    local: TransformersEngine, pairs: list[Score], plain: list[float], monkeypatch: pytest.MonkeyPatch
+    local: Transformers, pairs: list[Score], plain: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(local._likelihoods, "by_groups", False)
     other = Score(pairs[0].prefix, " Who was it, and when?")
     assert nats(ask(local, [pairs[0], other, *pairs[1:]]))[0::2] == pytest.approx([plain[0], *plain[1::2]], abs=1e-3)
 
 
-def choices_after(local: TransformersEngine, request: Choose) -> dict[str, float]:
+def choices_after(local: Transformers, request: Choose) -> dict[str, float]:
     """Log-likelihood of each choice by a plain forward."""
     ids = torch.tensor([chat_ids(local.tokenizer, request)], device=local.model.device)
     with torch.inference_mode():
@@ -117,7 +117,7 @@ def choices_after(local: TransformersEngine, request: Choose) -> dict[str, float
 
 
 def test_choices_have_the_log_likelihood_of_the_first_token_of_the_turn(
-    local: TransformersEngine, pairs: list[Score], plain: list[float]
+    local: Transformers, pairs: list[Score], plain: list[float]
 ) -> None:
     chat = (("user", "How useful is this, from 0 to 3? Bees make honey."),)
     requests = [
@@ -133,12 +133,12 @@ def test_choices_have_the_log_likelihood_of_the_first_token_of_the_turn(
     assert [reply.tokens_cached for reply in replies] == [0, 0, replies[0].tokens_in, 0]
 
 
-def test_a_choice_of_several_tokens_is_refused_by_name(local: TransformersEngine) -> None:
+def test_a_choice_of_several_tokens_is_refused_by_name(local: Transformers) -> None:
     with pytest.raises(EngineError, match="'not at all useful'"):
         local.submit(0, Choose((("user", "Useful?"),), ("2", "not at all useful")))
 
 
-def test_a_sample_is_the_same_again_and_another_differs(local: TransformersEngine) -> None:
+def test_a_sample_is_the_same_again_and_another_differs(local: Transformers) -> None:
     story = [Generate((("user", "Tell me a story."),), 12, temperature=1.0, sample=n) for n in (1, 2)]
     first, second, again = ask(local, [story[0]]) + ask(local, [story[1]]) + ask(local, [story[0]])
     assert first.output == again.output != second.output
@@ -146,7 +146,7 @@ def test_a_sample_is_the_same_again_and_another_differs(local: TransformersEngin
 
 
 def test_reasoning_is_told_to_the_chat_template_and_has_tokens_of_its_own(
-    local: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+    local: Transformers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     template = "{{ messages[0].content }}{% if enable_thinking is defined %}{{ enable_thinking }}{% endif %}"
     monkeypatch.setattr(local.tokenizer, "chat_template", template)
@@ -159,7 +159,7 @@ def test_reasoning_is_told_to_the_chat_template_and_has_tokens_of_its_own(
     assert reply.tokens_out == 5
 
 
-def test_transformers_generates_what_greedy_decoding_of_the_model_gives(local: TransformersEngine) -> None:
+def test_transformers_generates_what_greedy_decoding_of_the_model_gives(local: Transformers) -> None:
     requests = [Generate((("user", "What is the capital of France?"),), max_tokens=n) for n in (3, 12)]
     replies = ask(local, requests)
     for request, reply in zip(requests, replies, strict=True):
@@ -178,7 +178,7 @@ CHAT = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
 def test_a_text_begins_as_the_tokenizer_begins_one(tmp_path: Path) -> None:
     folder = tiny_llama(tmp_path / "model")
     begins_texts(folder)
-    engine = TransformersEngine(folder, dtype="fp32")
+    engine = Transformers(folder, dtype="fp32")
     assert engine.tokenizer("a")["input_ids"][0] == engine.tokenizer.bos_token_id
     (reply,) = ask(engine, [Score("Bees", " hum")])
     prefix, target = [engine.tokenizer.bos_token_id, *ids(engine, "Bees")], ids(engine, " hum")
@@ -189,11 +189,11 @@ def test_a_text_begins_as_the_tokenizer_begins_one(tmp_path: Path) -> None:
     assert reply.mean_logprob() == pytest.approx(float(picked.mean()), abs=1e-4)
 
 
-def ids(engine: TransformersEngine, text: str) -> list[int]:
+def ids(engine: Transformers, text: str) -> list[int]:
     return engine.tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
-def test_a_model_that_begins_no_text_is_asked_as_before(local: TransformersEngine) -> None:
+def test_a_model_that_begins_no_text_is_asked_as_before(local: Transformers) -> None:
     assert prefix_ids(local.tokenizer, "Bees") == text_ids(local.tokenizer, "Bees")
 
 
@@ -204,13 +204,13 @@ def test_texts_are_the_models_own_whatever_its_folder_advises(tmp_path: Path) ->
     for advice in ({}, {"repetition_penalty": 5.0, "top_k": 1, "top_p": 0.1, "do_sample": True}):
         (tmp_path / "model" / "generation_config.json").write_text(json.dumps({"eos_token_id": 256} | advice))
         torch.manual_seed(0)  # the head, which the folder lacks
-        engine = TransformersEngine(folder, dtype="fp32")
+        engine = Transformers(folder, dtype="fp32")
         found.append([reply.output for reply in ask(engine, request)])
     assert found[0] == found[1] and found[0][0] != found[0][1]
 
 
 def test_what_is_longer_than_the_models_positions_is_refused_alone(tmp_path: Path) -> None:
-    engine = TransformersEngine(tiny_llama(tmp_path / "model", chat_template=CHAT), dtype="fp32")
+    engine = Transformers(tiny_llama(tmp_path / "model", chat_template=CHAT), dtype="fp32")
     engine._longest = 30
     texts = [Generate((("user", "x" * length),), 8) for length in (15, 16, 90)]  # "user: ", a newline, and 8 to write
     scores = [Score("y" * 25, " hum"), Score("y" * 26, " hum"), Score("y" * 26, " hums"), Score("y" * 40, " hum")]
@@ -221,16 +221,14 @@ def test_what_is_longer_than_the_models_positions_is_refused_alone(tmp_path: Pat
 
 
 def test_fewer_requests_for_texts_wait_together_than_for_scores(tmp_path: Path) -> None:
-    engine = TransformersEngine(tiny_llama(tmp_path / "model", chat_template=CHAT), dtype="fp32", window=5_000)
+    engine = Transformers(tiny_llama(tmp_path / "model", chat_template=CHAT), dtype="fp32", window=5_000)
     ask(engine, [Score("Bees", " hum")])
     assert engine.window == 5_000
     ask(engine, [Generate((("user", "Hi."),), 1)])
     assert engine.window == 2_048
 
 
-def test_a_template_without_a_systems_turn_gets_it_in_the_users(
-    local: TransformersEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_template_without_a_systems_turn_gets_it_in_the_users(local: Transformers, monkeypatch: pytest.MonkeyPatch) -> None:
     refuses = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
     monkeypatch.setattr(local.tokenizer, "chat_template", refuses + CHAT)
     chat = Generate((("system", "Be short."), ("user", "Hi."), ("assistant", "Yes?"), ("user", "Go.")), 8)
@@ -243,7 +241,7 @@ def test_a_template_without_a_systems_turn_gets_it_in_the_users(
 
 def test_a_model_that_cannot_be_loaded_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="llm.model=") as error:
-        TransformersEngine(str(tmp_path))
+        Transformers(str(tmp_path))
     assert "\n" not in str(error.value)
 
 
@@ -251,10 +249,10 @@ def test_engines_that_load_the_same_weights_share_a_name() -> None:
     package = "uar.llm.models"
     names = {
         identity_of({"_target_": f"{package}.{engine}", "model": SMOLLM2, "revision": None})
-        for engine in ("local.TransformersEngine", "vllm.VLLMEngine")
+        for engine in ("local.Transformers", "vllm.VLLM")
     }
     assert len(names) == 1 and "SmolLM2" in names.pop()
-    served = {"_target_": f"{package}.openai.OpenAIEngine", "model": "m", "revision": "2"}
+    served = {"_target_": f"{package}.openai.OpenAI", "model": "m", "revision": "2"}
     assert identity_of(served) == "m@2" and identity_of(served | {"revision": None}) == "m"
     assert identity_of(served | {"extra": {}}) == "m@2"
     other = [identity_of(served | {"extra": extra}) for extra in ({"top_k": 5}, {"top_k": 6}, OmegaConf.create({"top_k": 5}))]

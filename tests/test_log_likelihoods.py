@@ -13,7 +13,7 @@ from tiny_models import prepending_tokenizer, tiny_causal, tiny_llama
 
 from uar.errors import EngineError
 from uar.llm.models.tokens import prefix_ids, target_ids
-from uar.llm.models.transformers import TransformersEngine
+from uar.llm.models.transformers import Transformers
 from uar.llm.record import Choose, Generate, Outcome, Score
 
 CHAT = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
@@ -50,7 +50,7 @@ def requests() -> list[Score]:
     return [Score(prefix, f" {text(n)}") for prefix in map(text, (3, 40, 9, 16, 70, 12)) for n in (5, 3)]
 
 
-def alone(engine: TransformersEngine, request: Score) -> float:
+def alone(engine: Transformers, request: Score) -> float:
     """Mean log-likelihood of the target by a forward pass of one text."""
     prefix, target = (engine.tokenizer(t, add_special_tokens=False)["input_ids"] for t in (request.prefix, request.target))
     with torch.inference_mode():
@@ -63,7 +63,7 @@ def test_a_text_gets_beside_others_what_it_gets_alone(tmp_path: Path, kind: str,
     caplog.set_level(logging.INFO)
     options = (WINDOWED | WITH_STATE | OTHERS)[kind]
     folder = tiny_causal(tmp_path / "model", getattr(transformers, f"{kind}Config"), **options)
-    engine = TransformersEngine(folder, dtype="fp32", max_tokens=200)
+    engine = Transformers(folder, dtype="fp32", max_tokens=200)
     asked = requests()
     replies = ask(engine, asked)
     assert nats(replies) == pytest.approx([alone(engine, request) for request in asked], abs=2e-4)
@@ -79,9 +79,7 @@ def test_a_text_gets_beside_others_what_it_gets_alone(tmp_path: Path, kind: str,
 @pytest.mark.parametrize("kind", ["Mistral", "Lfm2"])
 def test_choices_of_models_that_are_not_packed(tmp_path: Path, kind: str) -> None:
     options = (WINDOWED | WITH_STATE)[kind]
-    engine = TransformersEngine(
-        tiny_causal(tmp_path / "model", getattr(transformers, f"{kind}Config"), **options), dtype="fp32"
-    )
+    engine = Transformers(tiny_causal(tmp_path / "model", getattr(transformers, f"{kind}Config"), **options), dtype="fp32")
     engine.tokenizer.chat_template = CHAT
     chats = [Choose((("user", text),), ("a", "b", "c")) for text in ("Bees?", "How do bees " * 5)]
     for request, reply in zip(chats, ask(engine, chats), strict=True):
@@ -94,7 +92,7 @@ def test_choices_of_models_that_are_not_packed(tmp_path: Path, kind: str) -> Non
 
 def test_a_target_is_tokenised_as_in_the_whole_text(tmp_path: Path) -> None:
     folder = tiny_causal(tmp_path / "model", transformers.LlamaConfig, prepending_tokenizer())
-    engine = TransformersEngine(folder, dtype="fp32")
+    engine = Transformers(folder, dtype="fp32")
     request = Score("a fact: bees", " hum a lot")
     assert engine.tokenizer.tokenize("bees hum") == ["▁bees", "▁hum"]
     assert engine.tokenizer.tokenize(" hum") == ["▁", "▁hum"]  # as it would be alone
@@ -112,7 +110,7 @@ def test_a_target_is_tokenised_as_in_the_whole_text(tmp_path: Path) -> None:
 
 def test_a_target_that_shares_a_token_with_its_prefix_is_refused_alone(tmp_path: Path) -> None:
     folder = tiny_causal(tmp_path / "model", transformers.LlamaConfig, prepending_tokenizer())
-    bad, empty, good = ask(TransformersEngine(folder, dtype="fp32"), [Score("be", "es"), Score("bees", ""), Score("be", " a")])
+    bad, empty, good = ask(Transformers(folder, dtype="fp32"), [Score("be", "es"), Score("bees", ""), Score("be", " a")])
     for reply in (bad, empty):
         assert reply.outcome == Outcome.ERROR and "begin with a space" in reply.output and "\n" not in reply.output
     assert good.outcome == Outcome.OK
@@ -142,7 +140,7 @@ def test_a_text_ends_where_the_tokenizer_or_the_config_says(tmp_path: Path, ends
         content = json.loads((folder / file).read_text()) if (folder / file).exists() else {}
         content["eos_token_id"] = [number[ends[name]], never] if name in ends else None
         (folder / file).write_text(json.dumps(content))
-    (reply,) = ask(TransformersEngine(str(folder), dtype="fp32"), [request])
+    (reply,) = ask(Transformers(str(folder), dtype="fp32"), [request])
     assert (reply.outcome, reply.tokens_out) == (Outcome.OK, last)
 
 
@@ -152,7 +150,7 @@ def test_a_model_that_ends_no_text_is_one_line(tmp_path: Path) -> None:
         if (folder / file).exists():
             content = json.loads((folder / file).read_text())
             (folder / file).write_text(json.dumps(content | {"eos_token_id": None, "bos_token_id": None}))
-    engine = TransformersEngine(str(folder), dtype="fp32")
+    engine = Transformers(str(folder), dtype="fp32")
     with pytest.raises(EngineError, match="names a token that ends a text") as error:
         ask(engine, [Generate((("user", "Hi."),), 12)])
     assert "\n" not in str(error.value)

@@ -7,7 +7,7 @@ import pytest
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from uar.errors import EngineError, UserError
-from uar.llm.models.transformers import TransformersEngine
+from uar.llm.models.transformers import Transformers
 from uar.machine.model_files import pretrained
 from uar.retrievers.bi_encoder.encoder import BiEncoder
 
@@ -38,7 +38,7 @@ def test_a_retriever_and_an_llm_with_code_of_their_own_are_one_line(foreign: Pat
     with pytest.raises(UserError, match="code of its own") as retriever:
         BiEncoder(str(foreign))
     with pytest.raises(EngineError, match="llm.model=.*code of its own") as llm:
-        TransformersEngine(str(foreign))
+        Transformers(str(foreign))
     assert all("\n" not in str(error.value) for error in (retriever, llm))
 
 

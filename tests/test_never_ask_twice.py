@@ -20,7 +20,7 @@ from uar.annotation.annotators import Annotator, Judgement, Likelihood
 from uar.llm.call import Question
 from uar.llm.chains import Chains
 from uar.llm.models import LLM
-from uar.llm.models.openai import OpenAIEngine
+from uar.llm.models.openai import OpenAI
 from uar.llm.record import Outcome, Record
 from uar.llm.store.store import Store
 
@@ -36,7 +36,7 @@ from pathlib import Path
 from uar.llm.store import store
 from uar.llm.chains import Chains
 from uar.llm.models import LLM
-from uar.llm.models.openai import OpenAIEngine
+from uar.llm.models.openai import OpenAI
 from uar.annotation.annotators import UtilSel
 from uar.llm.call import Question
 {questions}
@@ -45,7 +45,7 @@ def annotate():
     kept = store.Store(Path({folder!r}))
     print(0, "opened", flush=True)
     os.read(0, 1)
-    engine = OpenAIEngine("toy", [{url!r}], window={window})
+    engine = OpenAI("toy", [{url!r}], window={window})
     chains = Chains(UtilSel(template="utilsel"), kept, {collection!r}, [LLM({model!r}, engine)])
     judged = dict(chains.run(questions({numbers!r})))
     kept.close()
@@ -218,7 +218,7 @@ def test_two_processes_on_one_store_lose_nothing_and_show_nothing_twice(
 
 
 def run(folder: Path, server: LLMServer, annotator: Annotator, model: str) -> dict[str, list[Judgement]]:
-    store, engine = Store(folder), OpenAIEngine("toy", [server.url], window=WINDOW)
+    store, engine = Store(folder), OpenAI("toy", [server.url], window=WINDOW)
     try:
         return dict(Chains(annotator, store, COLLECTION, [LLM(model, engine)]).run(questions(range(6))))
     finally:

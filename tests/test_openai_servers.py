@@ -13,7 +13,7 @@ from openai_clients import BEES, HELLO, Connect, bare, chats, nobody
 from starlette.responses import RedirectResponse
 
 from uar.errors import EngineError
-from uar.llm.models.openai import OpenAIEngine
+from uar.llm.models.openai import OpenAI
 from uar.llm.record import Outcome
 
 KEY = "sk-planted-7391"
@@ -120,7 +120,7 @@ def test_replies_that_came_before_the_server_went_are_given_first(client: Connec
 def test_an_engine_closes_with_calls_in_flight(server: LLMServer) -> None:
     before = threading.active_count()
     server.delay = 3.0
-    engine = OpenAIEngine("scripted", [server.url], window=2)
+    engine = OpenAI("scripted", [server.url], window=2)
     for ticket in range(5):
         engine.submit(ticket, HELLO)
     while not server.flying:

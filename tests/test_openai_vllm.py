@@ -20,7 +20,7 @@ from conftest import SMOLLM2
 from openai_clients import Connect, clients
 from test_vllm import agree
 
-from uar.llm.models.transformers import TransformersEngine
+from uar.llm.models.transformers import Transformers
 from uar.llm.record import Choose, Generate, Outcome, Score
 from uar.machine.model_files import locate
 
@@ -66,7 +66,7 @@ def vllm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def test_a_served_model_agrees_with_the_same_model_in_process(
-    client: Connect, pairs: list[Score], local: TransformersEngine
+    client: Connect, pairs: list[Score], local: Transformers
 ) -> None:
     engine = client()
     agree(nats(ask(local, pairs)), nats(ask(engine, pairs)))
@@ -74,14 +74,14 @@ def test_a_served_model_agrees_with_the_same_model_in_process(
     assert "Paris" in ask(engine, [capital])[0].output
 
 
-def test_a_served_model_scores_text_beyond_ascii(client: Connect, local: TransformersEngine) -> None:
+def test_a_served_model_scores_text_beyond_ascii(client: Connect, local: Transformers) -> None:
     prefix = "Łódź (λ 𝔘 京都 🐝🍯) — naïve café, 北海道.\n\nA question that this passage answers:"
     requests = [Score(prefix, " where is the café in Łódź?"), Score(prefix, " what is 京都 🐝?")]
     theirs = ask(client(), requests)
     assert nats(theirs) == pytest.approx(nats(ask(local, requests)), abs=0.02)
 
 
-def test_a_served_model_chooses_as_the_same_model_in_process(client: Connect, local: TransformersEngine) -> None:
+def test_a_served_model_chooses_as_the_same_model_in_process(client: Connect, local: Transformers) -> None:
     question = "Passage: Bees make honey.\nQuestion: what do bees make?\nIs the passage useful? Answer Yes or No."
     request = Choose((("user", question),), ("Yes", "No", "Honey"))
     (reply,) = ask(client(), [request])

@@ -70,7 +70,7 @@ def answered(relsel: RelSel, llm: dict, folder: Path, number: int) -> tuple[dict
 
 def test_what_stops_an_actor_is_told_with_what_it_had(tmp_path: Path) -> None:
     llm = {
-        "_target_": "uar.llm.models.openai.OpenAIEngine",
+        "_target_": "uar.llm.models.openai.OpenAI",
         "model": "m",
         "base_urls": ["http://127.0.0.1:9/v1"],
         "retries": 0,
@@ -85,6 +85,6 @@ def test_what_stops_an_actor_is_told_with_what_it_had(tmp_path: Path) -> None:
 def test_an_actor_leaves_the_failure_rate_to_the_driver(tmp_path: Path) -> None:
     with serve() as server:
         server.answer = lambda messages: "prose"
-        llm = {"_target_": "uar.llm.models.openai.OpenAIEngine", "model": "m", "base_urls": [server.url]}
+        llm = {"_target_": "uar.llm.models.openai.OpenAI", "model": "m", "base_urls": [server.url]}
         result, progress, error = answered(RelSel(template="relsel"), llm, tmp_path, 60)
     assert (result, progress.calls, len(progress.failures), error) == ({}, 60, 60, None)

@@ -16,7 +16,7 @@ from scipy.stats import spearmanr
 
 from uar.annotation.parsing import parse_ranking, parse_selection, ranking_pattern, selection_pattern
 from uar.llm.models.tokens import text_ids
-from uar.llm.models.transformers import TransformersEngine
+from uar.llm.models.transformers import Transformers
 from uar.llm.record import Choose, Generate, Outcome, Reply, Request, Score
 from uar.machine.model_files import locate
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason
 LONGEST = 512
 IN_VLLM = """
 import pickle, sys
-from uar.llm.models.vllm import VLLMEngine
+from uar.llm.models.vllm import VLLM
 from uar.llm.record import Choose, Generate
 from uar.errors import EngineError
 
@@ -44,7 +44,7 @@ def ask(engine, requests, follow_up=None):
     return replies
 
 def main(model, dtype, asked, told):
-    engine = VLLMEngine(model, dtype=dtype, max_model_len=512, kv_gib=1, max_num_seqs=2)
+    engine = VLLM(model, dtype=dtype, max_model_len=512, kv_gib=1, max_num_seqs=2)
     with open(asked, "rb") as file:
         at_once, dependent, follow_up = pickle.load(file)
     replies = [ask(engine, at_once), ask(engine, dependent, follow_up)]
@@ -103,7 +103,7 @@ class InVLLM(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def others(local: TransformersEngine) -> dict[str, Request]:
+def others(local: Transformers) -> dict[str, Request]:
     prefix = " bee" * 192
     assert len(text_ids(local.tokenizer, prefix)) == 192
     ends = {name: Score(prefix, " honey and wax" + " and more" * 20) for name in ("block end", "block end again")}
@@ -150,7 +150,7 @@ def agree(ours: Sequence[float], theirs: Sequence[float]) -> None:
     assert max(ours) - min(ours) > 1
 
 
-def test_log_likelihoods_agree_with_transformers_in_fp32(fp32: InVLLM, local: TransformersEngine) -> None:
+def test_log_likelihoods_agree_with_transformers_in_fp32(fp32: InVLLM, local: Transformers) -> None:
     pairs = beginnings(**PAIRS)
     assert nats(fp32.pairs) == pytest.approx(nats(ask(local, pairs)), abs=1e-3)
     lengths = [len(text_ids(local.tokenizer, pair.prefix)) + len(text_ids(local.tokenizer, pair.target)) for pair in pairs]
@@ -158,13 +158,13 @@ def test_log_likelihoods_agree_with_transformers_in_fp32(fp32: InVLLM, local: Tr
 
 
 def test_log_likelihoods_agree_with_transformers_in_bf16(in_vllm: dict[str, InVLLM]) -> None:
-    ours = nats(ask(TransformersEngine(SMOLLM2, dtype="bf16"), beginnings(**SHORT_PAIRS)))
+    ours = nats(ask(Transformers(SMOLLM2, dtype="bf16"), beginnings(**SHORT_PAIRS)))
     agree(ours, nats(in_vllm["bf16"].pairs))
 
 
 @pytest.mark.parametrize("name", ["one target", "another target", "a target again", "block end", "block end again"])
 def test_targets_that_share_a_prefix_keep_their_own_values(
-    fp32: InVLLM, local: TransformersEngine, others: dict[str, Request], name: str
+    fp32: InVLLM, local: Transformers, others: dict[str, Request], name: str
 ) -> None:
     assert nats([fp32.others[name]]) == pytest.approx(nats(ask(local, [others[name]])), abs=1e-3)
 
@@ -175,7 +175,7 @@ def test_a_shared_prefix_is_read_once(fp32: InVLLM) -> None:
     assert second.tokens_cached >= 64
 
 
-def test_choices_agree_with_transformers(fp32: InVLLM, local: TransformersEngine, others: dict[str, Request]) -> None:
+def test_choices_agree_with_transformers(fp32: InVLLM, local: Transformers, others: dict[str, Request]) -> None:
     for name in ("grades", "yes"):
         (ours,) = ask(local, [others[name]])
         assert fp32.others[name].choice_logprobs() == pytest.approx(ours.choice_logprobs(), abs=1e-3)
@@ -192,7 +192,7 @@ def test_a_pattern_is_followed_to_the_letter(fp32: InVLLM) -> None:
     assert parse_selection(selection, [1, 4, 7, 16])[0] == parse_ranking(ranking, [2, 3, 16])[0] == Outcome.OK
 
 
-def test_it_writes_after_the_chat_template(fp32: InVLLM, local: TransformersEngine) -> None:
+def test_it_writes_after_the_chat_template(fp32: InVLLM, local: Transformers) -> None:
     (ours,) = ask(local, [OTHERS["capital"]])
     assert "Paris" in fp32.others["capital"].output
     assert fp32.others["capital"].output == ours.output

@@ -12,8 +12,9 @@ from uar.llm.models import identity_of
 
 MOVED = {  # places of classes in configs of earlier versions
     "uar.annotation.stages.": "uar.annotation.annotators.",
-    "uar.annotation.engines.local.": "uar.llm.models.transformers.",
-    "uar.annotation.engines.": "uar.llm.models.",
+    "uar.annotation.engines.local.TransformersEngine": "uar.llm.models.transformers.Transformers",
+    "uar.annotation.engines.openai.OpenAIEngine": "uar.llm.models.openai.OpenAI",
+    "uar.annotation.engines.vllm.VLLMEngine": "uar.llm.models.vllm.VLLM",
     "uar.candidates.": "uar.pools.",
 }
 

@@ -72,15 +72,15 @@ class Chains:
                     return
                 continue
             for llm, tickets in zip(self._llms, self._tickets, strict=True):
-                if tickets and llm.engine:
-                    for ticket, reply in llm.engine.step():
+                if tickets and llm.model:
+                    for ticket, reply in llm.model.step():
                         self._receive(tickets.pop(ticket), reply, done)
             stop_when_surely_failing(self.progress, self._max_failure_rate)
 
     @property
     def _window(self) -> int:
         """Which an engine may change once it knows what is asked."""
-        return max((llm.engine.window for llm in self._llms if llm.engine), default=1)
+        return max((llm.model.window for llm in self._llms if llm.model), default=1)
 
     def _advance(self, running: _Running, done: deque[Ended], first: bool = False) -> None:
         """Send a chain its replies, for as long as the store answers what it asks next."""
@@ -111,10 +111,10 @@ class Chains:
                 self._count_kept(running, call, record)
                 running.replies[at] = record.reply()
                 return True
-            if llm.engine is None:
+            if llm.model is None:
                 return False
             self._tickets[call.llm][self._next] = key
-            llm.engine.submit(self._next, call.request)
+            llm.model.submit(self._next, call.request)
             self._next += 1
         self._waiting.setdefault(key, []).append((running, at))
         running.missing += 1
@@ -125,7 +125,7 @@ class Chains:
         record = answer(
             self._store, call.request, llm.name, lambda kept: call.check(kept.reply()), llm.held(call.request), llm.commit
         )
-        may_ask = llm.engine is not None and key not in self._retried
+        may_ask = llm.model is not None and key not in self._retried
         if record is not None and may_ask and call.check(record.reply()) in self._retry:
             self._retried.add(key)
             return None
@@ -158,7 +158,7 @@ class Chains:
             template_hash=call.template_hash,
             layout=call.layout,
             model=llm.shown,
-            engine=llm.engine.name if llm.engine else "",
+            engine=llm.model.name if llm.model else "",
             output=reply.output,
             outcome=call.check(reply),
             tokens_in=reply.tokens_in,

@@ -44,8 +44,8 @@ class Generator:
         return self._llm
 
     def close(self) -> None:
-        if self._llm is not None and self._llm.engine is not None:
-            self._llm.engine.close()
+        if self._llm is not None and self._llm.model is not None:
+            self._llm.model.close()
 
 
 def _is_missing(error: BaseException | None) -> bool:

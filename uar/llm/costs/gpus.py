@@ -8,7 +8,7 @@ from typing import Any
 import hydra
 
 from uar.llm.costs.ledger import Prices
-from uar.llm.models import engine_class
+from uar.llm.models import model_class
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ def with_gpus(prices: Prices, llms: Sequence[Mapping[str, Any]], engine: Mapping
 
 def _held(llms: Sequence[Mapping[str, Any]], engine: Mapping[str, Any]) -> float | None:
     """None where a server has them."""
-    held = [engine_class(llm).gpus(llm) for llm in llms]
+    held = [model_class(llm).gpus(llm) for llm in llms]
     known = [gpus for gpus in held if gpus is not None]
     if len(known) < len(held):
         return None

@@ -6,7 +6,7 @@ from typing import Any
 import hydra
 
 from uar.llm.engines.work import Report, Work, ask
-from uar.llm.models import LLM, Engine
+from uar.llm.models import LLM, Model
 from uar.llm.store.store import Store
 
 
@@ -21,15 +21,15 @@ class LocalEngine:
     def run(self, work: Work, report: Report) -> None:
         """Ask what the store does not hold; UserError where it cannot go on, with what was answered kept and in the work."""
         store = Store(work.store)
-        engines: list[Engine] = []
+        models: list[Model] = []
         try:
             if work.asker.needs_llm:
-                engines.extend(hydra.utils.instantiate(llm, _convert_="all") for llm in work.llms)
-            llms = [LLM(model, engine) for model, engine in zip(work.models, engines, strict=True)]
-            work.serves.update({llm.name: engine.serves() for llm, engine in zip(llms, engines, strict=True)})
+                models.extend(hydra.utils.instantiate(llm, _convert_="all") for llm in work.llms)
+            llms = [LLM(name, one) for name, one in zip(work.models, models, strict=True)]
+            work.serves.update({llm.name: one.serves() for llm, one in zip(llms, models, strict=True)})
             with work.timed():
                 ask(work, store, llms, report)
         finally:
             store.close()
-            for engine in engines:
-                engine.close()
+            for one in models:
+                one.close()

@@ -12,7 +12,7 @@ from uar.errors import EngineError, UserError
 from uar.llm.call import Asker, Item, Questions
 from uar.llm.engines.work import Report, Work, ask
 from uar.llm.failing import stop_when_surely_failing, stop_where_too_many_failed
-from uar.llm.models import LLM, Engine
+from uar.llm.models import LLM, Model
 from uar.llm.progress import Progress
 from uar.llm.store.journal import adopt_new_journals, journals_of
 from uar.llm.store.store import Store
@@ -108,7 +108,7 @@ class Actor:
             os.chdir(folder)  # relative paths of references and models
         self._questions_of, self._asker = opener(), asker
         self._store, self._retry = Store(Path(store)), retry
-        engines: list[Engine] = [hydra.utils.instantiate(llm, _convert_="all") for llm in llms]
+        engines: list[Model] = [hydra.utils.instantiate(llm, _convert_="all") for llm in llms]
         self._llms = [LLM(model, engine) for model, engine in zip(models, engines, strict=True)]
         self._plain = list(llms)
 

@@ -1,4 +1,4 @@
-"""The interface of an engine."""
+"""The interface of a model that is asked, in this process or behind a server."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -10,11 +10,11 @@ from uar.llm.record import Generate, Reply, Request, without_pattern
 from uar.machine.model_files import files_beside, identity
 
 
-class Engine(ABC):
+class Model(ABC):
     """Takes requests and gives their replies in any order.
 
-    `window`: how many requests the caller should keep submitted, so that the engine can batch or share work. `commit`: on the
-    hub, of the weights that it loaded. `config`: the plain config that an engine of this class is made from.
+    `window`: how many requests the caller should keep submitted, so that the model can batch or share work. `commit`: on the
+    hub, of the weights that it loaded. `config`: the plain config that a model of this class is made from.
     """
 
     name: str
@@ -23,8 +23,8 @@ class Engine(ABC):
 
     @classmethod
     def identity(cls, config: Mapping[str, Any]) -> str:
-        """The model's name in records: the same for every engine that loads the same weights, with the same files of
-        tokenizer and chat template. A model of the hub is named by its revision, since only an engine that has loaded it
+        """The model's name in records: the same for every class that loads the same weights, with the same files of
+        tokenizer and chat template. A model of the hub is named by its revision, since only who has loaded it
         knows the commit; this stands in the records."""
         return identity(config["model"], config.get("revision")) + files_beside(config["model"])
 
@@ -51,19 +51,19 @@ class Engine(ABC):
         """What the ledger says of the model that answers."""
         return {"commit": self.commit} if self.commit else {}
 
-    def close(self) -> None:  # noqa: B027 most engines hold nothing
-        """Give back what the engine holds."""
+    def close(self) -> None:  # noqa: B027 most models hold nothing
+        """Give back what the model holds."""
 
 
 class LLM(NamedTuple):
-    """A model of a run: its name in records, and the engine that asks it; without one only the store answers."""
+    """A model of a run: its name in records, and what asks it; without one only the store answers."""
 
     name: str
-    engine: Engine | None = None
+    model: Model | None = None
 
     @property
     def commit(self) -> str | None:
-        return self.engine.commit if self.engine else None
+        return self.model.commit if self.model else None
 
     @property
     def shown(self) -> str:
@@ -72,19 +72,19 @@ class LLM(NamedTuple):
 
     def held(self, request: Request) -> bool | None:
         """Whether replies follow the request's pattern; None where nothing is asked."""
-        return None if self.engine is None else isinstance(request, Generate) and self.engine.holds(request)
+        return None if self.model is None else isinstance(request, Generate) and self.model.holds(request)
 
     def asked(self, request: Request) -> Request:
-        """The request as the engine can follow it."""
+        """The request as the model can follow it."""
         return without_pattern(request) if self.held(request) is False else request
 
 
-def engine_class(llm: Mapping[str, Any]) -> type[Engine]:
+def model_class(llm: Mapping[str, Any]) -> type[Model]:
     """Of a model's config."""
-    found: type[Engine] = hydra.utils.get_class(llm["_target_"])
+    found: type[Model] = hydra.utils.get_class(llm["_target_"])
     return found
 
 
 def identity_of(llm: Mapping[str, Any]) -> str:
     """The model's name in records, by its config."""
-    return engine_class(llm).identity(llm)
+    return model_class(llm).identity(llm)

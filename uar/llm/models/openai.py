@@ -20,7 +20,7 @@ import aiohttp
 from omegaconf import OmegaConf
 
 from uar.errors import EngineError
-from uar.llm.models.model import Engine
+from uar.llm.models.model import Model
 from uar.llm.models.openai_bodies import NoLogprobs, NoPromptLogprobs, NotEnded, adapted, body_of, error_in, holds, read
 from uar.llm.models.openai_servers import Server, Servers
 from uar.llm.record import Generate, Outcome, Reply, Request, Score
@@ -48,7 +48,7 @@ class Fault(Exception):
         self.down, self.late, self.limited, self.pause = down, late, limited, pause
 
 
-class OpenAIEngine(Engine):
+class OpenAI(Model):
     """Asynchronous client over several servers, in a thread of its own.
 
     `base_urls`: such as http://127.0.0.1:8000/v1, past proxies where that is this machine; each call goes to the one with the

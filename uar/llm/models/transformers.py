@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from uar.errors import EngineError
 from uar.llm.models.log_likelihoods import LogLikelihoods
-from uar.llm.models.model import Engine
+from uar.llm.models.model import Model
 from uar.llm.models.tokens import CannotScore, chat_ids, choice_ids, prefix_ids, target_ids
 from uar.llm.record import Choose, Generate, Outcome, Reply, Request, Score
 from uar.llm.replies import outcome_of
@@ -113,7 +113,7 @@ class _Room:
         return True
 
 
-class TransformersEngine(Engine):
+class Transformers(Model):
     """`max_tokens`: tokens of one forward pass; null for 1024 on a CPU and 8192 on a GPU.
 
     Log-likelihoods: prefixes that wait together are read once for all their targets, packed without padding, and logits

@@ -10,7 +10,7 @@ from itertools import count, takewhile
 from typing import Any
 
 from uar.errors import EngineError
-from uar.llm.models.model import Engine
+from uar.llm.models.model import Model
 from uar.llm.models.tokens import CannotScore, chat_ids, choice_ids, prefix_ids, target_ids
 from uar.llm.record import Choose, Generate, Outcome, Reply, Request, Score
 from uar.llm.replies import outcome_of
@@ -64,7 +64,7 @@ class _Recent:
             yield so_far
 
 
-class VLLMEngine(Engine):
+class VLLM(Model):
     """vLLM with prefix caching and continuous batching: a request joins those that run as soon as it is submitted.
 
     A prompt that begins as one read lately goes before the others, while the cache still holds its beginning. New prompts
