@@ -159,7 +159,7 @@ def test_the_rows_of_an_experiment_run(command: Command, tmp_path: Path, name: s
     last = [values[-1] for values in sweep_of(script, f"+experiment={name}", "+scale=mini")]
     short = [f"+method={','.join(methods)}" if word.startswith("+method=") else word for word in last]
     more = ["limit=1", "candidates.depth=2"] if script == "annotate" else []
-    ok(command(script, "-m", f"+experiment={name}", "+scale=fast_dev_run", *short, *more))
+    ok(command(script, "-m", f"+experiment={name}", *short, "+scale=fast_dev_run", *more))
     sweep = tmp_path / "outputs" / name
     found = [yaml.safe_load(p.read_text()) for p in sweep.glob("*/config.yaml")]
     assert len(found) == max(1, len(methods)) == len(list(sweep.glob("*/finished.json")))
