@@ -248,7 +248,7 @@ def test_a_sweep_started_again_skips_what_is_done_and_runs_what_is_not(command: 
     assert all((tmp_path / line.split(": ")[1]).is_dir() for line in listed)
 
     told = ok(command("train", *start, "label_source.positives=one,all", "resume=true"))
-    assert told.count("was finished before") == 2 and told.count("LLM labels: ") == 2
+    assert told.count("was finished before") == 2 and told.count("queries are annotated, ") == 2
     done = sorted((tmp_path / "outputs" / "table7_human_positive").glob("*/finished.json"))
     assert len(done) == 4 and {"one", "all"} == {re.search(r"positives=(one|all)", str(p))[1] for p in done}
 
