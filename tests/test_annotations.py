@@ -25,7 +25,7 @@ from uar.storage.files import read_json, write_json
 
 LIKELIHOOD = Likelihood(template="likelihood_question", threshold=50.0)
 RELSEL = RelSel(template="relsel")
-POOL = ["d3", "d1", "d2", "d4"]
+POOL = ["d3", "d1", "d2", "d5"]
 MODELS = ["scripted@1"]
 Command = Callable[..., subprocess.CompletedProcess[str]]
 

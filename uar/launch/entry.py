@@ -23,9 +23,8 @@ from uar.launch.side_by_side import several_devices, started_outside
 from uar.launch.stopping import Stopping
 from uar.machine.waiting import set_waiting
 
-CONF = next(
-    folder for folder in (PACKAGE / "conf", PACKAGE.parent / "conf") if folder.is_dir()
-)  # of a wheel, of the repository
+PLACES = (PACKAGE / "conf", PACKAGE.parent / "conf")  # in a wheel, in the repository
+CONF = next(place for place in PLACES if place.is_dir())
 FULL_ERROR = "HYDRA_FULL_ERROR"
 LISTED = {"trainer.devices"}  # numbers that may be lists as well
 SCALE = "+scale="

@@ -30,5 +30,5 @@ def quote_run_folder() -> None:
     if HydraConfig.initialized():
         hydra = HydraConfig.get()
         inside = QuotedString(text=hydra.runtime.output_dir, quote=Quote.double).with_quotes()[1:-1]
-        with read_write(hydra):  # type: ignore[arg-type]
+        with read_write(hydra):  # type: ignore[arg-type]  # a DictConfig
             hydra.run.dir = literal(inside)
