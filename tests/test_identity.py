@@ -13,10 +13,8 @@ from tiny_models import tiny_causal, tiny_llama
 
 from uar.llm.call import Call
 from uar.llm.chains import Chains
-from uar.llm.costs.gpus import with_gpus
-from uar.llm.costs.ledger import Prices
 from uar.llm.models import LLM, identity_of
-from uar.llm.models.transformers import TransformersEngine
+from uar.llm.models.transformers import Transformers
 from uar.llm.record import Generate, Outcome, Record, Reply, Request, Score
 from uar.llm.store.answers import answer
 from uar.llm.store.store import Store
@@ -26,7 +24,7 @@ from uar.storage.files import digest
 HI = Generate((("user", "Hi."),), 8, pattern="a+")
 FREE = Generate((("user", "Hi."),), 8)
 COMMITS = "0" * 40, "1" * 40
-LOCAL = {"_target_": "uar.llm.models.transformers.TransformersEngine", "revision": None}
+LOCAL = {"_target_": "uar.llm.models.transformers.Transformers", "revision": None}
 
 
 def as_before(request: Request, model: str) -> str:
@@ -173,7 +171,7 @@ def test_the_commit_of_a_model_of_the_hub_is_the_one_that_was_loaded(tmp_path: P
     (place / "refs").mkdir()
     (place / "refs" / "main").write_text(COMMITS[1])
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    engine = TransformersEngine("owner/name", dtype="fp32")
+    engine = Transformers("owner/name", dtype="fp32")
     assert engine.commit == COMMITS[1] and engine.serves() == {"commit": COMMITS[1]}
     assert LLM("owner/name@main", engine).shown == f"owner/name@main={COMMITS[1]}"
 
@@ -184,21 +182,3 @@ def test_what_a_server_says_that_it_serves_is_told(server: LLMServer, client: Co
     assert client().serves() == {server.url: {"id": "scripted", "root": "org/real", "max_model_len": 4096}}
     server.reports["/v1/models"] = {"models": []}
     assert client().serves() == {}
-
-
-@pytest.mark.parametrize(
-    ("llms", "engine", "gpus"),
-    [
-        (["vllm.VLLMEngine"], {"_target_": "uar.llm.engines.local.LocalEngine"}, 4),
-        (["transformers.TransformersEngine"], {"_target_": "uar.llm.engines.local.LocalEngine"}, 1),
-        (["vllm.VLLMEngine", "openai.OpenAIEngine"], {"_target_": "uar.llm.engines.local.LocalEngine"}, None),
-        (["vllm.VLLMEngine"], {"_target_": "uar.llm.engines.ray.RayEngine", "actors": 3, "num_gpus": 2}, 6),
-        ([], {"_target_": "uar.llm.engines.local.LocalEngine"}, 0),
-    ],
-)
-def test_engines_say_how_many_gpus_they_hold(
-    llms: list[str], engine: dict, gpus: float | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    configs = [{"_target_": f"uar.llm.models.{llm}", "tensor_parallel_size": 4} for llm in llms]
-    assert with_gpus(Prices(), configs, engine).gpus == gpus

@@ -136,7 +136,7 @@ class VLLM(Model):
 
     @classmethod
     def gpus(cls, config: Mapping[str, Any]) -> float | None:
-        return (super().gpus(config) or 0) * (config.get("tensor_parallel_size") or 1)
+        return config.get("tensor_parallel_size") or 1
 
     def holds(self, request: Generate) -> bool:
         return True
