@@ -383,10 +383,10 @@ def test_gpu_hours_without_gpus_have_no_cost() -> None:
     ("llms", "engine", "seen", "gpus"),
     [
         (["openai.OpenAI"], {}, True, None),
-        (["local.Transformers"], {}, True, 1),
-        (["local.Transformers"], {}, False, 0),
+        (["transformers.Transformers"], {}, True, 1),
+        (["transformers.Transformers"], {}, False, 0),
         (["vllm.VLLM"], {}, True, 4),
-        (["vllm.VLLM", "local.Transformers"], {}, True, 4),
+        (["vllm.VLLM", "transformers.Transformers"], {}, True, 4),
         (["vllm.VLLM", "openai.OpenAI"], {}, True, None),
         (["vllm.VLLM"], {"actors": 2, "num_gpus": 4}, False, 8),
         ([], {}, True, 0),

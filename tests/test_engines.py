@@ -249,7 +249,7 @@ def test_engines_that_load_the_same_weights_share_a_name() -> None:
     package = "uar.llm.models"
     names = {
         identity_of({"_target_": f"{package}.{engine}", "model": SMOLLM2, "revision": None})
-        for engine in ("local.Transformers", "vllm.VLLM")
+        for engine in ("transformers.Transformers", "vllm.VLLM")
     }
     assert len(names) == 1 and "SmolLM2" in names.pop()
     served = {"_target_": f"{package}.openai.OpenAI", "model": "m", "revision": "2"}

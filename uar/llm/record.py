@@ -105,8 +105,9 @@ class Generate(Keyed):
         return "generate", model, self.messages, self.max_tokens, float(self.temperature), *([extras] if extras else [])
 
     def key_of(self, model: str, outcome: Outcome) -> str:
-        """A reply that ended by itself is the same under every limit that it fits in; of others the limit is a part."""
-        return self._ended_key(model) if outcome in {Outcome.OK, Outcome.REFUSED} else self.key(model)
+        """A reply that ended by itself is the same under every limit that it fits in; of one that was cut off the limit is a
+        part."""
+        return self.key(model) if outcome == Outcome.TRUNCATED else self._ended_key(model)
 
     def keys(self, model: str) -> list[str]:
         return [self._ended_key(model), self.key(model)]

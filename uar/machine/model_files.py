@@ -57,6 +57,17 @@ def files_beside(reference: str) -> str:
     return f"~{digest([(str(path.relative_to(found)), file_hash(path)) for path in files])[:8]}" if files else ""
 
 
+def commit_of(reference: str, revision: str | None = None) -> str | None:
+    """The commit behind a revision of a model on the hub, as this machine's cache has it: what was loaded, where it is asked
+    after loading. None for other models."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if isinstance(_find(reference), Path):
+        return None
+    config = try_to_load_from_cache(reference, "config.json", revision=revision or "main")
+    return Path(config).parent.name if isinstance(config, str) else None
+
+
 def without_bars() -> None:
     """Loading a model of a few seconds needs no progress bars between the log lines."""
     from transformers.utils import logging as transformers_logging

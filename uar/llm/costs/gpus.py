@@ -28,8 +28,13 @@ def with_gpus(prices: Prices, llms: Sequence[Mapping[str, Any]], engine: Mapping
 def _held(llms: Sequence[Mapping[str, Any]], engine: Mapping[str, Any]) -> float | None:
     """None where a server has them."""
     held = [model_class(llm).gpus(llm) for llm in llms]
-    known = [gpus for gpus in held if gpus is not None]
-    if len(known) < len(held):
+    if None in held:
         return None
     run_engine: Any = hydra.utils.get_class(engine["_target_"])
-    return float(run_engine.gpus(engine, known))
+    return float(run_engine.gpus(engine, held if _seen() else []))
+
+
+def _seen() -> bool:
+    import torch
+
+    return bool(torch.cuda.is_available())

@@ -15,7 +15,7 @@ from uar.llm.models.model import Model
 from uar.llm.models.tokens import CannotScore, chat_ids, choice_ids, prefix_ids, target_ids
 from uar.llm.record import Choose, Generate, Outcome, Reply, Request, Score
 from uar.llm.replies import outcome_of
-from uar.machine.model_files import locate, pretrained, without_bars
+from uar.machine.model_files import commit_of, locate, pretrained, without_bars
 from uar.machine.precision import device, resolve_dtype
 
 CPU_TOKENS, GPU_TOKENS = 1024, 8192
@@ -142,7 +142,7 @@ class Transformers(Model):
             told = next(iter(str(error).splitlines()), type(error).__name__)
             raise EngineError(f"llm.model={model}: cannot be loaded ({told})") from error
         self.model.to(device()).eval()
-        self.commit = getattr(self.model.config, "_commit_hash", None)
+        self.commit = commit_of(model, revision)
         advised = self.model.generation_config  # penalties and cuts of its own among it, which no record would tell
         text = self.model.config.get_text_config()
         self._stops = _ends(self.tokenizer.eos_token_id, advised.eos_token_id, getattr(text, "eos_token_id", None))

@@ -14,7 +14,7 @@ from uar.llm.models.model import Model
 from uar.llm.models.tokens import CannotScore, chat_ids, choice_ids, prefix_ids, target_ids
 from uar.llm.record import Choose, Generate, Outcome, Reply, Request, Score
 from uar.llm.replies import outcome_of
-from uar.machine.model_files import locate
+from uar.machine.model_files import commit_of, locate
 from uar.machine.precision import bf16_is_fast, device
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
@@ -119,7 +119,7 @@ class VLLM(Model):
         self._engine: Any = self._llm.llm_engine
         self._tokenizer: Any = self._llm.get_tokenizer()
         config = self._engine.vllm_config
-        self.commit = getattr(config.model_config.hf_config, "_commit_hash", None)
+        self.commit = commit_of(model, revision)
         self._longest = int(config.model_config.max_model_len)
         self._block = int(config.cache_config.block_size)
         self._scores_alone = bool(config.use_v2_model_runner)  # the older runner makes a row of logits for each prompt token
@@ -136,7 +136,7 @@ class VLLM(Model):
 
     @classmethod
     def gpus(cls, config: Mapping[str, Any]) -> float | None:
-        return (super().gpus(config) or 0) * (config.get("tensor_parallel_size") or 1)
+        return config.get("tensor_parallel_size") or 1
 
     def holds(self, request: Generate) -> bool:
         return True
