@@ -233,7 +233,7 @@ def test_judgements_keep_all_that_they_have(tmp_path: Path, collection: Collecti
     annotation = begun(tmp_path, collection, RELSEL)
     judgements = [
         Judgement("d1", 1, 3, 0.25, 1, uncertainty=0.5, logprobs=(-1.5, -0.25)),
-        Judgement("d4", 0, -1, None, 2),
+        Judgement("d5", 0, -1, None, 2),
     ]
     annotation.keep({"q1": judgements, "q2": []}, ["q3"])
     concluded = chosen(tmp_path, collection, RELSEL).concluded()

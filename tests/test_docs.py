@@ -15,7 +15,7 @@ from uar.launch.config_reference import config_files
 
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 COMMAND = re.compile(r"python (?:train\.py|annotate\.py|-m uar\.\w+)(?: [^`\n#]*)?")
-OWN = {"loss=best_positive", "annotator=tells"}  # of the recipes that add them
+OWN = {"loss=best_positive", "annotator=answerable"}  # of the recipes that add them
 
 
 def commands() -> list[str]:
@@ -46,12 +46,12 @@ def test_the_loss_of_the_recipe_is_right() -> None:
 
 
 def test_the_annotator_of_the_recipe_runs(tmp_path: Path) -> None:
-    tells = code_of("recipes/own-annotator.md")["Tells"](template="qa_metric")
+    answerable = code_of("recipes/own-annotator.md")["Answerable"](template="qa_metric")
     engine = Scripted(lambda request: "honey" if "make honey" in request.messages[-1][1] else "Unknown.")
-    judged, _ = run(tmp_path, tells, engine)
+    judged, _ = run(tmp_path, answerable, engine)
     assert {j.doc_id: j.label for j in judged["q1"]} == {d: int("make honey" in text) for d, text in BEES.passages.items()}
     failing = Scripted(lambda request: "")
-    assert run(tmp_path / "other", tells, failing, max_failure_rate=1.0)[0] == {}
+    assert run(tmp_path / "other", answerable, failing, max_failure_rate=1.0)[0] == {}
 
 
 def test_python_of_the_faq_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
