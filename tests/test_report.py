@@ -199,7 +199,7 @@ def test_the_explorer_sorts_filters_and_shows(open_page: Callable[..., "Page"]):
     page.fill("#filter", "")
     assert items.count() == everything
     items.first.locator("summary").click()
-    told = items.first.locator(".told")
+    told = items.first.locator(".detail")
     assert told.locator(".both ol").count() == 2 and told.locator(".both ol").first.locator("li").count() == 5
     assert told.locator(".both li p").first.inner_text() and told.locator(".chip.yes").count() >= 1
     assert {"LLM + (yes)", "LLM − (no)"} <= set(told.locator(".chip").all_inner_texts())

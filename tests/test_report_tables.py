@@ -143,7 +143,7 @@ def test_marks_compare_the_mean_of_the_seeds_with_the_baseline(tmp_path: Path):
     assert "p $<$ 0.05 after Holm's correction over collections.}" in tables
     assert "Marks" not in markdown([replace(table, lines=table.lines[:1])], [], [], "", "base")
     good = next(line for line in table.lines if line.name == "good").cells[0]
-    assert good.mark == "+" and good.told.startswith("+0.5500 [") and "against base, 16 queries" in good.told
+    assert good.mark == "+" and good.note.startswith("+0.5500 [") and "against base, 16 queries" in good.told
 
 
 def test_holms_correction_takes_a_mark_away(tmp_path: Path):

@@ -20,11 +20,11 @@ from uar.errors import DataError, UserError
 from uar.evaluation.significance import (
     compare,
     holm,
+    note_untested,
     randomisation,
     read_scores,
-    tell_other_collections,
-    tell_untested,
-    told,
+    summary_of,
+    warn_of_other_collections,
 )
 from uar.storage.files import write_json
 
@@ -106,7 +106,7 @@ def test_one_query_has_no_t_test_and_does_not_count_in_the_correction():
     assert alone["p t-test"] is alone["p t-test (Holm)"] is alone["low"] is alone["effect size"] is None
     assert alone["p randomisation"] == 1.0 and alone["difference"] == 1.0
     assert found["b"]["AP"]["p t-test (Holm)"] == found["b"]["AP"]["p t-test"]
-    assert told(found["a"]) == "AP +1.0000 (p not defined, randomisation 1)"
+    assert summary_of(found["a"]) == "AP +1.0000 (p not defined, randomisation 1)"
     assert "NaN" not in json.dumps(found)
 
 
@@ -178,15 +178,15 @@ def test_the_parts_of_a_set_that_counts_as_one_are_one_test():
 
 
 def test_a_baseline_on_other_judgements_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    tell_other_collections(tmp_path, {"a": "1"})  # which has no manifest
+    warn_of_other_collections(tmp_path, {"a": "1"})  # which has no manifest
     write_json(tmp_path / "manifest.json", {"collections": {"a": "1", "b": "2"}})
-    tell_other_collections(tmp_path, {"a": "1", "c": "3"})
+    warn_of_other_collections(tmp_path, {"a": "1", "c": "3"})
     assert not caplog.records
-    tell_other_collections(tmp_path, {"a": "1", "b": "3"})
+    warn_of_other_collections(tmp_path, {"a": "1", "b": "3"})
     assert "was measured on other texts, queries or judgements of b; evaluate it anew" in caplog.text
 
 
 def test_measures_without_a_test_are_told(caplog: pytest.LogCaptureFixture):
     with caplog.at_level(logging.INFO):
-        tell_untested({"a": {"EM": {}, "AP": {}}}, {"a": {"EM": 0.1, "BLEU-4": 0.2, "questions": 3, "oracle": {"EM": 1.0}}})
+        note_untested({"a": {"EM": {}, "AP": {}}}, {"a": {"EM": 0.1, "BLEU-4": 0.2, "questions": 3, "oracle": {"EM": 1.0}}})
     assert caplog.messages == ["BLEU-4: values of all questions together, which are not tested"]

@@ -13,7 +13,7 @@ from uar.errors import UserError
 from uar.evaluation.evaluation_tracking import track_evaluation
 from uar.evaluation.evaluator import Evaluator
 from uar.evaluation.metrics_file import read_metrics
-from uar.evaluation.significance import compare, read_scores, tell_other_collections, tell_untested, told
+from uar.evaluation.significance import compare, note_untested, read_scores, summary_of, warn_of_other_collections
 from uar.launch.entry import entry
 from uar.reranking import ByRanker, Reranked, reranked
 from uar.retrievers.ranker import Ranker
@@ -53,14 +53,14 @@ def _evaluate(
     save_manifest(folder, model=model.name if model else None)
     baseline = {c.slug: read_scores(Path(cfg.baseline), c.slug) for c in collections} if cfg.baseline else None
     if baseline:
-        tell_other_collections(Path(cfg.baseline), {c.slug: c.hash for c in collections})
+        warn_of_other_collections(Path(cfg.baseline), {c.slug: c.hash for c in collections})
     rows = evaluator.evaluate(collections, ranker)
     if baseline:
         compared = compare({slug: read_scores(folder, slug) for slug in baseline}, baseline)
-        tell_untested(compared, read_metrics(folder)["rag"])
+        note_untested(compared, read_metrics(folder)["rag"])
         write_json(folder / "significance.json", compared)
         for slug, values in compared.items():
-            log.info("%s against %s: %s", slug, cfg.baseline, told(values))
+            log.info("%s against %s: %s", slug, cfg.baseline, summary_of(values))
         job.numbers({"significance": compared})
     track_evaluation(job, folder, collections)
     first = evaluator.measures[0]

@@ -98,7 +98,7 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         progress, models = joined(one.progress for one in works), work.models or works[0].models
         spent = ledger(progress, len(judged), pairs, sum(one.seconds for one in works), models, prices, unlabelled)
         spent["queries_for_calibration_alone"] = len(besides)
-        spent["models_served"] = {name: told for one in works for name, told in one.serves.items() if told}
+        spent["models_served"] = {name: served for one in works for name, served in one.serves.items() if served}
         spent["material"] = _material(collection, pools)
         if writing:
             spent["questions"] = question_counts

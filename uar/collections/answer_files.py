@@ -40,9 +40,9 @@ def _answered(collections: Sequence[Collection], path: Path, option: str, of_all
     having = {q: [c for c in collections if q in c.queries] for q in answers}
     for query_id, found in having.items():
         if len(found) > 1:
-            told = " and ".join(c.slug for c in found)
+            places = " and ".join(c.slug for c in found)
             line, _ = answers[query_id]
-            raise DataError(path, f"query id {query_id!r} is in {told}; give {option}={{SLUG: FILE}}", line)
+            raise DataError(path, f"query id {query_id!r} is in {places}; give {option}={{SLUG: FILE}}", line)
     strange = [q for q, found in having.items() if not found]
     if of_all and len(strange) == len(answers):
         raise DataError(path, f"query id {strange[0]!r} and all others are not in {names}; give answers of these questions")

@@ -20,14 +20,14 @@ def checked_qrels(path: Path, queries: Container[str], corpus: Corpus) -> Qrels:
     qrels = read_qrels(path)
     for query_id in qrels:
         if query_id not in queries:
-            told = f"query id {query_id!r} is not in queries.jsonl; add it there or remove the line"
-            raise DataError(path, told, line_of(path, query_id))
+            message = f"query id {query_id!r} is not in queries.jsonl; add it there or remove the line"
+            raise DataError(path, message, line_of(path, query_id))
     doc_ids = list({doc_id for grades in qrels.values() for doc_id in grades})
     unknown = {doc_ids[at] for at in (corpus.find(doc_ids) < 0).nonzero()[0]}
     if unknown:
         query_id, doc_id = next((q, d) for q, grades in qrels.items() for d in grades if d in unknown)
-        told = f"corpus id {doc_id!r} is not in corpus.jsonl; add it there or remove the line"
-        raise DataError(path, told, line_of(path, query_id, doc_id))
+        message = f"corpus id {doc_id!r} is not in corpus.jsonl; add it there or remove the line"
+        raise DataError(path, message, line_of(path, query_id, doc_id))
     return qrels
 
 

@@ -89,7 +89,7 @@ def _faults(dataset: Any, reference: str) -> Iterator[None]:
             raise UserError(f"{reference}: {error}") from error
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise UserError(f"{reference}: {_told(dataset, error)}") from error
+        raise UserError(f"{reference}: {_message(dataset, error)}") from error
 
 
 def _query(row: Any) -> Query:
@@ -135,11 +135,11 @@ def _title_and_text(doc: Any) -> tuple[str, str]:
     return ("" if title in text else title), text
 
 
-def _told(dataset: Any, error: Exception) -> str:
+def _message(dataset: Any, error: Exception) -> str:
     """What went wrong and which files the dataset wants, from ir_datasets' own descriptions of them."""
     files = list(_files(dataset))
-    told = (str(error).splitlines() or [""])[0]
-    what = told if 0 < len(told) < 160 else type(error).__name__  # the text of a failed connection is its whole history
+    message = (str(error).splitlines() or [""])[0]
+    what = message if 0 < len(message) < 160 else type(error).__name__  # the text of a failed connection is its whole history
     missing = [f"{source} as {path}" for source, path in files if not os.path.exists(path)]
     if missing:
         return f"ir_datasets could not read or download it ({what}); with no network, put {' and '.join(missing)}"

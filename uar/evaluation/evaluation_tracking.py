@@ -24,8 +24,8 @@ def track_evaluation(job: Job, folder: Path, collections: Sequence[Collection]) 
         slug = collection.slug
         scores = read_scores(folder, slug)
         queries = dict.fromkeys(q for of_measure in scores.values() for q in of_measure)
-        told = [[q, collection.queries[q].text, *(of.get(q) for of in scores.values())] for q in queries]
-        job.table(f"scores/{slug}", ["query_id", "query", *scores], told)
+        table = [[q, collection.queries[q].text, *(of.get(q) for of in scores.values())] for q in queries]
+        job.table(f"scores/{slug}", ["query_id", "query", *scores], table)
         answered = folder / "generations" / f"{slug}.parquet"
         if answered.is_file():
             job.table(f"generations/{slug}", *_generations(answered, scores, list(metrics["rag"].get(slug, {}))))
@@ -40,8 +40,8 @@ def _generations(path: Path, scores: Values, rag: list[str]) -> tuple[list[str],
     lines = {row["line"] for row in rows}
     measures = [m for m in rag if any(_named(m, line) in scores for line in lines)]
     columns = list(rows[0]) if rows else []
-    told = [[*row.values(), *(scores.get(_named(m, row["line"]), {}).get(row["query_id"]) for m in measures)] for row in rows]
-    return [*columns, *measures], told
+    table = [[*row.values(), *(scores.get(_named(m, row["line"]), {}).get(row["query_id"]) for m in measures)] for row in rows]
+    return [*columns, *measures], table
 
 
 def _named(measure: str, line: str) -> str:

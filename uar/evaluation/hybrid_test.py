@@ -92,11 +92,11 @@ def join(collection: Collection, labels: Labels) -> Iterable[Joined]:
     for query_id, llm in labels.items():
         human = collection.qrels.get(query_id, {})
         for doc_id in dict.fromkeys([*human, *llm]):
-            told, label = human.get(doc_id), llm.get(doc_id)
-            grade = collection.positive_grade * int(label or 0) if told is None else told
+            people, label = human.get(doc_id), llm.get(doc_id)
+            grade = collection.positive_grade * int(label or 0) if people is None else people
             positive = grade >= collection.positive_grade
-            origin = "llm" if told is None else "human" if label is None or bool(label) != positive else "human+llm"
-            yield Joined(query_id, doc_id, grade, told, label, origin)
+            origin = "llm" if people is None else "human" if label is None or bool(label) != positive else "human+llm"
+            yield Joined(query_id, doc_id, grade, people, label, origin)
 
 
 def write_joined(folder: Path, rows: Sequence[Joined]) -> None:

@@ -70,7 +70,7 @@ def compare(ours: Mapping[str, Values], baseline: Mapping[str, Values], seed: in
                 found[slug][measure] = {"queries": len(shared), "left_out": left_out, **_paired(differences, seed)}
         if not found[slug]:
             raise UserError(f"{slug}: this run and the baseline have no query and measure in common; evaluate both alike")
-        _tell_what_is_left_out(slug, values, found[slug])
+        _log_what_is_left_out(slug, values, found[slug])
     for measure in dict.fromkeys(m for values in found.values() for m in values):
         rows = [values[measure] for values in found.values() if measure in values]
         for name in TESTS:
@@ -98,7 +98,7 @@ def pooled(values: Mapping[str, Values]) -> dict[str, Values]:
     return found
 
 
-def tell_other_collections(baseline: Path, ours: Mapping[str, str]) -> None:
+def warn_of_other_collections(baseline: Path, ours: Mapping[str, str]) -> None:
     """Warn where the baseline's manifest says that it was measured on other texts or judgements. `ours`: hashes by slug."""
     path = baseline / "manifest.json"
     theirs = read_json(path).get("collections", {}) if path.is_file() else {}
@@ -111,14 +111,14 @@ def tell_other_collections(baseline: Path, ours: Mapping[str, str]) -> None:
         )
 
 
-def tell_untested(found: Mapping[str, Mapping[str, Any]], values: Mapping[str, Mapping[str, Any]]) -> None:
+def note_untested(found: Mapping[str, Mapping[str, Any]], values: Mapping[str, Mapping[str, Any]]) -> None:
     """Say which of the `values` by slug have none a query, such as BLEU, and so no test."""
     names = {m for slug, of_slug in values.items() for m in of_slug if m in MEASURES and m not in found.get(slug, {})}
     if names:
         log.info("%s: values of all questions together, which are not tested", ", ".join(sorted(names)))
 
 
-def told(found: Mapping[str, Any]) -> str:
+def summary_of(found: Mapping[str, Any]) -> str:
     """One collection's comparison in words: difference, mark and corrected p of both tests a measure."""
     return ", ".join(
         f"{measure} {v['difference']:+.4f}{v['mark']} (p {_number(v['p t-test (Holm)'])}, randomisation "
@@ -131,7 +131,7 @@ def _number(p: float | None) -> str:
     return "not defined" if p is None else f"{p:.3g}"
 
 
-def _tell_what_is_left_out(slug: str, ours: Values, found: Mapping[str, Any]) -> None:
+def _log_what_is_left_out(slug: str, ours: Values, found: Mapping[str, Any]) -> None:
     missing = [measure for measure in ours if measure not in found]
     if missing:
         log.warning("%s: the baseline has no %s of these queries, which is not compared", slug, ", ".join(missing))

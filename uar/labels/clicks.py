@@ -72,8 +72,8 @@ class ClickLabels(LabelSource):
 def _example(query_id: str, rates: Mapping[str, float], clicked: Set[str], threshold: float) -> Example:
     least = min(threshold, max(rates[d] for d in clicked))
     seldom = [d for d, rate in rates.items() if rate >= least and d not in clicked]
-    told = [hit for hit in best_first(rates.items()) if hit[0] not in set(seldom)]
-    return example_of(query_id, [Pair(d, int(rate >= least), "clicks", rate) for d, rate in told], "clicks", seldom)
+    rated = [hit for hit in best_first(rates.items()) if hit[0] not in set(seldom)]
+    return example_of(query_id, [Pair(d, int(rate >= least), "clicks", rate) for d, rate in rated], "clicks", seldom)
 
 
 def click_rates(rows: list[Shown], eta: float = 1.0, prior: float = 10.0) -> dict[str, dict[str, float]]:

@@ -52,10 +52,10 @@ def _too_many(progress: Progress, max_failure_rate: float) -> UserError:
     bad: Counter[str] = Counter(record.outcome for record in progress.failures)
     advice = ADVICE.get(Outcome(bad.most_common(1)[0][0]), FORMAT)
     last = progress.failures[-1]
-    told = ", ".join(f"{n} {outcome}" for outcome, n in counts.most_common())
+    shares = ", ".join(f"{n} {outcome}" for outcome, n in counts.most_common())
     return UserError(
-        f"{len(progress.failures)} of {progress.calls} calls failed ({told}), more than max_failure_rate={max_failure_rate}; "
-        f"the last: {last.stage} {last.outcome}: {last.output[:120]!r}. What was answered is kept; {advice}, or raise "
+        f"{len(progress.failures)} of {progress.calls} calls failed ({shares}), more than "
+        f"max_failure_rate={max_failure_rate}; the last: {last.stage} {last.outcome}: {last.output[:120]!r}. What was answered is kept; {advice}, or raise "
         "max_failure_rate. retry_failures names outcomes of kept replies to ask again"
     )
 

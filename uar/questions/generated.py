@@ -133,7 +133,7 @@ class Writing:
         ]
         kept, dropped = self._filtered(written)
         counts = Counter(d.why for d in dropped)
-        told = {
+        summary = {
             "passages": len(self.drawn),
             "passages_without_reply": len(self.drawn) - len(self.work.results),
             "written": len(written),
@@ -142,8 +142,8 @@ class Writing:
         }
         if not kept:
             raise UserError(
-                f"{self.setting.reference}: of {len(written)} questions written from {told['passages']} passages none is kept "
-                f"({_listed(counts)}); raise questions.passages or questions.round_trip.depth, or use a larger LLM"
+                f"{self.setting.reference}: of {len(written)} questions written from {summary['passages']} passages none is "
+                f"kept ({_listed(counts)}); raise questions.passages or questions.round_trip.depth, or use a larger LLM"
             )
         splits = split_by_passage(kept, {"dev": self.options.dev, "test": self.options.test}, self.setting.seed)
         folder = Path(self.options.folder) / self._name()
@@ -152,16 +152,16 @@ class Writing:
             "prompt": self.options.writer.prompt.hash,
             "seed": self.setting.seed,
             "options": self.setting.options,
-            **told,
+            **summary,
             "splits": {split: len(of_split) for split, of_split in splits.items()},
         }
         write_collection(folder, collection.corpus, corpus_file(self.setting.reference), splits, dropped, manifest)
         log.info(
             "%d questions of %d written from %d passages are kept (%s); they lie in %s, and train on their labels with: "
             "python -m uar.train dataset=local dataset.path=%s label_source=llm",
-            len(kept), len(written), told["passages"], _listed(counts), folder, folder,
+            len(kept), len(written), summary["passages"], _listed(counts), folder, folder,
         )  # fmt: skip
-        return open_collection(f"local:{folder}:train"), {**told, "folder": str(folder)}
+        return open_collection(f"local:{folder}:train"), {**summary, "folder": str(folder)}
 
     def _filtered(self, written: list[Written]) -> tuple[list[Written], list[Dropped]]:
         options, collection = self.options, self.corpus

@@ -98,7 +98,7 @@ class Explorer:
         answers: Sequence[Mapping[str, dict[str, Any]]],
         llm: Mapping[str, Mapping[str, tuple[int, str]]],
     ) -> dict[str, Any]:
-        told = next((a[query_id] for a in answers if query_id in a), {})
+        kept = next((a[query_id] for a in answers if query_id in a), {})
         query = collection.queries.get(query_id) if collection else None
         grades = collection.qrels.get(query_id, {}) if collection else {}
         positives = collection.positives(query_id) if collection else []
@@ -110,8 +110,8 @@ class Explorer:
         shown = dict.fromkeys(d for ids in (*lists, gold) for d in ids)
         return {
             "id": query_id,
-            "text": query.text if query else told.get("question", ""),
-            "answers": list(query.answers) if query and query.answers else told.get("gold", []),
+            "text": query.text if query else kept.get("question", ""),
+            "answers": list(query.answers) if query and query.answers else kept.get("gold", []),
             "lists": lists,
             "gold": [[d, *(of_run.get(d) for of_run in ranks)] for d in gold],
             "people": {d: [grades[d], int(d in positives)] for d in shown if d in grades},
@@ -249,5 +249,5 @@ def _label_rows(path: Path, query_ids: set[str], notes: list[str]) -> list[tuple
     except UserError as error:
         notes.append(unreadable("explorer", str(path), error))
         return []
-    told = [(q, d, label, source or "llm") for q, d, label, source in rows]  # older annotate runs did not write who said so
-    return [(q, d, int(label), source) for q, d, label, source in told if "llm" in source and label is not None]
+    kept = [(q, d, label, source or "llm") for q, d, label, source in rows]  # older annotate runs did not write who said so
+    return [(q, d, int(label), source) for q, d, label, source in kept if "llm" in source and label is not None]

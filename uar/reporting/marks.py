@@ -16,7 +16,7 @@ def marks(row: Row, baseline: Row, measures: Collection[str], notes: list[str]) 
     no values a query, or with no query in common, is left out."""
     ours, theirs = {}, {}
     for slug in row.slugs:
-        mine, other = (_those(r.scores(slug, notes), measures) for r in (row, baseline))
+        mine, other = (_of_measures(r.scores(slug, notes), measures) for r in (row, baseline))
         if any(by_query.keys() & other.get(measure, {}).keys() for measure, by_query in mine.items()):
             ours[slug], theirs[slug] = mine, other
     with _quiet():  # queries that one of them lacks become notes
@@ -26,10 +26,10 @@ def marks(row: Row, baseline: Row, measures: Collection[str], notes: list[str]) 
         if left_out:
             lost = f"{left_out['ours']} queries that only the first has and {left_out['baseline']} that only the second has"
             notes.append(f"{slug}: {row.name} is compared with {baseline.name} without {lost}")
-    return {(slug, measure): told for slug, values in found.items() for measure, told in values.items()}
+    return {(slug, measure): mark for slug, values in found.items() for measure, mark in values.items()}
 
 
-def _those(values: significance.Values, measures: Collection[str]) -> significance.Values:
+def _of_measures(values: significance.Values, measures: Collection[str]) -> significance.Values:
     return {measure: by_query for measure, by_query in values.items() if measure in measures}
 
 
@@ -51,7 +51,7 @@ def meaning(baseline: str) -> str:
     )
 
 
-def told(mark: Mapping[str, Any], baseline: str) -> str:
+def described(mark: Mapping[str, Any], baseline: str) -> str:
     """The comparison of one value in words."""
     p = mark["p t-test (Holm)"]
     between = "" if mark["low"] is None else f" [{mark['low']:+.4f}, {mark['high']:+.4f}]"

@@ -7,7 +7,7 @@ from typing import Any
 
 from uar.collections.presets import averaged
 from uar.evaluation.rag.answer_measures import BERT, MEASURES
-from uar.reporting.marks import Marks, told
+from uar.reporting.marks import Marks, described
 from uar.reporting.rows import Row
 
 DASH = "–"
@@ -47,7 +47,7 @@ class Cell:
     seeds: int = 0
     place: int = 0
     mark: str = ""
-    told: str = ""
+    note: str = ""
     paper: float | None = None
 
     def number(self, column: Column) -> str:
@@ -103,7 +103,7 @@ def placed(columns: Sequence[Column], lines: Sequence[Line]) -> list[Line]:
 
 
 def marked(found: Cell, mark: Mapping[str, Any] | None, baseline: str) -> Cell:
-    return replace(found, mark=mark["mark"], told=told(mark, baseline)) if mark else found
+    return replace(found, mark=mark["mark"], note=described(mark, baseline)) if mark else found
 
 
 def columns_of(rows: Sequence[Row], part: str) -> list[tuple[str, str]]:

@@ -45,8 +45,8 @@ def report(project: str, entity: str, title: str, group_by: str, sections: Seque
 def write_specs(out: Path, workspace: Any, report: Any) -> None:
     """`workspace.json` and `report.json`: what would be saved."""
     for name, page in (("workspace", workspace), ("report", report)):
-        told = page._to_model().model_dump_json(by_alias=True, exclude_none=True)
-        write_text(out / f"{name}.json", json.dumps(json.loads(told), indent=1, ensure_ascii=False) + "\n")
+        message = page._to_model().model_dump_json(by_alias=True, exclude_none=True)
+        write_text(out / f"{name}.json", json.dumps(json.loads(message), indent=1, ensure_ascii=False) + "\n")
 
 
 def save(*pages: Any) -> list[str]:
@@ -56,9 +56,9 @@ def save(*pages: Any) -> list[str]:
     try:
         return [str(page.save().url) for page in pages]
     except Exception as error:  # the package raises bare ones of many kinds
-        told = str(error).splitlines()[0] if str(error) else type(error).__name__
+        message = str(error).splitlines()[0] if str(error) else type(error).__name__
         where = wandb.Settings().base_url
-        raise UserError(f"save=true: {where} refused ({told}); check WANDB_API_KEY, entity and project") from error
+        raise UserError(f"save=true: {where} refused ({message}); check WANDB_API_KEY, entity and project") from error
 
 
 def _panels(wr: Any, section: Panels, group_by: str) -> list[Any]:

@@ -91,8 +91,8 @@ class FaissSearch(ExactSearch):
         if len(some):
             _, exact = search(some, shards, k, device())
             value = self.recalls[f"recall@{k}"] = recall(rows, exact)
-            told = "search: recall@%d of %s against exact search: %.4f (%d queries)"
-            log.info(told, k, self.factory, value, len(some))
+            message = "search: recall@%d of %s against exact search: %.4f (%d queries)"
+            log.info(message, k, self.factory, value, len(some))
         return scores, rows
 
     def _index(self, shards: Sequence[Path], dim: int) -> Any:
@@ -105,8 +105,9 @@ class FaissSearch(ExactSearch):
             try:
                 index.train(vectors)
             except RuntimeError as error:
-                told = _told(error)
-                raise UserError(f"search.factory={self.factory}: {len(vectors)} vectors do not train it ({told})") from error
+                message = _message(error)
+                reason = f"{len(vectors)} vectors do not train it ({message})"
+                raise UserError(f"search.factory={self.factory}: {reason}") from error
         for shard in shards:
             index.add(_vectors(shard))
         if "IVF" in self.factory:
@@ -122,11 +123,11 @@ class FaissSearch(ExactSearch):
         try:
             return faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
         except RuntimeError as error:
-            told = _told(error)
-            raise UserError(f"search.factory={self.factory}: faiss cannot make it for {dim} dimensions ({told})") from error
+            message = _message(error)
+            raise UserError(f"search.factory={self.factory}: faiss cannot make it for {dim} dimensions ({message})") from error
 
 
-def _told(error: RuntimeError) -> str:
+def _message(error: RuntimeError) -> str:
     return str(error).split("Error: ")[-1].splitlines()[0]
 
 

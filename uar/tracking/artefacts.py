@@ -45,8 +45,8 @@ def folder_artefact(kind: str, what: str, folder: Path, patterns: Sequence[str],
 
 def model_artefact(folder: Path) -> Artefact:
     """Of an exported model, under the name that the job which trained it gave it, or else that of its folder."""
-    told = folder.resolve().parent / LINEAGE
-    made = read_json(told)["made"] if told.is_file() else []
+    lineage = folder.resolve().parent / LINEAGE
+    made = read_json(lineage)["made"] if lineage.is_file() else []
     name = next((a["name"] for a in made if a["kind"] == "model"), None)
     found = folder_artefact("model", folder.resolve().name, folder, ["**/*"])
     return replace(found, name=name) if name else found

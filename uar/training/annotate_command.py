@@ -70,8 +70,8 @@ def _nearest(group: str, wanted: Any, shared: list[str]) -> tuple[str, dict[str,
 
 def _settings(where: str, known: dict[str, Any], differing: dict[str, Any]) -> list[str]:
     """Overrides, without secrets."""
-    told = mask(differing)
-    return [f"{'' if n in known else '+'}{where}.{n}={_written(v)}" for n, v in told.items() if v != MASK]
+    shown = mask(differing)
+    return [f"{'' if n in known else '+'}{where}.{n}={_written(v)}" for n, v in shown.items() if v != MASK]
 
 
 def _plain(part: DictConfig) -> dict[str, Any]:

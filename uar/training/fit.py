@@ -61,7 +61,7 @@ class Fitting:
         After a stage the weights of its best epoch by dev nDCG@10 are loaded (its last where there is no dev split). With
         `resume`, finished stages are loaded and a broken one goes on from its last checkpoint.
         """
-        told: dict[str, Any] = {}
+        summaries: dict[str, Any] = {}
         trained = []
         for number, stage in enumerate(stages):
             place = self.folder / f"{number}-{stage.name}"
@@ -71,14 +71,14 @@ class Fitting:
             done = place / "done.json"
             if resume and done.is_file():
                 _load(module, place)
-                told[stage.name] = read_json(done)
+                summaries[stage.name] = read_json(done)
                 log.info("Stage %s was finished before and is loaded", stage.name)
                 continue
-            before = sum(stage_told["steps"] for stage_told in told.values())
-            told[stage.name] = self._stage(module, stage, number, place, resume, before)
+            before = sum(stage_summary["steps"] for stage_summary in summaries.values())
+            summaries[stage.name] = self._stage(module, stage, number, place, resume, before)
             if rank_zero_only.rank == 0:
-                write_json(done, told[stage.name])
-        return told, trained
+                write_json(done, summaries[stage.name])
+        return summaries, trained
 
     def _stage(
         self, module: RetrieverModule, stage: Stage, number: int, place: Path, resume: bool, before: int

@@ -100,7 +100,7 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
             dev=_dev_score(cfg, dev, collection, pool_source, folder),
             folder=folder / "checkpoints",
         )
-        told, trained = fitting.fit(retriever, stages, cfg.resume)
+        summaries, trained = fitting.fit(retriever, stages, cfg.resume)
         if rank_zero_only.rank > 0:
             return None
         if any(stage.candidates for stage in stages):
@@ -112,8 +112,8 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
         facts = [used.facts for used in annotations]
         made_from = {"collection": collection.hash, "labels": labels, "annotations": facts}
         save_manifest(folder, **made_from, model=retriever.name, precision=precision)
-        seconds = sum(stage_told["seconds"] for stage_told in told.values())
-        update_metrics(folder, train=told, time={"train": round(seconds, 2)})
+        seconds = sum(stage_summary["seconds"] for stage_summary in summaries.values())
+        update_metrics(folder, train=summaries, time={"train": round(seconds, 2)})
         scores = evaluator.evaluate(test_collections, ranker)
         write_model_card(folder / "model", _facts(cfg, folder, collection, trained, loss, retriever, ranker))
         track_evaluation(job, folder, test_collections)
@@ -121,7 +121,7 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
             _track_files(job, folder, collection)
     if cfg.hub.repo:
         push(folder / "model", cfg.hub.repo, cfg.hub.private)
-    return objective(told, scores)
+    return objective(summaries, scores)
 
 
 def _check_vectors(retriever: Encoder, collection: Collection, precision: str) -> None:
@@ -135,10 +135,10 @@ def _track_files(job: Job, folder: Path, collection: Collection) -> None:
     """The labels and the model as artefacts, with what the manifest says."""
     manifest = read_json(folder / "manifest.json")
     job.facts({"manifest": manifest})
-    told = {name: manifest[name] for name in ("git_commit", "collection", "labels")}
-    job.made(folder_artefact("labels", collection.slug, folder, ["labels.parquet"], **told))
+    summaries = {name: manifest[name] for name in ("git_commit", "collection", "labels")}
+    job.made(folder_artefact("labels", collection.slug, folder, ["labels.parquet"], **summaries))
     model = model_artefact(folder / "model")
-    job.made(replace(model, name=artefact_name("model", collection.slug), facts={**told, "retriever": manifest["model"]}))
+    job.made(replace(model, name=artefact_name("model", collection.slug), facts={**summaries, "retriever": manifest["model"]}))
 
 
 def objective(stages: dict[str, dict[str, Any]], scores: dict[str, dict[str, float]]) -> float | None:

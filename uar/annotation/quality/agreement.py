@@ -60,9 +60,9 @@ def agreement(
 
 def summary(found: dict[str, Any]) -> str:
     """The values with their intervals in one line, for a log."""
-    told = {name: value for name, value in found.items() if isinstance(value, float)}
+    values = {name: value for name, value in found.items() if isinstance(value, float)}
     bounds = {name: " [{:.3f}, {:.3f}]".format(*bound) for name, bound in found["intervals"].items()}
-    return ", ".join(f"{name} {value:.3f}{bounds.get(name, '')}" for name, value in told.items())
+    return ", ".join(f"{name} {value:.3f}{bounds.get(name, '')}" for name, value in values.items())
 
 
 def _counts(pairs: Pairs) -> Counts:

@@ -70,15 +70,15 @@ def expected_calibration_error(p: np.ndarray, y: np.ndarray, bins: int = 10) -> 
 def calibration(logprobs: np.ndarray, positive: int, human: np.ndarray, temperature: float) -> dict[str, Any]:
     """The JSON of a calibration: `temperature`, `pairs`, and for `before` (T = 1) and `after` (at `temperature`) `brier`,
     `expected_calibration_error` and `reliability`. On the pairs that the temperature was fitted on, `after` flatters."""
-    told: dict[str, Any] = {"temperature": temperature, "pairs": len(human)}
+    report: dict[str, Any] = {"temperature": temperature, "pairs": len(human)}
     for name, value in (("before", 1.0), ("after", temperature)):
         p = probability(logprobs, positive, value)
-        told[name] = {
+        report[name] = {
             "brier": brier(p, human),
             "expected_calibration_error": expected_calibration_error(p, human),
             "reliability": reliability(p, human),
         }
-    return told
+    return report
 
 
 def _sound(logprobs: np.ndarray, positive: int) -> np.ndarray:

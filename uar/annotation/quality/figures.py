@@ -114,9 +114,11 @@ def _reliability(calibration: dict[str, Any]) -> Figure:
     upper.plot([0, 1], [0, 1], color=GREY, linestyle=":", label="perfectly calibrated")
     for name, colour, marker, side in (("before", ORANGE, "s", -1), ("after", BLUE, "o", 1)):
         rows, error = calibration[name]["reliability"], calibration[name]["expected_calibration_error"]
-        told = f"T = {calibration['temperature']:.2f}" if name == "after" else "uncalibrated"
+        label = f"T = {calibration['temperature']:.2f}" if name == "after" else "uncalibrated"
         shares = [row["positives"] for row in rows]
-        upper.plot([row["probability"] for row in rows], shares, color=colour, marker=marker, label=f"{told}, ECE {error:.3f}")
+        upper.plot(
+            [row["probability"] for row in rows], shares, color=colour, marker=marker, label=f"{label}, ECE {error:.3f}"
+        )
         width = 0.4 * (rows[0]["upto"] - rows[0]["above"])
         centres = [(row["above"] + row["upto"] + side * width) / 2 for row in rows]
         lower.bar(centres, [row["pairs"] for row in rows], width=width, color=colour)

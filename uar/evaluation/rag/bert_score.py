@@ -21,9 +21,9 @@ class BertScore:
         try:
             config = pretrained(AutoConfig, self._path)
         except (OSError, ValueError) as error:
-            told = str(error).splitlines()[0]
+            message = str(error).splitlines()[0]
             raise UserError(
-                f"rag.bert_score.model={model}: it cannot be loaded ({told}); give a Hugging Face id, a folder or "
+                f"rag.bert_score.model={model}: it cannot be loaded ({message}); give a Hugging Face id, a folder or "
                 "pkg:PACKAGE/PATH, or leave BERTScore out of rag.measures"
             ) from error
         self._most = int(getattr(config, "max_position_embeddings", 512))

@@ -36,10 +36,10 @@ class Generator:
             try:
                 self._llm = LLM(identity_of(self._cfg), hydra.utils.instantiate(self._cfg, _convert_="all"))
             except (InstantiationException, UserError) as error:
-                told = error.__cause__ if isinstance(error, InstantiationException) else error
-                if not isinstance(told, UserError) or not _is_missing(told):
+                cause = error.__cause__ if isinstance(error, InstantiationException) else error
+                if not isinstance(cause, UserError) or not _is_missing(cause):
                     raise
-                log.warning("No RAG scores, since the generator is not there: %s", told)
+                log.warning("No RAG scores, since the generator is not there: %s", cause)
                 self._missing = True
         return self._llm
 

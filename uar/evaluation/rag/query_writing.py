@@ -91,8 +91,8 @@ def rewritten(ask: Asking, rewriter: Rewriter, texts: Mapping[str, str]) -> dict
     """Texts to search with instead of `texts`; a question for which the LLM wrote nothing keeps its own."""
     found = {q: query or texts[q] for q, query in ask(rewriter, {q: {} for q in texts}).items()}
     changed = sum(found[q] != text for q, text in texts.items())
-    told = "%s: %d of %d queries are searched as the LLM rewrote them (%d replies could not be used)"
-    log.info(told, ask.collection.slug, changed, len(texts), _failed(ask, "rag_rewrite"))
+    line = "%s: %d of %d queries are searched as the LLM rewrote them (%d replies could not be used)"
+    log.info(line, ask.collection.slug, changed, len(texts), _failed(ask, "rag_rewrite"))
     return found
 
 
@@ -112,9 +112,9 @@ def verified(
     for number in range(1, rounds + 1):
         before = _failed(ask, "rag_verify")
         better = {q: query for q, query in ask(verifier, show(run, asked)).items() if query and query != texts[q]}
-        told = "%s: round %d: the passages of %d of %d questions are said not to support an answer and retrieved again"
+        line = "%s: round %d: the passages of %d of %d questions are said not to support an answer and retrieved again"
         unread = _failed(ask, "rag_verify") - before
-        log.info(f"{told} (%d verdicts could not be read)", ask.collection.slug, number, len(better), len(asked), unread)
+        log.info(f"{line} (%d verdicts could not be read)", ask.collection.slug, number, len(better), len(asked), unread)
         if not better:
             break
         run.update(search(better))

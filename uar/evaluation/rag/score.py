@@ -70,20 +70,20 @@ class Rag:
             store.close()
         seconds = time.perf_counter() - start
         calls = ask.progress.total
-        told = "%s: RAG asked %d calls and took %d from the store (%d of %d answered questions, top %d, %.1f s)"
+        summary = "%s: RAG asked %d calls and took %d from the store (%d of %d answered questions, top %d, %.1f s)"
         count = len(answered)
-        log.info(told, collection.slug, calls.asked, calls.kept, len(chosen), count, self.settings.top_k, seconds)
+        log.info(summary, collection.slug, calls.asked, calls.kept, len(chosen), count, self.settings.top_k, seconds)
         _write_generations(self.folder, collection, lines, answers, texts, {n: m.definition for n, m in self.measures.items()})
         scores: Scores = []
         values: dict[str, dict[str, float]] = {}
         for line, passages in lines.items():
             values[line], per_query = self._measure(collection, line, passages, answers[line])
             scores += per_query
-        told_values: dict[str, Any] = {"questions": len(chosen)}
+        values_of_lines: dict[str, Any] = {"questions": len(chosen)}
         for line, found in values.items():
             counted = {**found, **_counts(answers[line].values())}
-            told_values |= counted if line == RETRIEVED else {line: counted}
-        update_metrics(self.folder, rag={collection.slug: told_values}, time={f"rag {collection.slug}": round(seconds, 2)})
+            values_of_lines |= counted if line == RETRIEVED else {line: counted}
+        update_metrics(self.folder, rag={collection.slug: values_of_lines}, time={f"rag {collection.slug}": round(seconds, 2)})
         return scores, {_name(m, line): v for line, found in values.items() for m, v in found.items()}
 
     def _searched(self, ask: Asking, run: Run, chosen: list[str], search: Search) -> tuple[Run, dict[str, str]]:
@@ -138,10 +138,10 @@ class Rag:
             found = measure.per_question(answered)
             values[name] = measure.overall(answered, found)
             scores += [(q, _name(name, line), v) for q, v in zip(shown, found or (), strict=bool(found))]
-        told = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
+        summary = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
         counts = _counts(answers.values())
         log.info(
-            "%s: RAG %s: %s (%d empty answers, %d failed)", collection.slug, line, told, counts["empty"], counts["failed"]
+            "%s: RAG %s: %s (%d empty answers, %d failed)", collection.slug, line, summary, counts["empty"], counts["failed"]
         )
         return values, scores
 
@@ -183,5 +183,5 @@ def _write_generations(
             "search_query": pa.array([texts[q] if line == RETRIEVED else None for line, q, _ in rows], pa.string()),
         }
     )
-    told = table.replace_schema_metadata({"measures": json.dumps(measures)})
-    write_table(folder / "generations" / f"{collection.slug}.parquet", told)
+    summary = table.replace_schema_metadata({"measures": json.dumps(measures)})
+    write_table(folder / "generations" / f"{collection.slug}.parquet", summary)

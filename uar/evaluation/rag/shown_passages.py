@@ -29,9 +29,9 @@ class Tokens:
         try:
             self._tokenizer: Any = pretrained(AutoTokenizer, locate(model))
         except (OSError, ValueError, UserError) as error:
-            told = str(error).splitlines()[0]
+            message = str(error).splitlines()[0]
             raise UserError(
-                f"rag.max_tokens: no tokenizer in {model} ({told}); give rag.tokenizer=MODEL, or use rag.max_words"
+                f"rag.max_tokens: no tokenizer in {model} ({message}); give rag.tokenizer=MODEL, or use rag.max_words"
             ) from error
 
     def __call__(self, text: str, most: int) -> tuple[str, int]:

@@ -128,11 +128,11 @@ def _rounded(value: float | None, digits: int) -> float | None:
     return None if value is None else round(value, digits)
 
 
-def keep_rate(store: Path, model: str, told: Mapping[str, Any]) -> None:
+def keep_rate(store: Path, model: str, spent: Mapping[str, Any]) -> None:
     """Remember how fast a model was, for later estimates; runs that asked little say nothing."""
-    if told["calls"] >= 20 and told["computed_tokens_per_second"]:
+    if spent["calls"] >= 20 and spent["computed_tokens_per_second"]:
         path = store / "rates.json"
-        write_json(path, {**read_rates(store), model: told["computed_tokens_per_second"]})
+        write_json(path, {**read_rates(store), model: spent["computed_tokens_per_second"]})
 
 
 def read_rates(store: Path) -> dict[str, float]:

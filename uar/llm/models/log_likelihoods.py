@@ -32,10 +32,10 @@ class LogLikelihoods:
         self._cuts_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
         self.by_groups = use_packed_attention(model)
         self.packed_length = _window(model.config.get_text_config())
-        told = self._trial()
-        if told is not None:
+        reason = self._trial()
+        if reason is not None:
             self.packed_length = 0
-            log.info("%s is read one text a row, not packed: %s", name, told)
+            log.info("%s is read one text a row, not packed: %s", name, reason)
         elif self.packed_length is not None:
             log.info("%s reads texts of more than %d tokens, its window, one a row", name, self.packed_length)
 

@@ -272,14 +272,14 @@ class OpenAI(Model):
             status, inside = error_in(body) or (status, "")
         if not 200 <= status < 300:
             text = f"(in an answer of status {response.status}) {inside}" if inside else payload.decode("utf-8", "replace")
-            told = " ".join(self._servers.hide(text).split())[:300]
-            if isinstance(request, Score) and not server.scores and WITHOUT_ECHO.search(told):
-                raise _no_scores(server, f"{status} {told}")
+            message = " ".join(self._servers.hide(text).split())[:300]
+            if isinstance(request, Score) and not server.scores and WITHOUT_ECHO.search(message):
+                raise _no_scores(server, f"{status} {message}")
             if status in AGAIN or status >= 500:
-                problem = f"{server.shown} answered {status} {told}".rstrip()
+                problem = f"{server.shown} answered {status} {message}".rstrip()
                 raise Fault(problem, limited=status == 429, pause=_retry_after(response))
             self._servers.serves(server)
-            return _error(f"{status} {told}", start)
+            return _error(f"{status} {message}", start)
         try:
             reply = read(request, body, time.perf_counter() - start)
         except NoPromptLogprobs as error:
@@ -297,9 +297,9 @@ class OpenAI(Model):
         return reply
 
 
-def _no_scores(server: Server, told: str) -> EngineError:
+def _no_scores(server: Server, message: str) -> EngineError:
     return EngineError(
-        f"llm.base_urls: {server.shown} cannot score a text ({told}); use a server that gives log-likelihoods of a prompt, "
+        f"llm.base_urls: {server.shown} cannot score a text ({message}); use a server that gives log-likelihoods of a prompt, "
         "such as vLLM, or llm=vllm or llm=transformers"
     )
 

@@ -139,8 +139,8 @@ class Transformers(Model):
             self.tokenizer: Any = pretrained(AutoTokenizer, path, revision=revision, padding_side="left")
             self.model: Any = pretrained(AutoModelForCausalLM, path, revision=revision, dtype=resolve_dtype(dtype))
         except Exception as error:  # what a loader raises over a broken folder depends on where it trips
-            told = next(iter(str(error).splitlines()), type(error).__name__)
-            raise EngineError(f"llm.model={model}: cannot be loaded ({told})") from error
+            message = next(iter(str(error).splitlines()), type(error).__name__)
+            raise EngineError(f"llm.model={model}: cannot be loaded ({message})") from error
         self.model.to(device()).eval()
         self.commit = commit_of(model, revision)
         advised = self.model.generation_config  # penalties and cuts of its own among it, which no record would tell
@@ -231,8 +231,8 @@ class Transformers(Model):
         """Whether so many tokens have a place after a prompt; else the request is refused."""
         if self._longest is None or len(prompt) + tokens <= self._longest:
             return True
-        told = f"{len(prompt)} tokens and {tokens} after them are more than the model's {self._longest} positions"
-        self._refused.append((ticket, Reply(told, Outcome.ERROR, len(prompt))))
+        message = f"{len(prompt)} tokens and {tokens} after them are more than the model's {self._longest} positions"
+        self._refused.append((ticket, Reply(message, Outcome.ERROR, len(prompt))))
         return False
 
     def _generate(self) -> list[tuple[int, Reply]]:

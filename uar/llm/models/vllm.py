@@ -199,8 +199,8 @@ class VLLM(Model):
         self._asked[number] = asked
         self._start(number, asked.prompt, sampling)
 
-    def _refuse(self, asked: _Asked, told: str) -> None:
-        self._refused.append((asked.ticket, Reply(told, Outcome.ERROR, len(asked.prompt))))
+    def _refuse(self, asked: _Asked, message: str) -> None:
+        self._refused.append((asked.ticket, Reply(message, Outcome.ERROR, len(asked.prompt))))
 
     def _start(self, number: str, prompt: list[int], sampling: dict[str, Any]) -> None:
         """Those whose beginning was read lately go first, and at once; the others when there is room."""

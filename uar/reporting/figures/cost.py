@@ -59,8 +59,8 @@ def cost_and_quality(rows: Sequence[Row], notes: list[str]) -> tuple[Figure, str
 
 def _people(rows: Sequence[Row]) -> tuple[float, str]:
     """Price of a pair that a person judged, and its currency, of the first run that says."""
-    told = (row.config for row in rows if isinstance(row.config.get("price.human_judgement"), int | float))
-    config = next(told, {})
+    configs = (row.config for row in rows if isinstance(row.config.get("price.human_judgement"), int | float))
+    config = next(configs, {})
     return float(config.get("price.human_judgement", JUDGEMENT)), str(config.get("price.currency", CURRENCY))
 
 

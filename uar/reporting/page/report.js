@@ -99,16 +99,16 @@
     return item;
   };
   const details = (pair, query) => {
-    const told = make("div", undefined, "told");
+    const detail = make("div", undefined, "detail");
     if (query.answers.length) {
       const line = make("p", "Answer: ");
       line.append(make("b", query.answers.join(" · ")));
-      told.append(line);
+      detail.append(line);
     }
     const scores = Object.entries(query.scores).map(([name, [a, b]]) => `${name} ${a.toFixed(3)} → ${b.toFixed(3)}`);
-    told.append(make("p", scores.join(", "), "muted"));
+    detail.append(make("p", scores.join(", "), "muted"));
     if (query.gold.length) {
-      told.append(make("h4", "Positives by people"));
+      detail.append(make("h4", "Positives by people"));
       const list = make("ul");
       query.gold.forEach(([id, ...ranks]) => {
         const [title] = (passages[pair.slug] || {})[id] || [""];
@@ -117,7 +117,7 @@
         chips(item, query, id);
         list.append(item);
       });
-      told.append(list);
+      detail.append(list);
     }
     const both = make("div", undefined, "both");
     [pair.baseline, pair.run].forEach((name, at) => {
@@ -133,8 +133,8 @@
       });
       both.append(side);
     });
-    told.append(both);
-    return told;
+    detail.append(both);
+    return detail;
   };
   const question = (pair, query, difference) => {
     const item = make("li");

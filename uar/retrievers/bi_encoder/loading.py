@@ -115,13 +115,13 @@ def check_length(option: str, length: int, config: Any) -> None:
 @contextmanager
 def _quiet(wanted: bool) -> Iterator[None]:
     """Without transformers' list of the weights of layers that were left out on purpose."""
-    told = logging.getLogger("transformers.modeling_utils")
-    before = told.disabled
-    told.disabled = wanted or before  # another level would make transformers check plans of sharding
+    logger = logging.getLogger("transformers.modeling_utils")
+    before = logger.disabled
+    logger.disabled = wanted or before  # another level would make transformers check plans of sharding
     try:
         yield
     finally:
-        told.disabled = before
+        logger.disabled = before
 
 
 def _keep_layers(config: Any, layers: int) -> None:

@@ -117,7 +117,7 @@ def _scores(retrieval: Mapping[str, Mapping[str, float]], reranked: str | None) 
 def _use(folder: Path, facts: Mapping[str, Any]) -> str:
     settings = folder / "config_sentence_transformers.json"
     prompts = {n: p for n, p in (read_json(settings).get("prompts") or {}).items() if p} if settings.is_file() else {}
-    told = "".join(f"A {role} begins with {_code(repr(p))}, which these calls add.\n\n" for role, p in prompts.items())
+    prefixes = "".join(f"A {role} begins with {_code(repr(p))}, which these calls add.\n\n" for role, p in prompts.items())
     model = facts.get("repo", "MODEL")
     where = "" if "repo" in facts else "`MODEL` is this folder, or the id of this model on the hub. "
     return f"""{where}With sentence-transformers:
@@ -131,7 +131,7 @@ passages = model.encode_document(["Bees make honey from the nectar of flowers."]
 scores = model.similarity(queries, passages)
 ```
 
-{told}With uar, which scores it on a collection:
+{prefixes}With uar, which scores it on a collection:
 
 ```sh
 python -m uar.evaluate model={model} 'collections=[mini:test]'

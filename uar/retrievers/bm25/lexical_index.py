@@ -60,8 +60,8 @@ class BM25:
                 found.append(best_first(hits)[:k])
         nothing = sum(not hits for hits in found)
         if nothing:
-            told = "BM25 finds nothing for %d of %d questions, which share no term with any passage (language=%s)"
-            log.warning(told, nothing, len(found), self._corpus.language)
+            line = "BM25 finds nothing for %d of %d questions, which share no term with any passage (language=%s)"
+            log.warning(line, nothing, len(found), self._corpus.language)
         return found
 
     def scores(self, queries: Sequence[str], rows: Sequence[np.ndarray]) -> list[np.ndarray]:
