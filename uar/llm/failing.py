@@ -55,8 +55,8 @@ def _too_many(progress: Progress, max_failure_rate: float) -> UserError:
     shares = ", ".join(f"{n} {outcome}" for outcome, n in counts.most_common())
     return UserError(
         f"{len(progress.failures)} of {progress.calls} calls failed ({shares}), more than "
-        f"max_failure_rate={max_failure_rate}; the last: {last.stage} {last.outcome}: {last.output[:120]!r}. What was answered "
-        f"is kept; {advice}, or raise max_failure_rate. retry_failures names outcomes of kept replies to ask again"
+        f"max_failure_rate={max_failure_rate}; the last: {last.stage} {last.outcome}: {last.output[:120]!r}. What was "
+        f"answered is kept; {advice}, or raise max_failure_rate. retry_failures names outcomes of kept replies to ask again"
     )
 
 
