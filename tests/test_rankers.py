@@ -273,3 +273,15 @@ def test_a_run_is_reranked_by_a_bi_encoder(
     assert manifest["ranker"].startswith("x.trec, the best 3 re-ranked by ") and manifest["ranker"].endswith("-l3")
     error = fails("uar.evaluate", *given, *model)
     assert "rerank.depth=100: x.trec gives at most 5 passages a query; give rerank.depth=5 or less" in error
+
+
+def test_a_choice_of_a_users_own_folder_is_taken_with_options_of_any_kind(
+    tmp_path: Path, folder: Path, command: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    own = tmp_path / "own" / "retriever"
+    own.mkdir(parents=True)
+    (own / "mine.yaml").write_text("_target_: uar.retrievers.bm25.bm25_ranker.BM25Ranker\nk1: 0.9\nb: 0.4\n")
+    place = f"hydra.searchpath=[file://{tmp_path / 'own'}]"
+    options = [f"collections=[local:{folder}:test]", "retriever=mine", "retriever.k1=1.2", "hydra.run.dir=run", "logger=none"]
+    ok(command("uar.evaluate", place, *options))
+    assert "k1: 1.2" in (tmp_path / "run" / "config.yaml").read_text()

@@ -134,11 +134,12 @@ def _check_order(overrides: Sequence[str]) -> None:
 
 def _check_types(cfg: DictConfig, config_name: str) -> None:
     """UserError where the command line gives text for a number, a fraction for a whole number, or the like."""
-    task = HydraConfig.get().overrides.task
+    task, of_hydra = HydraConfig.get().overrides.task, HydraConfig.get().overrides.hydra
     if not task:
         return
     groups = [o for o in task if (CONF / o.split("=")[0].split("@")[0]).is_dir()]
-    defaults = hydra.compose(config_name, groups)
+    places = [o for o in of_hydra if o.split("=")[0].lstrip("+") == "hydra.searchpath"]  # of the user's own choices
+    defaults = hydra.compose(config_name, [*groups, *places])
     for override in task:
         key = override.split("=")[0].lstrip("+~")
         if override in groups or override[0] in "+~":
