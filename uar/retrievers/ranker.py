@@ -36,6 +36,10 @@ class Ranker(ABC):
         """Whether it ranks for any text of a query. A run file knows the queries that it holds and no other."""
         return True
 
+    def reach(self, collection: Collection, depth: int) -> int:
+        """Results a query that `rank` gives at most where it is asked for `depth`, as far as that is known beforehand."""
+        return depth
+
     def opened(self, session: Session, part: str = "") -> "Ranker":
         """This ranker for the length of a session over several collections, from which it takes vectors, search settings and
         devices. `part`: its name among several rankers of the session. A ranker that needs nothing is itself."""
