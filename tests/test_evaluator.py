@@ -147,4 +147,8 @@ def test_what_an_index_finds_of_the_exact_results_is_in_the_manifest(toy: Collec
     search = {"_target_": "uar.retrievers.vector_index.FaissSearch"}
     cfg = OmegaConf.create({**SETTINGS, "search": search})
     Evaluator(cfg, tmp_path / "run").evaluate([toy], BiEncoder(tiny_bert(tmp_path / "model")))
-    assert json.loads((tmp_path / "run" / "manifest.json").read_text())["search"] == {"toy.test": {"recall@6": 1.0}}
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert manifest["search"] == {"toy.test": {"recall@6": 1.0}}
+    measured = manifest["measured"]
+    assert measured.pop("precision") in ("float32", "bfloat16")
+    assert measured == {"retrieval_depth": 6, "query_length": 64, "passage_length": 256}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import hydra
 import pyarrow as pa
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from uar.collections import Collection
 from uar.collections.answer_files import with_answers
@@ -18,6 +18,7 @@ from uar.evaluation.measures import deeper_than, means, parsed, per_query, refus
 from uar.evaluation.metrics_file import forget_evaluation, update_metrics
 from uar.evaluation.rag.opening import Generator, open_rag
 from uar.evaluation.rag.query_writing import with_texts
+from uar.machine.precision import resolve_dtype
 from uar.retrievers.ranker import Ranker
 from uar.retrievers.session import Session
 from uar.storage.files import write_table
@@ -60,7 +61,7 @@ class Evaluator:
         if self._rag:
             collections = self._answered(collections)
         forget_evaluation(self._folder, hashes)
-        update_manifest(self._folder, collections=hashes, ranker=ranker.name)
+        update_manifest(self._folder, collections=hashes, ranker=ranker.name, measured=self._measured(ranker))
         values: dict[str, dict[str, float]] = {}
         recalls: dict[str, dict[str, float]] = {}
         try:
@@ -79,6 +80,14 @@ class Evaluator:
         whole = {s: {m: v for m, v in rows[s].items() if m in self.measures} for s in rows if s not in values}
         update_metrics(self._folder, retrieval=whole)
         return rows
+
+    def _measured(self, ranker: Ranker) -> dict[str, object]:
+        """What scores depend on besides the model and the collection."""
+        facts: dict[str, object] = {"retrieval_depth": self._cfg.retrieval_depth} if ranker.searches else {}
+        if ranker.lengths:
+            precision = OmegaConf.select(self._cfg, "search.precision") or "auto"
+            facts["precision"] = str(resolve_dtype(precision)).removeprefix("torch.")
+        return {**facts, **ranker.lengths}
 
     def _answered(self, collections: Sequence[Collection]) -> list[Collection]:
         if self._cfg.rag.answers is not None:

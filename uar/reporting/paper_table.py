@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from uar.errors import UserError
+from uar.reporting.alike import unlike
 from uar.reporting.marks import Marks
 from uar.reporting.result_table import Cell, Column, Line, Table, cell, columns_of, marked, placed
 from uar.reporting.rows import Row
@@ -161,7 +162,13 @@ def paper_table(paper: PaperTable, rows: Sequence[Row], by_row: Mapping[str, Mar
     if missing:
         notes.append(f"No run of: {'; '.join(missing)}.")
     known = {heading for row in paper.rows for heading in row.values}
-    shown = [c.shown(c not in own and c.heading in known, c in own or not own or not c.of_collections) for c in columns]
+    shown = [
+        replace(
+            c.shown(c not in own and c.heading in known, c in own or not own or not c.of_collections),
+            ranked=c.ranked and not (c.of_collections and any(unlike(rows, slug) for slug in c.slugs(rows))),
+        )
+        for c in columns
+    ]
     lines = [replace(line, cells=[c for c, column in zip(line.cells, shown, strict=True) if column.heads()]) for line in lines]
     shown = [column for column in shown if column.heads()]
     return Table(paper.key, paper.title, shown, placed(shown, lines), notes, head="method")

@@ -7,6 +7,7 @@ from typing import Any
 
 from uar.collections.presets import averaged
 from uar.evaluation.rag.answer_measures import BERT, MEASURES
+from uar.reporting.alike import unlike
 from uar.reporting.marks import Marks, described
 from uar.reporting.rows import Row
 
@@ -40,7 +41,7 @@ class Column:
 @dataclass(frozen=True)
 class Cell:
     """`value` as shown, the mean of `seeds` runs with their standard `deviation` (n − 1; None of one run). `place`: 1 the best
-    of its column, 2 the second best, 0 another. `mark`: + or − where it differs from the baseline; `told`: how."""
+    of its column, 2 the second best, 0 another. `mark`: + or − where it differs from the baseline; `note`: how."""
 
     value: float | None = None
     deviation: float | None = None
@@ -139,7 +140,11 @@ def plain_table(
             found = by_row.get(row.name, {})
             cells = [marked(c, found.get((slug, name)), baseline) for c, (_, slug, name) in zip(cells, parts, strict=True)]
             lines.append(Line(row.name, cells))
-    return Table(key, title, list(columns), placed(columns, lines)) if lines else None
+    shown = [
+        replace(column, ranked=column.ranked and not unlike(rows, slug))
+        for column, (_, slug, _) in zip(columns, parts, strict=True)
+    ]
+    return Table(key, title, shown, placed(shown, lines)) if lines else None
 
 
 def score_table(

@@ -24,6 +24,10 @@ class Reranked(Ranker):
     def searches(self) -> bool:
         return self._ranker.searches
 
+    @property
+    def lengths(self) -> dict[str, int]:
+        return {**self._ranker.lengths, **{f"rerank.{name}": n for name, n in self._reranker.lengths.items()}}
+
     def reach(self, collection: Collection, depth: int) -> int:
         return self._ranker.reach(collection, depth)
 

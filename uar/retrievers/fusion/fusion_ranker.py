@@ -44,6 +44,10 @@ class Fusion(Ranker):
     def searches(self) -> bool:
         return all(ranker.searches for ranker in self._rankers.values())
 
+    @property
+    def lengths(self) -> dict[str, int]:
+        return {f"{of}.{name}": n for of, ranker in self._rankers.items() for name, n in ranker.lengths.items()}
+
     def reach(self, collection: Collection, depth: int) -> int:
         return min(depth, sum(ranker.reach(collection, depth) for ranker in self._rankers.values()))
 
