@@ -219,9 +219,10 @@ def test_all_answer_measures_and_lines_have_columns(tmp_path: Path):
     assert table is not None
     assert [c.heading for c in table.columns] == [
         *("EM", "F1", "AnswerRecall", "ROUGE-L", "BLEU-4", "BERTScore"),
-        *("EM (closed_book)", "F1 (closed_book)", "EM (oracle)", "F1 (oracle)"),
+        *("EM (closed_book)", "F1 (closed_book)", "EM (oracle)", "F1 (oracle)", "questions"),
     ]
-    assert [c.value for c in table.lines[0].cells] == [0.1, 0.2, 0.6, 0.3, 0.01, 0.8, 0.0, 0.05, 0.4, 0.5]
+    assert [c.value for c in table.lines[0].cells] == [0.1, 0.2, 0.6, 0.3, 0.01, 0.8, 0.0, 0.05, 0.4, 0.5, 9]
+    assert table.lines[0].cells[-1].number(table.columns[-1]) == "9" and not table.columns[-1].ranked
 
 
 def test_a_terminal_shows_what_it_has_room_for(tmp_path: Path):

@@ -12,7 +12,7 @@ import yaml
 from uar.errors import UserError
 from uar.reporting.alike import unlike
 from uar.reporting.marks import Marks
-from uar.reporting.result_table import Cell, Column, Line, Table, cell, columns_of, marked, placed
+from uar.reporting.result_table import QUESTIONS, Cell, Column, Line, Table, cell, columns_of, marked, placed
 from uar.reporting.rows import Row
 
 FOLDER = Path(__file__).parent / "paper"
@@ -158,6 +158,7 @@ def paper_table(paper: PaperTable, rows: Sequence[Row], by_row: Mapping[str, Mar
             notes.append(f"The paper's columns are of other collections than these runs' ({here}), whose values come first.")
     columns = [*own, *paper.columns]
     lines = list(_lines(paper, columns, rows, by_row, baseline))
+    notes += _asked(columns, rows)
     missing = [line.name for line in lines if not line.aside and all(c.value is None for c in line.cells)]
     if missing:
         notes.append(f"No run of: {'; '.join(missing)}.")
@@ -204,7 +205,7 @@ def _lines(
         lines = {row.name: _cells(columns, row, wanted, by_row, baseline) for row in rows if wanted.matches(row)}
         matching = [row for row in rows if any(c.value is not None for c in lines.get(row.name, ()))]
         for row in matching:
-            name = " · ".join(filter(None, (wanted.name, _among(row, matching))))
+            name = " · ".join(filter(None, (f"{wanted.name}{_stand_in(row)}", _among(row, matching))))
             yield Line(name, lines[row.name])
         if not matching:
             yield Line(wanted.name, [Cell(paper=wanted.values.get(c.heading)) for c in columns])
@@ -214,6 +215,23 @@ def _lines(
         cells = _cells(columns, row, None, by_row, baseline)
         if any(c.value is not None for c in cells):
             yield Line(row.name, cells, aside=True)
+
+
+def _asked(columns: Sequence[PaperColumn], rows: Sequence[Row]) -> list[str]:
+    """How many questions the answers of each collection are of."""
+    slugs = dict.fromkeys(slug for c in columns if c.part == "rag" for slug in c.slugs(rows))
+    counts = {s: sorted({int(n) for row in rows for n in row.values("rag", s, QUESTIONS)}) for s in slugs}
+    said = [f"{slug} {' or '.join(f'{n:,}' for n in found)}" for slug, found in counts.items() if found]
+    return [f"Questions answered: {', '.join(said)}."] if said else []
+
+
+def _stand_in(row: Row) -> str:
+    """Whose labels the row has, where `scale=mini` puts another annotator or LLM in the place of the paper's."""
+    annotator, source = (str(row.config.get(name) or "") for name in ("annotator._target_", "label_source._target_"))
+    if row.config.get("scale") != "mini" or not annotator or source.endswith((".HumanLabels", ".ClickLabels")):
+        return ""
+    model = Path(str(row.config.get("llm.model") or "")).name
+    return f" (stand-in: {annotator.rpartition('.')[2]}{' by ' * bool(model)}{model})"
 
 
 def _among(row: Row, rows: Sequence[Row]) -> str:

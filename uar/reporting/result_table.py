@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
+from operator import itemgetter
 from statistics import fmean, stdev
 from typing import Any
 
@@ -12,6 +14,7 @@ from uar.reporting.marks import Marks, described
 from uar.reporting.rows import Row
 
 DASH = "–"
+QUESTIONS = "questions"
 RAG = (*MEASURES, BERT)
 LINES = ("closed_book", "oracle")
 
@@ -147,12 +150,19 @@ def plain_table(
     return Table(key, title, shown, placed(shown, lines)) if lines else None
 
 
+def _asked(rows: Sequence[Row], slug: str) -> list[tuple[str, str]]:
+    """A column for the number of questions that were asked, where it is known."""
+    return [(slug, QUESTIONS)] if any(row.values("rag", slug, QUESTIONS) for row in rows) else []
+
+
 def score_table(
     key: str, title: str, rows: Sequence[Row], part: str, by_row: Mapping[str, Marks], baseline: str = ""
 ) -> Table | None:
     """All values of `part` (retrieval or rag): a group of columns a collection."""
     wanted = columns_of(rows, part)
-    columns = [Column(slug, measure) for slug, measure in wanted]
+    if part == "rag":
+        wanted = [at for slug, of_slug in groupby(wanted, key=itemgetter(0)) for at in [*of_slug, *_asked(rows, slug)]]
+    columns = [Column(*at) if at[1] != QUESTIONS else Column(*at, digits=0, ranked=False) for at in wanted]
     return plain_table(key, title, rows, [(part, *c) for c in wanted], columns, by_row, baseline)
 
 
