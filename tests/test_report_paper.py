@@ -61,6 +61,14 @@ def test_rows_that_another_annotator_fills_say_so(tmp_path: Path):
     assert "Questions answered: nq.test 4." in paper_table(read_paper("table5"), rows, {}).notes
 
 
+def test_the_lengths_that_were_read_stand_beside_the_papers_values(tmp_path: Path):
+    for name, length in (("human", 256), ("utilsel", 128)):
+        run = write_run(tmp_path / name, {MARCO: {"RR@10": 0.3}}, method=name)
+        (run / "manifest.json").write_text(f'{{"measured": {{"query_length": 64, "passage_length": {length}}}}}')
+    table = paper_table(read_paper("table3"), rows_in(tmp_path), {})
+    assert "Ours read of a query and a passage 64 and 128 or 64 and 256 tokens." in table.notes
+
+
 def test_runs_of_one_row_of_the_paper_each_have_a_line(tmp_path: Path):
     for depth in (8, 31):
         utilsel(tmp_path, f"candidates.depth={depth},loss=summed_marginal", 0.3, candidates__depth=depth)

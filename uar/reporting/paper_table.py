@@ -158,7 +158,7 @@ def paper_table(paper: PaperTable, rows: Sequence[Row], by_row: Mapping[str, Mar
             notes.append(f"The paper's columns are of other collections than these runs' ({here}), whose values come first.")
     columns = [*own, *paper.columns]
     lines = list(_lines(paper, columns, rows, by_row, baseline))
-    notes += _asked(columns, rows)
+    notes += _asked(columns, rows) + _lengths(paper, rows)
     missing = [line.name for line in lines if not line.aside and all(c.value is None for c in line.cells)]
     if missing:
         notes.append(f"No run of: {'; '.join(missing)}.")
@@ -223,6 +223,18 @@ def _asked(columns: Sequence[PaperColumn], rows: Sequence[Row]) -> list[str]:
     counts = {s: sorted({int(n) for row in rows for n in row.values("rag", s, QUESTIONS)}) for s in slugs}
     said = [f"{slug} {' or '.join(f'{n:,}' for n in found)}" for slug, found in counts.items() if found]
     return [f"Questions answered: {', '.join(said)}."] if said else []
+
+
+def _lengths(paper: PaperTable, rows: Sequence[Row]) -> list[str]:
+    """How much of a query and a passage our retrievers read, which the paper's values need not share."""
+    if not any(c.part == "retrieval" for c in paper.columns):
+        return []
+    measured = [run.manifest.get("measured") or {} for row in rows for run in row.folders]
+    read = sorted(
+        {(m["query_length"], m["passage_length"]) for m in measured if {"query_length", "passage_length"} <= m.keys()}
+    )
+    said = " or ".join(f"{query} and {passage}" for query, passage in read)
+    return [f"Ours read of a query and a passage {said} tokens."] if read else []
 
 
 def _stand_in(row: Row) -> str:
