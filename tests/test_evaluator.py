@@ -12,13 +12,15 @@ from tiny_models import tiny_bert
 
 from uar.collections import Collection, open_collection, slug
 from uar.collections.presets import expand
+from uar.errors import UserError
 from uar.evaluation.evaluator import Evaluator
 from uar.evaluation.metrics_file import update_metrics
 from uar.retrievers.bi_encoder.encoder import BiEncoder
 from uar.retrievers.bm25.bm25_ranker import BM25Ranker
 from uar.retrievers.fusion.fusion_ranker import Fusion
 from uar.retrievers.ranker import Pools, Ranker
-from uar.storage.runs import Run
+from uar.retrievers.run_file import RunFile
+from uar.storage.runs import Run, write_run
 
 SETTINGS = {"measures": ["RR@10"], "rag": {"llm": None}, "search": None, "store": "none", "retrieval_depth": 6}
 
@@ -97,6 +99,40 @@ def test_queries_without_a_result_and_runs_of_another_corpus_are_told(
     assert "no passage of the run is in the corpus; is it a run of this collection?" in caplog.text
 
 
+def test_a_measure_deeper_than_the_ranking_is_refused_before_anything_is_ranked(toy: Collection, tmp_path: Path):
+    def evaluated(measures: list[str], depth: int, ranker: Ranker) -> None:
+        cfg = OmegaConf.create({**SETTINGS, "measures": measures, "retrieval_depth": depth})
+        Evaluator(cfg, tmp_path / "run").evaluate([toy], ranker)
+
+    asked: list[str] = []
+    search = Ranked(lambda collection, ids: asked.extend(ids) or right.rank(collection, ids, 9))  # type: ignore[func-returns-value]
+    said = r"^measures=R@100, RR@5 on local:.*: ranked gives at most 4 results a question; give retrieval_depth=6, or give"
+    with pytest.raises(UserError, match=said) as error:
+        evaluated(["R@100", "RR@5", "RR@4", "AP"], 4, search)
+    assert "\n" not in str(error.value) and not asked
+    evaluated(["R@100", "AP"], 6, search)  # the corpus has no more than 6
+    assert asked
+    lists = {q: [(f"d{at}", -float(at)) for at in (1, 2, 3)] for q in ("q1", "q2", "q3")}
+    write_run(tmp_path / "cut.trec", lists, "x")
+    cut = RunFile(tmp_path / "cut.trec")
+    for ranker in (cut, Fusion(runs=[str(tmp_path / "cut.trec")], retrievers={"b": cut}, weights=[1, 0])):
+        with pytest.raises(UserError, match=r"gives at most \d results a question; give retrieval_depth=6|give a deeper run"):
+            evaluated(["R@100"], 3, ranker)
+    with pytest.raises(UserError, match="cut.trec gives at most 3 results a question; give a deeper run"):
+        evaluated(["R@5"], 1000, cut)
+    evaluated(["R@3"], 1000, cut)
+
+
+def test_a_run_whose_lists_end_where_nothing_more_was_found_is_measured_with_a_warning(
+    toy: Collection, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    lists = {q: [(f"d{at}", -float(at)) for at in range(1, n + 1)] for q, n in (("q1", 1), ("q2", 2), ("q3", 4))}
+    write_run(tmp_path / "x.trec", lists, "x")
+    found = evaluator(tmp_path / "run").evaluate([toy], RunFile(tmp_path / "x.trec"))
+    assert found["toy.test"]["RR@10"] == pytest.approx((1 + 1 / 2 + 1 / 3) / 3)
+    assert "no question has more than 4 results, fewer than RR@10 look at" in caplog.text
+
+
 def test_a_querys_own_document_takes_no_place_of_the_depth(toy: Collection, tmp_path: Path):
     own = replace(toy, drop_own=True, queries={"d1": replace(toy.queries["q1"], id="d1", text="heart body violin")}, qrels={})
     assert [d for d, _ in BM25Ranker().rank(own, ["d1"], 1)["d1"]] == ["d5"]
@@ -111,4 +147,8 @@ def test_what_an_index_finds_of_the_exact_results_is_in_the_manifest(toy: Collec
     search = {"_target_": "uar.retrievers.vector_index.FaissSearch"}
     cfg = OmegaConf.create({**SETTINGS, "search": search})
     Evaluator(cfg, tmp_path / "run").evaluate([toy], BiEncoder(tiny_bert(tmp_path / "model")))
-    assert json.loads((tmp_path / "run" / "manifest.json").read_text())["search"] == {"toy.test": {"recall@6": 1.0}}
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert manifest["search"] == {"toy.test": {"recall@6": 1.0}}
+    measured = manifest["measured"]
+    assert measured.pop("precision") in ("float32", "bfloat16")
+    assert measured == {"retrieval_depth": 6, "query_length": 64, "passage_length": 256}

@@ -152,7 +152,7 @@ def test_the_evaluate_command_scores_a_fusion_of_run_files_and_of_retrievers(tmp
     right = {q: [(d, 1.0) for d in mini.positives(q)] for q in queries}
     write_run(tmp_path / "right.trec", right, "right")
     write_run(tmp_path / "bm25.trec", BM25Ranker().rank(mini, queries, 20), "bm25")
-    given = ["retriever=fusion", "collections=[mini:test]"]
+    given = ["retriever=fusion", "collections=[mini:test]", "measures=[nDCG@10,R@20]"]
     files = "retriever.runs={right: right.trec, bm25: bm25.trec}"
     ok(command("uar.evaluate", *given, files, "retriever.weights={bm25: 0.001}", "hydra.run.dir=files"))
     assert metrics(tmp_path / "files")["retrieval"]["mini.test"]["nDCG@10"] > 0.99
@@ -162,4 +162,4 @@ def test_the_evaluate_command_scores_a_fusion_of_run_files_and_of_retrievers(tmp
     nested = ["retriever.runs=[right.trec]", "+retriever@retriever.retrievers.bm25=bm25", "retriever.method=weighted"]
     ok(command("uar.evaluate", *given, *nested, "hydra.run.dir=nested"))
     scores = pq.read_table(tmp_path / "nested" / "scores" / "mini.test.parquet").to_pylist()
-    assert all(row["value"] == 1 for row in scores if row["measure"] == "R@100")
+    assert all(row["value"] == 1 for row in scores if row["measure"] == "R@20")

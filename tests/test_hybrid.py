@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import MEASURES, ROOT, metrics, ok, write_jsonl
+from conftest import ROOT, metrics, ok, write_jsonl
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from llm_server import LLMServer, gold_answers, serve
@@ -33,6 +33,7 @@ from uar.storage.runs import read_run, write_run
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 UTILSEL = {"template": "utilsel"}
+MEASURES = ["nDCG@2", "RR@2", "R@2", "AP"]
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ def hybrid_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
     monkeypatch.chdir(tmp_path)
 
     def start(name: str, *overrides: str) -> dict:
-        return hybrid(composed("logger=none", "price.gpus=0", *overrides), Path(name))
+        return hybrid(composed("logger=none", "price.gpus=0", f"measures=[{','.join(MEASURES)}]", *overrides), Path(name))
 
     return start
 
@@ -92,7 +93,7 @@ def test_imported_labels_join_the_human_qrels_and_all_runs_are_measured_on_both(
     lines = [f"{q} 0 {d} {grade}\n" for q, labels in judged.items() for d, grade in labels.items()]
     (tmp_path / "labels.qrels").write_text("".join(lines))
     given = [f"collection={toy.reference}", f"runs=[{','.join(runs)}]", "depth=2"]
-    imported = ["annotator=import", "annotator.path=labels.qrels", "logger=none"]
+    imported = ["annotator=import", "annotator.path=labels.qrels", "logger=none", f"measures=[{','.join(MEASURES)}]"]
     told = ok(command("uar.hybrid", *given, *imported, "hydra.run.dir=run"))
     folder = tmp_path / "run"
     assert rows(folder) == [
@@ -114,7 +115,7 @@ def test_imported_labels_join_the_human_qrels_and_all_runs_are_measured_on_both(
         ranked = read_run(tmp_path / f"{name}.trec")
         for judges, collection in (("human", toy), ("hybrid", replace(toy, qrels=qrels))):
             assert found[judges][name] == means(per_query(collection, ranked, MEASURES, ["q1", "q2"]))
-    assert found["human"]["second"]["RR@10"] == 0.25 and found["hybrid"]["second"]["RR@10"] == 0.75
+    assert found["human"]["second"]["RR@2"] == 0.25 and found["hybrid"]["second"]["RR@2"] == 0.75
     kept_scores = pq.read_table(folder / "scores.parquet").to_pylist()
     assert len(kept_scores) == 2 * 2 * 2 * len(MEASURES)
     manifest = json.loads((folder / "manifest.json").read_text())
@@ -204,7 +205,7 @@ def test_an_llm_judges_the_pool_beside_the_gold_answer_and_is_asked_once(
     }
     assert {d for q, d, *_, label, origin in found if label} <= {d for q in pools for d in mini.positives(q)}
     scores = metrics(folder)
-    assert scores["hybrid"] == scores["human"] and scores["human"]["bm25"]["RR@10"] > scores["human"]["turned"]["RR@10"]
+    assert scores["hybrid"] == scores["human"] and scores["human"]["bm25"]["RR@2"] > scores["human"]["turned"]["RR@2"]
 
     calls = len(server.seen)
     hybrid_in("again", *given)
@@ -248,6 +249,7 @@ def test_annotators_that_know_a_gold_answer_judge_beside_it_and_others_stay() ->
         (["runs=[gone.trec]"], "gone.trec: no such run"),
         (["runs=[]"], "runs names no run"),
         (["collection=msmarco"], "collection=msmarco stands for 3 collections; give one"),
+        (["measures=[R@100]"], "runs.first gives at most 3 results a question; give a deeper run, or give measures that look"),
         (["measures=[goodness]"], "measure 'goodness' is not known"),
         (["depth=0"], "candidates.top=0"),
         (["annotator=import", "annotator.path=others.tsv"], "no passage of the pools has a label"),

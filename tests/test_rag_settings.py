@@ -10,6 +10,7 @@ from uar.collections import Collection, open_collection
 from uar.collections.answer_files import with_answers
 from uar.errors import DataError, UserError
 from uar.evaluation.rag.rag_settings import Settings
+from uar.evaluation.rag.score import drawn
 from uar.evaluation.rag.shown_passages import Tokens, show, words
 
 GOOD: dict[str, Any] = {
@@ -112,3 +113,12 @@ def test_passages_within_a_budget_keep_their_order(toy: Collection):
 def test_a_passage_that_the_corpus_lacks_cannot_be_shown(toy: Collection):
     with pytest.raises(UserError, match=r"local:.*: passage 'nope' of query 'q1' is not in the corpus, so it cannot be shown"):
         show(toy, {"q1": ["d1", "nope"]}, "rank", str, {})
+
+
+def test_a_limit_draws_questions_by_the_seed():
+    every = [f"q{n:02d}" for n in range(40)]
+    draws = [drawn(every, 8, seed) for seed in range(60)]
+    assert all(len(set(draw)) == 8 and draw == sorted(draw) for draw in draws)
+    assert len({*map(tuple, draws)}) == 60 and set().union(*draws) == set(every)
+    assert drawn(every[::-1], 8, 3) == draws[3][::-1], "whatever the order of the file"
+    assert set(drawn(every, 4, 3)) < set(draws[3]) and drawn(every, None, 3) == drawn(every, 99, 3) == every

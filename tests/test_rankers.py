@@ -234,8 +234,8 @@ def test_a_new_retriever_is_a_class_and_a_yaml(toy: Collection, folder: Path, tm
     rerank = ["rerank._target_=uar.reranking.ByRanker", f"+rerank.retriever={new}", "+rerank.depth=6"]
     assert ids(run("reranked", "retriever._target_=test_rankers.Shortest", "+retriever.sign=1.0", *rerank)) == BY_LENGTH
     write_run(tmp_path / "a.trec", {q: [("d1", 2.0), ("d6", 1.0)] for q in toy.queries}, "a")
-    file = f"run={tmp_path / 'a.trec'}"
-    assert ids(run("file", file, "retriever._target_=test_rankers.Shortest")) == ["d6", "d1"]
+    file = [f"run={tmp_path / 'a.trec'}", "measures=[RR@2]"]
+    assert ids(run("file", *file, "retriever._target_=test_rankers.Shortest")) == ["d6", "d1"]
     assert DensePool(depth=2, retriever=Shortest, shuffle=False).pools(toy, ["q1"]) == {"q1": ["d5", "d1"]}  # d1: positive
 
 

@@ -47,6 +47,28 @@ def test_a_table_of_the_paper_has_its_rows_columns_and_values(tmp_path: Path):
     assert "No run of: REPLUG; UtilRank; UtilSel, curriculum 20 %; UtilSel, curriculum 100 %." in table.notes
 
 
+def test_rows_that_another_annotator_fills_say_so(tmp_path: Path):
+    llm = {"annotator___target_": "uar.annotation.annotators.Likelihood", "llm__model": "pkg:llm/SmolLM2-135M.gguf"}
+    for name, source in (("human", "human"), ("utilsel", "llm"), ("replug", "qa_metric")):
+        found = {"EM": 0.1, "questions": 4}
+        write_run(
+            tmp_path / name, {MARCO: {"RR@10": 0.3}}, {"nq.test": found}, method=name, scale="mini", **labels(source, **llm)
+        )
+    rows = rows_in(tmp_path)
+    lines = paper_table(read_paper("table2"), rows, {}).lines
+    stand_in = " (stand-in: Likelihood by SmolLM2-135M.gguf)"
+    assert [line.name for line in lines[:4]] == ["Human", f"REPLUG{stand_in}", f"UtilSel{stand_in}", "UtilRank"]
+    assert "Questions answered: nq.test 4." in paper_table(read_paper("table5"), rows, {}).notes
+
+
+def test_the_lengths_that_were_read_stand_beside_the_papers_values(tmp_path: Path):
+    for name, length in (("human", 256), ("utilsel", 128)):
+        run = write_run(tmp_path / name, {MARCO: {"RR@10": 0.3}}, method=name)
+        (run / "manifest.json").write_text(f'{{"measured": {{"query_length": 64, "passage_length": {length}}}}}')
+    table = paper_table(read_paper("table3"), rows_in(tmp_path), {})
+    assert "Ours read of a query and a passage 64 and 128 or 64 and 256 tokens." in table.notes
+
+
 def test_runs_of_one_row_of_the_paper_each_have_a_line(tmp_path: Path):
     for depth in (8, 31):
         utilsel(tmp_path, f"candidates.depth={depth},loss=summed_marginal", 0.3, candidates__depth=depth)

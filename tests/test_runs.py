@@ -156,15 +156,15 @@ def test_a_named_retriever_ranks_the_passages_of_a_run_anew(
 ):
     shown = {q: [(d, float(-at)) for at, d in enumerate(("d4", "d5", "d1", "d2", "d3"))] for q in ("q1", "q2", "q3")}
     write_run(tmp_path / "x.trec", shown, "x")
-    given = ["run=x.trec", f"collections=[local:{folder}:test]", "logger=none", "measures=[RR@2,R@1000]", "hydra.run.dir=run"]
+    given = ["run=x.trec", f"collections=[local:{folder}:test]", "logger=none", "measures=[RR@2,R@5]", "hydra.run.dir=run"]
     ok(command("uar.evaluate", "retriever=minilm_l3", *given))
-    assert metrics(tmp_path / "run")["retrieval"]["toy.test"] == {"RR@2": 1.0, "R@1000": 1.0}
+    assert metrics(tmp_path / "run")["retrieval"]["toy.test"] == {"RR@2": 1.0, "R@5": 1.0}
     assert json.loads((tmp_path / "run" / "manifest.json").read_text())["model"].endswith("-l3")
     ranked = order(read_run(tmp_path / "run" / "runs" / "toy.test.trec"))
     assert {q: hits[0] for q, hits in ranked.items()} == {"q1": "d1", "q2": "d2", "q3": "d3"}
     assert all(set(hits) == {"d1", "d2", "d3", "d4", "d5"} for hits in ranked.values())
     ok(command("uar.evaluate", "retriever=bm25", *given))
-    assert metrics(tmp_path / "run")["retrieval"]["toy.test"] == {"RR@2": 1.0, "R@1000": 1.0}
+    assert metrics(tmp_path / "run")["retrieval"]["toy.test"] == {"RR@2": 1.0, "R@5": 1.0}
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert manifest["ranker"] == "x.trec, re-ranked by bm25(k1=1.5, b=0.75)"
     assert "found model and retriever; give" in fails("uar.evaluate", "retriever=bm25", "model=m", *given[1:])

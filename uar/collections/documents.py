@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from uar.collections.languages import AUTO, language_of
 from uar.errors import UserError
@@ -88,6 +89,12 @@ class Corpus:
 
     def id(self, row: int) -> str:
         return str(self._table["id"][row].as_py())
+
+    def id_ranks(self) -> np.ndarray:
+        """The place of each row's id among all ids in ascending order."""
+        ranks = np.empty(len(self), np.int64)
+        ranks[pc.sort_indices(self._table["id"]).to_numpy()] = np.arange(len(self))
+        return ranks
 
     def ids(self) -> Iterator[str]:
         """All ids in row order, a block at a time."""

@@ -7,17 +7,18 @@ from pathlib import Path
 
 import hydra
 import pyarrow as pa
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from uar.collections import Collection
 from uar.collections.answer_files import with_answers
 from uar.collections.collection_runs import without_own
 from uar.collections.presets import averaged
 from uar.errors import UserError
-from uar.evaluation.measures import means, parsed, per_query
+from uar.evaluation.measures import deeper_than, means, parsed, per_query, refuse_deeper
 from uar.evaluation.metrics_file import forget_evaluation, update_metrics
 from uar.evaluation.rag.opening import Generator, open_rag
 from uar.evaluation.rag.query_writing import with_texts
+from uar.machine.precision import resolve_dtype
 from uar.retrievers.ranker import Ranker
 from uar.retrievers.session import Session
 from uar.storage.files import write_table
@@ -38,9 +39,19 @@ class Evaluator:
         self._generator = Generator(cfg.rag.llm)
         self._rag = open_rag(cfg.rag, self._generator, Path(cfg.store), folder) if cfg.rag.llm else None
 
+    def check(self, collections: Sequence[Collection], ranker: Ranker) -> None:
+        """UserError where a measure looks at more results than `ranker` gives; asked before anything is encoded."""
+        depth = self._cfg.retrieval_depth
+        for collection in collections:
+            reach = ranker.reach(collection, depth)
+            needed = max(deeper_than(collection, self.measures, reach).values(), default=0)
+            remedy = f"give retrieval_depth={needed}" if ranker.reach(collection, needed) >= needed else "give a deeper run"
+            refuse_deeper(collection, self.measures, reach, ranker.name, remedy)
+
     def evaluate(self, collections: Sequence[Collection], ranker: Ranker) -> dict[str, dict[str, float]]:
         """Mean values by slug, retrieval and RAG together, in place of what the folder held. The parts of a set that counts as
         one (CQADupStack) are one row, its mean, which metrics.json has beside theirs."""
+        self.check(collections, ranker)
         if self._rag and self._rag.settings.searches_again and not ranker.searches:
             raise UserError(
                 "rag.rewrite and rag.verify search with other queries, which a run file has no passages of; give model=DIR or "
@@ -50,7 +61,7 @@ class Evaluator:
         if self._rag:
             collections = self._answered(collections)
         forget_evaluation(self._folder, hashes)
-        update_manifest(self._folder, collections=hashes, ranker=ranker.name)
+        update_manifest(self._folder, collections=hashes, ranker=ranker.name, measured=self._measured(ranker))
         values: dict[str, dict[str, float]] = {}
         recalls: dict[str, dict[str, float]] = {}
         try:
@@ -69,6 +80,14 @@ class Evaluator:
         whole = {s: {m: v for m, v in rows[s].items() if m in self.measures} for s in rows if s not in values}
         update_metrics(self._folder, retrieval=whole)
         return rows
+
+    def _measured(self, ranker: Ranker) -> dict[str, object]:
+        """What scores depend on besides the model and the collection."""
+        facts: dict[str, object] = {"retrieval_depth": self._cfg.retrieval_depth} if ranker.searches else {}
+        if ranker.lengths:
+            precision = OmegaConf.select(self._cfg, "search.precision") or "auto"
+            facts["precision"] = str(resolve_dtype(precision)).removeprefix("torch.")
+        return {**facts, **ranker.lengths}
 
     def _answered(self, collections: Sequence[Collection]) -> list[Collection]:
         if self._cfg.rag.answers is not None:
@@ -90,6 +109,11 @@ class Evaluator:
         run = without_own(collection, ranker.rank(collection, query_ids, self._cfg.retrieval_depth))
         seconds = time.perf_counter() - start
         _warn_of_missing(collection, run, query_ids)
+        longest = max((len(run.get(q, ())) for q in query_ids), default=0)
+        deeper = deeper_than(collection, self.measures, longest)
+        if deeper and longest:
+            line = "%s: no question has more than %d results, fewer than %s look at"
+            log.warning(line, collection.reference, longest, ", ".join(deeper))
         write_run(self._folder / "runs" / f"{collection.slug}.trec", run, "uar")
         scores = per_query(collection, run, self.measures, query_ids)
         values = means(scores)

@@ -16,12 +16,12 @@ from uar.collections import Collection, open_training_split
 from uar.collections.collection_runs import read_known
 from uar.collections.presets import expand
 from uar.errors import UserError
-from uar.evaluation.measures import means, parsed, per_query
+from uar.evaluation.measures import means, parsed, per_query, refuse_deeper
 from uar.llm.engines.work import part_of
 from uar.storage.files import file_hash, read_json, write_json, write_table
 from uar.storage.label_files import read_labels
 from uar.storage.qrels import write_qrels
-from uar.storage.runs import Run, run_files
+from uar.storage.runs import Run, cut_at, run_files
 
 log = logging.getLogger(__name__)
 Labels = Mapping[str, Mapping[str, int]]  # 0 or 1 by query and passage
@@ -54,6 +54,10 @@ def hybrid(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     files = run_files(cfg.runs, "runs")
     runs = {name: read_known(path, collection, list(collection.queries)) for name, path in files.items()}
     parsed(cfg.measures)  # refuses unknown measures before anything is asked
+    for name, run in runs.items():
+        cut = cut_at(run)
+        if cut is not None:
+            refuse_deeper(collection, cfg.measures, cut, f"runs.{name}", "give a deeper run")
     spent = annotate(cfg, folder)
     if cfg.dry_run:
         return spent

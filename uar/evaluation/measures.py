@@ -32,6 +32,23 @@ def parsed(names: Sequence[str] | str) -> dict[str, Any]:
     return found
 
 
+def deeper_than(collection: Collection, measures: Sequence[str], reach: int) -> dict[str, int]:
+    """The measures that look at more results than `reach`, and at how many; no cut-off is deeper than the corpus."""
+    most = len(collection.corpus) - collection.drop_own
+    cutoffs = {name: min(m.params["cutoff"], most) for name, m in parsed(measures).items() if "cutoff" in m.params}
+    return {name: cutoff for name, cutoff in cutoffs.items() if cutoff > reach}
+
+
+def refuse_deeper(collection: Collection, measures: Sequence[str], reach: int, name: str, remedy: str) -> None:
+    """UserError where `name`, which gives at most `reach` results a query, is too shallow for one of the measures."""
+    deeper = deeper_than(collection, measures, reach)
+    if deeper:
+        raise UserError(
+            f"measures={', '.join(deeper)} on {collection.reference}: {name} gives at most {reach} results a question; "
+            f"{remedy}, or give measures that look at no more than {reach}"
+        )
+
+
 def per_query(
     collection: Collection, run: Run, measures: Sequence[str], query_ids: Iterable[str]
 ) -> list[tuple[str, str, float]]:

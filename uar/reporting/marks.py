@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from uar.evaluation import significance
+from uar.reporting.alike import unlike
 from uar.reporting.rows import Row
 
 Marks = Mapping[tuple[str, str], Mapping[str, Any]]  # (slug, measure) -> what `significance.compare` tells
@@ -13,9 +14,15 @@ Marks = Mapping[tuple[str, str], Mapping[str, Any]]  # (slug, measure) -> what `
 
 def marks(row: Row, baseline: Row, measures: Collection[str], notes: list[str]) -> Marks:
     """Paired tests of a row against the baseline, corrected over collections (Holm); a collection of which one of them keeps
-    no values a query, or with no query in common, is left out."""
+    no values a query, with no query in common, or that they were not measured alike on, is left out."""
     ours, theirs = {}, {}
     for slug in row.slugs:
+        differs = unlike([row, baseline], slug)
+        if differs:
+            notes.append(
+                f"{slug}: {row.name} is not compared with {baseline.name}, as they were not measured alike: {differs}"
+            )
+            continue
         mine, other = (_of_measures(r.scores(slug, notes), measures) for r in (row, baseline))
         if any(by_query.keys() & other.get(measure, {}).keys() for measure, by_query in mine.items()):
             ours[slug], theirs[slug] = mine, other

@@ -14,7 +14,6 @@ from uar.reporting.figures import Drawn
 from uar.reporting.result_table import DASH, Column, Table
 from uar.reporting.rows import Row
 from uar.reporting.run_folders import RunFolder
-from uar.storage.files import read_json
 
 FOLDER = Path(__file__).parent / "page"
 
@@ -66,7 +65,4 @@ def _embedded(value: Any) -> str:
 
 
 def _commit(run: RunFolder) -> str:
-    try:
-        return str(read_json(run.path / "manifest.json").get("git_commit") or DASH)[:10]
-    except (OSError, ValueError, AttributeError):
-        return DASH
+    return str(run.manifest.get("git_commit") or DASH)[:10]

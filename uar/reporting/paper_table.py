@@ -10,8 +10,9 @@ from typing import Any
 import yaml
 
 from uar.errors import UserError
+from uar.reporting.alike import unlike
 from uar.reporting.marks import Marks
-from uar.reporting.result_table import Cell, Column, Line, Table, cell, columns_of, marked, placed
+from uar.reporting.result_table import QUESTIONS, Cell, Column, Line, Table, cell, columns_of, marked, placed
 from uar.reporting.rows import Row
 
 FOLDER = Path(__file__).parent / "paper"
@@ -157,11 +158,18 @@ def paper_table(paper: PaperTable, rows: Sequence[Row], by_row: Mapping[str, Mar
             notes.append(f"The paper's columns are of other collections than these runs' ({here}), whose values come first.")
     columns = [*own, *paper.columns]
     lines = list(_lines(paper, columns, rows, by_row, baseline))
+    notes += _asked(columns, rows) + _lengths(paper, rows)
     missing = [line.name for line in lines if not line.aside and all(c.value is None for c in line.cells)]
     if missing:
         notes.append(f"No run of: {'; '.join(missing)}.")
     known = {heading for row in paper.rows for heading in row.values}
-    shown = [c.shown(c not in own and c.heading in known, c in own or not own or not c.of_collections) for c in columns]
+    shown = [
+        replace(
+            c.shown(c not in own and c.heading in known, c in own or not own or not c.of_collections),
+            ranked=c.ranked and not (c.of_collections and any(unlike(rows, slug) for slug in c.slugs(rows))),
+        )
+        for c in columns
+    ]
     lines = [replace(line, cells=[c for c, column in zip(line.cells, shown, strict=True) if column.heads()]) for line in lines]
     shown = [column for column in shown if column.heads()]
     return Table(paper.key, paper.title, shown, placed(shown, lines), notes, head="method")
@@ -197,7 +205,7 @@ def _lines(
         lines = {row.name: _cells(columns, row, wanted, by_row, baseline) for row in rows if wanted.matches(row)}
         matching = [row for row in rows if any(c.value is not None for c in lines.get(row.name, ()))]
         for row in matching:
-            name = " · ".join(filter(None, (wanted.name, _among(row, matching))))
+            name = " · ".join(filter(None, (f"{wanted.name}{_stand_in(row)}", _among(row, matching))))
             yield Line(name, lines[row.name])
         if not matching:
             yield Line(wanted.name, [Cell(paper=wanted.values.get(c.heading)) for c in columns])
@@ -207,6 +215,35 @@ def _lines(
         cells = _cells(columns, row, None, by_row, baseline)
         if any(c.value is not None for c in cells):
             yield Line(row.name, cells, aside=True)
+
+
+def _asked(columns: Sequence[PaperColumn], rows: Sequence[Row]) -> list[str]:
+    """How many questions the answers of each collection are of."""
+    slugs = dict.fromkeys(slug for c in columns if c.part == "rag" for slug in c.slugs(rows))
+    counts = {s: sorted({int(n) for row in rows for n in row.values("rag", s, QUESTIONS)}) for s in slugs}
+    said = [f"{slug} {' or '.join(f'{n:,}' for n in found)}" for slug, found in counts.items() if found]
+    return [f"Questions answered: {', '.join(said)}."] if said else []
+
+
+def _lengths(paper: PaperTable, rows: Sequence[Row]) -> list[str]:
+    """How much of a query and a passage our retrievers read, which the paper's values need not share."""
+    if not any(c.part == "retrieval" for c in paper.columns):
+        return []
+    measured = [run.manifest.get("measured") or {} for row in rows for run in row.folders]
+    read = sorted(
+        {(m["query_length"], m["passage_length"]) for m in measured if {"query_length", "passage_length"} <= m.keys()}
+    )
+    said = " or ".join(f"{query} and {passage}" for query, passage in read)
+    return [f"Ours read of a query and a passage {said} tokens."] if read else []
+
+
+def _stand_in(row: Row) -> str:
+    """Whose labels the row has, where `scale=mini` puts another annotator or LLM in the place of the paper's."""
+    annotator, source = (str(row.config.get(name) or "") for name in ("annotator._target_", "label_source._target_"))
+    if row.config.get("scale") != "mini" or not annotator or source.endswith((".HumanLabels", ".ClickLabels")):
+        return ""
+    model = Path(str(row.config.get("llm.model") or "")).name
+    return f" (stand-in: {annotator.rpartition('.')[2]}{' by ' * bool(model)}{model})"
 
 
 def _among(row: Row, rows: Sequence[Row]) -> str:

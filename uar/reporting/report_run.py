@@ -9,6 +9,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from uar.reporting.alike import notes_of
 from uar.reporting.explorer import Explorer
 from uar.reporting.figures import draw_all
 from uar.reporting.hybrid_columns import with_hybrid
@@ -27,6 +28,7 @@ def report(cfg: DictConfig, folder: Path) -> None:
     found = find_runs(_several(cfg.runs) or [])
     notes = list(found.notes)
     rows = rows_of(with_hybrid(found.runs, notes))
+    notes += notes_of(rows)
     baseline = find_row(rows, str(cfg.baseline), "baseline") if cfg.baseline is not None else None
     papers = asked_for(_several(cfg.paper), rows)
     explorer = Explorer(hydra.utils.instantiate(cfg.explorer), rows, notes)

@@ -2,15 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
+from operator import itemgetter
 from statistics import fmean, stdev
 from typing import Any
 
 from uar.collections.presets import averaged
 from uar.evaluation.rag.answer_measures import BERT, MEASURES
+from uar.reporting.alike import unlike
 from uar.reporting.marks import Marks, described
 from uar.reporting.rows import Row
 
 DASH = "–"
+QUESTIONS = "questions"
 RAG = (*MEASURES, BERT)
 LINES = ("closed_book", "oracle")
 
@@ -40,7 +44,7 @@ class Column:
 @dataclass(frozen=True)
 class Cell:
     """`value` as shown, the mean of `seeds` runs with their standard `deviation` (n − 1; None of one run). `place`: 1 the best
-    of its column, 2 the second best, 0 another. `mark`: + or − where it differs from the baseline; `told`: how."""
+    of its column, 2 the second best, 0 another. `mark`: + or − where it differs from the baseline; `note`: how."""
 
     value: float | None = None
     deviation: float | None = None
@@ -139,7 +143,16 @@ def plain_table(
             found = by_row.get(row.name, {})
             cells = [marked(c, found.get((slug, name)), baseline) for c, (_, slug, name) in zip(cells, parts, strict=True)]
             lines.append(Line(row.name, cells))
-    return Table(key, title, list(columns), placed(columns, lines)) if lines else None
+    shown = [
+        replace(column, ranked=column.ranked and not unlike(rows, slug))
+        for column, (_, slug, _) in zip(columns, parts, strict=True)
+    ]
+    return Table(key, title, shown, placed(shown, lines)) if lines else None
+
+
+def _asked(rows: Sequence[Row], slug: str) -> list[tuple[str, str]]:
+    """A column for the number of questions that were asked, where it is known."""
+    return [(slug, QUESTIONS)] if any(row.values("rag", slug, QUESTIONS) for row in rows) else []
 
 
 def score_table(
@@ -147,7 +160,9 @@ def score_table(
 ) -> Table | None:
     """All values of `part` (retrieval or rag): a group of columns a collection."""
     wanted = columns_of(rows, part)
-    columns = [Column(slug, measure) for slug, measure in wanted]
+    if part == "rag":
+        wanted = [at for slug, of_slug in groupby(wanted, key=itemgetter(0)) for at in [*of_slug, *_asked(rows, slug)]]
+    columns = [Column(*at) if at[1] != QUESTIONS else Column(*at, digits=0, ranked=False) for at in wanted]
     return plain_table(key, title, rows, [(part, *c) for c in wanted], columns, by_row, baseline)
 
 

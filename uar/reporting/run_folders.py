@@ -36,6 +36,15 @@ class RunFolder:
         """Collections that it has scores of."""
         return list(dict.fromkeys([*self.metrics["retrieval"], *self.metrics["rag"]]))
 
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """`manifest.json`; empty where it is missing or broken."""
+        try:
+            found = read_json(self.path / "manifest.json")
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
     def keeps(self, slug: str) -> bool:
         """Whether it has scores of the single questions of a collection."""
         return (self.path / "scores" / f"{slug}.parquet").is_file()

@@ -21,6 +21,10 @@ class ByRanker(Reranker):
             raise UserError(f"rerank.depth={depth}: at least 1 passage a query is needed, or null for the whole run")
         self._retriever, self.depth, self.name = retriever, depth, retriever.name
 
+    @property
+    def lengths(self) -> dict[str, int]:
+        return self._retriever.lengths
+
     def opened(self, session: Session, part: str = "") -> "ByRanker":
         return ByRanker(self._retriever.opened(session, part), self.depth)
 

@@ -24,6 +24,13 @@ class Reranked(Ranker):
     def searches(self) -> bool:
         return self._ranker.searches
 
+    @property
+    def lengths(self) -> dict[str, int]:
+        return {**self._ranker.lengths, **{f"rerank.{name}": n for name, n in self._reranker.lengths.items()}}
+
+    def reach(self, collection: Collection, depth: int) -> int:
+        return self._ranker.reach(collection, depth)
+
     def opened(self, session: Session, part: str = "") -> "Reranked":
         """The re-ranker has vectors of its own."""
         own = f"{part}/rerank" if part else "rerank"

@@ -1,6 +1,6 @@
 """Exact search over fp16 shards: corpus shards outside, all queries resident, top-k merged."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,27 +13,34 @@ SPARE = 16
 
 
 class Best:
-    """The k best so far of some queries. What does not beat a query's k-th score is not looked at again."""
+    """The k best so far of some queries. What does not beat a query's k-th score is not looked at again.
 
-    def __init__(self, queries: torch.Tensor, k: int) -> None:
-        self._queries, self._k = queries, k
+    `ranks`: the place of each row among equal scores; None is the row itself."""
+
+    def __init__(self, queries: torch.Tensor, k: int, ranks: torch.Tensor | None = None) -> None:
+        self._queries, self._k, self._ranks = queries, k, ranks
         self.scores = queries.new_empty(len(queries), 0)
         self.rows = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
 
     def add(self, passages: torch.Tensor, start: int) -> None:
-        """passages: (block, dim) rows `start`, … of the corpus, which come in order: of equal scores the first ones stay."""
+        """passages: (block, dim) rows `start`, … of the corpus, which come in order."""
         scores = self._queries @ passages.T
         if self.scores.shape[1] < self._k:
             rows = torch.arange(start, start + len(passages), device=scores.device).expand_as(scores)
         else:
             scores, rows = self._above(scores, start)
         scores, rows = torch.cat([self.scores, scores], 1), torch.cat([self.rows, rows], 1)
+        if self._ranks is not None:
+            order = self._ranks[rows].argsort(dim=1)  # row -1, which fills up, has the lowest score of all
+            scores, rows = scores.gather(1, order), rows.gather(1, order)
         self.scores, order = scores.sort(dim=1, descending=True, stable=True)
         self.scores, self.rows = self.scores[:, : self._k].clone(), rows.gather(1, order[:, : self._k])
 
     def _above(self, scores: torch.Tensor, start: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """(queries, most) scores above the k-th and their rows, filled up with -inf and -1."""
-        query, column = (scores > self.scores[:, -1:]).nonzero(as_tuple=True)
+        """(queries, most) scores that may be among the k best and their rows, filled up with -inf and -1. A score that equals
+        the k-th is of a later row, and so none, unless `ranks` say otherwise."""
+        worst = self.scores[:, -1:]
+        query, column = (scores > worst if self._ranks is None else scores >= worst).nonzero(as_tuple=True)
         counts = torch.bincount(query, minlength=len(scores))
         place = torch.arange(len(query), device=query.device) - (counts.cumsum(0) - counts)[query]
         width = int(counts.max())
@@ -46,21 +53,35 @@ class Best:
 
 @torch.inference_mode()
 def search(
-    queries: np.ndarray, shards: Sequence[Path], k: int, device: torch.device | None = None
+    queries: np.ndarray,
+    shards: Sequence[Path],
+    k: int,
+    device: torch.device | None = None,
+    ranks: Callable[[], np.ndarray] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """(scores, rows), both (queries, k), by inner product in fp32, best first; row -1 where the corpus has fewer than k.
 
-    queries: (queries, dim) fp32. Equal scores fall by row. `device`: where it is computed; None is the CPU.
+    queries: (queries, dim) fp32. `device`: where it is computed; None is the CPU. Equal scores fall by row. `ranks`, such as
+    `Corpus.id_ranks`, is asked where equal scores go on past the k-th: those of the lowest rank are kept, in any order.
     """
     queries = np.ascontiguousarray(queries, np.float32)
     place = device or torch.device("cpu")
-    scores, rows = _by_faiss(queries, shards, k) if place.type == "cpu" else _by_torch(queries, shards, k, place)
+    look = k if ranks is None else k + 1  # one more, to see whether a tie goes on past the cut
+    scores, rows = _by_faiss(queries, shards, look) if place.type == "cpu" else _by_torch(queries, shards, look, place)
+    if ranks is not None and scores.shape[1] > k:
+        tied = np.flatnonzero(scores[:, k - 1] == scores[:, k])
+        scores, rows = scores[:, :k].copy(), rows[:, :k].copy()
+        if len(tied):
+            scores[tied], rows[tied] = _by_torch(queries[tied], shards, k, place, ranks())
     missing = ((0, 0), (0, k - scores.shape[1]))
     return np.pad(scores, missing, constant_values=-np.inf), np.pad(rows, missing, constant_values=-1)
 
 
-def _by_torch(queries: np.ndarray, shards: Sequence[Path], k: int, device: torch.device) -> tuple[np.ndarray, np.ndarray]:
-    best = [Best(part, k) for part in torch.from_numpy(queries).to(device).split(QUERIES)]
+def _by_torch(
+    queries: np.ndarray, shards: Sequence[Path], k: int, device: torch.device, ranks: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    places = None if ranks is None else torch.from_numpy(ranks).to(device)
+    best = [Best(part, k, places) for part in torch.from_numpy(queries).to(device).split(QUERIES)]
     for start, block in _blocks(shards, FIRST, BLOCK):
         passages = block.to(device)
         for part in best:

@@ -36,6 +36,15 @@ class Ranker(ABC):
         """Whether it ranks for any text of a query. A run file knows the queries that it holds and no other."""
         return True
 
+    @property
+    def lengths(self) -> dict[str, int]:
+        """Tokens that are read of a query and of a passage, by name; none where the texts are read whole."""
+        return {}
+
+    def reach(self, collection: Collection, depth: int) -> int:
+        """Results a query that `rank` gives at most where it is asked for `depth`, as far as that is known beforehand."""
+        return depth
+
     def opened(self, session: Session, part: str = "") -> "Ranker":
         """This ranker for the length of a session over several collections, from which it takes vectors, search settings and
         devices. `part`: its name among several rankers of the session. A ranker that needs nothing is itself."""
@@ -48,6 +57,11 @@ class Reranker(ABC):
 
     name: str
     depth: int | None
+
+    @property
+    def lengths(self) -> dict[str, int]:
+        """As those of a `Ranker`."""
+        return {}
 
     @abstractmethod
     def rerank(self, collection: Collection, run: Run, depth: int | None) -> Run:

@@ -6,7 +6,7 @@ from pathlib import Path
 from uar.collections import Collection
 from uar.collections.collection_runs import of_queries, without_own
 from uar.retrievers.ranker import Pools, Ranker
-from uar.storage.runs import Run, read_run
+from uar.storage.runs import Run, cut_at, read_run
 
 
 class RunFile(Ranker):
@@ -19,6 +19,12 @@ class RunFile(Ranker):
     @property
     def searches(self) -> bool:
         return False
+
+    def reach(self, collection: Collection, depth: int) -> int:
+        """Where the lists of the collection's queries were cut, whatever `depth` is; see `cut_at`."""
+        lists = {q: self._run[q] for q in collection.queries if q in self._run}
+        cut = cut_at(lists)
+        return max([depth, *map(len, lists.values())]) if cut is None else cut
 
     def rank(self, collection: Collection, query_ids: Sequence[str], depth: int) -> Run:
         """All that the file holds of the queries, however deep."""

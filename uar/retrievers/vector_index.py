@@ -1,7 +1,7 @@
 """How a corpus of vectors is searched: exactly, or through a faiss index whose recall is measured against that."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from uar.retrievers.vectors import Vectors
 
 log = logging.getLogger(__name__)
 Found = tuple[np.ndarray, np.ndarray]  # scores and rows, both (queries, k)
+Ranks = Callable[[], np.ndarray]  # the place of each row among equal scores
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,9 @@ class ExactSearch:
     def forget(self, corpus: Corpus) -> None:
         """A corpus is not searched any more."""
 
-    def best(self, queries: np.ndarray, shards: Sequence[Path], k: int) -> Found:
+    def best(self, queries: np.ndarray, shards: Sequence[Path], k: int, ranks: Ranks | None = None) -> Found:
         """queries: (queries, dim) fp32; shards: fp16 files of the corpus in order. See `search`."""
-        return search(queries, shards, k, device())
+        return search(queries, shards, k, device(), ranks)
 
 
 @dataclass(frozen=True)
@@ -80,16 +81,16 @@ class FaissSearch(ExactSearch):
         for made in [made for made in self._made if made[0][0].parent.name == corpus.hash]:
             del self._made[made]
 
-    def best(self, queries: np.ndarray, shards: Sequence[Path], k: int) -> Found:
+    def best(self, queries: np.ndarray, shards: Sequence[Path], k: int, ranks: Ranks | None = None) -> Found:
         self.recalls.clear()
         queries = np.ascontiguousarray(queries, np.float32)
         made = tuple((shard, shard.stat().st_mtime_ns) for shard in shards)
         if made not in self._made:
             self._made[made] = self._index(shards, queries.shape[1])
-        scores, rows = self._made[made].search(queries, k)
+        scores, rows = _first(self._made[made], queries, k, ranks)
         some = queries[: self.recall_queries]
         if len(some):
-            _, exact = search(some, shards, k, device())
+            _, exact = search(some, shards, k, device(), ranks)
             value = self.recalls[f"recall@{k}"] = recall(rows, exact)
             message = "search: recall@%d of %s against exact search: %.4f (%d queries)"
             log.info(message, k, self.factory, value, len(some))
@@ -125,6 +126,26 @@ class FaissSearch(ExactSearch):
         except RuntimeError as error:
             message = _message(error)
             raise UserError(f"search.factory={self.factory}: faiss cannot make it for {dim} dimensions ({message})") from error
+
+
+def _first(index: Any, queries: np.ndarray, k: int, ranks: Ranks | None) -> Found:
+    """The k best that an index finds. Where equal scores go on past the k-th, more are asked for until they end, and those of
+    the lowest rank are kept; without `ranks`, those of the lowest row."""
+    wide = min(k + 1, index.ntotal)
+    scores, rows = index.search(queries, wide)
+    if wide <= k:
+        return scores, rows
+    best, found = scores[:, :k].copy(), rows[:, :k].copy()
+    tied = np.flatnonzero((scores[:, k - 1] == scores[:, k]) & (rows[:, k] >= 0))
+    places = (ranks() if ranks else np.arange(index.ntotal)) if len(tied) else np.zeros(0, np.int64)
+    while len(tied):
+        wide = min(2 * wide, index.ntotal)
+        scores, rows = index.search(queries[tied], wide)
+        order = np.lexsort((places[rows], -scores))[:, :k]
+        best[tied], found[tied] = np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
+        go_on = (scores[:, k - 1] == scores[:, -1]) & (rows[:, -1] >= 0) & (wide < index.ntotal)
+        tied = tied[go_on]
+    return best, found
 
 
 def _message(error: RuntimeError) -> str:

@@ -91,6 +91,14 @@ def _trec_lines(path: Path) -> Iterator[tuple[int, str, str, float]]:
         yield number, query_id, doc_id, score
 
 
+def cut_at(run: Run) -> int | None:
+    """Results a query at which the lists of a run were cut: the length of the longest, where at least half of the lists have
+    it. None where they differ more, as those of a search that found no further passages do."""
+    lengths = [len(hits) for hits in run.values()]
+    longest = max(lengths, default=0)
+    return longest if lengths and 2 * lengths.count(longest) >= len(lengths) else None
+
+
 def run_files(runs: Mapping[str, str] | Sequence[str] | str | None, option: str) -> dict[str, Path]:
     """Run files by name. Files of a list are named by their stems, or by their paths where stems are the same. `option` is
     how errors name them."""

@@ -82,6 +82,7 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
     ranker: Ranker = retriever
     if rank_zero_only.rank == 0:
         ranker = reranked(retriever, cfg.rerank, cfg.retrieval_depth)  # a fault in it is told before the training
+        evaluator.check(test_collections, ranker)
         labels = label_hash(stages)
         if not cfg.resume:
             start_anew(folder)

@@ -64,7 +64,8 @@ class Bleu(Measure):
 
     @property
     def definition(self) -> str:
-        return f"sacrebleu {version('sacrebleu')}, n-grams up to {self.order}, unsmoothed, {marco.NAME}"
+        made_by = f"sacrebleu {version('sacrebleu')}, n-grams up to {self.order}, unsmoothed, {marco.NAME}"
+        return f"{made_by}; convention of ms_marco_eval.py: one corpus BLEU, the closest reference length"
 
     def per_question(self, answered: Sequence[Answered]) -> None:
         return None
@@ -85,7 +86,8 @@ class Bert(Measure):
 
     @property
     def definition(self) -> str:
-        return f"bert-score {version('bert-score')}, {self.scorer.model}, layer {self.scorer.layers}, no idf, not rescaled"
+        made_by = f"bert-score {version('bert-score')}, {self.scorer.model}, layer {self.scorer.layers}, no idf, not rescaled"
+        return f"{made_by}; convention of the bert-score package: the best F1 over the gold answers"
 
     def per_question(self, answered: Sequence[Answered]) -> list[float]:
         return self.scorer.f1([one.answer for one in answered], [one.gold for one in answered])
@@ -111,7 +113,8 @@ def _squad() -> str:
 
 
 def _rouge() -> str:
-    return f"rouge-score {version('rouge-score')}, F-measure over stems, beyond ASCII by Unicode words (version 1)"
+    made_by = f"rouge-score {version('rouge-score')}, F-measure over stems, beyond ASCII by Unicode words (version 1)"
+    return f"{made_by}; convention of the rouge-score package, not of ms_marco_eval.py, which has no stems and a beta of 1.2"
 
 
 MEASURES: dict[str, Measure] = {

@@ -18,9 +18,10 @@ ALLOWED: dict[str, tuple[str, ...]] = {
 @dataclass(frozen=True)
 class Settings:
     """`top_k`: passages a question, shown by `order`: in rank order, or reversed, the best one next to the question. At most
-    `max_words` or `max_tokens` of all of them. `limit`: questions a collection; None: all. `lines`: answers are made from the
-    retrieved passages, with a closed book, or from the gold passages. `rewrite`: the LLM writes the search query. `verify`: up
-    to `rounds` times the LLM says whether the passages support an answer, and is given those of a better query where not.
+    `max_words` or `max_tokens` of all of them. `limit`: questions a collection, drawn by `seed`; None: all. `lines`: answers
+    are made from the retrieved passages, with a closed book, or from the gold passages. `rewrite`: the LLM writes the search
+    query. `verify`: up to `rounds` times the LLM says whether the passages support an answer, and is given those of a better
+    query where not.
     `max_failure_rate`: share of failed answers past which the run stops."""
 
     top_k: int
@@ -33,6 +34,7 @@ class Settings:
     verify: str | None
     rounds: int
     max_failure_rate: float = 0.05
+    seed: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "lines", [self.lines] if isinstance(self.lines, str) else list(dict.fromkeys(self.lines)))

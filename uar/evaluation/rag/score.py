@@ -23,6 +23,7 @@ from uar.llm.models import LLM
 from uar.llm.record import Outcome
 from uar.llm.store.store import Store
 from uar.storage.files import write_table
+from uar.storage.ordering import rank_of
 from uar.storage.runs import Run, write_run
 
 log = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ class Rag:
         llm = self.open_llm()
         if llm is None:
             return [], {}
-        chosen = answered[: self.settings.limit]
+        chosen = drawn(answered, self.settings.limit, self.settings.seed)
         start = time.perf_counter()
         store = Store(self.store)
         try:
@@ -144,6 +145,12 @@ class Rag:
             "%s: RAG %s: %s (%d empty answers, %d failed)", collection.slug, line, summary, counts["empty"], counts["failed"]
         )
         return values, scores
+
+
+def drawn(query_ids: Sequence[str], limit: int | None, seed: int) -> list[str]:
+    """At most `limit` of the questions, drawn by the seed, in the order given: those of a smaller limit are among them."""
+    kept = set(sorted(query_ids, key=lambda q: rank_of(seed, "rag", q))[:limit])
+    return [q for q in query_ids if q in kept]
 
 
 def _name(measure: str, line: str) -> str:

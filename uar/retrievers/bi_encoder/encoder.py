@@ -187,6 +187,10 @@ class BiEncoder(Encoder):
         """Inner products: cosines where vectors are normalised."""
         return queries @ passages.T
 
+    @property
+    def lengths(self) -> dict[str, int]:
+        return {"query_length": self.query_length, "passage_length": self.passage_length}
+
     def opened(self, session: Session, part: str = "") -> Ranker:
         if session.moves:
             self.to(device())

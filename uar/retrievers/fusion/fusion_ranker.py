@@ -44,6 +44,13 @@ class Fusion(Ranker):
     def searches(self) -> bool:
         return all(ranker.searches for ranker in self._rankers.values())
 
+    @property
+    def lengths(self) -> dict[str, int]:
+        return {f"{of}.{name}": n for of, ranker in self._rankers.items() for name, n in ranker.lengths.items()}
+
+    def reach(self, collection: Collection, depth: int) -> int:
+        return min(depth, sum(ranker.reach(collection, depth) for ranker in self._rankers.values()))
+
     def opened(self, session: Session, part: str = "") -> "Fusion":
         """With each of its rankers opened under a name of its own, so that each has its own vectors."""
         fusion = copy(self)
