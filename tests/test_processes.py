@@ -18,14 +18,13 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 QUICK = [*SMALL, "rag=off", "logger=csv", "training.batch_size=2", "trainer=ddp_cpu", "dataset.dev=null", "dataset.test=[]"]
 
 
-def test_two_processes_train_together_and_mine_once(command: Command, tmp_path: Path):
+def test_two_processes_train_together_and_mine_once(command: Command, fails: Callable[..., str], tmp_path: Path):
     stage = "label_source.stages.human"
-    told = ok(
-        command(
-            "train", *SMALL, "rag=off", "logger=csv", "training.batch_size=2", "trainer=ddp_cpu", "label_source=curriculum",
-            f"+candidates@{stage}.candidates=dense", f"{stage}.passages_per_query=3", "hydra.run.dir=two",
-        )
-    )  # fmt: skip
+    options = [
+        *SMALL, "rag=off", "logger=csv", "training.batch_size=2", "trainer=ddp_cpu", "label_source=curriculum",
+        f"+candidates@{stage}.candidates=dense", f"{stage}.passages_per_query=3", "hydra.run.dir=two",
+    ]  # fmt: skip
+    told = ok(command("train", *options))
     found = metrics(tmp_path / "two")
     assert [found["train"][s]["steps"] for s in ("llm", "human")] == [6, 6]
     assert found["retrieval"]["mini.test"]["nDCG@10"] > 0.3 and told.count("are looked up again") == 1
@@ -35,6 +34,7 @@ def test_two_processes_train_together_and_mine_once(command: Command, tmp_path: 
     assert mined and all(row["stage"] == "human" and row["label"] == 0 for row in mined)
     positives = {(row["query_id"], row["doc_id"]) for row in labels if row["label"] and row["stage"] == "human"}
     assert not positives & {(row["query_id"], row["doc_id"]) for row in mined}
+    assert "another number of devices (2 then, 1 now)" in fails("train", *options, "trainer.devices=1", "resume=true")
 
 
 def test_each_job_of_a_sweep_has_its_own_group_and_one_that_fails_does_not_stop_it(command: Command, tmp_path: Path):
