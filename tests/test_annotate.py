@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,12 +25,14 @@ from uar.annotation.annotators import Likelihood, Pointwise, UtilSel
 from uar.annotation.pooled import question_of
 from uar.collections import Collection, open_collection
 from uar.collections.reference import MINI
+from uar.errors import EngineError
 from uar.launch.entry import composed
 from uar.llm.call import Question
 from uar.llm.costs import gpus as gpus_module
 from uar.llm.costs.estimate import estimate, render
 from uar.llm.costs.gpus import with_gpus
 from uar.llm.costs.ledger import Prices, ledger
+from uar.llm.engines.work import Work
 from uar.llm.progress import Counts, Progress
 from uar.llm.record import Record
 from uar.llm.store.store import Store
@@ -218,6 +221,29 @@ def test_a_run_that_fails_too_often_stops_and_goes_on_from_there(tmp_path: Path,
     assert done.returncode == 0, done.stderr
     records = list(Store(tmp_path / "annotations").records("mini.train", ["relsel"], "gold"))
     assert {f["query_id"] for f in failures} == {r.query_id for r in records}
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, EngineError, RuntimeError])
+def test_what_was_judged_is_written_however_a_run_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: LLMServer, error: type[BaseException]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    @contextmanager
+    def ends(work: Work, prices: Prices) -> Iterator[Callable[[Work], None]]:
+        def report(work: Work) -> None:
+            if len(work.results) >= 5:
+                raise error("the end")
+
+        yield report
+
+    monkeypatch.setattr(run_module, "progress_bar", ends)
+    options = ["annotator=relsel", *asking(server), "llm.window=4", "limit=24", "candidates.depth=4", QUIET]
+    with pytest.raises(error, match="the end"):
+        run_module.annotate(composed("annotate", *options), tmp_path / "run")
+    ledger = told(tmp_path / "run")
+    assert ledger["queries"] == 5 and 5 <= ledger["calls"] < 24
+    assert len({row["query_id"] for row in labels(tmp_path / "run")}) == 5
 
 
 def test_a_server_that_is_down_is_one_line(fails: Callable[..., str]) -> None:

@@ -145,6 +145,40 @@ def test_queries_of_equal_text_are_not_each_others_negatives(tokens: Tokens):
     assert [int(t.sum()) for t in targets] == [1, 1, 1]
 
 
+def test_copies_of_a_positive_are_no_negatives_and_stand_in_a_batch_once(tmp_path: Path):
+    np.array([0, 5, 6, 5, 8, 6], dtype=np.uint16).tofile(tmp_path / "ids.bin")  # d3 is a copy of d1, and d5 of d2
+    np.save(tmp_path / "ends.npy", np.arange(7))
+    write_json(tmp_path / "manifest.json", {"dtype": "uint16", "tokens": 6})
+    copied, rows = Tokens(tmp_path), {f"d{n}": n for n in range(6)}
+    examples = [
+        Example("q0", ("d1",), ("d2", "d3"), "llm", utility=(3.0, 2.0, 1.0)),
+        Example("q1", ("d4",), ("d5", "d3"), "llm", ignored=("d2",)),
+    ]
+    (batch,) = BatchStream(Stage("llm", examples, 1, "all"), copied, {"q0": 0, "q1": 4}, copied, rows, 2, 4, 0)
+    targets, valid = batch.masks(batch.rows)
+    place = {row: batch.rows.tolist().index(row) for row in (1, 2, 4)}
+    assert len(batch.passages) == 3
+    counted = {q: {row for row in place if valid[at, place[row]]} for at, q in enumerate(batch.query_ids)}
+    assert counted == {"q0": {1, 2, 4}, "q1": {1, 4}}
+    learnt = {q: [row for row in place if targets[at, place[row]]] for at, q in enumerate(batch.query_ids)}
+    assert learnt == {"q0": [1], "q1": [4]}
+    useful = batch.utilities(batch.rows)[batch.query_ids.index("q0")]
+    assert [float(useful[place[row]]) for row in (1, 2)] == [3.0, 2.0] and useful[place[4]].isnan()
+
+
+def test_a_copy_of_a_positive_takes_the_place_of_no_negative(tmp_path: Path):
+    np.array([0, 1, 1, 1, 2], dtype=np.uint16).tofile(tmp_path / "ids.bin")
+    np.save(tmp_path / "ends.npy", np.arange(6))
+    write_json(tmp_path / "manifest.json", {"dtype": "uint16", "tokens": 5})
+    copied, rows = Tokens(tmp_path), {f"d{n}": n for n in range(5)}
+    stage = Stage("llm", [Example("q", ("d1",), ("d2", "d3", "d4"), "llm")], 1, "all")
+    assert {
+        tuple(sorted(b.rows.tolist()))
+        for seed in range(5)
+        for b in BatchStream(stage, copied, {"q": 0}, copied, rows, 1, 2, seed)
+    } == {(1, 4)}
+
+
 def test_a_passage_gathered_twice_and_padding_count_once_and_never():
     batch, rows = listed([[7]], [[7]], [[7, 5]], [[0.5, 0.25]]), torch.tensor([7, 5, -1, 7, 5])
     (targets, valid), utility = batch.masks(rows), batch.utilities(rows)

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,18 @@ def test_clicked_passages_are_positive_and_all_shown_have_a_utility(folder: Path
     stage.check(kl)
     (stage,) = ClickLabels(str(log(folder, LOG)), threshold=0.99).stages(context)
     assert stage.examples[0].positives == ("d1",)  # none gets there, the best does
+
+
+def test_a_copy_of_a_clicked_passage_has_its_label(folder: Path, context: LabelContext):
+    path = folder / "corpus.jsonl"
+    path.write_text(
+        path.read_text().replace("The Danube flows into the Black Sea.", "The heart pumps blood through the body.")
+    )
+    context = replace(context, collection=open_collection(f"local:{folder}:train"))
+    (stage,) = ClickLabels(str(log(folder, LOG)), threshold=0.5).stages(context)
+    (example,) = stage.examples
+    assert (example.positives, example.negatives) == (("d1", "d3"), ("d2",))
+    assert example.utilities()["d3"] == example.utilities()["d1"]
 
 
 def test_only_shown_passages_are_negatives_whatever_people_and_pools_say(folder: Path, context: LabelContext):

@@ -78,6 +78,28 @@ def test_human_labels_are_the_qrels_with_the_rest_of_the_pool_as_negatives(conte
     assert (stage.name, stage.positives) == ("human", "one")
 
 
+@pytest.fixture
+def copied(folder: Path, context: LabelContext) -> LabelContext:
+    """The pool's d5 is a copy of d1, the human positive of q1."""
+    path = folder / "corpus.jsonl"
+    path.write_text(path.read_text().replace("A violin has four strings.", "The heart pumps blood through the body."))
+    return replace(context, collection=open_collection(f"local:{folder}:train"))
+
+
+def test_a_copy_of_a_positive_is_no_negative(copied: LabelContext):
+    (stage,) = HumanLabels().stages(copied)
+    assert [(e.positives, e.negatives) for e in stage.examples] == [
+        (("d1", "d5"), ("d2",)),
+        (("d2",), ("d1", "d5")),
+        (("d3",), ("d1", "d2", "d5")),
+    ]
+    judged = {"q1": [Judgement("d2", 1, 1, -0.5, 1), Judgement("d5", 0, 0, -0.9, 2)]}
+    asked = replace(copied, judgements=lambda: judged, pools=lambda query_ids: dict.fromkeys(query_ids, ["d1", "d2"]))
+    (stage,) = MixedLabels(human_frac=1.0, strategy="union").stages(asked)
+    example = next(e for e in stage.examples if e.query_id == "q1")
+    assert set(example.positives) == {"d1", "d2", "d5"} and not example.negatives
+
+
 def test_llm_labels_are_the_annotators_and_leave_out_queries_without_a_positive(context: LabelContext):
     (stage,) = LLMLabels().stages(context)
     assert [(e.query_id, e.positives, e.negatives, e.source) for e in stage.examples] == [

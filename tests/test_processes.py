@@ -1,6 +1,7 @@
 """Runs of several processes: Lightning's, torchrun's, and jobs of a sweep, each in a process group of its own."""
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -18,14 +19,13 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 QUICK = [*SMALL, "rag=off", "logger=csv", "training.batch_size=2", "trainer=ddp_cpu", "dataset.dev=null", "dataset.test=[]"]
 
 
-def test_two_processes_train_together_and_mine_once(command: Command, tmp_path: Path):
+def test_two_processes_train_together_and_mine_once(command: Command, fails: Callable[..., str], tmp_path: Path):
     stage = "label_source.stages.human"
-    told = ok(
-        command(
-            "train", *SMALL, "rag=off", "logger=csv", "training.batch_size=2", "trainer=ddp_cpu", "label_source=curriculum",
-            f"+candidates@{stage}.candidates=dense", f"{stage}.passages_per_query=3", "hydra.run.dir=two",
-        )
-    )  # fmt: skip
+    options = [
+        *SMALL, "rag=off", "logger=csv", "training.batch_size=2", "trainer=ddp_cpu", "label_source=curriculum",
+        f"+candidates@{stage}.candidates=dense", f"{stage}.passages_per_query=3", "hydra.run.dir=two",
+    ]  # fmt: skip
+    told = ok(command("train", *options))
     found = metrics(tmp_path / "two")
     assert [found["train"][s]["steps"] for s in ("llm", "human")] == [6, 6]
     assert found["retrieval"]["mini.test"]["nDCG@10"] > 0.3 and told.count("are looked up again") == 1
@@ -35,6 +35,7 @@ def test_two_processes_train_together_and_mine_once(command: Command, tmp_path: 
     assert mined and all(row["stage"] == "human" and row["label"] == 0 for row in mined)
     positives = {(row["query_id"], row["doc_id"]) for row in labels if row["label"] and row["stage"] == "human"}
     assert not positives & {(row["query_id"], row["doc_id"]) for row in mined}
+    assert "another number of devices (2 then, 1 now)" in fails("train", *options, "trainer.devices=1", "resume=true")
 
 
 def test_each_job_of_a_sweep_has_its_own_group_and_one_that_fails_does_not_stop_it(command: Command, tmp_path: Path):
@@ -72,6 +73,28 @@ def test_torchrun_starts_the_processes(tmp_path: Path):
     assert json.loads((tmp_path / "run" / "manifest.json").read_text())["precision"] in ("bf16", "fp32")
     done = torchrun(tmp_path, *QUICK, "label_source=human", "trainer.max_steps=2")
     assert done.returncode != 0 and "give name= or hydra.run.dir=" in done.stderr
+
+
+BROKEN = """
+import os
+from uar.errors import UserError
+from uar.losses import contrastive
+
+if os.environ.get("LOCAL_RANK") == "1":
+    raise UserError("this one cannot go on")
+"""
+
+
+def test_a_process_that_fails_is_named_and_the_others_do_not_wait_for_it(tmp_path: Path):
+    """The second one fails before it meets the first, which would wait for half an hour."""
+    (tmp_path / "broken.py").write_text(BROKEN)
+    options = [*QUICK, "label_source=human", "loss._target_=broken.contrastive", "hydra.run.dir=run"]
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
+    command = [sys.executable, str(ROOT / "train.py"), *options]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    told = done.stdout + done.stderr
+    assert done.returncode != 0, told[-3000:]
+    assert "error: process 1: " in done.stderr and "this one cannot go on" in done.stderr, told[-3000:]
 
 
 def test_a_job_goes_through_submitit(command: Command, tmp_path: Path):

@@ -1,16 +1,22 @@
 """SIGTERM and Ctrl-C: a status that is not 0, what was finished is kept, nothing that was started goes on."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT, SMALL
+from llm_server import LLMServer, Messages, gold_answers
 from wandb_files import offline_run
+
+from uar.collections import open_collection
 
 SLEEPER = """
 import multiprocessing, sys, time
@@ -100,6 +106,28 @@ def test_a_training_that_is_stopped_keeps_its_checkpoint_and_its_tracked_run_has
     assert (run / LAST).exists() and not (run / "metrics.json").exists() and (run / "csv" / "metrics.csv").exists()
     assert offline_run(run).exit_code == 1
     assert not processes_in(tmp_path)
+
+
+def test_an_annotation_that_is_stopped_keeps_its_labels_and_its_ledger(tmp_path: Path, server: LLMServer):
+    gold, released = gold_answers(open_collection("mini:train")), threading.Event()
+
+    def answer(messages: Messages) -> str:
+        if len(server.seen) > 12:
+            released.wait(60)
+        return gold(messages)
+
+    server.answer = answer
+    model = ["llm=openai", f"llm.base_urls=[{server.url}]", "llm.model=gold", "llm.window=4"]
+    options = ["annotator=relsel", *model, "limit=24", "candidates.depth=4", "logger=none", "hydra.run.dir=run"]
+    process = start([str(ROOT / "annotate.py"), *options], tmp_path)
+    wait_for(lambda: len(server.seen) > 12, process)
+    process.send_signal(signal.SIGINT)
+    time.sleep(1)
+    released.set()
+    assert ended(process) == (130, ["error: stopped by SIGINT; what was finished is kept"])
+    ledger = json.loads((tmp_path / "run" / "ledger.json").read_text())
+    judged = set(pq.read_table(tmp_path / "run" / "labels.parquet")["query_id"].to_pylist())
+    assert 0 < ledger["queries"] == len(judged) < 24
 
 
 def test_a_sweep_on_two_devices_that_is_stopped_leaves_no_process(tmp_path: Path):

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +15,8 @@ from uar.labels import Example, Stage
 from uar.launch.entry import composed
 from uar.losses import Loss, contrastive, kl, margin_mse, name_of, rank_net, summed_marginal
 from uar.storage.files import write_json
-from uar.training.checks import check_options, check_stage
+from uar.training import train_run
+from uar.training.checks import check_options, check_stage, tell_other_step
 from uar.training.fit import _memory_ran_out
 from uar.training.identity import keep_identity, label_hash, loss_hash, schedule_hash, start_anew
 
@@ -93,7 +95,16 @@ def test_what_has_no_weights_is_not_trained(retriever: str):
 
 @pytest.mark.parametrize(
     "option",
-    ["checkpoint_every=0", "warmup=100", "warmup=-0.1", "dev_queries=0", "patience=0", "batch_size=0", "passages_per_query=0"],
+    [
+        "checkpoint_every=0",
+        "warmup=100",
+        "warmup=-0.1",
+        "dev_queries=0",
+        "patience=0",
+        "step_queries=0",
+        "batch_size=0",
+        "passages_per_query=0",
+    ],
 )
 def test_options_that_make_no_sense_are_named(option: str):
     with pytest.raises(UserError, match=rf"training\.{option}: a .* is needed"):
@@ -124,6 +135,41 @@ def test_only_the_same_run_is_resumed(tmp_path: Path, caplog: pytest.LogCaptureF
     write_json(path, {})
     with pytest.raises(UserError, match="another collection .*, another labels"):
         keep_identity(path, now, resume=True)
+
+
+def identity(*overrides: str, devices: int = 8) -> dict[str, str]:
+    """Of a run with these options; collection and retriever stand for their hash and name."""
+    cfg = composed("train", "trainer.precision=fp32", *overrides)
+    return train_run._identity(cfg, SimpleNamespace(hash="c"), [], "labels", contrastive, SimpleNamespace(name="r"), devices)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["retriever.token_budget=64", "retriever.compile=true", "retriever.gradient_checkpointing=true",
+     "training.grad_cache=true", "training.checkpoint_every=7", "training.step_queries=9", "trainer.devices=[0,1]"],
+)  # fmt: skip
+def test_a_resumed_run_may_compute_otherwise(option: str):
+    assert identity(option) == identity()
+
+
+def test_a_run_is_not_resumed_on_another_number_of_devices(tmp_path: Path):
+    path = tmp_path / "checkpoints" / "identity.json"
+    keep_identity(path, identity("trainer=ddp"), resume=False)
+    keep_identity(path, identity("trainer=ddp"), resume=True)
+    with pytest.raises(UserError, match=r"was started with another number of devices \(8 then, 4 now\); give"):
+        keep_identity(path, identity("trainer=ddp", devices=4), resume=True)
+    for option in ("retriever.passage_length=99", "training.batch_size=9", "+trainer.accumulate_grad_batches=2"):
+        with pytest.raises(UserError, match=r"another (retriever|schedule) \("):
+            keep_identity(path, identity("trainer=ddp", option), resume=True)
+
+
+@pytest.mark.parametrize(("devices", "told"), [(4, True), (8, False)])
+def test_a_step_of_other_queries_than_a_setting_means_is_told(devices: int, told: bool, caplog: pytest.LogCaptureFixture):
+    tell_other_step(composed("train", "+setting=msmarco").training, devices)
+    assert ("A step sees 64 queries (training.batch_size=16 on each of 4 devices)" in caplog.text) is told
+    tell_other_step(composed("train").training, devices)
+    tell_other_step(composed("train", "+setting=msmarco", "+scale=mini").training, 1)
+    assert bool(caplog.text) is told
 
 
 def test_a_run_that_starts_anew_keeps_nothing_of_the_one_before(tmp_path: Path, caplog: pytest.LogCaptureFixture):

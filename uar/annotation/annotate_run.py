@@ -82,47 +82,44 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     asked = Asked(annotator, work.models, collection)
     annotation = _annotation(cfg, asked, pools, folder) if annotator.needs_llm else None
     with tracked(cfg, folder) as job:
-        stopped: UserError | None = None
         try:
             with progress_bar(work, prices) as bar:
                 hydra.utils.instantiate(cfg.engine).run(work, bar)
-        except UserError as error:  # what was judged so far is written before the run ends
-            stopped = error
-        finally:
+        finally:  # what was judged is written however the asking ends
             if annotation:
                 annotation.keep(work.results, work.failed)
-        judged, calibrated = annotator.finish(collection, {q: work.results[q] for q in pools if q in work.results}, cfg.seed)
-        judged = {q: judgements for q, judgements in judged.items() if q not in besides}
-        pairs, unlabelled = sum(map(len, judged.values())), len(pools.keys() - set(besides)) - len(judged)
-        works = [writing.work, work] if writing else [work]
-        progress, models = joined(one.progress for one in works), work.models or works[0].models
-        spent = ledger(progress, len(judged), pairs, sum(one.seconds for one in works), models, prices, unlabelled)
-        spent["queries_for_calibration_alone"] = len(besides)
-        spent["models_served"] = {name: served for one in works for name, served in one.serves.items() if served}
-        spent["material"] = _material(collection, pools)
-        if writing:
-            spent["questions"] = question_counts
-        write_labels(folder, judged)
-        write_failures(folder, progress.failures)
-        write_json(folder / "ledger.json", spent)
-        measured = quality(folder, collection, annotator, pools, judged, calibrated, against)
-        save_manifest(
-            folder,
-            collection=collection.hash,
-            model=spent["model"],
-            store=str(cfg.store),
-            annotation=annotation.key if annotation else None,
-        )
-        if annotator.needs_llm and len(llms) == 1 and not writing:
-            keep_rate(work.store, work.models[0], spent)
-        plain: dict[str, Any] = OmegaConf.to_container(cfg.annotator, resolve=True)  # type: ignore[assignment]
-        track(job, folder, spent, measured, collection, Labelled(plain, work.models, judged))
-        _report_partial_rankings(progress)
-        report = log.warning if progress.failures or unlabelled else log.info
-        asked_for = len(judged) + unlabelled
-        report("%d calls failed, %d of %d questions are without labels", len(progress.failures), unlabelled, asked_for)
-        if stopped:
-            raise stopped
+            judged, calibrated = annotator.finish(
+                collection, {q: work.results[q] for q in pools if q in work.results}, cfg.seed
+            )
+            judged = {q: judgements for q, judgements in judged.items() if q not in besides}
+            pairs, unlabelled = sum(map(len, judged.values())), len(pools.keys() - set(besides)) - len(judged)
+            works = [writing.work, work] if writing else [work]
+            progress, models = joined(one.progress for one in works), work.models or works[0].models
+            spent = ledger(progress, len(judged), pairs, sum(one.seconds for one in works), models, prices, unlabelled)
+            spent["queries_for_calibration_alone"] = len(besides)
+            spent["models_served"] = {name: served for one in works for name, served in one.serves.items() if served}
+            spent["material"] = _material(collection, pools)
+            if writing:
+                spent["questions"] = question_counts
+            write_labels(folder, judged)
+            write_failures(folder, progress.failures)
+            write_json(folder / "ledger.json", spent)
+            measured = quality(folder, collection, annotator, pools, judged, calibrated, against)
+            save_manifest(
+                folder,
+                collection=collection.hash,
+                model=spent["model"],
+                store=str(cfg.store),
+                annotation=annotation.key if annotation else None,
+            )
+            if annotator.needs_llm and len(llms) == 1 and not writing:
+                keep_rate(work.store, work.models[0], spent)
+            plain: dict[str, Any] = OmegaConf.to_container(cfg.annotator, resolve=True)  # type: ignore[assignment]
+            track(job, folder, spent, measured, collection, Labelled(plain, work.models, judged))
+            _report_partial_rankings(progress)
+            report = log.warning if progress.failures or unlabelled else log.info
+            asked_for = len(judged) + unlabelled
+            report("%d calls failed, %d of %d questions are without labels", len(progress.failures), unlabelled, asked_for)
         if not judged:
             failed = f"{len(work.progress.failures)} calls failed, see {folder / 'failures.jsonl'}"
             raise UserError(f"no query got a label: {failed}")

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from uar.collections import Collection
 from uar.errors import DataError, UserError
+from uar.labels.equal_texts import with_shared_labels
 from uar.labels.source import Example, LabelContext, LabelSource, Pair, Stage, example_of
 from uar.storage.lines import read_lines
 from uar.storage.ordering import best_first
@@ -37,8 +38,9 @@ class ClickLabels(LabelSource):
     corrected, and the log says so.
 
     Only what users saw has a label. Positive is a clicked passage from `threshold` up; where no clicked passage of a query
-    gets there, the best of them. Negative is a shown passage below that. One that was never clicked and is not below it was
-    shown too seldom to tell, and is ignored. People's judgements and candidate pools play no part.
+    gets there, the best of them; a copy of its text too. Negative is any other shown passage below that. One that was never
+    clicked and is not below it was shown too seldom to tell, and is ignored. People's judgements and candidate pools play no
+    part.
     """
 
     path: str
@@ -61,6 +63,7 @@ class ClickLabels(LabelSource):
         if not chosen:
             raise UserError(f"{self.path}: no query of {context.collection.reference} has a click; give the log of this split")
         examples = [_example(q, rates[q], clicked[q], self.threshold) for q in chosen]
+        examples = with_shared_labels(examples, context.collection)
         counts = [sum(len(getattr(e, kind)) for e in examples) for kind in ("positives", "negatives", "ignored")]
         log.info(
             "Clicks: %d of %d queries have one; %d positives, %d negatives, %d passages shown too seldom to tell",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from uar.acquisition import Acquisition, AcquisitionContext, RandomAcquisition
 from uar.errors import UserError
+from uar.labels.equal_texts import with_shared_labels
 from uar.labels.source import Example, LabelContext, LabelSource, Pair, Stage, example_of
 
 log = logging.getLogger(__name__)
@@ -15,7 +16,8 @@ AT_RANDOM = RandomAcquisition()
 @dataclass(frozen=True)
 class HumanLabels(LabelSource):
     """The human positives of `human_frac` of the queries, the first in the order of `acquire`; negatives from the candidate
-    pool. Where the judgements have several grades, the grades are the utilities of the judged passages."""
+    pool, but for copies of a positive, which are positives. Where the judgements have several grades, the grades are the
+    utilities of the judged passages."""
 
     human_frac: float = 1.0
     acquire: Acquisition = AT_RANDOM
@@ -53,7 +55,7 @@ def human_examples(context: LabelContext, fraction: float, acquire: Acquisition 
         labels = {**dict.fromkeys(positives, 1), **dict.fromkeys(negatives, 0)}
         pairs = [Pair(d, x, collection.origin, grades.get(d)) for d, x in labels.items()]
         examples.append(example_of(query_id, pairs, collection.origin))
-    return examples
+    return with_shared_labels(examples, collection)
 
 
 def first_share(query_ids: Sequence[str], order: Sequence[str], fraction: float) -> list[str]:

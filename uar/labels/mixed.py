@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from uar.acquisition import Acquisition, RandomAcquisition, UncertaintyAcquisition
 from uar.errors import UserError
+from uar.labels.equal_texts import with_shared_labels
 from uar.labels.human import AT_RANDOM, human_examples
 from uar.labels.llm import llm_examples
 from uar.labels.other_positives import check_rule, with_other_positives
@@ -50,7 +51,8 @@ class MixedLabels(LabelSource):
         if not human:
             return [Stage("llm", llm, self.epochs, self.positives)]
         if self.strategy == "union":
-            return [Stage("union", union(llm, human), self.epochs, self.positives)]
+            both = with_shared_labels(union(llm, human), context.collection)
+            return [Stage("union", both, self.epochs, self.positives)]
         second = Stage("human", human, self.human_epochs, self.human_positives, self.human_learning_rate, loss=self.human_loss)
         return with_other_positives([Stage("llm", llm, self.epochs, self.positives), second], self.other_positives)
 

@@ -19,7 +19,7 @@ from uar.launch import sweeps
 from uar.launch.one_line import one_line
 from uar.launch.owner import owned
 from uar.launch.resolvers import PACKAGE, register_resolvers
-from uar.launch.side_by_side import several_devices, started_outside
+from uar.launch.side_by_side import several_devices, started_outside, which_process
 from uar.launch.stopping import Stopping
 from uar.machine.waiting import set_waiting
 
@@ -95,7 +95,9 @@ def entry(config_name: str, task: Task) -> None:
     failed += sweeps.failures(sweep)
     if failed:
         logging.shutdown()
-        sys.stderr.write("".join(f"error: {line}\n" for line in failed))
+        number = which_process()
+        who = f"process {number}: " if number else ""
+        sys.stderr.write("".join(f"error: {who}{line}\n" for line in failed))
         sys.exit(2)
 
 

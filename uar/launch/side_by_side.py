@@ -15,6 +15,11 @@ def started_outside() -> bool:
     return "LOCAL_RANK" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1
 
 
+def which_process() -> int:
+    """Number of this process among those of its run, from 0."""
+    return int(next((os.environ[name] for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if name in os.environ), 0))
+
+
 def several_devices(cfg: DictConfig) -> bool:
     """Whether a run has one process a device, and several devices; False for a command that trains nothing."""
     trainer = cfg.get("trainer", {})

@@ -14,6 +14,7 @@ import torch
 
 from uar.collections.token_ids import Tokens
 from uar.labels import Example, Stage
+from uar.storage.copies import first_of_equal
 from uar.storage.ordering import rank_of
 from uar.training.masks import among, first_places, utilities
 
@@ -59,7 +60,8 @@ class BatchStream:
     Every process sees as many batches, and in each as many queries: they are spread evenly over the epoch, and at its end less
     than one query a process is left out. Where there are fewer queries than processes, all see all of them. Queries of weight
     0 are left out; the weights of the others are divided by the greatest, so that equal ones are 1 exactly. Queries of equal
-    tokens are one to the model: what is known of one is known of all.
+    tokens are one to the model: what is known of one is known of all. So are passages of equal tokens, which all stand at the
+    corpus row of the first: a batch shows one of them, and what is a positive of a query in one copy is its negative in none.
     """
 
     def __init__(
@@ -78,7 +80,7 @@ class BatchStream:
         self._examples = [e for e in stage.examples if e.weight > 0]
         self._heaviest, self._seed, self._most = stage.heaviest, seed, stage.most_positives
         self._query_tokens, self._query_rows = query_tokens, query_rows
-        self._passage_tokens, self._passage_rows = passage_tokens, passage_rows
+        self._passage_tokens, self._passage_rows = passage_tokens, _at_first_copy(passage_tokens, passage_rows)
         self._batch_size, self._per_query = batch_size, passages_per_query
         self._rank, self._world = rank, world
         self._alike = _alike(stage.examples, query_tokens, query_rows)
@@ -109,9 +111,9 @@ class BatchStream:
 
     def _batch(self, examples: Sequence[Example]) -> Batch:
         chosen = [self._choose(e) for e in examples]
-        passages = list(dict.fromkeys(d for positives, negatives in chosen for d in (*positives, *negatives)))
-        rows = [self._passage_rows[d] for d in passages]
-        useful = [e.utilities() for e in examples]
+        shown = (d for positives, negatives in chosen for d in (*positives, *negatives))
+        rows = list(dict.fromkeys(self._passage_rows[d] for d in shown))
+        useful = [self._utilities(e) for e in examples]
         return Batch(
             query_ids=[e.query_id for e in examples],
             queries=[self._query_tokens[self._query_rows[e.query_id]] for e in examples],
@@ -121,7 +123,7 @@ class BatchStream:
                 [e.positives if self._most is None else p for e, (p, _) in zip(examples, chosen, strict=True)]
             ),
             known=self._padded([self._known(e) for e in examples]),
-            judged=self._padded([list(u) for u in useful]),
+            judged=_padded([list(u) for u in useful], -2),
             utility=_padded([list(u.values()) for u in useful], torch.nan),
             row_weights=torch.tensor([e.weight / self._heaviest for e in examples], dtype=torch.float32),
         )
@@ -130,7 +132,9 @@ class BatchStream:
         """Positives and negatives of one query, `passages_per_query` in all where there are as many."""
         place = (str(self.epoch), example.query_id)
         positives = sorted(example.positives, key=lambda d: rank_of(self._seed, "positive", *place, d))
-        negatives = sorted(example.negatives, key=lambda d: rank_of(self._seed, "negative", *place, d))
+        copied = {self._passage_rows[d] for d in example.positives}
+        others = [d for d in example.negatives if self._passage_rows[d] not in copied]
+        negatives = sorted(others, key=lambda d: rank_of(self._seed, "negative", *place, d))
         room = max(1, self._per_query - 1)
         positives = positives[: min(room, self._most or room)]
         return positives, negatives[: max(0, self._per_query - len(positives))]
@@ -138,6 +142,13 @@ class BatchStream:
     def _known(self, example: Example) -> list[str]:
         """Passages that are never a negative of the query."""
         return list(dict.fromkeys(d for e in self._alike.get(example.query_id, [example]) for d in e.positives + e.ignored))
+
+    def _utilities(self, example: Example) -> dict[int, float]:
+        """By corpus row; of copies, that of the first, positives coming before negatives."""
+        by_row: dict[int, float] = {}
+        for doc_id, utility in example.utilities().items():
+            by_row.setdefault(self._passage_rows[doc_id], utility)
+        return by_row
 
     def _padded(self, ids: Sequence[Sequence[str]]) -> torch.Tensor:
         return _padded([[self._passage_rows[d] for d in row] for row in ids], -2)
@@ -149,6 +160,12 @@ def _alike(examples: Sequence[Example], tokens: Tokens, rows: Mapping[str, int])
     for example in examples:
         groups[tokens[rows[example.query_id]].tobytes()].append(example)
     return {e.query_id: group for group in groups.values() if len(group) > 1 for e in group}
+
+
+def _at_first_copy(tokens: Tokens, rows: Mapping[str, int]) -> dict[str, int]:
+    """By passage, the corpus row of the first one of its tokens."""
+    first = first_of_equal(tokens[row].tobytes() for row in rows.values())
+    return dict(zip(rows, np.fromiter(rows.values(), np.int64, len(rows))[first].tolist(), strict=True))
 
 
 def _padded(rows: Sequence[Sequence[float]], filling: float) -> torch.Tensor:

@@ -12,7 +12,7 @@ from uar.losses import Loss, name_of, takes_utility
 from uar.retrievers.trainable import Encoder
 
 log = logging.getLogger(__name__)
-AT_LEAST_1 = ("batch_size", "passages_per_query", "epochs", "dev_queries", "checkpoint_every", "patience")
+AT_LEAST_1 = ("batch_size", "passages_per_query", "epochs", "dev_queries", "checkpoint_every", "patience", "step_queries")
 
 
 def check_options(cfg: DictConfig) -> None:
@@ -35,6 +35,17 @@ def check_options(cfg: DictConfig) -> None:
         log.warning("training.patience=%s has no effect without a dev split (dataset.dev=null)", options.patience)
     if cfg.human_frac is not None and not _mentions(OmegaConf.to_container(cfg.label_source), "human_frac"):
         log.warning("human_frac=%s has no effect: this label_source takes no human labels by share", cfg.human_frac)
+
+
+def tell_other_step(options: DictConfig, devices: int) -> None:
+    """Warn where all devices together see another number of queries a step than the settings are meant for."""
+    found, meant = options.batch_size * devices, options.step_queries
+    if meant is not None and found != meant:
+        log.warning(
+            "A step sees %d queries (training.batch_size=%d on each of %d devices), and the settings are meant for "
+            "training.step_queries=%d: scores will differ; choose another training.batch_size or trainer.devices",
+            found, options.batch_size, devices, meant,
+        )  # fmt: skip
 
 
 def _mentions(settings: Any, name: str) -> bool:

@@ -5,6 +5,9 @@ import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
 
 from uar.errors import UserError
 from uar.evaluation.metrics_file import read_metrics
@@ -14,6 +17,10 @@ from uar.storage.files import digest, read_json, write_json
 
 log = logging.getLogger(__name__)
 HASH = 32  # digits
+NO_PART = {  # options that say how a run computes, or what is told of it, and change none of its results
+    "training": {"checkpoint_every", "grad_cache", "step_queries"},
+    "retriever": {"token_budget", "compile", "gradient_checkpointing"},
+}
 
 
 def label_hash(stages: Sequence[Stage]) -> str:
@@ -35,6 +42,12 @@ def schedule_hash(stages: Sequence[Stage], *settings: object) -> str:
     """Of how long, how fast and in what batches is trained."""
     own = [(s.name, s.epochs, s.positives, s.learning_rate, s.warmup, s.batch_size, s.passages_per_query) for s in stages]
     return digest(own, [repr(s.candidates) for s in stages if s.candidates], *settings)
+
+
+def parts_of(group: str, cfg: DictConfig) -> dict[str, Any]:
+    """The options of a group of a train config that make a run what it is; a resumed one may have others of NO_PART."""
+    plain: dict[str, Any] = OmegaConf.to_container(cfg[group], resolve=True)  # type: ignore[assignment]
+    return {name: value for name, value in plain.items() if name not in NO_PART[group]}
 
 
 def keep_identity(path: Path, now: Mapping[str, str], resume: bool) -> None:

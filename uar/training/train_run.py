@@ -36,11 +36,11 @@ from uar.storage.manifest import save_config, save_manifest
 from uar.tracking.artefacts import artefact_name, folder_artefact, model_artefact
 from uar.tracking.job import Job, tracked
 from uar.training.batches import BatchStream
-from uar.training.checks import check_options, check_stage
+from uar.training.checks import check_options, check_stage, tell_other_step
 from uar.training.context import Used, label_context
 from uar.training.dev_score import DevScore
 from uar.training.fit import Fitting, Settings
-from uar.training.identity import keep_identity, label_hash, loss_hash, schedule_hash, start_anew
+from uar.training.identity import keep_identity, label_hash, loss_hash, parts_of, schedule_hash, start_anew
 from uar.training.mining import with_mined_negatives
 from uar.training.optimizer import fused
 from uar.training.processes import check_shared_folder, own_processes, requeued
@@ -50,7 +50,7 @@ from uar.training.trainer import make_trainer, precision_of, scoring_precision
 log = logging.getLogger(__name__)
 FEW = 8  # texts that a trained model must give vectors of
 IDENTITY = Path("checkpoints", "identity.json")
-OF_SCHEDULE = ("max_steps", "devices", "num_nodes", "accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm")
+OF_SCHEDULE = ("max_steps", "accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm")
 
 
 def train(cfg: DictConfig, folder: Path) -> float | None:
@@ -86,7 +86,10 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
         labels = label_hash(stages)
         if not cfg.resume:
             start_anew(folder)
-        keep_identity(folder / IDENTITY, _identity(cfg, collection, stages, labels, loss, retriever), cfg.resume)
+        devices = make_trainer(cfg, [], folder).world_size  # of all machines, -1 counted
+        identity = _identity(cfg, collection, stages, labels, loss, retriever, devices)
+        keep_identity(folder / IDENTITY, identity, cfg.resume)
+        tell_other_step(cfg.training, devices)
         save_config(folder, cfg)
         write_label_table(folder / "labels.parquet", stages)
     with tracked(cfg, folder) as job:
@@ -168,20 +171,23 @@ def _settings(cfg: DictConfig, loss: Loss) -> Settings:
 
 
 def _identity(
-    cfg: DictConfig, collection: Collection, stages: Sequence[Stage], labels: str, loss: Loss, retriever: Encoder
+    cfg: DictConfig,
+    collection: Collection,
+    stages: Sequence[Stage],
+    labels: str,
+    loss: Loss,
+    retriever: Encoder,
+    devices: int,
 ) -> dict[str, str]:
-    plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    training = {k: v for k, v in plain["training"].items() if k != "checkpoint_every"}
-    trainer = {k: plain["trainer"].get(k) for k in OF_SCHEDULE}
-    if isinstance(trainer["devices"], list):  # others may be free the next time
-        trainer["devices"] = len(trainer["devices"])
+    trainer = {name: cfg.trainer.get(name) for name in OF_SCHEDULE}
     return {
         "collection": collection.hash,
         "labels": labels,
         "loss": loss_hash(stages, loss),
-        "retriever": digest(plain["retriever"], retriever.name),
+        "retriever": digest(parts_of("retriever", cfg), retriever.name),
         "precision": precision_of(cfg.trainer),
-        "schedule": schedule_hash(stages, training, trainer, cfg.seed),
+        "schedule": schedule_hash(stages, parts_of("training", cfg), trainer, cfg.seed),
+        "number of devices": str(devices),
     }
 
 
@@ -201,7 +207,7 @@ def _streams(cfg: DictConfig, collection: Collection, retriever: Encoder) -> Any
 
 
 def _miner(cfg: DictConfig, collection: Collection, retriever: Encoder) -> Callable[[Stage, int, Path], Stage]:
-    settings = OmegaConf.to_container(cfg.retriever, resolve=True)
+    settings = parts_of("retriever", cfg)
 
     def mine(stage: Stage, number: int, path: Path) -> Stage:
         return with_mined_negatives(stage, collection, retriever, path, [number, settings, retriever.name, cfg.seed])
