@@ -21,6 +21,8 @@
 # nothing is asked. For your own run, name its collection, annotator, model and store below.
 
 # %%
+from pathlib import Path
+
 import matplotlib.pyplot as plt
 from hydra.utils import instantiate
 from rich.console import Console
@@ -39,7 +41,7 @@ from uar.launch.entry import composed
 from uar.llm.models import identity_of
 
 collection = open_collection("mini:train")
-annotations = Annotations(MINI / "annotations")
+annotations = Annotations(Path("annotations"), also=(MINI / "annotations",))
 
 
 def judgements(*options: str) -> Judged:
