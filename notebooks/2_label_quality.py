@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -19,31 +21,34 @@
 # nothing is asked. For your own run, name its collection, annotator, model and store below.
 
 # %%
+from pathlib import Path
+
 import matplotlib.pyplot as plt
 from hydra.utils import instantiate
 from rich.console import Console
 from rich.table import Table
-from uar.annotation.replay import kept_judgements
 
 from uar.acquisition import AcquisitionContext, UncertaintyAcquisition
+from uar.annotation.annotation import Asked
 from uar.annotation.annotators import Judged
 from uar.annotation.quality.agreement import agreement
 from uar.annotation.quality.comparison import compare
 from uar.annotation.quality.disagreements import worst_disagreements
+from uar.annotation.selection import Annotations
 from uar.collections import open_collection
 from uar.collections.reference import MINI
 from uar.launch.entry import composed
 from uar.llm.models import identity_of
-from uar.llm.store.store import Store
 
 collection = open_collection("mini:train")
-store = Store(MINI / "annotations")
+annotations = Annotations(Path("annotations"), also=(MINI / "annotations",))
 
 
 def judgements(*options: str) -> Judged:
     """Judgements by the kept replies: another threshold costs no call."""
     cfg = composed("annotate", "llm=smollm2", *options)
-    return kept_judgements(collection, instantiate(cfg.annotator, _convert_="all"), store, [identity_of(cfg.llm)])
+    asked = Asked(instantiate(cfg.annotator, _convert_="all"), [identity_of(cfg.llm)], collection)
+    return annotations.choose(asked, "latest").concluded().judgements
 
 
 def table(title: str, columns: list[str], rows: list[list[object]]) -> None:

@@ -588,7 +588,7 @@ def test_an_ensemble_of_two_models_asks_both_and_one_that_fails_abstains(annotat
     chosen = {(r["query_id"], r["doc_id"]): r["label"] for r in labels(annotated.folder / "relsel")}
     rows = labels(annotated.folder / "voted")
     assert {(r["query_id"], r["doc_id"]): r["label"] for r in rows} == chosen
-    assert {(r["label"], r["score"], r["uncertainty"]) for r in rows} == {(1, 1.0, 0.0), (0, 0.0, 0.0)}
+    assert {(r["label"], r["score"], r["uncertainty"]) for r in rows} == {(1, 1.0, None), (0, 0.0, None)}
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="no real data here")

@@ -93,7 +93,7 @@ def test_the_site_builds_with_every_link_and_option(tmp_path: Path, monkeypatch:
     for file in config_files():
         text = (reference / "options" / (file.group or "commands").replace("/", "-")).with_suffix(".html").read_text()
         assert all(f"<code>{option.name}</code>" in text for option in file.options), file
-    assert "Mean over rows of −Σ" in (reference / "python" / "uar.losses.html").read_text()
+    assert "Weighted mean over rows of −Σ" in (reference / "python" / "uar.losses.html").read_text()
     pages = (page.read_text(encoding="utf-8") for page in site.rglob("*.html"))
     loaded = {url for page in pages for url in re.findall(r'(?:<script[^>]*src|<link[^>]*href)="(https?://[^"]*)"', page)}
     assert not loaded, "the site opens with no network"

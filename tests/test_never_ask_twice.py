@@ -230,15 +230,15 @@ def test_another_threshold_asks_nothing_and_another_model_asks_all(tmp_path: Pat
     def kept(model: str) -> list[Record]:
         return list(Store(tmp_path).records(COLLECTION, ["likelihood_question"], model))
 
-    best, all_of_it = (
-        Likelihood(template="likelihood_question", rule="top_percent", threshold=threshold) for threshold in (25, 100)
+    none, all_of_it = (
+        Likelihood(template="likelihood_question", rule="at_least", threshold=threshold) for threshold in (0.5, -1e6)
     )
-    first = run(tmp_path, server, best, MODEL)
+    first = run(tmp_path, server, none, MODEL)
     asked, old = calls(server), kept(MODEL)
     assert (len(first), asked, len(old)) == (6, 24, 24)
     second = run(tmp_path, server, all_of_it, MODEL)
     assert calls(server) == asked
-    assert [[sum(j.label for j in of) for of in judged.values()] for judged in (first, second)] == [[1] * 6, [4] * 6]
-    run(tmp_path, server, best, "toy@2")
+    assert [[sum(j.label for j in of) for of in judged.values()] for judged in (first, second)] == [[0] * 6, [4] * 6]
+    run(tmp_path, server, none, "toy@2")
     assert calls(server) == 2 * asked
     assert kept(MODEL) == old and len(kept("toy@2")) == 24

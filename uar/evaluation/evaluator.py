@@ -18,7 +18,6 @@ from uar.evaluation.measures import deeper_than, means, parsed, per_query, refus
 from uar.evaluation.metrics_file import forget_evaluation, update_metrics
 from uar.evaluation.rag.opening import Generator, open_rag
 from uar.evaluation.rag.query_writing import with_texts
-from uar.machine.precision import resolve_dtype
 from uar.retrievers.ranker import Ranker
 from uar.retrievers.session import Session
 from uar.storage.files import write_table
@@ -85,6 +84,8 @@ class Evaluator:
         """What scores depend on besides the model and the collection."""
         facts: dict[str, object] = {"retrieval_depth": self._cfg.retrieval_depth} if ranker.searches else {}
         if ranker.lengths:
+            from uar.machine.precision import resolve_dtype  # brings torch, which BM25 has no use for
+
             precision = OmegaConf.select(self._cfg, "search.precision") or "auto"
             facts["precision"] = str(resolve_dtype(precision)).removeprefix("torch.")
         return {**facts, **ranker.lengths}

@@ -1,6 +1,7 @@
 """Any text as a value of Hydra's command line and configs, which give meaning to quotes, backslashes and `${`."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -24,11 +25,11 @@ def literal(value: Any) -> Any:
     return INTERPOLATION.sub(r"\1\1\\${", value) if isinstance(value, str) else value
 
 
-def quote_run_folder() -> None:
+def quote_run_folder(folder: Path) -> None:
     """Lightning names the run folder in the commands of its further processes, in double quotes and as Hydra's config has it.
     Here it gets what the quotes need."""
     if HydraConfig.initialized():
         hydra = HydraConfig.get()
-        inside = QuotedString(text=hydra.runtime.output_dir, quote=Quote.double).with_quotes()[1:-1]
+        inside = QuotedString(text=str(folder.absolute()), quote=Quote.double).with_quotes()[1:-1]
         with read_write(hydra):  # type: ignore[arg-type]  # a DictConfig
             hydra.run.dir = literal(inside)

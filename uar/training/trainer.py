@@ -34,7 +34,7 @@ def make_trainer(
 ) -> L.Trainer:
     """Of a composed train config."""
     precision = precision_of(cfg.trainer)
-    quote_run_folder()
+    quote_run_folder(folder)
     return hydra.utils.instantiate(
         cfg.trainer,
         precision=PRECISIONS.get(precision, precision),
