@@ -230,7 +230,7 @@ def test_missing_labels_are_told_with_the_command_that_makes_them(fails: Fails, 
     error = fails("train", "dataset=local", f"dataset.path='{place}'", *QUICK, *choices, *settings)
     assert f"local:{place}:train" in error
     assert "kept" in error
-    words = shlex.split(error.partition("make them with: python -m uar.annotate ")[2])
+    words = shlex.split(error.partition("make one with: python -m uar.annotate ")[2])
     with initialize_config_dir(str(CONF), version_base="1.3"):
         annotate = compose("annotate", words)
         train = compose("train", ["dataset=local", f"dataset.path='{place}'", *choices, *settings])
