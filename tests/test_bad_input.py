@@ -195,7 +195,7 @@ SECOND = ("+llm@llms.second=openai", "llms.second.base_urls=[http://127.0.0.1:9/
     [
         (["shard=0/2"], "shard='0/2': I/N with 1 <= I <= N is needed"),
         (["shard=3/2"], "shard='3/2': I/N with 1 <= I <= N is needed"),
-        (["annotator=ensemble"], "annotator.samples=1 of 1 model(s): an ensemble needs two members"),
+        (["annotator=ensemble"], "annotator.samples=1 of 1 model(s), annotator.shuffles=1: an ensemble needs two members"),
         (["annotator=ensemble", *OPENAI, *SECOND], "llm and llms name m more than once"),
         (["annotator=relsel", *OPENAI, *SECOND, "llms.second.model=n"], "2 models are given and RelSel asks 1"),
         (["retry_failures=[unreadable]"], "retry_failures names 'unreadable'; allowed: empty, out_of_range, unparsable"),
