@@ -195,7 +195,7 @@ SECOND = ("+llm@llms.second=openai", "llms.second.base_urls=[http://127.0.0.1:9/
     [
         (["shard=0/2"], "shard='0/2': I/N with 1 <= I <= N is needed"),
         (["shard=3/2"], "shard='3/2': I/N with 1 <= I <= N is needed"),
-        (["annotator=ensemble"], "annotator.samples=1 of 1 model(s): an ensemble needs two members"),
+        (["annotator=ensemble"], "annotator.samples=1 of 1 model(s), annotator.shuffles=1: an ensemble needs two members"),
         (["annotator=ensemble", *OPENAI, *SECOND], "llm and llms name m more than once"),
         (["annotator=relsel", *OPENAI, *SECOND, "llms.second.model=n"], "2 models are given and RelSel asks 1"),
         (["retry_failures=[unreadable]"], "retry_failures names 'unreadable'; allowed: empty, out_of_range, unparsable"),
@@ -230,7 +230,7 @@ def test_missing_labels_are_told_with_the_command_that_makes_them(fails: Fails, 
     error = fails("train", "dataset=local", f"dataset.path='{place}'", *QUICK, *choices, *settings)
     assert f"local:{place}:train" in error
     assert "kept" in error
-    words = shlex.split(error.partition("make them with: python -m uar.annotate ")[2])
+    words = shlex.split(error.partition("make one with: python -m uar.annotate ")[2])
     with initialize_config_dir(str(CONF), version_base="1.3"):
         annotate = compose("annotate", words)
         train = compose("train", ["dataset=local", f"dataset.path='{place}'", *choices, *settings])

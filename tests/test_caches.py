@@ -106,6 +106,7 @@ class Flat:
     dim = 2
     device = torch.device("cpu")
     pooling, normalize = "mean", False
+    vector_settings = ("mean", False)
 
     def named_parameters(self) -> list:
         return []

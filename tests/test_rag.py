@@ -131,7 +131,7 @@ def test_answers_come_from_a_file(command: Command, server: LLMServer, folder: P
     answers = [{"query_id": "q1", "answers": ["the liver", "The Heart"]}, {"_id": "q2", "answers": "No Answer Present."}]
     write_jsonl(tmp_path / "answers.jsonl", answers)
     told = ok(command("uar.evaluate", *scripted(server, folder, "rag.answers=answers.jsonl"), "hydra.run.dir=run"))
-    assert "answers.jsonl has no answers of 1 of 3 questions" in told
+    assert "answers.jsonl has no answers of 2 of 3 questions" in told
     assert metrics(tmp_path / "run")["rag"] == {"toy.test": {"EM": 1.0, "F1": 1.0, "questions": 1, **NONE_LOST}}
     assert generations(tmp_path / "run")[0]["gold"] == ["the liver", "The Heart"]
 

@@ -125,5 +125,12 @@ def test_replies_are_read_or_named(text: str, query: str, verdict: Outcome):
 
 def test_a_run_file_cannot_be_searched_again(fails: Callable[..., str], folder: Path, tmp_path: Path):
     write_jsonl(tmp_path / "run.jsonl", [{"query_id": "q1", "candidates": ["d1"]}])
-    told = fails("uar.evaluate", "run=run.jsonl", f"collections=[local:{folder}:test]", "rag=default", "rag.rewrite=llm")
+    told = fails(
+        "uar.evaluate",
+        "run=run.jsonl",
+        f"collections=[local:{folder}:test]",
+        "rag=default",
+        "rag.rewrite=llm",
+        "measures=[RR@1]",
+    )
     assert "rag.rewrite and rag.verify search with other queries, which a run file has no passages of" in told

@@ -70,7 +70,7 @@ def writer(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
     def start(start: int = 0, stop: int = 1_000_000, part: int = 50) -> subprocess.Popen[str]:
         tests = str(Path(__file__).parent)
         program = WRITER.format(tests=tests, folder=str(tmp_path), start=start, stop=stop, part=part)
-        return subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+        return subprocess.Popen([sys.executable, "-B", "-c", program], stdout=subprocess.PIPE, text=True)
 
     return start
 
@@ -156,7 +156,7 @@ def test_a_full_disk_keeps_what_was_appended(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, 5_000))
 
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, preexec_fn=little_space, check=False
+        [sys.executable, "-B", "-c", program], capture_output=True, text=True, preexec_fn=little_space, check=False
     )
     assert "File too large" in done.stderr
     told = [f"q{n}" for n in done.stdout.split()]

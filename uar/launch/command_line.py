@@ -12,10 +12,11 @@ def command_line() -> str | None:
     if not HydraConfig.initialized():
         return None
     command = ["python", "-m", f"uar.{HydraConfig.get().job.config_name}"]
-    return shlex.join([*command, *map(_masked, HydraConfig.get().overrides.task)])
+    return shlex.join([*command, *map(masked, HydraConfig.get().overrides.task)])
 
 
-def _masked(override: str) -> str:
+def masked(override: str) -> str:
+    """An override with its secrets masked."""
     option, equals, value = override.partition("=")
     last = option.lstrip("+~").rpartition(".")[2]
     return f"{option}{equals}{mask({last: value})[last]}"

@@ -12,7 +12,7 @@ FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 def one_line(error: BaseException) -> str | None:
     """The line for the user; None for a fault of the program itself, which deserves its traceback."""
-    for cause in _chain(error):
+    for cause in chain_of(error):
         if isinstance(cause, UserError):
             return " ".join(str(cause).split())
         if isinstance(cause, OSError) and cause.errno in FULL:
@@ -24,7 +24,8 @@ def one_line(error: BaseException) -> str | None:
     return None
 
 
-def _chain(error: BaseException) -> list[BaseException]:
+def chain_of(error: BaseException) -> list[BaseException]:
+    """An error and what it came from, each once: a chain may go in a circle."""
     chain: list[BaseException] = []
     while error is not None and error not in chain:
         chain.append(error)
@@ -35,7 +36,7 @@ def _chain(error: BaseException) -> list[BaseException]:
 def _about_config(error: BaseException) -> str:
     """Hydra's and OmegaConf's several lines as one, without their internals."""
     lines: list[str] = []
-    for cause in reversed(_chain(error)):
+    for cause in reversed(chain_of(error)):
         for line in str(cause).split("Config search path")[0].splitlines():
             words = " ".join(line.split())
             if words and not words.startswith(("object_type", "reference_type", "full_key", "To append")):

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from uar.errors import UserError
+from uar.launch.command_line import masked
 from uar.storage.locks import lock
 
 MARK = ".owner"  # in the folder; its owner holds a lock on it
@@ -28,6 +29,7 @@ def owned(folder: Path, sweep: str | None = None, overrides: Sequence[str] = ())
 
     `sweep`: the name of the sweep, None for a single job. `overrides`: those of the job.
     """
+    overrides = [masked(override) for override in overrides]  # the file outlives the run
     own = str(folder.resolve())
     if os.environ.get(OWNED) == own or not first_process():
         yield

@@ -7,6 +7,8 @@ import sys
 import threading
 from types import FrameType
 
+from uar.launch.one_line import chain_of
+
 
 class Stopping:
     """From its making on, SIGTERM raises KeyboardInterrupt, so that what runs is unwound: checkpoints are whole, loggers end
@@ -33,11 +35,8 @@ class Stopping:
 
     def stopped(self, error: BaseException) -> bool:
         """Whether a signal ended the command: SIGTERM, or Ctrl-C, for which Lightning exits with a status of its own."""
-        cause: BaseException | None = error
-        while cause is not None and self._signal is None:
-            if isinstance(cause, KeyboardInterrupt):
-                self._signal = signal.SIGINT
-            cause = cause.__cause__ or cause.__context__
+        if self._signal is None and any(isinstance(cause, KeyboardInterrupt) for cause in chain_of(error)):
+            self._signal = signal.SIGINT
         return self._signal is not None
 
     def end(self) -> None:
