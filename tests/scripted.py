@@ -135,3 +135,9 @@ def kept(folder: Path, *stages: str, model: str = "scripted@1") -> list[Record]:
 
 def many(number: int) -> list[Question]:
     return [Question(f"m{n}", f"question {n}", POOL) for n in range(number)]
+
+
+def graded(judged: dict[str, list[Judgement]], query_id: str = "q1") -> list[tuple[str, int, int]]:
+    """(passage, label, grade) in rank order."""
+    assert [j.rank for j in judged[query_id]] == list(range(1, len(judged[query_id]) + 1))
+    return [(j.doc_id, j.label, j.grade) for j in judged[query_id]]

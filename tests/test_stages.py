@@ -1,16 +1,15 @@
 """List-wise annotators over a scripted engine: stages, layouts, templates, patterns and thinking models."""
 
 import re
-from itertools import pairwise, permutations, product
+from itertools import pairwise
 from os.path import commonprefix
 from pathlib import Path
 
 import pytest
-from scripted import BEES, POOL, Scripted, kept, many, reader, replies, run, shown_passages, stage_of
+from scripted import BEES, POOL, Scripted, graded, kept, many, reader, replies, run, shown_passages
 
 from uar.annotation.annotators import (
     Annotator,
-    Judgement,
     Likelihood,
     Pointwise,
     QAMetric,
@@ -19,7 +18,6 @@ from uar.annotation.annotators import (
     UtilRank,
     UtilSel,
 )
-from uar.annotation.parsing import parse_ranking, parse_selection, ranking_pattern, selection_pattern
 from uar.errors import DataError, UserError
 from uar.llm.costs.ledger import Prices, ledger
 from uar.llm.prompts.template import packaged
@@ -34,12 +32,6 @@ CHAIN = {"relsel": "My selection:[[2],[1],[4]]", "pseudo_answer": "They make hon
 UTILITY = dict(zip(POOL.values(), (1.5, 0.5, 0.0, 2.0), strict=True))
 
 
-def told(judged: dict[str, list[Judgement]], query_id: str = "q1") -> list[tuple[str, int, int]]:
-    """(passage, label, grade) in rank order."""
-    assert [j.rank for j in judged[query_id]] == list(range(1, len(judged[query_id]) + 1))
-    return [(j.doc_id, j.label, j.grade) for j in judged[query_id]]
-
-
 def shared(annotator: type[Annotator], template: str, **options: object) -> Annotator:
     return annotator(template=template, layout="shared_prefix", **options)
 
@@ -47,7 +39,7 @@ def shared(annotator: type[Annotator], template: str, **options: object) -> Anno
 def test_relsel_alone_labels_what_it_selects(tmp_path: Path) -> None:
     engine = Scripted(replies(relsel="My selection:[[3],[1]]"))
     judged, _ = run(tmp_path, RELSEL, engine)
-    assert told(judged) == [("d3", 1, 1), ("d1", 1, 1), ("d2", 0, 0), ("d4", 0, 0)]
+    assert graded(judged) == [("d3", 1, 1), ("d1", 1, 1), ("d2", 0, 0), ("d4", 0, 0)]
     assert engine.stages == ["relsel"]
     (record,) = kept(tmp_path, "relsel")
     assert (record.doc_ids, record.template, record.layout) == (("d1", "d2", "d3", "d4"), "relsel", "paper")
@@ -66,7 +58,7 @@ def test_the_best_share_of_the_ranking_is_positive_and_another_share_asks_nothin
     engine = Scripted(replies(relsel=selected, pseudo_answer="The best.", utilrank="[5] > [3] > [8]"))
     judged, _ = run(tmp_path, UTILRANK, engine, [TEN])
     order = ["p5", "p3", "p8", "p1", "p2", "p4", "p6", "p7", "p9", "p10"]
-    assert told(judged, "ten") == [("p5", 1, 2), *((d, 0, 1) for d in order[1:8]), *((d, 0, 0) for d in order[8:])]
+    assert graded(judged, "ten") == [("p5", 1, 2), *((d, 0, 1) for d in order[1:8]), *((d, 0, 0) for d in order[8:])]
     assert engine.stages == ["relsel", "pseudo_answer", "utilrank"]
     for percent, positives in ((0, 1), (24.9, 1), (25, 2), (50, 3), (60, 3), (100, 3)):  # none that was not named
         again = Scripted(replies())
@@ -80,7 +72,7 @@ def test_partial_rankings_are_counted_in_the_ledger_kept_ones_too(tmp_path: Path
     engine = Scripted(replies(**CHAIN, utilrank="[3] > … > [1]"))
     for kept_calls in (0, 3):
         judged, chains = run(tmp_path, UTILRANK, engine)
-        assert told(judged) == [("d4", 1, 2), ("d1", 0, 1), ("d2", 0, 1), ("d3", 0, 0)]
+        assert graded(judged) == [("d4", 1, 2), ("d1", 0, 1), ("d2", 0, 1), ("d3", 0, 0)]
         spent = ledger(chains.progress, 1, 4, 1.0, ["scripted"], Prices())
         assert spent["calls_answered_by_store"] == kept_calls
         assert (spent["stages"]["utilrank"]["partial_rankings"], spent["stages"]["utilrank"]["passages_appended"]) == (1, 1)
@@ -91,7 +83,7 @@ def test_partial_rankings_are_counted_in_the_ledger_kept_ones_too(tmp_path: Path
 
 def test_a_ranking_names_the_passages_that_relsel_kept(tmp_path: Path) -> None:
     judged, _ = run(tmp_path, UTILRANK, Scripted(replies(**CHAIN, utilrank="[3] > [1]")))
-    assert told(judged) == [("d4", 1, 2), ("d2", 0, 1), ("d1", 0, 1), ("d3", 0, 0)]
+    assert graded(judged) == [("d4", 1, 2), ("d2", 0, 1), ("d1", 0, 1), ("d3", 0, 0)]
 
 
 @pytest.mark.parametrize(
@@ -127,7 +119,7 @@ def test_a_failed_ranking_gives_no_label(tmp_path: Path, annotator: Annotator, r
 def test_selection_and_ranking_are_asked_together_and_the_ranking_orders(tmp_path: Path) -> None:
     engine = Scripted(replies(**CHAIN, utilsel="My selection:[[2],[3]]", utilrank="[3] > [1] > [2]"))
     judged, _ = run(tmp_path, RANKED, engine)
-    assert told(judged) == [("d4", 1, 2), ("d1", 1, 2), ("d2", 0, 1), ("d3", 0, 0)]
+    assert graded(judged) == [("d4", 1, 2), ("d1", 1, 2), ("d2", 0, 1), ("d3", 0, 0)]
     assert engine.stages == ["relsel", "pseudo_answer", "utilsel", "utilrank"]
     assert engine.most == 2
     assert RANKED.stages == ("relsel", "pseudo_answer", "utilsel", "utilrank")
@@ -148,7 +140,7 @@ def test_one_relevant_passage_is_selected_from_and_not_ranked(tmp_path: Path) ->
     engine = Scripted(replies(relsel="My selection:[[4]]", pseudo_answer="For years.", utilsel="My selection:[[1]]"))
     judged, _ = run(tmp_path, RANKED, engine)
     assert engine.stages == ["relsel", "pseudo_answer", "utilsel"]
-    assert told(judged)[0] == ("d4", 1, 2)
+    assert graded(judged)[0] == ("d4", 1, 2)
 
 
 def test_an_empty_pool_asks_nothing_and_has_no_judgement(tmp_path: Path) -> None:
@@ -180,7 +172,7 @@ def test_a_shared_prefix_holds_all_passages_and_is_the_same_at_every_stage(tmp_p
         roles = [role for role, _ in request.messages]
         assert roles[0] == roles[-1] == "user" and all(a != b for a, b in pairwise(roles))
         assert shown_passages(request.messages) == dict(enumerate(POOL.values(), start=1))
-    assert told(judged) == [("d4", 1, 2), ("d1", 1, 2), ("d2", 0, 1), ("d3", 0, 0)]
+    assert graded(judged) == [("d4", 1, 2), ("d1", 1, 2), ("d2", 0, 1), ("d3", 0, 0)]
     assert {r.layout for r in kept(tmp_path, *annotator.stages)} == {"shared_prefix"}
 
 
@@ -189,7 +181,7 @@ def test_later_stages_of_a_shared_prefix_consider_the_numbers_of_the_pool(tmp_pa
     judged, _ = run(tmp_path, shared(UtilSel, "utilsel", rank=True, acknowledge=True), engine)
     for request in engine.asked[1:]:
         assert "[1], [2], [4]" in request.messages[-1][1] and "[3]" not in request.messages[-1][1]
-    assert told(judged) == [("d4", 1, 2), ("d2", 0, 1), ("d1", 0, 1), ("d3", 0, 0)]
+    assert graded(judged) == [("d4", 1, 2), ("d2", 0, 1), ("d1", 0, 1), ("d3", 0, 0)]
     records = {r.stage: r.doc_ids for r in kept(tmp_path, "relsel", "pseudo_answer", "utilsel", "utilrank")}
     assert records == {"relsel": tuple(POOL)} | dict.fromkeys(("pseudo_answer", "utilsel", "utilrank"), ("d1", "d2", "d4"))
 
@@ -350,120 +342,3 @@ def test_an_impossible_option_of_a_list_is_named(option: str, value: object) -> 
 def test_a_share_that_is_none_is_named(threshold: float) -> None:
     with pytest.raises(UserError, match=f"annotator.threshold={threshold}"):
         UtilRank(template="utilrank", threshold=threshold)
-
-
-NUMBERS = [(1,), (1, 2), (2, 4, 5), (1, 10, 11), tuple(range(1, 32))]
-
-
-def selection_of(numbers: tuple[int, ...]) -> str:
-    return f"My selection:[{','.join(f'[{n}]' for n in numbers)}]"
-
-
-@pytest.mark.parametrize("numbers", NUMBERS, ids=str)
-@pytest.mark.parametrize("most", [None, 1, 2, 40])
-def test_a_selection_pattern_matches_selections_and_nothing_else(numbers: tuple[int, ...], most: int | None) -> None:
-    pattern = re.compile(selection_pattern(numbers, most))
-    limit = min(most or len(numbers), len(numbers))
-    for length in range(min(limit, 3) + 1):
-        for chosen in permutations(numbers[-4:], min(length, len(numbers))):
-            assert pattern.fullmatch(selection_of(chosen))
-            assert parse_selection(Reply(selection_of(chosen)), numbers) == (Outcome.OK, list(chosen))
-    assert pattern.fullmatch(selection_of(numbers[:limit]))
-    assert not pattern.fullmatch(selection_of((*numbers[:limit], numbers[0])))
-    for other in set(range(130)) - set(numbers):
-        assert not pattern.fullmatch(selection_of((other,)))
-        assert limit < 2 or not pattern.fullmatch(selection_of((numbers[0], other)))
-    good, first = selection_of(numbers[:limit]), numbers[0]
-    faulty = {f"My selection:{middle}" for middle in ("", "[", "[[]]", "[,]", f"[{first}]", f"[[{first}],]", f"[[0{first}]]")}
-    faulty |= {good + " ", " " + good, good + "\n", good[:-1], good.lower(), good.replace(":", ": "), good * 2, good[13:]}
-    faulty |= {good.replace("],[", sign) for sign in ("][", "], [", "];[", "] > [", "],,[")} - {good}
-    assert [text for text in faulty if pattern.fullmatch(text)] == []
-
-
-@pytest.mark.parametrize("numbers", NUMBERS, ids=str)
-def test_a_ranking_pattern_matches_rankings_and_nothing_else(numbers: tuple[int, ...]) -> None:
-    pattern = re.compile(ranking_pattern(numbers))
-
-    def ranking(of: tuple[int, ...], sign: str = " > ") -> str:
-        return sign.join(f"[{n}]" for n in of)
-
-    orders = permutations(numbers) if len(numbers) < 5 else [numbers, numbers[::-1], numbers[7:] + numbers[:7]]
-    for order in orders:
-        assert pattern.fullmatch(ranking(order))
-        assert parse_ranking(Reply(ranking(order)), numbers) == (Outcome.OK, list(order), [])
-    for other in set(range(130)) - set(numbers):
-        assert not pattern.fullmatch(ranking((*numbers[:-1], other)))
-    good = ranking(numbers)
-    faulty = {
-        "",
-        good + " ",
-        " " + good,
-        good + "\n",
-        good + " > ",
-        good[1:],
-        ranking((*numbers, numbers[0])),
-        ranking(numbers[:-1]),
-    }
-    faulty |= {ranking(numbers, sign) for sign in (">", " >", " > > ", ", ", " < ", "")} - {good}
-    assert [text for text in faulty if pattern.fullmatch(text)] == []
-
-
-def test_what_a_pattern_allows_is_read() -> None:
-    for numbers, length in product([(1, 2, 3), (2, 9, 12)], (1, 2, 3)):
-        for chosen in product(numbers, repeat=length):  # a pattern cannot forbid that a number comes twice
-            assert re.fullmatch(selection_pattern(numbers, None), selection_of(chosen))
-            assert parse_selection(Reply(selection_of(chosen)), numbers) == (Outcome.OK, list(dict.fromkeys(chosen)))
-
-
-THOUGHT = "<think>Passage [3] is off, [2] may be.\nMy selection:[[2]]</think>\n\n"
-
-
-@pytest.mark.parametrize("opening", ["<think>", ""], ids=["marked", "begun by the chat template"])
-def test_thinking_is_kept_and_not_read(tmp_path: Path, opening: str) -> None:
-    thought = opening + THOUGHT.removeprefix("<think>")
-    texts = {"relsel": "My selection:[[1],[4]]", "pseudo_answer": "They make honey.", "utilsel": "My selection:[[1]]"}
-    engine = Scripted(lambda r: thought + texts[stage_of(r)])
-    judged, _ = run(tmp_path, UtilSel(template="utilsel", reasoning=True, reasoning_tokens=500), engine)
-    assert told(judged) == [("d1", 1, 2), ("d4", 0, 1), ("d2", 0, 0), ("d3", 0, 0)]
-    assert {(r.reasoning, r.reasoning_tokens) for r in engine.asked} == {(True, 500)}
-    assert "Reference answer: They make honey.\n" in engine.asked[-1].messages[-1][1]
-    assert {r.output for r in kept(tmp_path, *UTILSEL.stages)} == {thought + text for text in texts.values()}
-
-
-@pytest.mark.parametrize("stage", ["relsel", "pseudo_answer", "utilsel"])
-@pytest.mark.parametrize(
-    ("reply", "outcome"),
-    [
-        (Reply("<think>The passages [1] and [2] are"), Outcome.EMPTY),
-        (Reply("<think>The passages [1] and [2] are", Outcome.TRUNCATED), Outcome.TRUNCATED),
-        (Reply("<think>All said.</think>\n"), Outcome.EMPTY),
-    ],
-)
-def test_a_thought_without_an_answer_is_a_failure(tmp_path: Path, stage: str, reply: Reply, outcome: Outcome) -> None:
-    engine = Scripted(replies(**(CHAIN | {"utilsel": "My selection:[[1]]"} | {stage: reply})))
-    judged, chains = run(tmp_path, UtilSel(template="utilsel", reasoning=True), engine)
-    assert judged == {}
-    assert [(f.stage, f.outcome, f.output) for f in chains.progress.failures] == [(stage, outcome, reply.output)]
-
-
-def test_thinking_or_not_are_different_calls(tmp_path: Path) -> None:
-    for reasoning in (None, False, True):
-        engine = Scripted(replies(relsel="My selection:[]"))
-        run(tmp_path, RelSel(template="relsel", reasoning=reasoning), engine)
-        assert [(r.reasoning, r.reasoning_tokens) for r in engine.asked] == [(reasoning, 2_048 if reasoning else 0)]
-
-
-def test_a_sample_at_a_temperature_is_a_call_of_its_own(tmp_path: Path) -> None:
-    for options in ({}, {"temperature": 0.7}, {"temperature": 0.7, "sample": 1}, {"temperature": 0.7, "sample": 2}):
-        engine = Scripted(replies(relsel="My selection:[]"))
-        run(tmp_path, RelSel(template="relsel", **options), engine)
-        assert [(r.temperature, r.sample) for r in engine.asked] == [(options.get("temperature", 0), options.get("sample", 0))]
-
-
-def test_a_refusal_that_the_server_named_is_one_in_a_replay_too(tmp_path: Path) -> None:
-    refusing = Scripted(replies(relsel="My selection:[[1]]", pseudo_answer=Reply("No.", Outcome.REFUSED)))
-    assert run(tmp_path, UTILSEL, refusing)[0] == {}
-    again = Scripted(replies(utilsel="My selection:[[1]]"))
-    judged, chains = run(tmp_path, UTILSEL, again)
-    assert (judged, again.asked) == ({}, [])
-    assert [f.outcome for f in chains.progress.failures] == [Outcome.REFUSED]

@@ -18,49 +18,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from records import MODEL, WRITER, everything, record, rows
 
 from uar.errors import DataError, UserError
-from uar.llm.record import Generate, Outcome, Record
+from uar.llm.record import Generate, Outcome
 from uar.llm.store import store as store_module
 from uar.llm.store.journal import adopt_new_journals, journals_of
 from uar.llm.store.parts import SCHEMA
 from uar.llm.store.store import Store
-
-MODEL = "scripted@1"
-WRITER = """
-import sys
-from pathlib import Path
-sys.path.insert(0, {tests!r})
-from uar.llm.store import store
-from test_store import record
-store.PART = {part}
-writer = store.Store(Path({folder!r}))
-for number in range({start}, {stop}):
-    writer.append(record(number))
-    print(number, flush=True)
-writer.close()
-"""
-
-
-def record(number: int, **changes: object) -> Record:
-    request = Generate((("user", f"question {number}"),), max_tokens=8)
-    fields = {
-        "key": request.key(MODEL),
-        "collection": "mini.train",
-        "query_id": f"q{number}",
-        "doc_ids": ("d2", "d1"),
-        "stage": "relsel",
-        "template": "relsel",
-        "template_hash": "0" * 32,
-        "layout": "paper",
-        "model": MODEL,
-        "engine": "scripted",
-        "output": "My selection:[[1]]\nżółć",
-        "outcome": Outcome.OK,
-        "tokens_in": 11,
-        "time": float(number),
-    }
-    return Record(**(fields | changes))
 
 
 @pytest.fixture
@@ -73,15 +38,6 @@ def writer(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
         return subprocess.Popen([sys.executable, "-B", "-c", program], stdout=subprocess.PIPE, text=True)
 
     return start
-
-
-def everything(store: Store) -> list[Record]:
-    return list(store.records("mini.train", ["relsel"], MODEL))
-
-
-def rows(folder: Path) -> list[str]:
-    """Query ids of all rows of all parts, repetitions included."""
-    return [q for part in folder.glob("*.parquet") for q in pq.read_table(part)["query_id"].to_pylist()]
 
 
 def test_a_record_is_found_before_and_after_closing(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from test_store import everything, record, rows
+from records import everything, record, rows
 
 from uar.errors import DataError
 from uar.llm.record import Outcome
