@@ -1,11 +1,13 @@
 """Records of tests, and a program that writes them."""
 
+from collections.abc import Callable
+from operator import attrgetter
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
 from uar.llm.record import Generate, Outcome, Record
-from uar.llm.store.store import Store
+from uar.llm.store.store import Store, best
 
 MODEL = "scripted@1"
 WRITER = """
@@ -42,6 +44,11 @@ def record(number: int, **changes: object) -> Record:
         "time": float(number),
     }
     return Record(**(fields | changes))
+
+
+def find(store: Store, key: str, read: Callable[[Record], str] = attrgetter("outcome")) -> Record | None:
+    """What answers a key: of the good replies the newest, else the newest failure."""
+    return best(store.of_keys([key]), read)
 
 
 def everything(store: Store) -> list[Record]:

@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from records import MODEL, WRITER, everything, record, rows
+from records import MODEL, WRITER, everything, find, record, rows
 
 from uar.errors import DataError, UserError
 from uar.llm.record import Generate, Outcome
@@ -44,11 +44,11 @@ def test_a_record_is_found_before_and_after_closing(tmp_path: Path) -> None:
     store = Store(tmp_path)
     kept = record(1)
     store.append(kept)
-    assert store.find(kept.key) == kept
+    assert find(store, kept.key) == kept
     store.close()
-    assert store.find(kept.key) == kept
-    assert Store(tmp_path).find(kept.key) == kept
-    assert Store(tmp_path).find(record(2).key) is None
+    assert find(store, kept.key) == kept
+    assert find(Store(tmp_path), kept.key) == kept
+    assert find(Store(tmp_path), record(2).key) is None
     assert everything(Store(tmp_path)) == [kept]
 
 
@@ -59,7 +59,7 @@ def test_a_whole_temperature_is_the_call_of_its_decimal() -> None:
 
 def test_reading_creates_nothing(tmp_path: Path) -> None:
     store = Store(tmp_path / "annotations")
-    assert store.find(record(1).key) is None
+    assert find(store, record(1).key) is None
     store.close()
     assert everything(store) == []
     assert not (tmp_path / "annotations").exists()
@@ -84,7 +84,7 @@ def test_a_full_journal_becomes_a_part(tmp_path: Path, monkeypatch: pytest.Monke
     assert len(list(tmp_path.glob("*.parquet"))) == 2 and len(list(tmp_path.glob("*.jsonl"))) == 1
     store.close()
     assert sorted(len(pq.read_table(p)) for p in tmp_path.glob("*.parquet")) == [2, 4, 4]
-    assert all(store.find(record(n).key) for n in range(10))
+    assert all(find(store, record(n).key) for n in range(10))
 
 
 def test_a_failed_write_of_a_part_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +131,7 @@ def test_a_killed_writer_loses_and_doubles_nothing(
     assert process.wait() == -signal.SIGKILL
     told = [int(line) for line in told if line.endswith("\n")]
     store = Store(tmp_path)
-    assert all(store.find(record(n).key) == record(n) for n in told)
+    assert all(find(store, record(n).key) == record(n) for n in told)
     assert not list(tmp_path.glob("*.jsonl"))
     assert Counter(rows(tmp_path)) == Counter({f"q{n}": 1 for n in range(len(rows(tmp_path)))})
     assert len(told) <= len(rows(tmp_path)) <= len(told) + 1
@@ -206,9 +206,9 @@ def test_the_newest_good_record_of_a_call_is_found_else_the_newest_failure(tmp_p
     found = []
     for at, (output, outcome) in enumerate(told):
         store.append(record(1, query_id=f"q{at}", output=output, outcome=outcome, time=float(at)))
-        found.append(store.find(record(1).key).query_id)
+        found.append(find(store, record(1).key).query_id)
     assert found == ["q0", "q1", "q2", "q3", "q3", "q3"]
-    assert store.find(record(1).key, lambda kept: "ok" if kept.output == "prose" else "unparsable").query_id == "q0"
+    assert find(store, record(1).key, lambda kept: "ok" if kept.output == "prose" else "unparsable").query_id == "q0"
 
 
 def test_a_call_that_failed_first_is_read_as_it_ended(tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_a_call_that_failed_first_is_read_as_it_ended(tmp_path: Path) -> None:
         store = Store(tmp_path)
         store.append(kept)
         store.close()
-    assert Store(tmp_path).find(good.key) == good
+    assert find(Store(tmp_path), good.key) == good
     assert everything(Store(tmp_path)) == [good]
 
 
@@ -247,7 +247,7 @@ def test_shipped_records_are_read_and_never_touched(tmp_path: Path) -> None:
     shipped.close()
     before = {p: p.read_bytes() for p in (tmp_path / "shipped").iterdir()}
     store = Store(tmp_path / "own", also=[tmp_path / "shipped", tmp_path / "missing"])
-    assert store.find(record(1).key) == record(1)
+    assert find(store, record(1).key) == record(1)
     store.append(record(2))
     store.close()
     assert everything(store) == [record(1), record(2)]
@@ -336,7 +336,7 @@ def test_a_file_system_without_locks_is_one_line(tmp_path: Path, monkeypatch: py
     (tmp_path / "left.jsonl").write_text(record(1).to_json() + "\n")
     monkeypatch.setattr(fcntl, "flock", flock)
     store = Store(tmp_path)
-    assert store.find(record(1).key) == record(1)  # it can be read, and nobody takes the journal away
+    assert find(store, record(1).key) == record(1)  # it can be read, and nobody takes the journal away
     with pytest.raises(UserError, match=f"store={tmp_path}: its file system has no file locks") as error:
         store.append(record(2))
     assert "\n" not in str(error.value)

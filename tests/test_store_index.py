@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from records import everything, record, rows
+from records import everything, find, record, rows
 
 from uar.errors import DataError
 from uar.llm.record import Outcome
@@ -28,8 +28,8 @@ def filled(folder: Path, number: int) -> Store:
 def test_what_was_flushed_is_found(tmp_path: Path, small: None) -> None:
     store = filled(tmp_path, 100)
     for reader in (store, Store(tmp_path)):  # 96 records in parts, 4 in the journal of a living writer
-        assert [reader.find(record(n).key) for n in range(100)] == [record(n) for n in range(100)]
-        assert reader.find(record(100).key) is None
+        assert [find(reader, record(n).key) for n in range(100)] == [record(n) for n in range(100)]
+        assert find(reader, record(100).key) is None
 
 
 @pytest.mark.parametrize("closed", [True, False])
@@ -37,12 +37,12 @@ def test_several_records_of_a_key_are_kept_and_a_reply_goes_before_an_error(tmp_
     error, first, twin = record(1, outcome=Outcome.ERROR), record(1, query_id="b", time=2.0), record(1, query_id="c", time=3.0)
     store = Store(tmp_path)
     store.append(error)
-    assert store.find(error.key) == error
+    assert find(store, error.key) == error
     for kept in (twin, first, record(2)):
         store.append(kept)
     if closed:
         store.close()
-    assert store.find(error.key) == first
+    assert find(store, error.key) == first
 
 
 def test_a_key_is_compared_whole(tmp_path: Path) -> None:
@@ -51,8 +51,8 @@ def test_a_key_is_compared_whole(tmp_path: Path) -> None:
     for kept in alike:
         store.append(kept)
     store.close()
-    assert [store.find(kept.key) for kept in alike] == alike
-    assert store.find(f"{'a' * 16}{3:016x}") is None
+    assert [find(store, kept.key) for kept in alike] == alike
+    assert find(store, f"{'a' * 16}{3:016x}") is None
 
 
 def test_few_decoded_rows_are_held_and_every_lookup_is_right(
@@ -71,7 +71,7 @@ def test_few_decoded_rows_are_held_and_every_lookup_is_right(
     def looked_up() -> int:
         decoded.clear()
         store = Store(tmp_path)
-        assert [store.find(record(n).key) for n in numbers] == [record(n) for n in numbers]
+        assert [find(store, record(n).key) for n in numbers] == [record(n) for n in numbers]
         return len(decoded)
 
     assert looked_up() == len(set(decoded)) == 40  # 10 parts of 4 row groups, each decoded once
@@ -90,7 +90,7 @@ def test_a_lookup_makes_one_record_of_its_part(tmp_path: Path, monkeypatch: pyte
     filled(tmp_path, 50).close()
     made: list[int] = []
     monkeypatch.setattr(index, "record_at", lambda columns, row: made.append(row) or parts.record_at(columns, row))
-    assert Store(tmp_path).find(record(7).key) == record(7)
+    assert find(Store(tmp_path), record(7).key) == record(7)
     assert made == [7]
 
 
@@ -110,7 +110,7 @@ def test_a_writer_stays_small_however_much_it_appends(tmp_path: Path, monkeypatc
         assert grown(1_000, 5_000) < 4_000 * 100  # bytes; a record that stayed would take some 2,000
     finally:
         tracemalloc.stop()
-    assert all(store.find(record(n).key).query_id == f"q{n}" for n in range(0, 5_000, 97))
+    assert all(find(store, record(n).key).query_id == f"q{n}" for n in range(0, 5_000, 97))
 
 
 def test_a_writer_finds_what_others_kept_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,7 +121,7 @@ def test_a_writer_finds_what_others_kept_meanwhile(tmp_path: Path, monkeypatch: 
     (tmp_path / "foreign.parquet").write_text("it appeared while they worked")
     for number in range(4, 8):
         early.append(record(number))
-    assert [early.find(record(n).key) for n in range(8)] == [record(n) for n in range(8)]
+    assert [find(early, record(n).key) for n in range(8)] == [record(n) for n in range(8)]
 
 
 def test_a_part_that_vanishes_is_no_longer_found(tmp_path: Path, small: None, caplog: pytest.LogCaptureFixture) -> None:
@@ -129,7 +129,7 @@ def test_a_part_that_vanishes_is_no_longer_found(tmp_path: Path, small: None, ca
     gone, *left = sorted(tmp_path.glob("*.parquet"))
     lost = {q for q in pq.read_table(gone)["query_id"].to_pylist()}
     gone.unlink()
-    found = {f"q{n}" for n in range(48) if store.find(record(n).key)}
+    found = {f"q{n}" for n in range(48) if find(store, record(n).key)}
     assert found == {f"q{n}" for n in range(48)} - lost and len(lost) == 16 and len(left) == 2
     assert gone.name in caplog.text
 
@@ -151,7 +151,7 @@ def test_a_part_that_vanishes_while_it_is_read_is_passed_over(
     monkeypatch.setattr("uar.llm.store.record_selection.parts_of", listed_and_gone)
     if reading == "opening":
         opened = Store(tmp_path)
-        assert sum(opened.find(record(n).key) is not None for n in range(48)) == 32
+        assert sum(find(opened, record(n).key) is not None for n in range(48)) == 32
     else:
         assert len(everything(store)) == 32
 
@@ -184,7 +184,7 @@ def test_parts_that_other_writers_laid_out_are_read(tmp_path: Path) -> None:
     pq.write_table(table, tmp_path / "one-group.parquet", compression="snappy")
     pq.write_table(table.slice(0, 0), tmp_path / "empty.parquet")
     store = Store(tmp_path)
-    assert [store.find(r.key) for r in kept] == kept == everything(store)
+    assert [find(store, r.key) for r in kept] == kept == everything(store)
 
 
 @pytest.mark.parametrize("damage", ["footer", "keys", "page"])

@@ -11,15 +11,11 @@ from pathlib import Path
 
 from uar.errors import UserError
 from uar.launch.command_line import masked
+from uar.launch.side_by_side import which_process
 from uar.storage.locks import lock
 
 MARK = ".owner"  # in the folder; its owner holds a lock on it
 OWNED = "UAR_OWNED_FOLDER"  # of the environment of the processes that an owner starts
-
-
-def first_process() -> bool:
-    """Where torchrun or SLURM starts several processes of a job, the one that writes."""
-    return int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0) == 0
 
 
 @contextmanager
@@ -31,7 +27,7 @@ def owned(folder: Path, sweep: str | None = None, overrides: Sequence[str] = ())
     """
     overrides = [masked(override) for override in overrides]  # the file outlives the run
     own = str(folder.resolve())
-    if os.environ.get(OWNED) == own or not first_process():
+    if os.environ.get(OWNED) == own or which_process() > 0:
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)

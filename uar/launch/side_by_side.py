@@ -17,7 +17,8 @@ def started_outside() -> bool:
 
 def which_process() -> int:
     """Number of this process among those of its run, from 0."""
-    return int(next((os.environ[name] for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if name in os.environ), 0))
+    numbers = (os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+    return int(next(filter(None, numbers), 0))
 
 
 def several_devices(cfg: DictConfig) -> bool:

@@ -13,9 +13,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from uar.launch.folders import make_new_folder, name_what_is_swept, names_its_folder
-from uar.launch.owner import first_process
 from uar.launch.resolvers import PACKAGE
-from uar.launch.side_by_side import jobs_side_by_side, started_outside
+from uar.launch.side_by_side import jobs_side_by_side, started_outside, which_process
 from uar.machine.waiting import set_waiting
 from uar.storage.files import digest, file_hash, read_json, write_json
 
@@ -56,10 +55,10 @@ def once(task: Callable[[DictConfig, Path], Any], cfg: DictConfig, folder: Path)
         if all(known.get(name, value) == value for name, value in made_from.items()):
             log.info("Skipped: %s was finished before with this config; delete the folder to run it again", folder)
             return known["returned"]
-        if first_process():
+        if which_process() == 0:
             mark.unlink(missing_ok=True)
     found = task(cfg, folder)
-    if first_process():
+    if which_process() == 0:
         write_json(mark, {**made_from, "returned": found if isinstance(found, int | float) else None})
     return found
 
@@ -98,12 +97,12 @@ def _named(value: Any, packaged: Mapping[str, Path], may_be_folder: bool) -> Ite
 
 def remember_failure(folder: Path, sweep: str, line: str) -> None:
     """Leave `line` in the job's folder, where the process that started the sweep finds it wherever the job ran."""
-    if first_process():
+    if which_process() == 0:
         write_json(folder / FAILED, {"sweep": sweep, "error": line})
 
 
 def forget_failure(folder: Path) -> None:
-    if first_process():
+    if which_process() == 0:
         (folder / FAILED).unlink(missing_ok=True)
 
 

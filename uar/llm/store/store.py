@@ -10,7 +10,6 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from operator import attrgetter
 from pathlib import Path
 
 from uar.errors import DataError
@@ -41,15 +40,12 @@ class Store:
         for part in self._new_parts():
             self._index.add_part(part)
 
-    def find(self, key: str, read: Callable[[Record], str] = attrgetter("outcome")) -> Record | None:
-        """What is kept of this call: of the good replies the newest, else the newest failure. `read`: what a record is taken
-        for, since a parser may have changed since."""
-        return best(self._kept(key), read)
-
     def of_keys(self, keys: Iterable[str]) -> Iterator[Record]:
         """All that is kept under some keys."""
         for key in keys:
-            yield from self._kept(key)
+            if self._journal is not None:
+                yield from self._journal.of_key(key)
+            yield from self._index.find(key)
 
     def append(self, record: Record) -> None:
         """Keep a record; on return it survives a kill of this process. OSError where the disk is full."""
@@ -76,11 +72,6 @@ class Store:
         """Records of one collection, some stages and one model, each once, oldest first; a later one replaces an error, and a
         good one any failure."""
         return select_records(self._folders, wanted_records(collection, model, stages))
-
-    def _kept(self, key: str) -> Iterator[Record]:
-        if self._journal is not None:
-            yield from self._journal.of_key(key)
-        yield from self._index.find(key)
 
     def _new_parts(self) -> Iterator[Path]:
         for folder in self._folders:
