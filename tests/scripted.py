@@ -126,7 +126,7 @@ def replayed(
     if pool:
         annotations.begin(asked, {"depth": len(pool)}, dict.fromkeys(collection.queries, pool), {})
     annotation = annotations.choose(asked, "latest")
-    return annotator.finish(collection, dict(annotation.concluded().judgements), seed)[0]
+    return annotator.finish(collection, annotation.concluded().judgements, seed)[0]
 
 
 def kept(folder: Path, *stages: str, model: str = "scripted@1") -> list[Record]:

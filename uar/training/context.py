@@ -94,9 +94,7 @@ def _of_one(
         )
     concluded = annotation.concluded()
     _report(cfg, config, llms, annotation, concluded)
-    judged: Judged = concluded.judgements
-    if type(asked.annotator).finish is not Annotator.finish:
-        judged = asked.annotator.finish(collection, dict(judged), cfg.seed)[0]
+    judged = asked.annotator.finish(collection, concluded.judgements, cfg.seed)[0]
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     facts = {
         "which": cfg.annotation,

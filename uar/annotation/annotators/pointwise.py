@@ -135,7 +135,7 @@ class Pointwise(PassageWise):
     def finish(self, collection: Collection, judged: Judged, seed: int) -> tuple[Judged, dict[str, Any] | None]:
         """Fit the temperature, judge again with it, and report how reliable the probabilities of the other queries are. Where
         less than half of the queries to fit on were judged, nothing is fitted."""
-        drawn = self.asked_besides(collection, seed)
+        drawn, judged = self.asked_besides(collection, seed), dict(judged)  # which may be read from a file, in its order
         known = {q for q in judged if any(collection.positive(q, j.doc_id) is not None for j in judged[q])}
         fitted_on = [q for q in drawn if q in known]
         report: dict[str, Any] = {"queries": drawn, "queries_fitted_on": len(fitted_on)}
