@@ -56,6 +56,7 @@ OF_SCHEDULE = ("max_steps", "accumulate_grad_batches", "gradient_clip_val", "gra
 def train(cfg: DictConfig, folder: Path) -> float | None:
     """Train, export to `model/`, evaluate on `dataset.test`. Returns the `objective` of searches."""
     check_shared_folder()
+    _log_once()
     cfg.resume = cfg.resume or (requeued() and (folder / IDENTITY).is_file())
     check_options(cfg)
     if own_processes(cfg, folder):
@@ -133,6 +134,12 @@ def _check_vectors(retriever: Encoder, collection: Collection, precision: str) -
     retriever.to(device())
     for role, tokens in (("query", retriever.query_tokens(collection)), ("passage", retriever.passage_tokens(collection))):
         encode_rows(retriever, tokens, list(range(min(FEW, len(tokens)))), precision, role)
+
+
+def _log_once() -> None:
+    """Lightning's logger prints on its own what it hands on to Hydra's handlers as well: those print it and keep it."""
+    if logging.getLogger().hasHandlers():
+        logging.getLogger("lightning").handlers.clear()
 
 
 def _track_files(job: Job, folder: Path, collection: Collection) -> None:
