@@ -200,6 +200,7 @@ def test_the_explorer_sorts_filters_and_shows(open_page: Callable[..., "Page"]):
     assert items.count() == everything
     items.first.locator("summary").click()
     told = items.first.locator(".detail")
+    told.wait_for()  # it is made when the box says that it was opened, a moment after the click
     assert told.locator(".both ol").count() == 2 and told.locator(".both ol").first.locator("li").count() == 5
     assert told.locator(".both li p").first.inner_text() and told.locator(".chip.yes").count() >= 1
     assert {"LLM + (yes)", "LLM − (no)"} <= set(told.locator(".chip").all_inner_texts())
@@ -259,6 +260,7 @@ def contrast(one: list[float], other: list[float]) -> float:
 def test_a_phone_scrolls_tables_and_not_the_page(open_page: Callable[..., "Page"]):
     page = open_page(width=360)
     page.locator("#questions summary").first.click()
+    page.locator("#questions .detail").first.wait_for()
     page.locator("#figures summary").click()
     assert page.evaluate("document.documentElement.scrollWidth") == 360
     outside = page.evaluate(
