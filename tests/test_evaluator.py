@@ -15,6 +15,7 @@ from uar.collections.presets import expand
 from uar.errors import UserError
 from uar.evaluation.evaluator import Evaluator
 from uar.evaluation.metrics_file import update_metrics
+from uar.reranking import ByRanker, Reranked
 from uar.retrievers.bi_encoder.encoder import BiEncoder
 from uar.retrievers.bm25.bm25_ranker import BM25Ranker
 from uar.retrievers.fusion.fusion_ranker import Fusion
@@ -87,6 +88,67 @@ def test_an_evaluation_takes_the_place_of_the_one_before(toy: Collection, tmp_pa
     assert not any("other" in name or name in left for name in files)
     assert not (tmp_path / "significance.json").exists()
     assert json.loads((tmp_path / "manifest.json").read_text())["collections"] == {"toy.test": toy.hash}
+
+
+def test_what_an_evaluation_that_ended_early_retrieved_is_not_retrieved_again(toy: Collection, tmp_path: Path):
+    asked: list[str] = []
+
+    class Known(Ranked):
+        def __init__(self, own: str | None) -> None:
+            self.own = own
+
+        def key(self, collection: Collection) -> str | None:
+            return self.own
+
+        def rank(self, collection: Collection, query_ids: Sequence[str], depth: int) -> Run:
+            if collection.slug == "broken":
+                raise KeyboardInterrupt
+            asked.append(collection.slug)
+            return right.rank(collection, query_ids, depth)
+
+    def evaluated(own: str | None, *collections: Collection, **settings: object) -> dict[str, dict[str, float]]:
+        asked.clear()
+        return Evaluator(OmegaConf.create({**SETTINGS, **settings}), tmp_path).evaluate(collections, Known(own))
+
+    other = replace(toy, slug="other")
+    with pytest.raises(KeyboardInterrupt):
+        evaluated("a", toy, replace(toy, slug="broken"))
+    found = evaluated("a", toy, other, measures=["RR@5"])
+    assert asked == ["other"] and found == {"toy.test": {"RR@5": 1.0}, "other": {"RR@5": 1.0}}
+    assert set(metrics(tmp_path)["time"]) == {"retrieval toy.test", "retrieval other"}
+    for differs in (
+        lambda: evaluated("b", toy, other),
+        lambda: evaluated("b", toy, other, retrieval_depth=5),
+        lambda: evaluated("b", *(replace(c, qrels={"q1": {"d2": 1}}) for c in (toy, other)), retrieval_depth=5),
+        lambda: evaluated(None, toy, other),
+        lambda: evaluated(None, toy, other),
+    ):
+        differs()
+        assert asked == ["toy.test", "other"]
+    evaluated("a", toy)
+    (tmp_path / "runs" / "toy.test.trec").write_text("q1 Q0 d2 1 1 mine\n")
+    evaluated("a", toy)
+    assert asked == ["toy.test"]
+
+
+def test_what_makes_a_run_is_in_the_key_of_its_ranker(toy: Collection, tmp_path: Path):
+    model, other = (BiEncoder(tiny_bert(tmp_path / f"{n}", num_hidden_layers=n)) for n in (1, 2))
+    lists = {"q1": [("d1", 1.0), ("d2", 0.5)]}
+    files = [tmp_path / "a.trec", tmp_path / "b.trec"]
+    write_run(files[0], lists, "x")
+    write_run(files[1], {"q1": lists["q1"][:1]}, "x")
+    rankers: list[Ranker] = [
+        *(BM25Ranker(), BM25Ranker(b=0.5), model, other, BiEncoder(str(tmp_path / "1"), query_prefix="to ")),
+        *(BiEncoder(str(tmp_path / "1"), normalize=False), *map(RunFile, files)),
+        *(Fusion(retrievers={"a": BM25Ranker(), "b": encoder}) for encoder in (model, other)),
+        *(Reranked(BM25Ranker(), ByRanker(model, depth)) for depth in (2, 3)),
+    ]
+    keys = [ranker.key(toy) for ranker in rankers]
+    assert len(set(keys)) == len(rankers) and None not in keys
+    assert keys == [ranker.key(toy) for ranker in rankers]
+    assert BM25Ranker().key(toy) != BM25Ranker().key(replace(toy, corpus=toy.corpus.in_language("de")))
+    assert Fusion(retrievers={"a": BM25Ranker(), "b": right}).key(toy) is None
+    assert Reranked(right, ByRanker(model)).key(toy) is None
 
 
 def test_queries_without_a_result_and_runs_of_another_corpus_are_told(

@@ -160,7 +160,7 @@ def test_a_passing_fault_is_tried_again(server: LLMServer, client: Connect, faul
     assert len(server.seen) == 9 and len(no_wait) == 3
 
 
-@pytest.mark.parametrize("fault", ["500", "429", "broken JSON", "no choices", "half a body"])
+@pytest.mark.parametrize("fault", ["500", "broken JSON", "no choices", "half a body"])
 def test_a_lasting_fault_is_an_error_of_its_call_alone(
     server: LLMServer, client: Connect, fault: str, no_wait: list[float]
 ) -> None:
@@ -178,6 +178,20 @@ def test_another_status_is_final_for_its_call_only(server: LLMServer, client: Co
     assert [r.outcome for r in replies] == THIRD_FAILS
     assert replies[3].output == told
     assert len(server.seen) == 6
+
+
+@pytest.mark.parametrize("fault", ["429", "429 without a time"])
+def test_a_steady_quota_fails_no_call(server: LLMServer, client: Connect, fault: str, no_wait: list[float]) -> None:
+    server.fault = lambda number, body: None if number % 8 == 7 else fault
+    replies = ask(client(retries=7, window=16), chats(24))
+    assert [r.outcome for r in replies] == [Outcome.OK] * 24
+    assert len(server.seen) == 8 * 24
+
+
+def test_a_limit_that_lets_nothing_through_is_an_error(server: LLMServer, client: Connect, no_wait: list[float]) -> None:
+    server.fault = lambda number, body: "429"
+    replies = ask(client(retries=2), chats(6))
+    assert [r.outcome for r in replies] == [Outcome.ERROR] * 6 and len(server.seen) == 18
 
 
 def test_retry_after_is_obeyed(server: LLMServer, client: Connect, no_wait: list[float]) -> None:

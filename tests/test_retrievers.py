@@ -19,7 +19,7 @@ from uar.collections.token_ids import corpus_tokens
 from uar.errors import UserError
 from uar.evaluation.evaluator import Evaluator
 from uar.machine.model_files import identity, locate
-from uar.retrievers import encode
+from uar.retrievers import encode, weights
 from uar.retrievers import exact_search as search_module
 from uar.retrievers.bi_encoder import dense
 from uar.retrievers.bi_encoder.dense import DenseRanker
@@ -247,18 +247,18 @@ def test_embeddings_of_another_model_are_refused(tmp_path: Path, minilm: BiEncod
 
 def test_weights_are_told_apart_by_their_bits(tmp_path: Path):
     one, two = 0x3F800000, 0x40000000  # the bits of 1.0 and 2.0
-    assert encode._bit_sums(torch.tensor([1.0, 2.0])) == ["torch.float32", [2], one + two, one + 2 * two]
-    assert encode._bit_sums(torch.tensor(-1.0, dtype=torch.bfloat16))[2:] == [2**64 + 0xBF80 - 0x10000] * 2
-    many = torch.randn(3, encode.HASHED // 2)
+    assert weights._bit_sums(torch.tensor([1.0, 2.0])) == ["torch.float32", [2], one + two, one + 2 * two]
+    assert weights._bit_sums(torch.tensor(-1.0, dtype=torch.bfloat16))[2:] == [2**64 + 0xBF80 - 0x10000] * 2
+    many = torch.randn(3, weights.BLOCK // 2)
     bits = many.view(torch.int32).flatten().tolist()
-    assert encode._bit_sums(many)[2:] == [sum(bits) % 2**64, sum(b * at for at, b in enumerate(bits, 1)) % 2**64]
+    assert weights._bit_sums(many)[2:] == [sum(bits) % 2**64, sum(b * at for at, b in enumerate(bits, 1)) % 2**64]
 
     retriever = BiEncoder(tiny_bert(tmp_path))
-    before = encode.weights_hash(retriever)
+    before = weights.weights_hash(retriever, *retriever.vector_settings)
     weight = next(retriever.parameters())
     with torch.no_grad():
         weight[[0, 1]] = weight[[1, 0]]
-    assert encode.weights_hash(retriever) != before
+    assert weights.weights_hash(retriever, *retriever.vector_settings) != before
 
 
 def test_vectors_in_the_cache_go_when_the_last_process_has_searched_them(

@@ -17,6 +17,7 @@ from scipy import stats
 from uar.collections.presets import expand
 from uar.collections.reference import slug as slug_of
 from uar.errors import DataError, UserError
+from uar.evaluation.baseline import Baseline
 from uar.evaluation.significance import (
     compare,
     holm,
@@ -24,7 +25,6 @@ from uar.evaluation.significance import (
     randomisation,
     read_scores,
     summary_of,
-    warn_of_other_collections,
 )
 from uar.storage.files import write_json
 
@@ -177,13 +177,25 @@ def test_the_parts_of_a_set_that_counts_as_one_are_one_test():
     assert set(compare(ours, theirs)) == set(parts[1:])
 
 
-def test_a_baseline_on_other_judgements_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    warn_of_other_collections(tmp_path, {"a": "1"})  # which has no manifest
-    write_json(tmp_path / "manifest.json", {"collections": {"a": "1", "b": "2"}})
-    warn_of_other_collections(tmp_path, {"a": "1", "c": "3"})
-    assert not caplog.records
-    warn_of_other_collections(tmp_path, {"a": "1", "b": "3"})
-    assert "was measured on other texts, queries or judgements of b; evaluate it anew" in caplog.text
+def test_a_baseline_that_was_not_measured_alike_is_not_compared(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    base, ours = tmp_path / "base", tmp_path / "ours"
+    for folder, values in ((base, OTHER), (ours, BETTER)):
+        for slug in ("a", "b"):
+            (folder / "scores").mkdir(parents=True, exist_ok=True)
+            rows = [{"query_id": q, "measure": "AP", "value": v} for q, v in values.items()]
+            pq.write_table(pa.Table.from_pylist(rows), folder / "scores" / f"{slug}.parquet")
+    assert set(Baseline(base, {"a": "1", "b": "2"}).compared(ours)) == {"a", "b"}  # neither says how it was measured
+    write_json(base / "manifest.json", {"collections": {"a": "1", "b": "2"}, "measured": {"passage_length": 64}})
+    with pytest.raises(UserError, match="was measured on other texts, questions or judgements of b; evaluate it anew"):
+        Baseline(base, {"a": "1", "b": "3"})
+    write_json(ours / "manifest.json", {"collections": {"a": "1", "b": "2"}, "measured": {"retrieval_depth": 100}})
+    assert Baseline(base, {"a": "1", "b": "2"}).compared(ours)["a"]["AP"]["mark"] == "+"
+    write_json(ours / "manifest.json", {"measured": {"passage_length": 256}})
+    assert Baseline(base, {"a": "1"}).compared(ours) == {}
+    assert (
+        f"a: not compared with {base}, as they were not measured alike: passage length (256: this run, 64: {base})"
+        in caplog.text
+    )
 
 
 def test_measures_without_a_test_are_told(caplog: pytest.LogCaptureFixture):

@@ -108,26 +108,41 @@ def test_a_training_that_is_stopped_keeps_its_checkpoint_and_its_tracked_run_has
     assert not processes_in(tmp_path)
 
 
-def test_an_annotation_that_is_stopped_keeps_its_labels_and_its_ledger(tmp_path: Path, server: LLMServer):
-    gold, released = gold_answers(open_collection("mini:train")), threading.Event()
+@pytest.fixture
+def stopped(tmp_path: Path, server: LLMServer) -> Callable[..., dict]:
+    """Annotate and press Ctrl-C while the server keeps its 13th answer back; the ledger that is left."""
 
-    def answer(messages: Messages) -> str:
-        if len(server.seen) > 12:
-            released.wait(60)
-        return gold(messages)
+    def run(answer: Callable[[Messages], str], *options: str) -> dict:
+        released = threading.Event()
 
-    server.answer = answer
-    model = ["llm=openai", f"llm.base_urls=[{server.url}]", "llm.model=gold", "llm.window=4"]
-    options = ["annotator=relsel", *model, "limit=24", "candidates.depth=4", "logger=none", "hydra.run.dir=run"]
-    process = start([str(ROOT / "annotate.py"), *options], tmp_path)
-    wait_for(lambda: len(server.seen) > 12, process)
-    process.send_signal(signal.SIGINT)
-    time.sleep(1)
-    released.set()
-    assert ended(process) == (130, ["error: stopped by SIGINT; what was finished is kept"])
-    ledger = json.loads((tmp_path / "run" / "ledger.json").read_text())
+        def slow(messages: Messages) -> str:
+            if len(server.seen) > 12:
+                released.wait(60)
+            return answer(messages)
+
+        server.answer = slow
+        model = ["llm=openai", f"llm.base_urls=[{server.url}]", "llm.model=gold", "llm.window=4"]
+        rest = ["candidates.depth=4", "logger=none", "hydra.run.dir=run"]
+        process = start([str(ROOT / "annotate.py"), *options, *model, *rest], tmp_path)
+        wait_for(lambda: len(server.seen) > 12, process)
+        process.send_signal(signal.SIGINT)
+        time.sleep(1)
+        released.set()
+        assert ended(process) == (130, ["error: stopped by SIGINT; what was finished is kept"])
+        return json.loads((tmp_path / "run" / "ledger.json").read_text())
+
+    return run
+
+
+def test_an_annotation_that_is_stopped_keeps_its_labels_and_its_ledger(tmp_path: Path, stopped: Callable[..., dict]):
+    ledger = stopped(gold_answers(open_collection("mini:train")), "annotator=relsel", "limit=24")
     judged = set(pq.read_table(tmp_path / "run" / "labels.parquet")["query_id"].to_pylist())
     assert 0 < ledger["queries"] == len(judged) < 24
+
+
+def test_a_writing_of_questions_that_is_stopped_keeps_its_ledger(stopped: Callable[..., dict]):
+    ledger = stopped(lambda _: "What is told of here?", "annotator=relsel", "questions=generate", "questions.passages=24")
+    assert 0 < ledger["calls"] < 24 and ledger["queries"] == 0 and ledger["stages"]["write_questions"]["calls"] > 0
 
 
 def test_a_sweep_on_two_devices_that_is_stopped_leaves_no_process(tmp_path: Path):

@@ -10,10 +10,11 @@ from uar.collections import Collection, open_collection
 from uar.collections.presets import expand
 from uar.collections.reference import distinct_slugs
 from uar.errors import UserError
+from uar.evaluation.baseline import Baseline
 from uar.evaluation.evaluation_tracking import track_evaluation
 from uar.evaluation.evaluator import Evaluator
 from uar.evaluation.metrics_file import read_metrics
-from uar.evaluation.significance import compare, note_untested, read_scores, summary_of, warn_of_other_collections
+from uar.evaluation.significance import note_untested, summary_of
 from uar.launch.entry import entry
 from uar.reranking import ByRanker, Reranked, reranked
 from uar.retrievers.ranker import Ranker
@@ -51,12 +52,10 @@ def _evaluate(
     model = _model(cfg, chosen)
     ranker = reranked(_first(cfg, model), cfg.rerank, cfg.retrieval_depth)
     save_manifest(folder, model=model.name if model else None)
-    baseline = {c.slug: read_scores(Path(cfg.baseline), c.slug) for c in collections} if cfg.baseline else None
-    if baseline:
-        warn_of_other_collections(Path(cfg.baseline), {c.slug: c.hash for c in collections})
+    baseline = Baseline(Path(cfg.baseline), {c.slug: c.hash for c in collections}) if cfg.baseline else None
     rows = evaluator.evaluate(collections, ranker)
     if baseline:
-        compared = compare({slug: read_scores(folder, slug) for slug in baseline}, baseline)
+        compared = baseline.compared(folder)
         note_untested(compared, read_metrics(folder)["rag"])
         write_json(folder / "significance.json", compared)
         for slug, values in compared.items():

@@ -14,15 +14,16 @@ from uar.collections.answer_files import with_answers
 from uar.collections.collection_runs import without_own
 from uar.collections.presets import averaged
 from uar.errors import UserError
+from uar.evaluation.kept_runs import KeptRuns, Retrieved
 from uar.evaluation.measures import deeper_than, means, parsed, per_query, refuse_deeper
 from uar.evaluation.metrics_file import forget_evaluation, update_metrics
 from uar.evaluation.rag.opening import Generator, open_rag
 from uar.evaluation.rag.query_writing import with_texts
 from uar.retrievers.ranker import Ranker
 from uar.retrievers.session import Session
-from uar.storage.files import write_table
+from uar.storage.files import digest, write_table
 from uar.storage.manifest import update_manifest
-from uar.storage.runs import Run, write_run
+from uar.storage.runs import Run
 
 log = logging.getLogger(__name__)
 Scores = list[tuple[str, str, float]]  # query id, measure, value
@@ -35,6 +36,7 @@ class Evaluator:
     def __init__(self, cfg: DictConfig, folder: Path, answers: Mapping[str, str] | str | None = None) -> None:
         self._cfg, self._folder, self._answers = cfg, folder, answers
         self.measures = list(parsed(cfg.measures))
+        self._runs = KeptRuns(folder)
         self._generator = Generator(cfg.rag.llm)
         self._rag = open_rag(cfg.rag, self._generator, Path(cfg.store), folder) if cfg.rag.llm else None
 
@@ -67,8 +69,8 @@ class Evaluator:
             with Session(lambda: hydra.utils.instantiate(self._cfg.search, _convert_="all")) as session:
                 opened = ranker.opened(session)
                 for at, collection in enumerate(collections):
-                    values[collection.slug] = self._collection(collection, opened)
-                    recalls[collection.slug] = session.take_recalls()
+                    key = self._key(collection, ranker)
+                    values[collection.slug], recalls[collection.slug] = self._collection(collection, opened, session, key)
                     if collection.corpus.hash not in {later.corpus.hash for later in collections[at + 1 :]}:
                         session.release(collection.corpus)
         finally:
@@ -90,12 +92,20 @@ class Evaluator:
             facts["precision"] = str(resolve_dtype(precision)).removeprefix("torch.")
         return {**facts, **ranker.lengths}
 
+    def _key(self, collection: Collection, ranker: Ranker) -> str | None:
+        """Of all that makes the ranker's run of a collection."""
+        own, search = ranker.key(collection), self._cfg.search and OmegaConf.to_container(self._cfg.search, resolve=True)
+        return None if own is None else digest(own, collection.hash, search, self._measured(ranker))
+
     def _answered(self, collections: Sequence[Collection]) -> list[Collection]:
         if self._cfg.rag.answers is not None:
             return with_answers(collections, self._cfg.rag.answers, "rag.answers")
         return with_answers(collections, self._answers, "dataset.answers", of_all=False)
 
-    def _collection(self, collection: Collection, ranker: Ranker) -> dict[str, float]:
+    def _collection(
+        self, collection: Collection, ranker: Ranker, session: Session, key: str | None
+    ) -> tuple[dict[str, float], Mapping[str, float]]:
+        """Mean values, and what an approximate search found of the exact results."""
         query_ids = [q for q in collection.queries if collection.positives(q)]
         if not query_ids:
             raise UserError(f"{collection.reference}: no question with a positive judgement, so there is nothing to score")
@@ -106,25 +116,28 @@ class Evaluator:
                 len(collection.queries) - len(query_ids),
                 len(collection.queries),
             )
-        start = time.perf_counter()
-        run = without_own(collection, ranker.rank(collection, query_ids, self._cfg.retrieval_depth))
-        seconds = time.perf_counter() - start
+
+        def retrieve() -> Retrieved:
+            start = time.perf_counter()
+            run = without_own(collection, ranker.rank(collection, query_ids, self._cfg.retrieval_depth))
+            return Retrieved(run, round(time.perf_counter() - start, 2), session.take_recalls())
+
+        retrieved, kept = self._runs.retrieved(collection.slug, key, retrieve)
+        run, seconds = retrieved.run, retrieved.seconds
         _warn_of_missing(collection, run, query_ids)
         longest = max((len(run.get(q, ())) for q in query_ids), default=0)
         deeper = deeper_than(collection, self.measures, longest)
         if deeper and longest:
             line = "%s: no question has more than %d results, fewer than %s look at"
             log.warning(line, collection.reference, longest, ", ".join(deeper))
-        write_run(self._folder / "runs" / f"{collection.slug}.trec", run, "uar")
         scores = per_query(collection, run, self.measures, query_ids)
         values = means(scores)
-        log.info("%s: %s (%d questions, %.1f s)", collection.slug, _line(values), len(query_ids), seconds)
-        update_metrics(
-            self._folder, retrieval={collection.slug: values}, time={f"retrieval {collection.slug}": round(seconds, 2)}
-        )
+        spent = "a run that stood in this folder" if kept else f"{seconds:.1f} s"
+        log.info("%s: %s (%d questions, %s)", collection.slug, _line(values), len(query_ids), spent)
+        update_metrics(self._folder, retrieval={collection.slug: values}, time={f"retrieval {collection.slug}": seconds})
         rag_scores, rag_values = self._rag_scores(collection, run, query_ids, ranker)
         _write_scores(self._folder / "scores" / f"{collection.slug}.parquet", scores + rag_scores)
-        return {**values, **rag_values}
+        return {**values, **rag_values}, retrieved.recalls
 
     def _rag_scores(
         self, collection: Collection, run: Run, query_ids: list[str], ranker: Ranker

@@ -14,7 +14,6 @@ from scipy.special import stdtr, stdtrit
 from uar.collections.presets import whole_sets, with_whole
 from uar.errors import DataError, UserError
 from uar.evaluation.rag.answer_measures import MEASURES
-from uar.storage.files import read_json
 
 log = logging.getLogger(__name__)
 PERMUTATIONS = 10_000
@@ -96,19 +95,6 @@ def pooled(values: Mapping[str, Values]) -> dict[str, Values]:
                 together.setdefault(measure, {}).update({f"{part}/{q}": v for q, v in by_query.items()})
         found = with_whole(found, name, parts, together)
     return found
-
-
-def warn_of_other_collections(baseline: Path, ours: Mapping[str, str]) -> None:
-    """Warn where the baseline's manifest says that it was measured on other texts or judgements. `ours`: hashes by slug."""
-    path = baseline / "manifest.json"
-    theirs = read_json(path).get("collections", {}) if path.is_file() else {}
-    changed = [slug for slug, now in ours.items() if theirs.get(slug, now) != now]
-    if changed:
-        log.warning(
-            "baseline=%s was measured on other texts, queries or judgements of %s; evaluate it anew to compare",
-            baseline,
-            ", ".join(changed),
-        )
 
 
 def note_untested(found: Mapping[str, Mapping[str, Any]], values: Mapping[str, Mapping[str, Any]]) -> None:

@@ -15,7 +15,7 @@ from uar.collections import Collection, Corpus, Query, corpus_file, open_collect
 from uar.collections.languages import words_in
 from uar.errors import UserError
 from uar.llm.chains import Chains
-from uar.llm.costs.ledger import Prices
+from uar.llm.costs.ledger import Prices, ledger
 from uar.llm.engines.local import LocalEngine
 from uar.llm.engines.work import Work
 from uar.llm.failing import write_failures
@@ -27,7 +27,7 @@ from uar.pools import PoolSource
 from uar.questions.filters import Dropped, Wording, Written, kept_by_round_trip, kept_by_wording, kept_once
 from uar.questions.writer import QuestionWriter
 from uar.questions.written_folder import split_by_passage, write_collection
-from uar.storage.files import digest
+from uar.storage.files import digest, write_json
 from uar.storage.ordering import rank_of
 
 log = logging.getLogger(__name__)
@@ -109,7 +109,7 @@ class Writing:
 
     def write(self, shard: str | None, prices: Prices, folder: Path) -> None:
         """Ask for what the store does not hold, in this process whatever the engine of the annotation is; replies without a
-        question go to `failures.jsonl` in the run folder, also where there were too many of them to go on."""
+        question go to `failures.jsonl` in the run folder, and what was spent to `ledger.json`, however the asking ends."""
         if not self.missing:
             return
         if shard:
@@ -122,6 +122,8 @@ class Writing:
                 LocalEngine().run(self.work, bar)
         finally:
             write_failures(folder, self.work.progress.failures)
+            spent = ledger(self.work.progress, 0, 0, self.work.seconds, self.work.models, prices)
+            write_json(folder / "ledger.json", spent)  # that of the whole run takes its place
 
     def collection(self) -> tuple[Collection, dict[str, Any]]:
         """Filter what was written, write it as a collection, and open its train split; with it what a ledger tells."""

@@ -13,6 +13,7 @@ from uar.collections.presets import Scores, averaged
 from uar.errors import UserError
 from uar.evaluation.metrics_file import PARTS, read_metrics
 from uar.storage.files import matching, read_json
+from uar.storage.manifest import read_manifest
 
 HELD = ("metrics.json", "agreement.json", "ledger.json")
 
@@ -38,12 +39,7 @@ class RunFolder:
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
-        """`manifest.json`; empty where it is missing or broken."""
-        try:
-            found = read_json(self.path / "manifest.json")
-        except (OSError, ValueError):
-            return {}
-        return found if isinstance(found, dict) else {}
+        return read_manifest(self.path)
 
     def keeps(self, slug: str) -> bool:
         """Whether it has scores of the single questions of a collection."""

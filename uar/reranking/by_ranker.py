@@ -25,6 +25,9 @@ class ByRanker(Reranker):
     def lengths(self) -> dict[str, int]:
         return self._retriever.lengths
 
+    def key(self, collection: Collection) -> str | None:
+        return self._retriever.key(collection)
+
     def opened(self, session: Session, part: str = "") -> "ByRanker":
         return ByRanker(self._retriever.opened(session, part), self.depth)
 

@@ -9,6 +9,7 @@ from uar.collections import Collection
 from uar.errors import UnknownPassage, UserError
 from uar.retrievers.ranker import Pools, Ranker, Reranker
 from uar.retrievers.session import Session
+from uar.storage.files import digest
 from uar.storage.runs import Run
 
 
@@ -27,6 +28,10 @@ class Reranked(Ranker):
     @property
     def lengths(self) -> dict[str, int]:
         return {**self._ranker.lengths, **{f"rerank.{name}": n for name, n in self._reranker.lengths.items()}}
+
+    def key(self, collection: Collection) -> str | None:
+        keys = [of.key(collection) for of in (self._ranker, self._reranker)]
+        return None if None in keys else digest("reranked", self._reranker.depth, keys)
 
     def reach(self, collection: Collection, depth: int) -> int:
         return self._ranker.reach(collection, depth)

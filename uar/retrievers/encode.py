@@ -17,12 +17,12 @@ from uar.errors import UserError
 from uar.machine.precision import resolve_dtype
 from uar.machine.waiting import children_side_by_side
 from uar.retrievers.trainable import Encoder
-from uar.storage.files import digest, read_json, whole_file, write_json
+from uar.retrievers.weights import weights_hash
+from uar.storage.files import read_json, whole_file, write_json
 
 log = logging.getLogger(__name__)
 SHARD = 16_384  # passages a shard: fixed blocks of the corpus, whoever encodes them
 BLOCK = 2_048  # passages encoded at a time
-HASHED = 1 << 22  # weights whose bits are summed at a time
 
 
 def encode_corpus(
@@ -92,25 +92,13 @@ def _check_manifest(folder: Path, now: Mapping[str, Any]) -> None:
 def made_by(retriever: Encoder, tokens: Tokens, precision: str = "auto", shard: int = SHARD) -> dict[str, Any]:
     """All that makes the vectors of a corpus; it reads every weight."""
     dtype = str(resolve_dtype(precision)).removeprefix("torch.")
-    return {"weights": weights_hash(retriever), "texts": tokens.key, "precision": dtype, "dim": retriever.dim, "shard": shard}
-
-
-@torch.inference_mode()
-def weights_hash(retriever: Encoder) -> str:
-    """Of all weights and of what is made of them: sums of their bits, which overflow alike on any device and in any order."""
-    return digest({name: _bit_sums(w) for name, w in retriever.named_parameters()}, *retriever.vector_settings)
-
-
-def _bit_sums(weight: torch.Tensor) -> list[Any]:
-    """The dtype, the shape, and the sum of the bits, plain and by place, modulo 2^64."""
-    numbers = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[weight.element_size()]
-    bits = weight.detach().contiguous().view(-1).view(numbers)
-    plain = placed = 0
-    for start in range(0, len(bits), HASHED):
-        part = bits[start : start + HASHED].to(torch.int64)
-        places = torch.arange(start + 1, start + 1 + len(part), device=part.device)
-        plain, placed = plain + int(part.sum()), placed + int((part * places).sum())
-    return [str(weight.dtype), list(weight.shape), plain % 2**64, placed % 2**64]
+    return {
+        "weights": weights_hash(retriever, *retriever.vector_settings),
+        "texts": tokens.key,
+        "precision": dtype,
+        "dim": retriever.dim,
+        "shard": shard,
+    }
 
 
 @torch.inference_mode()

@@ -41,6 +41,11 @@ class Ranker(ABC):
         """Tokens that are read of a query and of a passage, by name; none where the texts are read whole."""
         return {}
 
+    def key(self, collection: Collection) -> str | None:
+        """A hash of what its runs of a collection depend on besides the collection, the depth and the search settings. None
+        where it does not say, so that none of its runs is taken for one that it would make again."""
+        return None
+
     def reach(self, collection: Collection, depth: int) -> int:
         """Results a query that `rank` gives at most where it is asked for `depth`, as far as that is known beforehand."""
         return depth
@@ -62,6 +67,10 @@ class Reranker(ABC):
     def lengths(self) -> dict[str, int]:
         """As those of a `Ranker`."""
         return {}
+
+    def key(self, collection: Collection) -> str | None:
+        """As that of a `Ranker`."""
+        return None
 
     @abstractmethod
     def rerank(self, collection: Collection, run: Run, depth: int | None) -> Run:

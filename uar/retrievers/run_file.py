@@ -6,6 +6,7 @@ from pathlib import Path
 from uar.collections import Collection
 from uar.collections.collection_runs import of_queries, without_own
 from uar.retrievers.ranker import Pools, Ranker
+from uar.storage.files import file_hash
 from uar.storage.runs import Run, cut_at, read_run
 
 
@@ -19,6 +20,9 @@ class RunFile(Ranker):
     @property
     def searches(self) -> bool:
         return False
+
+    def key(self, collection: Collection) -> str:
+        return file_hash(Path(self.name))
 
     def reach(self, collection: Collection, depth: int) -> int:
         """Where the lists of the collection's queries were cut, whatever `depth` is; see `cut_at`."""

@@ -11,6 +11,8 @@ from torch import nn
 from uar.collections import Collection
 from uar.collections.token_ids import Tokens
 from uar.retrievers.ranker import Ranker
+from uar.retrievers.weights import weights_hash
+from uar.storage.files import digest
 
 
 class Encoder(nn.Module, Ranker):
@@ -56,6 +58,10 @@ class Encoder(nn.Module, Ranker):
     @abstractmethod
     def vector_settings(self) -> tuple[object, ...]:
         """What changes the representations besides the weights and the token ids, such as the pooling."""
+
+    def key(self, collection: Collection) -> str:
+        tokens = [self.passage_tokens(collection).key, self.query_tokens(collection).key]
+        return digest(type(self).__qualname__, weights_hash(self, *self.vector_settings), tokens)
 
     @property
     def device(self) -> torch.device:

@@ -58,6 +58,15 @@ def save_manifest(folder: Path, **hashes: Any) -> None:
     write_json(folder / "manifest.json", {"git_commit": _commit(), "packages": _versions(), **hashes})
 
 
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """A run folder's `manifest.json`; empty where it is missing or broken."""
+    try:
+        manifest = read_json(folder / "manifest.json")
+    except (OSError, ValueError):
+        return {}
+    return manifest if isinstance(manifest, dict) else {}
+
+
 def update_manifest(folder: Path, **facts: Any) -> None:
     """Put facts into `manifest.json`, in place of those of the same names."""
     path = folder / "manifest.json"

@@ -4,11 +4,13 @@ import logging
 import netrc
 import os
 import secrets
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -16,27 +18,31 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from uar.errors import UserError
 from uar.storage.files import write_text
 from uar.tracking.artefacts import Artefact, plain
+from uar.tracking.logged_rows import LoggedRows
 from uar.tracking.stages import StageStart
 
 log = logging.getLogger(__name__)
 DATA_DIR = "WANDB_DATA_DIR"
+CONNECT_SECONDS = 5.0
 
 
 class RunWandb(WandbLogger):
     """The job's one run. Its x axis, `trainer/global_step`, goes on from stage to stage; `stage` and `stage_name` stand in
-    every row of a training's history.
+    every row of a training's history. A job that is resumed does not log again what its earlier part did: offline, both parts
+    are synced one after the other, and W&B would have those steps twice.
 
     `log_model`: weights are uploaded, not only named with size and hash. `max_mb`, `max_rows`: larger files of artefacts are
     named likewise, longer tables are cut.
     """
 
-    def __init__(self, folder: str, *, log_model: bool, max_mb: float, max_rows: int, **init: Any) -> None:
+    def __init__(self, folder: str, *, resumed: bool, log_model: bool, max_mb: float, max_rows: int, **init: Any) -> None:
         super().__init__(save_dir=folder, **init)
         self._wandb_init.pop("anonymous", None)  # told to be without effect, each time
         self._keeps_weights, self._max_bytes, self._max_rows = log_model, max_mb * 1e6, max_rows
         self._offset, self._last = 0, 0
         self._mark: dict[str, Any] = {}
         self._folder = Path(folder)
+        self._logged = LoggedRows(self._folder / "wandb.logged.json", resumed)
 
     def begin(self, stage: StageStart) -> None:
         self._offset = self._last = stage.steps_before
@@ -45,10 +51,15 @@ class RunWandb(WandbLogger):
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         if rank_zero_only.rank > 0:
             return
+        new, mark, at = dict(metrics), {}, None
         if step is not None:
-            self._last = self._offset + step
-        mark = self._mark if step is not None else {}
-        self.experiment.log({**metrics, **mark, "trainer/global_step": self._last})
+            self._last = at = self._offset + step
+            new, mark = self._logged.new(metrics, at), self._mark
+            if not new:
+                return
+        row = {**new, **mark, "trainer/global_step": self._last}
+        self.experiment.log(row, step=self._logged.rows, commit=True)
+        self._logged.add(new, at)
 
     def log_rows(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """A table, and with it the artefact that W&B makes of each. Lists become text; nothing where there are no rows."""
@@ -123,10 +134,10 @@ def wandb_logger(
     args: bool = True,
 ) -> RunWandb | None:
     """One W&B run for the job, the same one where the job is resumed. `mode`: auto (what WANDB_MODE says, else online where a
-    key is known, else offline), online, offline or disabled, which gives no logger. `name`: None is the folder's. `args`:
-    whether the command line is kept, which may hold what the config masks."""
+    key is known and the server can be reached, else offline), online, offline or disabled, which gives no logger. `name`:
+    None is the folder's. `args`: whether the command line is kept, which may hold what the config masks."""
     if mode == "auto":
-        mode = os.environ.get("WANDB_MODE") or ("online" if has_key() else "offline")
+        mode = os.environ.get("WANDB_MODE") or ("online" if has_key() and _is_there() else "offline")
     if mode == "disabled":
         return None
     if mode not in ("online", "offline"):
@@ -136,6 +147,7 @@ def wandb_logger(
 
     return RunWandb(
         folder,
+        resumed=resume,
         log_model=log_model,
         max_mb=max_mb,
         max_rows=max_rows,
@@ -168,8 +180,28 @@ def _run_id(folder: str, resume: bool) -> str:
 def has_key() -> bool:
     if os.environ.get("WANDB_API_KEY"):
         return True
-    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
     try:
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(_server().hostname or "") is not None
     except (OSError, netrc.NetrcParseError):
         return False
+
+
+def _server() -> SplitResult:
+    return urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai"))
+
+
+def _is_there() -> bool:
+    """Whether the server, or the proxy on the way to it, takes connections; W&B would end the job where it does not."""
+    server = _server()
+    proxy = None if proxy_bypass(server.hostname or "") else getproxies().get(server.scheme)
+    first = urlsplit(proxy) if proxy else server
+    try:
+        address = (first.hostname or "", first.port or (443 if first.scheme == "https" else 80))
+        socket.create_connection(address, CONNECT_SECONDS).close()
+    except (OSError, ValueError) as error:
+        if rank_zero_only.rank == 0:
+            log.warning(
+                "W&B: %s cannot be reached (%s), so the run is kept offline; `wandb sync` uploads it", server.netloc, error
+            )
+        return False
+    return True

@@ -27,7 +27,8 @@ log = logging.getLogger(__name__)
 class Server:
     """One base URL. `shown`: the URL without credentials, for messages. `slots`: calls that it says it works on at a time.
 
-    `flying`: calls that it has now; `faults`: in a row; `answered`: when it last sent a response of any status;
+    `flying`: calls that it has now; `faults`: in a row; `answered`: when it last sent a response of any status, `served`:
+    one of use;
     `rests_until`: it is asked only where no other server can be; `closed_until`: it said that it takes no call before.
     `tried`: set once the first call that scores a text came back; `scores`: one of them was answered; `cannot_score`: the
     first one showed that none will be.
@@ -43,6 +44,7 @@ class Server:
     down: bool = False
     turn: int = 0
     answered: float = 0.0
+    served: float = 0.0
     rests_until: float = 0.0
     closed_until: float = 0.0
     tried: asyncio.Event | None = None
@@ -133,6 +135,10 @@ class Servers:
         """Whether any server sent a response after a moment of time.monotonic()."""
         return any(server.answered > moment for server in self._all)
 
+    def served_since(self, moment: float) -> bool:
+        """Likewise, a response that was of use."""
+        return any(server.served > moment for server in self._all)
+
     def responds(self, server: Server) -> None:
         """A response came, of whatever status."""
         server.answered = time.monotonic()
@@ -141,7 +147,7 @@ class Servers:
         """A response came that was of use."""
         if server.down and len(self) > 1:
             log.info("%s answers again", server.shown)
-        server.faults, server.down = 0, False
+        server.faults, server.down, server.served = 0, False, time.monotonic()
 
     def fails(self, server: Server, problem: str, down: bool, pause: float) -> None:
         """A call failed at a server; `down`: it does not answer; `pause`: seconds for which it asked to be left alone."""

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from uar.collections import Collection
 from uar.collections.collection_runs import without_own
 from uar.retrievers.bm25.lexical_index import BM25, K1, B
+from uar.retrievers.bm25.terms import VERSION
 from uar.retrievers.ranker import Pools, Ranker, rows_of
+from uar.storage.files import digest
 from uar.storage.ordering import best_first
 from uar.storage.runs import Run
 
@@ -16,6 +18,9 @@ class BM25Ranker(Ranker):
     def __init__(self, k1: float = K1, b: float = B) -> None:
         self._k1, self._b = k1, b
         self.name = f"bm25(k1={k1}, b={b})"
+
+    def key(self, collection: Collection) -> str:
+        return digest("bm25", self._k1, self._b, collection.corpus.language, VERSION)
 
     def rank(self, collection: Collection, query_ids: Sequence[str], depth: int) -> Run:
         hits = self._index(collection).search(_texts(collection, query_ids), depth + collection.drop_own)

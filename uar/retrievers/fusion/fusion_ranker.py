@@ -9,6 +9,7 @@ from uar.retrievers.fusion.methods import Values, fuse, of_each
 from uar.retrievers.ranker import Pools, Ranker
 from uar.retrievers.run_file import RunFile
 from uar.retrievers.session import Session
+from uar.storage.files import digest
 from uar.storage.runs import Run, run_files
 
 
@@ -47,6 +48,10 @@ class Fusion(Ranker):
     @property
     def lengths(self) -> dict[str, int]:
         return {f"{of}.{name}": n for of, ranker in self._rankers.items() for name, n in ranker.lengths.items()}
+
+    def key(self, collection: Collection) -> str | None:
+        keys = {name: ranker.key(collection) for name, ranker in self._rankers.items()}
+        return None if None in keys.values() else digest(self._method, self._k, self._weights, keys)
 
     def reach(self, collection: Collection, depth: int) -> int:
         return min(depth, sum(ranker.reach(collection, depth) for ranker in self._rankers.values()))

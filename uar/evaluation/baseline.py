@@ -1,0 +1,43 @@
+"""The run that another is compared with: its scores, and whether both were measured alike."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from uar.errors import UserError
+from uar.evaluation.measured import differences, measured_on
+from uar.evaluation.significance import compare, read_scores
+from uar.storage.manifest import read_manifest
+
+log = logging.getLogger(__name__)
+
+
+class Baseline:
+    """A folder of an evaluate or train run. `content`: hashes of the collections to compare on, by slug; UserError where the
+    folder has no scores of one, or was measured on other texts, questions or judgements."""
+
+    def __init__(self, folder: Path, content: Mapping[str, str]) -> None:
+        self._folder = folder
+        self._scores = {slug: read_scores(folder, slug) for slug in content}
+        self._manifest = read_manifest(folder)
+        theirs = self._manifest.get("collections") or {}
+        changed = [slug for slug, now in content.items() if theirs.get(slug, now) != now]
+        if changed:
+            raise UserError(
+                f"baseline={folder}: it was measured on other texts, questions or judgements of {', '.join(changed)}; "
+                "evaluate it anew on these, or leave baseline out"
+            )
+
+    def compared(self, folder: Path) -> dict[str, dict[str, Any]]:
+        """`significance.compare` of the scores in `folder`, without the collections that were measured with another length,
+        precision or depth, which is logged."""
+        manifest = read_manifest(folder)
+        alike = {}
+        for slug, scores in self._scores.items():
+            both = [("this run", measured_on(manifest, slug)), (str(self._folder), measured_on(self._manifest, slug))]
+            if differs := differences(both):
+                log.warning("%s: not compared with %s, as they were not measured alike: %s", slug, self._folder, differs)
+            else:
+                alike[slug] = scores
+        return compare({slug: read_scores(folder, slug) for slug in alike}, alike)
