@@ -64,7 +64,7 @@ class Evaluator:
         forget_evaluation(self._folder, hashes)
         update_manifest(self._folder, collections=hashes, ranker=ranker.name, measured=self._measured(ranker))
         values: dict[str, dict[str, float]] = {}
-        recalls: dict[str, dict[str, float]] = {}
+        recalls: dict[str, Mapping[str, float]] = {}
         try:
             with Session(lambda: hydra.utils.instantiate(self._cfg.search, _convert_="all")) as session:
                 opened = ranker.opened(session)
