@@ -18,6 +18,16 @@ FORKS.set_forkserver_preload(
         "uar.evaluate",
         "uar.reporting.report_run",
         "uar.tracking.loggers",
+        "uar.retrievers.bm25.lexical_index",
+        "uar.retrievers.vector_index",
+        "uar.retrievers.bi_encoder.encoder",
+        "uar.evaluation.measures",
+        "bm25s",
+        "pytrec_eval",
+        "wandb",
+        "transformers.models.bert.modeling_bert",
+        "transformers.models.bert.tokenization_bert",
+        "transformers.models.llama.modeling_llama",
     ]
 )
 

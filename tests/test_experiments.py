@@ -152,13 +152,13 @@ def test_every_method_is_a_row_of_an_experiment_that_runs_here():
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_the_rows_of_an_experiment_run(command: Command, tmp_path: Path, name: str):
+def test_the_rows_of_an_experiment_run(command: Command, tmp_path: Path, tiny: list[str], name: str):
     """Every method in one experiment; of the other parameters the last value."""
     script = "annotate" if name in OF_ANNOTATE else "train"
     methods = jobs_to_run().get(name, [])
     last = [values[-1] for values in sweep_of(script, f"+experiment={name}", "+scale=mini")]
     short = [f"+method={','.join(methods)}" if word.startswith("+method=") else word for word in last]
-    more = ["limit=1", "candidates.depth=2"] if script == "annotate" else []
+    more = ["limit=1", "candidates.depth=2"] if script == "annotate" else tiny
     ok(command(script, "-m", f"+experiment={name}", *short, "+scale=fast_dev_run", *more))
     sweep = tmp_path / "outputs" / name
     found = [yaml.safe_load(p.read_text()) for p in sweep.glob("*/config.yaml")]
@@ -239,8 +239,8 @@ def test_a_scale_before_what_it_changes_is_refused(fails: Callable[..., str], la
         of_command("train", "+scale=mini", later)
 
 
-def test_a_sweep_started_again_skips_what_is_done_and_runs_what_is_not(command: Command, tmp_path: Path):
-    start = ["-m", *QUICK, "label_source.human_positive=exclude,include"]
+def test_a_sweep_started_again_skips_what_is_done_and_runs_what_is_not(command: Command, tmp_path: Path, tiny: list[str]):
+    start = ["-m", *QUICK, *tiny, "label_source.human_positive=exclude,include"]
     failed = command("train", *start, "label_source.positives=one,many")
     assert failed.returncode == 2
     listed = [line for line in failed.stderr.splitlines() if line.startswith("error: ")]
@@ -256,30 +256,29 @@ def test_a_sweep_started_again_skips_what_is_done_and_runs_what_is_not(command: 
     assert told.count("was finished before") == 0, "the folders are the same, the config is not"
 
 
-def test_a_fault_of_one_job_does_not_stop_the_others(command: Command, tmp_path: Path):
+def test_a_fault_of_one_job_does_not_stop_the_others(command: Command, tmp_path: Path, tiny: list[str]):
     """Not one that a user is told in a line either."""
-    done = command(
-        "train", "-m", "+scale=fast_dev_run", "label_source=llm", "training.optimizer._target_=torch.optim.AdamW,builtins.dict"
-    )
+    optimizers = "training.optimizer._target_=torch.optim.AdamW,builtins.dict"
+    done = command("train", "-m", "+scale=fast_dev_run", "label_source=llm", *tiny, optimizers)
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert done.returncode == 2 and "builtins.dict" in line and "Traceback" in done.stdout + done.stderr
     assert len(list((tmp_path / "outputs" / "sweep").glob("*/finished.json"))) == 1
 
 
-def test_joblib_runs_jobs_side_by_side_and_their_failures_are_listed(command: Command, tmp_path: Path):
+def test_joblib_runs_jobs_side_by_side_and_their_failures_are_listed(tmp_path: Path, tiny: list[str]):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     options = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "label_source.positives=one,many"]
-    words = [sys.executable, str(ROOT / "train.py"), "-m", "+scale=fast_dev_run", "label_source=llm", *options]
+    words = [sys.executable, str(ROOT / "train.py"), "-m", "+scale=fast_dev_run", "label_source=llm", *tiny, *options]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert done.returncode == 2 and "positives=many" in line
     assert len(list((tmp_path / "outputs" / "sweep").glob("*/finished.json"))) == 1
 
 
-def test_a_search_maximises_dev_ndcg_and_goes_on_where_it_was_stopped(command: Command, tmp_path: Path):
+def test_a_search_maximises_dev_ndcg_and_goes_on_where_it_was_stopped(command: Command, tmp_path: Path, tiny: list[str]):
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     space = ["training.learning_rate=tag(log,interval(1e-5,1e-3))", "hydra/sweeper=search"]
-    quick = ["+scale=fast_dev_run", "label_source=llm", "dataset.dev=mini:dev", "training.dev_queries=6"]
+    quick = ["+scale=fast_dev_run", "label_source=llm", "dataset.dev=mini:dev", "training.dev_queries=6", *tiny]
     ok(command("train", "-m", *quick, *space, "hydra.sweeper.n_trials=2"))
     told = ok(command("train", "-m", *quick, *space, "hydra.sweeper.n_trials=3"))
     assert told.count("was finished before") == 2

@@ -60,12 +60,14 @@ def test_jobs_of_a_sweep_have_such_paths(command: Command, tmp_path: Path, signs
 
 
 @pytest.mark.parametrize("swept", [True, False])
-def test_jobs_on_two_devices_have_such_paths_and_values(command: Command, tmp_path: Path, signs: Path, swept: bool):
+def test_jobs_on_two_devices_have_such_paths_and_values(
+    command: Command, tmp_path: Path, signs: Path, tiny: list[str], swept: bool
+):
     data = ["dataset=local", f"dataset.path={quoted(str(signs))}", "label_source=human", "candidates.depth=4"]
     quick = ["rag=off", "logger=none", "trainer=ddp_cpu", "trainer.max_steps=1", "training.batch_size=2"]
     place = quoted(f"to {SIGNS}")
     where = ["-m", f"hydra.sweep.dir={place}"] if swept else [f"hydra.run.dir={place}"]
-    ok(command("train", *where, *data, *quick, f"hub.license={quoted('${x}')}"))
+    ok(command("train", *where, *data, *quick, *tiny, f"hub.license={quoted('${x}')}"))
     (config,) = (tmp_path / f"to {SIGNS}").glob("*/config.yaml" if swept else "config.yaml")
     assert yaml.safe_load(config.read_text())["hub"]["license"] == "${x}" and (config.parent / "metrics.json").is_file()
 

