@@ -108,7 +108,9 @@ def test_what_an_evaluation_that_ended_early_retrieved_is_not_retrieved_again(to
 
     def evaluated(own: str | None, *collections: Collection, **settings: object) -> dict[str, dict[str, float]]:
         asked.clear()
-        return Evaluator(OmegaConf.create({**SETTINGS, **settings}), tmp_path).evaluate(collections, Known(own))
+        return Evaluator(OmegaConf.create({**SETTINGS, "measures": ["RR@4"], **settings}), tmp_path).evaluate(
+            collections, Known(own)
+        )
 
     other = replace(toy, slug="other")
     with pytest.raises(KeyboardInterrupt):
@@ -139,7 +141,7 @@ def test_what_makes_a_run_is_in_the_key_of_its_ranker(toy: Collection, tmp_path:
     write_run(files[1], {"q1": lists["q1"][:1]}, "x")
     rankers: list[Ranker] = [
         *(BM25Ranker(), BM25Ranker(b=0.5), model, other, BiEncoder(str(tmp_path / "1"), query_prefix="to ")),
-        *(BiEncoder(str(tmp_path / "1"), normalize=False), *map(RunFile, files)),
+        *(BiEncoder(str(tmp_path / "1"), normalize=True), *map(RunFile, files)),
         *(Fusion(retrievers={"a": BM25Ranker(), "b": encoder}) for encoder in (model, other)),
         *(Reranked(BM25Ranker(), ByRanker(model, depth)) for depth in (2, 3)),
     ]

@@ -56,10 +56,10 @@ class OpenAI(Model):
     a time, together, or 64 where none says it. `timeout`: seconds of one attempt, from the connection to the last byte. A 408,
     409, 425, 429, 5xx, time-out, broken connection, unreadable answer, or reply of which it is not known whether it is whole,
     is tried again up to `retries` times with exponential backoff and jitter, no sooner than `Retry-After` says. A 429 without
-    it is waited for longer: five tries take two minutes. A 429 while others were served does not count as a try, so that
-    calls wait for their turn under a steady quota. Another status is final for its call. An error inside an answer of status
-    200 counts as the status that it names. Where no server answers any more, `step` raises EngineError. The key is read from
-    the environment variable named by `api_key_env` and is shown nowhere.
+    it is waited for longer: five tries take two minutes. Where others were served since the call's last 429, its tries count
+    anew, so that calls wait for their turn under a steady quota. Another status is final for its call. An error inside an
+    answer of status 200 counts as the status that it names. Where no server answers any more, `step` raises EngineError. The
+    key is read from the environment variable named by `api_key_env` and is shown nowhere.
 
     `constrain`: send `Generate.pattern` as vLLM's `structured_outputs`, which other servers may refuse. `max_tokens_field`:
     what the server calls the limit of a chat's reply. `extra`: fields of every body on top of these, null to leave one out;
@@ -219,10 +219,10 @@ class OpenAI(Model):
                 moves, wait = moves + 1, 0.0  # another server takes over at once
                 continue
             tries, moves = tries + 1, 0
-            counted += not (fault.limited and self._servers.served_since(before))
+            counted = 0 if fault.limited and self._servers.served_since(before) else counted + 1
             if counted > self._retries:
                 break
-            wait = self._backoff * 2 ** (counted - 1) * random.uniform(0.5, 1.5)  # noqa: S311 jitter, no result depends on it
+            wait = self._backoff * 2 ** max(0, counted - 1) * random.uniform(0.5, 1.5)  # noqa: S311 jitter, no result depends on it
         gone = fault.down or (fault.late and not await self._servers.any_there(self._session))
         if gone and not self._servers.answered_since(before):
             raise EngineError(
