@@ -21,6 +21,7 @@ from uar.launch.owner import owned
 from uar.launch.resolvers import PACKAGE, register_resolvers
 from uar.launch.side_by_side import several_devices, started_outside, which_process
 from uar.launch.stopping import Stopping
+from uar.launch.terminal_log import tidy_terminal
 from uar.machine.waiting import set_waiting
 
 PLACES = (PACKAGE / "conf", PACKAGE.parent / "conf")  # in a wheel, in the repository
@@ -50,6 +51,7 @@ def entry(config_name: str, task: Task) -> None:
     sweep = secrets.token_hex(8)  # goes with the job to other processes and machines
 
     def job(cfg: DictConfig) -> Any:
+        tidy_terminal(which_process())
         folder = Path(HydraConfig.get().runtime.output_dir)
         swept = sweeps.in_sweep()
         try:
