@@ -1,5 +1,6 @@
 """The options of one command as it is composed: each with its value and its meaning, and the choices of its groups."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from uar.launch.config_reference import ConfigFile, config_files
 from uar.launch.resolvers import CONF
+
+SCRIPT = re.compile(r"python (\w+)\.py ")
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ def choices_of(group: str) -> list[str]:
 
 def groups_of(taken: Taken) -> dict[str, list[str]]:
     """Choices by group. Those that are added with a `+`, such as experiments, are of the command where its config has a key of
-    their name; experiments where their file has a command of it."""
+    their name; experiments where the first command at the head of their file is it."""
     own = {group: choices_of(group.split("@")[0]) for group in taken.choices if taken.choices[group] is not None}
     own = {group: names for group, names in own.items() if names}
     abouts = {(file.group, file.name): file.about for file in config_files()}
@@ -55,7 +58,7 @@ def groups_of(taken: Taken) -> dict[str, list[str]]:
         if path.is_dir() and path.name in taken.cfg and path.name not in taken.choices:
             names = choices_of(path.name)
             if path.name == "experiment":
-                names = [name for name in names if f"{taken.name}.py" in abouts[path.name, name]]
+                names = [name for name in names if SCRIPT.findall(abouts[path.name, name])[:1] == [taken.name]]
             own |= {f"+{path.name}": names} if names else {}
     return own
 

@@ -31,11 +31,13 @@ def tidy_terminal(process: int) -> None:
 
 
 def is_ours(record: logging.LogRecord) -> bool:
-    """Whether a line is of uar or of the user's own code, by the file that it comes from."""
-    if record.name == "uar" or record.name.startswith("uar."):
-        return True
-    path = Path(getattr(record, "warned_in", record.pathname))
-    return not (PACKAGES & set(path.parts) or path.is_relative_to(LIBRARY) or path.is_relative_to(OWN))
+    """Whether a line is of uar or of the user's own code, by the file that it comes from. A warning that uar causes in another
+    package is of that."""
+    warned_in = getattr(record, "warned_in", None)
+    path = Path(warned_in or record.pathname)
+    if record.name.startswith("uar.") or path.is_relative_to(OWN):
+        return warned_in is None
+    return not (PACKAGES & set(path.parts) or path.is_relative_to(LIBRARY))
 
 
 class _Terminal(logging.StreamHandler):

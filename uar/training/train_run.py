@@ -24,6 +24,7 @@ from uar.evaluation.evaluator import Evaluator
 from uar.evaluation.metrics_file import read_metrics, update_metrics
 from uar.labels import Stage
 from uar.labels.label_table import write_label_table
+from uar.launch.small_table import log_table
 from uar.losses import Loss, name_of
 from uar.machine.precision import device
 from uar.pools import PoolSource, pools_of_other_split
@@ -127,6 +128,9 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
         save_manifest(folder, **made_from, model=retriever.name, precision=precision)
         seconds = sum(stage_summary["seconds"] for stage_summary in summaries.values())
         update_metrics(folder, train=summaries, time={"train": round(seconds, 2)})
+        facts_of_stage = list(dict.fromkeys(fact for of_stage in summaries.values() for fact in of_stage))
+        rows = [[name, *map(of_stage.get, facts_of_stage)] for name, of_stage in summaries.items()]
+        log_table(log, f"Trained: {folder / 'model'}", ["stage", *facts_of_stage], rows)
         scores = evaluator.evaluate(test_collections, ranker)
         write_model_card(folder / "model", _facts(cfg, folder, collection, trained, loss, retriever, ranker))
         track_evaluation(job, folder, test_collections)
