@@ -25,6 +25,7 @@ def checkpoints(run: Path) -> list[str]:
 def test_a_run_that_is_done_is_resumed_from_its_model(command: Command, tmp_path: Path) -> None:
     run = tmp_path / "run"
     options = ["label_source=mixed", "human_frac=0.5", *SMALL, "rag=off", "logger=none", "trainer.precision=fp32"]
+    options += ["trainer.max_steps=2"]
     ok(command("train", *options, f"hydra.run.dir={run}"))
     assert checkpoints(run) == [] and is_done(run / "checkpoints")
     first = metrics(run)

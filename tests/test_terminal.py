@@ -56,8 +56,13 @@ def test_lines_of_other_packages_are_in_the_file_alone(tmp_path: Path, capsys: p
     shown = [line.partition("] ")[2] for line in capsys.readouterr().out.splitlines()]
     mine = "/home/me/my_losses.py:9: UserWarning: mine"
     assert shown == [
-        "a stage begins", "said by a command", "my own line", "warning: a question is left out", "error: vllm: no memory", f"warning: {mine}",
-    ]  # fmt: skip
+        "a stage begins",
+        "said by a command",
+        "my own line",
+        "warning: a question is left out",
+        "error: vllm: no memory",
+        f"warning: {mine}",
+    ]
     kept = log_file.read_text()
     for text in (*shown[:3], "Loading faiss.", "a tip", "a selector", "torch/serialization.py:7: FutureWarning: old", mine):
         assert text in kept

@@ -118,9 +118,9 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             plain: dict[str, Any] = OmegaConf.to_container(cfg.annotator, resolve=True)  # type: ignore[assignment]
             track(job, folder, spent, measured, collection, Labelled(plain, work.models, judged))
             _report_partial_rankings(progress)
-            report = log.warning if progress.failures or unlabelled else log.info
-            asked_for = len(judged) + unlabelled
-            report("%d calls failed, %d of %d questions are without labels", len(progress.failures), unlabelled, asked_for)
+            if progress.failures or unlabelled:
+                line = "%d calls failed, %d of %d questions are without labels"
+                log.warning(line, len(progress.failures), unlabelled, len(judged) + unlabelled)
         if not judged:
             failed = f"{len(work.progress.failures)} calls failed, see {folder / 'failures.jsonl'}"
             raise UserError(f"no query got a label: {failed}")
