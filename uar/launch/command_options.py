@@ -27,20 +27,24 @@ class Shown:
 
 @dataclass(frozen=True)
 class Taken:
-    """A composed command. `choices`: by group, or GROUP@PACKAGE, the name of the file taken."""
+    """A composed command. `choices`: by group, or GROUP@PACKAGE, the name of the file taken, as Hydra's config has them."""
 
     name: str
     cfg: DictConfig
     choices: Mapping[str, str]
 
+    @property
+    def packages(self) -> dict[str, tuple[str, str]]:
+        """By the key under which the options of a choice stand: its group, with the package, and the file taken."""
+        taken = reversed(list(self.choices.items()))  # Hydra has the last one first
+        return {g.partition("@")[2] or g: (g, name) for g, name in taken if not g.startswith("hydra/")}
+
 
 def compose(config_name: str, overrides: Sequence[str]) -> Taken:
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         whole = hydra.compose(config_name, list(overrides), return_hydra_config=True)
-    taken = reversed(whole.hydra.runtime.choices.items())  # Hydra has the last one first
-    chosen = {group: name for group, name in taken if not group.startswith("hydra/")}
     own = OmegaConf.masked_copy(whole, [str(key) for key in whole if key != "hydra"])
-    return Taken(config_name, own, chosen)
+    return Taken(config_name, own, dict(whole.hydra.runtime.choices))
 
 
 def choices_of(group: str) -> list[str]:
@@ -51,8 +55,7 @@ def choices_of(group: str) -> list[str]:
 def groups_of(taken: Taken) -> dict[str, list[str]]:
     """Choices by group. Those that are added with a `+`, such as experiments, are of the command where its config has a key of
     their name; experiments where the first command at the head of their file is it."""
-    own = {group: choices_of(group.split("@")[0]) for group in taken.choices if taken.choices[group] is not None}
-    own = {group: names for group, names in own.items() if names}
+    own = {group: names for group, _ in taken.packages.values() if (names := choices_of(group.split("@")[0]))}
     abouts = {(file.group, file.name): file.about for file in config_files()}
     for path in sorted(CONF.iterdir()):
         if path.is_dir() and path.name in taken.cfg and path.name not in taken.choices:
@@ -66,17 +69,17 @@ def groups_of(taken: Taken) -> dict[str, list[str]]:
 def options_of(taken: Taken) -> list[Shown]:
     """Those of no group first, then group by group."""
     files = {(file.group, file.name): file for file in config_files()}
-    packages = {group.partition("@")[2] or group.split("/")[-1]: group.split("@")[0] for group in taken.choices}
-    of_package = {group.partition("@")[2] or group.split("/")[-1]: name for group, name in taken.choices.items()}
     shown = []
     for name, value in _leaves(OmegaConf.to_container(taken.cfg, resolve=False)):
-        package = max((p for p in packages if name.startswith(f"{p}.")), key=len, default="")
+        package = max((p for p in taken.packages if name.startswith(f"{p}.")), key=len, default="")
         meaning = _meaning(files, "", taken.name, name)
         if not meaning and package:
-            meaning = _meaning(files, packages[package], of_package[package], name.removeprefix(f"{package}."))
+            group, choice = taken.packages[package]
+            meaning = _meaning(files, group.split("@")[0], choice, name.removeprefix(f"{package}."))
         top = package or (name.split(".")[0] if "." in name else "")
         shown.append(Shown(name, value, meaning, top))
-    return sorted(shown, key=lambda option: option.place != "")  # stable
+    places = list(dict.fromkeys(["", *(option.place for option in shown)]))
+    return sorted(shown, key=lambda option: places.index(option.place))
 
 
 def _meaning(files: Mapping[tuple[str, str], ConfigFile], group: str, name: str, option: str) -> str:

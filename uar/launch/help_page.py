@@ -30,15 +30,14 @@ def print_help(config_name: str, words: Sequence[str]) -> None:
     console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False, soft_wrap=False)
     about = next(file.about for file in config_files() if (file.group, file.name) == ("", config_name))
     console.print(Text(f"{about}\n"))
-    for title, table in (
-        ("Choices: GROUP=NAME", _choices(taken)),
-        ("Options: OPTION=VALUE", _options([o for o in options_of(taken) if not o.place])),
-    ):
+    sections = [("Options: OPTION=VALUE", _options([option for option in options_of(taken) if not option.place]))]
+    if groups_of(taken):
+        sections.insert(0, ("Choices: GROUP=NAME", _choices(taken)))
+    for title, table in sections:
         console.print(Text(title, "bold"))
         console.print(Padding(table, (0, 0, 1, 2)))
-    places = {group.partition("@")[2] or group: group for group in taken.choices}
     for place, options in groupby((o for o in options_of(taken) if o.place), key=lambda option: option.place):
-        chosen = f"{places[place]}={taken.choices[places[place]]}" if place in places else place
+        chosen = "=".join(taken.packages[place]) if place in taken.packages else place
         console.print(Text(f"Options of {chosen}", "bold"))
         console.print(Padding(_options(list(options)), (0, 0, 1, 2)))
     console.print(
@@ -51,8 +50,9 @@ def print_help(config_name: str, words: Sequence[str]) -> None:
 
 def _choices(taken: Taken) -> Table:
     table = _table("group", "taken", "choices")
+    chosen = dict(taken.packages.values())
     for group, names in groups_of(taken).items():
-        table.add_row(group, str(taken.choices.get(group) or ""), Text(" ".join(names)))
+        table.add_row(group, chosen.get(group, ""), Text(" ".join(names)))
     return table
 
 

@@ -16,7 +16,7 @@ HELP = "--help lists the options and their choices"
 MISSING = "???"  # as OmegaConf spells it
 NEAR, SURE = 0.6, 0.85  # likeness of two words by difflib, 1 where they are the same
 MOST = 3  # suggestions
-QUOTES = "text with any of ()[]{}:=, or a space stands in quotes of its own, such as 'measures=[nDCG@10,\"AP(rel=2)\"]'"
+QUOTES = "text with any of ()[]{}:=, or a space stands in quotes of its own, such as 'title=\"Labels: people or an LLM\"'"
 
 
 def in_words(error: BaseException, config_name: str, words: Sequence[str]) -> str:
@@ -38,8 +38,7 @@ def check_given(taken: Taken) -> None:
     """UserError naming the options that have no value and need one: those of the command and of the groups' choices."""
     if MISSING not in OmegaConf.to_yaml(taken.cfg):
         return
-    places = ["", *(group.partition("@")[2] or group for group in taken.choices)]
-    missing = [option for option in options_of(taken) if option.value == MISSING and option.place in places]
+    missing = [o for o in options_of(taken) if o.value == MISSING and (not o.place or o.place in taken.packages)]
     if missing:
         needed = ", ".join(f"{option.name}= is needed" + (f" ({option.meaning})" * bool(option.meaning)) for option in missing)
         raise UserError(f"{needed}; {HELP}")

@@ -39,6 +39,9 @@ class TrainingBar(ProgressBar):
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         self._open.close()
 
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self._open.close()
+
 
 def _told(trainer: L.Trainer) -> dict[str, float]:
     """The values that are logged for the bar, such as the loss and the dev score."""
