@@ -10,7 +10,7 @@ from conftest import SHARED
 from sklearn.metrics import cohen_kappa_score, precision_score, recall_score
 
 from uar.annotation.annotators import Judgement
-from uar.annotation.quality import agreement, compare, judgements_of, summary, worst_disagreements
+from uar.annotation.quality import agreement, compare, judgements_of, table_of, worst_disagreements
 from uar.annotation.quality.calibration import calibration
 from uar.annotation.quality.figures import write_figures
 from uar.collections import Collection, open_collection
@@ -69,7 +69,7 @@ def test_every_value_by_hand(small: Collection) -> None:
     by_rank = [(r["rank"], r["passages"], r["human_positives"]) for r in found["by_rank"]]
     assert by_rank == [(1, 2, 0.5), (2, 2, 0.5), (3, 1, 0.0), (4, 1, 0.0)]
     assert json.loads(json.dumps(found, allow_nan=False)) == found
-    assert "precision 0.333 [0.000, 0.333], recall 0.500" in summary(found)
+    assert table_of(found)[:2] == [["precision", "0.333", "0.000 to 0.333"], ["recall", "0.500", table_of(found)[1][2]]]
 
 
 def test_kappas_are_scikit_learns(generated: tuple) -> None:

@@ -175,17 +175,6 @@ def test_an_unknown_option_is_named(fails: Fails) -> None:
     assert "--help" in error
 
 
-def test_an_unknown_choice_is_named_with_those_allowed(fails: Fails) -> None:
-    error = fails("annotate", "annotator=utilsell")
-    assert "annotator/utilsell" in error
-    assert "likelihood" in error
-    assert "utilsel;" in error
-
-
-def test_a_broken_option_is_named(fails: Fails) -> None:
-    assert "'[1'" in fails("annotate", "dataset.test=[1")
-
-
 OPENAI = ("llm=openai", "llm.base_urls=[http://127.0.0.1:9/v1]", "llm.model=m")
 SECOND = ("+llm@llms.second=openai", "llms.second.base_urls=[http://127.0.0.1:9/v1]", "llms.second.model=m")
 

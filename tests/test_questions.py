@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -112,7 +113,9 @@ def test_questions_are_written_filtered_and_annotated_once(tmp_path: Path, write
 
     before = {p: p.read_bytes() for p in place.rglob("*") if p.is_file()}
     said = ok(writes("shard=1/1"))  # a shard is no reason to ask for questions that are there
-    assert len(server.seen) == ledger["calls"] and f"0 calls made, {ledger['calls']} answered by the store" in said
+    again = told(run / "ledger.json")
+    assert len(server.seen) == ledger["calls"] and (again["calls"], again["calls_answered_by_store"]) == (0, ledger["calls"])
+    assert re.search(rf"calls from the store +│ +{ledger['calls']} │", said)
     assert {p: p.read_bytes() for p in place.rglob("*") if p.is_file()} == before
     assert pq.read_table(run / "labels.parquet").to_pylist() == rows
 

@@ -245,7 +245,8 @@ def test_a_new_encoder_is_trained_mined_with_and_its_run_reranked(
     bag = ["retriever=none", "retriever._target_=test_rankers.Bag", f"+retriever.model={tiny_bert(tmp_path / 'tokenizer')}"]
     mined = ["label_source=curriculum", "+candidates@label_source.stages.human.candidates=dense"]
     quick = [*SMALL, "logger=none", "rag=off", "trainer=cpu", "trainer.precision=fp32", "training.learning_rate=0.01"]
-    ok(command("train", *bag, *mined, *quick, "rerank=bm25", "rerank.depth=6", "hydra.run.dir=run"))
+    ok(command("train", *bag, *mined, *quick, "rerank=bm25", "rerank.depth=6", "training.keep_checkpoints=true",
+               "hydra.run.dir=run"))  # fmt: skip
     stages = metrics(tmp_path / "run")["train"]
     assert all(0 < stages[name]["best dev nDCG@10"] <= 1 for name in ("llm", "human"))
     state = torch.load(tmp_path / "run" / "model" / "words.pt", weights_only=True)

@@ -76,7 +76,7 @@ def report(runs: Path) -> Path:
 
 def test_a_report_of_real_runs_is_whole(report: Path):
     found = {path.name for path in report.iterdir()}
-    assert found == {"report.md", "report.tex", "report.html", "figures"}
+    assert found == {"report.md", "report.tex", "report.html", "figures", "uar.log"}
     text = (report / "report.md").read_text()
     assert "## Table 2: in-domain retrieval" in text and "(2)" in text and "small.test nDCG@10" in text
     assert {"positives.svg", "loss.pdf", "dev.svg", "cost.svg"} <= {path.name for path in (report / "figures").iterdir()}

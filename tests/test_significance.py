@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import subprocess
 import tracemalloc
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from uar.evaluation.significance import (
     note_untested,
     randomisation,
     read_scores,
-    summary_of,
+    table_of,
 )
 from uar.storage.files import write_json
 
@@ -106,7 +107,7 @@ def test_one_query_has_no_t_test_and_does_not_count_in_the_correction():
     assert alone["p t-test"] is alone["p t-test (Holm)"] is alone["low"] is alone["effect size"] is None
     assert alone["p randomisation"] == 1.0 and alone["difference"] == 1.0
     assert found["b"]["AP"]["p t-test (Holm)"] == found["b"]["AP"]["p t-test"]
-    assert summary_of(found["a"]) == "AP +1.0000 (p not defined, randomisation 1)"
+    assert table_of(found["a"]) == [["AP", "+1.0000", "not defined", "1"]]
     assert "NaN" not in json.dumps(found)
 
 
@@ -160,7 +161,8 @@ def test_the_command_compares_run_folders(command: Callable[..., subprocess.Comp
             assert v["difference"] == pytest.approx(ours[name] - base[name], abs=1e-9)
             assert v["p t-test"] <= v["p t-test (Holm)"] <= 1
             assert (v["mark"] != "") == (v["p t-test (Holm)"] < 0.05)
-            assert f"{name} {v['difference']:+.4f}{v['mark']} (p" in told_of
+            shown = re.search(rf"{slug} against base\n(.*\n)*?│ {name} +│ +([^ ]+) │", told_of)
+            assert shown and shown[2] == f"{v['difference']:+.4f}{v['mark']}"
 
 
 def test_the_parts_of_a_set_that_counts_as_one_are_one_test():

@@ -14,8 +14,9 @@ from uar.evaluation.baseline import Baseline
 from uar.evaluation.evaluation_tracking import track_evaluation
 from uar.evaluation.evaluator import Evaluator
 from uar.evaluation.metrics_file import read_metrics
-from uar.evaluation.significance import note_untested, summary_of
+from uar.evaluation.significance import COLUMNS, note_untested, table_of
 from uar.launch.entry import entry
+from uar.launch.small_table import log_table
 from uar.reranking import ByRanker, Reranked, reranked
 from uar.retrievers.ranker import Ranker
 from uar.retrievers.run_file import RunFile
@@ -59,7 +60,7 @@ def _evaluate(
         note_untested(compared, read_metrics(folder)["rag"])
         write_json(folder / "significance.json", compared)
         for slug, values in compared.items():
-            log.info("%s against %s: %s", slug, cfg.baseline, summary_of(values))
+            log_table(log, f"{slug} against {cfg.baseline}", COLUMNS, table_of(values))
         job.numbers({"significance": compared})
     track_evaluation(job, folder, collections)
     first = evaluator.measures[0]

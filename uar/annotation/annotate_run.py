@@ -22,6 +22,7 @@ from uar.annotation.selection import Annotations
 from uar.collections import Collection, open_training_split
 from uar.errors import UserError
 from uar.launch.command_line import command_line
+from uar.launch.small_table import log_table
 from uar.llm.costs.estimate import SAMPLE, TokenCounter, estimate, good_replies, render
 from uar.llm.costs.gpus import with_gpus
 from uar.llm.costs.ledger import Prices, keep_rate, ledger, read_rates
@@ -117,16 +118,13 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             plain: dict[str, Any] = OmegaConf.to_container(cfg.annotator, resolve=True)  # type: ignore[assignment]
             track(job, folder, spent, measured, collection, Labelled(plain, work.models, judged))
             _report_partial_rankings(progress)
-            report = log.warning if progress.failures or unlabelled else log.info
-            asked_for = len(judged) + unlabelled
-            report("%d calls failed, %d of %d questions are without labels", len(progress.failures), unlabelled, asked_for)
+            if progress.failures or unlabelled:
+                line = "%d calls failed, %d of %d questions are without labels"
+                log.warning(line, len(progress.failures), unlabelled, len(judged) + unlabelled)
         if not judged:
             failed = f"{len(work.progress.failures)} calls failed, see {folder / 'failures.jsonl'}"
             raise UserError(f"no query got a label: {failed}")
-    log.info(
-        "%d queries annotated: %d calls made, %d answered by the store, %.0f s%s; labels in %s",
-        len(judged), spent["calls"], spent["calls_answered_by_store"], spent["seconds"], _cost(spent), folder,
-    )  # fmt: skip
+    log_table(log, f"Annotated: {folder}", ("", "number"), _rows(spent))
     return spent
 
 
@@ -193,8 +191,8 @@ def _dry_run(work: Work, queries: int, prices: Prices, folder: Path) -> dict[str
     write_prompts(folder / "prompts.jsonl", ((q.id, one.stage, one.request) for q, calls in sample for one in calls))
     time = f"{plan['seconds']:.0f} s" if plan["seconds"] is not None else "time unknown until this model ran once (limit=20)"
     log.info(
-        "Nothing was asked. %d queries: %d calls, %d prompt tokens (%d of them cached), %d to write, %s%s; %d of the %d calls "
-        "that were sampled are kept; prompts in %s",
+        "Nothing was asked. %d queries: %d calls, %d prompt tokens (%d of them cached), %d to write, %s%s; the store answers "
+        "%d of the %d calls that were sampled; prompts in %s",
         plan["queries"], plan["calls"], plan["tokens_in"], plan["tokens_cached"], plan["tokens_out"], time, _cost(plan),
         plan["sampled_calls_kept"], plan["sampled_calls"], folder / "prompts.jsonl",
     )  # fmt: skip
@@ -207,6 +205,21 @@ def _report_partial_rankings(progress: Progress) -> None:
         if partial:
             line = "%s: %d of %d rankings are partial; the %d passages that they leave out follow as they stand"
             log.warning(line, stage, partial, counts.outcomes[Outcome.OK], appended)
+
+
+def _rows(spent: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """What a run did and cost, as a table."""
+    rows = [
+        ("questions with labels", spent["queries"]),
+        ("questions without", spent["queries_without_labels"]),
+        ("passages labelled", spent["pairs"]),
+        ("calls asked", spent["calls"]),
+        ("calls from the store", spent["calls_answered_by_store"]),
+        ("calls failed", spent["failed_calls"]),
+        ("seconds", f"{spent['seconds']:.1f}"),
+    ]
+    costs = (("cost", "cost"), ("cost by people", "human_cost"))
+    return rows + [(name, f"{spent[key]:.4g} {spent['currency']}") for name, key in costs if spent[key] is not None]
 
 
 def _cost(costs: Mapping[str, Any]) -> str:

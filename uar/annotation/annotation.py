@@ -12,6 +12,7 @@ from uar.annotation.annotators import Annotator, Judgement
 from uar.annotation.conclusions import Conclusions, Row, row_of
 from uar.annotation.pooled import PooledQuestions
 from uar.collections import Collection
+from uar.launch.bars import bar, counted
 from uar.llm.chains import Chains
 from uar.llm.models import LLM
 from uar.llm.store.store import Store, state_of
@@ -119,7 +120,9 @@ class Annotation:
         questions = PooledQuestions(collection, {q: ids_of(collection, self.pools[q]) for q in query_ids})
         store, llms = Store(self.store, also=self.also), [LLM(model) for model in self.asked.models]
         chains = Chains(self.asked.annotator, store, collection.slug, llms)
-        ended: dict[str, Sequence[Judgement] | None] = dict(chains.run(questions))
+        ended: dict[str, Sequence[Judgement] | None] = {}
+        with bar("read replies from the store", len(query_ids), "questions") as shown:
+            ended.update(counted(chains.run(questions), shown))
         return {**ended, **dict.fromkeys(chains.failed)}
 
     def _rows(self, ended: Mapping[str, Sequence[Judgement] | None]) -> Iterator[Row]:

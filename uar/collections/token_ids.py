@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from uar.collections.collection import Collection
+from uar.launch.bars import bar
 from uar.storage.files import cache_dir, digest, is_whole, read_json, whole_dir, write_json
 
 log = logging.getLogger(__name__)
@@ -45,25 +46,33 @@ class Tokens:
         return self._ends[wanted + 1] - self._ends[wanted]
 
 
-def tokenise(texts: Iterable[str], content_hash: str, tokenizer: Any, max_length: int, prefix: str = "") -> Tokens:
-    """Token ids of `texts` from the cache, or made now. `content_hash` names the texts and their order."""
+def tokenise(
+    texts: Iterable[str],
+    content_hash: str,
+    tokenizer: Any,
+    max_length: int,
+    prefix: str = "",
+    number: int | None = None,
+) -> Tokens:
+    """Token ids of `texts` from the cache, or made now. `content_hash` names the texts and their order; `number`: how many
+    they are, where it is known."""
     key = digest(content_hash, _tokenizer_hash(tokenizer), max_length, prefix)
     folder = cache_dir() / "tokens" / key
     if not is_whole(folder):
-        _build(folder, texts, tokenizer, max_length, prefix)
+        _build(folder, texts, tokenizer, max_length, prefix, number)
     return Tokens(folder)
 
 
 def corpus_tokens(collection: Collection, tokenizer: Any, max_length: int, prefix: str = "") -> Tokens:
     """Tokens of every passage, by corpus row."""
     corpus = collection.corpus
-    return tokenise(corpus.texts(), corpus.hash, tokenizer, max_length, prefix)
+    return tokenise(corpus.texts(), corpus.hash, tokenizer, max_length, prefix, len(corpus))
 
 
 def query_tokens(collection: Collection, tokenizer: Any, max_length: int, prefix: str = "") -> Tokens:
     """Tokens of the split's queries, in the order of `collection.queries`."""
     texts = [q.text for q in collection.queries.values()]
-    return tokenise(texts, digest(texts), tokenizer, max_length, prefix)
+    return tokenise(texts, digest(texts), tokenizer, max_length, prefix, len(texts))
 
 
 def _tokenizer_hash(tokenizer: Any) -> str:
@@ -74,10 +83,10 @@ def _tokenizer_hash(tokenizer: Any) -> str:
     return HASHES[tokenizer]
 
 
-def _build(folder: Path, texts: Iterable[str], tokenizer: Any, max_length: int, prefix: str) -> None:
+def _build(folder: Path, texts: Iterable[str], tokenizer: Any, max_length: int, prefix: str, number: int | None) -> None:
     dtype = np.uint16 if len(tokenizer) <= 1 << 16 else np.int32
     ends = [0]
-    with whole_dir(folder) as beside:
+    with whole_dir(folder) as beside, bar("tokenise", number, "texts") as shown:
         with (beside / "ids.bin").open("wb") as file:
             for block in _blocks(texts):
                 encoded = tokenizer(
@@ -89,6 +98,7 @@ def _build(folder: Path, texts: Iterable[str], tokenizer: Any, max_length: int, 
                 for ids in encoded["input_ids"]:
                     ends.append(ends[-1] + len(ids))
                     file.write(np.asarray(ids, dtype=dtype).tobytes())
+                shown.advance(len(block))
         np.save(beside / "ends.npy", np.asarray(ends, dtype=np.int64))
         write_json(beside / "manifest.json", {"dtype": np.dtype(dtype).name, "tokens": ends[-1], "max_length": max_length})
     log.info("Tokenised %d texts once into %s", len(ends) - 1, folder)

@@ -19,6 +19,7 @@ from uar.evaluation.measures import deeper_than, means, parsed, per_query, refus
 from uar.evaluation.metrics_file import forget_evaluation, update_metrics
 from uar.evaluation.rag.opening import Generator, open_rag
 from uar.evaluation.rag.query_writing import with_texts
+from uar.launch.small_table import log_table
 from uar.retrievers.ranker import Ranker
 from uar.retrievers.session import Session
 from uar.storage.files import digest, write_table
@@ -80,6 +81,8 @@ class Evaluator:
         rows = averaged(values)
         whole = {s: {m: v for m, v in rows[s].items() if m in self.measures} for s in rows if s not in values}
         update_metrics(self._folder, retrieval=whole)
+        columns = list(dict.fromkeys(measure for of_row in rows.values() for measure in of_row))
+        log_table(log, ranker.name, ["collection", *columns], [[s, *map(of.get, columns)] for s, of in rows.items()])
         return rows
 
     def _measured(self, ranker: Ranker) -> dict[str, object]:
@@ -133,7 +136,7 @@ class Evaluator:
         scores = per_query(collection, run, self.measures, query_ids)
         values = means(scores)
         spent = "a run that stood in this folder" if kept else f"{seconds:.1f} s"
-        log.info("%s: %s (%d questions, %s)", collection.slug, _line(values), len(query_ids), spent)
+        log.info("%s: %d questions, %s", collection.slug, len(query_ids), spent)
         update_metrics(self._folder, retrieval={collection.slug: values}, time={f"retrieval {collection.slug}": seconds})
         rag_scores, rag_values = self._rag_scores(collection, run, query_ids, ranker)
         _write_scores(self._folder / "scores" / f"{collection.slug}.parquet", scores + rag_scores)
@@ -157,10 +160,6 @@ def _warn_of_missing(collection: Collection, run: Run, query_ids: Sequence[str])
         log.warning("%s: %d of %d queries have no result and score 0", collection.reference, without, len(query_ids))
     if without < len(query_ids) and not any(collection.corpus.row(d) >= 0 for q in query_ids for d, _ in run.get(q, ())):
         log.warning("%s: no passage of the run is in the corpus; is it a run of this collection?", collection.reference)
-
-
-def _line(values: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:.4f}" for name, value in values.items())
 
 
 def _write_scores(path: Path, scores: Scores) -> None:

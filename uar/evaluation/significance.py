@@ -104,13 +104,15 @@ def note_untested(found: Mapping[str, Mapping[str, Any]], values: Mapping[str, M
         log.info("%s: values of all questions together, which are not tested", ", ".join(sorted(names)))
 
 
-def summary_of(found: Mapping[str, Any]) -> str:
-    """One collection's comparison in words: difference, mark and corrected p of both tests a measure."""
-    return ", ".join(
-        f"{measure} {v['difference']:+.4f}{v['mark']} (p {_number(v['p t-test (Holm)'])}, randomisation "
-        f"{_number(v['p randomisation (Holm)'])})"
+COLUMNS = ("measure", "difference", "p t-test (Holm)", "p randomisation (Holm)")
+
+
+def table_of(found: Mapping[str, Any]) -> list[list[str]]:
+    """One collection's comparison in `COLUMNS`: difference with its mark, and corrected p of both tests a measure."""
+    return [
+        [measure, f"{v['difference']:+.4f}{v['mark']}", _number(v[COLUMNS[2]]), _number(v[COLUMNS[3]])]
         for measure, v in found.items()
-    )
+    ]
 
 
 def _number(p: float | None) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from uar.launch.entry import CONF
+from uar.launch.resolvers import CONF
 
 HIDDEN = {"defaults", "hydra", "_target_", "_partial_", "_convert_"}
 COMMENT = re.compile(r"\s*#\s?(.*)")
@@ -16,8 +16,8 @@ COMMENT = re.compile(r"\s*#\s?(.*)")
 @dataclass(frozen=True)
 class Option:
     """`name`: dotted, within its file. `default`: as the file spells it. `meaning`: the comment behind or above it, else that
-    of the same option in another file of the folder, or of the one that a file over several groups sets; empty where there is
-    none."""
+    of the same option in a file that it starts from, in another file of the folder, or of the one that a file over several
+    groups sets; empty where there is none."""
 
     name: str
     default: str
@@ -44,8 +44,16 @@ def config_files(conf: Path = CONF) -> list[ConfigFile]:
     known = {(f.group, o.name): o.meaning for f in reversed(files) for o in f.options if o.meaning}
     anywhere = {f"{group}.{name}" if group else name: meaning for (group, name), meaning in known.items()}
 
+    by_name = {(file.group, file.name): file for file in files}
+
+    def of_bases(file: ConfigFile, name: str) -> str:
+        bases = [by_name[file.group, base] for base in file.bases if (file.group, base) in by_name]
+        own = (next((o.meaning for o in base.options if o.name == name), "") or of_bases(base, name) for base in bases)
+        return next(filter(None, own), "")
+
     def meaning(file: ConfigFile, option: Option) -> str:
-        return option.meaning or known.get((file.group, option.name)) or anywhere.get(option.name, "")
+        based = option.meaning or of_bases(file, option.name)
+        return based or known.get((file.group, option.name)) or anywhere.get(option.name, "")
 
     def explained(file: ConfigFile) -> ConfigFile:
         return replace(file, options=tuple(replace(o, meaning=meaning(file, o)) for o in file.options))

@@ -16,15 +16,17 @@ from omegaconf import DictConfig, OmegaConf
 
 from uar.errors import UserError
 from uar.launch import sweeps
-from uar.launch.one_line import one_line
+from uar.launch.command_options import Taken
+from uar.launch.help_page import asks_for_help, print_help
+from uar.launch.mistyped import check_given, in_words
+from uar.launch.one_line import is_of_config, one_line
 from uar.launch.owner import owned
-from uar.launch.resolvers import PACKAGE, register_resolvers
+from uar.launch.resolvers import CONF, register_resolvers
 from uar.launch.side_by_side import several_devices, started_outside, which_process
 from uar.launch.stopping import Stopping
+from uar.launch.terminal_log import tidy_terminal
 from uar.machine.waiting import set_waiting
 
-PLACES = (PACKAGE / "conf", PACKAGE.parent / "conf")  # in a wheel, in the repository
-CONF = next(place for place in PLACES if place.is_dir())
 FULL_ERROR = "HYDRA_FULL_ERROR"
 LISTED = {"trainer.devices"}  # numbers that may be lists as well
 SCALE = "+scale="
@@ -50,10 +52,12 @@ def entry(config_name: str, task: Task) -> None:
     sweep = secrets.token_hex(8)  # goes with the job to other processes and machines
 
     def job(cfg: DictConfig) -> Any:
+        tidy_terminal(which_process())
         folder = Path(HydraConfig.get().runtime.output_dir)
         swept = sweeps.in_sweep()
         try:
             with _environment(FULL_ERROR, given):  # what the task starts has the user's environment
+                check_given(Taken(config_name, cfg, HydraConfig.get().runtime.choices))
                 _check_types(cfg, config_name)
                 set_waiting(side_by_side=several_devices(cfg))
                 if "name" not in cfg:  # a command without run folders of its own
@@ -79,6 +83,8 @@ def entry(config_name: str, task: Task) -> None:
 
     try:
         _check_order(sys.argv[1:])
+        if asks_for_help(sys.argv[1:]):
+            return print_help(config_name, sys.argv[1:])
         with _environment(FULL_ERROR, "1"):  # Hydra then raises its errors here instead of printing several lines
             hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
     except BaseException as error:
@@ -86,7 +92,7 @@ def entry(config_name: str, task: Task) -> None:
             stopping.end()
         if not isinstance(error, Exception):
             raise
-        line = one_line(error)
+        line = in_words(error, config_name, sys.argv[1:]) if is_of_config(error) else one_line(error)
         if line is None and sweeps.failures(sweep):
             line = f"the sweep ended: {error}"
         if wants_traceback or line is None:

@@ -7,6 +7,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from uar.errors import UserError
 
+INTERNAL = ("object_type", "reference_type", "full_key", "To append", "See https://hydra.cc")
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -19,9 +20,11 @@ def one_line(error: BaseException) -> str | None:
             place = cause.filename2 or cause.filename or "the output folder"
             advice = "free some space and run the same command again: what was finished is kept"
             return f"no space left while writing {place} ({cause.strerror}); {advice}"
-    if isinstance(error, HydraException | OmegaConfBaseException):
-        return _about_config(error)
-    return None
+    return about_config(error) if is_of_config(error) else None
+
+
+def is_of_config(error: BaseException) -> bool:
+    return isinstance(error, HydraException | OmegaConfBaseException)
 
 
 def chain_of(error: BaseException) -> list[BaseException]:
@@ -33,12 +36,13 @@ def chain_of(error: BaseException) -> list[BaseException]:
     return chain
 
 
-def _about_config(error: BaseException) -> str:
-    """Hydra's and OmegaConf's several lines as one, without their internals."""
+def about_config(error: BaseException) -> str:
+    """Hydra's and OmegaConf's several lines as one, without their internals. What a cause says in names that were not filled
+    in, such as `$FULL_KEY`, the error that came of it says in full."""
     lines: list[str] = []
-    for cause in reversed(chain_of(error)):
+    for cause in reversed([cause for cause in chain_of(error) if is_of_config(cause)]):
         for line in str(cause).split("Config search path")[0].splitlines():
             words = " ".join(line.split())
-            if words and not words.startswith(("object_type", "reference_type", "full_key", "To append")):
+            if words and not words.startswith(INTERNAL) and "$FULL_KEY" not in words and "$KEY" not in words:
                 lines.append(words.rstrip(".;"))
     return f"{'; '.join(dict.fromkeys(lines)).replace(':;', ':')}; --help lists the options and their choices"

@@ -1,4 +1,4 @@
-"""The resolvers that configs use, such as `${first:a,b}`."""
+"""Where the configs lie, and the resolvers that they use, such as `${first:a,b}`."""
 
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,8 @@ from omegaconf import OmegaConf
 from uar.storage.files import digest
 
 PACKAGE = Path(__file__).resolve().parent.parent
+PLACES = (PACKAGE / "conf", PACKAGE.parent / "conf")  # in a wheel, in the repository
+CONF = next(place for place in PLACES if place.is_dir())
 LONGEST_NAME = 200  # bytes of the name of a run's folder; file systems take 255
 LONGEST_GROUP = 128  # letters of the name of a group that W&B takes
 

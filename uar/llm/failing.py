@@ -56,7 +56,8 @@ def _too_many(progress: Progress, max_failure_rate: float) -> UserError:
     return UserError(
         f"{len(progress.failures)} of {progress.calls} calls failed ({shares}), more than "
         f"max_failure_rate={max_failure_rate}; the last: {last.stage} {last.outcome}: {last.output[:120]!r}. What was "
-        f"answered is kept; {advice}, or raise max_failure_rate. retry_failures names outcomes of kept replies to ask again"
+        f"answered is kept; {advice}, or raise max_failure_rate. retry_failures names outcomes of replies in the store to ask "
+        "again"
     )
 
 

@@ -3,17 +3,18 @@ processes write the same files."""
 
 import logging
 import os
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from rich.progress import track
 from torch.multiprocessing.spawn import spawn
 
 from uar.collections.token_ids import Tokens
 from uar.errors import UserError
+from uar.launch.bars import Bar, bar
 from uar.machine.precision import resolve_dtype
 from uar.machine.waiting import children_side_by_side
 from uar.retrievers.trainable import Encoder
@@ -22,7 +23,8 @@ from uar.storage.files import read_json, whole_file, write_json
 
 log = logging.getLogger(__name__)
 SHARD = 16_384  # passages a shard: fixed blocks of the corpus, whoever encodes them
-BLOCK = 2_048  # passages encoded at a time
+BLOCK, ON_CPU = 2_048, 256  # passages encoded at a time; on a CPU each takes some milliseconds
+DOING = "encode passages"
 
 
 def encode_corpus(
@@ -46,12 +48,20 @@ def encode_corpus(
     missing = [number for number, path in enumerate(shards) if not path.is_file()]
     if 0 < len(missing) < len(shards):
         log.info("Encoding goes on in %s: %d of %d shards are there", folder, len(shards) - len(missing), len(shards))
-    if processes > 1 and len(missing) > 1:
-        parts = [missing[rank::processes] for rank in range(min(processes, len(missing)))]
-        with children_side_by_side():
-            spawn(_work, args=(retriever, tokens, folder, precision, shard, parts), nprocs=len(parts))
-    else:
-        _encode(retriever, tokens, folder, precision, shard, missing)
+    start = time.monotonic()
+    passages = sum(len(_rows(number, shard, len(tokens))) for number in missing)
+    with bar(DOING, passages, "passages") as shown:
+        if processes > 1 and len(missing) > 1:
+            parts = [missing[rank::processes] for rank in range(min(processes, len(missing)))]
+            with children_side_by_side():
+                work = retriever, tokens, folder, precision, shard, parts
+                children = spawn(_work, args=work, nprocs=len(parts), join=False)
+                while not children.join(timeout=1):
+                    shown.at(sum(len(_rows(number, shard, len(tokens))) for number in missing if shards[number].is_file()))
+        else:
+            _encode(retriever, tokens, folder, precision, shard, missing, shown)
+    if missing:
+        log.info("Encoded %s passages in %.1f s", f"{passages:,}", time.monotonic() - start)
     return shards
 
 
@@ -62,13 +72,20 @@ def _work(
         retriever = retriever.to(torch.device("cuda", rank % torch.cuda.device_count()))
     else:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // len(parts)))
-    _encode(retriever, tokens, folder, precision, shard, parts[rank])
+    with bar(DOING, None, "passages") as shown:
+        _encode(retriever, tokens, folder, precision, shard, parts[rank], shown)
 
 
-def _encode(retriever: Encoder, tokens: Tokens, folder: Path, precision: str, shard: int, numbers: list[int]) -> None:
-    for number in track(numbers, description="encode", disable=len(numbers) < 2):
-        start, stop = number * shard, min((number + 1) * shard, len(tokens))
-        vectors = encode_many(retriever, tokens, np.arange(start, stop), precision)
+def _rows(number: int, shard: int, passages: int) -> np.ndarray:
+    """Of the shard of that number."""
+    return np.arange(number * shard, min((number + 1) * shard, passages))
+
+
+def _encode(
+    retriever: Encoder, tokens: Tokens, folder: Path, precision: str, shard: int, numbers: list[int], shown: Bar
+) -> None:
+    for number in numbers:
+        vectors = _counted(retriever, tokens, _rows(number, shard, len(tokens)), precision, shown)
         with whole_file(folder / f"shard-{number:05d}.npy") as beside, beside.open("wb") as file:
             np.save(file, vectors)
 
@@ -114,11 +131,17 @@ def encode_rows(
 
 def encode_many(retriever: Encoder, tokens: Tokens, rows: np.ndarray, precision: str = "auto") -> np.ndarray:
     """(rows, dim) fp16 vectors of many rows, however they lie in the corpus. UserError where one is not finite in fp16."""
+    with bar(DOING, len(rows), "passages") as shown:
+        return _counted(retriever, tokens, rows, precision, shown)
+
+
+def _counted(retriever: Encoder, tokens: Tokens, rows: np.ndarray, precision: str, shown: Bar) -> np.ndarray:
     out = np.empty((len(rows), retriever.dim), np.float16)
-    for block in _by_length(tokens, rows):
+    for block in _by_length(tokens, rows, ON_CPU if retriever.device.type == "cpu" else BLOCK):
         with np.errstate(over="ignore"):  # told below
             out[block] = encode_rows(retriever, tokens, [int(row) for row in rows[block]], precision)
         _finite(out[block], retriever, precision)
+        shown.advance(len(block))
     return out
 
 
@@ -134,7 +157,7 @@ def _finite(vectors: np.ndarray, retriever: Encoder, precision: str) -> np.ndarr
     return vectors
 
 
-def _by_length(tokens: Tokens, rows: np.ndarray) -> Iterator[np.ndarray]:
+def _by_length(tokens: Tokens, rows: np.ndarray, most: int) -> Iterator[np.ndarray]:
     """Places in `rows`, longest text first, in blocks, so that what is padded and held at once is small."""
     order = np.argsort(-tokens.lengths(rows), kind="stable")
-    yield from np.array_split(order, max(1, len(order) // BLOCK))
+    yield from np.array_split(order, max(1, len(order) // most))

@@ -10,8 +10,8 @@ import hydra
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from uar.launch.entry import CONF
 from uar.launch.override_text import quoted
+from uar.launch.resolvers import CONF
 from uar.storage.manifest import MASK, mask
 from uar.tracking.job import flat
 

@@ -26,6 +26,7 @@ from uar.training.module import RetrieverModule
 from uar.training.schedules import Schedule, linear
 
 log = logging.getLogger(__name__)
+BEST, LAST, DONE = "best.ckpt", "last.ckpt", "done.json"
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,14 @@ class Settings:
     false_negative_margin: float | None = None
     grad_cache: bool = False
     schedule: Schedule = linear
+    keep_checkpoints: bool = False
 
 
 @dataclass(frozen=True)
 class Fitting:
     """`streams(stage, rank, world)` gives batches; `trainer(**more)` a Lightning Trainer; `mine(stage, number, file)` the
-    stage with its negatives looked up again. Checkpoints of a stage go to its folder in `folder`."""
+    stage with its negatives looked up again. Checkpoints of a stage go to its folder in `folder`: `last.ckpt` stays until the
+    stage is done, `best.ckpt` until the run is."""
 
     settings: Settings
     streams: Callable[[Stage, int, int], BatchStream]
@@ -55,11 +58,14 @@ class Fitting:
     dev: DevScore | None
     folder: Path
 
-    def fit(self, retriever: Encoder, stages: Sequence[Stage], resume: bool) -> tuple[dict[str, Any], list[Stage]]:
+    def fit(
+        self, retriever: Encoder, stages: Sequence[Stage], resume: bool, trained_before: bool = False
+    ) -> tuple[dict[str, Any], list[Stage]]:
         """Train in place and return, a stage, its steps, seconds and best dev score; and the stages as they were trained.
 
         After a stage the weights of its best epoch by dev nDCG@10 are loaded (its last where there is no dev split). With
-        `resume`, finished stages are loaded and a broken one goes on from its last checkpoint.
+        `resume`, finished stages are loaded and a broken one goes on from its last checkpoint. `trained_before`: all are
+        finished, and the retriever has the weights of the last one.
         """
         summaries: dict[str, Any] = {}
         trained = []
@@ -68,9 +74,10 @@ class Fitting:
             stage = self.mine(stage, number, place / "candidates.jsonl")
             trained.append(stage)
             module = self._module(retriever, stage)
-            done = place / "done.json"
+            done = place / DONE
             if resume and done.is_file():
-                _load(module, place)
+                if not trained_before:
+                    _load(module, place)
                 summaries[stage.name] = read_json(done)
                 log.info("Stage %s was finished before and is loaded", stage.name)
                 continue
@@ -78,15 +85,17 @@ class Fitting:
             summaries[stage.name] = self._stage(module, stage, number, place, resume, before)
             if rank_zero_only.rank == 0:
                 write_json(done, summaries[stage.name])
+                if not self.settings.keep_checkpoints:
+                    (place / LAST).unlink(missing_ok=True)
         return summaries, trained
 
     def _stage(
         self, module: RetrieverModule, stage: Stage, number: int, place: Path, resume: bool, before: int
     ) -> dict[str, Any]:
-        last = place / "last.ckpt"
+        last = place / LAST
         best = Best(
             place,
-            "best",
+            Path(BEST).stem,
             monitor=NAME if self.dev else None,
             mode="max",
             save_weights_only=True,
@@ -143,7 +152,7 @@ class Fitting:
 
 def _load(module: RetrieverModule, place: Path) -> None:
     """The weights of the stage's best epoch."""
-    state = torch.load(place / "best.ckpt", map_location="cpu", weights_only=True)["state_dict"]
+    state = torch.load(place / BEST, map_location="cpu", weights_only=True)["state_dict"]
     module.load_state_dict(state)
 
 

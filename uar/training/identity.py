@@ -18,7 +18,7 @@ from uar.storage.files import digest, read_json, write_json
 log = logging.getLogger(__name__)
 HASH = 32  # digits
 NO_PART = {  # options that say how a run computes, or what is told of it, and change none of its results
-    "training": {"checkpoint_every", "grad_cache", "step_queries"},
+    "training": {"checkpoint_every", "keep_checkpoints", "grad_cache", "step_queries"},
     "retriever": {"token_budget", "compile", "gradient_checkpointing"},
 }
 

@@ -36,7 +36,7 @@ class RetrieverModule(L.LightningModule):
     ) -> None:
         super().__init__()
         self.retriever, self._loss = retriever, loss
-        self._optimizer, self._warmup, self._schedule, self._stage = optimizer, warmup, schedule, stage
+        self._optimizer, self._warmup, self._schedule, self.stage = optimizer, warmup, schedule, stage
         self._margin, self._grad_cache = false_negative_margin, grad_cache
         self._takes_utility, self._takes_weights = takes_utility(loss), takes_weights(loss)
 
@@ -48,10 +48,10 @@ class RetrieverModule(L.LightningModule):
         scaled, mean = mean_of_rows(loss, weight)
         if not mean.isfinite():  # alike on all processes, so that all stop
             raise UserError(
-                f"stage {self._stage}: the loss is {mean.item()} at step {self.trainer.global_step + 1}; training stops and "
+                f"stage {self.stage}: the loss is {mean.item()} at step {self.trainer.global_step + 1}; training stops and "
                 "exports no model; try trainer.precision=fp32, a smaller training.learning_rate or a smaller retriever.scale"
             )
-        self.log(f"{self._stage}/loss", mean, prog_bar=True, batch_size=len(batch.queries))
+        self.log(f"{self.stage}/loss", mean, prog_bar=True, batch_size=len(batch.queries))
         return scaled
 
     def _loss_of(

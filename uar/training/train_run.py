@@ -11,6 +11,7 @@ from typing import Any
 
 import hydra
 import lightning as L
+import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
@@ -23,6 +24,7 @@ from uar.evaluation.evaluator import Evaluator
 from uar.evaluation.metrics_file import read_metrics, update_metrics
 from uar.labels import Stage
 from uar.labels.label_table import write_label_table
+from uar.launch.small_table import log_table
 from uar.losses import Loss, name_of
 from uar.machine.precision import device
 from uar.pools import PoolSource, pools_of_other_split
@@ -39,6 +41,7 @@ from uar.training.batches import BatchStream
 from uar.training.checks import check_options, check_stage, tell_other_step
 from uar.training.context import Used, label_context
 from uar.training.dev_score import DevScore
+from uar.training.exported import check_restored, drop_checkpoints, is_done, restore
 from uar.training.fit import Fitting, Settings
 from uar.training.identity import keep_identity, label_hash, loss_hash, parts_of, schedule_hash, start_anew
 from uar.training.mining import with_mined_negatives
@@ -56,7 +59,6 @@ OF_SCHEDULE = ("max_steps", "accumulate_grad_batches", "gradient_clip_val", "gra
 def train(cfg: DictConfig, folder: Path) -> float | None:
     """Train, export to `model/`, evaluate on `dataset.test`. Returns the `objective` of searches."""
     check_shared_folder()
-    _log_once()
     cfg.resume = cfg.resume or (requeued() and (folder / IDENTITY).is_file())
     check_options(cfg)
     if own_processes(cfg, folder):
@@ -93,6 +95,7 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
         tell_other_step(cfg.training, devices)
         save_config(folder, cfg)
         write_label_table(folder / "labels.parquet", stages)
+    checkpoints = folder / "checkpoints"
     with tracked(cfg, folder) as job:
         job.facts({"stages": [stage.name for stage in stages]})
         for used in annotations if job.tracks_files else ():
@@ -103,43 +106,49 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
             trainer=partial(make_trainer, cfg, job.loggers, folder),
             mine=_miner(cfg, collection, retriever),
             dev=_dev_score(cfg, dev, collection, pool_source, folder),
-            folder=folder / "checkpoints",
+            folder=checkpoints,
         )
-        summaries, trained = fitting.fit(retriever, stages, cfg.resume)
+        trained_before = cfg.resume and is_done(checkpoints)
+        if trained_before:
+            restore(cfg, folder / "model", retriever)
+        summaries, trained = fitting.fit(retriever, stages, cfg.resume, trained_before)
         if rank_zero_only.rank > 0:
             return None
         if any(stage.candidates for stage in stages):
             write_label_table(folder / "labels.parquet", trained)
             labels = label_hash(trained)
         precision = precision_of(cfg.trainer)
-        _check_vectors(retriever, collection, scoring_precision(precision))
-        retriever.save(folder / "model")
+        vectors = _vectors(retriever, collection, scoring_precision(precision))
+        if trained_before:
+            check_restored(checkpoints, vectors)
+        else:
+            retriever.save(folder / "model")
         facts = [used.facts for used in annotations]
         made_from = {"collection": collection.hash, "labels": labels, "annotations": facts}
         save_manifest(folder, **made_from, model=retriever.name, precision=precision)
         seconds = sum(stage_summary["seconds"] for stage_summary in summaries.values())
         update_metrics(folder, train=summaries, time={"train": round(seconds, 2)})
+        facts_of_stage = list(dict.fromkeys(fact for of_stage in summaries.values() for fact in of_stage))
+        rows = [[name, *map(of_stage.get, facts_of_stage)] for name, of_stage in summaries.items()]
+        log_table(log, f"Trained: {folder / 'model'}", ["stage", *facts_of_stage], rows)
         scores = evaluator.evaluate(test_collections, ranker)
         write_model_card(folder / "model", _facts(cfg, folder, collection, trained, loss, retriever, ranker))
         track_evaluation(job, folder, test_collections)
         if job.tracks_files:
             _track_files(job, folder, collection)
+    if not cfg.training.keep_checkpoints:
+        drop_checkpoints(checkpoints, vectors)
     if cfg.hub.repo:
         push(folder / "model", cfg.hub.repo, cfg.hub.private)
     return objective(summaries, scores)
 
 
-def _check_vectors(retriever: Encoder, collection: Collection, precision: str) -> None:
-    """UserError where the last steps broke the model, so that it is not exported."""
+def _vectors(retriever: Encoder, collection: Collection, precision: str) -> np.ndarray:
+    """Of a few passages. UserError where the last steps broke the model, so that it is not exported."""
     retriever.to(device())
     for role, tokens in (("query", retriever.query_tokens(collection)), ("passage", retriever.passage_tokens(collection))):
-        encode_rows(retriever, tokens, list(range(min(FEW, len(tokens)))), precision, role)
-
-
-def _log_once() -> None:
-    """Lightning's logger prints on its own what it hands on to Hydra's handlers as well: those print it and keep it."""
-    if logging.getLogger().hasHandlers():
-        logging.getLogger("lightning").handlers.clear()
+        found = encode_rows(retriever, tokens, list(range(min(FEW, len(tokens)))), precision, role)
+    return found
 
 
 def _track_files(job: Job, folder: Path, collection: Collection) -> None:
@@ -174,6 +183,7 @@ def _settings(cfg: DictConfig, loss: Loss) -> Settings:
         false_negative_margin=options.false_negative_margin,
         grad_cache=options.grad_cache,
         schedule=hydra.utils.instantiate(options.scheduler, _convert_="all"),
+        keep_checkpoints=options.keep_checkpoints,
     )
 
 

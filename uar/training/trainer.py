@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from uar.launch.override_text import quote_run_folder
 from uar.machine.precision import bf16_is_fast, device
 from uar.training.callbacks import CommandEndsAtSigterm, WholeCheckpoints
+from uar.training.training_bar import TrainingBar
 
 PRECISIONS = {"bf16": "bf16-mixed", "fp32": "32-true", "fp16": "16-mixed"}
 
@@ -39,7 +40,7 @@ def make_trainer(
         cfg.trainer,
         precision=PRECISIONS.get(precision, precision),
         logger=loggers,
-        callbacks=[*callbacks, CommandEndsAtSigterm()],
+        callbacks=[*callbacks, *([TrainingBar()] if cfg.trainer.enable_progress_bar else []), CommandEndsAtSigterm()],
         default_root_dir=str(folder),
         use_distributed_sampler=False,  # the stream gives every process its own part
         reload_dataloaders_every_n_epochs=1,  # else the epoch after a resumed one ends early

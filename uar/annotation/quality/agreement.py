@@ -58,11 +58,11 @@ def agreement(
     }
 
 
-def summary(found: dict[str, Any]) -> str:
-    """The values with their intervals in one line, for a log."""
+def table_of(found: dict[str, Any]) -> list[list[str]]:
+    """Name, value and 95 % interval of each measure."""
+    bounds = {name: "{:.3f} to {:.3f}".format(*bound) for name, bound in found["intervals"].items()}
     values = {name: value for name, value in found.items() if isinstance(value, float)}
-    bounds = {name: " [{:.3f}, {:.3f}]".format(*bound) for name, bound in found["intervals"].items()}
-    return ", ".join(f"{name} {value:.3f}{bounds.get(name, '')}" for name, value in values.items())
+    return [[name.replace("_", " "), f"{value:.3f}", bounds.get(name, "–")] for name, value in values.items()]
 
 
 def _counts(pairs: Pairs) -> Counts:

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from uar.annotation.annotators import Annotator, Judged
-from uar.annotation.quality.agreement import agreement, summary
+from uar.annotation.quality.agreement import agreement, table_of
 from uar.annotation.quality.comparison import compare
 from uar.annotation.quality.positions import by_position
 from uar.collections import Collection
+from uar.launch.small_table import log_table
 from uar.storage.files import write_json
 
 LONGEST_LINE = 10  # shares in the log
@@ -41,7 +42,7 @@ def quality(
     judged = {q: judgements for q, judgements in judged.items() if q not in fitted_on}
     found = agreement(collection, judged, annotator.grades) or {}
     if found:
-        log.info("Against %s: %s", JUDGES[collection.origin], summary(found))
+        _log(JUDGES[collection.origin], found)
         found |= {"judged_by": collection.origin}
         stages = {
             stage: agreement(collection, _labelled_from(judged, grade)) for stage, grade in annotator.stage_grades.items()
@@ -60,7 +61,7 @@ def quality(
         if found["against"] is None:
             log.warning("against=%s: no passage is judged in both", against.name)
         else:
-            log.info("Against %s: %s", against.name, summary(found["against"]))
+            _log(against.name, found["against"])
     if not found:
         return None
     from uar.annotation.quality.figures import write_figures  # brings matplotlib
@@ -68,6 +69,10 @@ def quality(
     write_json(folder / "agreement.json", found)
     write_figures(folder, found)
     return found
+
+
+def _log(judge: str, found: dict[str, Any]) -> None:
+    log_table(log, f"Against {judge}", ("agreement", "value", "95 % interval"), table_of(found))
 
 
 def _labelled_from(judged: Judged, grade: int) -> Judged:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from uar.collections import Collection
 from uar.errors import UserError
 from uar.evaluation.rag.shown_passages import Passages
+from uar.launch.bars import bar
 from uar.llm.call import Asker, Call, Chain, Question
 from uar.llm.chains import Chains
 from uar.llm.models import LLM
@@ -106,7 +107,14 @@ class Asking:
         queries = self.collection.queries
         progress = Progress()  # of this asker alone, whose failures count
         chains = Chains(asker, self.store, self.collection.slug, [self.llm], max_failure_rate, progress=progress)
+        questions = (Question(q, queries[q].text, passages) for q, passages in shown.items())
+        found: dict[str, Any] = {}
         try:
-            return dict(chains.run(Question(q, queries[q].text, passages) for q, passages in shown.items()))
+            with bar("RAG", len(shown), "questions") as drawn:
+                for question_id, result in chains.run(questions):
+                    found[question_id] = result
+                    total = progress.total
+                    drawn.at(len(found), f"{total.asked:,} calls, {total.kept:,} from the store")
+            return found
         finally:
             self.progress.add(progress)

@@ -19,8 +19,8 @@ from uar.llm.store.store import Store
 
 @dataclass
 class Work:
-    """`llms`: plain configs of the models, the first one the run's own. `retry`: outcomes of kept replies that are asked
-    again, besides `error`. `results` (what each chain returned, by question), `failed` (questions whose chain returned
+    """`llms`: plain configs of the models, the first one the run's own. `retry`: outcomes of replies in the store that are
+    asked again, besides `error`. `results` (what each chain returned, by question), `failed` (questions whose chain returned
     nothing) and `progress` grow as it goes on, so that what was done is there when it stops. `serves`: what engines of this
     process say of the models that answer, by their names in records."""
 

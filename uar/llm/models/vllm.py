@@ -112,6 +112,7 @@ class VLLM(Model):
             enforce_eager=not on_gpu,
             enable_prefix_caching=True,
             scheduling_policy="priority",
+            use_tqdm_on_load=False,
             max_num_seqs=max_num_seqs,
             max_num_batched_tokens=max_num_batched_tokens,
             **({"gpu_memory_utilization": gpu_memory_utilization} if on_gpu else {"block_size": CPU_BLOCK}),

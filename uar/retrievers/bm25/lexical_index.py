@@ -13,6 +13,7 @@ import numpy as np
 
 from uar.collections import Corpus
 from uar.errors import UserError
+from uar.launch.bars import bar, counted
 from uar.retrievers.bm25.terms import VERSION, indexed, terms_of
 from uar.storage.files import cache_dir, digest, is_whole, whole_dir, write_json
 from uar.storage.ordering import best_first
@@ -48,16 +49,17 @@ class BM25:
         """(passage id, score) of the k best passages a query, by score, then id. Passages that share no term are left out."""
         depth = min(k + 1, len(self._corpus))  # one more, to see whether a tie goes on past the cut
         found: list[list[tuple[str, float]]] = []
-        for start in range(0, len(queries), BLOCK):
-            tokens = terms_of(queries[start : start + BLOCK], self._corpus.language)
-            rows, scores = self._index.retrieve(tokens, k=depth, show_progress=False, n_threads=0)
-            for words, row, score in zip(tokens, rows, scores, strict=True):
-                if depth > k and 0 < score[k] == score[k - 1]:
-                    every = self._index.get_scores(words)
-                    row = np.flatnonzero(every >= score[k - 1])
-                    score = every[row]
-                hits = [(self._corpus.id(int(r)), float(s)) for r, s in zip(row, score, strict=True) if s > 0]
-                found.append(best_first(hits)[:k])
+        with bar("BM25", len(queries), "questions") as shown:
+            for start in range(0, len(queries), BLOCK):
+                tokens = terms_of(queries[start : start + BLOCK], self._corpus.language)
+                rows, scores = self._index.retrieve(tokens, k=depth, show_progress=False, n_threads=0)
+                for words, row, score in counted(zip(tokens, rows, scores, strict=True), shown):
+                    if depth > k and 0 < score[k] == score[k - 1]:
+                        every = self._index.get_scores(words)
+                        row = np.flatnonzero(every >= score[k - 1])
+                        score = every[row]
+                    hits = [(self._corpus.id(int(r)), float(s)) for r, s in zip(row, score, strict=True) if s > 0]
+                    found.append(best_first(hits)[:k])
         nothing = sum(not hits for hits in found)
         if nothing:
             line = "BM25 finds nothing for %d of %d questions, which share no term with any passage (language=%s)"
@@ -77,10 +79,12 @@ def _build(folder: Path, corpus: Corpus, k1: float, b: float) -> None:
 
     log.info("Indexing %d passages (language=%s) for BM25 once into %s", len(corpus), corpus.language, folder)
     index = bm25s.BM25(k1=k1, b=b, method="lucene", dtype="float32")
-    tokens = indexed(corpus.texts(), corpus.language)
+    with bar("index for BM25", len(corpus), "passages") as shown:
+        tokens = indexed(counted(corpus.texts(), shown), corpus.language)
     if not tokens.vocab:
         raise UserError(f"{len(corpus)} passages with no words that BM25 could index; use candidates=given or another corpus")
-    index.index(tokens, show_progress=False)
+    with bar("weigh terms for BM25", None, "passages"):
+        index.index(tokens, show_progress=False)
     with whole_dir(folder) as beside:
         index.save(beside, show_progress=False)
         write_json(beside / "manifest.json", {"corpus": corpus.hash, "passages": len(corpus), "k1": k1, "b": b})

@@ -25,7 +25,7 @@ SHORTEST = 2  # letters of a word
 def terms_of(texts: Sequence[str], language: str) -> list[list[str]]:
     """The terms of each text, as a query."""
     if language == "en":
-        return list(_english(texts, return_ids=False))
+        return list(_english(list(texts), return_ids=False))
     split = _splitter(language)
     return [split(text) for text in texts]
 
@@ -33,7 +33,7 @@ def terms_of(texts: Sequence[str], language: str) -> list[list[str]]:
 def indexed(texts: Iterable[str], language: str) -> Any:
     """bm25s' form of the terms of many texts: numbers a text, and a vocabulary."""
     if language == "en":
-        return _english(list(texts))
+        return _english(texts)  # each is read once
     from bm25s.tokenization import Tokenized
 
     split = _splitter(language)
@@ -42,11 +42,11 @@ def indexed(texts: Iterable[str], language: str) -> Any:
     return Tokenized(ids=ids, vocab=vocabulary)
 
 
-def _english(texts: Sequence[str], **options: Any) -> Any:
+def _english(texts: Iterable[str], **options: Any) -> Any:
     import bm25s
     import Stemmer
 
-    return bm25s.tokenize(list(texts), stopwords="en", stemmer=Stemmer.Stemmer("english"), show_progress=False, **options)
+    return bm25s.tokenize(texts, stopwords="en", stemmer=Stemmer.Stemmer("english"), show_progress=False, **options)
 
 
 def _splitter(language: str) -> Callable[[str], list[str]]:

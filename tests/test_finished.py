@@ -1,0 +1,85 @@
+"""A run that is done has its weights once, in its model, and is resumed from there."""
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import SMALL, metrics, ok
+from hydra.utils import instantiate
+
+from uar.errors import UserError
+from uar.launch.entry import composed
+from uar.training.exported import ALIKE, check_restored, drop_checkpoints, is_done, restore
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+VECTORS = np.array([[3.0, 4.0], [0.0, 2.0]])
+
+
+def checkpoints(run: Path) -> list[str]:
+    return sorted(path.parent.name for path in (run / "checkpoints").rglob("*.ckpt"))
+
+
+def test_a_run_that_is_done_is_resumed_from_its_model(command: Command, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    options = ["label_source=mixed", "human_frac=0.5", *SMALL, "rag=off", "logger=none", "trainer.precision=fp32"]
+    options += ["trainer.max_steps=2"]
+    ok(command("train", *options, f"hydra.run.dir={run}"))
+    assert checkpoints(run) == [] and is_done(run / "checkpoints")
+    first = metrics(run)
+    exported = {path: path.stat().st_mtime_ns for path in (run / "model").rglob("*.safetensors")}
+    more = [option for option in options if not option.startswith("dataset.test")]
+    said = ok(command("train", *more, "dataset.test=[mini:test,mini:ood]", "resume=true", f"hydra.run.dir={run}"))
+    for stage in ("llm", "human"):
+        assert f"Stage {stage} was finished before and is loaded" in said
+    assert "mini.test: 56 questions, a run that stood in this folder" in said  # of the same weights
+    again = metrics(run)
+    assert again["train"] == first["train"] and again["retrieval"]["mini.test"] == first["retrieval"]["mini.test"]
+    assert set(again["retrieval"]) == {"mini.test", "mini.ood"}
+    assert {path: path.stat().st_mtime_ns for path in (run / "model").rglob("*.safetensors")} == exported
+    assert checkpoints(run) == []
+
+
+def test_checkpoints_that_are_wanted_stay(command: Command, tmp_path: Path) -> None:
+    quick = ["label_source=human", *SMALL, "rag=off", "logger=none", "trainer.max_steps=1", "dataset.test=[]"]
+    ok(command("train", *quick, "training.keep_checkpoints=true", "hydra.run.dir=run"))
+    place = tmp_path / "run" / "checkpoints" / "0-human"
+    assert {"best.ckpt", "last.ckpt", "done.json"} <= {path.name for path in place.iterdir()}
+    assert not is_done(tmp_path / "run" / "checkpoints")
+    ok(command("train", *quick, "resume=true", "hydra.run.dir=run"))  # which no longer wants them
+    assert checkpoints(tmp_path / "run") == []
+
+
+@pytest.mark.parametrize("options", [[], ["retriever.tied=false"], ["retriever.lora_rank=2"], ["retriever.learn_scale=true"]])
+def test_the_model_gives_back_the_vectors_that_were_trained(tmp_path: Path, options: list[str]) -> None:
+    cfg = composed("train", "retriever.layers=1", *options)
+    trained, fresh = (instantiate(cfg.retriever, _convert_="all") for _ in range(2))
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, weight in trained.named_parameters():
+            if weight.requires_grad and "scale" not in name:
+                weight.add_(0.02 * torch.randn_like(weight))
+    trained.save(tmp_path / "model")
+    restore(cfg, tmp_path / "model", fresh)
+    texts = [np.array([101, 2003, 2023, 102]), np.array([101, 2054, 102])]
+    for role in ("query", "passage"):
+        expected, found = (model.eval()(texts, role=role) for model in (trained, fresh))
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)  # fp32; LoRA is merged
+
+
+def test_a_model_folder_that_is_gone_or_another_one_is_refused(tmp_path: Path) -> None:
+    place = tmp_path / "checkpoints"
+    (place / "0-llm").mkdir(parents=True)
+    (place / "0-llm" / "best.ckpt").touch()
+    drop_checkpoints(place, VECTORS)
+    assert is_done(place) and checkpoints(tmp_path) == []
+    check_restored(place, VECTORS * (1 + 1e-3))
+    turned = VECTORS @ np.array([[1, 0.1], [-0.1, 1]])
+    assert (turned * VECTORS).sum() / np.linalg.norm(turned) / np.linalg.norm(VECTORS) < ALIKE
+    for other in (turned, VECTORS[:1], VECTORS[:, :1]):
+        with pytest.raises(UserError, match="is not the model that was trained there"):
+            check_restored(place, other)
+    with pytest.raises(UserError, match="its model/ is gone"):
+        restore(composed("train"), tmp_path / "model", None)  # type: ignore[arg-type]

@@ -1,0 +1,107 @@
+"""The options of one command as it is composed: each with its value and its meaning, and the choices of its groups."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from uar.launch.config_reference import ConfigFile, config_files
+from uar.launch.resolvers import CONF
+
+SCRIPT = re.compile(r"python (\w+)\.py ")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """`name`: dotted. `value`: as the configs spell it, references to other options unresolved. `place`: the option, or the
+    package of the group, that it belongs to; empty for those of no group."""
+
+    name: str
+    value: Any
+    meaning: str
+    place: str
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A composed command. `choices`: by group, or GROUP@PACKAGE, the name of the file taken, as Hydra's config has them."""
+
+    name: str
+    cfg: DictConfig
+    choices: Mapping[str, str]
+
+    @property
+    def packages(self) -> dict[str, tuple[str, str]]:
+        """By the key under which the options of a choice stand: its group, with the package, and the file taken."""
+        taken = reversed(list(self.choices.items()))  # Hydra has the last one first
+        return {g.partition("@")[2] or g: (g, name) for g, name in taken if not g.startswith("hydra/")}
+
+
+def compose(config_name: str, overrides: Sequence[str]) -> Taken:
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        whole = hydra.compose(config_name, list(overrides), return_hydra_config=True)
+    own = OmegaConf.masked_copy(whole, [str(key) for key in whole if key != "hydra"])
+    return Taken(config_name, own, dict(whole.hydra.runtime.choices))
+
+
+def choices_of(group: str) -> list[str]:
+    """Names of the files of a group, in order; none where it is no group."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def groups_of(taken: Taken) -> dict[str, list[str]]:
+    """Choices by group. Those that are added with a `+`, such as experiments, are of the command where its config has a key of
+    their name; experiments where the first command at the head of their file is it."""
+    own = {group: names for group, _ in taken.packages.values() if (names := choices_of(group.split("@")[0]))}
+    abouts = {(file.group, file.name): file.about for file in config_files()}
+    for path in sorted(CONF.iterdir()):
+        if path.is_dir() and path.name in taken.cfg and path.name not in taken.choices:
+            names = choices_of(path.name)
+            if path.name == "experiment":
+                names = [name for name in names if SCRIPT.findall(abouts[path.name, name])[:1] == [taken.name]]
+            own |= {f"+{path.name}": names} if names else {}
+    return own
+
+
+def options_of(taken: Taken) -> list[Shown]:
+    """Those of no group first, then group by group."""
+    files = {(file.group, file.name): file for file in config_files()}
+    shown = []
+    for name, value in _leaves(OmegaConf.to_container(taken.cfg, resolve=False)):
+        package = max((p for p in taken.packages if name.startswith(f"{p}.")), key=len, default="")
+        meaning = _meaning(files, "", taken.name, name)
+        if not meaning and package:
+            group, choice = taken.packages[package]
+            meaning = _meaning(files, group.split("@")[0], choice, name.removeprefix(f"{package}."))
+        top = package or (name.split(".")[0] if "." in name else "")
+        shown.append(Shown(name, value, meaning, top))
+    places = list(dict.fromkeys(["", *(option.place for option in shown)]))
+    return sorted(shown, key=lambda option: places.index(option.place))
+
+
+def _meaning(files: Mapping[tuple[str, str], ConfigFile], group: str, name: str, option: str) -> str:
+    """Of the file of that name, else of those that it starts from, else of a namesake in the group."""
+    known = files.get((group, name))
+    if known is None:
+        return ""
+    own = next((o.meaning for o in known.options if o.name == option), "")
+    based = (_meaning(files, *_place(group, base), option) for base in known.bases)
+    return own or next(filter(None, based), "")
+
+
+def _place(group: str, base: str) -> tuple[str, str]:
+    """Group and name of a base: a name in the same folder, or a path from the root such as `/dataset/mini@dataset`."""
+    folder, _, name = base.split("@")[0].strip("/").rpartition("/")
+    return (folder if base.startswith("/") else group, name)
+
+
+def _leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, below in value.items():
+        name = f"{prefix}{key}"
+        if isinstance(below, dict) and below:
+            yield from _leaves(below, f"{name}.")
+        elif not str(key).startswith("_"):
+            yield name, below

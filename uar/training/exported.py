@@ -1,0 +1,51 @@
+"""A run that is done keeps its weights once, in the model that it exported. Its checkpoints go, and where it is resumed it
+loads the weights from there."""
+
+from pathlib import Path
+
+import hydra
+import numpy as np
+from omegaconf import DictConfig
+
+from uar.errors import UserError
+from uar.retrievers.trainable import Encoder
+from uar.storage.files import whole_file
+
+VECTORS = "vectors.npy"  # of a few texts, as the trained model gives them
+ALIKE = 0.999  # cosine: two precisions differ less, two models more
+
+
+def is_done(checkpoints: Path) -> bool:
+    """Whether the run has come to its end: the weights lie in the exported model, of the checkpoints some may be gone."""
+    return (checkpoints / VECTORS).is_file()
+
+
+def drop_checkpoints(checkpoints: Path, vectors: np.ndarray) -> None:
+    """`vectors`: of a few texts, (texts, …), to know the model again."""
+    with whole_file(checkpoints / VECTORS) as beside, beside.open("wb") as file:
+        np.save(file, vectors)
+    for path in checkpoints.glob("*/*.ckpt"):
+        path.unlink()
+
+
+def restore(cfg: DictConfig, model: Path, retriever: Encoder) -> None:
+    """Load the weights of the exported model. UserError where it is not there."""
+    if not model.is_dir():
+        raise UserError(
+            f"resume=true: the training in {model.parent} is done, and its model/ is gone; give the same command without "
+            "resume=true to train anew"
+        )
+    saved: Encoder = hydra.utils.instantiate(cfg.retriever, model=str(model), _convert_="all")
+    retriever.load_state_dict(saved.state_dict())
+
+
+def check_restored(checkpoints: Path, vectors: np.ndarray) -> None:
+    """UserError where a model folder gave back other weights than were trained: an encoder's `save` writes what its `model=`
+    does not read, or somebody changed the folder."""
+    then, now = (rows.reshape(len(rows), -1).astype(np.float64) for rows in (np.load(checkpoints / VECTORS), vectors))
+    lengths = np.linalg.norm(then, axis=1) * np.linalg.norm(now, axis=1) if then.shape == now.shape else np.zeros(1)
+    if then.shape != now.shape or ((then * now).sum(axis=1) < ALIKE * lengths).any():
+        raise UserError(
+            f"resume=true: {checkpoints.parent / 'model'} is not the model that was trained there, whose vectors "
+            f"{checkpoints / VECTORS} holds; give the same command without resume=true to train anew"
+        )
