@@ -18,12 +18,15 @@ LONGEST_GROUP = 128  # letters of the name of a group that W&B takes
 
 def register_resolvers() -> None:
     """`${first:a,b}` is the first of its values that is not null; `${models:${llms}}` counts the run's model and the further
-    ones; `${by_scale:${scale},a,b}` is b at scale mini, else a; `${packaged:x}` a file of this package; `${sweep_name:}` the
-    name of the sweep's folder, outside experiments with the options that it sets, null for a single job; `${folder_name:x}` a
-    text as the name of one folder."""
+    ones; `${by_scale:${scale},a,b}` is b at scale mini, else a; `${on_mini:${dataset.train},a,b}` is a on the packaged
+    collection, else b; `${packaged:x}` a file of this package; `${sweep_name:}` the name of the sweep's folder, outside
+    experiments with the options that it sets, null for a single job; `${folder_name:x}` a text as the name of one folder."""
     OmegaConf.register_new_resolver("first", _first, replace=True)
     OmegaConf.register_new_resolver("models", lambda further: 1 + len(further or {}), replace=True)
     OmegaConf.register_new_resolver("by_scale", lambda scale, full, mini: mini if scale == "mini" else full, replace=True)
+    OmegaConf.register_new_resolver(
+        "on_mini", lambda split, mini, other: mini if str(split).startswith("mini:") else other, replace=True
+    )
     OmegaConf.register_new_resolver("packaged", lambda path: str(PACKAGE / path), replace=True)
     OmegaConf.register_new_resolver("sweep_name", _sweep_name, replace=True)
     OmegaConf.register_new_resolver("folder_name", _folder_name, replace=True)

@@ -1,4 +1,6 @@
-"""nDCG@10 over the dev pools at the end of each epoch: what checkpoints are chosen by."""
+"""nDCG@10 over the dev pools, before a stage and at the end of each epoch: what weights are chosen by."""
+
+from typing import Any
 
 import lightning as L
 import torch
@@ -16,14 +18,29 @@ NAME = "dev/nDCG@10"
 class DevScore(L.Callback):
     """Ranks each dev query's pool. Every process scores its share of the queries, each query once, and all learn the mean.
 
-    `precision`: bf16, fp32 or fp16, as in training.
+    `precision`: bf16, fp32 or fp16, as in training. `before`: the score at the start of the stage.
     """
+
+    before: float | None = None
 
     def __init__(self, collection: Collection, pools: dict[str, list[str]], precision: str) -> None:
         self._collection, self._precision = collection, precision
         self._pools = {q: pool for q, pool in pools.items() if pool}
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"before": self.before}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.before = state_dict["before"]
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.global_step == 0:  # a stage that goes on has it from its checkpoint
+            self.before = float(self._mean(trainer, pl_module))
+
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        pl_module.log(NAME, self._mean(trainer, pl_module), prog_bar=True)
+
+    def _mean(self, trainer: L.Trainer, pl_module: L.LightningModule) -> torch.Tensor:
         if not isinstance(pl_module, RetrieverModule):
             raise TypeError(f"DevScore scores a RetrieverModule, not a {type(pl_module).__name__}")
         mine = {q: self._pools[q] for q in list(self._pools)[trainer.global_rank :: trainer.world_size]}
@@ -36,4 +53,4 @@ class DevScore(L.Callback):
         total = torch.tensor([sum(values), float(len(values))], device=pl_module.device)
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(total)
-        pl_module.log(NAME, total[0] / total[1].clamp(min=1), prog_bar=True)
+        return total[0] / total[1].clamp(min=1)

@@ -1,7 +1,7 @@
 """Fits a retriever through the stages of a curriculum, each with its own optimizer, schedule and checkpoints."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from uar.training.schedules import Schedule, linear
 
 log = logging.getLogger(__name__)
 BEST, LAST, DONE = "best.ckpt", "last.ckpt", "done.json"
+BEFORE, AFTER = "dev nDCG@10 before", "best dev nDCG@10"
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,14 @@ class Settings:
     grad_cache: bool = False
     schedule: Schedule = linear
     keep_checkpoints: bool = False
+    keep_better: bool = False
 
 
 @dataclass(frozen=True)
 class Fitting:
     """`streams(stage, rank, world)` gives batches; `trainer(**more)` a Lightning Trainer; `mine(stage, number, file)` the
-    stage with its negatives looked up again. Checkpoints of a stage go to its folder in `folder`: `last.ckpt` stays until the
-    stage is done, `best.ckpt` until the run is."""
+    stage with its negatives looked up again; `given()` the retriever as it was before training. Checkpoints of a stage go to
+    its folder in `folder`: `last.ckpt` stays until the stage is done, `best.ckpt` until the run is."""
 
     settings: Settings
     streams: Callable[[Stage, int, int], BatchStream]
@@ -57,13 +59,15 @@ class Fitting:
     mine: Callable[[Stage, int, Path], Stage]
     dev: DevScore | None
     folder: Path
+    given: Callable[[], Encoder]
 
     def fit(
         self, retriever: Encoder, stages: Sequence[Stage], resume: bool, trained_before: bool = False
     ) -> tuple[dict[str, Any], list[Stage]]:
         """Train in place and return, a stage, its steps, seconds and best dev score; and the stages as they were trained.
 
-        After a stage the weights of its best epoch by dev nDCG@10 are loaded (its last where there is no dev split). With
+        After a stage the weights of its best epoch by dev nDCG@10 are loaded (its last where there is no dev split). Where
+        they are worse than those before training, `keep_better` loads these after the last stage. With
         `resume`, finished stages are loaded and a broken one goes on from its last checkpoint. `trained_before`: all are
         finished, and the retriever has the weights of the last one.
         """
@@ -87,7 +91,18 @@ class Fitting:
                 write_json(done, summaries[stage.name])
                 if not self.settings.keep_checkpoints:
                     (place / LAST).unlink(missing_ok=True)
+        if not trained_before and self.settings.keep_better and self.dev:
+            self._keep_better(retriever, list(summaries.values()))
         return summaries, trained
+
+    def _keep_better(self, retriever: Encoder, summaries: Sequence[Mapping[str, Any]]) -> None:
+        before, after = summaries[0][BEFORE], summaries[-1][AFTER]
+        if before is not None and after is not None and after < before:
+            retriever.load_state_dict(self.given().state_dict())
+            log.warning(
+                "dev nDCG@10 was %.4f before training and is %.4f after it: the weights from before are kept, and model/ "
+                "holds them; training.keep_better=false keeps what was trained", before, after,
+            )  # fmt: skip
 
     def _stage(
         self, module: RetrieverModule, stage: Stage, number: int, place: Path, resume: bool, before: int
@@ -131,7 +146,8 @@ class Fitting:
             "queries": len(stage.examples),
             "steps": trainer.global_step,
             "seconds": round(clock.seconds, 2),
-            "best dev nDCG@10": float(best.best_model_score) if self.dev and best.best_model_score is not None else None,
+            BEFORE: self.dev.before if self.dev else None,
+            AFTER: float(best.best_model_score) if self.dev and best.best_model_score is not None else None,
         }
 
     def _module(self, retriever: Encoder, stage: Stage) -> RetrieverModule:

@@ -107,6 +107,7 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
             mine=_miner(cfg, collection, retriever),
             dev=_dev_score(cfg, dev, collection, pool_source, folder),
             folder=checkpoints,
+            given=partial(hydra.utils.instantiate, cfg.retriever, _convert_="all"),
         )
         trained_before = cfg.resume and is_done(checkpoints)
         if trained_before:
@@ -184,6 +185,7 @@ def _settings(cfg: DictConfig, loss: Loss) -> Settings:
         grad_cache=options.grad_cache,
         schedule=hydra.utils.instantiate(options.scheduler, _convert_="all"),
         keep_checkpoints=options.keep_checkpoints,
+        keep_better=options.keep_better,
     )
 
 
