@@ -1,5 +1,7 @@
 """Retrieval measures, through ir_measures only."""
 
+import importlib
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from subprocess import CalledProcessError
@@ -12,16 +14,21 @@ from uar.collections.collection_runs import without_own
 from uar.errors import UserError
 from uar.storage.runs import Run
 
+OWN = re.compile(r"([A-Za-z_][\w.]*)\.([A-Za-z_]\w*)")  # MODULE.NAME, at the beginning of a name
+
 
 def parsed(names: Sequence[str] | str) -> dict[str, Any]:
-    """Measures of ir_measures by the names given; UserError where one is unknown or cannot be computed, or none is given."""
+    """Measures of ir_measures, and of one's own as MODULE.NAME, by the names given. UserError where one is unknown or cannot be
+    computed, or none is given."""
     found: dict[str, Any] = {}
     for name in [names] if isinstance(names, str) else names:
+        own = OWN.match(name)
         try:
-            found[name] = ir_measures.parse_measure(name)
+            found[name] = _own(name, own) if own else ir_measures.parse_measure(name)
         except (NameError, SyntaxError, ValueError) as error:
             raise UserError(
-                f"measure {name!r} is not known; name it as ir_measures does, such as nDCG@10, RR@10 or R@100"
+                f"measure {name!r} is not known; name it as ir_measures does, such as nDCG@10, RR@10 or RBP(p=0.8), or "
+                "one of your own as MODULE.NAME"
             ) from error
         try:
             ir_measures.evaluator([found[name]], {})
@@ -30,6 +37,22 @@ def parsed(names: Sequence[str] | str) -> dict[str, Any]:
     if not found:
         raise UserError("measures is empty; name at least one as ir_measures does, such as nDCG@10")
     return found
+
+
+def _own(name: str, place: re.Match[str]) -> Any:
+    """A measure that ir_measures' `define` or `define_byquery` made and a module that can be imported holds."""
+    module, attribute = place.groups()
+    try:
+        measure = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"measure {name!r}: {error}; put {module.partition('.')[0]}.py into the folder of the command") from error
+    if not isinstance(measure, ir_measures.Measure):
+        raise UserError(f"measure {name!r}: {attribute} is no measure; make it with ir_measures.define_byquery")
+    if ir_measures.measures.registry.get(attribute) is not measure:
+        if attribute in ir_measures.measures.registry:
+            raise UserError(f"measure {name!r}: ir_measures has another {attribute}; give yours another name")
+        ir_measures.measures.register(measure, name=attribute)
+    return ir_measures.parse_measure(name[place.start(2) :])
 
 
 def deeper_than(collection: Collection, measures: Sequence[str], reach: int) -> dict[str, int]:

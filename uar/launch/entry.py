@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from uar.errors import UserError
 from uar.launch import sweeps
 from uar.launch.one_line import one_line
+from uar.launch.override_text import as_typed
 from uar.launch.owner import owned
 from uar.launch.resolvers import PACKAGE, register_resolvers
 from uar.launch.side_by_side import several_devices, started_outside, which_process
@@ -78,6 +79,7 @@ def entry(config_name: str, task: Task) -> None:
             return None
 
     try:
+        sys.argv[1:] = as_typed(config_name, sys.argv[1:])
         _check_order(sys.argv[1:])
         with _environment(FULL_ERROR, "1"):  # Hydra then raises its errors here instead of printing several lines
             hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
@@ -104,6 +106,7 @@ def entry(config_name: str, task: Task) -> None:
 def composed(config_name: str, *overrides: str) -> DictConfig:
     """The config of a command as its command line would compose it, for Python and notebooks:
     `annotate(composed("annotate", "limit=8", "logger=none"), folder)`. Loggers want to be started by the command line."""
+    overrides = tuple(as_typed(config_name, overrides))
     _check_order(overrides)
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         whole = hydra.compose(config_name, list(overrides), return_hydra_config=True)
