@@ -18,8 +18,8 @@ OWN = re.compile(r"([A-Za-z_][\w.]*)\.([A-Za-z_]\w*)")  # MODULE.NAME, at the be
 
 
 def parsed(names: Sequence[str] | str) -> dict[str, Any]:
-    """Measures of ir_measures, and of one's own as MODULE.NAME, by the names given. UserError where one is unknown or cannot be
-    computed, or none is given."""
+    """Measures by the names given, those of ir_measures or one's own as MODULE.NAME. UserError where one is unknown or cannot
+    be computed, or none is given."""
     found: dict[str, Any] = {}
     for name in [names] if isinstance(names, str) else names:
         own = OWN.match(name)
@@ -45,7 +45,8 @@ def _own(name: str, place: re.Match[str]) -> Any:
     try:
         measure = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise UserError(f"measure {name!r}: {error}; put {module.partition('.')[0]}.py into the folder of the command") from error
+        file = f"{module.partition('.')[0]}.py"
+        raise UserError(f"measure {name!r}: {error}; put {file} into the folder of the command") from error
     if not isinstance(measure, ir_measures.Measure):
         raise UserError(f"measure {name!r}: {attribute} is no measure; make it with ir_measures.define_byquery")
     if ir_measures.measures.registry.get(attribute) is not measure:

@@ -11,7 +11,11 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import read_write
 
 INTERPOLATION = re.compile(r"(\\*)\$\{")
-TEXTS = {"report": ("baseline", "runs", "title"), "evaluate": ("baseline",)}  # options whose value is one text, by command
+TEXTS = {  # options whose value is one text, by command
+    "report": ("baseline", "runs", "title"),
+    "dashboard": ("runs", "title"),
+    "evaluate": ("baseline",),
+}
 MEASURE = re.compile(r"""('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")|([\w.]+)\([^()]*\)(?:@\d+)?""")  # in quotes, or with parameters
 
 

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from uar.evaluation import significance
+from uar.evaluation.score_files import Values
 from uar.reporting.alike import unlike
 from uar.reporting.rows import Row
 
@@ -36,7 +37,7 @@ def marks(row: Row, baseline: Row, measures: Collection[str], notes: list[str]) 
     return {(slug, measure): mark for slug, values in found.items() for measure, mark in values.items()}
 
 
-def _of_measures(values: significance.Values, measures: Collection[str]) -> significance.Values:
+def _of_measures(values: Values, measures: Collection[str]) -> Values:
     return {measure: by_query for measure, by_query in values.items() if measure in measures}
 
 

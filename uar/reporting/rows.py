@@ -8,7 +8,8 @@ from statistics import fmean
 from typing import Any
 
 from uar.errors import DataError, UserError
-from uar.evaluation.significance import Values, read_scores
+from uar.evaluation.score_files import Values
+from uar.evaluation.significance import read_scores
 from uar.reporting.run_folders import RunFolder
 
 BESIDE = ("seed", "name", "resume", "baseline", "model")  # do not tell one method from another
