@@ -61,7 +61,17 @@ def meaning(baseline: str) -> str:
 
 def described(mark: Mapping[str, Any], baseline: str) -> str:
     """The comparison of one value in words."""
-    p = mark["p t-test (Holm)"]
     between = "" if mark["low"] is None else f" [{mark['low']:+.4f}, {mark['high']:+.4f}]"
-    tested = "not defined" if p is None else f"{p:.2g}"
-    return f"{mark['difference']:+.4f}{between} against {baseline}, {mark['queries']} queries, p {tested} (t-test, Holm)"
+    tested = f"{mark['queries']} queries, p {_number(mark)} (t-test, Holm)"
+    return f"{mark['difference']:+.4f}{between} against {baseline}, {tested}"
+
+
+def sureness(mark: Mapping[str, Any]) -> str:
+    """The difference of the means, and whether it may be chance."""
+    sure = "" if mark["mark"] else ", which may be chance"
+    return f"{mark['difference']:+.3f} in the mean of {mark['queries']} questions (p {_number(mark)}{sure})"
+
+
+def _number(mark: Mapping[str, Any]) -> str:
+    p = mark["p t-test (Holm)"]
+    return "not defined" if p is None else f"{p:.2g}"

@@ -8,12 +8,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
 import yaml
 
 from uar.collections.presets import Scores, averaged
 from uar.errors import UserError
 from uar.evaluation.metrics_file import PARTS, read_metrics
 from uar.storage.files import matching, read_json
+from uar.storage.label_files import NAME, read_label_columns
 from uar.storage.manifest import read_manifest
 
 HELD = ("metrics.json", "agreement.json", "ledger.json")
@@ -41,6 +43,19 @@ class RunFolder:
     @cached_property
     def manifest(self) -> dict[str, Any]:
         return read_manifest(self.path)
+
+    @cached_property
+    def learnt(self) -> dict[str, int]:
+        """`questions` that the run's model was trained on; empty where it was not, or the labels cannot be read."""
+        path = (self.trained or self.path) / NAME
+        if "label_source._target_" not in self.config or not path.is_file():
+            return {}
+        try:
+            table = read_label_columns(path, ("query_id", "doc_id", "label", "weight"))
+        except UserError:
+            return {}
+        counts = pc.not_equal(pc.fill_null(table["weight"], 1.0), 0.0)
+        return {"questions": pc.count_distinct(table["query_id"].filter(counts)).as_py()}
 
     def keeps(self, slug: str) -> bool:
         """Whether it has scores of the single questions of a collection."""

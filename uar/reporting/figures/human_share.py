@@ -10,7 +10,7 @@ from matplotlib.ticker import PercentFormatter
 
 from uar.reporting.figures.measure import interval, shown_measure
 from uar.reporting.figures.missing import Missing
-from uar.reporting.figures.style import MARKERS, SERIES, STROKES, capped, legend, need, new, short
+from uar.reporting.figures.style import MARKERS, SERIES, STROKES, capped, legend, need, new, wrapped
 from uar.reporting.rows import Row, method_key
 
 Curves = Mapping[str, list[tuple[float, Row]]]  # by name: (value of the option, row), in order
@@ -106,7 +106,7 @@ def _curve(axes: Axes, at: int, name: str, points: list[tuple[float, Row]], slug
         return
     places, means = [x for x, _, _ in scored], [fmean(values) for _, _, values in scored]
     look: Any = {"color": SERIES[at], "linestyle": STROKES[at], "marker": MARKERS[at], "markersize": 5}
-    axes.plot(places, means, linewidth=1.4, label=short(name), **look)
+    axes.plot(places, means, linewidth=1.4, label=wrapped(name), **look)
     for x, _, values in scored:
         if len(values) > 1:
             axes.plot([x] * len(values), values, ".", color=SERIES[at], markersize=3, alpha=0.6)
