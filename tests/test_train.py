@@ -25,6 +25,8 @@ def test_mixed_labels_end_to_end(command: Command, tmp_path: Path):
     options += ["trainer.precision=fp32"]  # scores of other batches are the same then, on any CPU
     told = ok(command("train", *options, WANDB_MODE="offline"))
     assert "24 of 24 queries are annotated" in told and "6 of 24 queries (human_frac=0.25" in told
+    assert "nDCG@10 on the tests" in told and "trained − untrained" in told
+    assert "every query learns one positive" in told and "a larger annotator.threshold, or" in told
 
     found = metrics(run)
     assert set(found) == {"retrieval", "rag", "train", "time"}
@@ -81,6 +83,9 @@ def test_mixed_labels_end_to_end(command: Command, tmp_path: Path):
     assert json.loads((against / "significance.json").read_text())["mini.test"]["AP"]["difference"] == pytest.approx(
         ours - theirs
     )
+    beside = json.loads((run / "baselines.json").read_text())
+    assert beside["retrieval"]["bm25"]["mini.test"] == pytest.approx(metrics(against)["retrieval"]["mini.test"])
+    assert set(beside["retrieval"]) == set(beside["significance"]) == {"bm25", "untrained"}
     table = ok(command("uar.report", f"runs=[{run},{again}]", f"out={tmp_path / 'report'}"))
     value = f"{found['retrieval']['mini.test']['nDCG@10']:.3f}"
     assert value in table and value in (tmp_path / "report" / "report.md").read_text()
