@@ -14,7 +14,7 @@ def without_constants(table: Table) -> Table:
         if column.count and len(values) == 1 and len(table.lines) > 1:
             (value,) = values
             name = " ".join(filter(None, (column.group, f"{column.number(value or 0)} {column.heading}")))
-            told.append(f"{name}{'' if whole else ' where known'}")
+            told.append(f"{name}{'' if whole else ', where at all'}")
         else:
             kept.append(at)
     lines = [replace(line, cells=[line.cells[at] for at in kept]) for line in table.lines]

@@ -41,7 +41,7 @@ def baseline_table(found: Compared) -> Table:
         facts = [compared[slug][found.measure] for compared in found.significance.values()]
         shown = [f"[bold]{value:.3f}[/bold]" if value == max(values) else f"{value:.3f}" for value in values]
         table.add_row(slug, str(facts[0]["queries"]), *shown, *map(_difference, facts))
-    table.caption = f"+ and −: better and worse, paired t-test over questions, p < {LEVEL} after Holm's correction over tests"
+    table.caption = f"+ and −: better and worse by a paired t-test over questions, p < {LEVEL} (Holm)"
     return table
 
 
