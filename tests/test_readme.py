@@ -41,7 +41,7 @@ def composes(text: str):
     """A command composes, and leaves nothing open but the name and place of a model."""
     register_resolvers()
     name, overrides = words(text)
-    single = [re.sub(r"=([^\[{,]*),.*", r"=\1", o) for o in overrides]  # one job of a sweep
+    single = [re.sub(r"^([^=]*)=([^\[{,]*),.*", r"\1=\2", o) for o in overrides]  # one job of a sweep
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose(name, as_typed(name, single))
     OmegaConf.set_struct(cfg, False)

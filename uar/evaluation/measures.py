@@ -30,6 +30,9 @@ def parsed(names: Sequence[str] | str) -> dict[str, Any]:
                 f"measure {name!r} is not known; name it as ir_measures does, such as nDCG@10, RR@10 or RBP(p=0.8), or "
                 "one of your own as MODULE.NAME"
             ) from error
+        twin = next((n for n, m in found.items() if m == found[name] and type(m) is not type(found[name])), None)
+        if twin is not None:
+            raise UserError(f"measure {name!r} calls itself {found[name]}, as {twin!r} does; give one of them another name")
         try:
             ir_measures.evaluator([found[name]], {})
         except (ValueError, AssertionError) as error:
@@ -49,11 +52,14 @@ def _own(name: str, place: re.Match[str]) -> Any:
         raise UserError(f"measure {name!r}: {error}; put {file} into the folder of the command") from error
     if not isinstance(measure, ir_measures.Measure):
         raise UserError(f"measure {name!r}: {attribute} is no measure; make it with ir_measures.define_byquery")
-    if ir_measures.measures.registry.get(attribute) is not measure:
-        if attribute in ir_measures.measures.registry:
-            raise UserError(f"measure {name!r}: ir_measures has another {attribute}; give yours another name")
-        ir_measures.measures.register(measure, name=attribute)
-    return ir_measures.parse_measure(name[place.start(2) :])
+    known = ir_measures.measures.registry
+    before = dict(known)
+    known[attribute] = measure  # for this name alone: two modules may have a measure of one name
+    try:
+        return ir_measures.parse_measure(name[place.start(2) :])
+    finally:
+        known.clear()
+        known.update(before)
 
 
 def deeper_than(collection: Collection, measures: Sequence[str], reach: int) -> dict[str, int]:
