@@ -175,7 +175,8 @@ def _common(words: Sequence[Sequence[str]]) -> list[str]:
 
 def shared(rows: Sequence[Row]) -> list[str]:
     """Overrides of all jobs of sweeps among the rows, which their names leave out."""
-    return [word for word in _common([_overrides(row.seeds) for row in rows]) if not word.startswith("seed=")]
+    words = _common([_overrides(row.seeds) for row in rows])
+    return [word.replace("\\", "") for word in words if not word.startswith("seed=")]
 
 
 def _shown(override: str) -> str:

@@ -4,7 +4,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 
+from rich.console import Group
+from rich.markup import escape
 from rich.table import Table as Terminal
+from rich.text import Text
 
 from uar.reporting.depth import too_deep
 from uar.reporting.marks import Marks, meaning
@@ -24,9 +27,10 @@ LATEX = {
     "<": "$<$",
     ">": "$>$",
 }
-FEW = ("nDCG@10", "R@100")
+FEW = ("nDCG@10", "R@100", "RR@10")  # in this order, the first two that a collection has
 ROOM = 8  # columns that most terminals have room for
 LONGEST = 40  # letters of a name in a line of a terminal
+STYLES = {1: "bold", 2: "underline", 0: ""}
 PLACES = {1: ("**", "**"), 2: ("<u>", "</u>"), 0: ("", "")}
 
 
@@ -148,11 +152,11 @@ def tex(text: str) -> str:
     return "".join(LATEX.get(c, c) for c in text)
 
 
-def terminal(table: Table, width: int, baseline: str = "") -> Terminal:
-    """The columns for which `width` letters have room; it says where there are more. `baseline`: the row that marks compare
-    with."""
+def terminal(table: Table, width: int, baseline: str = "") -> Group:
+    """What all lines share, the columns for which `width` letters have room, and what their signs mean; it says where there
+    are more columns. `baseline`: the row that marks compare with."""
     longest = min(LONGEST, max((len(line.name) for line in table.lines), default=0))
-    shown = Terminal(title=" ".join(table.shared) or None, title_justify="left", caption_justify="left")
+    shown = Terminal()
     shown.add_column(table.head, min_width=longest)
     room, kept = width - longest - 4, 0
     written = [[_plain(column, line.cells[at]) for line in table.lines] for at, column in enumerate(table.columns)]
@@ -163,12 +167,10 @@ def terminal(table: Table, width: int, baseline: str = "") -> Terminal:
         kept += 1
         shown.add_column(f"{column.group}\n{column.heading}", justify="right", no_wrap=True)
     for at, line in enumerate(table.lines):
-        places = [cell.place for cell in line.cells[:kept]]
-        cells = [f"[bold]{text[at]}[/bold]" if place == 1 else text[at] for place, text in zip(places, written, strict=False)]
-        shown.add_row(line.name.replace("[", r"\["), *cells)
+        places = [STYLES[cell.place] for cell in line.cells[:kept]]
+        shown.add_row(escape(line.name), *(Text(text[at], style) for style, text in zip(places, written, strict=False)))
     more = [f"{kept} of {len(table.columns)} columns; report.html has them all."] if kept < len(table.columns) else []
-    shown.caption = " ".join([*_key(table, baseline), *table.notes, *more]).replace("[", r"\[") or None
-    return shown
+    return Group(*map(Text, table.shared), shown, *map(Text, [*_key(table, baseline), *table.notes, *more]))
 
 
 def _plain(column: Column, cell: Cell) -> str:
@@ -178,15 +180,15 @@ def _plain(column: Column, cell: Cell) -> str:
 def overview(
     rows: Sequence[Row], by_row: Mapping[str, Marks] | None = None, baseline: str = "", deepest: float = 1.0
 ) -> Table | None:
-    """A few measures a collection, as fit a terminal; of many collections one each."""
+    """Two measures a collection, as fit a terminal; of many collections one each."""
     retrieval, rag = columns_of(rows, "retrieval"), columns_of(rows, "rag")
     parts: list[tuple[str, str, str]] = []
-    for few in (FEW, FEW[:1]):
+    for few in (2, 1):
         parts = []
         for slug in dict.fromkeys(slug for slug, _ in [*retrieval, *rag]):
-            shown = [m for m in few if (slug, m) in retrieval and not too_deep(rows, slug, m, deepest)]
-            parts += [("retrieval", slug, m) for m in shown]
-            parts += [("rag", s, m) for s, m in rag if s == slug][: len(few)]
+            shown = [m for m in FEW if (slug, m) in retrieval and not too_deep(rows, slug, m, deepest)]
+            parts += [("retrieval", slug, m) for m in shown[:few]]
+            parts += [("rag", s, m) for s, m in rag if s == slug][:few]
         if len(parts) <= ROOM:
             break
     columns = [Column(slug, measure) for _, slug, measure in parts]

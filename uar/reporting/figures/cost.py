@@ -39,7 +39,8 @@ def cost_and_quality(rows: Sequence[Row], notes: list[str]) -> tuple[Figure, str
         price = _price(row, ledgers, judgement, notes)
         if values and price is not None:
             points[row.name] = (price, fmean(values), row)
-    need(len(points) > 1, "needs two trained runs whose labels have a known price; add annotate runs to runs=, give price.*")
+    prices = {price for price, _, _ in points.values()}
+    need(len(prices) > 1, "needs trained runs whose labels have two known prices; add annotate runs to runs=, give price.*")
     figure, axes = new()
     for at, name in enumerate(capped(list(points), "cost against quality", notes)):
         price, value, row = points[name]
@@ -47,7 +48,7 @@ def cost_and_quality(rows: Sequence[Row], notes: list[str]) -> tuple[Figure, str
         error = [[value - bound[0]], [bound[1] - value]] if bound else None
         look: Any = {"fmt": MARKERS[at], "color": SERIES[at], "markersize": 5, "elinewidth": 1, "label": wrapped(name)}
         axes.errorbar(price, value, yerr=error, **look)
-    if max(price for price, _, _ in points.values()) > 100 * min(max(p, 0.01) for p, _, _ in points.values()):
+    if max(prices) > 100 * max(min(prices), 0.01):
         axes.set_xscale("symlog", linthresh=1)
     axes.set(xlabel=f"Cost of the labels, {currency}", ylabel=f"{measure}, {slug}", xlim=(0, None))
     legend(axes, figure)
