@@ -30,8 +30,8 @@ def report(cfg: DictConfig, folder: Path) -> None:
     notes = list(found.notes)
     rows = rows_of(with_hybrid(found.runs, notes))
     notes += notes_of(rows)
-    baseline = find_row(rows, str(cfg.baseline), "baseline") if cfg.baseline is not None else None
     papers = asked_for(_several(cfg.paper), rows)
+    baseline = _named(str(cfg.baseline), rows, papers) if cfg.baseline is not None else None
     explorer = Explorer(hydra.utils.instantiate(cfg.explorer), rows, notes)
     against = baseline or rows[0]
     measures = list(dict.fromkeys(measure for part in ("retrieval", "rag") for _, measure in columns_of(rows, part)))
@@ -59,6 +59,13 @@ def report(cfg: DictConfig, folder: Path) -> None:
     left_out = f"; {len(found.notes)} notes on what is missing stand in the report" if found.notes else ""
     console.print(f"{len(found.runs)} run folders, {len(rows)} rows{left_out}", soft_wrap=True, highlight=False)
     console.print(f"{(out / 'report.html').resolve()}", soft_wrap=True, highlight=False)
+
+
+def _named(name: str, rows: Sequence[Row], papers: Sequence[PaperTable]) -> Row:
+    """The row of that name or folder, or that a table of the paper shows by that name alone."""
+    lines = [line for paper in papers for line in paper_table(paper, rows, {}).lines if line.row and line.name == name]
+    shown = {line.row for line in lines}
+    return find_row(rows, shown.pop() if len(shown) == 1 else name, "baseline")
 
 
 def _several(value: Any) -> list[str] | None:

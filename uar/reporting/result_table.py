@@ -72,11 +72,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class Line:
-    """A row as shown; `aside`: no row of the paper's."""
+    """A row as shown; `aside`: no row of the paper's. `row`: whose values they are, where `name` is the paper's."""
 
     name: str
     cells: list[Cell]
     aside: bool = False
+    row: str = ""
 
 
 @dataclass(frozen=True)
