@@ -158,6 +158,18 @@ def test_what_goes_wrong_with_a_baseline_costs_no_trained_model(
     assert "baselines: not compared: no words of that language" in caplog.text
 
 
+def test_fresh_adapters_are_the_model_below_them_whatever_seed_drew_them(model: str):
+    made = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        made.append(BiEncoder(model, lora_rank=2, lora_alpha=4))
+    drawn = [next(w for name, w in m.named_parameters() if ".lora_A." in name) for m in made]
+    assert not torch.equal(*drawn) and made[0].weights_key() == made[1].weights_key()
+    with torch.no_grad():
+        next(w for name, w in made[1].named_parameters() if ".lora_B." in name)[0, 0] = 0.5
+    assert made[0].weights_key() != made[1].weights_key()
+
+
 def values(*numbers: float) -> dict:
     return {"nDCG@10": {f"q{n}": v for n, v in enumerate(numbers)}}
 
