@@ -9,7 +9,8 @@ import torch
 from omegaconf import OmegaConf
 from tiny_models import tiny_bert
 
-from uar.collections import Collection, open_collection
+from uar.collections import Collection, open_collection, slug
+from uar.collections.presets import expand
 from uar.errors import UserError
 from uar.evaluation.evaluator import Evaluator
 from uar.evaluation.kept_scores import measured
@@ -20,7 +21,7 @@ from uar.retrievers.ranker import Pools, Ranker
 from uar.storage.runs import Run
 from uar.training import baselines as module
 from uar.training.baseline_table import Compared
-from uar.training.baselines import Baselines, below, check_baselines
+from uar.training.baselines import Baselines, _means, below, chosen
 
 SEARCH = {"_target_": "uar.retrievers.vector_index.ExactSearch", "precision": "fp32"}
 SETTINGS = {"measures": ["AP", "RR@10"], "rag": {"llm": None}, "search": SEARCH, "store": "none", "retrieval_depth": 6}
@@ -198,8 +199,18 @@ def test_a_model_that_is_below_what_stands_without_training_is_told(capsys: pyte
     assert "−0.350" in told and "−0.006 (p 0.33)" in told and found.spent() == "bm25 from the cache, untrained from the cache"
 
 
+def test_the_parts_of_a_set_that_counts_as_one_are_one_row():
+    parts = [slug(reference) for reference in expand("beir-cqadupstack")]
+    ours, theirs = ({part: values(*[v + at / 100 for at in range(3)]) for part in parts} for v in (0.3, 0.5))
+    means = {"bm25": _means(theirs), "trained": _means(ours)}
+    found = Compared("nDCG@10", means, {"bm25": compare(ours, theirs)}, {"bm25": 1.5})
+    assert [line.partition(":")[0] for line in below(found)] == ["beir-cqadupstack"]
+    table = module.baseline_table(found)
+    assert table.row_count == 1 and list(table.columns[1].cells) == ["36"] and found.spent() == "bm25 1.5 s"
+
+
 def test_only_known_baselines_are_taken():
-    check_baselines([])
+    assert chosen([]) == chosen(None) == [] and chosen("bm25") == ["bm25"]
+    assert chosen(["untrained", "bm25"]) == ["bm25", "untrained"]
     with pytest.raises(UserError, match=r"baselines=bm52: not known; allowed: bm25, untrained, or \[\] for none"):
-        check_baselines(["bm25", "bm52"])
-    check_baselines(["untrained"])
+        chosen(["bm25", "bm52"])

@@ -321,7 +321,7 @@ def test_a_pair_that_does_not_differ_is_not_the_first(two: Path):
     by_row = {row.name: marks(row, rows["good"], ["nDCG@10"], []) for row in chosen}
     found = Explorer(Options(), list(rows.values()), []).pairs(rows["good"], chosen, by_row)["pairs"]
     assert [pair["run"] for pair in found] == ["bad", "near"]
-    assert found[0]["told"]["nDCG@10"].startswith("-0.750 in the mean of 4 questions (p 0.058, which may be chance)")
+    assert found[0]["told"]["nDCG@10"].startswith("−0.750 in the mean of 4 questions (p 0.058, which may be chance)")
     notes: list[str] = []
     (only,) = Explorer(Options(pairs=1), list(rows.values()), notes).pairs(rows["good"], chosen, by_row)["pairs"]
     assert only["run"] == "bad" and notes == ["explorer: 1 pairs are shown, 2 are not (explorer.pairs)"]

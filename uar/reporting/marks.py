@@ -69,7 +69,8 @@ def described(mark: Mapping[str, Any], baseline: str) -> str:
 def sureness(mark: Mapping[str, Any]) -> str:
     """The difference of the means, and whether it may be chance."""
     sure = "" if mark["mark"] else ", which may be chance"
-    return f"{mark['difference']:+.3f} in the mean of {mark['queries']} questions (p {_number(mark)}{sure})"
+    difference = f"{mark['difference']:+.3f}".replace("-", "−")
+    return f"{difference} in the mean of {mark['queries']} questions (p {_number(mark)}{sure})"
 
 
 def _number(mark: Mapping[str, Any]) -> str:

@@ -35,24 +35,26 @@ ADVICE = {
 }
 
 
-def check_baselines(names: Sequence[str]) -> None:
-    """UserError for a name that is not known."""
+def chosen(given: Sequence[str] | str | None) -> list[str]:
+    """The names in the option `baselines`, a list or one name; UserError for one that is not known."""
+    names = [given] if isinstance(given, str) else list(given or [])
     unknown = [name for name in names if name not in NAMES]
     if unknown:
         raise UserError(f"baselines={', '.join(unknown)}: not known; allowed: {', '.join(NAMES)}, or [] for none")
+    return [name for name in NAMES if name in names]
 
 
 class Baselines:
     """Those that `cfg.baselines` names; made before the training, since the untrained weights are then still there."""
 
     def __init__(self, cfg: DictConfig, retriever: Encoder) -> None:
-        made: dict[str, Ranker] = {}
-        if "bm25" in cfg.baselines:
-            made["bm25"] = BM25Ranker()
-        if "untrained" in cfg.baselines:
+        self._rankers: dict[str, Ranker] = {}
+        names = chosen(cfg.baselines)
+        if "bm25" in names:
+            self._rankers["bm25"] = BM25Ranker()
+        if "untrained" in names:
             before = Untrained(retriever, lambda: hydra.utils.instantiate(cfg.retriever, _convert_="all"))
-            made["untrained"] = reranked(before, cfg.rerank, cfg.retrieval_depth)
-        self._rankers = {name: made[name] for name in NAMES if name in made}
+            self._rankers["untrained"] = reranked(before, cfg.rerank, cfg.retrieval_depth)
 
     def compare(self, folder: Path, collections: Sequence[Collection], evaluator: Evaluator) -> dict[str, Any]:
         """Score them on the collections that the trained retriever has scores of in `folder`; write `baselines.json`, print

@@ -35,7 +35,7 @@ from uar.storage.files import digest, read_json
 from uar.storage.manifest import save_config, save_manifest
 from uar.tracking.artefacts import artefact_name, folder_artefact, model_artefact
 from uar.tracking.job import Job, tracked
-from uar.training.baselines import Baselines, check_baselines
+from uar.training.baselines import Baselines, chosen
 from uar.training.batches import BatchStream
 from uar.training.checks import check_options, check_stage, tell_other_step
 from uar.training.context import Used, label_context
@@ -60,7 +60,7 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
     _log_once()
     cfg.resume = cfg.resume or (requeued() and (folder / IDENTITY).is_file())
     check_options(cfg)
-    check_baselines(cfg.baselines)
+    chosen(cfg.baselines)  # a fault in it is told before anything is read
     if own_processes(cfg, folder):
         metrics = read_metrics(folder)
         return objective(metrics["train"], averaged(metrics["retrieval"]))
