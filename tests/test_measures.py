@@ -182,6 +182,12 @@ def test_the_squad_normaliser_drops_case_articles_punctuation_and_spaces():
     assert normalise("  The  U.S.A., an  'island'  ") == "usa island"
 
 
+def test_a_measure_that_nothing_computes_says_what_it_lacks():
+    with pytest.raises(UserError, match=r"measure 'RBP\(p=0.8\)': Unsupported .* such as rel=1\.$"):
+        parsed(["RBP(p=0.8)"])
+    assert list(parsed(["Compat(p=0.8)", "AP(rel=2)"])) == ["Compat(p=0.8)", "AP(rel=2)"]
+
+
 OWN = """
 import ir_measures
 

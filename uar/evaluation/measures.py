@@ -27,7 +27,7 @@ def parsed(names: Sequence[str] | str) -> dict[str, Any]:
             found[name] = _own(name, own) if own else ir_measures.parse_measure(name)
         except (NameError, SyntaxError, ValueError) as error:
             raise UserError(
-                f"measure {name!r} is not known; name it as ir_measures does, such as nDCG@10, RR@10 or RBP(p=0.8), or "
+                f"measure {name!r} is not known; name it as ir_measures does, such as nDCG@10, RR@10 or AP(rel=2), or "
                 "one of your own as MODULE.NAME"
             ) from error
         twin = next((n for n, m in found.items() if m == found[name] and type(m) is not type(found[name])), None)
@@ -36,7 +36,10 @@ def parsed(names: Sequence[str] | str) -> dict[str, Any]:
         try:
             ir_measures.evaluator([found[name]], {})
         except (ValueError, AssertionError) as error:
-            raise UserError(f"measure {name!r}: {' '.join(str(error).split())}") from error
+            measure = found[name]
+            graded = "rel" in measure.SUPPORTED_PARAMS and "rel" not in measure.params
+            remedy = " It may need the grade that counts too, such as rel=1." if graded else ""
+            raise UserError(f"measure {name!r}: {' '.join(str(error).split())}{remedy}") from error
     if not found:
         raise UserError("measures is empty; name at least one as ir_measures does, such as nDCG@10")
     return found
