@@ -155,7 +155,7 @@ def test_a_command_finds_its_configs_from_any_folder(tmp_path: Path, words: list
     done = subprocess.run(
         [sys.executable, *words, "--cfg", "job"], capture_output=True, text=True, check=True, cwd=tmp_path, env=environment
     )
-    assert "runs: outputs/*/*" in done.stdout or "label_source:" in done.stdout
+    assert "runs: outputs" in done.stdout or "label_source:" in done.stdout
 
 
 def test_training_loads_loggers_and_llms_when_they_are_used():

@@ -2,6 +2,7 @@
 
 import math
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,12 @@ from conftest import ROOT
 from scripted import BEES, Scripted, run
 from test_readme import COMMANDS, composes
 
+from uar.collections import open_collection
+from uar.evaluate import evaluate
+from uar.evaluation.score_files import read_score_file
 from uar.launch.config_reference import config_files
+from uar.launch.entry import composed
+from uar.storage.runs import read_run
 
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 COMMAND = re.compile(r"python (?:train\.py|annotate\.py|-m uar\.\w+)(?: [^`\n#]*)?")
@@ -52,6 +58,22 @@ def test_the_annotator_of_the_recipe_runs(tmp_path: Path) -> None:
     assert {j.doc_id: j.label for j in judged["q1"]} == {d: int("make honey" in text) for d, text in BEES.passages.items()}
     failing = Scripted(lambda request: "")
     assert run(tmp_path / "other", answerable, failing, max_failure_rate=1.0)[0] == {}
+
+
+def test_the_measure_of_the_recipe_is_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The module as the page has it, by the page's own command, on `mini`."""
+    text = (ROOT / "docs" / "recipes" / "own-measure.md").read_text(encoding="utf-8")
+    (tmp_path / "my_measures.py").write_text(re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0])
+    monkeypatch.syspath_prepend(tmp_path)
+    (words,) = (shlex.split(found)[3:] for found in COMMAND.findall(text) if "my_measures" in found)
+    assert evaluate(composed("evaluate", *words, "logger=none"), tmp_path / "run") > 0
+    scores = read_score_file(tmp_path / "run" / "scores" / "mini.test.parquet")
+    found, run = scores["my_measures.Complete@10"], read_run(tmp_path / "run" / "runs" / "mini.test.trec")
+    collection = open_collection("mini:test")
+    for query, value in found.items():
+        wanted = {d for d, gain in collection.gains()[query].items() if gain >= 1}
+        assert value == float(wanted <= {d for d, _ in run[query][:10]})
+    assert 0 < sum(found.values()) < len(found)
 
 
 def test_python_of_the_faq_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

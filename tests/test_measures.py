@@ -1,6 +1,8 @@
 import logging
 import math
 import random
+import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -178,3 +180,53 @@ def test_em_and_f1_of_short_answers(answer: str, gold: list[str], em: float, ove
 
 def test_the_squad_normaliser_drops_case_articles_punctuation_and_spaces():
     assert normalise("  The  U.S.A., an  'island'  ") == "usa island"
+
+
+def test_a_measure_that_nothing_computes_says_what_it_lacks():
+    with pytest.raises(UserError, match=r"measure 'RBP\(p=0.8\)': Unsupported .* such as rel=1\.$"):
+        parsed(["RBP(p=0.8)"])
+    assert list(parsed(["Compat(p=0.8)", "AP(rel=2)"])) == ["Compat(p=0.8)", "AP(rel=2)"]
+
+
+OWN = """
+import ir_measures
+
+def first(qrels, run):
+    return float(run["doc_id"].iloc[0] in set(qrels["doc_id"][qrels["relevance"] > 0]))
+
+First = ir_measures.define_byquery(first, name="First")
+RR = ir_measures.define_byquery(first, name="RR")
+three = 3
+"""
+
+
+@pytest.fixture
+def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_measures.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_measures", raising=False)
+
+
+def test_a_measure_of_ones_own_is_named_by_its_module(collection: Collection, own_module: None):
+    names = ["own_measures.First", "own_measures.First@1", "RR@10"]
+    values = {(q, m): v for q, m, v in per_query(collection, RUN, names, collection.queries)}
+    assert [values[q, "own_measures.First"] for q in ("q1", "q2", "q3")] == [0.0, 1.0, 0.0]
+    assert all(values[q, "own_measures.First@1"] == values[q, "own_measures.First"] for q in ("q1", "q2", "q3"))
+    assert values["q1", "RR@10"] == 0.5
+    with pytest.raises(UserError, match="'own_measures.RR' calls itself RR, as 'RR' does; give one of them another name"):
+        parsed(["RR", "own_measures.RR"])
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("no_such_module.First", "No module named 'no_such_module'; put no_such_module.py into the folder of the command"),
+        ("own_measures.Last", "has no attribute 'Last'"),
+        ("own_measures.three", "three is no measure; make it with ir_measures.define_byquery"),
+        ("own_measures.First@", "is not known; name it as ir_measures does"),
+    ],
+)
+def test_what_is_no_measure_of_ones_own_is_told(own_module: None, name: str, said: str):
+    with pytest.raises(UserError, match=re.escape(f"measure {name!r}")) as error:
+        parsed([name])
+    assert said in str(error.value) and "\n" not in str(error.value)

@@ -11,8 +11,8 @@ from conftest import ok
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from uar.launch.entry import CONF
-from uar.launch.override_text import literal, quoted
+from uar.launch.entry import CONF, composed
+from uar.launch.override_text import as_typed, literal, quoted
 from uar.reporting.run_folders import find_runs
 from uar.storage.files import write_json
 
@@ -43,6 +43,35 @@ def test_any_text_is_a_value_of_the_command_line_and_of_a_config(text: str):
         assert compose("report", [f"title={quoted(text)}", "out=x"]).title == text
     kept = OmegaConf.to_yaml(OmegaConf.create(literal({"a": [{"b": text}], "n": 1})))
     assert OmegaConf.to_container(OmegaConf.create(kept), resolve=True) == {"a": [{"b": text}], "n": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("measures=[RBP(p=0.8)]", ["RBP(p=0.8)"]),
+        ("measures=RBP(p=0.8)", "RBP(p=0.8)"),
+        ("measures=[nDCG@10,AP(rel=2)@100, mine.Own(a=1)@5]", ["nDCG@10", "AP(rel=2)@100", "mine.Own(a=1)@5"]),
+        ("measures=[nDCG(dcg='exp-log2')@10]", ["nDCG(dcg='exp-log2')@10"]),
+        ('measures=["AP(rel=2)",nDCG@10]', ["AP(rel=2)", "nDCG@10"]),
+        ("baseline=human, contrastive", "human, contrastive"),
+        ("baseline=human_frac=0.2, llm", "human_frac=0.2, llm"),
+        ("baseline=UtilSel (stand-in: Likelihood) · joint", "UtilSel (stand-in: Likelihood) · joint"),
+        ("baseline='a, b'", "a, b"),
+        ("baseline=null", None),
+        ("runs=[a,b]", ["a", "b"]),
+        ("runs=outputs/loss=kl,seed=*", "outputs/loss=kl,seed=*"),
+        ("title=It's <One>, and two", "It's <One>, and two"),
+    ],
+)
+def test_names_and_measures_are_typed_as_they_are(text: str, value: object):
+    command = "evaluate" if text.startswith("measures") else "report"
+    assert OmegaConf.to_container(composed(command, text))[text.partition("=")[0]] == value  # type: ignore[index,call-overload]
+
+
+def test_a_sweep_keeps_its_lists_and_functions():
+    words = ["-m", "baseline=a,b", "measures=choice([AP],[RR])"]
+    assert as_typed("evaluate", words) == words
+    assert as_typed("evaluate", ["-m", "measures=[AP(rel=2)],[RR]"]) == ["-m", "measures=['AP(rel=2)'],[RR]"]
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from uar.collections import open_collection
 from uar.launch.entry import register_resolvers
+from uar.launch.override_text import as_typed
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = sorted(set(re.findall(r"python (?:train\.py|annotate\.py|-m uar\.\w+)(?: [^`\n#]*)?", README)))
@@ -40,9 +41,9 @@ def composes(text: str):
     """A command composes, and leaves nothing open but the name and place of a model."""
     register_resolvers()
     name, overrides = words(text)
-    single = [re.sub(r"=([^\[{,]*),.*", r"=\1", o) for o in overrides]  # one job of a sweep
+    single = [re.sub(r"^([^=]*)=([^\[{,]*),.*", r"\1=\2", o) for o in overrides]  # one job of a sweep
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose(name, single)
+        cfg = compose(name, as_typed(name, single))
     OmegaConf.set_struct(cfg, False)
     cfg.pop("logger", None)  # looks at the run folder, which a composed config has not got
     assert not OmegaConf.missing_keys(cfg) - {"llm.model", "llm.base_urls"}

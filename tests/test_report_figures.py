@@ -15,6 +15,7 @@ from uar.collections import open_collection
 from uar.reporting.explorer import Explorer, Options, most_different
 from uar.reporting.figures import Drawn, draw_all
 from uar.reporting.figures.measure import interval, shown_measure
+from uar.reporting.marks import marks
 
 KEYS = {"positives", "annotators", "threshold", "human_budget", "loss", "dev", "beir", "cost"}
 
@@ -38,6 +39,25 @@ def test_figures_without_data_say_what_is_missing(tmp_path: Path):
     assert set(found) == KEYS and all(figure.missing and not figure.svg for figure in found.values())
     assert "csv/metrics.csv" in found["loss"].missing and "agreement.json" in found["annotators"].missing
     assert not stale.exists()
+
+
+def test_figures_of_one_point_are_not_drawn(tmp_path: Path):
+    run = write_run(tmp_path / "run", {"mini.test": {"nDCG@10": 0.5}, "beir-nq": {"nDCG@10": 0.3}}, **labels("human"))
+    write_labels(run, [(f"q{q}", f"d{d}", int(not d), "human", "human") for q in range(6) for d in range(8)])
+    (run / "csv").mkdir()
+    (run / "csv" / "metrics.csv").write_text("human/loss,dev/nDCG@10,step\n0.5,,0\n,0.6,0\n")
+    found, _ = drawn(tmp_path)
+    assert not any(figure.svg for figure in found.values())
+    assert found["positives"].missing == "every question has 1 in all runs" and "for several epochs" in found["dev"].missing
+
+
+def test_legends_have_whole_names(tmp_path: Path):
+    name = "label_source=mixed, label_source.strategy=curriculum, label_source.allocation=uncertainty"
+    for at, method in enumerate((name, "short")):
+        run = write_run(tmp_path / f"{at}", method=method)
+        write_labels(run, [(f"q{q}", f"d{d}", int(d <= at), "human", "human") for q in range(6) for d in range(8)])
+    found, _ = drawn(tmp_path)
+    assert f"{name}, mean 1.0" in words(found["positives"].svg) and "short, mean 2.0" in words(found["positives"].svg)
 
 
 @pytest.fixture(scope="module")
@@ -287,6 +307,24 @@ def test_where_the_collection_is_gone_ids_are_shown(two: Path):
     assert found["passages"] == {"mini.test": {}} and all(len(ids) == 5 for ids in query["lists"])
     assert any("mini.test cannot be opened" in note for note in notes)
     assert any(q["text"] == "?" and q["answers"] == ["g"] for q in found["pairs"][0]["queries"])  # from the generations
+
+
+def test_a_pair_that_does_not_differ_is_not_the_first(two: Path):
+    """`near` differs from `good` in one question, `bad` in three of four; `same` in none."""
+    queries = list(open_collection("mini:test").queries)[:4]
+    for name, changed in (("near", {queries[3]: 0.4}), ("same", {})):
+        values = {"nDCG@10": {**dict.fromkeys(queries[:3], 1.0), queries[3]: 0.5, **changed}}
+        run = write_run(two / name, scored(values), scores={"mini.test": values}, collections=["mini:test"], way=name)
+        shutil.copytree(two / "good" / "runs", run / "runs")
+    rows = {row.name: row for row in rows_in(two)}
+    chosen = [rows[name] for name in ("same", "near", "bad")]
+    by_row = {row.name: marks(row, rows["good"], ["nDCG@10"], []) for row in chosen}
+    found = Explorer(Options(), list(rows.values()), []).pairs(rows["good"], chosen, by_row)["pairs"]
+    assert [pair["run"] for pair in found] == ["bad", "near"]
+    assert found[0]["told"]["nDCG@10"].startswith("−0.750 in the mean of 4 questions (p 0.058, which may be chance)")
+    notes: list[str] = []
+    (only,) = Explorer(Options(pairs=1), list(rows.values()), notes).pairs(rows["good"], chosen, by_row)["pairs"]
+    assert only["run"] == "bad" and notes == ["explorer: 1 pairs are shown, 2 are not (explorer.pairs)"]
 
 
 def test_the_explorer_is_capped(two: Path):

@@ -11,7 +11,9 @@ from written_runs import labels, rows_in, write_run
 
 from uar.collections.presets import expand
 from uar.collections.reference import slug
+from uar.errors import UserError
 from uar.reporting.paper_table import asked_for, names, paper_table, read_paper
+from uar.reporting.report_run import _named
 from uar.reporting.result_table import cost_table, score_table
 from uar.reporting.text import markdown
 
@@ -45,6 +47,17 @@ def test_a_table_of_the_paper_has_its_rows_columns_and_values(tmp_path: Path):
     assert by_name["bm25"].aside and not by_name["Human"].aside
     assert [by_name[n].cells[0].place for n in ("Human", "UtilSel", "bm25")] == [1, 2, 0]
     assert "No run of: REPLUG; UtilRank; UtilSel, curriculum 20 %; UtilSel, curriculum 100 %." in table.notes
+
+
+def test_a_baseline_is_named_as_a_table_of_the_paper_names_it(tmp_path: Path):
+    write_run(tmp_path / "people", {MARCO: {"RR@10": 0.381}}, **labels("human", label_source__human_frac=1.0))
+    for depth in (8, 31):
+        utilsel(tmp_path, f"candidates.depth={depth},loss=summed_marginal", 0.3, candidates__depth=depth)
+    rows, papers = rows_in(tmp_path), [read_paper("table2")]
+    assert _named("Human", rows, papers).name == _named("people", rows, papers).name == "people"
+    assert _named("UtilSel · candidates.depth=31", rows, papers).name == "candidates.depth=31"
+    with pytest.raises(UserError, match="baseline=UtilSel: no such run; allowed: "):
+        _named("UtilSel", rows, papers)
 
 
 def test_rows_that_another_annotator_fills_say_so(tmp_path: Path):

@@ -1,6 +1,7 @@
 """Rows, tables and marks of a report, over run folders written by hand."""
 
 import json
+import os
 import re
 from dataclasses import replace
 from io import StringIO
@@ -8,13 +9,14 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from written_runs import rows_in, write_run
+from written_runs import labels, rows_in, write_labels, write_parquet, write_run
 
 from uar.errors import UserError
 from uar.reporting.alike import notes_of
+from uar.reporting.constants import without_constants
 from uar.reporting.marks import marks
 from uar.reporting.result_table import Column, Line, Table, cell, placed, score_table
-from uar.reporting.rows import find_row, rows_of
+from uar.reporting.rows import find_row, rows_of, shared
 from uar.reporting.run_folders import find_runs
 from uar.reporting.text import latex, markdown, overview, terminal
 
@@ -79,7 +81,8 @@ def test_a_row_is_found_by_its_name_or_a_folder_of_its(tmp_path: Path):
     write_run(tmp_path / "label_source=human,loss=joint,seed=0", SCORE, other=1)
     rows = rows_in(tmp_path)
     wanted = next(row for row in rows if len(row.seeds) == 2)
-    for name in ("llm, kl", "llm,kl", "label_source=llm,loss=kl,seed=1", str(tmp_path / "label_source=llm,loss=kl,seed=0")):
+    place = tmp_path / "label_source=llm,loss=kl,seed=0"
+    for name in ("llm, kl", "llm,kl", "label_source=llm,loss=kl,seed=1", str(place), f"{place}/", os.path.relpath(place)):
         assert find_row(rows, name, "baseline") is wanted
     with pytest.raises(UserError, match=r"baseline=x: no such run; allowed: .*llm, kl"):
         find_row(rows, "x", "baseline")
@@ -89,6 +92,26 @@ def test_folders_of_one_name_are_told_apart(tmp_path: Path):
     for sweep in ("a", "b"):
         write_run(tmp_path / sweep / "0", SCORE, sweep=sweep)
     assert [run.name for run in find_runs([str(tmp_path / "*" / "*")]).runs] == ["a/0", "b/0"]
+
+
+def test_runs_are_found_at_any_depth_once_and_counted_by_their_files(tmp_path: Path):
+    outputs = tmp_path / "outputs"
+    for place in ("2026-11-28/10-00-00-train", "sweep/loss=kl,seed=0", "named"):
+        write_run(outputs / place, SCORE, place=place)
+    unfinished = write_run(outputs / "named" / "again")
+    (unfinished / "metrics.json").unlink()
+    write_run(outputs / "named" / "evaluated", SCORE)
+    (outputs / "sweep" / "loss=kl,seed=0" / "wandb").mkdir()
+    (outputs / "sweep" / "loss=kl,seed=0" / "wandb" / "config.yaml").write_text("a: 1")
+    (outputs / "report").mkdir()
+    found = find_runs([str(outputs), str(outputs / "*")])
+    assert [run.name for run in found.runs] == ["10-00-00-train", "named", "evaluated", "loss=kl,seed=0"]
+    assert found.notes == []  # what lies in a run's folder without scores is not a run
+    write_run(outputs / "broken")
+    (outputs / "broken" / "metrics.json").unlink()
+    assert find_runs([str(outputs)]).notes == ["broken: no metrics.json; the run has not ended, or failed (see its uar.log)"]
+    with pytest.raises(UserError, match=r"runs=.*report: no folder with a metrics.json there or below; give run folders"):
+        find_runs([str(outputs / "report")])
 
 
 def test_what_is_missing_or_broken_is_a_note(tmp_path: Path):
@@ -211,6 +234,74 @@ def test_queries_that_one_run_lacks_are_a_note(tmp_path: Path):
     ]
 
 
+def test_what_all_lines_share_stands_above_them_once(tmp_path: Path):
+    for job, value in (("loss=kl", 0.3), ("loss=joint", 0.5)):
+        for seed in (0, 1):
+            config = {"loss": job, "seed": seed, "dataset__train": "mini:train", **labels("human")}
+            run = write_run(tmp_path / f"limit=2,{job},seed={seed}", scored(value + seed / 10), **config)
+            write_labels(run, [("q1", "d1", 1, "human", "a"), ("q2", "d1", 1, "human", "a"), ("q1", "d1", 1, "human", "b")])
+    rows = rows_in(tmp_path)
+    assert [row.name for row in rows] == ["joint", "kl"] and shared(rows) == ["limit=2"]
+    table = score_table("retrieval", "Retrieval", rows, "retrieval", {})
+    assert table is not None and [c.heading for c in table.columns] == ["questions", "nDCG@10"]
+    assert [line.cells[0].value for line in table.lines] == [2.0, 2.0]
+    told = without_constants(table)
+    assert told.shared == ["All rows: trained on 2 questions; ± is the standard deviation over 2 seeds."]
+    assert "| joint | **0.550** ± 0.071 |" in markdown([told], [], [], "", "", "All rows of sweeps: limit=2.")
+    assert "number follows" not in markdown([told], [], []) and "All rows of sweeps" in markdown(
+        [told], [], [], shared="All rows of sweeps"
+    )
+    assert "trained on 2 questions" in latex([told])
+    write_run(tmp_path / "bm25", scored(0.2))
+    first = next(iter(sorted(tmp_path.glob("limit=2,loss=kl,*"))))
+    write_labels(first, [("q1", "d1", 1, "human", "a")])
+    rows = rows_in(tmp_path)
+    table = score_table("retrieval", "Retrieval", rows, "retrieval", {})
+    assert table is not None
+    shown = {line.name: line.cells[0].number(table.columns[0]) for line in without_constants(table).lines}
+    assert shown == {"bm25": "–", "joint": "2", "kl": "2"}  # of kl the mean of 1 and 2, rounded to even
+
+
+def test_queries_of_weight_0_are_not_trained_on(tmp_path: Path):
+    run = write_run(tmp_path / "run", SCORE, **labels("human"))
+    rows = [{"query_id": q, "doc_id": "d", "label": 1, "weight": w} for q, w in (("q1", 1.0), ("q2", 0.0), ("q3", None))]
+    write_parquet(run / "labels.parquet", rows)
+    assert rows_in(tmp_path)[0].values("learnt", "", "questions") == [2.0]
+    (run / "labels.parquet").write_text("x")
+    assert rows_in(tmp_path)[0].values("learnt", "", "questions") == []
+
+
+def test_a_depth_that_is_a_large_share_of_the_corpus_is_no_result(tmp_path: Path):
+    found = {"nDCG@10": 0.5, "R@100": 0.9, "Success@100": 1.0, "R(rel=2)@10": 0.4, "P@100": 0.1}
+    run = write_run(tmp_path / "run", dict.fromkeys(("mini.test", "large.test", "old.test"), {**found, "RR@10": 0.4}))
+    (run / "manifest.json").write_text(json.dumps({"passages": {"mini.test": 584, "large.test": 10_210}}))
+    rows = rows_in(tmp_path)
+    table = score_table("retrieval", "Retrieval", rows, "retrieval", {}, deepest=0.05)
+    assert table is not None
+    assert [c.heading for c in table.columns if c.group == "mini.test"] == ["nDCG@10", "R(rel=2)@10", "P@100", "RR@10"]
+    assert {c.group for c in table.columns if c.heading == "R@100"} == {"large.test", "old.test"}
+    assert "mini.test: R@100 is left out, as it looks at 17% of the 584 passages" in table.notes
+    whole = score_table("retrieval", "Retrieval", rows, "retrieval", {})
+    assert whole is not None and len(whole.columns) == 18 and not whole.notes
+    short = overview(rows, deepest=0.05)
+    assert short is not None and [c.heading for c in short.columns] == ["nDCG@10", "RR@10", *["nDCG@10", "R@100"] * 2]
+
+
+def test_a_terminal_shows_spread_and_marks(tmp_path: Path):
+    write_run(tmp_path / "base", scored(0.05), scores={"mini.test": values(*[0.0, 0.1] * 8)}, method="base")
+    for seed, value in ((0, 0.5), (1, 0.7)):
+        kept = {"mini.test": values(*[value, value + 0.1] * 8)}
+        write_run(tmp_path / f"good{seed}", scored(value), scores=kept, method="good", seed=seed)
+    rows = {row.name: row for row in rows_in(tmp_path)}
+    found = {"good": marks(rows["good"], rows["base"], {"nDCG@10"}, [])}
+    table = overview(list(rows.values()), found, "base")
+    assert table is not None
+    into = StringIO()
+    Console(width=100, file=into).print(terminal(table, 100, "base"))
+    told = " ".join(into.getvalue().split())
+    assert "0.600+ ± 0.141 (2)" in told and "better and worse than base" in told and "number follows" in told
+
+
 def test_all_answer_measures_and_lines_have_columns(tmp_path: Path):
     found = {"F1": 0.2, "EM": 0.1, "ROUGE-L": 0.3, "BLEU-4": 0.01, "BERTScore": 0.8, "AnswerRecall": 0.6, "questions": 9}
     lines = {"closed_book": {"EM": 0.0, "F1": 0.05}, "oracle": {"EM": 0.4, "F1": 0.5}}
@@ -237,7 +328,7 @@ def test_a_terminal_shows_what_it_has_room_for(tmp_path: Path):
         drawn = terminal(table, width)
         Console(width=width, file=into).print(drawn)
         told = into.getvalue()
-        assert len(drawn.columns) == columns + 1 and f"│ {name} │" in told and "…" not in told
+        assert len(drawn.renderables[0].columns) == columns + 1 and f"│ {name} │" in told and "…" not in told
         assert ("8 of 12 columns" in told) == (name == "many")
 
 

@@ -55,6 +55,24 @@ def test_queries_of_weight_0_are_told(caplog: pytest.LogCaptureFixture):
     assert "1 of 2 queries have weight 0 and are left out" in caplog.text
 
 
+def test_that_losses_are_the_same_of_one_positive_is_told_with_what_gives_several(caplog: pytest.LogCaptureFixture):
+    alike = "contrastive, joint, lse_pair and summed_marginal are the same loss"
+    llm = [replace(EXAMPLES[0], source="llm", utility=(1.0, 0.5, 0.0))]
+    several = [replace(EXAMPLES[0], positives=("d1", "d4"))]
+    cfg = OmegaConf.merge(options(), {"annotator": {"threshold": 10.0}})
+
+    def told(examples: list[Example], positives: str, loss: Loss = summed_marginal) -> str:
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            check_stage(Stage("s", examples, 1, positives), loss, cfg)
+        return caplog.text
+
+    assert f"Stage s: every query learns one positive, with which {alike}; these labels have no more" in told(EXAMPLES, "all")
+    assert f"{alike}; a larger annotator.threshold (now 10), or a larger candidates.depth" in told(llm, "all")
+    assert f"{alike}; label_source.positives=all takes" in told(several, "one")
+    assert alike not in told(several, "all") and alike not in told(several, "average") and alike not in told(llm, "all", kl)
+
+
 @pytest.mark.parametrize("loss", [kl, margin_mse, rank_net], ids=name_of)
 def test_a_margin_for_false_negatives_is_refused_where_it_has_no_meaning(loss: Loss):
     soft = Stage("llm", [replace(EXAMPLES[0], utility=(1.0, 0.5, 0.0))], 1, "all")

@@ -16,7 +16,9 @@ log = logging.getLogger(__name__)
 
 def dashboard(cfg: DictConfig, folder: Path) -> list[str]:
     """Write `workspace.json` and `report.json` to `out`; with `save` put both into the project and return their addresses."""
-    sections = panels_of(find_runs([cfg.runs] if isinstance(cfg.runs, str) else list(cfg.runs)).runs)
+    found = find_runs([cfg.runs] if isinstance(cfg.runs, str) else list(cfg.runs))
+    log.info("%d run folders", len(found.runs))
+    sections = panels_of(found.runs)
     entity = cfg.entity or (_own_entity() if cfg.save else "")
     view, page = (make(cfg.project, entity, cfg.title, cfg.group_by, sections) for make in (workspace, report))
     write_specs(Path(cfg.out), view, page)

@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 
 from uar.collections import Collection
 from uar.evaluation.metrics_file import read_metrics
-from uar.evaluation.significance import Values, read_scores
+from uar.evaluation.score_files import Values
+from uar.evaluation.significance import read_scores
 from uar.tracking.artefacts import folder_artefact
 from uar.tracking.job import Job
 

@@ -4,14 +4,12 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import hydra
-import pyarrow as pa
 from omegaconf import DictConfig, OmegaConf
 
 from uar.collections import Collection
 from uar.collections.answer_files import with_answers
-from uar.collections.collection_runs import without_own
 from uar.collections.presets import averaged
 from uar.errors import UserError
 from uar.evaluation.kept_runs import KeptRuns, Retrieved
@@ -19,15 +17,15 @@ from uar.evaluation.measures import deeper_than, means, parsed, per_query, refus
 from uar.evaluation.metrics_file import forget_evaluation, update_metrics
 from uar.evaluation.rag.opening import Generator, open_rag
 from uar.evaluation.rag.query_writing import with_texts
+from uar.evaluation.retrieving import Retrieving, scored_queries
+from uar.evaluation.score_files import Scores, write_score_file
 from uar.launch.small_table import log_table
 from uar.retrievers.ranker import Ranker
 from uar.retrievers.session import Session
-from uar.storage.files import digest, write_table
 from uar.storage.manifest import update_manifest
 from uar.storage.runs import Run
 
 log = logging.getLogger(__name__)
-Scores = list[tuple[str, str, float]]  # query id, measure, value
 
 
 class Evaluator:
@@ -37,6 +35,8 @@ class Evaluator:
     def __init__(self, cfg: DictConfig, folder: Path, answers: Mapping[str, str] | str | None = None) -> None:
         self._cfg, self._folder, self._answers = cfg, folder, answers
         self.measures = list(parsed(cfg.measures))
+        search: Any = cfg.search and OmegaConf.to_container(cfg.search, resolve=True)
+        self.retrieving = Retrieving(search, cfg.retrieval_depth)
         self._runs = KeptRuns(folder)
         self._generator = Generator(cfg.rag.llm)
         self._rag = open_rag(cfg.rag, self._generator, Path(cfg.store), folder) if cfg.rag.llm else None
@@ -63,14 +63,20 @@ class Evaluator:
         if self._rag:
             collections = self._answered(collections)
         forget_evaluation(self._folder, hashes)
-        update_manifest(self._folder, collections=hashes, ranker=ranker.name, measured=self._measured(ranker))
+        update_manifest(
+            self._folder,
+            collections=hashes,
+            passages={c.slug: len(c.corpus) for c in collections},
+            ranker=ranker.name,
+            measured=self.retrieving.measured(ranker),
+        )
         values: dict[str, dict[str, float]] = {}
         recalls: dict[str, Mapping[str, float]] = {}
         try:
-            with Session(lambda: hydra.utils.instantiate(self._cfg.search, _convert_="all")) as session:
+            with self.retrieving.session() as session:
                 opened = ranker.opened(session)
                 for at, collection in enumerate(collections):
-                    key = self._key(collection, ranker)
+                    key = self.retrieving.key(collection, ranker)
                     values[collection.slug], recalls[collection.slug] = self._collection(collection, opened, session, key)
                     if collection.corpus.hash not in {later.corpus.hash for later in collections[at + 1 :]}:
                         session.release(collection.corpus)
@@ -85,21 +91,6 @@ class Evaluator:
         log_table(log, ranker.name, ["collection", *columns], [[s, *map(of.get, columns)] for s, of in rows.items()])
         return rows
 
-    def _measured(self, ranker: Ranker) -> dict[str, object]:
-        """What scores depend on besides the model and the collection."""
-        facts: dict[str, object] = {"retrieval_depth": self._cfg.retrieval_depth} if ranker.searches else {}
-        if ranker.lengths:
-            from uar.machine.precision import resolve_dtype  # brings torch, which BM25 has no use for
-
-            precision = OmegaConf.select(self._cfg, "search.precision") or "auto"
-            facts["precision"] = str(resolve_dtype(precision)).removeprefix("torch.")
-        return {**facts, **ranker.lengths}
-
-    def _key(self, collection: Collection, ranker: Ranker) -> str | None:
-        """Of all that makes the ranker's run of a collection."""
-        own, search = ranker.key(collection), self._cfg.search and OmegaConf.to_container(self._cfg.search, resolve=True)
-        return None if own is None else digest(own, collection.hash, search, self._measured(ranker))
-
     def _answered(self, collections: Sequence[Collection]) -> list[Collection]:
         if self._cfg.rag.answers is not None:
             return with_answers(collections, self._cfg.rag.answers, "rag.answers")
@@ -109,9 +100,7 @@ class Evaluator:
         self, collection: Collection, ranker: Ranker, session: Session, key: str | None
     ) -> tuple[dict[str, float], Mapping[str, float]]:
         """Mean values, and what an approximate search found of the exact results."""
-        query_ids = [q for q in collection.queries if collection.positives(q)]
-        if not query_ids:
-            raise UserError(f"{collection.reference}: no question with a positive judgement, so there is nothing to score")
+        query_ids = scored_queries(collection)
         if len(query_ids) < len(collection.queries):
             log.info(
                 "%s: %d of %d questions have no positive and are left out",
@@ -122,7 +111,7 @@ class Evaluator:
 
         def retrieve() -> Retrieved:
             start = time.perf_counter()
-            run = without_own(collection, ranker.rank(collection, query_ids, self._cfg.retrieval_depth))
+            run = self.retrieving.run(collection, ranker, query_ids)
             return Retrieved(run, round(time.perf_counter() - start, 2), session.take_recalls())
 
         retrieved, kept = self._runs.retrieved(collection.slug, key, retrieve)
@@ -139,7 +128,7 @@ class Evaluator:
         log.info("%s: %d questions, %s", collection.slug, len(query_ids), spent)
         update_metrics(self._folder, retrieval={collection.slug: values}, time={f"retrieval {collection.slug}": seconds})
         rag_scores, rag_values = self._rag_scores(collection, run, query_ids, ranker)
-        _write_scores(self._folder / "scores" / f"{collection.slug}.parquet", scores + rag_scores)
+        write_score_file(self._folder / "scores" / f"{collection.slug}.parquet", scores + rag_scores)
         return {**values, **rag_values}, retrieved.recalls
 
     def _rag_scores(
@@ -160,8 +149,3 @@ def _warn_of_missing(collection: Collection, run: Run, query_ids: Sequence[str])
         log.warning("%s: %d of %d queries have no result and score 0", collection.reference, without, len(query_ids))
     if without < len(query_ids) and not any(collection.corpus.row(d) >= 0 for q in query_ids for d, _ in run.get(q, ())):
         log.warning("%s: no passage of the run is in the corpus; is it a run of this collection?", collection.reference)
-
-
-def _write_scores(path: Path, scores: Scores) -> None:
-    columns = zip(("query_id", "measure", "value"), zip(*scores, strict=True), strict=True)
-    write_table(path, pa.table({name: pa.array(values) for name, values in columns}))

@@ -1,5 +1,7 @@
 """Retrieval measures, through ir_measures only."""
 
+import importlib
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from subprocess import CalledProcessError
@@ -12,24 +14,55 @@ from uar.collections.collection_runs import without_own
 from uar.errors import UserError
 from uar.storage.runs import Run
 
+OWN = re.compile(r"([A-Za-z_][\w.]*)\.([A-Za-z_]\w*)")  # MODULE.NAME, at the beginning of a name
+
 
 def parsed(names: Sequence[str] | str) -> dict[str, Any]:
-    """Measures of ir_measures by the names given; UserError where one is unknown or cannot be computed, or none is given."""
+    """Measures by the names given, those of ir_measures or one's own as MODULE.NAME. UserError where one is unknown or cannot
+    be computed, or none is given."""
     found: dict[str, Any] = {}
     for name in [names] if isinstance(names, str) else names:
+        own = OWN.match(name)
         try:
-            found[name] = ir_measures.parse_measure(name)
+            found[name] = _own(name, own) if own else ir_measures.parse_measure(name)
         except (NameError, SyntaxError, ValueError) as error:
             raise UserError(
-                f"measure {name!r} is not known; name it as ir_measures does, such as nDCG@10, RR@10 or R@100"
+                f"measure {name!r} is not known; name it as ir_measures does, such as nDCG@10, RR@10 or AP(rel=2), or "
+                "one of your own as MODULE.NAME"
             ) from error
+        twin = next((n for n, m in found.items() if m == found[name] and type(m) is not type(found[name])), None)
+        if twin is not None:
+            raise UserError(f"measure {name!r} calls itself {found[name]}, as {twin!r} does; give one of them another name")
         try:
             ir_measures.evaluator([found[name]], {})
         except (ValueError, AssertionError) as error:
-            raise UserError(f"measure {name!r}: {' '.join(str(error).split())}") from error
+            measure = found[name]
+            graded = "rel" in measure.SUPPORTED_PARAMS and "rel" not in measure.params
+            remedy = " It may need the grade that counts too, such as rel=1." if graded else ""
+            raise UserError(f"measure {name!r}: {' '.join(str(error).split())}{remedy}") from error
     if not found:
         raise UserError("measures is empty; name at least one as ir_measures does, such as nDCG@10")
     return found
+
+
+def _own(name: str, place: re.Match[str]) -> Any:
+    """A measure that ir_measures' `define` or `define_byquery` made and a module that can be imported holds."""
+    module, attribute = place.groups()
+    try:
+        measure = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        file = f"{module.partition('.')[0]}.py"
+        raise UserError(f"measure {name!r}: {error}; put {file} into the folder of the command") from error
+    if not isinstance(measure, ir_measures.Measure):
+        raise UserError(f"measure {name!r}: {attribute} is no measure; make it with ir_measures.define_byquery")
+    known = ir_measures.measures.registry
+    before = dict(known)
+    known[attribute] = measure  # for this name alone: two modules may have a measure of one name
+    try:
+        return ir_measures.parse_measure(name[place.start(2) :])
+    finally:
+        known.clear()
+        known.update(before)
 
 
 def deeper_than(collection: Collection, measures: Sequence[str], reach: int) -> dict[str, int]:

@@ -7,20 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from scipy.special import stdtr, stdtrit
 
 from uar.collections.presets import whole_sets, with_whole
-from uar.errors import DataError, UserError
+from uar.errors import UserError
 from uar.evaluation.rag.answer_measures import MEASURES
+from uar.evaluation.score_files import Values, read_score_file
 
 log = logging.getLogger(__name__)
 PERMUTATIONS = 10_000
 LEVEL = 0.05
 BLOCK = 2_000_000  # sign flips that are held at once
 TESTS = ("p t-test", "p randomisation")
-Values = Mapping[str, Mapping[str, float]]  # measure -> query id -> value
 
 
 def read_scores(folder: Path, slug: str) -> Values:
@@ -31,14 +29,7 @@ def read_scores(folder: Path, slug: str) -> Values:
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in path.parent.glob("*.parquet"))) or "none"
         raise UserError(f"baseline={folder}: it has no scores of {slug} (it has {known}); evaluate it on the same collections")
-    try:
-        rows = pq.read_table(path, columns=["query_id", "measure", "value"]).to_pylist()
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(path, f"not a table of query_id, measure and value ({str(error).splitlines()[0]})") from error
-    values: dict[str, dict[str, float]] = {}
-    for row in rows:
-        values.setdefault(row["measure"], {})[row["query_id"]] = row["value"]
-    return values
+    return read_score_file(path)
 
 
 def compare(ours: Mapping[str, Values], baseline: Mapping[str, Values], seed: int = 0) -> dict[str, dict[str, Any]]:

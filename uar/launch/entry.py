@@ -20,6 +20,7 @@ from uar.launch.command_options import Taken
 from uar.launch.help_page import asks_for_help, print_help
 from uar.launch.mistyped import check_given, in_words
 from uar.launch.one_line import is_of_config, one_line
+from uar.launch.override_text import as_typed
 from uar.launch.owner import owned
 from uar.launch.resolvers import CONF, register_resolvers
 from uar.launch.side_by_side import several_devices, started_outside, which_process
@@ -82,6 +83,7 @@ def entry(config_name: str, task: Task) -> None:
             return None
 
     try:
+        sys.argv[1:] = as_typed(config_name, sys.argv[1:])
         _check_order(sys.argv[1:])
         if asks_for_help(sys.argv[1:]):
             return print_help(config_name, sys.argv[1:])
@@ -110,6 +112,7 @@ def entry(config_name: str, task: Task) -> None:
 def composed(config_name: str, *overrides: str) -> DictConfig:
     """The config of a command as its command line would compose it, for Python and notebooks:
     `annotate(composed("annotate", "limit=8", "logger=none"), folder)`. Loggers want to be started by the command line."""
+    overrides = tuple(as_typed(config_name, overrides))
     _check_order(overrides)
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         whole = hydra.compose(config_name, list(overrides), return_hydra_config=True)

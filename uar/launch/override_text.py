@@ -1,19 +1,49 @@
 """Any text as a value of Hydra's command line and configs, which give meaning to quotes, backslashes and `${`."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import create_functions
 from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import read_write
 
 INTERPOLATION = re.compile(r"(\\*)\$\{")
+TEXTS = {  # options whose value is one text, by command
+    "report": ("baseline", "runs", "title"),
+    "dashboard": ("runs", "title"),
+    "evaluate": ("baseline",),
+}
+MEASURE = re.compile(r"""('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")|([\w.]+)\([^()]*\)(?:@\d+)?""")  # in quotes, or with parameters
 
 
 def quoted(text: str) -> str:
     """As an override's value, in quotes."""
     return QuotedString(text=literal(text), quote=Quote.single).with_quotes()
+
+
+def as_typed(config_name: str, overrides: Sequence[str]) -> list[str]:
+    """Overrides of a command with quotes around what Hydra would read as a list of jobs or as a function: names of rows and
+    folders (`baseline=human, contrastive`) and measures with parameters (`measures=[RBP(p=0.8)]`). Sweeps (`-m`) keep their
+    lists of names."""
+    one_job = not {"-m", "--multirun"} & set(overrides)
+    texts = TEXTS.get(config_name, ()) if one_job else ()
+    found = []
+    for override in overrides:
+        name, equals, value = override.partition("=")
+        if name in texts and value not in ("", "null") and value[0] not in "'\"[{" and "${" not in value:
+            value = quoted(value)
+        elif name == "measures":
+            value = MEASURE.sub(_quoted_measure, value)
+        found.append(f"{name}{equals}{value}")
+    return found
+
+
+def _quoted_measure(found: re.Match[str]) -> str:
+    in_quotes, name = found.groups()
+    return found[0] if in_quotes or name in create_functions().functions else quoted(found[0])
 
 
 def literal(value: Any) -> Any:

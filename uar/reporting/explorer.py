@@ -13,6 +13,7 @@ from uar.collections.languages import head
 from uar.collections.presets import expand
 from uar.collections.reference import parse, resolve, slug
 from uar.errors import UserError
+from uar.reporting.marks import Marks, sureness
 from uar.reporting.rows import Row, scores_of
 from uar.reporting.run_folders import RunFolder, unreadable
 from uar.storage.label_files import NAME, read_label_columns
@@ -48,9 +49,16 @@ class Explorer:
     passages: dict[str, dict[str, list[str]]] = field(default_factory=dict)  # slug -> id -> title, text
     _opened: dict[str, Collection | None] = field(default_factory=dict)
 
-    def pairs(self, baseline: Row, chosen: Sequence[Row]) -> dict[str, Any]:
-        """`pairs`: a dict a (row, collection); `passages`: title and text by collection and id."""
-        found = [made for row in chosen[: self.options.pairs] for s in row.slugs if (made := self._pair(row, baseline, s))]
+    def pairs(self, baseline: Row, chosen: Sequence[Row], by_row: Mapping[str, Marks] | None = None) -> dict[str, Any]:
+        """`pairs`: a dict a (row, collection); `passages`: title and text by collection and id. `by_row`: the rows' tests
+        against the baseline: those that differ most surely come first."""
+        tested = by_row or {}
+        chosen = sorted(chosen, key=lambda row: _chance(tested.get(row.name, {})))
+        found = []
+        for row in chosen[: self.options.pairs]:
+            marks = tested.get(row.name, {})
+            slugs = sorted(row.slugs, key=lambda slug: _chance(marks, slug))
+            found += [{**made, "told": _told(marks, s)} for s in slugs if (made := self._pair(row, baseline, s))]
         if len(chosen) > self.options.pairs:
             left = len(chosen) - self.options.pairs
             self.notes.append(f"explorer: {self.options.pairs} pairs are shown, {left} are not (explorer.pairs)")
@@ -151,6 +159,17 @@ class Explorer:
             for query, doc, label, source in _label_rows(path, query_ids, self.notes) if path else ():
                 found.setdefault(query, {}).setdefault(doc, {})[row.name] = label, source
         return found
+
+
+def _chance(marks: Marks, slug: str | None = None) -> float:
+    """The least p of a row's tests on a collection, or on any; 2, beyond any p, where nothing differs or is tested."""
+    values = [m["p t-test"] for (at, _), m in marks.items() if slug in (None, at) and m["difference"]]
+    return min((p for p in values if p is not None), default=2.0)
+
+
+def _told(marks: Marks, slug: str) -> dict[str, str]:
+    """By measure, how the means of the seeds differ and how sure that is."""
+    return {measure: sureness(mark) for (at, measure), mark in marks.items() if at == slug}
 
 
 def _same_seed(baseline: Row, row: Row, slug: str) -> tuple[RunFolder, RunFolder] | None:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from uar.evaluation import significance
+from uar.evaluation.score_files import Values
 from uar.reporting.alike import unlike
 from uar.reporting.rows import Row
 
@@ -36,7 +37,7 @@ def marks(row: Row, baseline: Row, measures: Collection[str], notes: list[str]) 
     return {(slug, measure): mark for slug, values in found.items() for measure, mark in values.items()}
 
 
-def _of_measures(values: significance.Values, measures: Collection[str]) -> significance.Values:
+def _of_measures(values: Values, measures: Collection[str]) -> Values:
     return {measure: by_query for measure, by_query in values.items() if measure in measures}
 
 
@@ -60,7 +61,18 @@ def meaning(baseline: str) -> str:
 
 def described(mark: Mapping[str, Any], baseline: str) -> str:
     """The comparison of one value in words."""
-    p = mark["p t-test (Holm)"]
     between = "" if mark["low"] is None else f" [{mark['low']:+.4f}, {mark['high']:+.4f}]"
-    tested = "not defined" if p is None else f"{p:.2g}"
-    return f"{mark['difference']:+.4f}{between} against {baseline}, {mark['queries']} queries, p {tested} (t-test, Holm)"
+    tested = f"{mark['queries']} queries, p {_number(mark)} (t-test, Holm)"
+    return f"{mark['difference']:+.4f}{between} against {baseline}, {tested}"
+
+
+def sureness(mark: Mapping[str, Any]) -> str:
+    """The difference of the means, and whether it may be chance."""
+    sure = "" if mark["mark"] else ", which may be chance"
+    difference = f"{mark['difference']:+.3f}".replace("-", "−")
+    return f"{difference} in the mean of {mark['queries']} questions (p {_number(mark)}{sure})"
+
+
+def _number(mark: Mapping[str, Any]) -> str:
+    p = mark["p t-test (Holm)"]
+    return "not defined" if p is None else f"{p:.2g}"

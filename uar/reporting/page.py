@@ -26,8 +26,10 @@ def page(
     explorer: Mapping[str, Any],
     notes: Sequence[str],
     baseline: str,
+    shared: str = "",
 ) -> str:
-    """`explorer`: see `Explorer.pairs`. `baseline`: name of the row that marks compare with, or empty."""
+    """`explorer`: see `Explorer.pairs`. `baseline`: name of the row that marks compare with, or empty. `shared`: what all rows
+    have in common."""
     environment = Environment(
         loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -43,6 +45,7 @@ def page(
         explorer=explorer,
         notes=notes,
         baseline=baseline,
+        shared=shared,
         data=_embedded(explorer),
         css=(FOLDER / "report.css").read_text(encoding="utf-8"),
         js=(FOLDER / "report.js").read_text(encoding="utf-8"),

@@ -206,7 +206,7 @@ def _lines(
         matching = [row for row in rows if any(c.value is not None for c in lines.get(row.name, ()))]
         for row in matching:
             name = " · ".join(filter(None, (f"{wanted.name}{_stand_in(row)}", _among(row, matching))))
-            yield Line(name, lines[row.name])
+            yield Line(name, lines[row.name], row=row.name)
         if not matching:
             yield Line(wanted.name, [Cell(paper=wanted.values.get(c.heading)) for c in columns])
     for row in rows:

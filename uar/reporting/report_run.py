@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from uar.reporting.alike import notes_of
+from uar.reporting.constants import without_constants
 from uar.reporting.explorer import Explorer
 from uar.reporting.figures import draw_all
 from uar.reporting.hybrid_columns import with_hybrid
@@ -17,7 +18,7 @@ from uar.reporting.marks import Marks, marks
 from uar.reporting.page import page
 from uar.reporting.paper_table import PaperTable, asked_for, paper_table
 from uar.reporting.result_table import Table, agreement_table, columns_of, cost_table, score_table
-from uar.reporting.rows import Row, find_row, rows_of
+from uar.reporting.rows import Row, find_row, rows_of, shared
 from uar.reporting.run_folders import find_runs
 from uar.reporting.text import latex, markdown, overview, terminal
 from uar.storage.files import write_text
@@ -29,28 +30,42 @@ def report(cfg: DictConfig, folder: Path) -> None:
     notes = list(found.notes)
     rows = rows_of(with_hybrid(found.runs, notes))
     notes += notes_of(rows)
-    baseline = find_row(rows, str(cfg.baseline), "baseline") if cfg.baseline is not None else None
     papers = asked_for(_several(cfg.paper), rows)
+    baseline = _named(str(cfg.baseline), rows, papers) if cfg.baseline is not None else None
     explorer = Explorer(hydra.utils.instantiate(cfg.explorer), rows, notes)
-    others = [row for row in rows if row is not baseline] if baseline else []
-    measures = {measure for part in ("retrieval", "rag") for _, measure in columns_of(rows, part)}
-    by_row = {row.name: marks(row, baseline, measures, notes) for row in others if baseline}
-    tables = _tables(rows, papers, by_row, baseline.name if baseline else "")
+    against = baseline or rows[0]
+    measures = list(dict.fromkeys(measure for part in ("retrieval", "rag") for _, measure in columns_of(rows, part)))
+    tested = measures if baseline else measures[:1]  # to order the explorer's pairs, one will do
+    others = [row for row in rows if row is not against]
+    by_row = {row.name: marks(row, against, tested, notes if baseline else []) for row in others}
+    differences = explorer.pairs(against, others, by_row)
+    by_row = by_row if baseline else {}
+    tables = _tables(rows, papers, by_row, baseline.name if baseline else "", cfg.deepest)
     out = Path(cfg.out)
     figures = draw_all(rows, out / "figures", notes)
-    against = baseline or rows[0]
-    differences = explorer.pairs(against, [row for row in rows if row is not against])
     notes = list(dict.fromkeys(notes))
     drawn = [(figure.title, f"figures/{figure.key}.svg") for figure in figures if figure.svg]
     missing = [f"{figure.title}: {figure.missing}" for figure in figures if figure.missing]
     title, marked_against = str(cfg.title), baseline.name if baseline else ""
-    write_text(out / "report.md", markdown(tables, drawn, [*notes, *missing], title, marked_against))
+    words = shared(rows)
+    common = f"All rows of sweeps: {', '.join(words)}." if words else ""
+    write_text(out / "report.md", markdown(tables, drawn, [*notes, *missing], title, marked_against, common))
     write_text(out / "report.tex", latex(tables, marked_against))
-    html = page(title, rows, tables, figures, differences, notes, marked_against)
+    html = page(title, rows, tables, figures, differences, notes, marked_against, common)
     write_text(out / "report.html", html)
     console = Console(width=None if Console().is_terminal else 127)
-    console.print(terminal(overview(rows) or tables[0], console.width))
+    short = overview(rows, by_row, marked_against, cfg.deepest)
+    console.print(terminal(without_constants(short) if short else tables[0], console.width, marked_against))
+    left_out = f"; {len(found.notes)} notes on what is missing stand in the report" if found.notes else ""
+    console.print(f"{len(found.runs)} run folders, {len(rows)} rows{left_out}", soft_wrap=True, highlight=False)
     console.print(f"{(out / 'report.html').resolve()}", soft_wrap=True, highlight=False)
+
+
+def _named(name: str, rows: Sequence[Row], papers: Sequence[PaperTable]) -> Row:
+    """The row of that name or folder, or that a table of the paper shows by that name alone."""
+    lines = [line for paper in papers for line in paper_table(paper, rows, {}).lines if line.row and line.name == name]
+    shown = {line.row for line in lines}
+    return find_row(rows, shown.pop() if len(shown) == 1 else name, "baseline")
 
 
 def _several(value: Any) -> list[str] | None:
@@ -59,13 +74,15 @@ def _several(value: Any) -> list[str] | None:
     return [str(v) for v in value] if OmegaConf.is_list(value) else [str(value)]
 
 
-def _tables(rows: Sequence[Row], papers: Sequence[PaperTable], by_row: dict[str, Marks], baseline: str) -> list[Table]:
+def _tables(
+    rows: Sequence[Row], papers: Sequence[PaperTable], by_row: dict[str, Marks], baseline: str, deepest: float
+) -> list[Table]:
     """Those of the paper, then all that the runs hold."""
     own = [
-        score_table("retrieval", "Retrieval", rows, "retrieval", by_row, baseline),
+        score_table("retrieval", "Retrieval", rows, "retrieval", by_row, baseline, deepest),
         score_table("rag", "Answers from the retrieved passages (RAG)", rows, "rag", by_row, baseline),
         agreement_table(rows),
         cost_table(rows),
     ]
     tables = [*(paper_table(paper, rows, by_row, baseline) for paper in papers), *(table for table in own if table)]
-    return tables or [Table("runs", "Runs without scores", [], [])]
+    return [without_constants(table) for table in tables] or [Table("runs", "Runs without scores", [], [])]

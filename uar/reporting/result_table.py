@@ -10,6 +10,7 @@ from typing import Any
 from uar.collections.presets import averaged
 from uar.evaluation.rag.answer_measures import BERT, MEASURES
 from uar.reporting.alike import unlike
+from uar.reporting.depth import too_deep
 from uar.reporting.marks import Marks, described
 from uar.reporting.rows import Row
 
@@ -22,7 +23,8 @@ LINES = ("closed_book", "oracle")
 @dataclass(frozen=True)
 class Column:
     """`group`: what stands above the measure, such as the collection. Values are shown times `scale`. `lower`: less is better.
-    `paper`: whether the paper's values stand beside ours; `ours`: whether ours do at all."""
+    `paper`: whether the paper's values stand beside ours; `ours`: whether ours do at all. `count`: what the values rest on and
+    no result, such as a number of questions."""
 
     group: str
     heading: str
@@ -32,6 +34,7 @@ class Column:
     ranked: bool = True
     paper: bool = False
     ours: bool = True
+    count: bool = False
 
     def heads(self) -> list[str]:
         """Headings of what is shown: ours, the paper's or both."""
@@ -44,7 +47,8 @@ class Column:
 @dataclass(frozen=True)
 class Cell:
     """`value` as shown, the mean of `seeds` runs with their standard `deviation` (n − 1; None of one run). `place`: 1 the best
-    of its column, 2 the second best, 0 another. `mark`: + or − where it differs from the baseline; `note`: how."""
+    of its column, 2 the second best, 0 another. `mark`: + or − where it differs from the baseline; `note`: how. `alone`: the
+    number of seeds is told elsewhere."""
 
     value: float | None = None
     deviation: float | None = None
@@ -53,12 +57,14 @@ class Cell:
     mark: str = ""
     note: str = ""
     paper: float | None = None
+    alone: bool = False
 
     def number(self, column: Column) -> str:
         return DASH if self.value is None else column.number(self.value)
 
     def spread(self, column: Column) -> str:
-        return "" if self.deviation is None else f" ± {column.number(self.deviation)} ({self.seeds})"
+        seeds = "" if self.alone else f" ({self.seeds})"
+        return "" if self.deviation is None else f" ± {column.number(self.deviation)}{seeds}"
 
     def beside(self, column: Column) -> str:
         return DASH if self.paper is None else column.number(self.paper)
@@ -66,21 +72,25 @@ class Cell:
 
 @dataclass(frozen=True)
 class Line:
-    """A row as shown; `aside`: no row of the paper's."""
+    """A row as shown; `aside`: no row of the paper's. `row`: whose values they are, where `name` is the paper's."""
 
     name: str
     cells: list[Cell]
     aside: bool = False
+    row: str = ""
 
 
 @dataclass(frozen=True)
 class Table:
+    """`shared`: what all lines have in common, which stands above them once. `notes` stand below."""
+
     key: str
     title: str
     columns: list[Column]
     lines: list[Line]
     notes: list[str] = field(default_factory=list)
     head: str = "run"
+    shared: list[str] = field(default_factory=list)
 
 
 def cell(values: Sequence[float], scale: float = 1.0) -> Cell:
@@ -150,20 +160,47 @@ def plain_table(
     return Table(key, title, shown, placed(shown, lines)) if lines else None
 
 
-def _asked(rows: Sequence[Row], slug: str) -> list[tuple[str, str]]:
-    """A column for the number of questions that were asked, where it is known."""
+def _counted(rows: Sequence[Row], slug: str) -> list[tuple[str, str]]:
+    """A column for the number of questions that were answered, where it is known."""
     return [(slug, QUESTIONS)] if any(row.values("rag", slug, QUESTIONS) for row in rows) else []
 
 
 def score_table(
-    key: str, title: str, rows: Sequence[Row], part: str, by_row: Mapping[str, Marks], baseline: str = ""
+    key: str,
+    title: str,
+    rows: Sequence[Row],
+    part: str,
+    by_row: Mapping[str, Marks],
+    baseline: str = "",
+    deepest: float = 1.0,
 ) -> Table | None:
-    """All values of `part` (retrieval or rag): a group of columns a collection."""
+    """All values of `part` (retrieval or rag): a group of columns a collection, after the number of questions that each row
+    was trained on. `deepest`: see `too_deep`."""
     wanted = columns_of(rows, part)
+    left_out = {at: said for at in wanted if part == "retrieval" and (said := too_deep(rows, *at, deepest))}
+    wanted = [at for at in wanted if at not in left_out]
     if part == "rag":
-        wanted = [at for slug, of_slug in groupby(wanted, key=itemgetter(0)) for at in [*of_slug, *_asked(rows, slug)]]
-    columns = [Column(*at) if at[1] != QUESTIONS else Column(*at, digits=0, ranked=False) for at in wanted]
-    return plain_table(key, title, rows, [(part, *c) for c in wanted], columns, by_row, baseline)
+        wanted = [at for slug, of_slug in groupby(wanted, key=itemgetter(0)) for at in [*of_slug, *_counted(rows, slug)]]
+    columns = [Column(*at) if at[1] != QUESTIONS else Column(*at, digits=0, ranked=False, count=True) for at in wanted]
+    table = score_lines(key, title, rows, [(part, *at) for at in wanted], columns, by_row, baseline)
+    return replace(table, notes=[*table.notes, *left_out.values()]) if table else None
+
+
+def score_lines(
+    key: str,
+    title: str,
+    rows: Sequence[Row],
+    parts: Sequence[tuple[str, str, str]],
+    columns: Sequence[Column],
+    by_row: Mapping[str, Marks],
+    baseline: str,
+) -> Table | None:
+    """`plain_table` of the rows that have scores, with the questions that they were trained on first."""
+    scored = [row for row in rows if any(row.values(*part) for part in parts)]
+    if any(row.values("learnt", "", QUESTIONS) for row in scored):
+        parts = [("learnt", "", QUESTIONS), *parts]
+        columns = [Column("trained on", QUESTIONS, digits=0, ranked=False, count=True), *columns]
+    return plain_table(key, title, scored, parts, columns, by_row, baseline) if scored else None
 
 
 def agreement_table(rows: Sequence[Row]) -> Table | None:
@@ -171,8 +208,12 @@ def agreement_table(rows: Sequence[Row]) -> Table | None:
     shares = ["precision", "recall", "human_positive_ranked_first", "judged_precision", "kappa", "weighted_kappa"]
     measures = [*shares[:2], "average_positives", *shares[2:], "queries"]
     measures = [m for m in measures if any(row.values("agreement", "", m) for row in rows)]
-    unranked = {"average_positives", "queries"}
-    columns = [Column("", m.replace("_", " "), digits=0 if m == "queries" else 3, ranked=m not in unranked) for m in measures]
+    columns = [
+        Column("", m.replace("_", " "), ranked=m != "average_positives")
+        if m != "queries"
+        else Column("", m, digits=0, ranked=False, count=True)
+        for m in measures
+    ]
     return plain_table("agreement", "Labels against people's", rows, [("agreement", "", m) for m in measures], columns, {})
 
 

@@ -4,11 +4,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from uar.errors import DataError, UserError
-from uar.evaluation.significance import Values, read_scores
+from uar.evaluation.score_files import Values
+from uar.evaluation.significance import read_scores
 from uar.reporting.run_folders import RunFolder
 
 BESIDE = ("seed", "name", "resume", "baseline", "model")  # do not tell one method from another
@@ -37,8 +39,8 @@ class Row:
         return [value for value in self.by_seed(part, slug, measure) if value is not None]
 
     def by_seed(self, part: str, slug: str, measure: str) -> list[float | None]:
-        """A value a seed, None where it has none. `part`: retrieval, rag (`EM (oracle)`: of that line), agreement, ledger or
-        time; `slug` belongs to the first two. `measure` may be dotted."""
+        """A value a seed, None where it has none. `part`: retrieval, rag (`EM (oracle)`: of that line), agreement, ledger,
+        learnt (`RunFolder.learnt`) or time; `slug` belongs to the first two. `measure` may be dotted."""
         return [next((v for run in seed if (v := _value(run, part, slug, measure)) is not None), None) for seed in self.seeds]
 
     @cached_property
@@ -67,7 +69,8 @@ def _value(run: RunFolder, part: str, slug: str, measure: str) -> float | None:
         name, _, line = measure.removesuffix(")").partition(" (")
         keys = [line, name] if line else [measure]
     else:
-        place = {"agreement": run.agreement, "ledger": run.ledger}.get(part) or run.metrics.get(part, {})
+        own = {"agreement": run.agreement, "ledger": run.ledger}
+        place = run.learnt if part == "learnt" else own.get(part) or run.metrics.get(part, {})
         keys = measure.split(".") if measure not in place else [measure]
     for key in keys:
         place = place.get(key) if isinstance(place, Mapping) else None
@@ -150,14 +153,30 @@ def _row_names(groups: Sequence[Sequence[Seed]]) -> list[str]:
 
 def _told_apart(groups: Sequence[Sequence[Seed]]) -> list[str]:
     """Names of run folders; of those that list overrides, as the jobs of a sweep do, what tells them apart."""
-    words = [dict.fromkeys(seeds[0][0].path.name.split(",")) for seeds in groups]
-    jobs = [list(w) for w in words if all("=" in word for word in w)]
-    common = set.intersection(*map(set, jobs)) if len(jobs) > 1 else set()
+    words = [_overrides(seeds) for seeds in groups]
+    common = set(_common(words))
     names = []
     for seeds, own in zip(groups, words, strict=True):
         kept = [w for w in own if w not in common and not (len(seeds) > 1 and w.startswith("seed="))]
-        names.append(", ".join(map(_shown, kept)) if list(own) in jobs and kept else seeds[0][0].name)
+        names.append(", ".join(map(_shown, kept)) or seeds[0][0].name)
     return names
+
+
+def _overrides(seeds: Sequence[Seed]) -> list[str]:
+    """Those that the name of the first run's folder lists; none where it is another name."""
+    words = list(dict.fromkeys(seeds[0][0].path.name.split(",")))
+    return words if all("=" in word for word in words) else []
+
+
+def _common(words: Sequence[Sequence[str]]) -> list[str]:
+    jobs = [own for own in words if own]
+    return [word for word in jobs[0] if all(word in own for own in jobs)] if len(jobs) > 1 else []
+
+
+def shared(rows: Sequence[Row]) -> list[str]:
+    """Overrides of all jobs of sweeps among the rows, which their names leave out."""
+    words = _common([_overrides(row.seeds) for row in rows])
+    return [word.replace("\\", "") for word in words if not word.startswith("seed=")]
 
 
 def _shown(override: str) -> str:
@@ -168,10 +187,11 @@ def _shown(override: str) -> str:
 
 def find_row(rows: Sequence[Row], name: str, option: str) -> Row:
     """The row of that name, or that has a run of that name or path; UserError where there is none."""
+    asked = Path(name).resolve()
     for row in rows:
         known = {row.name, row.name.replace(", ", ",")}
         for run in row.folders:
-            known |= {run.name, run.path.name, str(run.path)}
-        if name in known:
+            known |= {run.name, run.path.name}
+        if name in known or asked in {run.path.resolve() for run in row.folders}:
             return row
     raise UserError(f"{option}={name}: no such run; allowed: {', '.join(row.name for row in rows)}")

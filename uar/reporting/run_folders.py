@@ -1,18 +1,21 @@
 """Run folders found by pattern: metrics, config and what else they hold."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
 import yaml
 
 from uar.collections.presets import Scores, averaged
 from uar.errors import UserError
 from uar.evaluation.metrics_file import PARTS, read_metrics
 from uar.storage.files import matching, read_json
+from uar.storage.label_files import NAME, read_label_columns
 from uar.storage.manifest import read_manifest
 
 HELD = ("metrics.json", "agreement.json", "ledger.json")
@@ -41,6 +44,19 @@ class RunFolder:
     def manifest(self) -> dict[str, Any]:
         return read_manifest(self.path)
 
+    @cached_property
+    def learnt(self) -> dict[str, int]:
+        """`questions` that the run's model was trained on; empty where it was not, or the labels cannot be read."""
+        path = (self.trained or self.path) / NAME
+        if "label_source._target_" not in self.config or not path.is_file():
+            return {}
+        try:
+            table = read_label_columns(path, ("query_id", "doc_id", "label", "weight"))
+        except UserError:
+            return {}
+        counts = pc.not_equal(pc.fill_null(table["weight"], 1.0), 0.0)
+        return {"questions": pc.count_distinct(table["query_id"].filter(counts)).as_py()}
+
     def keeps(self, slug: str) -> bool:
         """Whether it has scores of the single questions of a collection."""
         return (self.path / "scores" / f"{slug}.parquet").is_file()
@@ -55,22 +71,48 @@ class Found:
 
 
 def find_runs(patterns: Sequence[str]) -> Found:
-    """Folders that hold metrics.json, agreement.json or ledger.json; UserError where there is none. A file that cannot be
-    read, or a folder with a config alone, is a note."""
-    places: dict[Path, None] = {}
+    """Folders that hold metrics.json, agreement.json or ledger.json: those that the patterns name, and those at any depth
+    below them. UserError where there is none. A file that cannot be read, or a run's folder with a config alone, is a note."""
+    places: dict[Path, Path] = {}  # each folder once, as it was first named
     for pattern in patterns:
-        places.update(dict.fromkeys(path for path in matching(pattern) if path.is_dir()))
+        for top in matching(pattern):
+            for path in _run_folders(top):
+                places.setdefault(path.resolve(), path)
     notes: list[str] = []
-    names = _names(list(places))
+    names = _names(list(places.values()))
     runs = []
-    for path in places:
-        if any((path / name).is_file() for name in HELD):
+    for path in places.values():
+        if _is_run(path):
             runs.append(_read(path, names[path], notes))
-        elif (path / "config.yaml").is_file():
+        else:
             notes.append(f"{names[path]}: no metrics.json; the run has not ended, or failed (see its uar.log)")
     if not runs:
-        raise UserError(f"runs={list(patterns)}: no folder with a metrics.json; give run folders or patterns of them")
+        raise UserError(
+            f"runs={', '.join(patterns)}: no folder with a metrics.json there or below; give run folders, folders of them or "
+            "patterns, such as runs=outputs"
+        )
     return Found(runs, notes)
+
+
+def _is_run(path: Path) -> bool:
+    return any((path / name).is_file() for name in HELD)
+
+
+def _run_folders(top: Path) -> Iterator[Path]:
+    """The folder and those below it that are of a run. A folder with a config alone is one that has not ended, unless it lies
+    in a run's: trackers keep configs of their own there."""
+    if not top.is_dir():
+        return
+    inside: set[Path] = set()
+    for place, folders, files in os.walk(top):
+        path = Path(place)
+        folders.sort()
+        within = path.parent in inside
+        if set(HELD) & set(files) or ("config.yaml" in files and not within):
+            yield path
+            within = True
+        if within:
+            inside.add(path)
 
 
 def _names(paths: Sequence[Path]) -> dict[Path, str]:

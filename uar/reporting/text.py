@@ -1,13 +1,17 @@
 """Tables as Markdown, as LaTeX (booktabs) and in a terminal."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 
+from rich.console import Group
+from rich.markup import escape
 from rich.table import Table as Terminal
+from rich.text import Text
 
-from uar.reporting.marks import meaning
-from uar.reporting.result_table import Cell, Column, Table, columns_of, plain_table
+from uar.reporting.depth import too_deep
+from uar.reporting.marks import Marks, meaning
+from uar.reporting.result_table import Cell, Column, Table, columns_of, score_lines
 from uar.reporting.rows import Row
 
 LATEX = {
@@ -23,17 +27,25 @@ LATEX = {
     "<": "$<$",
     ">": "$>$",
 }
-FEW = ("nDCG@10", "R@100")
+FEW = ("nDCG@10", "R@100", "RR@10")  # in this order, the first two that a collection has
 ROOM = 8  # columns that most terminals have room for
 LONGEST = 40  # letters of a name in a line of a terminal
+STYLES = {1: "bold", 2: "underline", 0: ""}
 PLACES = {1: ("**", "**"), 2: ("<u>", "</u>"), 0: ("", "")}
 
 
 def markdown(
-    tables: Sequence[Table], figures: Sequence[tuple[str, str]], notes: Sequence[str], title: str = "", baseline: str = ""
+    tables: Sequence[Table],
+    figures: Sequence[tuple[str, str]],
+    notes: Sequence[str],
+    title: str = "",
+    baseline: str = "",
+    shared: str = "",
 ) -> str:
-    """Tables, links to figures (title, path) and notes. `baseline`: the row that marks compare with."""
+    """Tables, links to figures (title, path) and notes. `baseline`: the row that marks compare with. `shared`: what all rows
+    have in common."""
     parts = [f"# {_cell(title)}"] if title else []
+    parts += [_cell(shared)] if shared else []
     parts += [text for table in tables for text in _markdown_table(table, baseline)]
     parts += [f"![{title}]({path})" for title, path in figures]
     if notes:
@@ -43,6 +55,7 @@ def markdown(
 
 def _markdown_table(table: Table, baseline: str) -> Iterator[str]:
     yield f"## {table.title}"
+    yield from map(_cell, table.shared)
     heads = [table.head]
     for column in table.columns:
         heads += [" ".join(filter(None, (column.group, head))) if at == 0 else head for at, head in enumerate(column.heads())]
@@ -63,7 +76,9 @@ def _key(table: Table, baseline: str) -> list[str]:
     cells = [cell for line in table.lines for cell in line.cells]
     found = {
         "Bold: best; underlined: second best.": any(cell.place for cell in cells),
-        "±: standard deviation over seeds, whose number follows.": any(cell.deviation is not None for cell in cells),
+        "±: standard deviation over seeds, whose number follows.": any(
+            cell.deviation is not None and not cell.alone for cell in cells
+        ),
         meaning(baseline): any(cell.mark for cell in cells),
     }
     return [text for text, there in found.items() if there]
@@ -93,7 +108,7 @@ def _latex_table(table: Table, baseline: str) -> str:
     lines = [
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{tex(' '.join([table.title + '.', *table.notes, *_key(table, baseline)]))}}}",
+        rf"\caption{{{tex(' '.join([table.title + '.', *table.shared, *table.notes, *_key(table, baseline)]))}}}",
         rf"\label{{tab:{table.key}}}",
         r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         rf"\begin{{tabular}}{{l{'r' * sum(widths)}}}",
@@ -137,40 +152,44 @@ def tex(text: str) -> str:
     return "".join(LATEX.get(c, c) for c in text)
 
 
-def terminal(table: Table, width: int) -> Terminal:
-    """The columns for which `width` letters have room; it says where there are more."""
-    longest = min(LONGEST, max(len(line.name) for line in table.lines) if table.lines else 0)
+def terminal(table: Table, width: int, baseline: str = "") -> Group:
+    """What all lines share, the columns for which `width` letters have room, and what their signs mean; it says where there
+    are more columns. `baseline`: the row that marks compare with."""
+    longest = min(LONGEST, max((len(line.name) for line in table.lines), default=0))
     shown = Terminal()
     shown.add_column(table.head, min_width=longest)
     room, kept = width - longest - 4, 0
-    for at, column in enumerate(table.columns):
-        numbers = (len(line.cells[at].number(column)) for line in table.lines)
-        room -= max(len(column.group), len(column.heading), *numbers) + 3
+    written = [[_plain(column, line.cells[at]) for line in table.lines] for at, column in enumerate(table.columns)]
+    for column, cells in zip(table.columns, written, strict=True):
+        room -= max(len(column.group), len(column.heading), *map(len, cells)) + 3
         if room < 0 and kept:
             break
         kept += 1
         shown.add_column(f"{column.group}\n{column.heading}", justify="right", no_wrap=True)
-    for line in table.lines:
-        cells = [
-            f"[bold]{cell.number(column)}[/bold]" if cell.place == 1 else cell.number(column)
-            for column, cell in list(zip(table.columns, line.cells, strict=True))[:kept]
-        ]
-        shown.add_row(line.name.replace("[", r"\["), *cells)
-    if kept < len(table.columns):
-        shown.caption = f"{kept} of {len(table.columns)} columns; report.html has them all"
-    return shown
+    for at, line in enumerate(table.lines):
+        places = [STYLES[cell.place] for cell in line.cells[:kept]]
+        shown.add_row(escape(line.name), *(Text(text[at], style) for style, text in zip(places, written, strict=False)))
+    more = [f"{kept} of {len(table.columns)} columns; report.html has them all."] if kept < len(table.columns) else []
+    return Group(*map(Text, table.shared), shown, *map(Text, [*_key(table, baseline), *table.notes, *more]))
 
 
-def overview(rows: Sequence[Row]) -> Table | None:
-    """A few measures a collection, as fit a terminal; of many collections one each."""
+def _plain(column: Column, cell: Cell) -> str:
+    return f"{cell.number(column)}{cell.mark}{cell.spread(column)}"
+
+
+def overview(
+    rows: Sequence[Row], by_row: Mapping[str, Marks] | None = None, baseline: str = "", deepest: float = 1.0
+) -> Table | None:
+    """Two measures a collection, as fit a terminal; of many collections one each."""
     retrieval, rag = columns_of(rows, "retrieval"), columns_of(rows, "rag")
     parts: list[tuple[str, str, str]] = []
-    for few in (FEW, FEW[:1]):
+    for few in (2, 1):
         parts = []
         for slug in dict.fromkeys(slug for slug, _ in [*retrieval, *rag]):
-            parts += [("retrieval", slug, m) for m in few if (slug, m) in retrieval]
-            parts += [("rag", s, m) for s, m in rag if s == slug][: len(few)]
+            shown = [m for m in FEW if (slug, m) in retrieval and not too_deep(rows, slug, m, deepest)]
+            parts += [("retrieval", slug, m) for m in shown[:few]]
+            parts += [("rag", s, m) for s, m in rag if s == slug][:few]
         if len(parts) <= ROOM:
             break
     columns = [Column(slug, measure) for _, slug, measure in parts]
-    return plain_table("overview", "", rows, parts, columns, {})
+    return score_lines("overview", "", rows, parts, columns, by_row or {}, baseline)

@@ -60,8 +60,16 @@ class Encoder(nn.Module, Ranker):
         """What changes the representations besides the weights and the token ids, such as the pooling."""
 
     def key(self, collection: Collection) -> str:
+        return self.key_with(self.weights_key(), collection)
+
+    def weights_key(self) -> str:
+        """A hash of the weights and of what else changes the representations."""
+        return weights_hash(self, *self.vector_settings)
+
+    def key_with(self, weights: str, collection: Collection) -> str:
+        """As `key`, of an encoder that differs from this one in its weights alone: their `weights_key`."""
         tokens = [self.passage_tokens(collection).key, self.query_tokens(collection).key]
-        return digest(type(self).__qualname__, weights_hash(self, *self.vector_settings), tokens)
+        return digest(type(self).__qualname__, weights, tokens)
 
     @property
     def device(self) -> torch.device:

@@ -13,8 +13,11 @@ BLOCK = 1 << 22  # weights whose bits are summed at a time
 @torch.inference_mode()
 def weights_hash(model: nn.Module, *settings: object) -> str:
     """Of all weights, as sums of their bits, which overflow alike on any device and in any order; and of settings that change
-    what is made of them."""
-    return digest({name: _bit_sums(w) for name, w in model.named_parameters()}, *settings)
+    what is made of them. Adapters (LoRA) that add nothing yet, B being 0, do not count: their A is drawn at random."""
+    weights = dict(model.named_parameters())
+    silent = {name for name, weight in weights.items() if ".lora_B." in name and not weight.any()}
+    silent |= {name.replace(".lora_B.", ".lora_A.") for name in silent}
+    return digest({name: _bit_sums(w) for name, w in weights.items() if name not in silent}, *settings)
 
 
 def _bit_sums(weight: torch.Tensor) -> list[Any]:

@@ -73,6 +73,8 @@ def check_stage(stage: Stage, loss: Loss, cfg: DictConfig) -> None:
     weightless = sum(not e.weight for e in stage.examples)
     if weightless:
         log.info("Stage %s: %d of %d queries have weight 0 and are left out", stage.name, weightless, len(stage.examples))
+    if (stage.most_positives == 1 or _most(stage) == 1) and not takes_utility(own):
+        log.info("Stage %s: %s", stage.name, _alike(stage, cfg))
     bare = sum(not e.negatives for e in stage.examples) if stage.candidates is None else 0
     if bare and batch_size == 1:
         raise UserError(
@@ -87,3 +89,22 @@ def check_stage(stage: Stage, loss: Loss, cfg: DictConfig) -> None:
             "Stage %s: %d of %d queries have fewer than passages_per_query=%d passages, and take all they have",
             stage.name, small, len(stage.examples), per_query,
         )  # fmt: skip
+
+
+def _most(stage: Stage) -> int:
+    """Positives of the query that has the most."""
+    return max((len(e.positives) for e in stage.examples), default=0)
+
+
+def _alike(stage: Stage, cfg: DictConfig) -> str:
+    """That losses do not differ where a query learns one positive, and what gives it several."""
+    if _most(stage) > 1:
+        remedy = "label_source.positives=all takes all that a query has"
+    elif any("llm" in e.source for e in stage.examples):
+        given = OmegaConf.select(cfg, "annotator.threshold")
+        threshold = "" if given is None else f" (now {given:g})"
+        remedy = f"a larger annotator.threshold{threshold}, or a larger candidates.depth to annotate, gives several"
+    else:
+        remedy = "these labels have no more; those of an LLM may (label_source=llm, annotator.threshold)"
+    losses = "contrastive, joint, lse_pair and summed_marginal are the same loss"
+    return f"every query learns one positive, with which {losses}; {remedy}"

@@ -84,7 +84,7 @@ def start_anew(folder: Path) -> None:
             folder,
         )
     shutil.rmtree(checkpoints, ignore_errors=True)
-    for name in ("metrics.json", "significance.json"):
+    for name in ("metrics.json", "significance.json", "baselines.json"):
         (folder / name).unlink(missing_ok=True)
 
 

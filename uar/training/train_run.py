@@ -37,6 +37,7 @@ from uar.storage.files import digest, read_json
 from uar.storage.manifest import save_config, save_manifest
 from uar.tracking.artefacts import artefact_name, folder_artefact, model_artefact
 from uar.tracking.job import Job, tracked
+from uar.training.baselines import Baselines, chosen
 from uar.training.batches import BatchStream
 from uar.training.checks import check_options, check_stage, tell_other_step
 from uar.training.context import Used, label_context
@@ -61,6 +62,7 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
     check_shared_folder()
     cfg.resume = cfg.resume or (requeued() and (folder / IDENTITY).is_file())
     check_options(cfg)
+    chosen(cfg.baselines)  # a fault in it is told before anything is read
     if own_processes(cfg, folder):
         metrics = read_metrics(folder)
         return objective(metrics["train"], averaged(metrics["retrieval"]))
@@ -86,6 +88,7 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
     if rank_zero_only.rank == 0:
         ranker = reranked(retriever, cfg.rerank, cfg.retrieval_depth)  # a fault in it is told before the training
         evaluator.check(test_collections, ranker)
+        baselines = Baselines(cfg, retriever)
         labels = label_hash(stages)
         if not cfg.resume:
             start_anew(folder)
@@ -137,6 +140,7 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
         track_evaluation(job, folder, test_collections)
         if job.tracks_files:
             _track_files(job, folder, collection)
+        job.numbers({"baselines": baselines.compare(folder, test_collections, evaluator)})
     if not cfg.training.keep_checkpoints:
         drop_checkpoints(checkpoints, vectors)
     if cfg.hub.repo:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from uar.errors import UserError
 from uar.reporting.figures.measure import interval, shown_measure
 from uar.reporting.figures.missing import Missing
-from uar.reporting.figures.style import MARKERS, SERIES, capped, legend, need, new, short
+from uar.reporting.figures.style import MARKERS, SERIES, capped, legend, need, new, wrapped
 from uar.reporting.rows import Row
 from uar.reporting.run_folders import unreadable
 from uar.storage.label_files import NAME, read_label_columns
@@ -39,15 +39,16 @@ def cost_and_quality(rows: Sequence[Row], notes: list[str]) -> tuple[Figure, str
         price = _price(row, ledgers, judgement, notes)
         if values and price is not None:
             points[row.name] = (price, fmean(values), row)
-    need(points, "no trained run whose labels have a known price; add annotate runs to runs= and give price.*")
+    prices = {price for price, _, _ in points.values()}
+    need(len(prices) > 1, "needs trained runs whose labels have two known prices; add annotate runs to runs=, give price.*")
     figure, axes = new()
     for at, name in enumerate(capped(list(points), "cost against quality", notes)):
         price, value, row = points[name]
         bound = interval(row, slug, measure, notes)
         error = [[value - bound[0]], [bound[1] - value]] if bound else None
-        look: Any = {"fmt": MARKERS[at], "color": SERIES[at], "markersize": 5, "elinewidth": 1, "label": short(name)}
+        look: Any = {"fmt": MARKERS[at], "color": SERIES[at], "markersize": 5, "elinewidth": 1, "label": wrapped(name)}
         axes.errorbar(price, value, yerr=error, **look)
-    if max(price for price, _, _ in points.values()) > 100 * min(max(p, 0.01) for p, _, _ in points.values()):
+    if max(prices) > 100 * max(min(prices), 0.01):
         axes.set_xscale("symlog", linthresh=1)
     axes.set(xlabel=f"Cost of the labels, {currency}", ylabel=f"{measure}, {slug}", xlim=(0, None))
     legend(axes, figure)

@@ -10,7 +10,7 @@ from matplotlib.ticker import PercentFormatter
 
 from uar.reporting.figures.measure import interval, shown_measure
 from uar.reporting.figures.missing import Missing
-from uar.reporting.figures.style import MARKERS, SERIES, STROKES, capped, legend, need, new, short
+from uar.reporting.figures.style import MARKERS, SERIES, STROKES, capped, legend, need, new, wrapped
 from uar.reporting.rows import Row, method_key
 
 Curves = Mapping[str, list[tuple[float, Row]]]  # by name: (value of the option, row), in order
@@ -89,7 +89,7 @@ def _draw(curves: Curves, label: str, notes: list[str], share: bool = False) -> 
     figure, axes = new()
     for at, name in enumerate(capped(list(curves), label, notes)):
         _curve(axes, at, name, curves[name], slug, measure, notes)
-    need(axes.lines, f"the runs have no {measure} of {slug}")
+    need(axes.lines, f"no two of the runs have {measure} of {slug}")
     axes.set(xlabel=label, ylabel=f"{measure}, {slug}")
     places = sorted({x for points in curves.values() for x, _ in points})
     if len(places) <= TICKS:
@@ -102,11 +102,11 @@ def _draw(curves: Curves, label: str, notes: list[str], share: bool = False) -> 
 
 def _curve(axes: Axes, at: int, name: str, points: list[tuple[float, Row]], slug: str, measure: str, notes: list[str]) -> None:
     scored = [(x, row, values) for x, row in points if (values := row.values("retrieval", slug, measure))]
-    if not scored:
+    if len(scored) < 2:
         return
     places, means = [x for x, _, _ in scored], [fmean(values) for _, _, values in scored]
     look: Any = {"color": SERIES[at], "linestyle": STROKES[at], "marker": MARKERS[at], "markersize": 5}
-    axes.plot(places, means, linewidth=1.4, label=short(name), **look)
+    axes.plot(places, means, linewidth=1.4, label=wrapped(name), **look)
     for x, _, values in scored:
         if len(values) > 1:
             axes.plot([x] * len(values), values, ".", color=SERIES[at], markersize=3, alpha=0.6)

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from uar.errors import UserError
-from uar.reporting.figures.style import INK, MARKERS, SERIES, capped, legend, need, new, short
+from uar.reporting.figures.style import INK, MARKERS, SERIES, capped, legend, need, new, wrapped
 from uar.reporting.paper_table import read_paper
 from uar.reporting.rows import Row
 from uar.reporting.run_folders import unreadable
@@ -25,6 +25,8 @@ def positives(rows: Sequence[Row], notes: list[str]) -> tuple[Figure, str]:
         for name, counts in _counts(row, notes).items():
             found.setdefault(tuple(sorted(counts.items())), []).append(name)
     need(found, "no run has a labels.parquet; annotate or train one")
+    numbers = {number for counts in found for number, _ in counts}
+    need(len(numbers) > 1, f"every question has {max(numbers)} in all runs")
     named = {(names[0] if len(names) == 1 else f"{names[0]} (+{len(names) - 1})"): c for c, names in found.items()}
     figure, axes = new()
     kept = capped(list(named), "positives of a question", notes)
@@ -33,7 +35,7 @@ def positives(rows: Sequence[Row], notes: list[str]) -> tuple[Figure, str]:
         numbers, queries = np.array(named[name]).T
         mean = (numbers * queries).sum() / queries.sum()
         places = numbers + width * (at - (len(kept) - 1) / 2)
-        axes.bar(places, queries / queries.sum(), width, color=SERIES[at], label=f"{short(name)}, mean {mean:.1f}")
+        axes.bar(places, queries / queries.sum(), width, color=SERIES[at], label=wrapped(f"{name}, mean {mean:.1f}"))
     axes.set(xlabel="Positives of a question", ylabel="Share of the questions", ylim=(0, None))
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     most = max(number for counts in named.values() for number, _ in counts)
@@ -77,7 +79,7 @@ def precision_recall(rows: Sequence[Row], notes: list[str]) -> tuple[Figure, str
         recall, precision = (row.values("agreement", "", m)[0] for m in ("recall", "precision"))
         bounds = row.first.agreement.get("intervals", {})
         errors = [_reach(bounds.get(m), v) for m, v in (("recall", recall), ("precision", precision))]
-        look: Any = {"fmt": MARKERS[at], "color": SERIES[at], "elinewidth": 1, "label": short(name)}
+        look: Any = {"fmt": MARKERS[at], "color": SERIES[at], "elinewidth": 1, "label": wrapped(name)}
         axes.errorbar(recall, precision, yerr=errors[1], xerr=errors[0], **look)
     axes.set(xlabel="Recall of the human positive", ylabel="Precision", xlim=(0, 1.05), ylim=(0, 1.05))
     legend(axes, figure)

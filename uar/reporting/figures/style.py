@@ -3,6 +3,7 @@
 import io
 import logging
 import re
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
@@ -21,7 +22,8 @@ SERIES = ("#0072b2", "#d55e00", "#009e73", "#9b4f96", "#8a6d00", "#3f8fd2", "#b0
 MARKERS = "osD^vPX*"
 STROKES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 3)), (0, (4, 1, 1, 3)))
 MOST = len(SERIES)
-LONGEST = 34  # letters of a name in a legend
+LINE = 52  # letters of a line of a legend
+LEGEND_LINE = 0.16  # inches
 
 
 @contextmanager
@@ -51,15 +53,18 @@ def new(height: float = 3.1) -> tuple[Figure, Axes]:
 
 
 def legend(axes: Axes, figure: Figure) -> None:
-    """Below the axes, so that it hides nothing."""
+    """Below the axes, so that it hides nothing; the figure grows by what it takes, so that the axes keep their height."""
     handles, labels = axes.get_legend_handles_labels()
     if labels:
-        columns = 1 if max(map(len, labels)) > 24 else 2
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)))
+        columns = min(1 if max(map(len, labels)) > LINE // 2 else 2, len(labels))
+        lines = sum(label.count("\n") + 1 for label in labels) / columns
+        figure.set_figheight(figure.get_figheight() + LEGEND_LINE * max(0, lines - 2))
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns)
 
 
-def short(name: str) -> str:
-    return name if len(name) <= LONGEST else f"{name[: LONGEST // 2 - 1]}…{name[-LONGEST // 2 :]}"
+def wrapped(name: str) -> str:
+    """A name as lines of a legend, whole."""
+    return "\n".join(textwrap.wrap(name, LINE, break_on_hyphens=False)) or name
 
 
 def capped(names: Sequence[str], what: str, notes: list[str]) -> list[str]:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from uar.reporting.figures.style import MARKERS, SERIES, STROKES, capped, legend, need, new, short
+from uar.reporting.figures.style import MARKERS, SERIES, STROKES, capped, legend, need, new, wrapped
 from uar.reporting.rows import Row
 from uar.reporting.run_folders import RunFolder, unreadable
 
@@ -21,7 +21,7 @@ def loss(rows: Sequence[Row], notes: list[str]) -> tuple[Figure, str]:
     """The loss a step, averaged over a twentieth of the run; a line a seed."""
     figure, axes = new()
     curves = _curves(rows, "/loss", notes)
-    need(curves, "no run has a csv/metrics.csv with losses; train with logger=default or logger=csv")
+    need(curves, "no run has a csv/metrics.csv with losses of two steps; train with logger=default or logger=csv")
     for at, label, steps, values in _each(capped(list(curves), "loss", notes), curves):
         width = max(1, round(WINDOW * len(values)))
         smooth = np.convolve(values, np.ones(width) / width, mode="valid")
@@ -35,7 +35,7 @@ def dev(rows: Sequence[Row], notes: list[str]) -> tuple[Figure, str]:
     """nDCG@10 of the development questions; a line a seed."""
     figure, axes = new()
     curves = _curves(rows, "dev/nDCG@10", notes)
-    need(curves, "no run has a csv/metrics.csv with development scores; train with a dev split")
+    need(curves, "no run has a csv/metrics.csv with two development scores; train with a dev split, for several epochs")
     for at, label, steps, values in _each(capped(list(curves), "development score", notes), curves):
         look: Any = {"color": SERIES[at], "linestyle": STROKES[at], "marker": MARKERS[at], "markersize": 4}
         axes.plot(steps, values, linewidth=1.2, label=label, **look)
@@ -52,7 +52,7 @@ def _each(
     for at, name in enumerate(names):
         for seed, points in enumerate(curves[name]):
             steps, values = np.array(points).T
-            yield at, short(name) if seed == 0 else None, steps, values
+            yield at, wrapped(name) if seed == 0 else None, steps, values
 
 
 def _over_steps(axes: Axes, ylabel: str) -> None:
@@ -61,9 +61,10 @@ def _over_steps(axes: Axes, ylabel: str) -> None:
 
 
 def _curves(rows: Sequence[Row], column: str, notes: list[str]) -> dict[str, list[Points]]:
+    """By name of row; a curve has two points at least."""
     found: dict[str, list[Points]] = {}
     for row in rows:
-        curves = [points for seed in row.seeds if (points := _points(seed[0], column, notes))]
+        curves = [points for seed in row.seeds if len(points := _points(seed[0], column, notes)) > 1]
         if curves:
             found[row.name] = curves
     return found

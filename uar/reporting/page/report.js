@@ -163,7 +163,8 @@
     });
     const [theirs, ours] = [pair.baseline, pair.run].map((name, at) => named(name, pair.seeds[at]));
     byId("count").textContent =
-      `${found.length} of ${scored.length} questions: ${measure.value} of ${ours} minus ${theirs} on ${pair.slug}`;
+      `${found.length} of ${scored.length} questions: ${measure.value} of ${ours} minus ${theirs} on ${pair.slug}` +
+      (pair.told[measure.value] ? `; ${pair.told[measure.value]}` : "");
     byId("questions").replaceChildren(...found.map(([difference, query]) => question(pair, query, difference)));
   };
   const chooseRun = () => {

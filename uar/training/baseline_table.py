@@ -1,0 +1,51 @@
+"""The table that a training ends with: the trained retriever beside what it is measured against."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from uar.evaluation.significance import LEVEL
+
+ByBaseline = Mapping[str, Mapping[str, Mapping[str, Any]]]  # name -> slug -> measure
+
+
+@dataclass(frozen=True)
+class Compared:
+    """`measure`: the one that is shown. `means`: of each baseline and of `trained`. `significance`: of the trained one against
+    each baseline, see `significance.compare`. `seconds`: that a baseline took; 0 where the cache had its scores."""
+
+    measure: str
+    means: ByBaseline
+    significance: ByBaseline
+    seconds: Mapping[str, float]
+
+    def spent(self) -> str:
+        """The seconds in words."""
+        return ", ".join(f"{name} {f'{s:.1f} s' if s else 'from the cache'}" for name, s in self.seconds.items())
+
+
+def baseline_table(found: Compared) -> Table:
+    """A row a test; the best value is bold."""
+    table = Table(box=box.SIMPLE_HEAD, title=f"{found.measure} on the tests", title_justify="left", caption_justify="left")
+    table.add_column("test")
+    table.add_column("questions", justify="right")
+    for name in found.means:
+        table.add_column(name, justify="right")
+    for name in found.significance:
+        table.add_column(f"trained − {name}", justify="right", no_wrap=True)
+    for slug in found.means["trained"]:
+        values = [means[slug][found.measure] for means in found.means.values()]
+        facts = [compared[slug][found.measure] for compared in found.significance.values()]
+        shown = [f"[bold]{value:.3f}[/bold]" if value == max(values) else f"{value:.3f}" for value in values]
+        table.add_row(slug, str(facts[0]["queries"]), *shown, *map(_difference, facts))
+    table.caption = f"+ and −: better and worse by a paired t-test over questions, p < {LEVEL} (Holm)"
+    return table
+
+
+def _difference(facts: Mapping[str, Any]) -> str:
+    p = facts["p t-test (Holm)"]
+    tested = "" if p is None else f" (p {p:.2g})"
+    return f"{facts['difference']:+.3f}{tested} {facts['mark'] or ' '}".replace("-", "−", 1)

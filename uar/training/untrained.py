@@ -1,0 +1,36 @@
+"""A retriever as it was before its training."""
+
+from collections.abc import Callable, Sequence
+
+from uar.collections import Collection
+from uar.retrievers.ranker import Pools, Ranker
+from uar.retrievers.session import Session
+from uar.retrievers.trainable import Encoder
+from uar.storage.runs import Run
+
+
+class Untrained(Ranker):
+    """`retriever`: the one that will be trained, given before that, since its weights are remembered by their hash. `load`:
+    makes it anew, when it first has to rank; until then nothing is loaded."""
+
+    def __init__(self, retriever: Encoder, load: Callable[[], Encoder]) -> None:
+        self._retriever, self._load = retriever, load
+        self._weights = retriever.weights_key()
+        self.name = f"untrained {retriever.name}"
+
+    @property
+    def lengths(self) -> dict[str, int]:
+        return self._retriever.lengths
+
+    def key(self, collection: Collection) -> str:
+        return self._retriever.key_with(self._weights, collection)
+
+    def opened(self, session: Session, part: str = "") -> Ranker:
+        self._retriever.to("cpu")  # the device need not hold both
+        return self._load().opened(session, part)
+
+    def rank(self, collection: Collection, query_ids: Sequence[str], depth: int) -> Run:
+        return self._load().rank(collection, query_ids, depth)
+
+    def score(self, collection: Collection, pools: Pools) -> Run:
+        return self._load().score(collection, pools)
