@@ -1,6 +1,8 @@
 """Any text as a value of Hydra's command line and configs, which give meaning to quotes, backslashes and `${`."""
 
 import re
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +11,30 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import read_write
 
 INTERPOLATION = re.compile(r"(\\*)\$\{")
+PLAIN = re.compile(r"[A-Za-z_/][\w./:@%+-]*")
+WORDS = ("null", "true", "false", "nan", "inf")  # that Hydra takes for values
 
 
 def quoted(text: str) -> str:
     """As an override's value, in quotes."""
     return QuotedString(text=literal(text), quote=Quote.single).with_quotes()
+
+
+def written(value: Any) -> str:
+    """Any plain value, as Hydra's command line reads it."""
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(written, value))}]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    text = str(value)
+    if not isinstance(value, str) or (PLAIN.fullmatch(text) and text.lower() not in WORDS):
+        return text
+    return quoted(text)
+
+
+def typed(command: str, options: Mapping[str, Any]) -> str:
+    """A command with its options, as it is typed in a shell."""
+    return shlex.join(["python", "-m", f"uar.{command}", *(f"{name}={written(value)}" for name, value in options.items())])
 
 
 def literal(value: Any) -> Any:

@@ -1,10 +1,8 @@
 """Which of the questions that were written are kept, and why the others are not."""
 
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import ceil
 from typing import NamedTuple
 
 from uar.collections import Collection, Query
@@ -12,8 +10,7 @@ from uar.collections.answer_match import normalise
 from uar.collections.languages import words_in
 from uar.pools import PoolSource
 from uar.retrievers.bm25.terms import terms_of
-
-ROUNDING = 1e-9  # of a share times a number of words
+from uar.storage.near_copies import NearCopies
 
 
 class Written(NamedTuple):
@@ -70,44 +67,16 @@ def kept_once(questions: Sequence[Written], similarity: float, language: str) ->
     kept: list[Written] = []
     dropped: list[Dropped] = []
     texts: set[str] = set()
-    near = _Near(similarity)
+    near = NearCopies(similarity)
     stems_of = near.ordered(terms_of([q.text for q in questions], language)) if questions else []
     for question, stems in zip(questions, stems_of, strict=True):
         text = normalise(question.text)
         if text in texts:
             dropped.append(Dropped(question, "duplicate"))
-        elif near.holds(stems):
+        elif near.like(stems) is not None:
             dropped.append(Dropped(question, "near duplicate"))
         else:
             texts.add(text)
             near.add(stems)
             kept.append(question)
     return kept, dropped
-
-
-class _Near:
-    """Finds sets that are similar to one of many with an inverted index of prefixes: of two sets of words in one order,
-    the rarest first, whose similarity reaches t, the first |set| - ⌈t |set|⌉ + 1 words have one in common."""
-
-    def __init__(self, similarity: float) -> None:
-        self._least = similarity
-        self._sets: list[frozenset[str]] = []
-        self._index: dict[str, list[int]] = defaultdict(list)
-
-    def ordered(self, sets: Iterable[Iterable[str]]) -> list[list[str]]:
-        distinct = [set(words) for words in sets]
-        often = Counter(word for words in distinct for word in words)
-        return [sorted(words, key=lambda w: (often[w], w)) for words in distinct]
-
-    def add(self, words: list[str]) -> None:
-        for word in self._prefix(words):
-            self._index[word].append(len(self._sets))
-        self._sets.append(frozenset(words))
-
-    def holds(self, words: list[str]) -> bool:
-        own = frozenset(words)
-        others = {at for word in self._prefix(words) for at in self._index[word]}
-        return any(len(own & self._sets[at]) >= self._least * len(own | self._sets[at]) - ROUNDING for at in others)
-
-    def _prefix(self, words: list[str]) -> list[str]:
-        return words[: len(words) - ceil(self._least * len(words) - ROUNDING) + 1]

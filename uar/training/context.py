@@ -22,9 +22,9 @@ from uar.collections.reference import MINI
 from uar.errors import UserError
 from uar.labels import LabelContext
 from uar.labels.combine import combine
+from uar.launch.other_commands import annotate_command
 from uar.llm.models import identity_of
 from uar.pools import PoolSource
-from uar.training.annotate_command import annotate_command
 from uar.training.shared_pools import SharedPools, pools_key
 
 log = logging.getLogger(__name__)
