@@ -58,8 +58,15 @@ def _pieces(paragraph: str, most: int) -> Iterator[_Piece]:
     cut = 0.0
     for sentence in SENTENCE_END.split(paragraph):
         for line in [sentence] if words_in(sentence, most + 1) <= most else sentence.splitlines():
-            words = words_in(line)
-            for part in parts_of(line, ceil(words / ceil(words / most))) if words else ():
-                yield _Piece(part, words_in(part), cut)
+            for part, words in _parts(line, most):
+                yield _Piece(part, words, cut)
                 cut = WITHIN
             cut = SENTENCE if cut else cut
+
+
+def _parts(line: str, most: int) -> list[tuple[str, int]]:
+    words = words_in(line)
+    if words <= most:
+        return [(" ".join(line.split()), words)] if words else []
+    parts = parts_of(line, ceil(words / ceil(words / most)))
+    return [(part, words_in(part)) for part in parts]

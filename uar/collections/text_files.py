@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from rich.progress import track
+
 from uar.collections.chunks import chunks
 from uar.collections.languages import TERM, clusters, folded, is_unspaced, words_in
 from uar.collections.sections import READERS, Unreadable, read_sections
@@ -72,7 +74,7 @@ def write_corpus(
     least = min(MIN_WORDS, words // 2) if min_words is None else min_words
     _check(texts, words, least, near_copy, encoding)
     reading = Reading()
-    files = list(_files(texts, reading))
+    files = track(list(_files(texts, reading)), "files")
     passages = [passage for path in files for passage in _passages(path, texts, words, least, encoding, reading)]
     reading.passages = list(_without_copies(passages, near_copy, reading))
     if not reading.passages:

@@ -1,7 +1,7 @@
 """Which of the questions that were written are kept, and why the others are not."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -14,11 +14,12 @@ from uar.storage.near_copies import NearCopies
 
 
 class Written(NamedTuple):
-    """A question and the passage that it was written from."""
+    """A question, the passage that it was written from, and its answer, which may be empty."""
 
     id: str
     text: str
     source: str
+    answer: str = ""
 
 
 class Dropped(NamedTuple):
@@ -51,6 +52,14 @@ def kept_by_wording(questions: Sequence[Written], wording: Wording, passages: di
     """`passages`: texts of the sources."""
     faults = [(q, wording.fault(q.text, passages[q.source])) for q in questions]
     return [q for q, why in faults if why is None], [Dropped(q, why) for q, why in faults if why is not None]
+
+
+def with_answers_of_passages(questions: Sequence[Written], passages: Mapping[str, str]) -> list[Written]:
+    """The questions without the answers that do not stand in their passage, word by word."""
+    texts = {d: f" {normalise(text)} " for d, text in passages.items()}
+    return [
+        q if (wanted := normalise(q.answer)) and f" {wanted} " in texts[q.source] else q._replace(answer="") for q in questions
+    ]
 
 
 def kept_by_round_trip(questions: Sequence[Written], corpus: Collection, retriever: PoolSource) -> Sifted:

@@ -16,7 +16,7 @@ from uar.annotation.annotation_tracking import Labelled
 from uar.annotation.annotators import Annotator
 from uar.annotation.judgement import Judged
 from uar.annotation.run_settings import annotator_of, run_config
-from uar.annotation.selection import Annotations, described
+from uar.annotation.selection import Annotations
 from uar.collections import Collection
 from uar.collections.reference import MINI
 from uar.errors import UserError
@@ -86,10 +86,9 @@ def _of_one(
         asked = _of_run(asked, Path(cfg.annotation))
     annotation = annotations.choose(asked, cfg.annotation)
     if annotation is None:
-        others = [described(about) for about in annotations.listed(collection.corpus.hash)]
-        held = f" (of this corpus it holds: {'; '.join(others)})" if others else ""
         raise UserError(
-            f"{collection.reference}: the store {cfg.store} holds no annotation of it by {_who(asked)}{held}; make one with: "
+            f"{collection.reference}: the store {cfg.store} holds no annotation of it by {_who(asked)} "
+            f"({annotations.held(collection)}); make one with: "
             f"{annotate_command(cfg, config, OmegaConf.create(dict(llms[0])))}"
         )
     concluded = annotation.concluded()

@@ -3,6 +3,7 @@
 import codecs
 
 AUTO = "auto"
+AS_GOOD = 0.1  # more odd signs, of all signs, than the best guess has
 MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
@@ -21,5 +22,7 @@ def decoded(content: bytes, encoding: str = AUTO) -> tuple[str, str] | None:
             return None
     from charset_normalizer import from_bytes
 
-    best = from_bytes(content).best()
+    guesses = list(from_bytes(content))  # the one of the least odd signs first
+    likely = [guess for guess in guesses if guess.chaos <= guesses[0].chaos + AS_GOOD]
+    best = max(likely, key=lambda guess: guess.coherence, default=None)  # that reads most like a language
     return None if best is None else (str(best), best.encoding)

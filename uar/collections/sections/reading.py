@@ -22,7 +22,7 @@ class Unreadable(Exception):
 
 def read_sections(path: Path, encoding: str = AUTO) -> tuple[list[Section], str]:
     """The sections of a file, and the name of the encoding that it is in."""
-    outline = Outline(path.stem.replace("_", " ").replace("-", " ").strip())
+    outline = Outline(" ".join(re.split(r"[\s_-]+", path.stem)).strip())
     reader = READERS[path.suffix.lower()]
     if reader is None:
         _pdf(path, outline)
