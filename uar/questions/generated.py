@@ -17,7 +17,7 @@ from uar.collections.languages import words_in
 from uar.collections.reference import parse
 from uar.errors import UserError
 from uar.llm.chains import Chains
-from uar.llm.costs.ledger import Prices, ledger
+from uar.llm.costs.ledger import Prices, keep_rate, ledger, rate_name
 from uar.llm.engines.local import LocalEngine
 from uar.llm.engines.work import Work
 from uar.llm.failing import write_failures
@@ -140,6 +140,7 @@ class Writing:
         finally:
             write_failures(folder, self.work.progress.failures)
             spent = ledger(self.work.progress, 0, 0, self.work.seconds, self.work.models, prices)
+            keep_rate(self.work.store, rate_name(self.work.models[0], self.work.asker.stages), spent)
             write_json(folder / "ledger.json", spent)  # that of the whole run takes its place
 
     def collection(self) -> tuple[Collection, dict[str, Any]]:

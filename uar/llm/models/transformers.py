@@ -127,6 +127,8 @@ class Transformers(Model):
     """
 
     name = "transformers"
+    free_trial = True
+    keeps_prefixes = True
 
     def __init__(
         self,
