@@ -15,7 +15,6 @@ from hydra import compose, initialize_config_dir
 from llm_server import LLMServer, Messages
 
 from uar.collections import open_collection
-from uar.collections.text_files import write_corpus
 from uar.errors import UserError
 from uar.labels import HumanLabels, LabelContext
 from uar.launch.entry import CONF, register_resolvers
@@ -263,28 +262,3 @@ def test_splits_share_no_passage_and_samples_are_nested():
     long = [d for d in draw(corpus, None, 1, seed=1) if len(corpus.text(corpus.row(d)).split()) >= 76]
     assert 5 < len(long) < len(corpus) / 10
     assert draw(corpus, 5, 76, seed=1) == long[:5] and draw(corpus, len(corpus), 76, seed=1) == long
-
-
-def test_a_folder_of_text_becomes_a_corpus(tmp_path: Path, command: Command, fails: Callable[..., str]):
-    texts = tmp_path / "texts"
-    (texts / "more").mkdir(parents=True)
-    (texts / "bee_keeping.txt").write_text(
-        "One two three.\n\nFour five\nsix.\n\nSeven eight nine ten eleven twelve.\n", "utf-8"
-    )
-    (texts / "more" / "a 1.md").write_text("Before.\n# Bees  \nMake honey.\n\n## Hives\n\nHouse bees.\n", "utf-8")
-    (texts / "picture.png").write_bytes(b"\xff")
-    assert "7 passages" in ok(command("uar.corpus", "texts=texts", "out=own", "words=5"))
-    rows = [(row["_id"], row["title"], row["text"]) for row in told(tmp_path / "own" / "corpus.jsonl")]
-    assert rows == [
-        ("bee_keeping.txt#1", "bee keeping", "One two three."),
-        ("bee_keeping.txt#2", "bee keeping", "Four five six."),
-        ("bee_keeping.txt#3", "bee keeping", "Seven eight nine ten eleven"),
-        ("bee_keeping.txt#4", "bee keeping", "twelve."),
-        ("more/a%201.md#1", "a 1", "Before."),
-        ("more/a%201.md#2", "Bees", "Make honey."),
-        ("more/a%201.md#3", "Hives", "House bees."),
-    ]
-    assert write_corpus(texts, tmp_path / "own", 6) == 5
-    (texts / "old.txt").write_bytes(b"caf\xe9")
-    assert "old.txt: not UTF-8" in fails("uar.corpus", "texts=texts", "out=own")
-    assert "no such folder" in fails("uar.corpus", "texts=nowhere", "out=own")

@@ -187,7 +187,7 @@ def _pools(
 
 
 def _dry_run(work: Work, queries: int, prices: Prices, folder: Path, alone: bool) -> dict[str, Any]:
-    """`queries`: how many there are like those of the work; `alone`: whether one process asks one model, so that it is tried."""
+    """`queries`: how many there are like those of the work; `alone`: whether one process asks one model, which is tried."""
     questions = islice(work.questions, SAMPLE)
     sample = render(work.asker, questions, good_replies(Store(work.store), work.models))
     model = str(work.llms[0]["model"])

@@ -28,7 +28,7 @@ CLUSTER = regex.compile(r"\X")
 TERM = regex.compile(rf"[{UNSPACED}](?:[{UNSPACED}\p{{M}}])*|(?:(?![{UNSPACED}])[\p{{L}}\p{{N}}\p{{M}}_])+")
 SPACE = r"\s\x1c-\x1f"  # as `str.split` has it
 SIGNS = "\u3040-\u30ff"  # of kana, some of which are no letters
-LONGEST = 40  # letters of a word; what goes on without a space, such as an address or encoded data, counts as several
+LONGEST = 20  # letters of a word; what goes on without a space, such as an address or encoded data, counts as several
 WORD = regex.compile(rf"[{IDEOGRAMS}{SIGNS}]|[{SYLLABLES}]{{1,5}}\p{{M}}*|[^{SPACE}{UNSPACED}{SIGNS}]{{1,{LONGEST}}}")
 SCRIPTS = {  # letters that say about as much as a word, by script
     "Latin": 5, "Cyrillic": 5, "Greek": 5, "Arabic": 4, "Hebrew": 4, "Devanagari": 4, "Armenian": 5, "Tamil": 5, "Hangul": 2,
@@ -93,7 +93,7 @@ def is_unspaced(term: str) -> bool:
 
 
 def words_in(text: str, most: int | None = None) -> int:
-    """Number of words, counted up to `most`: what stands between spaces, 40 letters of it at most, a character of Chinese and
+    """Number of words, counted up to `most`: what stands between spaces, 20 letters of it at most, a character of Chinese and
     Japanese, five of Thai, Lao, Khmer and Burmese."""
     return len(WORD.findall(text)) if most is None else sum(1 for _ in islice(WORD.finditer(text), most))
 

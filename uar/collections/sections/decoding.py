@@ -2,7 +2,7 @@
 
 import codecs
 
-AUTO = "auto"
+AUTO, WESTERN = "auto", "cp1252"
 AS_GOOD = 0.1  # more odd signs, of all signs, than the best guess has
 MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
@@ -22,7 +22,11 @@ def decoded(content: bytes, encoding: str = AUTO) -> tuple[str, str] | None:
             return None
     from charset_normalizer import from_bytes
 
-    guesses = list(from_bytes(content))  # the one of the least odd signs first
-    likely = [guess for guess in guesses if guess.chaos <= guesses[0].chaos + AS_GOOD]
-    best = max(likely, key=lambda guess: guess.coherence, default=None)  # that reads most like a language
-    return None if best is None else (str(best), best.encoding)
+    guesses = list(from_bytes(content))
+    if not guesses:
+        return None
+    best = guesses[0]  # of the fewest odd signs
+    western = next((guess for guess in guesses if WESTERN in guess.could_be_from_charset), best)
+    if western.coherence > best.coherence and western.chaos <= best.chaos + AS_GOOD:
+        best = western  # by far the most common one, and the text reads more like a language
+    return str(best), WESTERN if WESTERN in best.could_be_from_charset else best.encoding

@@ -244,9 +244,10 @@ class Transformers(Model):
         return False
 
     def _generate(self) -> list[tuple[int, Reply]]:
-        """One batch of the longest prompts that wait, all with the sampling of the first; they are tokenised only now."""
+        """One batch of the longest prompts that wait, the first one of the shortest, so that somebody who watches soon sees
+        replies; all have the sampling of the first, and are tokenised only now."""
         start = time.perf_counter()
-        self._texts.sort(key=lambda text: (text.sampling, text.size))
+        self._texts.sort(key=lambda text: (text.sampling, text.size), reverse=self._rows == FIRST_ROWS)
         sampling = temperature, most, seed = self._texts[-1].sampling
         batch: list[tuple[_Text, list[int]]] = []
         while self._texts and self._texts[-1].sampling == sampling and self._has_room(batch, most):
@@ -260,7 +261,7 @@ class Transformers(Model):
             torch.manual_seed(seed)
         prompts = [prompt for _, prompt in batch]
         alike, known, rows = self._written(prompts, most, temperature)
-        self._rows = len(batch) * GROWTH
+        self._rows *= GROWTH
         seconds = (time.perf_counter() - start) / len(batch)
         replies: list[tuple[int, Reply]] = []
         for nth, ((text, prompt), row) in enumerate(zip(batch, rows, strict=True)):
@@ -272,7 +273,7 @@ class Transformers(Model):
         return replies
 
     def _has_room(self, batch: Sequence[tuple[_Text, list[int]]], most: int) -> bool:
-        """For one more text. The first batches are small, so that somebody who watches soon sees the first replies."""
+        """For one more text."""
         longest = max((len(prompt) for _, prompt in batch), default=0)
         own = longest - self._alike + most
         return len(batch) < self._rows and (len(batch) + 1) * own <= 8 * self.max_tokens
