@@ -21,7 +21,7 @@ from uar.launch.entry import CONF, register_resolvers
 from uar.llm.record import Outcome, Reply
 from uar.questions.filters import Written, kept_once
 from uar.questions.generated import draw
-from uar.questions.writer import check_questions, read_questions
+from uar.questions.writer import Asked, check_questions, read_questions
 from uar.questions.written_folder import split_by_passage
 from uar.retrievers.bm25.terms import terms_of
 
@@ -72,7 +72,7 @@ def test_questions_are_written_filtered_and_annotated_once(tmp_path: Path, write
 
     said = ok(writes())
     (place,) = (tmp_path / "questions").iterdir()
-    assert place.name.startswith("toy-") and f"dataset.path=questions/{place.name} label_source=llm" in said
+    assert place.name.startswith("toy-") and f"dataset.path=questions/{place.name} label_source=llm candidates.depth=4" in said
     assert (place / "corpus.jsonl").is_symlink() and (place / "corpus.jsonl").samefile(corpus / "corpus.jsonl")
     kept = {row["text"]: (row["source"], row["origin"]) for row in told(place / "queries.jsonl")}
     assert kept == {
@@ -187,7 +187,8 @@ def test_options_that_cannot_be_are_refused(option: str, part: str, tmp_path: Pa
 
 
 def test_a_folder_without_passages_or_questions_is_told(fails: Callable[..., str], corpus: Path, tmp_path: Path):
-    assert "questions=generate writes" in fails("annotate", "dataset=local", f"dataset.path={corpus}", "logger=none")
+    line = fails("annotate", "dataset=local", f"dataset.path={corpus}", "logger=none")
+    assert f"python -m uar.annotate dataset=local dataset.path={corpus} questions=generate" in line
     (tmp_path / "empty").mkdir()
     told = fails("annotate", "dataset=local", "dataset.path=empty", "questions=generate", "logger=none")
     assert "empty/corpus.jsonl: no such file" in told
@@ -220,12 +221,14 @@ def test_a_real_model_writes_questions_that_find_their_passages(tmp_path: Path, 
     ],
 )
 def test_questions_are_read_from_what_models_write(output: str, questions: list[str], outcome: str):
-    assert read_questions(Reply(output)) == questions
+    assert [one.question for one in read_questions(Reply(output))] == questions
     assert check_questions(Reply(output)) == outcome
 
 
 def test_a_reply_that_was_cut_counts_for_the_whole_lines():
-    assert read_questions(Reply("who was it?\nwhat did the", Outcome.TRUNCATED)) == ["who was it?"]
+    assert read_questions(Reply("who was it?\nwhat did the", Outcome.TRUNCATED)) == [Asked("who was it?")]
+    cut = Reply("who was it? | Haydn\nwhat is it? | the ve", Outcome.TRUNCATED)
+    assert read_questions(cut, answers=True) == [("who was it?", "Haydn"), ("what is it?", "")]
     assert check_questions(Reply("who was it?\nwhat did the", Outcome.TRUNCATED)) == "ok"
     assert check_questions(Reply("what did the the the", Outcome.TRUNCATED)) == "truncated"
     assert check_questions(Reply("who was it?", Outcome.ERROR)) == "error"
