@@ -2,9 +2,10 @@
 
 import shlex
 
+import hydra
 import pytest
 
-from uar.launch.entry import composed
+from uar.launch.entry import CONF, composed
 from uar.launch.other_commands import train_command
 from uar.launch.override_text import typed
 
@@ -49,3 +50,11 @@ def test_no_secret_is_printed() -> None:
 def test_any_folder_is_typed_so_that_it_is_read_again(path: str) -> None:
     words = shlex.split(typed("annotate", {"dataset": "local", "dataset.path": path}))
     assert words[:3] == ["python", "-m", "uar.annotate"] and composed("annotate", *words[3:]).dataset.path == path
+
+
+def test_what_is_composed_for_a_command_leaves_the_running_one_as_it_is() -> None:
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = hydra.compose("annotate", ["seed=1"])
+        for _ in range(2):
+            assert train_command(cfg).endswith("seed=1")
+        assert hydra.compose("annotate", ["seed=2"]).seed == 2

@@ -78,7 +78,7 @@ def _own_configs() -> Iterator[None]:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
             yield
     finally:
-        running.hydra = before
+        GlobalHydra.instance().hydra = before  # Hydra has put another instance in its place meanwhile
 
 
 def _nearest(

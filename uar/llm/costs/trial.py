@@ -3,13 +3,16 @@
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.errors import InstantiationException
 
-from uar.errors import EngineError, UserError
+from uar.errors import UserError
 from uar.llm.costs.estimate import Rendered
 from uar.llm.models import model_class
+from uar.machine.model_files import locate
 
 log = logging.getLogger(__name__)
 FIRST, MORE = 2, 8  # calls that warm the model up, and calls of each further step
@@ -18,14 +21,16 @@ LONGEST = 5.0  # seconds until no further step begins
 
 def tried_rate(llm: Mapping[str, Any], sample: Sequence[Rendered]) -> float | None:
     """Computed tokens a second of the model of a config, prompt and output together, by some calls of a sample, whose replies
-    are thrown away. None where asking may cost something, takes long to begin, or fails."""
+    are thrown away. None where asking may cost something, the weights are not on this machine, or it fails."""
     requests = [one.request for _, asked in sample for one in asked]
     if not model_class(llm).free_trial or not requests:
         return None
     try:
+        if not Path(locate(llm["model"])).exists():  # on the hub
+            return None
         model = hydra.utils.instantiate(llm, _convert_="all")
-    except (EngineError, UserError) as error:
-        log.info("No rate was measured: %s", error)
+    except (InstantiationException, UserError) as error:
+        log.info("No rate was measured: %s", error.__cause__ or error)
         return None
     rate, asked, start = None, 0, time.perf_counter()
     while asked < len(requests) and time.perf_counter() - start < LONGEST:
