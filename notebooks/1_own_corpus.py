@@ -17,8 +17,8 @@
 # # 1. From a folder of text to a trained retriever
 #
 # You have text, no questions and no labels. An LLM writes the questions and labels the passages; a retriever learns from that.
-# Put files into `texts/` (`.txt`, `.md`, `.rst`, `.html`, `.pdf`) and run all cells. Without a folder of yours the passages of the
-# packaged collection are taken. Everything runs offline on two cores.
+# Put files into `texts/` (`.txt`, `.md`, `.rst`, `.html`, `.pdf`) and run all cells. Without a folder of yours the passages of
+# the packaged collection are taken. Everything runs offline on two cores.
 
 # %%
 import json
