@@ -22,7 +22,6 @@ from uar.annotation.selection import Annotations
 from uar.collections import Collection, open_training_split
 from uar.errors import UserError
 from uar.launch.command_line import command_line
-from uar.launch.other_commands import train_command
 from uar.llm.costs.estimate import SAMPLE, TokenCounter, estimate, good_replies, render
 from uar.llm.costs.gpus import with_gpus
 from uar.llm.costs.ledger import Prices, keep_rate, ledger, rate_name, read_rates
@@ -130,7 +129,6 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         "%d queries annotated: %d calls made, %d answered by the store, %.0f s%s; labels in %s",
         len(judged), spent["calls"], spent["calls_answered_by_store"], spent["seconds"], _cost(spent), folder,
     )  # fmt: skip
-    log.info("Train on these labels with: %s", train_command(cfg, question_counts["folder"] if writing else None))
     return spent
 
 
