@@ -17,8 +17,8 @@
 # # 1. From a folder of text to a trained retriever
 #
 # You have text, no questions and no labels. An LLM writes the questions and labels the passages; a retriever learns from that.
-# Put `.txt` and `.md` files into `texts/` and run all cells. Without a folder of yours the passages of the packaged collection
-# are taken. Everything runs offline on two cores.
+# Put files into `texts/` (`.txt`, `.md`, `.rst`, `.html`, `.pdf`) and run all cells. Without a folder of yours the passages of
+# the packaged collection are taken. Everything runs offline on two cores.
 
 # %%
 import json
@@ -51,8 +51,8 @@ def table(title: str, columns: list[str], rows: list[list[object]]) -> None:
 
 # %% [markdown]
 # ## A corpus
-# Each file is cut into passages of at most 120 words; whole paragraphs stay together. The same from the command line:
-# `python -m uar.corpus texts=texts out=outputs/own_corpus/corpus`.
+# Each file is cut into passages of at most 120 words and of like length; short ones and copies are left out. From the command
+# line: `python -m uar.corpus texts=texts out=outputs/own_corpus/corpus`.
 
 # %%
 if not TEXTS.is_dir():
@@ -63,8 +63,8 @@ if not TEXTS.is_dir():
         with (TEXTS / f"{(title or doc_id).replace('/', ' ')}.md").open("a", encoding="utf-8") as file:
             file.write(f"{text}\n\n")
 corpus = WORK / "corpus"
-passages = write_corpus(TEXTS, corpus, words=120)
-Console().print(f"{passages} passages")
+made = write_corpus(TEXTS, corpus, words=120)
+Console().print(f"{made['passages']} passages; left out: {made['left_out']}")
 
 # %% [markdown]
 # ## Questions and labels

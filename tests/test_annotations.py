@@ -310,3 +310,17 @@ def test_an_annotation_without_a_whole_question_is_one_line(
     assert "no question of the annotation has labels (3 of 3 questions lack replies, 0 failed)" in line
     other = fails("train", *TRAIN, f"dataset.path={folder}", "annotator=utilrank")
     assert "holds no annotation of it by UtilRank" in other and "of this corpus it holds: Likelihood with scripted@1" in other
+    assert "toy.train, 3 questions" in other
+
+
+def test_what_a_store_holds_is_said_with_the_way_to_take_it(tmp_path: Path, collection: Collection) -> None:
+    store = Annotations(tmp_path / "store")
+    assert f"there is no folder {tmp_path / 'store'}" in store.held(collection)
+    begun(tmp_path / "store", collection, LIKELIHOOD)
+    asked = Asked(RELSEL, ["other@2"], collection)
+    store.begin(asked, {"depth": 7}, {"q1": POOL}, {"folder": "outputs/relsel", "command": None})
+    said = store.held(collection)
+    assert "RelSel with other@2, depth 7, of toy.train, 1 questions, run outputs/relsel" in said and "Likelihood with" in said
+    assert "such as annotation=outputs/relsel" in said
+    elsewhere = open_collection("mini:train")
+    assert store.held(elsewhere) == "it holds nothing of this corpus, but of toy.train"

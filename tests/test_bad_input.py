@@ -20,7 +20,7 @@ from uar.collections import open_collection
 from uar.errors import DataError, UserError
 from uar.labels.human import first_share
 from uar.launch.entry import CONF, _check_types, composed
-from uar.training.annotate_command import annotate_command
+from uar.launch.other_commands import annotate_command
 
 QUICK = ("rag=off", "logger=none")
 CORPUS = '{"_id": "d1", "title": "", "text": "The heart pumps blood."}\n'

@@ -1,6 +1,7 @@
 """BM25 and the untrained retriever beside the trained one, on six passages."""
 
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from uar.evaluation.evaluator import Evaluator
 from uar.evaluation.kept_scores import measured
 from uar.evaluation.retrieving import Retrieving
 from uar.evaluation.significance import compare
+from uar.launch.small_table import as_text
 from uar.retrievers.bi_encoder.encoder import BiEncoder
 from uar.retrievers.ranker import Pools, Ranker
 from uar.storage.runs import Run
@@ -94,8 +96,9 @@ def model(tmp_path: Path) -> str:
 
 
 def test_a_training_is_compared_with_bm25_and_with_what_it_began_with(
-    toy: Collection, model: str, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+    toy: Collection, model: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
+    caplog.set_level(logging.INFO)
     cfg = settings(tmp_path, model)
     untrained = Evaluator(cfg, tmp_path / "before").evaluate([toy], BiEncoder(model))["toy.test"]
     loads: list[dict] = []
@@ -123,7 +126,7 @@ def test_a_training_is_compared_with_bm25_and_with_what_it_began_with(
     ours = json.loads((tmp_path / "first" / "metrics.json").read_text())["retrieval"]["toy.test"]
     facts = first["significance"]["bm25"]["toy.test"]["RR@10"]
     assert facts["queries"] == 3 and facts["difference"] == pytest.approx(ours["RR@10"] - 1.0)
-    shown = capsys.readouterr().out
+    shown = caplog.text
     assert "AP on the tests" in shown and "trained − bm25" in shown and "toy.test" in shown and "p < 0.05" in shown
     again = trained("again")
     assert loads == [] and again["seconds"] == {"bm25": 0, "untrained": 0}
@@ -186,7 +189,7 @@ def compared(ours: dict, **others: dict) -> Compared:
     return Compared("nDCG@10", means, significance, dict.fromkeys(others, 0.0))
 
 
-def test_a_model_that_is_below_what_stands_without_training_is_told(capsys: pytest.CaptureFixture):
+def test_a_model_that_is_below_what_stands_without_training_is_told():
     ours, better = values(*[0.4, 0.5] * 8), values(*[0.7, 0.9] * 8)
     chance = values(*[0.4, 0.5] * 7, 0.5, 0.5)
     found = compared(ours, bm25=better, untrained=chance)
@@ -194,8 +197,7 @@ def test_a_model_that_is_below_what_stands_without_training_is_told(capsys: pyte
     assert first.startswith("a.test: nDCG@10 0.450 of the trained retriever is below 0.800 of bm25; ")
     assert "below 0.456 of untrained, which may be chance; the training did harm" in second
     assert below(compared(ours, bm25=values(*[0.1, 0.2] * 8))) == []
-    module.Console().print(module.baseline_table(found))
-    told = capsys.readouterr().out
+    told = as_text(module.baseline_table(found))
     assert "−0.350" in told and "−0.006 (p 0.33)" in told and found.spent() == "bm25 from the cache, untrained from the cache"
 
 

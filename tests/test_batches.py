@@ -221,3 +221,43 @@ def test_negatives_that_score_close_to_the_positive_may_be_left_out():
     targets = torch.tensor([[True, False, False, False, True]])
     assert close_to_positive(scores, targets, 0.1).tolist() == [[False, True, False, True, False]]
     assert close_to_positive(scores, targets, -0.05).tolist() == [[False, False, False, True, False]]
+
+
+def random_stream(tokens: Tokens, number: int, rank: int = 0, world: int = 1) -> BatchStream:
+    stage = Stage("llm", EXAMPLES[:12], 1, "all")
+    rows = {d: row for d, row in ROWS.items() if row < 20}  # of the passages that the examples have
+    return BatchStream(stage, tokens, {f"q{i}": i for i in range(20)}, tokens, rows, 4 // world, 4, 0, rank, world, number)
+
+
+def test_random_passages_are_negatives_of_all_queries_of_a_batch(tokens: Tokens):
+    plain, more = list(random_stream(tokens, 0)), list(random_stream(tokens, 3))
+    added = []
+    for without, batch in zip(plain, more, strict=True):
+        assert batch.query_ids == without.query_ids
+        assert batch.rows.tolist()[: len(without.rows)] == without.rows.tolist()
+        assert [int(p[0]) for p in batch.passages] == batch.rows.tolist() and len(set(batch.rows.tolist())) == len(batch.rows)
+        targets, valid = batch.masks(batch.rows)
+        assert not targets[:, len(without.rows) :].any()
+        for query, row in enumerate(batch.known.tolist()):  # a known positive that is drawn is no negative
+            assert all(bool(v) == (int(r) not in row) for r, v in zip(batch.rows, valid[query], strict=True) if r >= 20)
+        added += batch.rows.tolist()[len(without.rows) :]
+    assert any(row >= 20 for row in added)  # which no example has
+    assert [content(b) for b in random_stream(tokens, 3)] == [content(b) for b in more]
+    stream = random_stream(tokens, 3)
+    epochs = [[content(b) for b in stream] for _ in range(2)]
+    assert epochs[0] != epochs[1]
+
+
+def test_processes_draw_the_random_passages_that_one_would(tokens: Tokens):
+    def drawn(stream: BatchStream) -> dict[str, list[int]]:
+        return {e.query_id: stream._drawn(e) for e in EXAMPLES[:12]}
+
+    assert drawn(random_stream(tokens, 2)) == drawn(random_stream(tokens, 2, rank=1, world=2))
+
+
+def test_a_random_copy_of_a_known_passage_stands_where_that_one_does(tmp_path: Path):
+    np.zeros(30, dtype=np.uint16).tofile(tmp_path / "ids.bin")  # all passages are copies of the first
+    np.save(tmp_path / "ends.npy", np.arange(31))
+    write_json(tmp_path / "manifest.json", {"dtype": "uint16", "tokens": 30})
+    batch = next(iter(random_stream(Tokens(tmp_path), 3)))
+    assert batch.rows.tolist() == [0]

@@ -1,11 +1,13 @@
 """Costs of a run: prices, GPUs, and estimates before anything is asked."""
 
 from collections.abc import Sequence
+from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
 import pytest
 from annotate_runs import QUIET
+from tiny_models import tiny_llama
 
 from uar.annotation import annotate_run as run_module
 from uar.annotation.annotators import Pointwise, UtilSel
@@ -15,9 +17,11 @@ from uar.llm.call import Question
 from uar.llm.costs import gpus as gpus_module
 from uar.llm.costs.estimate import estimate, render
 from uar.llm.costs.gpus import with_gpus
-from uar.llm.costs.ledger import Prices, ledger
+from uar.llm.costs.ledger import Prices, ledger, rate_name
+from uar.llm.costs.trial import tried_rate
 from uar.llm.progress import Counts, Progress
 from uar.pools import GivenPool
+from uar.questions.writer import QuestionWriter
 
 
 def test_gpu_time_is_paid_by_the_hour_and_shared_by_the_stages() -> None:
@@ -129,3 +133,27 @@ def test_a_shared_prefix_is_estimated_to_be_read_once() -> None:
     }
     assert found["shared_prefix"]["tokens_in"] > found["paper"]["tokens_in"]  # all passages at every stage
     assert found["shared_prefix"]["seconds"] < 0.75 * found["paper"]["seconds"]
+
+
+def test_a_local_model_is_tried_for_its_rate_and_a_served_one_is_not(tmp_path: Path) -> None:
+    chat = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    llm = {"_target_": "uar.llm.models.transformers.Transformers", "model": tiny_llama(tmp_path / "model", chat_template=chat)}
+    sample = render(
+        QuestionWriter(template="write_questions"), [Question(f"d{n}", "", {"d": "Bees hum. " * n}) for n in range(1, 9)]
+    )
+    rate = tried_rate(llm, sample)
+    assert rate is not None and rate > 0
+    served = {"_target_": "uar.llm.models.openai.OpenAI", "model": "m", "base_urls": ["http://127.0.0.1:9"]}
+    assert tried_rate(served, sample) is None and tried_rate({**llm, "model": str(tmp_path)}, sample) is None
+
+
+def test_what_prompts_begin_with_alike_counts_once_where_the_model_keeps_it() -> None:
+    sample = render(QuestionWriter(template="write_questions"), [Question(d, "", {d: d}) for d in ("ant", "bee", "cow")])
+    apart, kept = (estimate(sample, 6, Words(), Prices(), 10.0, keeps) for keeps in (False, True))  # type: ignore[arg-type]
+    alike = len(commonprefix([Words().prompt(asked[0].request) for _, asked in sample]))
+    assert (apart["tokens_cached"], kept["tokens_cached"]) == (0, 2 * 2 * alike) and alike > 100
+    assert kept["seconds"] < apart["seconds"]
+
+
+def test_the_rate_of_writing_texts_is_kept_apart() -> None:
+    assert rate_name("m", QuestionWriter(template="write_questions").stages) != rate_name("m", ("likelihood",)) == "m"

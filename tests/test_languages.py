@@ -238,9 +238,9 @@ def test_words_are_counted_in_every_script() -> None:
 def test_a_chinese_text_file_becomes_passages(tmp_path: Path) -> None:
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "a.txt").write_text("心脏输送血液" * 10 + "\n\n" + "蜜蜂" * 5, encoding="utf-8")
-    assert write_corpus(tmp_path / "texts", tmp_path / "out", 25) == 4
+    assert write_corpus(tmp_path / "texts", tmp_path / "out", 25, min_words=0, near_copy=None)["passages"] == 4
     rows = [json.loads(line)["text"] for line in (tmp_path / "out" / "corpus.jsonl").read_text().splitlines()]
-    assert [len(text) for text in rows] == [25, 25, 10, 10]
+    assert [len(text) for text in rows] == [20, 20, 20, 10]
 
 
 def test_questions_without_spaces_pass_the_filters() -> None:

@@ -16,14 +16,13 @@ from hydra import compose, initialize_config_dir
 from llm_server import LLMServer, Messages
 
 from uar.collections import open_collection
-from uar.collections.text_files import write_corpus
 from uar.errors import UserError
 from uar.labels import HumanLabels, LabelContext
 from uar.launch.entry import CONF, register_resolvers
 from uar.llm.record import Outcome, Reply
 from uar.questions.filters import Written, kept_once
 from uar.questions.generated import draw
-from uar.questions.writer import check_questions, read_questions
+from uar.questions.writer import Asked, check_questions, read_questions
 from uar.questions.written_folder import split_by_passage
 from uar.retrievers.bm25.terms import terms_of
 
@@ -74,7 +73,7 @@ def test_questions_are_written_filtered_and_annotated_once(tmp_path: Path, write
 
     said = ok(writes())
     (place,) = (tmp_path / "questions").iterdir()
-    assert place.name.startswith("toy-") and f"dataset.path=questions/{place.name} label_source=llm" in said
+    assert place.name.startswith("toy-") and f"dataset.path=questions/{place.name} label_source=llm candidates.depth=4" in said
     assert (place / "corpus.jsonl").is_symlink() and (place / "corpus.jsonl").samefile(corpus / "corpus.jsonl")
     kept = {row["text"]: (row["source"], row["origin"]) for row in told(place / "queries.jsonl")}
     assert kept == {
@@ -191,7 +190,8 @@ def test_options_that_cannot_be_are_refused(option: str, part: str, tmp_path: Pa
 
 
 def test_a_folder_without_passages_or_questions_is_told(fails: Callable[..., str], corpus: Path, tmp_path: Path):
-    assert "questions=generate writes" in fails("annotate", "dataset=local", f"dataset.path={corpus}", "logger=none")
+    line = fails("annotate", "dataset=local", f"dataset.path={corpus}", "logger=none")
+    assert f"python -m uar.annotate dataset=local dataset.path={corpus} questions=generate" in line
     (tmp_path / "empty").mkdir()
     told = fails("annotate", "dataset=local", "dataset.path=empty", "questions=generate", "logger=none")
     assert "empty/corpus.jsonl: no such file" in told
@@ -224,12 +224,14 @@ def test_a_real_model_writes_questions_that_find_their_passages(tmp_path: Path, 
     ],
 )
 def test_questions_are_read_from_what_models_write(output: str, questions: list[str], outcome: str):
-    assert read_questions(Reply(output)) == questions
+    assert [one.question for one in read_questions(Reply(output))] == questions
     assert check_questions(Reply(output)) == outcome
 
 
 def test_a_reply_that_was_cut_counts_for_the_whole_lines():
-    assert read_questions(Reply("who was it?\nwhat did the", Outcome.TRUNCATED)) == ["who was it?"]
+    assert read_questions(Reply("who was it?\nwhat did the", Outcome.TRUNCATED)) == [Asked("who was it?")]
+    cut = Reply("who was it? | Haydn\nwhat is it? | the ve", Outcome.TRUNCATED)
+    assert read_questions(cut, answers=True) == [("who was it?", "Haydn"), ("what is it?", "")]
     assert check_questions(Reply("who was it?\nwhat did the", Outcome.TRUNCATED)) == "ok"
     assert check_questions(Reply("what did the the the", Outcome.TRUNCATED)) == "truncated"
     assert check_questions(Reply("who was it?", Outcome.ERROR)) == "error"
@@ -266,28 +268,3 @@ def test_splits_share_no_passage_and_samples_are_nested():
     long = [d for d in draw(corpus, None, 1, seed=1) if len(corpus.text(corpus.row(d)).split()) >= 76]
     assert 5 < len(long) < len(corpus) / 10
     assert draw(corpus, 5, 76, seed=1) == long[:5] and draw(corpus, len(corpus), 76, seed=1) == long
-
-
-def test_a_folder_of_text_becomes_a_corpus(tmp_path: Path, command: Command, fails: Callable[..., str]):
-    texts = tmp_path / "texts"
-    (texts / "more").mkdir(parents=True)
-    (texts / "bee_keeping.txt").write_text(
-        "One two three.\n\nFour five\nsix.\n\nSeven eight nine ten eleven twelve.\n", "utf-8"
-    )
-    (texts / "more" / "a 1.md").write_text("Before.\n# Bees  \nMake honey.\n\n## Hives\n\nHouse bees.\n", "utf-8")
-    (texts / "picture.png").write_bytes(b"\xff")
-    assert "7 passages" in ok(command("uar.corpus", "texts=texts", "out=own", "words=5"))
-    rows = [(row["_id"], row["title"], row["text"]) for row in told(tmp_path / "own" / "corpus.jsonl")]
-    assert rows == [
-        ("bee_keeping.txt#1", "bee keeping", "One two three."),
-        ("bee_keeping.txt#2", "bee keeping", "Four five six."),
-        ("bee_keeping.txt#3", "bee keeping", "Seven eight nine ten eleven"),
-        ("bee_keeping.txt#4", "bee keeping", "twelve."),
-        ("more/a%201.md#1", "a 1", "Before."),
-        ("more/a%201.md#2", "Bees", "Make honey."),
-        ("more/a%201.md#3", "Hives", "House bees."),
-    ]
-    assert write_corpus(texts, tmp_path / "own", 6) == 5
-    (texts / "old.txt").write_bytes(b"caf\xe9")
-    assert "old.txt: not UTF-8" in fails("uar.corpus", "texts=texts", "out=own")
-    assert "no such folder" in fails("uar.corpus", "texts=nowhere", "out=own")

@@ -73,7 +73,7 @@ ELSEWHERE = {
     "label_source.corrupt": "test_labels",
     "dataset.path=DIR": "test_bad_input",
     "questions=generate": "test_questions",
-    "uar.corpus": "test_questions",
+    "uar.corpus": "test_text_files",
     "human_frac=0.2": "make demo",
 }
 SAME_ELSEWHERE = {  # run word for word, or with more options, by test_train

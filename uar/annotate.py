@@ -1,18 +1,25 @@
 """Annotate a collection with an LLM: `python -m uar.annotate dataset=local dataset.path=DIR annotator=utilsel llm=openai`."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
 from uar.launch.entry import entry
+from uar.launch.other_commands import train_command
+
+log = logging.getLogger("uar.annotate")
 
 
 def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """The annotate command, whose libraries are imported with the first job."""
     from uar.annotation import annotate_run
 
-    return annotate_run.annotate(cfg, folder)
+    spent = annotate_run.annotate(cfg, folder)
+    if not cfg.dry_run:
+        log.info("Train on these labels with: %s", train_command(cfg, spent.get("questions", {}).get("folder")))
+    return spent
 
 
 def main() -> None:

@@ -25,10 +25,11 @@ from uar.launch.command_line import command_line
 from uar.launch.small_table import log_table
 from uar.llm.costs.estimate import SAMPLE, TokenCounter, estimate, good_replies, render
 from uar.llm.costs.gpus import with_gpus
-from uar.llm.costs.ledger import Prices, keep_rate, ledger, read_rates
+from uar.llm.costs.ledger import Prices, keep_rate, ledger, rate_name, read_rates
+from uar.llm.costs.trial import tried_rate
 from uar.llm.engines.work import Work, outcomes_to_retry, part_of
 from uar.llm.failing import write_failures
-from uar.llm.models import identity_of
+from uar.llm.models import identity_of, model_class
 from uar.llm.progress import Progress, joined
 from uar.llm.progress_bar import progress_bar
 from uar.llm.prompts.escaping import attempts
@@ -55,9 +56,10 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     other = read_labels(Path(cfg.against)) if cfg.against else None
     save_config(folder, cfg)
     writing = open_writing(cfg, llms[0])
+    alone = len(llms) == 1 and "actors" not in cfg.engine
     if writing and writing.missing and cfg.dry_run:
         log.info("The questions are not written yet: this is what writing them takes; ask again once they are")
-        return _dry_run(writing.work, len(writing.work.questions), prices, folder)
+        return _dry_run(writing.work, len(writing.work.questions), prices, folder, alone)
     if cfg.dry_run and not annotator.needs_llm:
         raise UserError("dry_run=true: this annotator asks nothing; there is nothing to estimate")
     if writing:
@@ -79,7 +81,7 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     questions = PooledQuestions(collection, pools)
     work = Work(annotator, questions, llms, Path(cfg.store), cfg.max_failure_rate, retry)
     if cfg.dry_run:
-        return _dry_run(work, round(len(pools) / len(sampled) * len(every)), prices, folder)
+        return _dry_run(work, round(len(pools) / len(sampled) * len(every)), prices, folder, alone)
     asked = Asked(annotator, work.models, collection)
     annotation = _annotation(cfg, asked, pools, folder) if annotator.needs_llm else None
     with tracked(cfg, folder) as job:
@@ -114,7 +116,7 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
                 annotation=annotation.key if annotation else None,
             )
             if annotator.needs_llm and len(llms) == 1 and not writing:
-                keep_rate(work.store, work.models[0], spent)
+                keep_rate(work.store, rate_name(work.models[0], annotator.stages), spent)
             plain: dict[str, Any] = OmegaConf.to_container(cfg.annotator, resolve=True)  # type: ignore[assignment]
             track(job, folder, spent, measured, collection, Labelled(plain, work.models, judged))
             _report_partial_rankings(progress)
@@ -180,16 +182,22 @@ def _pools(
     return pools
 
 
-def _dry_run(work: Work, queries: int, prices: Prices, folder: Path) -> dict[str, Any]:
-    """`queries`: how many there are like those of the work."""
+def _dry_run(work: Work, queries: int, prices: Prices, folder: Path, alone: bool) -> dict[str, Any]:
+    """`queries`: how many there are like those of the work; `alone`: whether one process asks one model, which is tried."""
     questions = islice(work.questions, SAMPLE)
     sample = render(work.asker, questions, good_replies(Store(work.store), work.models))
     model = str(work.llms[0]["model"])
-    rate = read_rates(work.store).get(work.models[0])
-    plan = estimate(sample, queries, TokenCounter(model), prices, rate)
+    rates, known = read_rates(work.store), rate_name(work.models[0], work.asker.stages)
+    rate = rates.get(known) or (tried_rate(work.llms[0], sample) if alone else None)
+    prefixes = model_class(work.llms[0]).keeps_prefixes
+    plan = estimate(sample, queries, TokenCounter(model), prices, rate, prefixes)
     write_json(folder / "estimate.json", plan)
     write_prompts(folder / "prompts.jsonl", ((q.id, one.stage, one.request) for q, calls in sample for one in calls))
-    time = f"{plan['seconds']:.0f} s" if plan["seconds"] is not None else "time unknown until this model ran once (limit=20)"
+    time = (
+        f"about {plan['seconds']:.0f} s"
+        if plan["seconds"] is not None
+        else "time unknown until this model ran once (limit=20)"
+    )
     log.info(
         "Nothing was asked. %d queries: %d calls, %d prompt tokens (%d of them cached), %d to write, %s%s; the store answers "
         "%d of the %d calls that were sampled; prompts in %s",

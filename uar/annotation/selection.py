@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from uar.annotation.annotation import Annotation, Asked, unchanged
+from uar.collections import Collection
 from uar.collections.checked_files import candidates_of
 from uar.errors import UserError
 from uar.pools.stored_pools import Pool, StoredPools, pools_of
@@ -84,6 +85,20 @@ class Annotations:
         counted = [{**about, "questions": len(StoredPools(folder).read())} for folder, about in chosen]
         return sorted(counted, key=lambda about: about["run"]["time"])
 
+    def held(self, collection: Collection) -> str:
+        """What there is of a collection's corpus, in words, and how it is taken."""
+        every = self.listed()
+        own = [about for about in every if about["corpus"] == collection.corpus.hash]
+        if not own and not self.store.is_dir():
+            return f"there is no folder {self.store}; name that of the annotate run with store=DIR"
+        if not own:
+            others = ", ".join(dict.fromkeys(about["collection"] for about in every))
+            return f"it holds nothing of this corpus, but of {others}" if others else "it holds no annotation at all"
+        own.sort(key=lambda about: about["collection"] != collection.slug)  # those of its own split before others
+        folder = next((run for about in own if (run := about["run"].get("folder"))), None)
+        hint = f"; annotation=FOLDER takes one with its annotator and llm, such as annotation={folder}" if folder else ""
+        return f"of this corpus it holds: {'; '.join(map(described, own))}{hint}"
+
     def _of(self, asked: Asked) -> Iterator[Annotation]:
         for place in self._places():
             for path in sorted((place / asked.key).glob(f"*/{ABOUT}")):
@@ -106,6 +121,8 @@ def _joined(first: Pool, second: Pool) -> Pool:
 
 
 def described(about: Mapping[str, Any]) -> str:
-    """One line on an annotation: annotator, models, depth of its pools."""
-    depth = about["candidates"].get("depth")
-    return f"{about['annotator']['annotator']} with {', '.join(about['models'])}, depth {depth}, of {about['collection']}"
+    """One line on an annotation: annotator, models, depth of its pools, their number, the last run."""
+    depth, folder = about["candidates"].get("depth"), about["run"].get("folder")
+    asked = f"{about['annotator']['annotator']} with {', '.join(about['models'])}, depth {depth}"
+    number = f", {about['questions']} questions" if "questions" in about else ""
+    return f"{asked}, of {about['collection']}{number}{f', run {folder}' if folder else ''}"

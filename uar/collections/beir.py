@@ -1,8 +1,8 @@
 """BEIR-format folders: corpus.jsonl, queries.jsonl, qrels/<split>.tsv, optional candidates/<split>.jsonl.
 
 An optional `collection.json` holds {"positive_grade": 2, "graded": false}, for folders whose judgements are graded,
-{"drop_own": true} where a query's own document is no result of it, {"origin": "generated"} where no person judged, and
-{"language": "de"} where the passages' script does not say it.
+{"drop_own": true} where a query's own document is no result of it, {"origin": "generated"} where no person judged (a line of
+queries.jsonl may say it for its question), and {"language": "de"} where the passages' script does not say it.
 """
 
 import json
@@ -17,6 +17,7 @@ from uar.collections.collection import Collection, Query
 from uar.collections.documents import Corpus, DuplicateId, build_corpus
 from uar.collections.languages import AUTO, language_code
 from uar.errors import DataError, UserError
+from uar.launch.override_text import typed
 from uar.storage.files import cache_dir, digest, file_hash, is_whole
 from uar.storage.lines import read_id, read_jsonl, read_string
 
@@ -29,10 +30,11 @@ def read_folder(folder: Path, split: str, reference: str, slug: str) -> Collecti
     """Open one split of a folder; every fault is a DataError that names file and line."""
     corpus = read_corpus(folder, reference)
     if not (folder / "queries.jsonl").is_file():
+        of_folder = {"dataset": "local", "dataset.path": str(folder), "questions": "generate"}
         raise DataError(
             folder / "queries.jsonl",
-            "no such file; a collection folder needs corpus.jsonl and queries.jsonl "
-            "(python -m uar.annotate questions=generate writes questions for a corpus that has none)",
+            "no such file; a collection folder needs corpus.jsonl and queries.jsonl (for a corpus that has none, an LLM "
+            f"writes questions: {typed('annotate', of_folder)})",
         )
     qrels_path = folder / "qrels" / f"{split}.tsv"
     candidates_path = _candidates_path(folder, split)
@@ -134,5 +136,6 @@ def read_queries(path: Path) -> dict[str, Query]:
         query_id = read_id(path, number, row, "_id")
         if query_id in queries:
             raise DataError(path, f"duplicate id {query_id!r}; ids must differ", number)
-        queries[query_id] = Query(query_id, read_string(path, number, row, "text"), answers_of(path, number, row))
+        origin = row.get("origin") if row.get("origin") in ORIGINS else None  # other folders mean other things by it
+        queries[query_id] = Query(query_id, read_string(path, number, row, "text"), answers_of(path, number, row), origin)
     return queries

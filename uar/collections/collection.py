@@ -11,9 +11,12 @@ from uar.storage.files import digest
 
 @dataclass(frozen=True)
 class Query:
+    """`origin`: who judged what answers it, see `Collection`; None: as the collection says."""
+
     id: str
     text: str
     answers: tuple[str, ...] = ()
+    origin: str | None = None
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Collection:
     `qrels` holds the grades as they stand in the file; a passage counts as positive from `positive_grade` up. Where
     `graded` is false, nDCG takes binary gains (positive or not), else the grades. `drop_own`: a passage with the id of a
     query is never a result of that query (ArguAna, Quora). `origin`: who judged, `human`, or `generated` where a question was
-    written from its positive.
+    written from its positive; a question may say it for itself.
     """
 
     reference: str
@@ -74,6 +77,15 @@ class Collection:
         if self.graded:
             return self.qrels
         return {q: {d: int(g >= self.positive_grade) for d, g in grades.items()} for q, grades in self.qrels.items()}
+
+    def origin_of(self, query_id: str) -> str:
+        """Who judged a question's passages."""
+        return self.queries[query_id].origin or self.origin
+
+    def by_people(self, query_ids: Iterable[str]) -> list[str]:
+        """Those of the queries that people judged; all of them where they judged none."""
+        given = list(query_ids)
+        return [q for q in given if self.origin_of(q) == "human"] or given
 
     def head(self, limit: int | None) -> list[str]:
         """The first `limit` query ids in file order; all where it is None."""

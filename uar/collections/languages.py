@@ -23,11 +23,13 @@ CODES = {name: code for code, name in (STEMMERS | UNSTEMMED).items()}
 IDEOGRAMS = r"\p{Han}\p{Hiragana}\p{Katakana}ー"  # a character is about a word
 SYLLABLES = r"\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"  # a word is some five characters, which no space parts from the next
 UNSPACED = IDEOGRAMS + SYLLABLES
+STARTS_UNSPACED = regex.compile(rf"[{UNSPACED}]")
 CLUSTER = regex.compile(r"\X")
 TERM = regex.compile(rf"[{UNSPACED}](?:[{UNSPACED}\p{{M}}])*|(?:(?![{UNSPACED}])[\p{{L}}\p{{N}}\p{{M}}_])+")
 SPACE = r"\s\x1c-\x1f"  # as `str.split` has it
 SIGNS = "\u3040-\u30ff"  # of kana, some of which are no letters
-WORD = regex.compile(rf"[{IDEOGRAMS}{SIGNS}]|[{SYLLABLES}]{{1,5}}\p{{M}}*|[^{SPACE}{UNSPACED}{SIGNS}]+")
+LONGEST = 20  # letters of a word; what goes on without a space, such as an address or encoded data, counts as several
+WORD = regex.compile(rf"[{IDEOGRAMS}{SIGNS}]|[{SYLLABLES}]{{1,5}}\p{{M}}*|[^{SPACE}{UNSPACED}{SIGNS}]{{1,{LONGEST}}}")
 SCRIPTS = {  # letters that say about as much as a word, by script
     "Latin": 5, "Cyrillic": 5, "Greek": 5, "Arabic": 4, "Hebrew": 4, "Devanagari": 4, "Armenian": 5, "Tamil": 5, "Hangul": 2,
     "Han": 2, "Hiragana": 2, "Katakana": 2, "Thai": 4, "Lao": 4, "Khmer": 4, "Myanmar": 4,
@@ -87,13 +89,13 @@ def clusters(text: str) -> list[str]:
 
 def is_unspaced(term: str) -> bool:
     """Whether a term is of a script without spaces, so that it is some words written together."""
-    return regex.match(rf"[{UNSPACED}]", term) is not None
+    return STARTS_UNSPACED.match(term) is not None
 
 
 def words_in(text: str, most: int | None = None) -> int:
-    """Number of words, counted up to `most`: what stands between spaces, a character of Chinese and Japanese, five of Thai,
-    Lao, Khmer and Burmese."""
-    return sum(1 for _ in islice(WORD.finditer(text), most))
+    """Number of words, counted up to `most`: what stands between spaces, 20 letters of it at most, a character of Chinese and
+    Japanese, five of Thai, Lao, Khmer and Burmese."""
+    return len(WORD.findall(text)) if most is None else sum(1 for _ in islice(WORD.finditer(text), most))
 
 
 def parts_of(text: str, words: int) -> Iterator[str]:

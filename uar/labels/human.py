@@ -35,16 +35,20 @@ class HumanLabels(LabelSource):
 
 
 def human_examples(context: LabelContext, fraction: float, acquire: Acquisition = AT_RANDOM) -> list[Example]:
-    """Examples of the `fraction` that `acquire` puts first of the queries that have a positive; their source is the
-    collection's `origin`."""
+    """Examples of the `fraction` that `acquire` puts first of the queries that have a positive; where people judged some of
+    them, of these alone. Their source is their `origin`."""
     collection = context.collection
-    labelled = [q for q in context.query_ids if collection.trainable(q)]
+    positive = [q for q in context.query_ids if collection.trainable(q)]
+    labelled = collection.by_people(positive)
     order = acquire.order(AcquisitionContext(labelled, context.seed, judgements=context.judgements))
     sample = first_share(labelled, order, fraction)
+    who = collection.origin_of(labelled[0]) if labelled else collection.origin
     log.info(
         "%s labels: %d of %d queries (human_frac=%s; %d without a positive are left out)",
-        collection.origin.capitalize(), len(sample), len(labelled), fraction, len(context.query_ids) - len(labelled),
+        who.capitalize(), len(sample), len(labelled), fraction, len(context.query_ids) - len(positive),
     )  # fmt: skip
+    if len(labelled) < len(positive):
+        log.info("%d generated questions have no human label: the LLM's labels are theirs", len(positive) - len(labelled))
     pools = context.pools(sample)
     graded = len({g for grades in collection.qrels.values() for g in grades.values() if g > 0}) > 1
     examples = []
@@ -53,8 +57,8 @@ def human_examples(context: LabelContext, fraction: float, acquire: Acquisition 
         positives = collection.trainable(query_id)
         negatives = [d for d in pools[query_id] if d not in positives]
         labels = {**dict.fromkeys(positives, 1), **dict.fromkeys(negatives, 0)}
-        pairs = [Pair(d, x, collection.origin, grades.get(d)) for d, x in labels.items()]
-        examples.append(example_of(query_id, pairs, collection.origin))
+        pairs = [Pair(d, x, who, grades.get(d)) for d, x in labels.items()]
+        examples.append(example_of(query_id, pairs, who))
     return with_shared_labels(examples, collection)
 
 

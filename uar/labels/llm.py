@@ -35,12 +35,13 @@ def llm_examples(context: LabelContext, human_positive: str = "random", corrupt:
     """Examples of the annotated queries that got a positive; UserError where there is none."""
     if human_positive not in HUMAN_POSITIVE:
         raise UserError(f"label_source.human_positive={human_positive!r}; allowed: {', '.join(HUMAN_POSITIVE)}")
-    judged, origin = context.judgements(), context.collection.origin
+    judged = context.judgements()
     chosen = [q for q in context.query_ids if q in judged]
     judged = corrupted({q: judged[q] for q in chosen}, corrupt, context.seed)
     graded = len({j.grade for q in chosen for j in judged[q]}) > 2
     examples = []
     for query_id in chosen:
+        origin = context.collection.origin_of(query_id)
         people = [] if human_positive == "random" else context.collection.trainable(query_id)
         kept = [j for j in judged[query_id] if human_positive == "include" or j.doc_id not in people]
         pairs = [_pair(j, origin if j.doc_id in people else None, graded) for j in kept]

@@ -49,6 +49,8 @@ class MixedLabels(LabelSource):
         human = human_examples(context, self.human_frac, self._acquisition())
         llm = llm_examples(context, self.human_positive)
         if not human:
+            if self.human_frac:
+                log.warning("label_source=mixed: no question has a human label, so the LLM's labels are all there is")
             return [Stage("llm", llm, self.epochs, self.positives)]
         if self.strategy == "union":
             both = with_shared_labels(union(llm, human), context.collection)

@@ -1,7 +1,8 @@
 """Any text as a value of Hydra's command line and configs, which give meaning to quotes, backslashes and `${`."""
 
 import re
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ TEXTS = {  # options whose value is one text, by command
     "evaluate": ("baseline",),
 }
 MEASURE = re.compile(r"""('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")|([\w.]+)\([^()]*\)(?:@\d+)?""")  # in quotes, or with parameters
+PLAIN = re.compile(r"[A-Za-z_/][\w./:@%+-]*")
+WORDS = ("null", "true", "false", "nan", "inf")  # that Hydra takes for values
 
 
 def quoted(text: str) -> str:
@@ -44,6 +47,23 @@ def as_typed(config_name: str, overrides: Sequence[str]) -> list[str]:
 def _quoted_measure(found: re.Match[str]) -> str:
     in_quotes, name = found.groups()
     return found[0] if in_quotes or name in create_functions().functions else quoted(found[0])
+
+
+def written(value: Any) -> str:
+    """Any plain value, as Hydra's command line reads it."""
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(written, value))}]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    text = str(value)
+    if not isinstance(value, str) or (PLAIN.fullmatch(text) and text.lower() not in WORDS):
+        return text
+    return quoted(text)
+
+
+def typed(command: str, options: Mapping[str, Any]) -> str:
+    """A command with its options, as it is typed in a shell."""
+    return shlex.join(["python", "-m", f"uar.{command}", *(f"{name}={written(value)}" for name, value in options.items())])
 
 
 def literal(value: Any) -> Any:

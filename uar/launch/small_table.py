@@ -27,6 +27,11 @@ def small_table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
         table.add_column(column, justify="right")
     for name, *values in rows:
         table.add_row(*(text.replace("[", r"\[") for text in map(_text, (name, *values))))
+    return as_text(table)
+
+
+def as_text(table: Table) -> str:
+    """As wide as the terminal."""
     width = get_terminal_size().columns if sys.stdout.isatty() else WIDEST
     console = Console(file=io.StringIO(), width=width, force_terminal=False)
     console.print(table)

@@ -1,10 +1,8 @@
 """Which of the questions that were written are kept, and why the others are not."""
 
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import ceil
 from typing import NamedTuple
 
 from uar.collections import Collection, Query
@@ -12,16 +10,16 @@ from uar.collections.answer_match import normalise
 from uar.collections.languages import words_in
 from uar.pools import PoolSource
 from uar.retrievers.bm25.terms import terms_of
-
-ROUNDING = 1e-9  # of a share times a number of words
+from uar.storage.near_copies import NearCopies
 
 
 class Written(NamedTuple):
-    """A question and the passage that it was written from."""
+    """A question, the passage that it was written from, and its answer, which may be empty."""
 
     id: str
     text: str
     source: str
+    answer: str = ""
 
 
 class Dropped(NamedTuple):
@@ -56,6 +54,14 @@ def kept_by_wording(questions: Sequence[Written], wording: Wording, passages: di
     return [q for q, why in faults if why is None], [Dropped(q, why) for q, why in faults if why is not None]
 
 
+def with_answers_of_passages(questions: Sequence[Written], passages: Mapping[str, str]) -> list[Written]:
+    """The questions without the answers that do not stand in their passage, word by word."""
+    texts = {d: f" {normalise(text)} " for d, text in passages.items()}
+    return [
+        q if (wanted := normalise(q.answer)) and f" {wanted} " in texts[q.source] else q._replace(answer="") for q in questions
+    ]
+
+
 def kept_by_round_trip(questions: Sequence[Written], corpus: Collection, retriever: PoolSource) -> Sifted:
     """Those whose source is among the `depth` passages that the retriever finds for them in the whole corpus."""
     asked = replace(corpus, queries={q.id: Query(q.id, q.text) for q in questions}, qrels={}, candidates={})
@@ -70,44 +76,16 @@ def kept_once(questions: Sequence[Written], similarity: float, language: str) ->
     kept: list[Written] = []
     dropped: list[Dropped] = []
     texts: set[str] = set()
-    near = _Near(similarity)
+    near = NearCopies(similarity)
     stems_of = near.ordered(terms_of([q.text for q in questions], language)) if questions else []
     for question, stems in zip(questions, stems_of, strict=True):
         text = normalise(question.text)
         if text in texts:
             dropped.append(Dropped(question, "duplicate"))
-        elif near.holds(stems):
+        elif near.like(stems) is not None:
             dropped.append(Dropped(question, "near duplicate"))
         else:
             texts.add(text)
             near.add(stems)
             kept.append(question)
     return kept, dropped
-
-
-class _Near:
-    """Finds sets that are similar to one of many with an inverted index of prefixes: of two sets of words in one order,
-    the rarest first, whose similarity reaches t, the first |set| - ⌈t |set|⌉ + 1 words have one in common."""
-
-    def __init__(self, similarity: float) -> None:
-        self._least = similarity
-        self._sets: list[frozenset[str]] = []
-        self._index: dict[str, list[int]] = defaultdict(list)
-
-    def ordered(self, sets: Iterable[Iterable[str]]) -> list[list[str]]:
-        distinct = [set(words) for words in sets]
-        often = Counter(word for words in distinct for word in words)
-        return [sorted(words, key=lambda w: (often[w], w)) for words in distinct]
-
-    def add(self, words: list[str]) -> None:
-        for word in self._prefix(words):
-            self._index[word].append(len(self._sets))
-        self._sets.append(frozenset(words))
-
-    def holds(self, words: list[str]) -> bool:
-        own = frozenset(words)
-        others = {at for word in self._prefix(words) for at in self._index[word]}
-        return any(len(own & self._sets[at]) >= self._least * len(own | self._sets[at]) - ROUNDING for at in others)
-
-    def _prefix(self, words: list[str]) -> list[str]:
-        return words[: len(words) - ceil(self._least * len(words) - ROUNDING) + 1]

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from uar.annotation.pooled import PooledQuestions
 from uar.annotation.question_source import Setting
 from uar.collections import Collection, Corpus, Query, corpus_file, open_collection, open_corpus, slug
 from uar.collections.languages import words_in
+from uar.collections.reference import parse
 from uar.errors import UserError
 from uar.llm.chains import Chains
-from uar.llm.costs.ledger import Prices, ledger
+from uar.llm.costs.ledger import Prices, keep_rate, ledger, rate_name
 from uar.llm.engines.local import LocalEngine
 from uar.llm.engines.work import Work
 from uar.llm.failing import write_failures
@@ -24,12 +26,23 @@ from uar.llm.progress_bar import progress_bar
 from uar.llm.record import Outcome
 from uar.llm.store.store import Store
 from uar.pools import PoolSource
-from uar.questions.filters import Dropped, Wording, Written, kept_by_round_trip, kept_by_wording, kept_once
+from uar.questions.filters import (
+    Dropped,
+    Wording,
+    Written,
+    kept_by_round_trip,
+    kept_by_wording,
+    kept_once,
+    with_answers_of_passages,
+)
 from uar.questions.writer import QuestionWriter
 from uar.questions.written_folder import split_by_passage, write_collection
 from uar.storage.files import digest, write_json
 from uar.storage.ordering import rank_of
 
+SPLITS = ("train", "dev", "test")
+GENERATED = "generated"  # before the name of a split that people have judged
+ANSWERS = ("in_passage", "any", "none")
 log = logging.getLogger(__name__)
 
 
@@ -58,8 +71,12 @@ class Generate:
     max_failure_rate: float
     round_trip: PoolSource | None
     writer: QuestionWriter
+    answers: str = "none"
+    own: bool = True
 
     def __post_init__(self) -> None:
+        if self.answers not in ANSWERS:
+            raise UserError(f"questions.answers={self.answers!r}; allowed: {', '.join(ANSWERS)}")
         for name in ("passages", "per_passage", "min_words", "min_passage_words"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -84,7 +101,7 @@ class Generate:
                 f"{setting.reference}: no passage has questions.min_passage_words={self.min_passage_words} words; lower it"
             )
         pseudo = Collection(setting.reference, slug(setting.reference), corpus, {d: Query(d, "") for d in drawn}, {})
-        writer = replace(self.writer, number=self.per_passage)
+        writer = replace(self.writer, number=self.per_passage, answers=self.answers != "none")
         work = Work(
             writer, PooledQuestions(pseudo, {d: [d] for d in drawn}), [setting.llm], setting.store, self.max_failure_rate
         )
@@ -123,23 +140,26 @@ class Writing:
         finally:
             write_failures(folder, self.work.progress.failures)
             spent = ledger(self.work.progress, 0, 0, self.work.seconds, self.work.models, prices)
+            keep_rate(self.work.store, rate_name(self.work.models[0], self.work.asker.stages), spent)
             write_json(folder / "ledger.json", spent)  # that of the whole run takes its place
 
     def collection(self) -> tuple[Collection, dict[str, Any]]:
         """Filter what was written, write it as a collection, and open its train split; with it what a ledger tells."""
         collection = self.corpus
         written = [
-            Written(f"{doc_id}-q{number}", str(text), doc_id)
+            Written(f"{doc_id}-q{number}", question, doc_id, answer)
             for doc_id in self.drawn
-            for number, text in enumerate(self.work.results.get(doc_id, ()), start=1)
+            for number, (question, answer) in enumerate(self.work.results.get(doc_id, ()), start=1)
         ]
-        kept, dropped = self._filtered(written)
+        own = self._own
+        kept, dropped = self._filtered(written, own)
         counts = Counter(d.why for d in dropped)
         summary = {
             "passages": len(self.drawn),
             "passages_without_reply": len(self.drawn) - len(self.work.results),
             "written": len(written),
             "kept": len(kept),
+            "with_answer": sum(bool(q.answer) for q in kept),
             "dropped": dict(counts.most_common()),
         }
         if not kept:
@@ -148,6 +168,8 @@ class Writing:
                 f"kept ({_listed(counts)}); raise questions.passages or questions.round_trip.depth, or use a larger LLM"
             )
         splits = split_by_passage(kept, {"dev": self.options.dev, "test": self.options.test}, self.setting.seed)
+        apart = [split for split in splits if split != "train" and split in own]
+        splits = {f"{GENERATED}_{split}" if split in apart else split: found for split, found in splits.items()}
         folder = Path(self.options.folder) / self._name()
         manifest = {
             "model": self.work.models[0],
@@ -157,15 +179,31 @@ class Writing:
             **summary,
             "splits": {split: len(of_split) for split, of_split in splits.items()},
         }
-        write_collection(folder, collection.corpus, corpus_file(self.setting.reference), splits, dropped, manifest)
+        write_collection(folder, collection.corpus, corpus_file(self.setting.reference), splits, dropped, own, manifest)
         log.info(
-            "%d questions of %d written from %d passages are kept (%s); they lie in %s, and train on their labels with: "
-            "python -m uar.train dataset=local dataset.path=%s label_source=llm",
-            len(kept), len(written), summary["passages"], _listed(counts), folder, folder,
+            "%d questions of %d written from %d passages are kept (%s), %d of them with an answer; they lie in %s",
+            len(kept), len(written), summary["passages"], _listed(counts), summary["with_answer"], folder,
         )  # fmt: skip
+        for collection in own.values():
+            line = "Beside them: %d questions of %s, of which people judged %d"
+            log.info(line, len(collection.queries), collection.reference, len(collection.qrels))
+        for split in apart:
+            log.info("The split %s is that of people alone; the generated questions for it are %s_%s", split, GENERATED, split)
         return open_collection(f"local:{folder}:train"), {**summary, "folder": str(folder)}
 
-    def _filtered(self, written: list[Written]) -> tuple[list[Written], list[Dropped]]:
+    @cached_property
+    def _own(self) -> dict[str, Collection]:
+        """By split, the questions that the folder has already."""
+        kind, place, _ = parse(self.setting.reference)
+        if kind != "local" or not self.options.own or not Path(place, "queries.jsonl").is_file():
+            return {}
+        files = {
+            split: (Path(place, "qrels", f"{split}.tsv"), Path(place, "candidates", f"{split}.jsonl")) for split in SPLITS
+        }
+        there = [split for split, paths in files.items() if any(path.is_file() for path in paths)]
+        return {split: open_collection(f"local:{place}:{split}", self.setting.language) for split in there}
+
+    def _filtered(self, written: list[Written], own: Mapping[str, Collection]) -> tuple[list[Written], list[Dropped]]:
         options, collection = self.options, self.corpus
         wording = Wording(options.min_words, options.max_words, re.compile(options.unwanted, re.IGNORECASE))
         sources = list(self.work.results)
@@ -174,13 +212,18 @@ class Writing:
         if options.round_trip is not None:
             kept, lost = kept_by_round_trip(kept, collection, options.round_trip)
             dropped += lost
-        kept, repeated = kept_once(kept, options.near_duplicate, collection.corpus.language)
-        return kept, dropped + repeated
+        if options.answers == "in_passage":
+            kept = with_answers_of_passages(kept, texts)
+        people = [Written(q.id, q.text, "") for one in own.values() for q in one.queries.values()]
+        kept, repeated = kept_once([*people, *kept], options.near_duplicate, collection.corpus.language)
+        mine = {q.id for q in written}
+        return [q for q in kept if q.id in mine], dropped + [d for d in repeated if d.question.id in mine]
 
     def _name(self) -> str:
         """The corpus' name and a hash of all that the questions were made from, so that records of two lots never mix."""
         name = self.corpus.slug.removesuffix(f".{self.setting.reference.rpartition(':')[2]}")
-        made_from = (self.corpus.corpus.hash, self.work.models, self.options.writer.prompt.hash)
+        own = [collection.hash for collection in self._own.values()]
+        made_from = (self.corpus.corpus.hash, self.work.models, self.options.writer.prompt.hash, *own)
         options = {k: v for k, v in self.setting.options.items() if k not in {"folder", "max_failure_rate"}}
         return f"{name}-{digest(*made_from, self.setting.seed, options)[:8]}"
 

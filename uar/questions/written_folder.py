@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from uar.collections import Corpus
+from uar.collections import Collection, Corpus
 from uar.questions.filters import Dropped, Written
 from uar.storage.files import file_hash, write_json, write_jsonl, write_text
 from uar.storage.manifest import save_manifest
 from uar.storage.ordering import rank_of
 
 HEADER = "query-id\tcorpus-id\tscore\n"
-ORIGIN = "generated"
+ORIGIN, PEOPLE = "generated", "human"
 
 
 def write_collection(
@@ -23,23 +23,40 @@ def write_collection(
     corpus_file: Path | None,
     splits: Mapping[str, Sequence[Written]],
     dropped: Sequence[Dropped],
+    own: Mapping[str, Collection],
     manifest: Mapping[str, Any],
 ) -> None:
     """`corpus.jsonl` (a link where it is a file already), `queries.jsonl`, `qrels/<split>.tsv` with each question's source as
-    its positive, `dropped.jsonl`, `collection.json` that calls the judgements generated, and `manifest.json`."""
+    its positive, `dropped.jsonl`, `collection.json` that calls the judgements generated, and `manifest.json`. `own`: splits of
+    questions that are there already; they keep their judgements and their split, and say that people judged them."""
     folder.mkdir(parents=True, exist_ok=True)
     _passages(folder / "corpus.jsonl", corpus, corpus_file)
-    questions = [q for of_split in splits.values() for q in of_split]
-    rows = ({"_id": q.id, "text": q.text, "source": q.source, "origin": ORIGIN} for q in questions)
+    people = {q.id: q for collection in own.values() for q in collection.queries.values()}
+    rows: list[dict[str, Any]] = [_row(q.id, q.text, q.answers, q.origin or PEOPLE) for q in people.values()]
+    for question in (q for of_split in splits.values() for q in of_split):
+        row = _row(question.id, question.text, [question.answer] if question.answer else [], ORIGIN)
+        rows.append({**row, "source": question.source})
     write_jsonl(folder / "queries.jsonl", rows)
-    for split, of_split in splits.items():
-        write_text(folder / "qrels" / f"{split}.tsv", HEADER + "".join(f"{q.id}\t{q.source}\t1\n" for q in of_split))
+    positive = max((collection.positive_grade for collection in own.values()), default=1)
+    for split in dict.fromkeys([*splits, *own]):
+        lines = [f"{q.id}\t{q.source}\t{positive}\n" for q in splits.get(split, ())]
+        qrels = own[split].qrels if split in own else {}
+        lines += [f"{query_id}\t{doc_id}\t{grade}\n" for query_id, given in qrels.items() for doc_id, grade in given.items()]
+        write_text(folder / "qrels" / f"{split}.tsv", HEADER + "".join(lines))
+        unjudged = [q for q in own[split].queries if q not in qrels] if split in own else []
+        if unjudged:
+            write_jsonl(folder / "candidates" / f"{split}.jsonl", ({"query_id": q, "candidates": []} for q in unjudged))
     write_jsonl(
         folder / "dropped.jsonl", ({"text": d.question.text, "source": d.question.source, "why": d.why} for d in dropped)
     )
     language = {} if corpus.language == "en" else {"language": corpus.language}
-    write_json(folder / "collection.json", {"origin": ORIGIN, **language})
+    grades = {"positive_grade": positive} if positive != 1 else {}
+    write_json(folder / "collection.json", {"origin": ORIGIN, **grades, **language})
     save_manifest(folder, corpus=corpus.hash, **manifest)
+
+
+def _row(query_id: str, text: str, answers: Sequence[str], origin: str) -> dict[str, Any]:
+    return {"_id": query_id, "text": text, **({"answers": list(answers)} if answers else {}), "origin": origin}
 
 
 def split_by_passage(questions: Sequence[Written], shares: Mapping[str, float], seed: int) -> dict[str, list[Written]]:

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rich import box
 from rich.table import Table
 
 from uar.evaluation.significance import LEVEL
@@ -28,8 +27,8 @@ class Compared:
 
 
 def baseline_table(found: Compared) -> Table:
-    """A row a test; the best value is bold."""
-    table = Table(box=box.SIMPLE_HEAD, title=f"{found.measure} on the tests", title_justify="left", caption_justify="left")
+    """A row a test."""
+    table = Table(caption_justify="left")
     table.add_column("test")
     table.add_column("questions", justify="right")
     for name in found.means:
@@ -39,8 +38,7 @@ def baseline_table(found: Compared) -> Table:
     for slug in found.means["trained"]:
         values = [means[slug][found.measure] for means in found.means.values()]
         facts = [compared[slug][found.measure] for compared in found.significance.values()]
-        shown = [f"[bold]{value:.3f}[/bold]" if value == max(values) else f"{value:.3f}" for value in values]
-        table.add_row(slug, str(facts[0]["queries"]), *shown, *map(_difference, facts))
+        table.add_row(slug, str(facts[0]["queries"]), *(f"{value:.3f}" for value in values), *map(_difference, facts))
     table.caption = f"+ and −: better and worse by a paired t-test over questions, p < {LEVEL} (Holm)"
     return table
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import hydra
 from omegaconf import DictConfig
-from rich.console import Console
 
 from uar.collections import Collection
 from uar.collections.presets import averaged
@@ -16,6 +15,7 @@ from uar.evaluation.evaluator import Evaluator
 from uar.evaluation.kept_scores import measured
 from uar.evaluation.score_files import Values
 from uar.evaluation.significance import compare, read_scores
+from uar.launch.small_table import as_text
 from uar.reranking import reranked
 from uar.retrievers.bm25.bm25_ranker import BM25Ranker
 from uar.retrievers.ranker import Ranker
@@ -28,7 +28,6 @@ log = logging.getLogger(__name__)
 NAMES = ("bm25", "untrained")
 FILE = "baselines.json"
 SHOWN = "nDCG@10"  # where it is among the measures, else the first of them
-WIDTH = 127  # of a table that goes to no terminal
 ADVICE = {
     "bm25": "retriever=fusion of python -m uar.evaluate joins both rankings",
     "untrained": "the training did harm: take a smaller training.learning_rate, fewer epochs, or more labels",
@@ -70,8 +69,7 @@ class Baselines:
         means = {name: of for name, of in found.means.items() if name in self._rankers}
         write_json(folder / FILE, {"retrieval": means, "significance": found.significance, "seconds": found.seconds})
         log.info("Baselines, once for each test and model: %s", found.spent())
-        console = Console(width=None if Console().is_terminal else WIDTH)
-        console.print(baseline_table(found))
+        log.info("%s on the tests\n%s", found.measure, as_text(baseline_table(found)))
         for line in below(found):
             log.warning("%s", line)
         return means

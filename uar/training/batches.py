@@ -4,8 +4,9 @@ Everything random is a function of (seed, epoch, query id), so that the order is
 goes on with the batches that an uninterrupted one would have had.
 """
 
+import hashlib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -62,6 +63,9 @@ class BatchStream:
     0 are left out; the weights of the others are divided by the greatest, so that equal ones are 1 exactly. Queries of equal
     tokens are one to the model: what is known of one is known of all. So are passages of equal tokens, which all stand at the
     corpus row of the first: a batch shows one of them, and what is a positive of a query in one copy is its negative in none.
+
+    `random_negatives`: passages a query that are drawn from the whole corpus and shown beside those of its example, as
+    negatives of all queries of the batch.
     """
 
     def __init__(
@@ -76,6 +80,7 @@ class BatchStream:
         seed: int,
         rank: int = 0,
         world: int = 1,
+        random_negatives: int = 0,
     ) -> None:
         self._examples = [e for e in stage.examples if e.weight > 0]
         self._heaviest, self._seed, self._most = stage.heaviest, seed, stage.most_positives
@@ -83,6 +88,8 @@ class BatchStream:
         self._passage_tokens, self._passage_rows = passage_tokens, _at_first_copy(passage_tokens, passage_rows)
         self._batch_size, self._per_query = batch_size, passages_per_query
         self._rank, self._world = rank, world
+        self._random = random_negatives
+        self._first_row = _by_content(passage_tokens, self._passage_rows.values()) if random_negatives else {}
         self._alike = _alike(stage.examples, query_tokens, query_rows)
         self.epoch = 0
         self._position = 0
@@ -112,7 +119,8 @@ class BatchStream:
     def _batch(self, examples: Sequence[Example]) -> Batch:
         chosen = [self._choose(e) for e in examples]
         shown = (d for positives, negatives in chosen for d in (*positives, *negatives))
-        rows = list(dict.fromkeys(self._passage_rows[d] for d in shown))
+        drawn = (row for e in examples for row in self._drawn(e))
+        rows = list(dict.fromkeys([*(self._passage_rows[d] for d in shown), *drawn]))
         useful = [self._utilities(e) for e in examples]
         return Batch(
             query_ids=[e.query_id for e in examples],
@@ -138,6 +146,14 @@ class BatchStream:
         room = max(1, self._per_query - 1)
         positives = positives[: min(room, self._most or room)]
         return positives, negatives[: max(0, self._per_query - len(positives))]
+
+    def _drawn(self, example: Example) -> list[int]:
+        """Corpus rows of any passages; a copy of one that an example has stands at the row of that one."""
+        draws = (
+            rank_of(self._seed, "random", str(self.epoch), example.query_id, str(number)) for number in range(self._random)
+        )
+        rows = [int.from_bytes(draw[:8], "little") % len(self._passage_tokens) for draw in draws]
+        return [self._first_row.get(_content(self._passage_tokens, row), row) for row in rows]
 
     def _known(self, example: Example) -> list[str]:
         """Passages that are never a negative of the query."""
@@ -166,6 +182,14 @@ def _at_first_copy(tokens: Tokens, rows: Mapping[str, int]) -> dict[str, int]:
     """By passage, the corpus row of the first one of its tokens."""
     first = first_of_equal(tokens[row].tobytes() for row in rows.values())
     return dict(zip(rows, np.fromiter(rows.values(), np.int64, len(rows))[first].tolist(), strict=True))
+
+
+def _content(tokens: Tokens, row: int) -> bytes:
+    return hashlib.blake2b(tokens[row].tobytes(), digest_size=8).digest()
+
+
+def _by_content(tokens: Tokens, rows: Iterable[int]) -> dict[bytes, int]:
+    return {_content(tokens, row): row for row in rows}
 
 
 def _padded(rows: Sequence[Sequence[float]], filling: float) -> torch.Tensor:

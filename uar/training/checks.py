@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from uar.errors import UserError
 from uar.labels import Stage
 from uar.losses import Loss, name_of, takes_utility
+from uar.pools import BM25Pool, PoolSource
 from uar.retrievers.trainable import Encoder
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,14 @@ def check_options(cfg: DictConfig) -> None:
         log.warning("training.patience=%s has no effect without a dev split (dataset.dev=null)", options.patience)
     if cfg.human_frac is not None and not _mentions(OmegaConf.to_container(cfg.label_source), "human_frac"):
         log.warning("human_frac=%s has no effect: this label_source takes no human labels by share", cfg.human_frac)
+
+
+def random_negatives(asked: int | None, pools: PoolSource) -> int:
+    """Passages of the whole corpus that each query adds to a batch. None: one where pools are BM25's, which never show some
+    passages; a model that has not learnt to put these down may find them for every question."""
+    if asked is not None and asked < 0:
+        raise UserError(f"training.random_negatives={asked}: a whole number from 0 on is needed, or null")
+    return int(isinstance(pools, BM25Pool)) if asked is None else asked
 
 
 def tell_other_step(options: DictConfig, devices: int) -> None:

@@ -16,15 +16,15 @@ from uar.annotation.annotation_tracking import Labelled
 from uar.annotation.annotators import Annotator
 from uar.annotation.judgement import Judged
 from uar.annotation.run_settings import annotator_of, run_config
-from uar.annotation.selection import Annotations, described
+from uar.annotation.selection import Annotations
 from uar.collections import Collection
 from uar.collections.reference import MINI
 from uar.errors import UserError
 from uar.labels import LabelContext
 from uar.labels.combine import combine
+from uar.launch.other_commands import annotate_command
 from uar.llm.models import identity_of
 from uar.pools import PoolSource
-from uar.training.annotate_command import annotate_command
 from uar.training.shared_pools import SharedPools, pools_key
 
 log = logging.getLogger(__name__)
@@ -86,10 +86,9 @@ def _of_one(
         asked = _of_run(asked, Path(cfg.annotation))
     annotation = annotations.choose(asked, cfg.annotation)
     if annotation is None:
-        others = [described(about) for about in annotations.listed(collection.corpus.hash)]
-        held = f" (of this corpus it holds: {'; '.join(others)})" if others else ""
         raise UserError(
-            f"{collection.reference}: the store {cfg.store} holds no annotation of it by {_who(asked)}{held}; make one with: "
+            f"{collection.reference}: the store {cfg.store} holds no annotation of it by {_who(asked)} "
+            f"({annotations.held(collection)}); make one with: "
             f"{annotate_command(cfg, config, OmegaConf.create(dict(llms[0])))}"
         )
     concluded = annotation.concluded()

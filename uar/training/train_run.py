@@ -25,7 +25,7 @@ from uar.evaluation.metrics_file import read_metrics, update_metrics
 from uar.labels import Stage
 from uar.labels.label_table import write_label_table
 from uar.launch.small_table import log_table
-from uar.losses import Loss, name_of
+from uar.losses import Loss, name_of, takes_utility
 from uar.machine.precision import device
 from uar.pools import PoolSource, pools_of_other_split
 from uar.reranking import reranked
@@ -39,7 +39,7 @@ from uar.tracking.artefacts import artefact_name, folder_artefact, model_artefac
 from uar.tracking.job import Job, tracked
 from uar.training.baselines import Baselines, chosen
 from uar.training.batches import BatchStream
-from uar.training.checks import check_options, check_stage, tell_other_step
+from uar.training.checks import check_options, check_stage, random_negatives, tell_other_step
 from uar.training.context import Used, label_context
 from uar.training.dev_score import DevScore
 from uar.training.exported import check_restored, drop_checkpoints, is_done, restore
@@ -76,6 +76,7 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
     dev = open_collection(dev_reference, split.language) if dev_reference else None
     pool_source: PoolSource = hydra.utils.instantiate(cfg.candidates)
     loss: Loss = hydra.utils.instantiate(cfg.loss)
+    cfg.training.random_negatives = random_negatives(cfg.training.random_negatives, pool_source)
     annotations: list[Used] = []
     context = label_context(cfg, collection, pool_source, folder, annotations)
     stages = hydra.utils.instantiate(cfg.label_source, _convert_="all").stages(context)
@@ -105,7 +106,7 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
             job.took(annotations_artefact(folder, collection.slug, collection.hash, used.labelled, context.query_ids))
         fitting = Fitting(
             settings=_settings(cfg, loss),
-            streams=_streams(cfg, collection, retriever),
+            streams=_streams(cfg, collection, retriever, loss),
             trainer=partial(make_trainer, cfg, job.loggers, folder),
             mine=_miner(cfg, collection, retriever),
             dev=_dev_score(cfg, dev, collection, pool_source, folder),
@@ -214,7 +215,7 @@ def _identity(
     }
 
 
-def _streams(cfg: DictConfig, collection: Collection, retriever: Encoder) -> Any:
+def _streams(cfg: DictConfig, collection: Collection, retriever: Encoder, loss: Loss) -> Any:
     passages, queries = retriever.passage_tokens(collection), retriever.query_tokens(collection)
 
     def stream(stage: Stage, rank: int, world: int) -> BatchStream:
@@ -222,8 +223,11 @@ def _streams(cfg: DictConfig, collection: Collection, retriever: Encoder) -> Any
         passage_rows = dict(zip(used, collection.corpus.rows(used), strict=True))
         size = stage.batch_size or cfg.training.batch_size
         per_query = stage.passages_per_query or cfg.training.passages_per_query
+        random = (
+            0 if takes_utility(stage.loss or loss) else cfg.training.random_negatives
+        )  # which learns from judged ones alone
         return BatchStream(
-            stage, queries, collection.query_rows, passages, passage_rows, size, per_query, cfg.seed, rank, world
+            stage, queries, collection.query_rows, passages, passage_rows, size, per_query, cfg.seed, rank, world, random
         )
 
     return stream

@@ -40,13 +40,14 @@ def quality(
     Queries that the annotator was calibrated on count nowhere."""
     fitted_on = set(calibrated["queries"]) if calibrated else set()
     judged = {q: judgements for q, judgements in judged.items() if q not in fitted_on}
-    found = agreement(collection, judged, annotator.grades) or {}
+    compared = collection.by_people(q for q in judged if q in collection.qrels)  # with them alone where they judged some
+    mine = {q: judged[q] for q in compared}
+    found = agreement(collection, mine, annotator.grades) or {}
     if found:
-        _log(JUDGES[collection.origin], found)
-        found |= {"judged_by": collection.origin}
-        stages = {
-            stage: agreement(collection, _labelled_from(judged, grade)) for stage, grade in annotator.stage_grades.items()
-        }
+        origin = collection.origin_of(compared[0])
+        _log(JUDGES[origin], found)
+        found |= {"judged_by": origin}
+        stages = {stage: agreement(collection, _labelled_from(mine, grade)) for stage, grade in annotator.stage_grades.items()}
         found |= {"stages": stages} if stages else {}
     elif fitted_on:
         log.warning("All queries that people judged are those of the calibration: no agreement; lower calibration_queries")

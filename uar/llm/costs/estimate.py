@@ -67,21 +67,24 @@ def estimate(
     tokenizer: "TokenCounter",
     prices: Prices,
     tokens_per_second: float | None,
+    keeps_prefixes: bool = False,
 ) -> dict[str, Any]:
     """Calls, tokens, seconds and cost of `queries` questions like those of `sample`, as if the store were empty. Replies that
     it does not hold are made up: a selection keeps two passages of five. `tokens_cached` is what a prefix cache spares within
-    a question; `sampled_calls_kept` of the `sampled_calls` would not be asked. Calls of several models are counted by the
-    first one's tokenizer."""
+    a question, and between questions where the model `keeps_prefixes`; `sampled_calls_kept` of the `sampled_calls` would not
+    be asked. Calls of several models are counted by the first one's tokenizer."""
     stages: dict[str, Counter[str]] = {}
+    begins = _beginnings(sample, tokenizer) if keeps_prefixes else {}
     for _, asked in sample:
         before: list[Prompt] = []
         for stage, request, example, _ in asked:
             prompt = tokenizer.prompt(request)
+            shared = len(begins.get(stage, ())) if stage in stages else 0
             counts = stages.setdefault(stage, Counter())
             counts["calls"] += 1
             counts["tokens_in"] += tokenizer.count(prompt)
             counts["tokens_out"] += _written(request, tokenizer, example)
-            counts["tokens_cached"] += max((tokenizer.count(_shared(prompt, other)) for other in before), default=0)
+            counts["tokens_cached"] += max((tokenizer.count(_shared(prompt, other)) for other in before), default=shared)
             before.append(prompt)
     scale = queries / len(sample)
     rows = {stage: {name: round(scale * n) for name, n in counts.items()} for stage, counts in stages.items()}
@@ -108,6 +111,14 @@ def estimate(
         "human_cost": prices.people(pairs),
         "stages": rows,
     }
+
+
+def _beginnings(sample: Sequence[Rendered], tokenizer: "TokenCounter") -> dict[str, Prompt]:
+    """By stage, what the prompts of its texts have in common."""
+    prompts: dict[str, list[Prompt]] = {}
+    for one in (one for _, asked in sample for one in asked if isinstance(one.request, Generate)):
+        prompts.setdefault(one.stage, []).append(tokenizer.prompt(one.request))
+    return {stage: commonprefix(of_stage) for stage, of_stage in prompts.items()}  # type: ignore[arg-type]
 
 
 def _shared(one: Prompt, other: Prompt) -> Prompt:

@@ -1,6 +1,6 @@
 """What annotation costs: calls, tokens, seconds, GPU-hours and money, against people judging the same pairs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,8 @@ from typing import Any
 from uar.errors import UserError
 from uar.llm.progress import TOKENS, Counts, Progress
 from uar.storage.files import read_json, write_json
+
+WRITING = "write_questions"  # a stage whose rate is kept apart
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,11 @@ def _money(value: float | None) -> float | None:
 
 def _rounded(value: float | None, digits: int) -> float | None:
     return None if value is None else round(value, digits)
+
+
+def rate_name(model: str, stages: Sequence[str]) -> str:
+    """Of a rate among those that are kept: texts are slower than likelihoods and single tokens."""
+    return f"{model} {WRITING}" if WRITING in stages else model
 
 
 def keep_rate(store: Path, model: str, spent: Mapping[str, Any]) -> None:

@@ -1,4 +1,5 @@
-"""Attention of a packed row group by group, so that its work grows with the groups' lengths, not with the row's."""
+"""Attention of a packed row group by group, so that its work grows with the groups' lengths, not with the row's; and of rows
+that begin with the same tokens, whose keys and values are there once."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ from transformers.masking_utils import sdpa_mask
 from uar.llm.models.packing import Bucket
 
 NAME = "packed_sdpa"
+Prefix = Sequence[tuple[torch.Tensor, torch.Tensor]]  # by layer: keys and values, (heads, tokens, size) each
+_prefix: ContextVar[Prefix] = ContextVar("shared prefix", default=())
 _row: ContextVar[Sequence[tuple[Bucket, torch.Tensor | None]]] = ContextVar("packed row", default=())
 
 
@@ -37,6 +40,16 @@ def packed_row(buckets: Sequence[Bucket], like: torch.Tensor) -> Iterator[torch.
         _row.reset(token)
 
 
+@contextmanager
+def shared_prefix(states: Prefix) -> Iterator[None]:
+    """Every row of a forward pass goes on from these tokens meanwhile; masks and caches are those of what follows them."""
+    token = _prefix.set(states)
+    try:
+        yield
+    finally:
+        _prefix.reset(token)
+
+
 def _additive(mask: torch.Tensor | None, like: torch.Tensor) -> torch.Tensor | None:
     """What is added to the scores of attention."""
     return None if mask is None else like.new_zeros(mask.shape).masked_fill_(~mask, torch.finfo(like.dtype).min)
@@ -51,7 +64,9 @@ def attend(
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
     """query, key, value: (1, heads, length, size) -> (1, length, heads, size)."""
-    buckets = _row.get()
+    buckets, prefix = _row.get(), _prefix.get()
+    if prefix:
+        return _after(prefix[int(module.layer_idx)], query, key, value, attention_mask, module, options), None  # type: ignore[arg-type]
     if not buckets:
         whole: tuple[torch.Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
         return whole
@@ -67,3 +82,34 @@ def attend(
         )
         output[bucket.tokens] = mixed.transpose(1, 2).flatten(0, 1)[bucket.kept]
     return output[None], None
+
+
+def _after(
+    prefix: tuple[torch.Tensor, torch.Tensor],
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: Any,
+    module: torch.nn.Module,
+    options: dict[str, Any],
+) -> torch.Tensor:
+    """Attention of rows to the prefix and to their own tokens together; a step of one token does not copy the prefix."""
+    (before, values), (rows, heads, new, size) = prefix, query.shape
+    tokens = before.shape[1]
+    if new > 1:
+        key, value = (
+            torch.cat([shared.expand(rows, -1, -1, -1), own], dim=2) for shared, own in ((before, key), (values, value))
+        )
+        mask = torch.cat([mask.new_zeros(*mask.shape[:3], tokens), mask], dim=-1)
+        whole: tuple[torch.Tensor, None] = sdpa_attention_forward(module, query, key, value, mask, **options)
+        return whole[0]
+    groups = key.shape[1]
+    scale = options.get("scaling") or size**-0.5
+    own_query = query.reshape(rows, groups, heads // groups, size) * scale
+    together = own_query.transpose(0, 1).reshape(groups, -1, size)  # all rows at once
+    of_prefix = (together @ before.transpose(1, 2)).view(groups, rows, -1, tokens).transpose(0, 1)
+    scores = torch.cat([of_prefix, own_query @ key.transpose(2, 3) + mask], dim=-1)
+    weights = scores.softmax(-1, dtype=torch.float32).to(query.dtype)
+    to_prefix = weights[..., :tokens].transpose(0, 1).reshape(groups, -1, tokens)
+    mixed = (to_prefix @ values).view(groups, rows, -1, values.shape[-1]).transpose(0, 1) + weights[..., tokens:] @ value
+    return mixed.reshape(rows, 1, heads, -1)

@@ -29,7 +29,7 @@ class LogLikelihoods:
 
     def __init__(self, model: Any, name: str) -> None:
         self._model = model
-        self._cuts_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
+        self.cuts_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
         self.by_groups = use_packed_attention(model)
         self.packed_length = _window(model.config.get_text_config())
         reason = self._trial()
@@ -80,9 +80,9 @@ class LogLikelihoods:
     def _logits(self, ids: torch.Tensor, keep: torch.Tensor, **options: Any) -> torch.Tensor:
         """(rows, kept, vocabulary) of the places to keep."""
         keep = placed(keep, self._model.device)
-        options |= {"logits_to_keep": keep} if self._cuts_logits else {}
+        options |= {"logits_to_keep": keep} if self.cuts_logits else {}
         logits: torch.Tensor = self._model(input_ids=placed(ids, self._model.device), use_cache=False, **options).logits
-        return logits if self._cuts_logits else logits[:, keep]
+        return logits if self.cuts_logits else logits[:, keep]
 
     @torch.inference_mode()
     def _trial(self) -> str | None:

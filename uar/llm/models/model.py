@@ -14,12 +14,16 @@ class Model(ABC):
     """Takes requests and gives their replies in any order.
 
     `window`: how many requests the caller should keep submitted, so that the model can batch or share work. `commit`: on the
-    hub, of the weights that it loaded. `config`: the plain config that a model of this class is made from.
+    hub, of the weights that it loaded. `config`: the plain config that a model of this class is made from. `free_trial`:
+    whether it is loaded in seconds and asked at no cost. `keeps_prefixes`: whether what the prompts of several texts begin
+    with alike is computed once.
     """
 
     name: str
     window: int
     commit: str | None = None
+    free_trial = False
+    keeps_prefixes = False
 
     @classmethod
     def identity(cls, config: Mapping[str, Any]) -> str:

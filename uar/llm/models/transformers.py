@@ -13,6 +13,7 @@ from uar.errors import EngineError
 from uar.llm.models.log_likelihoods import LogLikelihoods
 from uar.llm.models.model import Model
 from uar.llm.models.tokens import CannotScore, chat_ids, choice_ids, prefix_ids, target_ids
+from uar.llm.models.writing import Writing, greedy, sampled
 from uar.llm.record import Choose, Generate, Outcome, Reply, Request, Score
 from uar.llm.replies import outcome_of
 from uar.machine.model_files import commit_of, locate, pretrained, without_bars
@@ -20,6 +21,7 @@ from uar.machine.precision import device, resolve_dtype
 
 CPU_TOKENS, GPU_TOKENS = 1024, 8192
 TEXTS = 2_048  # requests for texts that wait together: their prompts are long, and no two of them are read at once
+FIRST_ROWS, GROWTH = 4, 4  # texts of the first batch, and how many times as many the next one may have
 WHOLE = {"top_p": 1.0, "top_k": 0}  # of the distribution that is sampled from
 
 
@@ -119,11 +121,14 @@ class Transformers(Model):
     Log-likelihoods: prefixes that wait together are read once for all their targets, packed without padding, and logits
     are computed at target positions only; where a model gives packed texts other values (it is tried when it is loaded), each
     has a row of its own. Generation is greedy or sampled from the model's own distribution, in batches of
-    like length and one `sample`, which is the seed; a `pattern` is not enforced. A request that is longer than the model's
+    like length and one `sample`, which is the seed; what their prompts begin with alike is read once; a `pattern` is not
+    enforced. A request that is longer than the model's
     positions is an error.
     """
 
     name = "transformers"
+    free_trial = True
+    keeps_prefixes = True
 
     def __init__(
         self,
@@ -155,6 +160,9 @@ class Transformers(Model):
         self.max_tokens = max_tokens or (GPU_TOKENS if device().type == "cuda" else CPU_TOKENS)
         self.window = window
         self._likelihoods = LogLikelihoods(self.model, model)
+        self._writing = Writing(self.model, self._likelihoods.cuts_logits)
+        self._alike = 0  # tokens that the prompts of the last batch began with
+        self._rows = FIRST_ROWS  # of the next batch of texts, at most
         self._model_name = model
         self._scores: OrderedDict[Any, deque[_Waiting]] = OrderedDict()  # by prefix: a text, or a chat and its reasoning
         self._texts: list[_Text] = []
@@ -236,35 +244,51 @@ class Transformers(Model):
         return False
 
     def _generate(self) -> list[tuple[int, Reply]]:
-        """One batch of the longest prompts that wait, all with the sampling of the first; they are tokenised only now."""
+        """One batch of the longest prompts that wait, the first one of the shortest, so that somebody who watches soon sees
+        replies; all have the sampling of the first, and are tokenised only now."""
         start = time.perf_counter()
-        self._texts.sort(key=lambda text: (text.sampling, text.size))
-        sampling = self._texts[-1].sampling
+        self._texts.sort(key=lambda text: (text.sampling, text.size), reverse=self._rows == FIRST_ROWS)
+        sampling = temperature, most, seed = self._texts[-1].sampling
         batch: list[tuple[_Text, list[int]]] = []
-        longest = 0
-        while self._texts and self._texts[-1].sampling == sampling and (len(batch) + 1) * longest <= 8 * self.max_tokens:
+        while self._texts and self._texts[-1].sampling == sampling and self._has_room(batch, most):
             text = self._texts.pop()
             prompt = chat_ids(self.tokenizer, text.request)
             if self._fits(text.ticket, prompt, text.tokens):
                 batch.append((text, prompt))
-                longest = max(longest, len(prompt))
         if not batch:
             return []
-        padded = self.tokenizer.pad({"input_ids": [prompt for _, prompt in batch]}, return_tensors="pt").to(self.model.device)
-        temperature, most, seed = sampling
-        how: dict[str, Any] = {"do_sample": False}
         if temperature:
             torch.manual_seed(seed)
-            how |= {"do_sample": True, "temperature": temperature, **WHOLE}
-        output = self.model.generate(**padded, max_new_tokens=most, pad_token_id=self.tokenizer.pad_token_id, **how)
+        prompts = [prompt for _, prompt in batch]
+        alike, known, rows = self._written(prompts, most, temperature)
+        self._rows *= GROWTH
         seconds = (time.perf_counter() - start) / len(batch)
         replies: list[tuple[int, Reply]] = []
-        for (text, prompt), row in zip(batch, output[:, padded["input_ids"].shape[1] :].tolist(), strict=True):
+        for nth, ((text, prompt), row) in enumerate(zip(batch, rows, strict=True)):
             end = next((at for at, token in enumerate(row) if token in self._stops), None)
             written = self.tokenizer.decode(row[:end], skip_special_tokens=True)
             outcome = outcome_of("length" if end is None else "stop")
-            replies.append((text.ticket, Reply(written, outcome, len(prompt), len(row[:end]), 0, seconds)))
+            cached = alike if nth or known else 0
+            replies.append((text.ticket, Reply(written, outcome, len(prompt), len(row[:end]), cached, seconds)))
         return replies
+
+    def _has_room(self, batch: Sequence[tuple[_Text, list[int]]], most: int) -> bool:
+        """For one more text."""
+        longest = max((len(prompt) for _, prompt in batch), default=0)
+        own = longest - self._alike + most
+        return len(batch) < self._rows and (len(batch) + 1) * own <= 8 * self.max_tokens
+
+    def _written(self, prompts: Sequence[list[int]], most: int, temperature: float) -> tuple[int, bool, list[list[int]]]:
+        """Tokens that the prompts begin with alike and that are read once, whether they were read before, and what follows
+        each prompt."""
+        if self._likelihoods.by_groups and self._likelihoods.packs(max(map(len, prompts)) + most):
+            self._alike, known = self._writing.shared(prompts)
+            choose = sampled(temperature) if temperature else greedy
+            return self._alike, known, self._writing.write(prompts, most, self._stops, choose)
+        padded = self.tokenizer.pad({"input_ids": [*prompts]}, return_tensors="pt").to(self.model.device)
+        how = {"do_sample": True, "temperature": temperature, **WHOLE} if temperature else {"do_sample": False}
+        output = self.model.generate(**padded, max_new_tokens=most, pad_token_id=self.tokenizer.pad_token_id, **how)
+        return 0, False, output[:, padded["input_ids"].shape[1] :].tolist()
 
 
 def _ends(*named: int | Sequence[int] | None) -> set[int]:

@@ -1,0 +1,22 @@
+"""When random passages of the corpus are among the negatives, and what that changes."""
+
+import pytest
+
+from uar.errors import UserError
+from uar.launch.entry import composed
+from uar.pools import BM25Pool, GivenPool
+from uar.training.checks import random_negatives
+
+
+def test_pools_of_bm25_get_one_by_default_and_an_option_wins() -> None:
+    assert (random_negatives(None, BM25Pool(8)), random_negatives(None, GivenPool(8))) == (1, 0)
+    assert (random_negatives(0, BM25Pool(8)), random_negatives(3, GivenPool(8))) == (0, 3)
+    with pytest.raises(UserError, match="random_negatives=-1: a whole number from 0 on"):
+        random_negatives(-1, BM25Pool(8))
+
+
+@pytest.mark.parametrize("scale", [[], ["+scale=mini"]])
+@pytest.mark.parametrize("name", ["table2_in_domain", "table5_nq_hotpotqa", "figure3_human_budget"])
+def test_the_papers_experiments_have_none(name: str, scale: list[str]) -> None:
+    assert composed("train", f"+experiment={name}", *scale).training.random_negatives == 0
+    assert composed("train").training.random_negatives is None

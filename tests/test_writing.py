@@ -1,0 +1,88 @@
+"""Texts that a model of this process writes: batches whose prompts begin alike, against the model's own `generate`."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from asking import ask
+from tiny_models import tiny_llama
+
+from uar.llm.models.tokens import chat_ids
+from uar.llm.models.transformers import FIRST_ROWS, Transformers
+from uar.llm.record import Generate
+
+CHAT = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+ALIKE = "Questions that people ask of bees, and what bees have to say of it: "
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Transformers:
+    torch.manual_seed(3)  # the head, which the folder lacks
+    return Transformers(tiny_llama(tmp_path / "model", chat_template=CHAT), dtype="fp32")
+
+
+def own(engine: Transformers, request: Generate) -> str:
+    """What the model writes after this prompt alone, with nothing of ours."""
+    ids = torch.tensor([chat_ids(engine.tokenizer, request)])
+    with torch.inference_mode():
+        whole = torch.ones_like(ids)
+        out = engine.model.generate(ids, attention_mask=whole, max_new_tokens=request.max_tokens, do_sample=False)
+    written = out[0, ids.shape[1] :].tolist()
+    end = next((at for at, token in enumerate(written) if token in engine._stops), None)
+    return engine.tokenizer.decode(written[:end], skip_special_tokens=True)
+
+
+def test_texts_that_begin_alike_are_those_of_each_prompt_alone(engine: Transformers) -> None:
+    requests = [Generate((("user", ALIKE + "buzz" * n),), 24) for n in range(1, 12)]
+    requests += [Generate((("user", "x" * n),), 24) for n in (3, 50)]  # that begin otherwise
+    replies = ask(engine, requests)
+    assert [reply.output for reply in replies] == [own(engine, request) for request in requests]
+    alike = len(chat_ids(engine.tokenizer, Generate((("user", ALIKE),), 1))) - 1
+    cached = [reply.tokens_cached for reply in replies]
+    assert sum(n >= alike for n in cached) >= 7 and all(n < r.tokens_in for n, r in zip(cached, replies, strict=True))
+    assert sum(n == 0 for n in cached) >= 2  # of whom one is the first, and one has another beginning
+
+
+def test_rows_that_ended_leave_the_batch_and_the_others_go_on(engine: Transformers) -> None:
+    prompts = [[5 + 7 * n % 200 for n in range(40)] + [9 + row] * (3 * row + 1) for row in range(6)]
+    seen: list[torch.Tensor] = []
+
+    def choose(logits: torch.Tensor) -> torch.Tensor:
+        seen.append(logits)
+        return logits.argmax(-1)
+
+    with torch.inference_mode():
+        assert engine._writing.shared(prompts) == (40, False)
+        whole = engine._writing.write(prompts, 20, set(), choose)
+        stop = whole[2][6]
+        ends = [next((at for at, token in enumerate(row, start=1) if token == stop), 20) for row in whole]
+        assert engine._writing.shared(prompts) == (40, True)
+        seen.clear()
+        assert engine._writing.write(prompts, 20, {stop}, choose) == [row[:end] for row, end in zip(whole, ends, strict=True)]
+        assert len(seen) == max(ends) and len(seen[0]) == 6 > len(seen[-1])
+        alone = engine.model(torch.tensor([prompts[0] + whole[0][:1]])).logits[0, -1]
+    torch.testing.assert_close(seen[1][0], alone, atol=1e-5, rtol=0)  # fp32, sums in another order
+
+
+def test_a_beginning_is_read_once_for_later_batches_too(engine: Transformers) -> None:
+    first, later = ([Generate((("user", ALIKE + word * n),), 4) for n in (1, 2)] for word in ("hum", "sting"))
+    assert [r.tokens_cached == 0 for r in ask(engine, first)].count(True) == 1
+    replies = ask(engine, later)
+    assert all(reply.tokens_cached > 0 for reply in replies)
+    assert [reply.output for reply in replies] == [own(engine, request) for request in later]
+
+
+def test_the_first_batch_is_small_and_of_short_texts(engine: Transformers) -> None:
+    for ticket in range(20):
+        engine.submit(ticket, Generate((("user", ALIKE + "z" * ticket),), 2))
+    assert {ticket for ticket, _ in engine.step()} == set(range(FIRST_ROWS))
+    assert {ticket for ticket, _ in engine.step()} == set(range(FIRST_ROWS, 20))
+
+
+def test_samples_are_drawn_by_their_seed(engine: Transformers) -> None:
+    def sampled(seed: int) -> list[str]:
+        return [r.output for r in ask(engine, [Generate((("user", ALIKE + w),), 12, 1.0, sample=seed) for w in ("a", "b")])]
+
+    one = sampled(1)
+    engine._rows = FIRST_ROWS
+    assert sampled(1) == one != sampled(2)

@@ -1,0 +1,32 @@
+"""The text of a file's bytes."""
+
+import codecs
+
+AUTO, WESTERN = "auto", "cp1252"
+AS_GOOD = 0.1  # more odd signs, of all signs, than the best guess has
+MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+
+
+def decoded(content: bytes, encoding: str = AUTO) -> tuple[str, str] | None:
+    """The text and the name of its encoding: UTF-8 where it is that, else `encoding`; `auto` has charset-normalizer look for
+    the encoding that makes the best text. None where none fits."""
+    try:
+        mark = next((name for start, name in MARKS.items() if content.startswith(start)), "utf-8")
+        return content.decode(mark), "utf-8" if mark.startswith("utf-8") else mark
+    except UnicodeDecodeError:
+        pass
+    if encoding != AUTO:
+        try:
+            return content.decode(encoding), encoding
+        except UnicodeDecodeError:
+            return None
+    from charset_normalizer import from_bytes
+
+    guesses = list(from_bytes(content))
+    if not guesses:
+        return None
+    best = guesses[0]  # of the fewest odd signs
+    western = next((guess for guess in guesses if WESTERN in guess.could_be_from_charset), best)
+    if western.coherence > best.coherence and western.chaos <= best.chaos + AS_GOOD:
+        best = western  # by far the most common one, and the text reads more like a language
+    return str(best), WESTERN if WESTERN in best.could_be_from_charset else best.encoding
