@@ -1,9 +1,9 @@
-# make demo: set up .venv, annotate, train, evaluate, print one table.   make test: set up, lint, types, tests.
+# make demo: set up .venv, annotate, train on three kinds of labels, evaluate, print one table, show the report.   make test: set up, lint, types, tests.
 # make test-cpus: the numeric tests as CPUs with fewer instructions would run them, then as this one does; run it before a change
 # of numbers, precision or tolerance goes in, and where a new test compares numbers that a model made (add its file to NUMERIC).
 # make report: a small sweep (2 label sources x 2 losses x 2 seeds), then its report; prints the page's path.
 # make docs: the documentation, as a site in site/.
-# LIMIT: training queries (null: all); QUESTIONS: questions a split whose answers the demo scores.
+# LIMIT: training queries (null: all).
 EXTRA ?= cpu
 PYTHON ?= python3
 VENV ?= .venv
@@ -11,13 +11,11 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed-$(EXTRA)
 DEMO ?= outputs/demo
 LIMIT ?= null
-QUESTIONS ?= 8
 REPORT ?= outputs/report
 SWEEP := annotator.threshold=25 training.batch_size=8 training.dev_queries=20 rag=off logger=csv dataset.test=[mini:test]
 NUMERIC := $(addprefix tests/test_,bi_encoder.py devices.py dropout.py engines.py export.py index.py losses.py resume.py retrievers.py \
 	train.py training_steps.py utility_losses.py vllm.py annotate.py::test_a_fresh_run_reproduces_the_shipped_annotations)
 CPUS := AVX2 AVX512_CORE AVX512_CORE_BF16 DEFAULT
-SHARED := store=$(DEMO)/annotations rag.limit=$(QUESTIONS)
 
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
@@ -39,10 +37,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED)
 	rm -rf $(DEMO)
 	$(BIN)/python annotate.py store=$(DEMO)/annotations limit=$(LIMIT) hydra.run.dir=$(DEMO)/annotate
-	$(BIN)/python train.py label_source=mixed human_frac=0.2 limit=$(LIMIT) $(SHARED) hydra.run.dir=$(DEMO)/trained
-	$(BIN)/python -m uar.evaluate retriever=minilm_l3 'collections=[mini:test,mini:ood]' rag=default $(SHARED) hydra.run.dir=$(DEMO)/untrained
-	$(BIN)/python -m uar.evaluate retriever=bm25 'collections=[mini:test,mini:ood]' rag=default $(SHARED) hydra.run.dir=$(DEMO)/bm25
-	$(BIN)/python -m uar.report 'runs=[$(DEMO)/untrained,$(DEMO)/bm25,$(DEMO)/trained]' out=$(DEMO)/report
+	$(BIN)/python train.py -m label_source=llm,human,mixed limit=$(LIMIT) store=$(DEMO)/annotations rag=off hydra.sweep.dir=$(DEMO)/trained
+	for name in bm25 minilm_l3; do $(BIN)/python -m uar.evaluate retriever=$$name 'collections=[mini:test,mini:ood]' hydra.run.dir=$(DEMO)/$$name || exit 1; done
+	$(BIN)/python -m uar.report runs=$(DEMO) out=$(DEMO)/report baseline=bm25 title='Labels of an LLM and of people'
+	@echo "The report: $(abspath $(DEMO))/report/report.html"
+	@if [ -t 1 ] && [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ]; then $(BIN)/python -m webbrowser -t "file://$(abspath $(DEMO))/report/report.html"; fi
 
 report: LIMIT = 48
 report: $(INSTALLED)

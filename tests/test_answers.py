@@ -49,7 +49,7 @@ def test_annotators_ask_about_the_answers_of_the_dataset(
 
 def test_tests_of_a_dataset_take_its_answers_where_it_has_theirs(toy: Collection, tmp_path: Path):
     write_jsonl(tmp_path / "a.jsonl", [{"query_id": "t1", "answers": "of training"}, {"query_id": "q1", "answers": "mine"}])
-    settings = {"measures": ["RR@10"], "rag": {"llm": None, "answers": None}}
+    settings = {"measures": ["RR@10"], "rag": {"llm": None, "answers": None}, "search": None, "retrieval_depth": 6}
     other = replace(toy, slug="other", queries={"x1": Query("x1", "what is rust", ("iron oxide",))})
     for files in (str(tmp_path / "a.jsonl"), {"toy.test": str(tmp_path / "a.jsonl"), "toy.train": "unread.jsonl"}):
         evaluator = Evaluator(OmegaConf.create(settings), tmp_path, OmegaConf.create({"files": files}).files)

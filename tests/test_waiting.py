@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import ROOT
@@ -105,7 +106,12 @@ def test_processes_that_encode_a_corpus(unset: pytest.MonkeyPatch, tmp_path: Pat
     from tiny_models import tiny_bert
 
     retriever, seen = BiEncoder(tiny_bert(tmp_path / "bert")), []
-    unset.setattr(encode, "spawn", lambda *given, **more: seen.append(wait_settings()))
+
+    def spawn(*given: object, **more: object) -> SimpleNamespace:
+        seen.append(wait_settings())
+        return SimpleNamespace(join=lambda timeout: True)
+
+    unset.setattr(encode, "spawn", spawn)
     tokens = corpus_tokens(open_collection(f"local:{folder}:test"), retriever.tokenizer, 32)
     encode.encode_corpus(retriever, tokens, tmp_path / "shards", precision="fp32", processes=2, shard=2)
     assert len(seen) == 1 and seen[0].items() >= ASLEEP.items()
