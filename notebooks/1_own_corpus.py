@@ -97,7 +97,7 @@ table("and some that were not", ["question", "why"], [[row["text"], row["why"]] 
 
 # %%
 own = ["dataset=local", f"dataset.path={questions}"]
-small = ["trainer.max_steps=2", "training.dev_queries=2"] if QUICK else ["training.epochs=2"]
+small = ["retriever=minilm_l3", "trainer.max_steps=2", "training.dev_queries=2"] if QUICK else ["training.epochs=2"]
 train(composed("train", *own, "label_source=llm", "rag=off", "training.batch_size=4", *small, *shared), WORK / "trained")
 
 # %% [markdown]
@@ -107,7 +107,7 @@ train(composed("train", *own, "label_source=llm", "rag=off", "training.batch_siz
 # real questions judged before you rely on it (notebook 3).
 
 # %%
-rankers = {"BM25": "retriever=bm25", "untrained": "retriever=minilm_l3", "trained": f"model={WORK / 'trained' / 'model'}"}
+rankers = {"BM25": "retriever=bm25", "untrained": "retriever=minilm", "trained": f"model={WORK / 'trained' / 'model'}"}
 if QUICK:
     del rankers["untrained"]
 scores = []

@@ -1,5 +1,6 @@
 """Annotation by two Ray Data actors that write to one store."""
 
+import json
 import pickle
 import subprocess
 from collections.abc import Callable
@@ -26,6 +27,7 @@ def test_two_actors_share_the_queries_and_one_store(
 ) -> None:
     with serve() as server:
         server.answer = gold_answers(open_collection("mini:train"))
+        server.reports["/v1/models"] = {"data": [{"id": "gold", "root": "weights/of/gold"}]}
         server.crowd = 5  # an actor asks about four questions at a time: answers wait until the other one asks too
         server.fault = lambda number, body: "400" if number == 5 else None
         options = [
@@ -51,6 +53,9 @@ def test_two_actors_share_the_queries_and_one_store(
         assert (tmp_path / "ray" / "failures.jsonl").read_text().count("\n") == 1
         done = command("annotate", *options, "hydra.run.dir=local")
         assert done.returncode == 0, done.stderr
+    ledgers = [json.loads((tmp_path / name / "ledger.json").read_text()) for name in ("ray", "local")]
+    served = {"gold": {server.url: {"id": "gold", "root": "weights/of/gold"}}}
+    assert [ledger["models_served"] for ledger in ledgers] == [served] * 2
     again = pq.read_table(tmp_path / "local" / "labels.parquet").to_pylist()
     assert len({r["query_id"] for r in again}) == 30
     assert len(server.seen) <= asked + 3  # the refused question alone was asked again
@@ -64,7 +69,7 @@ def answered(relsel: RelSel, llm: dict, folder: Path, number: int) -> tuple[dict
     questions = PooledQuestions(mini, {q: mini.positives(q) for q in list(mini.queries)[:number]})
     actor = Actor(questions.opener(), relsel, [llm], ["m"], str(folder / "store"), (), str(Path.cwd()))
     (pickled,) = actor({"item": [pickle.dumps(item) for item in questions.items()]})["result"]
-    result, _, progress, error = pickle.loads(pickled)
+    result, _, progress, _, error = pickle.loads(pickled)
     return result, progress, error
 
 

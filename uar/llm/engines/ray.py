@@ -13,7 +13,6 @@ from uar.llm.call import Asker, Item, Questions
 from uar.llm.engines.work import Report, Work, ask
 from uar.llm.failing import stop_when_surely_failing, stop_where_too_many_failed
 from uar.llm.models import LLM, Model
-from uar.llm.progress import Progress
 from uar.llm.store.journal import adopt_new_journals, journals_of
 from uar.llm.store.store import Store
 from uar.machine.waiting import wait_settings
@@ -72,8 +71,9 @@ class RayEngine:
             )
             with work.timed():
                 for row in done.iter_rows():
-                    results, failed, progress, fault = pickle.loads(row["result"])  # noqa: S301 written by our own actor
+                    results, failed, progress, serves, fault = pickle.loads(row["result"])  # noqa: S301 by our own actor
                     work.results.update(results)
+                    work.serves.update(serves)
                     work.failed += failed
                     work.progress.add(progress)
                     report(work)
@@ -110,6 +110,7 @@ class Actor:
         self._store, self._retry = Store(Path(store)), retry
         engines: list[Model] = [hydra.utils.instantiate(llm, _convert_="all") for llm in llms]
         self._llms = [LLM(model, engine) for model, engine in zip(models, engines, strict=True)]
+        self._serves = {llm.name: engine.serves() for llm, engine in zip(self._llms, engines, strict=True)}
         self._plain = list(llms)
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[bytes]]:
@@ -121,5 +122,4 @@ class Actor:
             ask(work, self._store, self._llms, lambda work: None)
         except UserError as caught:
             error = str(caught)
-        result: tuple[dict[str, Any], list[str], Progress, str | None] = (work.results, work.failed, work.progress, error)
-        return {"result": [pickle.dumps(result)]}
+        return {"result": [pickle.dumps((work.results, work.failed, work.progress, self._serves, error))]}
