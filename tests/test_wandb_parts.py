@@ -14,7 +14,7 @@ from wandb_files import read_run
 from wandb_server import serve_wandb
 
 from uar.tracking.stages import StageStart
-from uar.tracking.wandb_parts import Journal
+from uar.tracking.wandb_parts import BLOCK, Journal
 from uar.tracking.wandb_run import wandb_logger
 
 
@@ -29,7 +29,8 @@ def log_steps(folder: Path, resume: bool, steps: range) -> None:
         if step % 10 == 9:
             logger.log_metrics({"dev": 200.0 + step}, step)
     if not resume:
-        time.sleep(2)
+        while not any(path.stat().st_size >= BLOCK for path in folder.glob("wandb/offline-run-*/*.wandb")):
+            time.sleep(0.1)
         os.kill(os.getpid(), signal.SIGKILL)
     logger.log_metrics({"retrieval/nDCG@10": 0.5})
     logger.end(failed=False)
