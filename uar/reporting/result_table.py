@@ -17,6 +17,7 @@ from uar.reporting.rows import Row
 DASH = "–"
 QUESTIONS = "questions"
 RAG = (*MEASURES, BERT)
+Part = tuple[str, str, str]  # part of metrics.json, slug, measure
 LINES = ("closed_book", "oracle")
 
 
@@ -140,7 +141,7 @@ def plain_table(
     key: str,
     title: str,
     rows: Sequence[Row],
-    parts: Sequence[tuple[str, str, str]],
+    parts: Sequence[Part],
     columns: Sequence[Column],
     by_row: Mapping[str, Marks],
     baseline: str = "",
@@ -182,25 +183,20 @@ def score_table(
     if part == "rag":
         wanted = [at for slug, of_slug in groupby(wanted, key=itemgetter(0)) for at in [*of_slug, *_counted(rows, slug)]]
     columns = [Column(*at) if at[1] != QUESTIONS else Column(*at, digits=0, ranked=False, count=True) for at in wanted]
-    table = score_lines(key, title, rows, [(part, *at) for at in wanted], columns, by_row, baseline)
+    shown = trained_first(rows, [(part, *at) for at in wanted], columns)
+    table = plain_table(key, title, *shown, by_row, baseline)
     return replace(table, notes=[*table.notes, *left_out.values()]) if table else None
 
 
-def score_lines(
-    key: str,
-    title: str,
-    rows: Sequence[Row],
-    parts: Sequence[tuple[str, str, str]],
-    columns: Sequence[Column],
-    by_row: Mapping[str, Marks],
-    baseline: str,
-) -> Table | None:
-    """`plain_table` of the rows that have scores, with the questions that they were trained on first."""
+def trained_first(
+    rows: Sequence[Row], parts: Sequence[Part], columns: Sequence[Column]
+) -> tuple[list[Row], Sequence[Part], Sequence[Column]]:
+    """What `plain_table` takes, for the rows that have scores, with the questions that they were trained on first."""
     scored = [row for row in rows if any(row.values(*part) for part in parts)]
     if any(row.values("learnt", "", QUESTIONS) for row in scored):
         parts = [("learnt", "", QUESTIONS), *parts]
         columns = [Column("trained on", QUESTIONS, digits=0, ranked=False, count=True), *columns]
-    return plain_table(key, title, scored, parts, columns, by_row, baseline) if scored else None
+    return scored, parts, columns
 
 
 def agreement_table(rows: Sequence[Row]) -> Table | None:

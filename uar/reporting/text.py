@@ -11,7 +11,7 @@ from rich.text import Text
 
 from uar.reporting.depth import too_deep
 from uar.reporting.marks import Marks, meaning
-from uar.reporting.result_table import Cell, Column, Table, columns_of, score_lines
+from uar.reporting.result_table import Cell, Column, Table, columns_of, plain_table, trained_first
 from uar.reporting.rows import Row
 
 LATEX = {
@@ -192,4 +192,4 @@ def overview(
         if len(parts) <= ROOM:
             break
     columns = [Column(slug, measure) for _, slug, measure in parts]
-    return score_lines("overview", "", rows, parts, columns, by_row or {}, baseline)
+    return plain_table("overview", "", *trained_first(rows, parts, columns), by_row or {}, baseline)

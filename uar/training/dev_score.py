@@ -18,7 +18,7 @@ NAME = "dev/nDCG@10"
 class DevScore(L.Callback):
     """Ranks each dev query's pool. Every process scores its share of the queries, each query once, and all learn the mean.
 
-    `precision`: bf16, fp32 or fp16, as in training. `before`: the score at the start of the stage.
+    `precision`: bf16, fp32 or fp16, as in training. `before`: the score at the start of the stage, computed where it is None.
     """
 
     before: float | None = None
@@ -34,7 +34,7 @@ class DevScore(L.Callback):
         self.before = state_dict["before"]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.global_step == 0:  # a stage that goes on has it from its checkpoint
+        if self.before is None:  # a stage that goes on has it from its checkpoint
             self.before = float(self._mean(trainer, pl_module))
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

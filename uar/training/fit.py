@@ -86,6 +86,8 @@ class Fitting:
                 log.info("Stage %s was finished before and is loaded", stage.name)
                 continue
             before = sum(stage_summary["steps"] for stage_summary in summaries.values())
+            if self.dev and summaries:  # the weights are those that the stage before ended with
+                self.dev.before = list(summaries.values())[-1][AFTER]
             summaries[stage.name] = self._stage(module, stage, number, place, resume, before)
             if rank_zero_only.rank == 0:
                 write_json(done, summaries[stage.name])

@@ -223,9 +223,8 @@ def _streams(cfg: DictConfig, collection: Collection, retriever: Encoder, loss: 
         passage_rows = dict(zip(used, collection.corpus.rows(used), strict=True))
         size = stage.batch_size or cfg.training.batch_size
         per_query = stage.passages_per_query or cfg.training.passages_per_query
-        random = (
-            0 if takes_utility(stage.loss or loss) else cfg.training.random_negatives
-        )  # which learns from judged ones alone
+        judged_alone = takes_utility(stage.loss or loss)
+        random = 0 if judged_alone else cfg.training.random_negatives
         return BatchStream(
             stage, queries, collection.query_rows, passages, passage_rows, size, per_query, cfg.seed, rank, world, random
         )
