@@ -8,7 +8,7 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from uar.launch.config_reference import ConfigFile, config_files
+from uar.launch.config_reference import config_files, meaning_of
 from uar.launch.resolvers import CONF
 
 SCRIPT = re.compile(r"python (\w+)\.py ")
@@ -72,30 +72,14 @@ def options_of(taken: Taken) -> list[Shown]:
     shown = []
     for name, value in _leaves(OmegaConf.to_container(taken.cfg, resolve=False)):
         package = max((p for p in taken.packages if name.startswith(f"{p}.")), key=len, default="")
-        meaning = _meaning(files, "", taken.name, name)
+        meaning = meaning_of(files, "", taken.name, name)
         if not meaning and package:
             group, choice = taken.packages[package]
-            meaning = _meaning(files, group.split("@")[0], choice, name.removeprefix(f"{package}."))
+            meaning = meaning_of(files, group.split("@")[0], choice, name.removeprefix(f"{package}."))
         top = package or (name.split(".")[0] if "." in name else "")
         shown.append(Shown(name, value, meaning, top))
     places = list(dict.fromkeys(["", *(option.place for option in shown)]))
     return sorted(shown, key=lambda option: places.index(option.place))
-
-
-def _meaning(files: Mapping[tuple[str, str], ConfigFile], group: str, name: str, option: str) -> str:
-    """Of the file of that name, else of those that it starts from, else of a namesake in the group."""
-    known = files.get((group, name))
-    if known is None:
-        return ""
-    own = next((o.meaning for o in known.options if o.name == option), "")
-    based = (_meaning(files, *_place(group, base), option) for base in known.bases)
-    return own or next(filter(None, based), "")
-
-
-def _place(group: str, base: str) -> tuple[str, str]:
-    """Group and name of a base: a name in the same folder, or a path from the root such as `/dataset/mini@dataset`."""
-    folder, _, name = base.split("@")[0].strip("/").rpartition("/")
-    return (folder if base.startswith("/") else group, name)
 
 
 def _leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

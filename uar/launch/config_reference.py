@@ -1,8 +1,9 @@
 """Every option of every config file, with its default and its meaning, read from the YAML and its comments."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import yaml
@@ -37,28 +38,43 @@ class ConfigFile:
     options: tuple[Option, ...]
 
 
-def config_files(conf: Path = CONF) -> list[ConfigFile]:
-    """All files in order of group and name; options without a comment take over the meaning of their namesakes."""
+@cache
+def config_files(conf: Path = CONF) -> tuple[ConfigFile, ...]:
+    """All files in order of group and name, read once; options without a comment take over the meaning of their namesakes."""
     paths = sorted(conf.rglob("*.yaml"), key=lambda p: (str(p.parent.relative_to(conf)), p.stem))
     files = [_read(path, conf) for path in paths]
     known = {(f.group, o.name): o.meaning for f in reversed(files) for o in f.options if o.meaning}
     anywhere = {f"{group}.{name}" if group else name: meaning for (group, name), meaning in known.items()}
-
     by_name = {(file.group, file.name): file for file in files}
 
-    def of_bases(file: ConfigFile, name: str) -> str:
-        bases = [by_name[file.group, base] for base in file.bases if (file.group, base) in by_name]
-        own = (next((o.meaning for o in base.options if o.name == name), "") or of_bases(base, name) for base in bases)
-        return next(filter(None, own), "")
-
     def meaning(file: ConfigFile, option: Option) -> str:
-        based = option.meaning or of_bases(file, option.name)
+        based = meaning_of(by_name, file.group, file.name, option.name)
         return based or known.get((file.group, option.name)) or anywhere.get(option.name, "")
 
     def explained(file: ConfigFile) -> ConfigFile:
         return replace(file, options=tuple(replace(o, meaning=meaning(file, o)) for o in file.options))
 
-    return [explained(file) for file in files]
+    return tuple(explained(file) for file in files)
+
+
+def meaning_of(files: Mapping[tuple[str, str], ConfigFile], group: str, name: str, option: str) -> str:
+    """Of an option in a file, or else in those that the file starts from; empty where none has it."""
+    known = files.get((group, name))
+    if known is None:
+        return ""
+    own = next((o.meaning for o in known.options if o.name == option), "")
+    return own or next(filter(None, (_of_base(files, group, base, option) for base in known.bases)), "")
+
+
+def _of_base(files: Mapping[tuple[str, str], ConfigFile], group: str, base: str, option: str) -> str:
+    """`base`: a name in the same folder, or a path from the root; what stands behind an @ is put before its options' names."""
+    place, _, package = base.partition("@")
+    if package and not option.startswith(f"{package}."):
+        return ""
+    folder, _, name = place.strip("/").rpartition("/")
+    return meaning_of(
+        files, folder if base.startswith("/") else group, name, option.removeprefix(f"{package}.") if package else option
+    )
 
 
 def _read(path: Path, conf: Path) -> ConfigFile:
