@@ -76,6 +76,7 @@ class Stage:
 
     `positives`: `one` a query, drawn each epoch, `average`, the stage's mean number of positives, or `all` of them.
     `candidates`: where the negatives are looked up again before the stage; a dense source does so with the model of then.
+    `steps`: of the optimizer, in the place of `epochs`.
     """
 
     name: str
@@ -88,11 +89,12 @@ class Stage:
     batch_size: int | None = None
     passages_per_query: int | None = None
     candidates: PoolSource | None = None
+    steps: int | None = None
 
     def __post_init__(self) -> None:
         if self.positives not in POSITIVES:
             raise UserError(f"positives={self.positives!r}; allowed: {', '.join(POSITIVES)}")
-        for name in ("epochs", "batch_size", "passages_per_query"):
+        for name in ("epochs", "batch_size", "passages_per_query", "steps"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"stage {self.name}: {name}={value}: at least 1 is needed")

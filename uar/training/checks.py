@@ -13,7 +13,9 @@ from uar.pools import BM25Pool, PoolSource
 from uar.retrievers.trainable import Encoder
 
 log = logging.getLogger(__name__)
-AT_LEAST_1 = ("batch_size", "passages_per_query", "epochs", "dev_queries", "checkpoint_every", "patience", "step_queries")
+AT_LEAST_1 = (
+    "batch_size", "passages_per_query", "epochs", "steps", "dev_queries", "checkpoint_every", "patience", "step_queries"
+)  # fmt: skip
 
 
 def check_options(cfg: DictConfig) -> None:
@@ -30,6 +32,11 @@ def check_options(cfg: DictConfig) -> None:
         value = options[name]
         if value is not None and value < 1:
             raise UserError(f"training.{name}={value}: a whole number from 1 on is needed")
+    if options.steps is not None and cfg.trainer.max_steps != -1:
+        raise UserError(
+            f"training.steps={options.steps} is of all stages together, trainer.max_steps={cfg.trainer.max_steps} of each; "
+            "give one of the two"
+        )
     if not 0 <= options.warmup <= 1:
         raise UserError(f"training.warmup={options.warmup}: a share of a stage's steps from 0 to 1 is needed, such as 0.1")
     if options.patience is not None and not cfg.dataset.dev:

@@ -125,12 +125,12 @@ class Fitting:
             callbacks.append(self.dev)
             if self.settings.patience is not None:
                 callbacks.append(EarlyStopping(NAME, mode="max", patience=self.settings.patience))
-        trainer = self.trainer(
-            max_epochs=stage.epochs, callbacks=[*callbacks, best, Latest(last, self.settings.checkpoint_every)]
-        )
+        limit = {"max_epochs": stage.epochs} if stage.steps is None else {"max_epochs": -1, "max_steps": stage.steps}
+        trainer = self.trainer(**limit, callbacks=[*callbacks, best, Latest(last, self.settings.checkpoint_every)])
         from_step = int(torch.load(last, mmap=True, weights_only=False)["global_step"]) if resume and last.is_file() else 0
         begin_stage(trainer.loggers, StageStart(number, stage.name, from_step, before))
-        log.info("Stage %s: %d queries, %d epochs, from step %d", stage.name, len(stage.examples), stage.epochs, from_step)
+        length = f"{stage.epochs} epochs" if stage.steps is None else f"{stage.steps} steps"
+        log.info("Stage %s: %d queries, %s, from step %d", stage.name, len(stage.examples), length, from_step)
         position.stream = self.streams(stage, trainer.global_rank, trainer.world_size)
         try:
             trainer.fit(module, position.stream, ckpt_path=last if from_step else None, weights_only=False)

@@ -49,6 +49,7 @@ from uar.training.mining import with_mined_negatives
 from uar.training.optimizer import fused
 from uar.training.processes import check_shared_folder, own_processes, requeued
 from uar.training.shared_pools import SharedPools, pools_key
+from uar.training.steps import with_steps
 from uar.training.trainer import make_trainer, precision_of, scoring_precision
 
 log = logging.getLogger(__name__)
@@ -80,6 +81,7 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
     annotations: list[Used] = []
     context = label_context(cfg, collection, pool_source, folder, annotations)
     stages = hydra.utils.instantiate(cfg.label_source, _convert_="all").stages(context)
+    stages = with_steps(stages, cfg.training.steps, cfg.training.batch_size)
     for stage in stages:
         check_stage(stage, loss, cfg)
     evaluator = Evaluator(_for_scoring(cfg), folder, cfg.dataset.answers)  # a fault in RAG is told before the training
