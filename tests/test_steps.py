@@ -32,7 +32,7 @@ def stage(queries: int, epochs: int = 1, batch_size: int | None = None, weight: 
         ([stage(100, weight=0.0), stage(1)], 10, [5, 5]),  # queries of weight 0 are left out
     ],
 )
-def test_the_steps_of_a_run_are_shared_as_epochs_would_share_them(stages: list[Stage], steps: int, expected: list[int]) -> None:
+def test_the_steps_are_shared_as_epochs_would_share_them(stages: list[Stage], steps: int, expected: list[int]) -> None:
     assert [s.steps for s in with_steps(stages, steps, 8)] == expected
 
 
