@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from conftest import ROOT, metrics, ok
+from conftest import ROOT, SMALL, metrics, ok
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -23,7 +23,8 @@ from uar.launch import sweeps
 from uar.launch.entry import composed as of_command
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
-EXPERIMENTS = sorted(p.stem for p in (ROOT / "conf" / "experiment").glob("*.yaml"))
+ON_ANY_COLLECTION = "evidence"
+EXPERIMENTS = sorted(p.stem for p in (ROOT / "conf" / "experiment").glob("*.yaml") if p.stem != ON_ANY_COLLECTION)
 METHODS = sorted(p.stem for p in (ROOT / "conf" / "method").glob("*.yaml"))
 OF_ANNOTATE = {"table1_annotators", "table17_cost"}
 GIVEN_BY_USER = ("labels_file.full", "gold.full")
@@ -169,6 +170,31 @@ def test_the_rows_of_an_experiment_run(command: Command, tmp_path: Path, tiny: l
     if name == "imported_labels":
         (labels,) = (pq.read_table(f / "labels.parquet") for f in sweep.glob("*/") if "method=imported," in f.name)
         assert sum(labels["label"].to_pylist()) == len(set(labels["query_id"].to_pylist())) == 6, "one passage answers each"
+
+
+def test_the_rows_of_the_evidence_take_as_many_steps_and_differ_in_their_labels(
+    command: Command, tmp_path: Path, tiny: list[str]
+):
+    name, rows = f"+experiment={ON_ANY_COLLECTION}", methods_of(ON_ANY_COLLECTION)
+    files = (ROOT / "conf" / "method" / "evidence").glob("*.yaml")
+    assert sorted(rows) == sorted(f"evidence/{path.stem}" for path in files)
+    made = [composed("train", [f"+method={row}", "seed=1"], name) for row in rows]
+    assert [cfg.method for cfg in made] == [row.partition("/")[2] for row in rows]
+    assert {(cfg.training.steps, cfg.dataset.train, cfg.seed, cfg.experiment) for cfg in made} == {
+        (26, "mini:train", 1, ON_ANY_COLLECTION)
+    }
+    methods = [
+        [OmegaConf.to_container(c[group], resolve=True) for group in ("label_source", "loss", "annotator")] for c in made
+    ]
+    assert all(methods.count(method) == 1 for method in methods)
+    own = composed("train", ["+method=evidence/llm"], name, "dataset=local", "dataset.path=DIR", "retriever=minilm_l3")
+    assert (own.training.steps, own.retriever.layers) == (150, 3)
+    few = "+method=evidence/human,evidence/unsure_20,evidence/union_20,evidence/qa_metric,evidence/soft,evidence/wrong_50"
+    quick = ["seed=0", *SMALL, *tiny, "training.steps=2", "dataset.dev=null", "logger=none"]
+    ok(command("train", "-m", name, few, *quick))
+    found = {p.parent.name: p.parent for p in (tmp_path / "outputs" / ON_ANY_COLLECTION).glob("*/finished.json")}
+    assert len(found) == 6
+    assert all(sum(stage["steps"] for stage in metrics(run)["train"].values()) == 2 for run in found.values())
 
 
 def test_a_run_has_one_folder_whatever_its_overrides_hold():

@@ -1,6 +1,7 @@
 """From scores to labels: the rules, copies of a passage, what a passage adds, and the best of several answers."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,30 @@ def test_the_gold_answer_is_scored_after_question_and_passage(tmp_path: Path) ->
     assert {r.target for r in engine.asked} == {" honey"}
     assert all("what do bees make" in r.prefix for r in engine.asked)
     assert [j.doc_id for j in judged["q1"] if j.label] == ["d1", "d4"]
+
+
+def test_question_and_answer_are_both_scored_and_questions_asked_before_are_not_asked_again(tmp_path: Path) -> None:
+    alone = {"d1": (-2.0, 4), "d2": (-4.0, 4), "d3": (-2.0, 4), "d4": (-2.0, 4)}
+    mead, honey = {"d1": -8.0, "d2": -4.5, "d3": -9.0, "d4": -5.0}, {"d1": -3.0, "d2": -9.0, "d3": -4.0, "d4": -7.0}
+    named = {text: doc_id for doc_id, text in POOL.items()}
+
+    def reply(request: Score) -> Reply:
+        doc_id = next(d for text, d in named.items() if text in request.prefix)
+        if "Answer" not in request.target:
+            return Reply.of_score(*alone[doc_id])
+        return Reply.of_score(honey[doc_id], 6) if "honey" in request.target else Reply.of_score(mead[doc_id], 8)
+
+    question = replace(BEES, answers=("honey", "mead wine"))
+    run(tmp_path, RANKS, Scripted(reply), [question])
+    engine = Scripted(reply)
+    judged, _ = run(tmp_path, Likelihood(template="likelihood_both", target="both", threshold=25), engine, [question])
+    assert {r.target for r in engine.asked} == {
+        " what do bees make\nAnswer: honey", " what do bees make\nAnswer: mead wine"
+    }  # fmt: skip
+    # the mean of the question's 4 tokens, and that of the likelier answer's: 2 tokens of honey, 4 of mead wine
+    expected = {"d1": -0.5 - 0.5, "d2": -1.0 - 0.5 / 4, "d3": -0.5 - 1.0, "d4": -0.5 - 0.75}
+    assert {j.doc_id: j.score for j in judged["q1"]} == expected
+    assert [j.doc_id for j in judged["q1"] if j.label] == ["d1"]
 
 
 def test_a_question_without_gold_answer_is_left_out(tmp_path: Path) -> None:

@@ -37,6 +37,12 @@ def f1(answer: str, gold: Sequence[str]) -> float:
     return max((_f1(normalise(answer).split(), normalise(g).split()) for g in gold), default=0.0)
 
 
+def holds_answer(text: str, gold: Sequence[str]) -> bool:
+    """Whether one of the gold answers stands in the text word by word, both normalised."""
+    words = f" {normalise(text)} "
+    return any(f" {found} " in words for g in gold if (found := normalise(g)))
+
+
 def rouge_l(answer: str, gold: Sequence[str]) -> float:
     """Best ROUGE-L F-measure over the gold answers, with stems."""
     return max((float(_rouge().score(g, answer)["rougeL"].fmeasure) for g in gold), default=0.0)

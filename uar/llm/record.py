@@ -206,10 +206,15 @@ class Reply:
         mass = json.loads(self.output).get("mass")
         return None if mass is None else float(mass)
 
+    def target_logprob(self) -> tuple[float, int]:
+        """Of a target: sum in nat, tokens."""
+        value = json.loads(self.output)
+        return float(value["logprob"]), int(value["tokens"])
+
     def mean_logprob(self) -> float:
         """Nat a target token."""
-        value = json.loads(self.output)
-        return float(value["logprob"]) / max(1, int(value["tokens"]))
+        logprob, tokens = self.target_logprob()
+        return logprob / max(1, tokens)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from uar.collections import Collection, Query
-from uar.collections.answer_match import normalise
+from uar.collections.answer_match import holds_answer, normalise
 from uar.collections.languages import words_in
 from uar.pools import PoolSource
 from uar.retrievers.bm25.terms import terms_of
@@ -56,10 +56,7 @@ def kept_by_wording(questions: Sequence[Written], wording: Wording, passages: di
 
 def with_answers_of_passages(questions: Sequence[Written], passages: Mapping[str, str]) -> list[Written]:
     """The questions without the answers that do not stand in their passage, word by word."""
-    texts = {d: f" {normalise(text)} " for d, text in passages.items()}
-    return [
-        q if (wanted := normalise(q.answer)) and f" {wanted} " in texts[q.source] else q._replace(answer="") for q in questions
-    ]
+    return [q if holds_answer(passages[q.source], [q.answer]) else q._replace(answer="") for q in questions]
 
 
 def kept_by_round_trip(questions: Sequence[Written], corpus: Collection, retriever: PoolSource) -> Sifted:

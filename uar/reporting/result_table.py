@@ -202,10 +202,13 @@ def trained_first(
 def agreement_table(rows: Sequence[Row]) -> Table | None:
     """How labels agree with people's, by annotate run."""
     shares = ["precision", "recall", "human_positive_ranked_first", "judged_precision", "kappa", "weighted_kappa"]
-    measures = [*shares[:2], "average_positives", *shares[2:], "queries"]
+    held = {f"answers.{who}.hold_an_answer": who for who in ("both", "people_alone", "annotator_alone", "neither")}
+    measures = [*shares[:2], "average_positives", *shares[2:], "queries", *held]
     measures = [m for m in measures if any(row.values("agreement", "", m) for row in rows)]
     columns = [
-        Column("", m.replace("_", " "), ranked=m != "average_positives")
+        Column("holds a gold answer, chosen by", held[m].replace("_", " "), ranked=False)
+        if m in held
+        else Column("", m.replace("_", " "), ranked=m != "average_positives")
         if m != "queries"
         else Column("", m, digits=0, ranked=False, count=True)
         for m in measures

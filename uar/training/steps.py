@@ -8,8 +8,8 @@ from uar.labels import Stage
 
 
 def with_steps(stages: Sequence[Stage], steps: int | None, batch_size: int) -> list[Stage]:
-    """Stages of `steps` optimizer steps together, each with the share that its epochs would have, at least one. None: the stages
-    as they are. `batch_size`: of a stage without its own."""
+    """Stages of `steps` optimizer steps together, each with the share that its epochs would have, at least one. None: they
+    stay as they are. `batch_size`: of a stage without its own."""
     if steps is None:
         return list(stages)
     if steps < len(stages):

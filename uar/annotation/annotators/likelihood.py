@@ -15,15 +15,18 @@ from uar.llm.prompts.escaping import as_material, without_control_tokens
 from uar.llm.record import Generate, Outcome, Score
 from uar.llm.replies import check_score
 
+Logprob = tuple[float, int]  # of a target: sum in nat, tokens
+
 
 @dataclass(frozen=True)
 class Likelihood(Prompted, Annotator):
     """Score = mean log-likelihood (nat a token) of a target text after the passage.
 
-    `target`: `question`, or `answer`, which is the gold answer (`answer=gold`; the REPLUG utility) or one that the LLM
-    writes from the pool first (`answer=pseudo`). Of several gold answers that which a passage makes likeliest
-    counts. `gain`: what the passage adds, the log-likelihood less that without any passage. Positives by `rule`, `threshold`
-    and `floor`, see `Rule`, among the passages whose call was answered, see `Rule.judge_answered`.
+    `target`: `question`; `answer` after the question, which is the gold answer (`answer=gold`; the REPLUG utility) or one that
+    the LLM writes from the pool first (`answer=pseudo`); or `both`, the mean of the question's tokens plus that of the
+    answer's. Of several gold answers that which a passage makes likeliest counts. `gain`: what the passage adds, the
+    log-likelihood less that without any passage. Positives by `rule`, `threshold` and `floor`, see `Rule`, among the passages
+    whose call was answered, see `Rule.judge_answered`.
     """
 
     target: str = "question"
@@ -36,7 +39,7 @@ class Likelihood(Prompted, Annotator):
     answer_tokens: int = 96
 
     def __post_init__(self) -> None:
-        one_of("target", self.target, ("question", "answer"))
+        one_of("target", self.target, ("question", "answer", "both"))
         one_of("answer", self.answer, ("gold", "pseudo"))
         self._rule  # noqa: B018
         self._prompt  # noqa: B018 prompts that cannot be read are refused before anything is asked
@@ -50,11 +53,11 @@ class Likelihood(Prompted, Annotator):
 
     @property
     def _pseudo(self) -> bool:
-        return self.target == "answer" and self.answer == "pseudo"
+        return self.target != "question" and self.answer == "pseudo"
 
     @property
     def needs_gold_answers(self) -> bool:  # type: ignore[override]
-        return self.target == "answer" and not self._pseudo
+        return self.target != "question" and not self._pseudo
 
     @property
     def passage_wise(self) -> bool:
@@ -66,7 +69,7 @@ class Likelihood(Prompted, Annotator):
 
     @cached_property
     def _prompt(self) -> TextPrompt:
-        return load_text(self.template, frozenset({"passage", "query"} | ({"answer"} if self.target == "answer" else set())))
+        return load_text(self.template, frozenset({"passage", "query"} | ({"answer"} if self.target != "question" else set())))
 
     @property
     def _rule(self) -> Rule:
@@ -76,23 +79,22 @@ class Likelihood(Prompted, Annotator):
         return same_thresholds(sizes, self._rule.least) if self.rule == "top_percent" else None
 
     def judgements(self, question: Question) -> Chain:
-        targets: list[dict[str, str]] = [{}]
-        if self.target == "answer":
-            answers = yield from self._answers(question)
+        answers: list[str] = []
+        if self.target != "question":
+            answers = [without_control_tokens(answer) for answer in (yield from self._answers(question))]
             if not answers:
                 return None
-            targets = [{"answer": without_control_tokens(answer)} for answer in answers]
+        targets = answers if self.target == "answer" else ["", *answers]  # "": the question alone
         shown = {d: without_control_tokens(self.cut(text)) for d, text in question.passages.items()}
         if self.gain:
             shown[""] = ""  # no passage
         query = without_control_tokens(question.text)
-        calls = [self._call(d, text, query=query, **target) for d, text in shown.items() for target in targets]
+        calls = [self._call(d, text, query=query, answer=target) for d, text in shown.items() for target in targets]
         replies = yield calls
-        known: dict[str, list[float | None]] = {d: [] for d in shown}
+        found: dict[str, list[Logprob | None]] = {d: [] for d in shown}
         for call, reply in zip(calls, replies, strict=True):
-            logprob = reply.mean_logprob() if check_score(reply) == Outcome.OK else None
-            known["".join(call.doc_ids)].append(logprob)
-        return self._rule.judge_answered(self._scores(known))
+            found["".join(call.doc_ids)].append(reply.target_logprob() if check_score(reply) == Outcome.OK else None)
+        return self._rule.judge_answered(self._scores({d: self._means(logprobs) for d, logprobs in found.items()}))
 
     def _call(self, doc_id: str, passage: str, **values: str) -> Call:
         prefix, target = self._prompt.render(passage=passage, **values)
@@ -100,6 +102,16 @@ class Likelihood(Prompted, Annotator):
         example = '{"logprob": -1.0, "tokens": 1}'
         shown = (doc_id,) if doc_id else ()
         return Call(self.stages[-1], self._prompt.name, self._prompt.hash, shown, request, check_score, example=example)
+
+    def _means(self, found: Sequence[Logprob | None]) -> list[float | None]:
+        """Nat a token of each target; of `both`, of each answer with the question before it."""
+        if self.target != "both":
+            return [None if one is None else one[0] / max(1, one[1]) for one in found]
+        alone, *together = found
+        if alone is None:
+            return [None] * len(together)
+        (asked, length), known = alone, [one and (one[0] - alone[0], one[1] - alone[1]) for one in together]
+        return [None if one is None else asked / max(1, length) + one[0] / max(1, one[1]) for one in known]
 
     def _scores(self, known: Mapping[str, Sequence[float | None]]) -> dict[str, float | None]:
         """Of each passage, from the log-likelihoods of the targets after it; None where a call that it needs failed."""

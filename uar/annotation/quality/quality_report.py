@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from uar.annotation.annotators import Annotator, Judged
 from uar.annotation.quality.agreement import agreement, table_of
 from uar.annotation.quality.comparison import compare
+from uar.annotation.quality.held_answers import held_answers
 from uar.annotation.quality.positions import by_position
 from uar.collections import Collection
 from uar.launch.small_table import log_table
@@ -47,6 +48,10 @@ def quality(
         origin = collection.origin_of(compared[0])
         _log(JUDGES[origin], found)
         found |= {"judged_by": origin}
+        held = held_answers(collection, mine)
+        if held:
+            found["answers"] = held
+            _log_answers(JUDGES[origin], held)
         stages = {stage: agreement(collection, _labelled_from(mine, grade)) for stage, grade in annotator.stage_grades.items()}
         found |= {"stages": stages} if stages else {}
     elif fitted_on:
@@ -74,6 +79,15 @@ def quality(
 
 def _log(judge: str, found: dict[str, Any]) -> None:
     log_table(log, f"Against {judge}", ("agreement", "value", "95 % interval"), table_of(found))
+
+
+def _log_answers(judge: str, held: dict[str, Any]) -> None:
+    groups = {"both": "both chose", "people_alone": f"only {judge} chose", "annotator_alone": "only the annotator chose"}
+    rows = [
+        [words, str(held[name]["passages"]), "–" if (share := held[name]["hold_an_answer"]) is None else f"{share:.3f}"]
+        for name, words in {**groups, "neither": "nobody chose"}.items()
+    ]
+    log_table(log, f"Passages of {held['questions']} questions with gold answers", ("that", "passages", "hold one"), rows)
 
 
 def _labelled_from(judged: Judged, grade: int) -> Judged:

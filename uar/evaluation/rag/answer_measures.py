@@ -95,9 +95,7 @@ class Bert(Measure):
 
 def answer_recall(answered: Answered) -> float:
     """1 where a gold answer stands in one of the passages, word by word, both normalised as SQuAD does."""
-    gold = [found for g in answered.gold if (found := answers.normalise(g))]
-    passages = [f" {answers.normalise(passage)} " for passage in answered.passages]
-    return float(any(f" {g} " in passage for g in gold for passage in passages))
+    return float(any(answers.holds_answer(passage, answered.gold) for passage in answered.passages))
 
 
 def hotpot_f1(answered: Answered) -> float:
