@@ -136,17 +136,26 @@ def _paired(differences: np.ndarray, seed: int) -> dict[str, Any]:
         return {**found, "low": None, "high": None, "effect size": None, "p t-test": None}
     if not differences.any():
         return found
-    deviation, free = float(differences.std(ddof=1)), len(differences) - 1
-    error = deviation / math.sqrt(len(differences))
-    margin = float(stdtrit(free, 0.975)) * error
+    deviation = float(differences.std(ddof=1))
+    margin = float(stdtrit(len(differences) - 1, 0.975)) * deviation / math.sqrt(len(differences))
     return {
         "difference": mean,
         "low": mean - margin,
         "high": mean + margin,
         "effect size": mean / deviation if deviation else None,
-        "p t-test": 2 * float(stdtr(free, -abs(mean) / error)) if error else 0.0,
+        "p t-test": t_test(differences),
         "p randomisation": randomisation(differences, seed),
     }
+
+
+def t_test(differences: np.ndarray) -> float | None:
+    """Two-sided p of Student's paired t-test; None where there are less than two differences."""
+    if len(differences) < 2:
+        return None
+    mean, error = float(differences.mean()), float(differences.std(ddof=1)) / math.sqrt(len(differences))
+    if not error:
+        return 0.0 if mean else 1.0
+    return 2 * float(stdtr(len(differences) - 1, -abs(mean) / error))
 
 
 def randomisation(differences: np.ndarray, seed: int, permutations: int = PERMUTATIONS) -> float:

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from uar.reporting.alike import notes_of
 from uar.reporting.constants import without_constants
+from uar.reporting.differences_table import differences_table
 from uar.reporting.explorer import Explorer
 from uar.reporting.figures import draw_all
 from uar.reporting.hybrid_columns import with_hybrid
@@ -40,7 +41,7 @@ def report(cfg: DictConfig, folder: Path) -> None:
     by_row = {row.name: marks(row, against, tested, notes if baseline else []) for row in others}
     differences = explorer.pairs(against, others, by_row)
     by_row = by_row if baseline else {}
-    tables = _tables(rows, papers, by_row, baseline.name if baseline else "", cfg.deepest)
+    tables = _tables(rows, papers, by_row, baseline, cfg.deepest)
     out = Path(cfg.out)
     figures = draw_all(rows, out / "figures", notes)
     notes = list(dict.fromkeys(notes))
@@ -75,14 +76,16 @@ def _several(value: Any) -> list[str] | None:
 
 
 def _tables(
-    rows: Sequence[Row], papers: Sequence[PaperTable], by_row: dict[str, Marks], baseline: str, deepest: float
+    rows: Sequence[Row], papers: Sequence[PaperTable], by_row: dict[str, Marks], baseline: Row | None, deepest: float
 ) -> list[Table]:
     """Those of the paper, then all that the runs hold."""
+    name = baseline.name if baseline else ""
     own = [
-        score_table("retrieval", "Retrieval", rows, "retrieval", by_row, baseline, deepest),
-        score_table("rag", "Answers from the retrieved passages (RAG)", rows, "rag", by_row, baseline),
+        score_table("retrieval", "Retrieval", rows, "retrieval", by_row, name, deepest),
+        *([differences_table(rows, baseline, by_row)] if baseline else []),
+        score_table("rag", "Answers from the retrieved passages (RAG)", rows, "rag", by_row, name),
         agreement_table(rows),
         cost_table(rows),
     ]
-    tables = [*(paper_table(paper, rows, by_row, baseline) for paper in papers), *(table for table in own if table)]
+    tables = [*(paper_table(paper, rows, by_row, name) for paper in papers), *(table for table in own if table)]
     return [without_constants(table) for table in tables] or [Table("runs", "Runs without scores", [], [])]

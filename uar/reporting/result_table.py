@@ -191,11 +191,14 @@ def score_table(
 def trained_first(
     rows: Sequence[Row], parts: Sequence[Part], columns: Sequence[Column]
 ) -> tuple[list[Row], Sequence[Part], Sequence[Column]]:
-    """What `plain_table` takes, for the rows that have scores, with the questions that they were trained on first."""
+    """What `plain_table` takes, for the rows that have scores, with the questions that they were trained on first, and
+    how many of these people labelled where that differs."""
     scored = [row for row in rows if any(row.values(*part) for part in parts)]
-    if any(row.values("learnt", "", QUESTIONS) for row in scored):
-        parts = [("learnt", "", QUESTIONS), *parts]
-        columns = [Column("trained on", QUESTIONS, digits=0, ranked=False, count=True), *columns]
+    for name, heading in (("people", "by people"), (QUESTIONS, QUESTIONS)):
+        found = {value for row in scored for value in row.values("learnt", "", name)}
+        if found and (name == QUESTIONS or len(found) > 1):
+            parts = [("learnt", "", name), *parts]
+            columns = [Column("trained on", heading, digits=0, ranked=False, count=True), *columns]
     return scored, parts, columns
 
 

@@ -46,16 +46,19 @@ class RunFolder:
 
     @cached_property
     def learnt(self) -> dict[str, int]:
-        """`questions` that the run's model was trained on; empty where it was not, or the labels cannot be read."""
+        """`questions` that the run's model was trained on, and those that `people` labelled; empty where it was not
+        trained, or the labels cannot be read."""
         path = (self.trained or self.path) / NAME
         if "label_source._target_" not in self.config or not path.is_file():
             return {}
         try:
-            table = read_label_columns(path, ("query_id", "doc_id", "label", "weight"))
+            table = read_label_columns(path, ("query_id", "doc_id", "label", "source", "weight"))
         except UserError:
             return {}
         counts = pc.not_equal(pc.fill_null(table["weight"], 1.0), 0.0)
-        return {"questions": pc.count_distinct(table["query_id"].filter(counts)).as_py()}
+        by_people = pc.and_(counts, pc.match_substring(table["source"], "human"))
+        masks = {"questions": counts, "people": by_people}
+        return {name: pc.count_distinct(table["query_id"].filter(mask)).as_py() for name, mask in masks.items()}
 
     def keeps(self, slug: str) -> bool:
         """Whether it has scores of the single questions of a collection."""
