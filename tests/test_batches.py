@@ -107,7 +107,15 @@ def listed(targets: list, known: list, judged: list | None = None, utility: list
     rows = torch.tensor([])
     soft = (torch.tensor(judged), torch.tensor(utility)) if judged else (empty.long(), empty)
     return Batch(
-        ["q"] * len(targets), [], [], rows, torch.tensor(targets), torch.tensor(known), *soft, torch.ones(len(targets))
+        ["q"] * len(targets),
+        [],
+        [],
+        rows,
+        empty.long(),
+        torch.tensor(targets),
+        torch.tensor(known),
+        *soft,
+        torch.ones(len(targets)),
     )
 
 

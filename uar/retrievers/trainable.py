@@ -1,7 +1,8 @@
 """Retrievers that can be trained."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,23 +15,40 @@ from uar.retrievers.ranker import Ranker
 from uar.retrievers.weights import weights_hash
 from uar.storage.files import digest
 
+Exchange = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
-class Encoder(nn.Module, Ranker):
-    """A ranker that represents a text by numbers and compares two texts by these alone, so that a corpus is encoded once.
 
-    Training learns the parameters that require a gradient. It encodes a batch's queries and passages with `forward`, and
-    its loss sees `scale` · `similarity`. As a ranker, it keeps representations of a corpus in shards of a session's vectors.
-    """
+@dataclass(frozen=True)
+class Texts:
+    """Those of a training batch. queries, passages: token ids; rows: (passages,) corpus rows, each once; own: (queries,
+    passages) true where a passage was chosen for that query, and not only for another of the batch."""
+
+    queries: Sequence[np.ndarray]
+    passages: Sequence[np.ndarray]
+    rows: torch.Tensor
+    own: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Scored:
+    """scores: (queries, passages), finite, not yet multiplied by the retriever's `scale`; rows: (passages,) corpus rows of the
+    columns, negative where a column is padding; scored: (queries, passages) false where a pair has no score, and says nothing
+    to the loss, None where all have one."""
+
+    scores: torch.Tensor
+    rows: torch.Tensor
+    scored: torch.Tensor | None = None
+
+
+class Trainable(nn.Module, Ranker):
+    """A ranker that learns. Training learns the parameters that require a gradient; its loss sees `scale` · `batch_scores`."""
 
     @abstractmethod
-    def forward(self, texts: Sequence[np.ndarray], role: str = "passage", cached: bool = False) -> torch.Tensor:
-        """(texts, …) fp32 representations of arrays of token ids, in the order given: one vector, many, or a sparse one of the
-        vocabulary's size. Those of passages have one shape in all batches, since processes exchange them. `role`: query or
-        passage. `cached`: do not keep activations, and compute them again for the gradient (GradCache, arXiv 2101.06983)."""
-
-    @abstractmethod
-    def similarity(self, queries: torch.Tensor, passages: torch.Tensor) -> torch.Tensor:
-        """(queries, passages) scores of representations."""
+    def batch_scores(self, texts: Texts, exchange: Exchange, cached: bool = False) -> Scored:
+        """Scores of this process' queries for passages of the batch. Whether a query is scored against its own passages or
+        against all is the retriever's choice. `exchange`: (passages, …) tensor and their corpus rows -> those of all
+        processes, with their gradient; called by all processes or by none. `cached`: do not keep activations, and compute
+        them again for the gradient (GradCache, arXiv 2101.06983)."""
 
     @property
     @abstractmethod
@@ -49,6 +67,46 @@ class Encoder(nn.Module, Ranker):
     def save(self, folder: Path) -> None:
         """A model folder that sentence-transformers and `retriever.model=` load."""
 
+    @abstractmethod
+    def weights_key(self) -> str:
+        """A hash of the weights and of what else changes the scores of token ids."""
+
+    def key(self, collection: Collection) -> str:
+        return self.key_with(self.weights_key(), collection)
+
+    def key_with(self, weights: str, collection: Collection) -> str:
+        """As `key`, of a retriever that differs from this one in its weights alone: their `weights_key`."""
+        tokens = [self.passage_tokens(collection).key, self.query_tokens(collection).key]
+        return digest(type(self).__qualname__, weights, tokens)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+
+class Encoder(Trainable):
+    """A ranker that represents a text by numbers and compares two texts by these alone, so that a corpus is encoded once.
+
+    In training all passages of all processes are negatives of a query. As a ranker, it keeps representations of a corpus in
+    shards of a session's vectors.
+    """
+
+    @abstractmethod
+    def forward(self, texts: Sequence[np.ndarray], role: str = "passage", cached: bool = False) -> torch.Tensor:
+        """(texts, …) fp32 representations of arrays of token ids, in the order given: one vector, many, or a sparse one of the
+        vocabulary's size. Those of passages have one shape in all batches, since processes exchange them. `role`: query or
+        passage. `cached`: as in `batch_scores`."""
+
+    @abstractmethod
+    def similarity(self, queries: torch.Tensor, passages: torch.Tensor) -> torch.Tensor:
+        """(queries, passages) scores of representations."""
+
+    def batch_scores(self, texts: Texts, exchange: Exchange, cached: bool = False) -> Scored:
+        queries = self(texts.queries, role="query", cached=cached)
+        passages, rows = exchange(self(texts.passages, role="passage", cached=cached), texts.rows)
+        with torch.autocast(self.device.type, enabled=False):
+            return Scored(self.similarity(queries, passages), rows)
+
     @property
     @abstractmethod
     def dim(self) -> int:
@@ -59,18 +117,6 @@ class Encoder(nn.Module, Ranker):
     def vector_settings(self) -> tuple[object, ...]:
         """What changes the representations besides the weights and the token ids, such as the pooling."""
 
-    def key(self, collection: Collection) -> str:
-        return self.key_with(self.weights_key(), collection)
-
     def weights_key(self) -> str:
         """A hash of the weights and of what else changes the representations."""
         return weights_hash(self, *self.vector_settings)
-
-    def key_with(self, weights: str, collection: Collection) -> str:
-        """As `key`, of an encoder that differs from this one in its weights alone: their `weights_key`."""
-        tokens = [self.passage_tokens(collection).key, self.query_tokens(collection).key]
-        return digest(type(self).__qualname__, weights, tokens)
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.parameters()).device

@@ -19,7 +19,7 @@ from uar.launch.small_table import as_text
 from uar.reranking import reranked
 from uar.retrievers.bm25.bm25_ranker import BM25Ranker
 from uar.retrievers.ranker import Ranker
-from uar.retrievers.trainable import Encoder
+from uar.retrievers.trainable import Trainable
 from uar.storage.files import write_json
 from uar.training.baseline_table import Compared, baseline_table
 from uar.training.untrained import Untrained
@@ -46,7 +46,7 @@ def chosen(given: Sequence[str] | str | None) -> list[str]:
 class Baselines:
     """Those that `cfg.baselines` names; made before the training, since the untrained weights are then still there."""
 
-    def __init__(self, cfg: DictConfig, retriever: Encoder) -> None:
+    def __init__(self, cfg: DictConfig, retriever: Trainable) -> None:
         self._rankers: dict[str, Ranker] = {}
         names = chosen(cfg.baselines)
         if "bm25" in names:

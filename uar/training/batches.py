@@ -22,14 +22,16 @@ from uar.training.masks import among, first_places, utilities
 
 @dataclass
 class Batch:
-    """queries, passages: token ids; rows: (passages,) corpus rows, each once; targets, known: (queries, most) corpus rows of
-    the positives to learn and of all passages that are never a negative, padded with -2; judged, utility: (queries, most)
-    corpus rows of the passages that have a utility, and it; row_weights: (queries,) fp32, the stage's greatest being 1."""
+    """queries, passages: token ids; rows: (passages,) corpus rows, each once; shown, targets, known: (queries, most) corpus
+    rows of the passages that were chosen for a query, of the positives to learn and of all passages that are never a
+    negative, padded with -2; judged, utility: (queries, most) corpus rows of the passages that have a utility, and it;
+    row_weights: (queries,) fp32, the stage's greatest being 1."""
 
     query_ids: list[str]
     queries: list[np.ndarray]
     passages: list[np.ndarray]
     rows: torch.Tensor
+    shown: torch.Tensor
     targets: torch.Tensor
     known: torch.Tensor
     judged: torch.Tensor
@@ -118,15 +120,16 @@ class BatchStream:
 
     def _batch(self, examples: Sequence[Example]) -> Batch:
         chosen = [self._choose(e) for e in examples]
-        shown = (d for positives, negatives in chosen for d in (*positives, *negatives))
-        drawn = (row for e in examples for row in self._drawn(e))
-        rows = list(dict.fromkeys([*(self._passage_rows[d] for d in shown), *drawn]))
+        shown = [[self._passage_rows[d] for d in (*positives, *negatives)] for positives, negatives in chosen]
+        drawn = [self._drawn(e) for e in examples]
+        rows = list(dict.fromkeys(row for part in (shown, drawn) for of_query in part for row in of_query))
         useful = [self._utilities(e) for e in examples]
         return Batch(
             query_ids=[e.query_id for e in examples],
             queries=[self._query_tokens[self._query_rows[e.query_id]] for e in examples],
             passages=[self._passage_tokens[row] for row in rows],
             rows=torch.tensor(rows),
+            shown=_padded([[*own, *more] for own, more in zip(shown, drawn, strict=True)], -2),
             targets=self._padded(
                 [e.positives if self._most is None else p for e, (p, _) in zip(examples, chosen, strict=True)]
             ),

@@ -10,7 +10,7 @@ from uar.errors import UserError
 from uar.labels import Stage
 from uar.losses import Loss, name_of, takes_utility
 from uar.pools import BM25Pool, PoolSource
-from uar.retrievers.trainable import Encoder
+from uar.retrievers.trainable import Encoder, Trainable
 
 log = logging.getLogger(__name__)
 AT_LEAST_1 = (
@@ -22,7 +22,7 @@ def check_options(cfg: DictConfig) -> None:
     """Of a composed train config, UserError naming the option."""
     target = cfg.retriever.get("_target_")
     made = get_object(target) if target else None
-    if made is None or (isinstance(made, type) and not issubclass(made, Encoder)):
+    if made is None or (isinstance(made, type) and not issubclass(made, Trainable)):
         raise UserError(
             f"retriever={made.__name__ if made else 'none'} has no weights to train; choose a bi-encoder, such as "
             "retriever=minilm, or score this one with python -m uar.evaluate"
@@ -45,12 +45,12 @@ def check_options(cfg: DictConfig) -> None:
         log.warning("human_frac=%s has no effect: this label_source takes no human labels by share", cfg.human_frac)
 
 
-def random_negatives(asked: int | None, pools: PoolSource) -> int:
+def random_negatives(asked: int | None, pools: PoolSource, retriever: Trainable) -> int:
     """Passages of the whole corpus that each query adds to a batch. None: one where pools are BM25's, which never show some
-    passages; a model that has not learnt to put these down may find them for every question."""
+    passages, and an encoder searches them; a model that has not learnt to put these down may find them for every question."""
     if asked is not None and asked < 0:
         raise UserError(f"training.random_negatives={asked}: a whole number from 0 on is needed, or null")
-    return int(isinstance(pools, BM25Pool)) if asked is None else asked
+    return int(isinstance(pools, BM25Pool) and isinstance(retriever, Encoder)) if asked is None else asked
 
 
 def tell_other_step(options: DictConfig, devices: int) -> None:

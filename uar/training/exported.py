@@ -7,12 +7,30 @@ import hydra
 import numpy as np
 from omegaconf import DictConfig
 
+from uar.collections import Collection
 from uar.errors import UserError
-from uar.retrievers.trainable import Encoder
+from uar.retrievers.encode import encode_rows
+from uar.retrievers.session import Session
+from uar.retrievers.trainable import Encoder, Trainable
+from uar.retrievers.vector_index import ExactSearch
 from uar.storage.files import whole_file
 
 VECTORS = "vectors.npy"  # of a few texts, as the trained model gives them
+FEW = 8  # texts
 ALIKE = 0.999  # cosine: two precisions differ less, two models more
+
+
+def of_a_few(retriever: Trainable, collection: Collection, precision: str) -> np.ndarray:
+    """What the model makes of a few texts: vectors of passages, or for each of some queries the scores of some passages.
+    UserError where the last steps broke the model, so that it is not exported."""
+    if isinstance(retriever, Encoder):
+        for role, tokens in (("query", retriever.query_tokens(collection)), ("passage", retriever.passage_tokens(collection))):
+            found = encode_rows(retriever, tokens, list(range(min(FEW, len(tokens)))), precision, role)
+        return found
+    passages = [collection.corpus.id(row) for row in range(min(FEW, len(collection.corpus)))]
+    with Session(lambda: ExactSearch(precision=precision), moves=False) as session:
+        run = retriever.opened(session).score(collection, dict.fromkeys(list(collection.queries)[:FEW], passages))
+    return np.array([[dict(hits)[d] for d in passages] for hits in run.values()])
 
 
 def is_done(checkpoints: Path) -> bool:
@@ -28,14 +46,14 @@ def drop_checkpoints(checkpoints: Path, vectors: np.ndarray) -> None:
         path.unlink()
 
 
-def restore(cfg: DictConfig, model: Path, retriever: Encoder) -> None:
+def restore(cfg: DictConfig, model: Path, retriever: Trainable) -> None:
     """Load the weights of the exported model. UserError where it is not there."""
     if not model.is_dir():
         raise UserError(
             f"resume=true: the training in {model.parent} is done, and its model/ is gone; give the same command without "
             "resume=true to train anew"
         )
-    saved: Encoder = hydra.utils.instantiate(cfg.retriever, model=str(model), _convert_="all")
+    saved: Trainable = hydra.utils.instantiate(cfg.retriever, model=str(model), _convert_="all")
     retriever.load_state_dict(saved.state_dict())
 
 

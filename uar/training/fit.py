@@ -15,7 +15,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from uar.errors import UserError
 from uar.labels import Stage
 from uar.losses import Loss
-from uar.retrievers.trainable import Encoder
+from uar.retrievers.trainable import Trainable
 from uar.storage.files import read_json, write_json
 from uar.tracking.loggers import begin_stage
 from uar.tracking.stages import StageStart
@@ -59,10 +59,10 @@ class Fitting:
     mine: Callable[[Stage, int, Path], Stage]
     dev: DevScore | None
     folder: Path
-    given: Callable[[], Encoder]
+    given: Callable[[], Trainable]
 
     def fit(
-        self, retriever: Encoder, stages: Sequence[Stage], resume: bool, trained_before: bool = False
+        self, retriever: Trainable, stages: Sequence[Stage], resume: bool, trained_before: bool = False
     ) -> tuple[dict[str, Any], list[Stage]]:
         """Train in place and return, a stage, its steps, seconds and best dev score; and the stages as they were trained.
 
@@ -97,7 +97,7 @@ class Fitting:
             self._keep_better(retriever, list(summaries.values()))
         return summaries, trained
 
-    def _keep_better(self, retriever: Encoder, summaries: Sequence[Mapping[str, Any]]) -> None:
+    def _keep_better(self, retriever: Trainable, summaries: Sequence[Mapping[str, Any]]) -> None:
         before, after = summaries[0][BEFORE], summaries[-1][AFTER]
         if before is not None and after is not None and after < before:
             retriever.load_state_dict(self.given().state_dict())
@@ -152,7 +152,7 @@ class Fitting:
             AFTER: float(best.best_model_score) if self.dev and best.best_model_score is not None else None,
         }
 
-    def _module(self, retriever: Encoder, stage: Stage) -> RetrieverModule:
+    def _module(self, retriever: Trainable, stage: Stage) -> RetrieverModule:
         common = self.settings
         module = RetrieverModule(
             retriever,

@@ -1,4 +1,4 @@
-"""The Lightning module: a step encodes all queries and all passages once, scores them against each other, takes the loss."""
+"""The Lightning module: a step scores the queries of a batch against its passages, and takes the loss."""
 
 from functools import partial
 from typing import Any
@@ -9,10 +9,10 @@ import torch
 from uar.errors import UserError
 from uar.losses import Loss, takes_utility, takes_weights
 from uar.losses.masking import counted
-from uar.retrievers.trainable import Encoder
+from uar.retrievers.trainable import Scored, Texts, Trainable
 from uar.training.batches import Batch
 from uar.training.gather import gather_passages, mean_of_rows
-from uar.training.masks import close_to_positive
+from uar.training.masks import among, close_to_positive
 from uar.training.optimizer import parameter_groups
 from uar.training.schedules import Schedule, linear
 
@@ -25,7 +25,7 @@ class RetrieverModule(L.LightningModule):
 
     def __init__(
         self,
-        retriever: Encoder,
+        retriever: Trainable,
         loss: Loss,
         optimizer: partial,
         warmup: float,
@@ -41,10 +41,9 @@ class RetrieverModule(L.LightningModule):
         self._takes_utility, self._takes_weights = takes_utility(loss), takes_weights(loss)
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
-        queries = self.retriever(batch.queries, role="query", cached=self._grad_cache)
-        own = self.retriever(batch.passages, role="passage", cached=self._grad_cache)
-        passages, rows = gather_passages(own, batch.rows)
-        loss, weight = self._loss_of(batch, queries, passages, rows)
+        texts = Texts(batch.queries, batch.passages, batch.rows, among(batch.rows, batch.shown))
+        found = self.retriever.batch_scores(texts, gather_passages, cached=self._grad_cache)
+        loss, weight = self._loss_of(batch, found)
         scaled, mean = mean_of_rows(loss, weight)
         if not mean.isfinite():  # alike on all processes, so that all stop
             raise UserError(
@@ -54,20 +53,21 @@ class RetrieverModule(L.LightningModule):
         self.log(f"{self.stage}/loss", mean, prog_bar=True, batch_size=len(batch.queries))
         return scaled
 
-    def _loss_of(
-        self, batch: Batch, queries: torch.Tensor, passages: torch.Tensor, rows: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _loss_of(self, batch: Batch, found: Scored) -> tuple[torch.Tensor, torch.Tensor]:
         """The weighted mean over this process' rows that count, and the weight of these."""
-        targets, valid = batch.masks(rows)
+        targets, valid = batch.masks(found.rows)
+        if found.scored is not None:
+            targets, valid = targets & found.scored, valid & found.scored
         with torch.autocast(self.device.type, enabled=False):
-            scores = self.retriever.similarity(queries, passages)
             if self._margin is not None:
-                valid &= ~close_to_positive(scores, targets, self._margin)
-            scores = self.retriever.scale * scores
+                valid &= ~close_to_positive(found.scores, targets, self._margin)
+            scores = self.retriever.scale * found.scores
             weights = {"weights": batch.row_weights} if self._takes_weights else {}
             if not self._takes_utility:
                 return self._loss(scores, targets, valid, **weights), counted(targets & valid, batch.row_weights).sum()
-            utility = batch.utilities(rows)
+            utility = batch.utilities(found.rows)
+            if found.scored is not None:
+                utility = utility.masked_fill(~found.scored, torch.nan)
             known = utility.isfinite()
             return self._loss(scores, targets, valid | known, utility, **weights), counted(known, batch.row_weights).sum()
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import hydra
 import lightning as L
-import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
@@ -30,9 +29,8 @@ from uar.machine.precision import device
 from uar.pools import PoolSource, pools_of_other_split
 from uar.reranking import reranked
 from uar.retrievers.bi_encoder.model_card import push, write_model_card
-from uar.retrievers.encode import encode_rows
 from uar.retrievers.ranker import Ranker
-from uar.retrievers.trainable import Encoder
+from uar.retrievers.trainable import Trainable
 from uar.storage.files import digest, read_json
 from uar.storage.manifest import save_config, save_manifest
 from uar.tracking.artefacts import artefact_name, folder_artefact, model_artefact
@@ -42,7 +40,7 @@ from uar.training.batches import BatchStream
 from uar.training.checks import check_options, check_stage, random_negatives, tell_other_step
 from uar.training.context import Used, label_context
 from uar.training.dev_score import DevScore
-from uar.training.exported import check_restored, drop_checkpoints, is_done, restore
+from uar.training.exported import check_restored, drop_checkpoints, is_done, of_a_few, restore
 from uar.training.fit import Fitting, Settings
 from uar.training.identity import keep_identity, label_hash, loss_hash, parts_of, schedule_hash, start_anew
 from uar.training.mining import with_mined_negatives
@@ -53,7 +51,6 @@ from uar.training.steps import with_steps
 from uar.training.trainer import make_trainer, precision_of, scoring_precision
 
 log = logging.getLogger(__name__)
-FEW = 8  # texts that a trained model must give vectors of
 IDENTITY = Path("checkpoints", "identity.json")
 OF_SCHEDULE = ("max_steps", "accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm")
 
@@ -77,7 +74,6 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
     dev = open_collection(dev_reference, split.language) if dev_reference else None
     pool_source: PoolSource = hydra.utils.instantiate(cfg.candidates)
     loss: Loss = hydra.utils.instantiate(cfg.loss)
-    cfg.training.random_negatives = random_negatives(cfg.training.random_negatives, pool_source)
     annotations: list[Used] = []
     context = label_context(cfg, collection, pool_source, folder, annotations)
     stages = hydra.utils.instantiate(cfg.label_source, _convert_="all").stages(context)
@@ -85,7 +81,8 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
     for stage in stages:
         check_stage(stage, loss, cfg)
     evaluator = Evaluator(_for_scoring(cfg), folder, cfg.dataset.answers)  # a fault in RAG is told before the training
-    retriever: Encoder = hydra.utils.instantiate(cfg.retriever, _convert_="all")
+    retriever: Trainable = hydra.utils.instantiate(cfg.retriever, _convert_="all")
+    cfg.training.random_negatives = random_negatives(cfg.training.random_negatives, pool_source, retriever)
     labels = ""
     ranker: Ranker = retriever
     if rank_zero_only.rank == 0:
@@ -125,7 +122,8 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
             write_label_table(folder / "labels.parquet", trained)
             labels = label_hash(trained)
         precision = precision_of(cfg.trainer)
-        vectors = _vectors(retriever, collection, scoring_precision(precision))
+        retriever.to(device())
+        vectors = of_a_few(retriever, collection, scoring_precision(precision))
         if trained_before:
             check_restored(checkpoints, vectors)
         else:
@@ -149,14 +147,6 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
     if cfg.hub.repo:
         push(folder / "model", cfg.hub.repo, cfg.hub.private)
     return objective(summaries, scores)
-
-
-def _vectors(retriever: Encoder, collection: Collection, precision: str) -> np.ndarray:
-    """Of a few passages. UserError where the last steps broke the model, so that it is not exported."""
-    retriever.to(device())
-    for role, tokens in (("query", retriever.query_tokens(collection)), ("passage", retriever.passage_tokens(collection))):
-        found = encode_rows(retriever, tokens, list(range(min(FEW, len(tokens)))), precision, role)
-    return found
 
 
 def _track_files(job: Job, folder: Path, collection: Collection) -> None:
@@ -202,7 +192,7 @@ def _identity(
     stages: Sequence[Stage],
     labels: str,
     loss: Loss,
-    retriever: Encoder,
+    retriever: Trainable,
     devices: int,
 ) -> dict[str, str]:
     trainer = {name: cfg.trainer.get(name) for name in OF_SCHEDULE}
@@ -217,7 +207,7 @@ def _identity(
     }
 
 
-def _streams(cfg: DictConfig, collection: Collection, retriever: Encoder, loss: Loss) -> Any:
+def _streams(cfg: DictConfig, collection: Collection, retriever: Trainable, loss: Loss) -> Any:
     passages, queries = retriever.passage_tokens(collection), retriever.query_tokens(collection)
 
     def stream(stage: Stage, rank: int, world: int) -> BatchStream:
@@ -234,7 +224,7 @@ def _streams(cfg: DictConfig, collection: Collection, retriever: Encoder, loss: 
     return stream
 
 
-def _miner(cfg: DictConfig, collection: Collection, retriever: Encoder) -> Callable[[Stage, int, Path], Stage]:
+def _miner(cfg: DictConfig, collection: Collection, retriever: Trainable) -> Callable[[Stage, int, Path], Stage]:
     settings = parts_of("retriever", cfg)
 
     def mine(stage: Stage, number: int, path: Path) -> Stage:
@@ -274,7 +264,7 @@ def _facts(
     collection: Collection,
     stages: Sequence[Stage],
     loss: Loss,
-    retriever: Encoder,
+    retriever: Trainable,
     ranker: Ranker,
 ) -> dict[str, Any]:
     """What the model card says."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from uar.collections import Collection
 from uar.retrievers.ranker import Pools, Ranker
 from uar.retrievers.session import Session
-from uar.retrievers.trainable import Encoder
+from uar.retrievers.trainable import Trainable
 from uar.storage.runs import Run
 
 
@@ -13,7 +13,7 @@ class Untrained(Ranker):
     """`retriever`: the one that will be trained, given before that, since its weights are remembered by their hash. `load`:
     makes it anew, when it first has to rank; until then nothing is loaded."""
 
-    def __init__(self, retriever: Encoder, load: Callable[[], Encoder]) -> None:
+    def __init__(self, retriever: Trainable, load: Callable[[], Trainable]) -> None:
         self._retriever, self._load = retriever, load
         self._weights = retriever.weights_key()
         self.name = f"untrained {retriever.name}"
