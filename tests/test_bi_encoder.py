@@ -14,7 +14,7 @@ from transformers import RobertaConfig, T5Config
 
 from uar.collections import open_collection
 from uar.errors import UserError
-from uar.retrievers.bi_encoder import encoder as bi_encoder
+from uar.retrievers import token_batches
 from uar.retrievers.bi_encoder.encoder import BiEncoder
 from uar.retrievers.bi_encoder.loading import check_length
 from uar.retrievers.session import Session
@@ -71,8 +71,8 @@ def test_caching_holds_the_activations_of_no_chunk(tmp_path: Path):
 def test_the_heap_is_released_between_cached_chunks_both_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     retriever = BiEncoder(tiny_bert(tmp_path / "bert"), token_budget=24).train()
     released: list[None] = []
-    monkeypatch.setattr(bi_encoder, "release_heap", lambda: released.append(None))
-    monkeypatch.setattr(bi_encoder, "RELEASE", 30)
+    monkeypatch.setattr(token_batches, "release_heap", lambda: released.append(None))
+    monkeypatch.setattr(token_batches, "RELEASE", 30)
     gradients(retriever, True, False)
     once = len(released)
     assert once >= 2

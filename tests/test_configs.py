@@ -67,6 +67,7 @@ def test_every_choice_composes_and_resolves(command: str, override: str):
             "llm.model",
             "llm.base_urls",
             "retriever.model",
+            "rerank.retriever.model",
             "annotator.path",
             "label_source.path",
         }

@@ -8,7 +8,6 @@ from uar.pools import BM25Pool, GivenPool
 from uar.retrievers.bi_encoder.encoder import BiEncoder
 from uar.training.checks import random_negatives
 
-
 ENCODER = BiEncoder.__new__(BiEncoder)  # of which the class alone is looked at
 
 

@@ -71,9 +71,9 @@ def test_vectors_are_those_of_sentence_transformers(minilm: BiEncoder):
 def test_vectors_do_not_depend_on_the_token_budget(minilm: BiEncoder, budget: int):
     with torch.inference_mode():
         expected = minilm(ids(minilm, TEXTS))
-        minilm.token_budget = budget
+        minilm.batches.budget = budget
         torch.testing.assert_close(minilm(ids(minilm, TEXTS)), expected, atol=1e-5, rtol=0)
-    minilm.token_budget = 2048
+    minilm.batches.budget = 2048
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])

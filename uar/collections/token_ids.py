@@ -53,26 +53,27 @@ def tokenise(
     max_length: int,
     prefix: str = "",
     number: int | None = None,
+    bare: bool = False,
 ) -> Tokens:
     """Token ids of `texts` from the cache, or made now. `content_hash` names the texts and their order; `number`: how many
-    they are, where it is known."""
-    key = digest(content_hash, _tokenizer_hash(tokenizer), max_length, prefix)
+    they are, where it is known; `bare`: without the special tokens."""
+    key = digest(content_hash, _tokenizer_hash(tokenizer), max_length, prefix, *(["bare"] if bare else []))
     folder = cache_dir() / "tokens" / key
     if not is_whole(folder):
-        _build(folder, texts, tokenizer, max_length, prefix, number)
+        _build(folder, texts, tokenizer, max_length, prefix, number, bare)
     return Tokens(folder)
 
 
-def corpus_tokens(collection: Collection, tokenizer: Any, max_length: int, prefix: str = "") -> Tokens:
+def corpus_tokens(collection: Collection, tokenizer: Any, max_length: int, prefix: str = "", bare: bool = False) -> Tokens:
     """Tokens of every passage, by corpus row."""
     corpus = collection.corpus
-    return tokenise(corpus.texts(), corpus.hash, tokenizer, max_length, prefix, len(corpus))
+    return tokenise(corpus.texts(), corpus.hash, tokenizer, max_length, prefix, len(corpus), bare)
 
 
-def query_tokens(collection: Collection, tokenizer: Any, max_length: int, prefix: str = "") -> Tokens:
+def query_tokens(collection: Collection, tokenizer: Any, max_length: int, prefix: str = "", bare: bool = False) -> Tokens:
     """Tokens of the split's queries, in the order of `collection.queries`."""
     texts = [q.text for q in collection.queries.values()]
-    return tokenise(texts, digest(texts), tokenizer, max_length, prefix, len(texts))
+    return tokenise(texts, digest(texts), tokenizer, max_length, prefix, len(texts), bare)
 
 
 def _tokenizer_hash(tokenizer: Any) -> str:
@@ -83,7 +84,9 @@ def _tokenizer_hash(tokenizer: Any) -> str:
     return HASHES[tokenizer]
 
 
-def _build(folder: Path, texts: Iterable[str], tokenizer: Any, max_length: int, prefix: str, number: int | None) -> None:
+def _build(
+    folder: Path, texts: Iterable[str], tokenizer: Any, max_length: int, prefix: str, number: int | None, bare: bool
+) -> None:
     dtype = np.uint16 if len(tokenizer) <= 1 << 16 else np.int32
     ends = [0]
     with whole_dir(folder) as beside, bar("tokenise", number, "texts") as shown:
@@ -93,6 +96,7 @@ def _build(folder: Path, texts: Iterable[str], tokenizer: Any, max_length: int, 
                     [prefix + text for text in block],
                     truncation=True,
                     max_length=max_length,
+                    add_special_tokens=not bare,
                     return_attention_mask=False,
                 )
                 for ids in encoded["input_ids"]:

@@ -1,13 +1,12 @@
 """Re-ranking by the scores of a retriever."""
 
 import logging
-from collections.abc import Sequence
 
 from uar.collections import Collection
 from uar.errors import UserError
 from uar.retrievers.ranker import Ranker, Reranker
 from uar.retrievers.session import Session
-from uar.storage.ordering import Hit
+from uar.storage.ordering import followed
 from uar.storage.runs import Run
 
 log = logging.getLogger(__name__)
@@ -39,11 +38,3 @@ class ByRanker(Reranker):
         if missing:
             log.warning("%s: %s has no score for %d passages, which keep their order", collection.slug, self.name, missing)
         return {q: followed(scores.get(q, ()), hits) for q, hits in run.items()}
-
-
-def followed(first: Sequence[Hit], hits: Sequence[Hit]) -> list[Hit]:
-    """`first`, and then those of `hits` that it lacks, in their order and with lower scores."""
-    ids = {doc_id for doc_id, _ in first}
-    lowest = min((score for _, score in first), default=0.0)
-    rest = [doc_id for doc_id, _ in hits if doc_id not in ids]
-    return [*first, *((doc_id, lowest - place) for place, doc_id in enumerate(rest, start=1))]

@@ -71,10 +71,10 @@ class Trainable(nn.Module, Ranker):
     def weights_key(self) -> str:
         """A hash of the weights and of what else changes the scores of token ids."""
 
-    def key(self, collection: Collection) -> str:
+    def key(self, collection: Collection) -> str | None:
         return self.key_with(self.weights_key(), collection)
 
-    def key_with(self, weights: str, collection: Collection) -> str:
+    def key_with(self, weights: str, collection: Collection) -> str | None:
         """As `key`, of a retriever that differs from this one in its weights alone: their `weights_key`."""
         tokens = [self.passage_tokens(collection).key, self.query_tokens(collection).key]
         return digest(type(self).__qualname__, weights, tokens)

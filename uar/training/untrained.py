@@ -22,7 +22,7 @@ class Untrained(Ranker):
     def lengths(self) -> dict[str, int]:
         return self._retriever.lengths
 
-    def key(self, collection: Collection) -> str:
+    def key(self, collection: Collection) -> str | None:
         return self._retriever.key_with(self._weights, collection)
 
     def opened(self, session: Session, part: str = "") -> Ranker:

@@ -1,19 +1,17 @@
 """A dense retriever: transformers for queries and passages, one or two, pooled and normalised."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
 from uar.collections import Collection
 from uar.collections.token_ids import Tokens, corpus_tokens, query_tokens
 from uar.errors import UserError
-from uar.machine.heap import release_heap
 from uar.machine.model_files import identity, locate, without_bars
 from uar.machine.precision import device
 from uar.retrievers.bi_encoder.dense import DenseRanker
@@ -34,6 +32,7 @@ from uar.retrievers.bi_encoder.lora import add_lora
 from uar.retrievers.bi_encoder.pooling import POOLINGS, pool
 from uar.retrievers.ranker import Pools, Ranker
 from uar.retrievers.session import Session
+from uar.retrievers.token_batches import TokenBatches
 from uar.retrievers.trainable import Encoder
 from uar.retrievers.vector_index import ExactSearch
 from uar.storage.files import digest
@@ -42,7 +41,6 @@ from uar.storage.runs import Run
 ROLES = ("query", "passage")
 COSINE_SCALE = 20.0  # of sentence-transformers' losses: a temperature of 0.05
 HIGHEST_SCALE = 100.0  # as in CLIP, arXiv 2103.00020
-RELEASE = 1 << 13  # tokens of cached chunks between two releases of the heap
 
 
 class BiEncoder(Encoder):
@@ -116,8 +114,7 @@ class BiEncoder(Encoder):
         self.passage_length = own.passage_length if passage_length is None else passage_length
         check_length("query_length", self.query_length, self.encoder.config)
         check_length("passage_length", self.passage_length, self.encoder.config)
-        self.token_budget = token_budget
-        self._tokens_since_release = 0
+        self.batches = TokenBatches(token_budget, int(self.tokenizer.pad_token_id))
         self._scale = _checked_scale(scale, self.normalize, learn_scale)
         self.log_scale = nn.Parameter(torch.tensor(math.log(self._scale))) if learn_scale else None
         self.head.requires_grad_(lora_rank is None)
@@ -161,27 +158,12 @@ class BiEncoder(Encoder):
         return query_tokens(collection, self.tokenizer, self.query_length, self.query_prefix)
 
     def forward(self, texts: Sequence[np.ndarray], role: str = "passage", cached: bool = False) -> torch.Tensor:
-        """(texts, dim) fp32 vectors of token id arrays, in the order given. `role`: query or passage.
-
-        `cached`: GradCache (arXiv 2101.06983). Chunks of the token budget are computed again, dropout included, when their
-        gradient is needed, so that the activations of one at a time are held, however many texts there are: on a CPU the
-        heap is released now and then, since vectors that are kept lie between activations that are not.
-        """
+        """(texts, dim) fp32 vectors of token id arrays, in the order given. `role`: query or passage. `cached`: see
+        `TokenBatches.each`."""
         if role not in ROLES:
             raise ValueError(f"role={role!r}; allowed: {', '.join(ROLES)}")
         encoder = self.encoder if role == "passage" or self.query_encoder is None else self.query_encoder
-        order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
-        vectors = []
-        for chunk in self._chunks(order, texts):
-            ids, mask = self._padded([texts[i] for i in chunk])
-            if cached and torch.is_grad_enabled():
-                again = checkpoint(self._embed_tidily, encoder, ids, mask, use_reentrant=False, preserve_rng_state=True)
-                vectors.append(again)
-            else:
-                vectors.append(self._embed(encoder, ids, mask))
-        back = torch.empty(len(order), dtype=torch.long)
-        back[torch.tensor(order, dtype=torch.long)] = torch.arange(len(order))
-        return torch.cat(vectors)[back.to(vectors[0].device)]
+        return self.batches.each(texts, lambda ids, mask, _: self._embed(encoder, ids, mask), self.device, cached)
 
     def similarity(self, queries: torch.Tensor, passages: torch.Tensor) -> torch.Tensor:
         """Inner products: cosines where vectors are normalised."""
@@ -219,33 +201,6 @@ class BiEncoder(Encoder):
 
     def _encoders(self) -> list[Any]:
         return [self.encoder] if self.query_encoder is None else [self.encoder, self.query_encoder]
-
-    def _chunks(self, order: Sequence[int], texts: Sequence[np.ndarray]) -> Iterator[list[int]]:
-        chunk: list[int] = []
-        for index in order:
-            if chunk and (len(chunk) + 1) * len(texts[chunk[0]]) > self.token_budget:
-                yield chunk
-                chunk = []
-            chunk.append(index)
-        if chunk:
-            yield chunk
-
-    def _padded(self, texts: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Ids and mask, both (texts, length), padded on the right, on the model's device; the first text is the longest. A
-        text of no tokens has one padding token."""
-        shape = (len(texts), max(1, len(texts[0])))
-        ids, mask = np.full(shape, self.tokenizer.pad_token_id, dtype=np.int64), np.zeros(shape, dtype=np.int64)
-        for row, text in enumerate(texts):
-            ids[row, : len(text)] = text
-            mask[row, : max(1, len(text))] = 1
-        return torch.from_numpy(ids).to(self.device), torch.from_numpy(mask).to(self.device)
-
-    def _embed_tidily(self, encoder: Any, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        self._tokens_since_release += ids.numel()
-        if self._tokens_since_release > RELEASE and ids.device.type == "cpu":
-            release_heap()
-            self._tokens_since_release = 0
-        return self._embed(encoder, ids, mask)
 
     def _embed(self, encoder: Any, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         vectors = self.head(pool(hidden_states(encoder, ids, mask), mask, self.pooling)).float()

@@ -190,18 +190,24 @@ AttentionInterface.register(NAME, fast_attention_forward)
 AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
-def hidden_states(encoder: nn.Module, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def hidden_states(
+    encoder: nn.Module, ids: torch.Tensor, mask: torch.Tensor, types: torch.Tensor | None = None
+) -> torch.Tensor:
     """(texts, length, size) last hidden states of `ids` (texts, length), of which `mask` is 1 at the first tokens of a text.
+    `types`: (texts, length) the part of a pair that a token belongs to, where the model tells parts apart.
 
     On a CPU a BERT that uses this attention computes the texts packed, and hidden states of padding are 0.
     """
     config: Any = encoder.config
     packs = config._attn_implementation == NAME and config.model_type == "bert" and not config.is_decoder
     if not packs or ids.device.type != "cpu":
-        return encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        of_pairs = {} if types is None else {"token_type_ids": types}
+        return encoder(input_ids=ids, attention_mask=mask, **of_pairs).last_hidden_state
     real = mask.bool()
     positions = torch.arange(ids.shape[1]).expand_as(ids)
     packed = {"input_ids": ids[real][None], "position_ids": positions[real][None]}
+    if types is not None:
+        packed["token_type_ids"] = types[real][None]
     states = encoder(**packed, text_lengths=mask.sum(1).tolist()).last_hidden_state[0]
     place = torch.zeros(mask.shape, dtype=torch.long).masked_scatter_(real, torch.arange(1, len(states) + 1))
     return torch.cat([states.new_zeros(1, states.shape[1]), states])[place]

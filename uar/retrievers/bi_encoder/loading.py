@@ -86,12 +86,12 @@ def load_encoder(model: str, path: str, revision: str | None, folder: str, layer
     if config.is_encoder_decoder:
         raise UserError(f"retriever.model={model}: an encoder-decoder ({config.model_type}); choose an encoder or a decoder")
     if layers is not None:
-        _keep_layers(config, layers)
+        keep_layers(config, layers)
     if dropout is not None:
-        _set_dropout(config, dropout)
+        set_dropout(config, dropout)
     if hasattr(config, "use_cache"):
         config.use_cache = False  # keys and values are not needed again
-    with _quiet(layers is not None):
+    with quiet_loading(layers is not None):
         encoder: Any = pretrained(AutoModel, path, revision=revision, subfolder=folder, config=config, dtype=torch.float32)
     if getattr(encoder, "pooler", None) is not None:
         encoder.pooler.requires_grad_(False)  # its output is not used
@@ -113,7 +113,7 @@ def check_length(option: str, length: int, config: Any) -> None:
 
 
 @contextmanager
-def _quiet(wanted: bool) -> Iterator[None]:
+def quiet_loading(wanted: bool) -> Iterator[None]:
     """Without transformers' list of the weights of layers that were left out on purpose."""
     logger = logging.getLogger("transformers.modeling_utils")
     before = logger.disabled
@@ -124,7 +124,7 @@ def _quiet(wanted: bool) -> Iterator[None]:
         logger.disabled = before
 
 
-def _keep_layers(config: Any, layers: int) -> None:
+def keep_layers(config: Any, layers: int) -> None:
     there = config.num_hidden_layers
     if not 1 <= layers <= there:
         raise UserError(f"retriever.layers={layers}: the model has {there} layers; give 1 to {there}")
@@ -133,7 +133,7 @@ def _keep_layers(config: Any, layers: int) -> None:
     config.num_hidden_layers = layers
 
 
-def _set_dropout(config: Any, dropout: float) -> None:
+def set_dropout(config: Any, dropout: float) -> None:
     if not 0 <= dropout < 1:
         raise UserError(f"retriever.dropout={dropout}: a number from 0 to below 1 is needed")
     for name, value in config.to_dict().items():

@@ -1,0 +1,154 @@
+"""A cross-encoder: one transformer reads a query and a passage together, and gives one score."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from uar.collections import Collection
+from uar.collections.token_ids import Tokens, corpus_tokens, query_tokens
+from uar.errors import UserError
+from uar.machine.model_files import identity, locate, without_bars
+from uar.machine.precision import device
+from uar.retrievers.bi_encoder.dropout import use_fast_dropout
+from uar.retrievers.bi_encoder.fast_attention import hidden_states, use_fast_attention
+from uar.retrievers.bi_encoder.loading import load_tokenizer
+from uar.retrievers.bm25.bm25_ranker import BM25Ranker
+from uar.retrievers.cross_encoder.pair_form import PairForm
+from uar.retrievers.cross_encoder.pair_ranker import PairRanker
+from uar.retrievers.cross_encoder.scorer_files import export, load_scorer, pair_length
+from uar.retrievers.ranker import Pools, Ranker
+from uar.retrievers.session import Session
+from uar.retrievers.token_batches import TokenBatches
+from uar.retrievers.trainable import Exchange, Scored, Texts, Trainable
+from uar.retrievers.vector_index import ExactSearch
+from uar.retrievers.weights import weights_hash
+from uar.storage.files import digest
+from uar.storage.runs import Run
+
+
+class CrossEncoder(Trainable):
+    """Scores pairs of token ids. It cannot search, so it re-ranks the best `depth` passages of a query that `first` finds.
+
+    `first`: any retriever; None is BM25. `layers`: keep the first so many layers. `length`: tokens of a query and a passage
+    together; None is what the model's files say; the longer of both is cut first. `dropout`: in place of the model's own, None
+    keeps it. `new_head`: a model without a scoring head gets one, which has to be trained; false refuses such a model.
+
+    In training a query is scored against its own passages alone. `in_batch`: against all passages of its process' batch, which
+    costs as many pairs. `gradient_checkpointing`: keep one activation a layer and compute the rest again. `token_budget`:
+    tokens, padding included, of one forward pass; pairs are sorted by length first.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        first: Ranker | None = None,
+        depth: int = 100,
+        revision: str | None = None,
+        layers: int | None = None,
+        length: int | None = None,
+        dropout: float | None = None,
+        new_head: bool = True,
+        in_batch: bool = False,
+        gradient_checkpointing: bool = False,
+        token_budget: int = 4096,
+    ) -> None:
+        super().__init__()
+        if depth < 1:
+            raise UserError(f"retriever.depth={depth}: at least 1 passage a query is needed")
+        without_bars()
+        path = locate(model)
+        try:
+            self.tokenizer: Any = load_tokenizer(model, path, revision, "")
+            pad = int(self.tokenizer.pad_token_id)
+            self.scorer: Any = load_scorer(model, path, revision, layers, dropout, new_head, pad)
+        except OSError as error:
+            raise UserError(f"retriever.model={model}: cannot be loaded ({str(error).splitlines()[0]})") from error
+        self.length = pair_length(length, self.tokenizer, self.scorer.config)
+        self._form = PairForm.of(self.tokenizer, self.length)
+        self.batches = TokenBatches(token_budget, pad)
+        self._first, self._depth, self._in_batch = first or BM25Ranker(), depth, in_batch
+        if gradient_checkpointing:
+            self.scorer.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        use_fast_dropout(self.scorer)
+        use_fast_attention(self.scorer)
+        self.name = f"cross-encoder {identity(model, revision)}" + (f"-l{layers}" if layers else "")
+
+    def forward(self, pairs: Sequence[tuple[np.ndarray, np.ndarray]], cached: bool = False) -> torch.Tensor:
+        """(pairs,) fp32 scores of token ids of queries and passages, without special tokens. `cached`: see
+        `TokenBatches.each`."""
+        texts, starts = zip(*(self._form.joined(query, passage) for query, passage in pairs), strict=True)
+        begins = torch.tensor(starts, device=self.device)
+
+        def scores(ids: torch.Tensor, mask: torch.Tensor, chunk: list[int]) -> torch.Tensor:
+            places = torch.arange(ids.shape[1], device=ids.device)
+            types = (places >= begins[chunk][:, None]).long() * mask if self._form.second is not None else None
+            return self._logits(ids, mask, types).float()
+
+        return self.batches.each(texts, scores, self.device, cached)
+
+    def _logits(self, ids: torch.Tensor, mask: torch.Tensor, types: torch.Tensor | None) -> torch.Tensor:
+        """(pairs,)"""
+        scorer = self.scorer
+        if scorer.config.model_type == "bert":  # whose pairs need no padding on a CPU
+            return scorer.classifier(scorer.dropout(scorer.bert.pooler(hidden_states(scorer.bert, ids, mask, types))))[:, 0]
+        of_pairs = {} if types is None else {"token_type_ids": types}
+        return scorer(input_ids=ids, attention_mask=mask, **of_pairs).logits[:, 0]
+
+    def batch_scores(self, texts: Texts, exchange: Exchange, cached: bool = False) -> Scored:
+        own = torch.ones_like(texts.own) if self._in_batch else texts.own
+        pairs = [(texts.queries[q], texts.passages[p]) for q, p in own.nonzero().tolist()]
+        scores = self(pairs, cached=cached)
+        return Scored(scores.new_zeros(own.shape).masked_scatter(own, scores), texts.rows, own)
+
+    @property
+    def scale(self) -> float:
+        return 1.0
+
+    def passage_tokens(self, collection: Collection) -> Tokens:
+        return corpus_tokens(collection, self.tokenizer, self.length, bare=True)
+
+    def query_tokens(self, collection: Collection) -> Tokens:
+        return query_tokens(collection, self.tokenizer, self.length, bare=True)
+
+    def weights_key(self) -> str:
+        return weights_hash(self, self.length)
+
+    def key_with(self, weights: str, collection: Collection) -> str | None:
+        own, first = super().key_with(weights, collection), self._first.key(collection)
+        return None if first is None else digest(own, first, self._depth)
+
+    @property
+    def searches(self) -> bool:
+        return self._first.searches
+
+    @property
+    def lengths(self) -> dict[str, int]:
+        return {"length": self.length, **{f"first.{name}": n for name, n in self._first.lengths.items()}}
+
+    def reach(self, collection: Collection, depth: int) -> int:
+        return self._first.reach(collection, depth)
+
+    def pair_lengths(self, queries: np.ndarray, passages: np.ndarray) -> np.ndarray:
+        """Tokens of pairs, from those of their queries and passages."""
+        return np.add(*self._form.lengths(queries, passages)) + self._form.special
+
+    def opened(self, session: Session, part: str = "") -> Ranker:
+        if session.moves:
+            self.to(device())
+        first = self._first.opened(session, f"{part}/first" if part else "first")
+        return PairRanker(self, first, self._depth, session)
+
+    def rank(self, collection: Collection, query_ids: Sequence[str], depth: int) -> Run:
+        with Session(ExactSearch) as session:
+            return self.opened(session).rank(collection, query_ids, depth)
+
+    def score(self, collection: Collection, pools: Pools) -> Run:
+        with Session(ExactSearch) as session:
+            return self.opened(session).score(collection, pools)
+
+    def save(self, folder: Path) -> None:
+        """A folder that sentence-transformers' `CrossEncoder(folder)` and this class load."""
+        export(folder, self.scorer, self.tokenizer, self.length)

@@ -1,0 +1,102 @@
+"""Cross-encoders as files: any encoder of transformers, with a scoring head or without one, and the export."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification
+
+from uar.errors import UserError
+from uar.machine.model_files import pretrained
+from uar.retrievers.bi_encoder.loading import OFFSET, keep_layers, quiet_loading, set_dropout
+
+log = logging.getLogger(__name__)
+LENGTH = 512  # tokens of a pair where neither tokenizer nor model says
+HEAD_STD = 0.02  # of the weights of a new head, as BERT's own are made
+KIND = "ForSequenceClassification"  # what the architecture of a model with a scoring head ends with
+LOGITS = "torch.nn.modules.linear.Identity"  # sentence-transformers would make probabilities of the scores
+
+
+def load_scorer(
+    model: str, path: str, revision: str | None, layers: int | None, dropout: float | None, new_head: bool, pad: int
+) -> Any:
+    """The model of `path` in fp32 with a head of one score. A model without a head gets a new one, always the same, where
+    `new_head` allows it; else UserError."""
+    config = pretrained(AutoConfig, path, revision=revision)
+    if config.is_encoder_decoder:
+        raise UserError(f"retriever.model={model}: an encoder-decoder ({config.model_type}); choose an encoder or a decoder")
+    scores = has_head(config)
+    if scores and config.num_labels != 1:
+        raise UserError(
+            f"retriever.model={model}: its head gives {config.num_labels} labels, and a ranker needs one score; choose a "
+            "re-ranker, or an encoder without a head"
+        )
+    if not scores and not new_head:
+        raise UserError(
+            f"retriever.model={model}: it has no scoring head, so it is no cross-encoder; train one with python train.py "
+            "retriever=cross_encoder, or use it with rerank=bi_encoder"
+        )
+    if layers is not None:
+        keep_layers(config, layers)
+    if dropout is not None:
+        set_dropout(config, dropout)
+    if hasattr(config, "use_cache"):
+        config.use_cache = False
+    config.num_labels, config.pad_token_id = 1, pad
+    with quiet_loading(True):  # its list of weights that are missing is what follows
+        scorer, info = pretrained(
+            AutoModelForSequenceClassification,
+            path, revision=revision, config=config, dtype=torch.float32, output_loading_info=True,
+        )  # fmt: skip
+    missing = sorted(info["missing_keys"])
+    inside = [name for name in missing if name.startswith(f"{scorer.base_model_prefix}.")]
+    if inside:
+        log.warning("%s lacks weights of a cross-encoder, which are drawn: %s", model, ", ".join(inside))
+    if missing:
+        log.info("%s has no scoring head: a new one is drawn, which ranks at random before it is trained", model)
+        _draw(scorer, missing)
+    return scorer
+
+
+def has_head(config: Any) -> bool:
+    """Whether the files of a model are those of one that gives scores or labels of texts."""
+    return any(name.endswith(KIND) for name in config.architectures or ())
+
+
+def _draw(scorer: Any, names: list[str]) -> None:
+    """New weights, the same in every process and whenever the model is loaded."""
+    generator = torch.Generator().manual_seed(0)
+    weights = dict(scorer.named_parameters())
+    with torch.no_grad():
+        for name in names:
+            weight = weights[name]
+            if weight.ndim > 1:
+                weight.copy_(torch.empty(weight.shape).normal_(0, HEAD_STD, generator=generator))
+            elif "norm" not in name.lower():
+                weight.zero_()
+
+
+def pair_length(asked: int | None, tokenizer: Any, config: Any) -> int:
+    """Tokens of a pair. None: what tokenizer and positions allow, at most LENGTH. UserError where the model has no room for
+    so many, or they are too few for a pair."""
+    there = getattr(config, "max_position_embeddings", None)
+    if there and config.model_type in OFFSET:
+        there -= config.pad_token_id + 1
+    if asked is None:
+        return min(LENGTH, tokenizer.model_max_length, there or LENGTH)
+    if asked < 8 or (there and asked > there):
+        raise UserError(f"retriever.length={asked}: a pair has 8 to {there or 'any number of'} tokens; give a number of these")
+    return asked
+
+
+def export(folder: Path, scorer: Any, tokenizer: Any, length: int) -> None:
+    """A folder that sentence-transformers' `CrossEncoder(folder)` loads, whose `predict` gives the scores of training, and that
+    `retriever.model=` loads."""
+    scorer.config.sentence_transformers = {"activation_fn": LOGITS}
+    scorer.save_pretrained(folder)
+    tokenizer.backend_tokenizer.no_truncation()  # what the last call left behind
+    tokenizer.backend_tokenizer.no_padding()
+    before, tokenizer.model_max_length = tokenizer.model_max_length, length
+    tokenizer.save_pretrained(folder)
+    tokenizer.model_max_length = before
