@@ -38,4 +38,6 @@ def test_both_tests_are_of_pairs(tmp_path: Path) -> None:
     assert cells == pytest.approx(expected)
     assert table.lines[1].cells[4].value is None  # one seed
     assert len(table.notes) == 2
+    single = differences_table([human, once], human, by_row)
+    assert single is not None and [column.heading for column in single.columns][-1] == "p, questions"
     assert differences_table([human], human, {}) is None

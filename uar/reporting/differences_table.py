@@ -1,6 +1,7 @@
 """How far each row is from the baseline: over the questions, and over the seeds."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -8,6 +9,8 @@ from uar.evaluation.significance import t_test
 from uar.reporting.marks import Marks
 from uar.reporting.result_table import Cell, Column, Line, Table, columns_of
 from uar.reporting.rows import Row
+
+SEEDS = "p, seeds"
 
 
 def differences_table(rows: Sequence[Row], baseline: Row, by_row: Mapping[str, Marks]) -> Table | None:
@@ -27,13 +30,16 @@ def differences_table(rows: Sequence[Row], baseline: Row, by_row: Mapping[str, M
     if not lines:
         return None
     notes = ["p over questions: two-sided paired t-test, of the means of seeds, after Holm's correction over collections."]
-    if any(cell.value is not None for line in lines for cell in line.cells[4::5]):
+    shown = [at for at in range(len(columns)) if any(line.cells[at].value is not None for line in lines)]
+    columns = [columns[at] for at in shown]
+    lines = [replace(line, cells=[line.cells[at] for at in shown]) for line in lines]
+    if any(column.heading == SEEDS for column in columns):
         notes.append("p over seeds: two-sided paired t-test of the seeds' means; each seed that both have is one pair.")
     return Table("differences", f"Differences from {baseline.name}", columns, lines, notes)
 
 
 def _columns(group: str) -> list[Column]:
-    return [Column(group, heading, ranked=False) for heading in ("difference", "low", "high", "p, questions", "p, seeds")]
+    return [Column(group, heading, ranked=False) for heading in ("difference", "low", "high", "p, questions", SEEDS)]
 
 
 def _cells(row: Row, baseline: Row, marks: Marks, slug: str, measure: str) -> list[Cell]:
