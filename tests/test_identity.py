@@ -1,6 +1,7 @@
 """What tells records apart: weights and files beside them, commits, limits, patterns; and what earlier versions kept."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -56,9 +57,9 @@ class Asks:
 class Holding(Scripted):
     """Holds replies to patterns where `holding`."""
 
-    def __init__(self, reply: Answer, holding: bool = False, commit: str | None = None) -> None:
+    def __init__(self, reply: Answer, holding: bool = False, commit: str | None = None, early: bool = False) -> None:
         super().__init__(reply)
-        self.holding, self.commit = holding, commit
+        self.holding, self.commit, self.ends_early = holding, commit, early
 
     def holds(self, request: Generate) -> bool:
         return self.holding
@@ -182,3 +183,27 @@ def test_what_a_server_says_that_it_serves_is_told(server: LLMServer, client: Co
     assert client().serves() == {server.url: {"id": "scripted", "root": "org/real", "max_model_len": 4096}}
     server.reports["/v1/models"] = {"models": []}
     assert client().serves() == {}
+
+
+@pytest.mark.parametrize("outcome", [Outcome.OK, Outcome.TRUNCATED])
+def test_a_reply_that_nothing_ended_early_answers_where_one_may_end_and_not_the_other_way_round(
+    tmp_path: Path, outcome: Outcome
+) -> None:
+    until = replace(FREE, until=".*\\?\n")
+    keep(tmp_path / "whole", FREE.key_of("m", outcome), "transformers", "m")
+    assert asked(tmp_path / "whole", until, early=True) == ("kept", 0)
+    assert asked(tmp_path / "whole", replace(until, until="another"), early=True) == ("kept", 0)
+    keep(tmp_path / "ended", until.key_of("m", outcome), "transformers", "m")
+    assert asked(tmp_path / "ended", until, early=True) == ("kept", 0)
+    assert asked(tmp_path / "ended", replace(until, until="another"), early=True) == ("asked", 1)
+    assert asked(tmp_path / "ended", FREE, early=True) == ("asked", 1)
+
+
+def test_an_engine_that_ends_no_reply_early_keeps_it_as_a_whole_one(tmp_path: Path) -> None:
+    assert asked(tmp_path, replace(FREE, until="a"), early=False) == ("asked", 1)
+    assert asked(tmp_path, FREE) == ("asked", 0)
+
+
+def test_a_reply_from_before_replies_could_end_early_is_found(tmp_path: Path) -> None:
+    keep(tmp_path, as_before(FREE, "m"), "vllm", "m")
+    assert asked(tmp_path, replace(FREE, until="a"), early=True) == ("kept", 0)

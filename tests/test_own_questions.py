@@ -15,7 +15,8 @@ from uar.annotation.judgement import Judgement
 from uar.collections import open_collection
 from uar.labels import HumanLabels, LabelContext, MixedLabels
 from uar.llm.call import Question
-from uar.llm.record import Reply
+from uar.llm.record import Outcome, Reply
+from uar.llm.replies import ended
 from uar.questions.filters import Written, with_answers_of_passages
 from uar.questions.writer import Asked, QuestionWriter, read_questions
 
@@ -167,3 +168,42 @@ def test_failures_to_answer_are_counted(answers: bool, notes: dict[str, int] | N
     with pytest.raises(StopIteration) as ended:
         chain.send([reply])
     assert ended.value.value == [Asked("what do bees make?", "honey" if answers else ""), Asked("who are they?")]
+
+
+BEES, LONG = "what do bees make? | honey\n", "and they make it of nectar of flowers "
+HIVES = "where do they live? | hives"
+
+
+@pytest.mark.parametrize(
+    ("answers", "text", "wanted", "asked"),
+    [
+        (True, f"{BEES}{HIVES}\nwho are they? | bees\nwho", f"{BEES}{HIVES}\n", ["honey", "hives"]),
+        (True, f"{BEES}{BEES}{BEES}{HIVES}\nand so on", f"{BEES * 3}{HIVES}\n", ["honey", "hives"]),
+        (True, f"Questions:\n\n{BEES}\n2. {HIVES}\nwho", f"Questions:\n\n{BEES}\n2. {HIVES}\n", ["honey", "hives"]),
+        (True, f"what?\nAnswer: wax\nwhy?\nAnswer: {HIVES}", f"what?\nAnswer: wax\nwhy?\nAnswer: {HIVES}", ["wax", ""]),
+        (True, f"what? | {LONG * 9}\n{HIVES}\n", f"what? | {(LONG * 9)[:94]}", [""]),
+        (True, f"{BEES}why? | {LONG * 9}", f"{BEES}why? | {(LONG * 9)[:94]}", ["honey", ""]),
+        (True, f"{BEES}where do they li", f"{BEES}where do they li", ["honey"]),
+        (False, "what?\nwhat?\n- who? \nwhere?\n", "what?\nwhat?\n- who? \n", ["", ""]),
+        (False, "what? who knows\nwhat?\nwho?", "what? who knows\nwhat?\nwho?", ["", ""]),
+    ],
+)
+def test_a_reply_ends_with_the_last_question_or_where_an_answer_runs_on(
+    answers: bool, text: str, wanted: str, asked: list[str]
+) -> None:
+    writer = QuestionWriter(template="write_questions", number=2, answers=answers)
+    until = next(writer.chain(Question("d", "", {"d": "Bees make honey."})))[0].request.until
+    written = next((text[:end] for end in range(len(text)) if ended(text[:end], until)), text)
+    assert written == wanted
+
+    def read(reply: Reply) -> list[Asked]:
+        chain = writer.chain(Question("d", "", {"d": "Bees make honey."}))
+        next(chain)
+        with pytest.raises(StopIteration) as result:
+            chain.send([reply])
+        return result.value.value
+
+    found = read(Reply(text, Outcome.TRUNCATED))
+    assert [one.answer for one in found] == asked
+    if written != text:  # ended early, as it was written and as it is kept
+        assert read(Reply(written, ended(written, until) or Outcome.OK)) == read(Reply(written)) == found

@@ -1,5 +1,6 @@
 """Texts that a model of this process writes: batches whose prompts begin alike, against the model's own `generate`."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,9 +8,10 @@ import torch
 from asking import ask
 from tiny_models import tiny_llama
 
+from uar.llm.models.ending import early_end
 from uar.llm.models.tokens import chat_ids
 from uar.llm.models.transformers import FIRST_ROWS, Transformers
-from uar.llm.record import Generate
+from uar.llm.record import Generate, Outcome
 
 CHAT = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
 ALIKE = "Questions that people ask of bees, and what bees have to say of it: "
@@ -53,12 +55,14 @@ def test_rows_that_ended_leave_the_batch_and_the_others_go_on(engine: Transforme
 
     with torch.inference_mode():
         assert engine._writing.shared(prompts) == (40, False)
-        whole = engine._writing.write(prompts, 20, set(), choose)
+        on = [lambda written: None] * 6
+        whole = engine._writing.write(prompts, 20, set(), on, choose)
         stop = whole[2][6]
         ends = [next((at for at, token in enumerate(row, start=1) if token == stop), 20) for row in whole]
         assert engine._writing.shared(prompts) == (40, True)
         seen.clear()
-        assert engine._writing.write(prompts, 20, {stop}, choose) == [row[:end] for row, end in zip(whole, ends, strict=True)]
+        stopped = engine._writing.write(prompts, 20, {stop}, on, choose)
+        assert stopped == [row[:end] for row, end in zip(whole, ends, strict=True)]
         assert len(seen) == max(ends) and len(seen[0]) == 6 > len(seen[-1])
         alone = engine.model(torch.tensor([prompts[0] + whole[0][:1]])).logits[0, -1]
     torch.testing.assert_close(seen[1][0], alone, atol=1e-5, rtol=0)  # fp32, sums in another order
@@ -86,3 +90,25 @@ def test_samples_are_drawn_by_their_seed(engine: Transformers) -> None:
     one = sampled(1)
     engine._rows = FIRST_ROWS
     assert sampled(1) == one != sampled(2)
+
+
+@pytest.mark.parametrize("by_groups", [True, False])
+def test_a_text_ends_as_soon_as_it_may_and_the_others_go_on(engine: Transformers, by_groups: bool) -> None:
+    engine._likelihoods.by_groups = by_groups
+    whole = [Generate((("user", ALIKE + word),), 24) for word in ("hum", "sting", "wax")]
+    before = ask(engine, whole)
+    early = [replace(whole[0], until="(?s:.{6})"), whole[1], replace(whole[2], until="never written")]
+    replies = ask(engine, early)
+    assert [reply.outcome for reply in replies] == [Outcome.TRUNCATED] * 3  # the first one is cut within a line
+    assert replies[0].output[:5] == before[0].output[:5]
+    assert [reply.output for reply in replies[1:]] == [reply.output for reply in before[1:]]
+    if by_groups:
+        assert 6 <= replies[0].tokens_out < before[0].tokens_out == replies[1].tokens_out == 24
+
+
+def test_thoughts_that_the_prompt_opens_are_not_taken_for_the_reply(engine: Transformers) -> None:
+    request, written = Generate((("user", "Hi."),), 8, until=".*\n"), engine.tokenizer.encode("so, bees.\n")
+    for opened, outcome in (("<think>\n", None), ("<think>\n\n</think>\n\n", Outcome.OK), ("", Outcome.OK)):
+        prompt = engine.tokenizer.encode("user: Hi.\n" + opened)
+        assert early_end(engine.tokenizer, request, prompt)(written) == outcome
+    assert early_end(engine.tokenizer, replace(request, until=None), [5])(written) is None

@@ -78,7 +78,9 @@ class Generate(Keyed):
 
     `pattern`: a regular expression that the whole reply follows, where the engine can hold it to one. `sample`: which of
     several samples this is, the seed where `temperature` is above 0. `reasoning`: whether a model that thinks does so first
-    (None: as its chat template has it), within `reasoning_tokens` on top of `max_tokens`.
+    (None: as its chat template has it), within `reasoning_tokens` on top of `max_tokens`. `until`: a regular expression; once
+    the reply begins as it says, its thinking left out, what follows is of no use, and an engine that can ends it there. What
+    it matches it matches whatever follows.
     """
 
     messages: Messages
@@ -88,6 +90,7 @@ class Generate(Keyed):
     sample: int = 0
     reasoning: bool | None = None
     reasoning_tokens: int = 0
+    until: str | None = None
 
     def chat(self) -> list[dict[str, str]]:
         return as_chat(self.messages)
@@ -97,7 +100,7 @@ class Generate(Keyed):
         return self.max_tokens + self.reasoning_tokens
 
     def parts(self, model: str) -> tuple[Any, ...]:
-        extras = self._extras("sample", "reasoning", "reasoning_tokens") | ({"held": self.pattern} if self.pattern else {})
+        extras = self._extras("sample", "reasoning", "reasoning_tokens", "until") | ({"held": self.pattern} if self.pattern else {})
         return "generate", model, self.messages, self.max_tokens, float(self.temperature), *([extras] if extras else [])
 
     def earlier_parts(self, model: str) -> tuple[Any, ...]:
@@ -110,13 +113,15 @@ class Generate(Keyed):
         return self.key(model) if outcome == Outcome.TRUNCATED else self._ended_key(model)
 
     def keys(self, model: str) -> list[str]:
-        return [self._ended_key(model), self.key(model)]
+        """A reply that nothing ended early begins with one that `until` ended: it answers too, the other way round not."""
+        whole = [] if self.until is None else replace(self, until=None).keys(model)
+        return [self._ended_key(model), self.key(model), *whole]
 
     def answered_by(self, record: "Record") -> bool:
         return record.tokens_out <= self.limit
 
     def _ended_key(self, model: str) -> str:
-        extras = self._extras("pattern", "sample", "reasoning")
+        extras = self._extras("pattern", "sample", "reasoning", "until")
         return digest("generate to the end", weights_of(model), self.messages, float(self.temperature), extras)
 
     def _extras(self, *names: str) -> dict[str, Any]:
@@ -159,6 +164,11 @@ Request = Generate | Score | Choose
 def without_pattern(request: Request) -> Request:
     """As an engine is asked that holds no reply to a pattern."""
     return replace(request, pattern=None) if isinstance(request, Generate) and request.pattern else request
+
+
+def without_until(request: Request) -> Request:
+    """As an engine is asked that ends no reply early."""
+    return replace(request, until=None) if isinstance(request, Generate) and request.until else request
 
 
 def as_chat(messages: Messages) -> list[dict[str, str]]:

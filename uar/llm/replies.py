@@ -2,10 +2,13 @@
 
 import math
 import re
+from bisect import bisect_left
+from dataclasses import replace
 from typing import Any
 
 from uar.llm.record import Outcome, Reply
 from uar.llm.refusals import REFUSAL
+from uar.llm.thinking import without_thinking
 
 LEAST_MASS = 0.1  # probability of all choices together, below which nothing is made of their proportions
 
@@ -42,6 +45,25 @@ def outcome_of(finish_reason: Any) -> Outcome:
     if name in STOPPED:
         return Outcome.OK
     return Outcome.TRUNCATED if name in CUT else Outcome.REFUSED if name in FILTERED else Outcome.ERROR
+
+
+def ended(text: str, until: str | None) -> Outcome | None:
+    """Outcome of a text, thinking included, that may end as `Generate.until` says: cut where that is within a line. None
+    where it must go on."""
+    whole_line = text.endswith("\n")
+    if until is None or not re.match(until, without_thinking(text) + "\n" * whole_line):
+        return None
+    return Outcome.OK if whole_line else Outcome.TRUNCATED
+
+
+def cut(reply: Reply, until: str) -> Reply:
+    """A written reply as it is where an engine ends it as soon as it can, whether this one did or not."""
+    text = reply.text
+    if reply.outcome not in {Outcome.OK, Outcome.TRUNCATED} or not re.match(until, text):
+        return reply
+    end = bisect_left(range(len(text)), True, key=lambda at: re.match(until, text[:at]) is not None)
+    wanted = text[:end]
+    return replace(reply, output=wanted, outcome=Outcome.OK if wanted.endswith("\n") else Outcome.TRUNCATED)
 
 
 def check_text(reply: Reply) -> Outcome:

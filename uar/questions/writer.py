@@ -3,13 +3,14 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 from uar.collections.languages import words_in
 from uar.llm.call import Call, Chain, Question
 from uar.llm.prompted import OnePrompt
 from uar.llm.record import Outcome, Reply
-from uar.llm.replies import unread
+from uar.llm.replies import cut, unread
 
 STAGE = "write_questions"
 EXAMPLE, EXAMPLE_ANSWER = "what is told by the passage that stands above?", " | a thing of a few words"
@@ -19,6 +20,7 @@ QUOTES = "\"'*_`“”‘’„«»「」『』《》 \u3000"
 MARKS = ("?", "？", "؟")  # the last two: Chinese and Japanese; Arabic, Persian and Urdu
 WITH_ANSWER = re.compile(rf"(.*?[{''.join(MARKS)}])[{re.escape(QUOTES)}]*((?:[|:–—-]|[=-]?>|→)*)\s*(.*)")
 LONGEST = 12  # words after a question that may be its answer where no bar or dash says so
+LETTERS = 6  # a token of an answer has at most, where words are short; of longer ones there are fewer
 
 
 class Asked(NamedTuple):
@@ -32,7 +34,9 @@ class Asked(NamedTuple):
 class QuestionWriter(OnePrompt):
     """One call a passage, which stands in the pool of a `Question` without text. The chain's value is what was `Asked`.
 
-    `answers`: whether each question is written with its answer."""
+    `answers`: whether each question is written with its answer. The reply may end after so many different questions as
+    were asked for, and at an answer of more letters than `answer_tokens` have, which runs on, as small models do, and is
+    none. What a model writes after that is not read, so that a reply that was kept whole says the same."""
 
     variables = frozenset({"passage", "number", "answers"})
 
@@ -50,7 +54,7 @@ class QuestionWriter(OnePrompt):
         (passage,) = question.passages.values()
         messages = prompt.render(passage=self.shown(passage), number=self.number, answers=self.answers)
         each = self.question_tokens + (self.answer_tokens if self.answers else 0)
-        request = self.generate(messages, self.number * each)
+        request = self.generate(messages, self.number * each, until=self.until)
         example = "\n".join([EXAMPLE + (EXAMPLE_ANSWER if self.answers else "")] * self.number)
         notes = self._notes if self.answers else None
         call = Call(
@@ -59,8 +63,18 @@ class QuestionWriter(OnePrompt):
         (reply,) = yield [call]
         return self._read(reply) or None
 
+    @cached_property
+    def until(self) -> str:
+        """Matches a reply from its beginning to where it may end."""
+        end, mark, before = r"\W*\w[^\n]*" if self.answers else r"[^\w\n]*", "".join(MARKS), ""
+        for nth in range(self.number):
+            other = "".join(f"(?!(?P=q{earlier}))" for earlier in range(nth))
+            before += rf"(?>(?s:.*?)^{other}(?P<q{nth}>[^\n{mark}]*[{mark}]){end}\n)"
+        runs_on = rf"|(?s:.*?)[{mark}][^\n]{{{LETTERS * self.answer_tokens},}}\S" if self.answers else ""
+        return f"(?m:{before}{runs_on})"
+
     def _read(self, reply: Reply) -> list[Asked]:
-        return read_questions(reply, self.answers)[: self.number]
+        return read_questions(cut(reply, self.until), self.answers)[: self.number]
 
     def _check(self, reply: Reply) -> Outcome:
         return check_questions(reply, self.answers)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import hydra
 
-from uar.llm.record import Generate, Reply, Request, without_pattern
+from uar.llm.record import Generate, Reply, Request, without_pattern, without_until
 from uar.machine.model_files import files_beside, identity
 
 
@@ -16,7 +16,7 @@ class Model(ABC):
     `window`: how many requests the caller should keep submitted, so that the model can batch or share work. `commit`: on the
     hub, of the weights that it loaded. `config`: the plain config that a model of this class is made from. `free_trial`:
     whether it is loaded in seconds and asked at no cost. `keeps_prefixes`: whether what the prompts of several texts begin
-    with alike is computed once.
+    with alike is computed once. `ends_early`: whether it ends replies at `Generate.until`.
     """
 
     name: str
@@ -24,6 +24,7 @@ class Model(ABC):
     commit: str | None = None
     free_trial = False
     keeps_prefixes = False
+    ends_early = False
 
     @classmethod
     def identity(cls, config: Mapping[str, Any]) -> str:
@@ -78,7 +79,8 @@ class LLM(NamedTuple):
 
     def asked(self, request: Request) -> Request:
         """The request as the model can follow it."""
-        return without_pattern(request) if self.held(request) is False else request
+        request = without_pattern(request) if self.held(request) is False else request
+        return request if self.model is None or self.model.ends_early else without_until(request)
 
 
 def model_class(llm: Mapping[str, Any]) -> type[Model]:

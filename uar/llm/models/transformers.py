@@ -10,12 +10,12 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from uar.errors import EngineError
+from uar.llm.models.ending import Ends, early_end
 from uar.llm.models.log_likelihoods import LogLikelihoods
 from uar.llm.models.model import Model
 from uar.llm.models.tokens import CannotScore, chat_ids, choice_ids, prefix_ids, target_ids
 from uar.llm.models.writing import Writing, greedy, sampled
 from uar.llm.record import Choose, Generate, Outcome, Reply, Request, Score
-from uar.llm.replies import outcome_of
 from uar.machine.model_files import commit_of, locate, pretrained, without_bars
 from uar.machine.precision import device, resolve_dtype
 
@@ -122,13 +122,13 @@ class Transformers(Model):
     are computed at target positions only; where a model gives packed texts other values (it is tried when it is loaded), each
     has a row of its own. Generation is greedy or sampled from the model's own distribution, in batches of
     like length and one `sample`, which is the seed; what their prompts begin with alike is read once; a `pattern` is not
-    enforced. A request that is longer than the model's
-    positions is an error.
+    enforced. A request that is longer than the model's positions is an error.
     """
 
     name = "transformers"
     free_trial = True
     keeps_prefixes = True
+    ends_early = True
 
     def __init__(
         self,
@@ -260,14 +260,15 @@ class Transformers(Model):
         if temperature:
             torch.manual_seed(seed)
         prompts = [prompt for _, prompt in batch]
-        alike, known, rows = self._written(prompts, most, temperature)
+        ends = [early_end(self.tokenizer, text.request, prompt) for text, prompt in batch]
+        alike, known, rows = self._written(prompts, most, temperature, ends)
         self._rows *= GROWTH
         seconds = (time.perf_counter() - start) / len(batch)
         replies: list[tuple[int, Reply]] = []
         for nth, ((text, prompt), row) in enumerate(zip(batch, rows, strict=True)):
             end = next((at for at, token in enumerate(row) if token in self._stops), None)
             written = self.tokenizer.decode(row[:end], skip_special_tokens=True)
-            outcome = outcome_of("length" if end is None else "stop")
+            outcome = (ends[nth](row) or Outcome.TRUNCATED) if end is None else Outcome.OK
             cached = alike if nth or known else 0
             replies.append((text.ticket, Reply(written, outcome, len(prompt), len(row[:end]), cached, seconds)))
         return replies
@@ -278,13 +279,15 @@ class Transformers(Model):
         own = longest - self._alike + most
         return len(batch) < self._rows and (len(batch) + 1) * own <= 8 * self.max_tokens
 
-    def _written(self, prompts: Sequence[list[int]], most: int, temperature: float) -> tuple[int, bool, list[list[int]]]:
+    def _written(
+        self, prompts: Sequence[list[int]], most: int, temperature: float, ends: Sequence[Ends]
+    ) -> tuple[int, bool, list[list[int]]]:
         """Tokens that the prompts begin with alike and that are read once, whether they were read before, and what follows
         each prompt."""
         if self._likelihoods.by_groups and self._likelihoods.packs(max(map(len, prompts)) + most):
             self._alike, known = self._writing.shared(prompts)
             choose = sampled(temperature) if temperature else greedy
-            return self._alike, known, self._writing.write(prompts, most, self._stops, choose)
+            return self._alike, known, self._writing.write(prompts, most, self._stops, ends, choose)
         padded = self.tokenizer.pad({"input_ids": [*prompts]}, return_tensors="pt").to(self.model.device)
         how = {"do_sample": True, "temperature": temperature, **WHOLE} if temperature else {"do_sample": False}
         output = self.model.generate(**padded, max_new_tokens=most, pad_token_id=self.tokenizer.pad_token_id, **how)

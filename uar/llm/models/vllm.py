@@ -10,6 +10,7 @@ from itertools import count, takewhile
 from typing import Any
 
 from uar.errors import EngineError
+from uar.llm.models.ending import Ends, early_end
 from uar.llm.models.model import Model
 from uar.llm.models.tokens import CannotScore, chat_ids, choice_ids, prefix_ids, target_ids
 from uar.llm.record import Choose, Generate, Outcome, Reply, Request, Score
@@ -25,13 +26,14 @@ CPU_BLOCK = 32  # tokens that a prefix cache on a CPU keeps as one; vLLM's own 1
 
 @dataclass
 class _Asked:
-    """A request and its prompt. `target`: token ids of a score's target, or of the choices. `ahead`: prompt tokens that
-    were computed for this request before its own turn."""
+    """A request and its prompt. `target`: token ids of a score's target, or of the choices. `ends`: whether a text may end.
+    `ahead`: prompt tokens that were computed for this request before its own turn."""
 
     ticket: int
     request: Request
     prompt: list[int]
     target: list[int] = field(default_factory=list)
+    ends: Ends | None = None
     ahead: int = 0
     start: float = field(default_factory=time.perf_counter)
 
@@ -74,6 +76,7 @@ class VLLM(Model):
     """
 
     name = "vllm"
+    ends_early = True
 
     def __init__(
         self,
@@ -154,7 +157,8 @@ class VLLM(Model):
         elif isinstance(request, Choose):
             asked = _Asked(ticket, request, chat_ids(self._tokenizer, request), choice_ids(self._tokenizer, request))
         else:
-            asked = _Asked(ticket, request, chat_ids(self._tokenizer, request))
+            prompt = chat_ids(self._tokenizer, request)
+            asked = _Asked(ticket, request, prompt, ends=early_end(self._tokenizer, request, prompt))
         tokens = request.max_tokens + request.reasoning_tokens if isinstance(request, Generate) else 1
         if len(asked.prompt) + tokens > self._longest:  # vLLM would end the reply at its limit and not say so
             self._refuse(
@@ -176,6 +180,9 @@ class VLLM(Model):
             if done or not self._engine.has_unfinished_requests():
                 return done
             for output in self._engine.step():
+                early = self._early_end(output)
+                if not (early or output.finished):
+                    continue
                 self._recent.add(output.prompt_token_ids)
                 self._in_flight.pop(output.request_id, None)
                 asked = self._asked.pop(output.request_id, None)
@@ -184,7 +191,17 @@ class VLLM(Model):
                 elif isinstance(asked.request, Score) and _cached(output) >= len(asked.prompt) - len(asked.target):
                     self._score(asked, skip_reading_prefix_cache=True)  # no row was made for what came from the cache
                 else:
-                    done.append((asked.ticket, _reply(asked, output)))
+                    done.append((asked.ticket, _reply(asked, output, early or outcome_of(output.outputs[0].finish_reason))))
+
+    def _early_end(self, output: Any) -> Outcome | None:
+        """Outcome of a text that may end before its model ends it, which is stopped then."""
+        asked = self._asked.get(output.request_id)
+        if output.finished or asked is None or asked.ends is None:
+            return None
+        early = asked.ends(list(output.outputs[0].token_ids))
+        if early:
+            self._engine.abort_request([output.request_id])
+        return early
 
     def reset_prefix_cache(self) -> None:
         """Forget all prompts, as a fresh engine would."""
@@ -221,9 +238,8 @@ class VLLM(Model):
     def _hand_over(self, number: str, prompt: list[int], sampling: dict[str, Any], priority: int) -> None:
         from vllm import SamplingParams
         from vllm.exceptions import VLLMClientError
-        from vllm.sampling_params import RequestOutputKind
 
-        wanted = SamplingParams(output_kind=RequestOutputKind.FINAL_ONLY, **sampling)
+        wanted = SamplingParams(**{"output_kind": _kind(watched=False), **sampling})
         try:
             self._engine.add_request(number, {"type": "token", "prompt_token_ids": prompt}, wanted, priority=priority)
             self._in_flight[number] = len(prompt)
@@ -266,8 +282,16 @@ def _sampling(request: Generate) -> dict[str, Any]:
         "max_tokens": request.max_tokens + request.reasoning_tokens,
         "temperature": request.temperature,
         "seed": request.sample if request.temperature else None,
+        "output_kind": _kind(watched=request.until is not None),
         "structured_outputs": StructuredOutputsParams(regex=request.pattern) if request.pattern else None,
     }
+
+
+def _kind(watched: bool) -> Any:
+    """Whether a text is shown while it is written, or at its end."""
+    from vllm.sampling_params import RequestOutputKind
+
+    return RequestOutputKind.CUMULATIVE if watched else RequestOutputKind.FINAL_ONLY
 
 
 def _make_room_beside_numba() -> None:
@@ -282,14 +306,13 @@ def _cached(output: Any) -> int:
     return int(output.num_cached_tokens or 0)
 
 
-def _reply(asked: _Asked, output: Any) -> Reply:
+def _reply(asked: _Asked, output: Any, outcome: Outcome) -> Reply:
     usage: dict[str, Any] = {
         "tokens_in": len(asked.prompt),
         "tokens_cached": max(0, _cached(output) - asked.ahead),
         "seconds": time.perf_counter() - asked.start,
     }
     best = output.outputs[0]
-    outcome = outcome_of(best.finish_reason)
     if outcome not in {Outcome.OK, Outcome.TRUNCATED}:
         return Reply(f"vLLM gave up ({best.finish_reason})", outcome, **usage)
     if isinstance(asked.request, Generate):

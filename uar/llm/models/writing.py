@@ -9,6 +9,7 @@ import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
 from uar.llm.models.attention import shared_prefix
+from uar.llm.models.ending import Ends
 
 LEAST = 32  # tokens that are worth keeping
 HALF = 0.5  # of the texts: where no more are unfinished, the finished ones leave the batch
@@ -72,16 +73,18 @@ class Writing:
         self._prefix = self._read(prompts[0][:alike]) if alike >= LEAST else _Prefix([], [])
         return len(self._prefix.ids), False
 
-    def write(self, prompts: Sequence[list[int]], most: int, stops: set[int], choose: Choose) -> list[list[int]]:
-        """The tokens that follow each prompt, `most` of them or up to one of `stops`, which is given too. Call `shared` with
-        the same prompts first."""
+    def write(
+        self, prompts: Sequence[list[int]], most: int, stops: set[int], ends: Sequence[Ends], choose: Choose
+    ) -> list[list[int]]:
+        """The tokens that follow each prompt: `most` of them, or up to one of `stops`, which is given too, or until what
+        `ends` has for the prompt says so. Call `shared` with the same prompts first."""
         start = len(self._prefix.ids)
         own = [prompt[start:] for prompt in prompts]
         longest, device = max(map(len, own)), self._model.device
         ids = torch.tensor([[0] * (longest - len(p)) + p for p in own], device=device)
         padding = torch.tensor([longest - len(p) for p in own], device=device)
         written: list[list[int]] = [[] for _ in prompts]
-        rows = list(range(len(prompts)))
+        rows, unfinished = list(range(len(prompts))), set(range(len(prompts)))
         cache = Cache(layers=[_Layer(most) for _ in range(self._layers)])
         places = (torch.arange(longest, device=device) - padding[:, None]).clamp(min=0) + start
         with shared_prefix(self._prefix.states):
@@ -89,9 +92,11 @@ class Writing:
                 logits = self._logits(ids, places, self._mask(padding, longest + step, ids.shape[1]), cache)
                 chosen = choose(logits)
                 for row, token in zip(rows, chosen.tolist(), strict=True):
-                    if not (written[row] and written[row][-1] in stops):
+                    if row in unfinished:
                         written[row].append(token)
-                going = [at for at, row in enumerate(rows) if written[row][-1] not in stops]
+                        if token in stops or ends[row](written[row]):
+                            unfinished.remove(row)
+                going = [at for at, row in enumerate(rows) if row in unfinished]
                 if not going:
                     break
                 if len(going) <= HALF * len(rows):
