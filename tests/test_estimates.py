@@ -156,4 +156,5 @@ def test_what_prompts_begin_with_alike_counts_once_where_the_model_keeps_it() ->
 
 
 def test_the_rate_of_writing_texts_is_kept_apart() -> None:
-    assert rate_name("m", QuestionWriter(template="write_questions").stages) != rate_name("m", ("likelihood",)) == "m"
+    writer, selector = QuestionWriter(template="write_questions"), UtilSel(template="utilsel")
+    assert rate_name("m", writer) == "m write_questions" and rate_name("m", selector) == "m"

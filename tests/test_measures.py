@@ -183,9 +183,21 @@ def test_the_squad_normaliser_drops_case_articles_punctuation_and_spaces():
 
 
 def test_a_measure_that_nothing_computes_says_what_it_lacks():
-    with pytest.raises(UserError, match=r"measure 'RBP\(p=0.8\)': Unsupported .* such as rel=1\.$"):
-        parsed(["RBP(p=0.8)"])
-    assert list(parsed(["Compat(p=0.8)", "AP(rel=2)"])) == ["Compat(p=0.8)", "AP(rel=2)"]
+    with pytest.raises(UserError, match=r"^measure 'alpha_nDCG@10': Unsupported .*pip install ir-measures\[pyndeval\]\)$"):
+        parsed(["alpha_nDCG@10"])
+    with pytest.raises(UserError, match=r"measure 'nDCG@10\(rel=2\)' is not known; .* or P\(rel=2\)@5, "):
+        parsed(["nDCG@10(rel=2)"])
+    names = ["Compat(p=0.8)", "AP(rel=2)", "RBP(p=0.8)", "RBP(p=0.8,rel=3)", "RBP", "SDCG(max_rel=3)@10"]
+    assert list(parsed(names)) == names
+
+
+def test_rank_biased_precision_sees_positives_or_the_grades_that_it_names():
+    run = {"q": best_first([("good", 4.0), ("fair", 3.0), ("bad", 2.0), ("fine", 1.0)])}
+    qrels = {"q": {"good": 3, "fine": 2, "fair": 1, "bad": 0}}
+    collection = Collection("r", "r", cast(Corpus, None), {"q": Query("q", "q")}, qrels, positive_grade=2)
+    told = means(per_query(collection, run, ["RBP(p=0.5)", "RBP(p=0.5,rel=1)", "RBP(p=0.8,rel=3)", "RBP"], ["q"]))
+    wanted = {"RBP(p=0.5)": 0.5 * (1 + 0.5**3), "RBP(p=0.5,rel=1)": 0.5 * (1 + 0.5 + 0.5**3), "RBP(p=0.8,rel=3)": 0.2}
+    assert told == pytest.approx(wanted | {"RBP": 0.2 * (1 + 0.8**3)}, abs=1e-9)
 
 
 OWN = """

@@ -69,6 +69,7 @@ SELECTION, RANKING = selection_pattern([1, 4, 7, 16], 2), ranking_pattern([2, 3,
 PAIRS, SHORT_PAIRS = {"questions": 2, "words": 40}, {"questions": 4, "words": 12}
 OTHERS: dict[str, Request] = {
     "capital": Generate((("user", "What is the capital of France?"),), 12),
+    "early end": Generate((("user", "What is the capital of France?"),), 60, until=r"\W*(\w+\W+){3}"),
     "long score": Score("word " * 600, " question"),
     "long chat": Generate((("user", "word " * 500),), 100),
     "long thoughts": Generate((("user", "word " * 300),), 12, reasoning_tokens=300),
@@ -197,6 +198,13 @@ def test_it_writes_after_the_chat_template(fp32: InVLLM, local: Transformers) ->
     assert "Paris" in fp32.others["capital"].output
     assert fp32.others["capital"].output == ours.output
     assert fp32.others["capital"].tokens_in == ours.tokens_in
+
+
+def test_a_text_ends_as_soon_as_it_may(fp32: InVLLM, local: Transformers) -> None:
+    (ours,) = ask(local, [OTHERS["early end"]])
+    theirs = fp32.others["early end"]
+    assert (theirs.output, theirs.outcome) == (ours.output, Outcome.TRUNCATED)
+    assert 3 <= theirs.tokens_out == ours.tokens_out < 8
 
 
 def test_a_sample_is_the_same_again_and_another_differs(fp32: InVLLM) -> None:

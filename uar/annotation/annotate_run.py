@@ -116,7 +116,7 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
                 annotation=annotation.key if annotation else None,
             )
             if annotator.needs_llm and len(llms) == 1 and not writing:
-                keep_rate(work.store, rate_name(work.models[0], annotator.stages), spent)
+                keep_rate(work.store, rate_name(work.models[0], annotator), spent)
             plain: dict[str, Any] = OmegaConf.to_container(cfg.annotator, resolve=True)  # type: ignore[assignment]
             track(job, folder, spent, measured, collection, Labelled(plain, work.models, judged))
             _report_partial_rankings(progress)
@@ -187,7 +187,7 @@ def _dry_run(work: Work, queries: int, prices: Prices, folder: Path, alone: bool
     questions = islice(work.questions, SAMPLE)
     sample = render(work.asker, questions, good_replies(Store(work.store), work.models))
     model = str(work.llms[0]["model"])
-    rates, known = read_rates(work.store), rate_name(work.models[0], work.asker.stages)
+    rates, known = read_rates(work.store), rate_name(work.models[0], work.asker)
     rate = rates.get(known) or (tried_rate(work.llms[0], sample) if alone else None)
     prefixes = model_class(work.llms[0]).keeps_prefixes
     plan = estimate(sample, queries, TokenCounter(model), prices, rate, prefixes)

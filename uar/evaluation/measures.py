@@ -14,6 +14,7 @@ from uar.collections.collection_runs import without_own
 from uar.errors import UserError
 from uar.storage.runs import Run
 
+BINARY = {"RBP"}  # computed with `rel` alone, for which ir_measures has no default
 OWN = re.compile(r"([A-Za-z_][\w.]*)\.([A-Za-z_]\w*)")  # MODULE.NAME, at the beginning of a name
 
 
@@ -27,19 +28,20 @@ def parsed(names: Sequence[str] | str) -> dict[str, Any]:
             found[name] = _own(name, own) if own else ir_measures.parse_measure(name)
         except (NameError, SyntaxError, ValueError) as error:
             raise UserError(
-                f"measure {name!r} is not known; name it as ir_measures does, such as nDCG@10, RR@10 or AP(rel=2), or "
+                f"measure {name!r} is not known; name it as ir_measures does, such as nDCG@10, AP(rel=2) or P(rel=2)@5, or "
                 "one of your own as MODULE.NAME"
             ) from error
         twin = next((n for n, m in found.items() if m == found[name] and type(m) is not type(found[name])), None)
         if twin is not None:
             raise UserError(f"measure {name!r} calls itself {found[name]}, as {twin!r} does; give one of them another name")
         try:
-            ir_measures.evaluator([found[name]], {})
+            ir_measures.evaluator([_computed(found[name])], {})
         except (ValueError, AssertionError) as error:
             measure = found[name]
             graded = "rel" in measure.SUPPORTED_PARAMS and "rel" not in measure.params
-            remedy = " It may need the grade that counts too, such as rel=1." if graded else ""
-            raise UserError(f"measure {name!r}: {' '.join(str(error).split())}{remedy}") from error
+            reason = " ".join(str(error).split())
+            remedy = " It may need the grade that counts too, such as rel=1." if graded and "install" not in reason else ""
+            raise UserError(f"measure {name!r}: {reason}{remedy}") from error
     if not found:
         raise UserError("measures is empty; name at least one as ir_measures does, such as nDCG@10")
     return found
@@ -115,7 +117,7 @@ def _groups(measures: Sequence[str]) -> list[tuple[int | None, str, dict[Any, li
     found: dict[tuple[str, bool], dict[Any, list[str]]] = {}
     for name, measure in parsed(measures).items():
         whole = "cutoff" not in measure.params or bool(measure.params.get("judged_only"))
-        found.setdefault((_sees(measure), whole), {}).setdefault(measure, []).append(name)
+        found.setdefault((_sees(measure), whole), {}).setdefault(_computed(measure), []).append(name)
     return [(None if whole else max(m.params["cutoff"] for m in names), sees, names) for (sees, whole), names in found.items()]
 
 
@@ -123,7 +125,14 @@ def _sees(measure: Any) -> str:
     threshold = measure.SUPPORTED_PARAMS.get("rel")
     if "rel" in measure.params:
         return "grades"
+    if measure.NAME in BINARY:
+        return "positives"
     return "gains" if threshold is None or not isinstance(threshold.default, int) else "positives"
+
+
+def _computed(measure: Any) -> Any:
+    """As it is asked for of what sees 1 for a positive and 0 for the others."""
+    return measure(rel=1) if measure.NAME in BINARY and "rel" not in measure.params else measure
 
 
 def _grades(collection: Collection, sees: str) -> Mapping[str, Mapping[str, int]]:

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from uar.llm.record import Outcome, Reply, Request
 
@@ -44,9 +44,11 @@ Chain = Generator[list[Call], list[Reply], Any]
 @dataclass(frozen=True)
 class Asker(ABC):
     """Makes the chain of a question: a generator that yields lists of calls, is sent their replies, and returns its result,
-    or None where a failed reply leaves nothing to say."""
+    or None where a failed reply leaves nothing to say. `rate`: a name under which the tokens a second of a model are kept
+    apart, where they are not those of most askers."""
 
     needs_llm = True
+    rate: ClassVar[str] = ""
 
     @property
     @abstractmethod

@@ -44,9 +44,7 @@ class Chatting(Prompted):
     reasoning: bool | None = field(default=None, kw_only=True)
     reasoning_tokens: int = field(default=REASONING_TOKENS, kw_only=True)
 
-    def generate(
-        self, messages: Messages, tokens: int, pattern: str | None = None, until: str | None = None
-    ) -> Generate:
+    def generate(self, messages: Messages, tokens: int, pattern: str | None = None, until: str | None = None) -> Generate:
         """Write at most `tokens`, following `pattern` and ending at `until` where the engine can."""
         thinking = self.reasoning_tokens if self.reasoning else 0
         return Generate(messages, tokens, self.temperature, pattern, self.sample, self.reasoning, thinking, until)

@@ -100,7 +100,8 @@ class Generate(Keyed):
         return self.max_tokens + self.reasoning_tokens
 
     def parts(self, model: str) -> tuple[Any, ...]:
-        extras = self._extras("sample", "reasoning", "reasoning_tokens", "until") | ({"held": self.pattern} if self.pattern else {})
+        extras = self._extras("sample", "reasoning", "reasoning_tokens", "until")
+        extras |= {"held": self.pattern} if self.pattern else {}
         return "generate", model, self.messages, self.max_tokens, float(self.temperature), *([extras] if extras else [])
 
     def earlier_parts(self, model: str) -> tuple[Any, ...]:

@@ -140,7 +140,7 @@ class Writing:
         finally:
             write_failures(folder, self.work.progress.failures)
             spent = ledger(self.work.progress, 0, 0, self.work.seconds, self.work.models, prices)
-            keep_rate(self.work.store, rate_name(self.work.models[0], self.work.asker.stages), spent)
+            keep_rate(self.work.store, rate_name(self.work.models[0], self.work.asker), spent)
             write_json(folder / "ledger.json", spent)  # that of the whole run takes its place
 
     def collection(self) -> tuple[Collection, dict[str, Any]]:

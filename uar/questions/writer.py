@@ -39,6 +39,7 @@ class QuestionWriter(OnePrompt):
     none. What a model writes after that is not read, so that a reply that was kept whole says the same."""
 
     variables = frozenset({"passage", "number", "answers"})
+    rate = STAGE
 
     number: int = 1
     question_tokens: int = 32

@@ -1,15 +1,14 @@
 """What annotation costs: calls, tokens, seconds, GPU-hours and money, against people judging the same pairs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from uar.errors import UserError
+from uar.llm.call import Asker
 from uar.llm.progress import TOKENS, Counts, Progress
 from uar.storage.files import read_json, write_json
-
-WRITING = "write_questions"  # a stage whose rate is kept apart
 
 
 @dataclass(frozen=True)
@@ -130,9 +129,9 @@ def _rounded(value: float | None, digits: int) -> float | None:
     return None if value is None else round(value, digits)
 
 
-def rate_name(model: str, stages: Sequence[str]) -> str:
+def rate_name(model: str, asker: Asker) -> str:
     """Of a rate among those that are kept: texts are slower than likelihoods and single tokens."""
-    return f"{model} {WRITING}" if WRITING in stages else model
+    return f"{model} {asker.rate}" if asker.rate else model
 
 
 def keep_rate(store: Path, model: str, spent: Mapping[str, Any]) -> None:
