@@ -10,7 +10,7 @@ from tiny_models import tiny_llama
 
 from uar.llm.models.ending import early_end
 from uar.llm.models.tokens import chat_ids
-from uar.llm.models.transformers import FIRST_ROWS, Transformers
+from uar.llm.models.transformers import FIRST_ROWS, GROWTH, Transformers
 from uar.llm.record import Generate, Outcome
 
 CHAT = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
@@ -77,10 +77,11 @@ def test_a_beginning_is_read_once_for_later_batches_too(engine: Transformers) ->
 
 
 def test_the_first_batch_is_small_and_of_short_texts(engine: Transformers) -> None:
-    for ticket in range(20):
+    texts = FIRST_ROWS + 2 * GROWTH * FIRST_ROWS  # of which the second batch takes all: no few are left for a third
+    for ticket in range(texts):
         engine.submit(ticket, Generate((("user", ALIKE + "z" * ticket),), 2))
     assert {ticket for ticket, _ in engine.step()} == set(range(FIRST_ROWS))
-    assert {ticket for ticket, _ in engine.step()} == set(range(FIRST_ROWS, 20))
+    assert {ticket for ticket, _ in engine.step()} == set(range(FIRST_ROWS, texts))
 
 
 def test_samples_are_drawn_by_their_seed(engine: Transformers) -> None:

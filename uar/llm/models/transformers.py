@@ -250,7 +250,8 @@ class Transformers(Model):
         self._texts.sort(key=lambda text: (text.sampling, text.size), reverse=self._rows == FIRST_ROWS)
         sampling = temperature, most, seed = self._texts[-1].sampling
         batch: list[tuple[_Text, list[int]]] = []
-        while self._texts and self._texts[-1].sampling == sampling and self._has_room(batch, most):
+        rows = max(self._rows, len(self._texts) if len(self._texts) <= 2 * self._rows else 0)  # leaves no few for the end
+        while self._texts and self._texts[-1].sampling == sampling and self._has_room(batch, rows, most):
             text = self._texts.pop()
             prompt = chat_ids(self.tokenizer, text.request)
             if self._fits(text.ticket, prompt, text.tokens):
@@ -273,11 +274,11 @@ class Transformers(Model):
             replies.append((text.ticket, Reply(written, outcome, len(prompt), len(row[:end]), cached, seconds)))
         return replies
 
-    def _has_room(self, batch: Sequence[tuple[_Text, list[int]]], most: int) -> bool:
-        """For one more text."""
+    def _has_room(self, batch: Sequence[tuple[_Text, list[int]]], rows: int, most: int) -> bool:
+        """For one more text, of `rows` at most."""
         longest = max((len(prompt) for _, prompt in batch), default=0)
         own = longest - self._alike + most
-        return len(batch) < self._rows and (len(batch) + 1) * own <= 8 * self.max_tokens
+        return len(batch) < rows and (len(batch) + 1) * own <= 8 * self.max_tokens
 
     def _written(
         self, prompts: Sequence[list[int]], most: int, temperature: float, ends: Sequence[Ends]
