@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from uar.collections import open_collection
-from uar.collections.answer_match import normalise
+from uar.collections.answer_match import holds_answer
 from uar.collections.languages import words_in
 from uar.llm.call import Question
 from uar.llm.models.tokens import chat_ids
@@ -67,9 +67,8 @@ def read(writer: QuestionWriter, question: Question, reply: Reply) -> tuple[int,
     try:
         chain.send([reply])
     except StopIteration as end:
-        passage = f" {normalise(*question.passages.values())} "
-        answers = [normalise(one.answer) for one in end.value or ()]
-        return len(answers), sum(bool(answer) and f" {answer} " in passage for answer in answers)
+        (passage,) = question.passages.values()
+        return len(end.value or ()), sum(holds_answer(passage, [one.answer]) for one in end.value or ())
     raise RuntimeError("the chain asks again")
 
 
