@@ -20,7 +20,7 @@ QUOTES = "\"'*_`“”‘’„«»「」『』《》 \u3000"
 MARKS = ("?", "？", "؟")  # the last two: Chinese and Japanese; Arabic, Persian and Urdu
 WITH_ANSWER = re.compile(rf"(.*?[{''.join(MARKS)}])[{re.escape(QUOTES)}]*((?:[|:–—-]|[=-]?>|→)*)\s*(.*)")
 LONGEST = 12  # words after a question that may be its answer where no bar or dash says so
-LETTERS = 6  # a token of an answer has at most, where words are short; of longer ones there are fewer
+LETTERS = 6  # that a token of an answer is taken to have, at most
 
 
 class Asked(NamedTuple):
