@@ -250,8 +250,8 @@ class Transformers(Model):
         self._texts.sort(key=lambda text: (text.sampling, text.size), reverse=self._rows == FIRST_ROWS)
         sampling = temperature, most, seed = self._texts[-1].sampling
         batch: list[tuple[_Text, list[int]]] = []
-        rows = max(self._rows, len(self._texts) if len(self._texts) <= 2 * self._rows else 0)  # leaves no few for the end
-        while self._texts and self._texts[-1].sampling == sampling and self._has_room(batch, rows, most):
+        room = max(self._rows, len(self._texts) if len(self._texts) <= 2 * self._rows else 0)  # leaves no few for the end
+        while self._texts and self._texts[-1].sampling == sampling and self._has_room(batch, room, most):
             text = self._texts.pop()
             prompt = chat_ids(self.tokenizer, text.request)
             if self._fits(text.ticket, prompt, text.tokens):
