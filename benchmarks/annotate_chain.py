@@ -32,12 +32,12 @@ from rich.console import Console
 from rich.table import Table
 
 from uar.annotation.annotators import UtilSel
-from uar.annotation.pooled import question_of
 from uar.collections import open_collection
 from uar.llm.call import Question
 from uar.llm.chains import Chains
 from uar.llm.models import LLM, Model
 from uar.llm.models.vllm import VLLM
+from uar.llm.pooled import question_of
 from uar.llm.record import Generate, Outcome, Reply, Request
 from uar.llm.store.store import Store
 from uar.pools import GivenPool

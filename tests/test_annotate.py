@@ -15,13 +15,13 @@ from wandb_files import offline_run
 
 from uar.annotation import annotate_run as run_module
 from uar.annotation.annotators import Likelihood
-from uar.annotation.pooled import question_of
 from uar.collections import open_collection
 from uar.errors import EngineError
 from uar.launch.entry import composed
 from uar.llm.costs.estimate import render
 from uar.llm.costs.ledger import Prices
 from uar.llm.engines.work import Work
+from uar.llm.pooled import question_of
 from uar.llm.store.store import Store
 from uar.storage.label_files import SCHEMA
 

@@ -15,10 +15,10 @@ from scripted import Scripted, run
 from uar.annotation import annotation as annotation_module
 from uar.annotation.annotation import Annotation, Asked
 from uar.annotation.annotators import Annotator, Judgement, Likelihood, RelSel
-from uar.annotation.pooled import PooledQuestions
 from uar.annotation.selection import Annotations
 from uar.collections import Collection, open_collection
 from uar.errors import UserError
+from uar.llm.pooled import PooledQuestions
 from uar.llm.record import Reply, Request
 from uar.pools import write_pools
 from uar.storage.files import read_json, write_json

@@ -24,9 +24,9 @@ from uar.annotation.annotators import (
     UtilSel,
 )
 from uar.annotation.outputs import write_labels
-from uar.annotation.pooled import question_of
 from uar.collections import Collection, open_collection
 from uar.errors import UserError
+from uar.llm.pooled import question_of
 from uar.llm.record import Outcome, Reply
 from uar.llm.store.store import Store
 

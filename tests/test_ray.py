@@ -12,9 +12,9 @@ from import_spy import records, spied
 from llm_server import gold_answers, serve
 
 from uar.annotation.annotators import RelSel
-from uar.annotation.pooled import PooledQuestions
 from uar.collections import open_collection
 from uar.llm.engines.ray import Actor
+from uar.llm.pooled import PooledQuestions
 from uar.llm.progress import Progress
 from uar.llm.store.store import Store
 from uar.machine.waiting import ASLEEP, MARK, NAMES

@@ -26,6 +26,7 @@ from uar.tracking.artefacts import model_artefact
 from uar.tracking.job import Job, tracked
 
 log = logging.getLogger(__name__)
+OF_ENCODERS = ("pooling", "normalize", "query_prefix", "passage_prefix", "query_length", "passage_length")
 
 
 def evaluate(cfg: DictConfig, folder: Path) -> float | None:
@@ -75,7 +76,14 @@ def _model(cfg: DictConfig, chosen: list[str]) -> Ranker | None:
     if not cfg.model:
         return None
     from uar.retrievers.bi_encoder.encoder import BiEncoder
+    from uar.retrievers.cross_encoder.cross_encoder import CrossEncoder
+    from uar.retrievers.cross_encoder.scorer_files import is_cross_encoder
 
+    if is_cross_encoder(cfg.model, cfg.revision):
+        wrong = next((name for name in OF_ENCODERS if cfg[name] is not None), None)
+        if wrong:
+            raise UserError(f"{wrong}={cfg[wrong]}: model={cfg.model} is a cross-encoder, which has no {wrong}; leave it null")
+        return CrossEncoder(cfg.model, revision=cfg.revision, token_budget=cfg.token_budget)
     model = BiEncoder(
         cfg.model,
         cfg.revision,

@@ -14,7 +14,6 @@ from uar.annotation.annotation import Annotation, Asked
 from uar.annotation.annotation_tracking import Labelled, track
 from uar.annotation.annotators import Annotator
 from uar.annotation.outputs import write_labels, write_prompts
-from uar.annotation.pooled import PooledQuestions
 from uar.annotation.quality.from_files import judgements_of
 from uar.annotation.quality.quality_report import Other, quality
 from uar.annotation.question_source import QuestionSource, Setting, Writing
@@ -30,6 +29,7 @@ from uar.llm.costs.trial import tried_rate
 from uar.llm.engines.work import Work, outcomes_to_retry, part_of
 from uar.llm.failing import write_failures
 from uar.llm.models import identity_of, model_class
+from uar.llm.pooled import PooledQuestions
 from uar.llm.progress import Progress, joined
 from uar.llm.progress_bar import progress_bar
 from uar.llm.prompts.escaping import attempts

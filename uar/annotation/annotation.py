@@ -10,11 +10,11 @@ from typing import Any
 
 from uar.annotation.annotators import Annotator, Judgement
 from uar.annotation.conclusions import Conclusions, Row, row_of
-from uar.annotation.pooled import PooledQuestions
 from uar.collections import Collection
 from uar.launch.bars import bar, counted
 from uar.llm.chains import Chains
 from uar.llm.models import LLM
+from uar.llm.pooled import PooledQuestions
 from uar.llm.store.store import Store, state_of
 from uar.pools.stored_pools import Pool, ids_of, question_hash
 from uar.storage.files import cache_dir, digest

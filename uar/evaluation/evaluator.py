@@ -73,7 +73,7 @@ class Evaluator:
         values: dict[str, dict[str, float]] = {}
         recalls: dict[str, Mapping[str, float]] = {}
         try:
-            with self.retrieving.session() as session:
+            with self.retrieving.session(self._folder) as session:
                 opened = ranker.opened(session)
                 for at, collection in enumerate(collections):
                     key = self.retrieving.key(collection, ranker)

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -25,8 +26,8 @@ class Retrieving:
     search: Mapping[str, Any] | None
     depth: int
 
-    def session(self) -> Session:
-        return Session(lambda: hydra.utils.instantiate(self.search, _convert_="all"))
+    def session(self, folder: Path | None = None) -> Session:
+        return Session(lambda: hydra.utils.instantiate(self.search, _convert_="all"), folder=folder)
 
     def run(self, collection: Collection, ranker: Ranker, query_ids: Sequence[str]) -> Run:
         return without_own(collection, ranker.rank(collection, query_ids, self.depth))

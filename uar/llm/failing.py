@@ -61,10 +61,10 @@ def _too_many(progress: Progress, max_failure_rate: float) -> UserError:
     )
 
 
-def write_failures(folder: Path, failures: Sequence[Record]) -> None:
-    """`failures.jsonl`, one line a call that gave nothing."""
+def write_failures(folder: Path, failures: Sequence[Record], name: str = "failures.jsonl") -> None:
+    """A file of that name, one line a call that gave nothing."""
     write_jsonl(
-        folder / "failures.jsonl",
+        folder / name,
         (
             {"query_id": r.query_id, "stage": r.stage, "outcome": r.outcome, "doc_ids": r.doc_ids, "output": r.output}
             for r in failures

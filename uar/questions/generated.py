@@ -10,7 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from uar.annotation.pooled import PooledQuestions
 from uar.annotation.question_source import Setting
 from uar.collections import Collection, Corpus, Query, corpus_file, open_collection, open_corpus, slug
 from uar.collections.languages import words_in
@@ -22,6 +21,7 @@ from uar.llm.engines.local import LocalEngine
 from uar.llm.engines.work import Work
 from uar.llm.failing import write_failures
 from uar.llm.models import LLM
+from uar.llm.pooled import PooledQuestions
 from uar.llm.progress_bar import progress_bar
 from uar.llm.record import Outcome
 from uar.llm.store.store import Store

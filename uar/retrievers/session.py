@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -16,11 +17,12 @@ class Session:
     """Search settings, and vectors that stay until their corpus is released or the session ends.
 
     `open_search`: makes the settings (conf/search) when a ranker first asks for them. `moves`: whether a model goes to the
-    fastest device; one in training stays where it is.
+    fastest device; one in training stays where it is. `folder`: the run folder, where a ranker may write what it spent; None
+    where there is none.
     """
 
-    def __init__(self, open_search: "Callable[[], ExactSearch]", moves: bool = True) -> None:
-        self._open_search, self.moves = open_search, moves
+    def __init__(self, open_search: "Callable[[], ExactSearch]", moves: bool = True, folder: Path | None = None) -> None:
+        self._open_search, self.moves, self.folder = open_search, moves, folder
         self._search: ExactSearch | None = None
         self._vectors: Vectors | None = None
         self._stack = ExitStack()
@@ -44,6 +46,10 @@ class Session:
         if self._vectors is None:
             self._vectors = self._stack.enter_context(self.search.vectors())
         return self._vectors
+
+    def at_end(self, close: Callable[[], None]) -> None:
+        """Called when the session ends, however it does."""
+        self._stack.callback(close)
 
     def release(self, corpus: Corpus) -> None:
         """A corpus is not searched any more: its vectors and indexes go."""

@@ -4,6 +4,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -41,7 +42,12 @@ class Scored:
 
 
 class Trainable(nn.Module, Ranker):
-    """A ranker that learns. Training learns the parameters that require a gradient; its loss sees `scale` · `batch_scores`."""
+    """A ranker that learns. Training learns the parameters that require a gradient; its loss sees `scale` · `batch_scores`.
+
+    `loads_as`: the class of sentence-transformers that loads what `save` writes.
+    """
+
+    loads_as: ClassVar[str] = "SentenceTransformer"
 
     @abstractmethod
     def batch_scores(self, texts: Texts, exchange: Exchange, cached: bool = False) -> Scored:

@@ -7,6 +7,8 @@ from uar.annotation.annotators.imported import Imported
 from uar.annotation.annotators.likelihood import Likelihood
 from uar.annotation.annotators.pointwise import Pointwise
 from uar.annotation.annotators.relsel import RelSel
+from uar.annotation.annotators.setwise import Setwise
+from uar.annotation.annotators.sliding import Sliding
 from uar.annotation.annotators.utilrank import UtilRank
 from uar.annotation.annotators.utilsel import UtilSel
 from uar.annotation.judgement import Judged, Judgement
@@ -24,6 +26,8 @@ __all__ = [
     "QAMetric",
     "Question",
     "RelSel",
+    "Setwise",
+    "Sliding",
     "UtilRank",
     "UtilSel",
 ]

@@ -11,20 +11,35 @@ from uar.collections.reference import parse, slug
 from uar.errors import UserError
 from uar.storage.files import read_json, write_text
 
-TAGS = ["sentence-transformers", "sentence-similarity", "feature-extraction", "dense-retrieval", "uar"]
+CROSS_ENCODER = "CrossEncoder"  # of sentence-transformers
+TAGS = {
+    None: ["sentence-transformers", "sentence-similarity", "feature-extraction", "dense-retrieval", "uar"],
+    CROSS_ENCODER: ["sentence-transformers", "cross-encoder", "reranker", "uar"],
+}
+TASKS = {None: "sentence-similarity", CROSS_ENCODER: "text-ranking"}
+VECTORS = """from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer("{model}")
+queries = model.encode_query(["who makes honey"])
+passages = model.encode_document(["Bees make honey from the nectar of flowers."])
+scores = model.similarity(queries, passages)"""
+PAIRS = """from sentence_transformers import CrossEncoder
+
+model = CrossEncoder("{model}")
+scores = model.predict([("who makes honey", "Bees make honey from the nectar of flowers.")])"""
 
 
 def write_model_card(folder: Path, facts: Mapping[str, Any]) -> None:
     """`README.md` of an exported model. A fact that is missing or None is left out.
 
     facts: `collection` (reference) and `collection_hash`; `labels` (mappings of stage, source, positives) and `label_hash`;
-    `loss` (a name or one a stage); `retriever`; `metrics` (as in metrics.json) and `reranked`, what they are of where
-    runs were re-ranked; `git_commit`; `license`, of the model, and
-    `data_license`; `base_model` and `datasets`, ids on the hub; `repo`, the id of this model there.
+    `loss` (a name or one a stage); `retriever` and `loads_as`, the class of sentence-transformers that it is saved for;
+    `metrics` (as in metrics.json) and `reranked`, what they are of where runs were re-ranked; `git_commit`; `license`, of the
+    model, and `data_license`; `base_model` and `datasets`, ids on the hub; `repo`, the id of this model there.
     """
     known = {name: value for name, value in facts.items() if value not in (None, "", [], {})}
     front = yaml.safe_dump(_front_matter(known), sort_keys=False, allow_unicode=True)
-    title = known.get("repo", "Dense retriever")
+    title = known.get("repo", "Cross-encoder" if _kind(known) else "Dense retriever")
     sections = [
         ("Data", _data(known)),
         ("Labels", _labels(known)),
@@ -65,10 +80,15 @@ def _front_matter(facts: Mapping[str, Any]) -> dict[str, Any]:
     given = {"license": facts.get("license"), "base_model": base, "datasets": facts.get("datasets")}
     return {
         "library_name": "sentence-transformers",
-        "pipeline_tag": "sentence-similarity",
-        "tags": TAGS,
+        "pipeline_tag": TASKS[_kind(facts)],
+        "tags": TAGS[_kind(facts)],
         **{key: value for key, value in given.items() if value},
     }
+
+
+def _kind(facts: Mapping[str, Any]) -> str | None:
+    """CROSS_ENCODER, or None for what gives vectors."""
+    return CROSS_ENCODER if facts.get("loads_as") == CROSS_ENCODER else None
 
 
 def _data(facts: Mapping[str, Any]) -> str:
@@ -123,12 +143,7 @@ def _use(folder: Path, facts: Mapping[str, Any]) -> str:
     return f"""{where}With sentence-transformers:
 
 ```python
-from sentence_transformers import SentenceTransformer
-
-model = SentenceTransformer("{model}")
-queries = model.encode_query(["who makes honey"])
-passages = model.encode_document(["Bees make honey from the nectar of flowers."])
-scores = model.similarity(queries, passages)
+{(PAIRS if _kind(facts) else VECTORS).format(model=model)}
 ```
 
 {prefixes}With uar, which scores it on a collection:

@@ -41,6 +41,8 @@ class CrossEncoder(Trainable):
     tokens, padding included, of one forward pass; pairs are sorted by length first.
     """
 
+    loads_as = "CrossEncoder"
+
     def __init__(
         self,
         model: str,

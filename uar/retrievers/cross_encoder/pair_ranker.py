@@ -61,8 +61,8 @@ class PairRanker(Ranker):
 
     @torch.inference_mode()
     def _scores(self, collection: Collection, queries: np.ndarray, passages: np.ndarray) -> np.ndarray:
-        """(pairs,) fp32; `queries`, `passages`: rows. UserError where one is not finite. Long pairs come first, in blocks of pairs
-        of nearly one length."""
+        """(pairs,) fp32; `queries`, `passages`: rows. UserError where one is not finite. Long pairs come first, in blocks of
+        pairs of nearly one length."""
         model, precision = self._model, self._session.search.precision
         model.eval()
         of_query, of_passage = model.query_tokens(collection), model.passage_tokens(collection)

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from uar.errors import UserError
-from uar.machine.model_files import pretrained
+from uar.machine.model_files import locate, pretrained
 from uar.retrievers.bi_encoder.loading import OFFSET, keep_layers, quiet_loading, set_dropout
 
 log = logging.getLogger(__name__)
@@ -64,6 +64,14 @@ def has_head(config: Any) -> bool:
     return any(name.endswith(KIND) for name in config.architectures or ())
 
 
+def is_cross_encoder(model: str, revision: str | None) -> bool:
+    """Of a model by reference; false where its config cannot be read, which who loads it will say."""
+    try:
+        return has_head(pretrained(AutoConfig, locate(model), revision=revision))
+    except (OSError, ValueError):
+        return False
+
+
 def _draw(scorer: Any, names: list[str]) -> None:
     """New weights, the same in every process and whenever the model is loaded."""
     generator = torch.Generator().manual_seed(0)
@@ -91,8 +99,8 @@ def pair_length(asked: int | None, tokenizer: Any, config: Any) -> int:
 
 
 def export(folder: Path, scorer: Any, tokenizer: Any, length: int) -> None:
-    """A folder that sentence-transformers' `CrossEncoder(folder)` loads, whose `predict` gives the scores of training, and that
-    `retriever.model=` loads."""
+    """A folder that sentence-transformers' `CrossEncoder(folder)` loads, whose `predict` gives the scores of training, and
+    that `retriever.model=` loads."""
     scorer.config.sentence_transformers = {"activation_fn": LOGITS}
     scorer.save_pretrained(folder)
     tokenizer.backend_tokenizer.no_truncation()  # what the last call left behind

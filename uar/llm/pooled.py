@@ -1,4 +1,4 @@
-"""Questions of a collection with the texts of their pools, as annotators take them."""
+"""Questions of a collection with the texts of passages that are shown with them."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
