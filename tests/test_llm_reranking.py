@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from conftest import ok
+from hydra.errors import InstantiationException
 from llm_server import LLMServer
 from scripted import Scripted, run, shown_passages
 
@@ -81,10 +82,13 @@ def by_worth(question: Question) -> list[str]:
     return sorted(question.passages, key=lambda d: -WORTH[question.passages[d]])
 
 
-@pytest.mark.parametrize(
-    ("number", "window", "k", "calls"),
-    [(1, 20, 10, 0), (2, 20, 1, 1), (7, 20, 3, 3), (20, 20, 1, 1), (21, 20, 1, 2), (100, 20, 10, 24), (45, 4, 10, 42), (9, 3, 9, None)],
-)  # fmt: skip
+TOURNAMENTS = [  # passages, window, k, calls; None: fewer than at most, since windows run out of passages
+    (1, 20, 10, 0), (2, 20, 1, 1), (7, 20, 3, 3), (20, 20, 1, 1), (21, 20, 1, 2), (100, 20, 10, 24),
+    (45, 4, 10, 42), (9, 3, 9, None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("number", "window", "k", "calls"), TOURNAMENTS)
 def test_the_best_k_are_exact_in_the_stated_number_of_calls(
     tmp_path: Path, number: int, window: int, k: int, calls: int | None
 ):
@@ -111,7 +115,8 @@ def test_setwise_positives_are_the_best_of_the_picks(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("text", "outcome"),
-    [("<think>B or A?</think>[B]", "ok"), ("B", "ok"), ("**B**.", "ok"), ("A passage is [B].", "ok"), ("[A] or [B]", "unparsable"),
+    [("<think>B or A?</think>[B]", "ok"), ("B", "ok"), ("**B**.", "ok"), ("A passage is [B].", "ok"),
+     ("[A] or [B]", "unparsable"),
      ("[T]", "out_of_range"), ("the second", "unparsable"), ("", "empty")],
 )  # fmt: skip
 def test_the_letter_is_read_from_the_text_of_a_model_that_reasons(tmp_path: Path, text: str, outcome: str):
@@ -158,7 +163,10 @@ def toy(folder: Path) -> Collection:
 def by_annotator(store: Path, name: str, *options: str) -> ByAnnotator:
     cfg = composed("evaluate", f"rerank={name}", f"store={store}", "rerank.depth=6", *options)
     cfg.rerank.llm = {"_target_": f"{__name__}.Oracle", "model": "oracle"}
-    both = reranked(BM25Ranker(), cfg.rerank, 1000)
+    try:
+        both = reranked(BM25Ranker(), cfg.rerank, 1000)
+    except InstantiationException as error:  # which commands tell as what is behind it
+        raise error.__cause__ or error from error
     assert isinstance(both, Reranked) and isinstance(both._reranker, ByAnnotator)
     return both._reranker
 
