@@ -70,6 +70,7 @@ def test_every_choice_composes_and_resolves(command: str, override: str):
             "rerank.retriever.model",
             "annotator.path",
             "label_source.path",
+            "label_source.scores",
         }
         for key in missing:
             OmegaConf.update(cfg, key, "x")

@@ -220,5 +220,5 @@ def test_options_of_a_bi_encoder_are_refused_for_a_cross_encoder(model: CrossEnc
     opened = _model(composed("evaluate", *given), ["model"])
     assert isinstance(opened, CrossEncoder) and opened.length == 24
     cfg = composed("evaluate", *given, "pooling=cls")
-    with pytest.raises(UserError, match="is a cross-encoder, which has no pooling; leave it null"):
+    with pytest.raises(UserError, match="pooling=cls: .*out is a cross-encoder, which has no pooling; leave it null"):
         evaluate(cfg, tmp_path / "e")

@@ -228,9 +228,7 @@ def test_past_the_rate_of_failures_the_run_stops(toy: Collection, tmp_path: Path
 
 def test_annotators_that_cannot_rank_are_refused(tmp_path: Path):
     for option in ("annotator@rerank.annotator=answer_likelihood", "annotator@rerank.annotator=import"):
-        with pytest.raises(
-            UserError, match="asks no model, asks several, or compares with gold answers, which no ranking may"
-        ):
+        with pytest.raises(UserError, match="asks no model, asks several, or compares with gold answers"):
             by_annotator(tmp_path, "setwise", option, *(["rerank.annotator.path=x"] if "import" in option else []))
     with pytest.raises(UserError, match="rerank.depth=0: at least 1"):
         by_annotator(tmp_path, "setwise", "rerank.depth=0")

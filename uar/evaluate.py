@@ -75,32 +75,17 @@ def _model(cfg: DictConfig, chosen: list[str]) -> Ranker | None:
         return retriever
     if not cfg.model:
         return None
-    from uar.retrievers.bi_encoder.encoder import BiEncoder
-    from uar.retrievers.cross_encoder.cross_encoder import CrossEncoder
-    from uar.retrievers.cross_encoder.scorer_files import is_cross_encoder
+    from uar.retrievers.bi_encoder.encoder import BiEncoder  # brings torch, which BM25 has no use for
+    from uar.retrievers.model_folder import open_model
 
-    if is_cross_encoder(cfg.model, cfg.revision):
-        wrong = next((name for name in OF_ENCODERS if cfg[name] is not None), None)
-        if wrong:
-            raise UserError(f"{wrong}={cfg[wrong]}: model={cfg.model} is a cross-encoder, which has no {wrong}; leave it null")
-        return CrossEncoder(cfg.model, revision=cfg.revision, token_budget=cfg.token_budget)
-    model = BiEncoder(
-        cfg.model,
-        cfg.revision,
-        pooling=cfg.pooling,
-        normalize=cfg.normalize,
-        query_prefix=cfg.query_prefix,
-        passage_prefix=cfg.passage_prefix,
-        query_length=cfg.query_length,
-        passage_length=cfg.passage_length,
-        token_budget=cfg.token_budget,
-    )
-    lengths = "%s reads queries of up to %d tokens and passages of up to %d"
-    log.info(lengths, model.name, model.query_length, model.passage_length)
-    log.info(
-        "pooling %s, %s, before queries %r, before passages %r",
-        *(model.pooling, "cosine" if model.normalize else "dot product", model.query_prefix, model.passage_prefix),
-    )
+    model = open_model(cfg.model, cfg.revision, cfg.token_budget, **{name: cfg[name] for name in OF_ENCODERS})
+    if isinstance(model, BiEncoder):
+        lengths = "%s reads queries of up to %d tokens and passages of up to %d"
+        log.info(lengths, model.name, model.query_length, model.passage_length)
+        log.info(
+            "pooling %s, %s, before queries %r, before passages %r",
+            *(model.pooling, "cosine" if model.normalize else "dot product", model.query_prefix, model.passage_prefix),
+        )
     return model
 
 

@@ -7,6 +7,7 @@ from uar.labels.llm import LLMLabels
 from uar.labels.mixed import MixedLabels
 from uar.labels.qa_metric import QAMetricLabels
 from uar.labels.source import Example, LabelContext, LabelSource, Pair, Stage
+from uar.labels.teacher import TeacherLabels
 
 __all__ = [
     "ClickLabels",
@@ -20,4 +21,5 @@ __all__ = [
     "Pair",
     "QAMetricLabels",
     "Stage",
+    "TeacherLabels",
 ]
