@@ -3,13 +3,12 @@
 import json
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
 import pytest
-from conftest import ok
 from hydra.errors import InstantiationException
 from llm_server import LLMServer
 from scripted import Scripted, run, shown_passages
@@ -259,18 +258,3 @@ def test_a_served_model_re_ranks_bm25_in_an_evaluation(folder: Path, tmp_path: P
         length = {d: len(collection.corpus.text(row)) for d, row in zip(pool, collection.corpus.rows(pool), strict=True)}
         assert [length[d] for d, _ in hits] == sorted(length.values())
     assert (tmp_path / "run" / "rerank_ledger.json").is_file()
-
-
-def test_a_real_model_re_ranks_mini(command: Callable[..., Any], tmp_path: Path):
-    options = [
-        "retriever=bm25",
-        "rerank=likelihood",
-        "rerank.depth=2",
-        "collections=[mini:ood]",
-        "logger=none",
-        "measures=[RR@10]",
-    ]
-    said = ok(command("uar.evaluate", *options, "hydra.run.dir=run"))
-    assert "Likelihood of SmolLM2" in said and "calls asked" in said
-    spent = json.loads((tmp_path / "run" / "rerank_ledger.json").read_text())
-    assert spent["failed_calls"] == 0 and spent["pairs"] == 2 * spent["queries"]
