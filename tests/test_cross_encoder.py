@@ -1,5 +1,6 @@
 """Cross-encoders: pairs as transformers makes them, training on a query's own passages, the export, and re-ranking."""
 
+import json
 import subprocess
 from collections.abc import Callable
 from functools import partial
@@ -194,7 +195,8 @@ def test_it_is_trained_exported_and_re_ranks(
     own = ["retriever=cross_encoder", *tiny, "retriever.depth=3", "retriever.length=32"]
     options = [*SMALL, *own, "rag=off", "logger=none", "label_source=mixed", "human_frac=0.2", "trainer.max_steps=2"]
     said = ok(command("train", *options, "trainer.precision=fp32", "hydra.run.dir=run"))
-    assert "has no scoring head: a new one is drawn" in said and "untrained" in said
+    assert "has no scoring head: a new one is drawn" in said and "rank at random, so its order before training" in said
+    assert set(json.loads((tmp_path / "run" / "baselines.json").read_text())["retrieval"]) == {"bm25"}
     trained = read_run(tmp_path / "run" / "runs" / "mini.test.trec")
     model = str(tmp_path / "run" / "model")
     assert "CrossEncoder(" in (tmp_path / "run" / "model" / "README.md").read_text()

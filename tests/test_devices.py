@@ -20,6 +20,7 @@ from uar.labels import Example, Stage
 from uar.losses import Loss, name_of
 from uar.machine.model_files import locate
 from uar.retrievers.bi_encoder.encoder import BiEncoder
+from uar.retrievers.cross_encoder.cross_encoder import CrossEncoder
 from uar.storage.files import write_json
 from uar.training.batches import BatchStream
 from uar.training.module import RetrieverModule
@@ -28,7 +29,9 @@ WORDS = 2_000  # of MiniLM's, so that its weights are written in a moment
 LOSSES: list[Loss] = [
     getattr(uar.losses, n) for n in ("contrastive", "joint", "kl", "lse_pair", "margin_mse", "rank_net", "summed_marginal")
 ]
-CASES = [(loss, cached, False) for loss in LOSSES for cached in (False, True)] + [(loss, False, True) for loss in LOSSES]
+CASES = [(loss, cached, False, "bi") for loss in LOSSES for cached in (False, True)]
+CASES += [(loss, False, True, "bi") for loss in LOSSES]
+CASES += [(uar.losses.contrastive, False, True, "cross"), (uar.losses.kl, True, True, "cross")]
 WEIGHTS = (1.0, 0.5, 2.0, 0.25, 1.5, 0.75)
 
 
@@ -71,13 +74,14 @@ def model(folder: Path) -> str:
     return str(place)
 
 
-def step(folder: Path, loss: Loss, cached: bool, bare: bool, rank: int, world: int) -> dict[str, torch.Tensor]:
-    """Gradients, and the weights after a step of AdamW, of process `rank` of `world`."""
+def step(folder: Path, loss: Loss, cached: bool, bare: bool, kind: str, rank: int, world: int) -> dict[str, torch.Tensor]:
+    """Gradients, and the weights after a step of AdamW, of process `rank` of `world`. `kind`: of encoder, bi or cross."""
     kept = tokens(folder)
     rows = {f"d{i}": i for i in range(60)}
     stage = Stage("llm", examples(bare), 1, "all")
     stream = BatchStream(stage, kept, {f"q{i}": i for i in range(6)}, kept, rows, 6 // world, 5, 0, rank, world)
-    retriever = BiEncoder(model(folder), dropout=0.0, token_budget=40)
+    made = {"bi": BiEncoder, "cross": CrossEncoder}[kind]
+    retriever = made(model(folder), dropout=0.0, token_budget=40)
     optimizer = partial(torch.optim.AdamW, lr=1e-3, eps=1e-4)
     module = RetrieverModule(retriever, loss, optimizer, 0.0, "llm", grad_cache=cached)
     logged: list[torch.Tensor] = []
@@ -91,8 +95,7 @@ def step(folder: Path, loss: Loss, cached: bool, bare: bool, rank: int, world: i
             dist.all_reduce(weight.grad)
             weight.grad /= world  # the mean that DDP takes
     gradients = {f"gradient of {n}": p.grad.clone() for n, p in weights.items()}
-    made = optimizer(list(weights.values()))
-    made.step()
+    optimizer(list(weights.values())).step()
     return {"loss": logged[0]} | gradients | {n: p.detach().clone() for n, p in weights.items()}
 
 
@@ -100,8 +103,8 @@ def worker(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     dist.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=2)
-    for number, (loss, cached, bare) in enumerate(CASES):
-        torch.save(step(Path(folder), loss, cached, bare, rank, 2), f"{folder}/{number}.{rank}")
+    for number, (loss, cached, bare, kind) in enumerate(CASES):
+        torch.save(step(Path(folder), loss, cached, bare, kind, rank, 2), f"{folder}/{number}.{rank}")
     dist.destroy_process_group()
 
 
@@ -115,13 +118,13 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-NAMES = [f"{name_of(x)}-{'cached' if c else 'plain'}{'-bare' if b else ''}" for x, c, b in CASES]
+NAMES = [f"{kind}-{name_of(x)}-{'cached' if c else 'plain'}{'-bare' if b else ''}" for x, c, b, kind in CASES]
 
 
 @pytest.mark.parametrize("number", range(len(CASES)), ids=NAMES)
 def test_two_processes_take_the_step_of_one(two: Path, number: int):
-    loss, _, bare = CASES[number]
-    alone = step(two, loss, cached=False, bare=bare, rank=0, world=1)
+    loss, _, bare, kind = CASES[number]
+    alone = step(two, loss, cached=False, bare=bare, kind=kind, rank=0, world=1)
     largest = float(max(v.abs().max() for n, v in alone.items() if n.startswith("gradient")))
     assert largest > 1e-4
     for rank in range(2):

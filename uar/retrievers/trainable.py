@@ -44,10 +44,12 @@ class Scored:
 class Trainable(nn.Module, Ranker):
     """A ranker that learns. Training learns the parameters that require a gradient; its loss sees `scale` · `batch_scores`.
 
-    `loads_as`: the class of sentence-transformers that loads what `save` writes.
+    `loads_as`: the class of sentence-transformers that loads what `save` writes. `is_baseline`: whether its order before
+    training says anything, which that of new weights does not.
     """
 
     loads_as: ClassVar[str] = "SentenceTransformer"
+    is_baseline = True
 
     @abstractmethod
     def batch_scores(self, texts: Texts, exchange: Exchange, cached: bool = False) -> Scored:

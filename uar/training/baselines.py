@@ -51,7 +51,12 @@ class Baselines:
         names = chosen(cfg.baselines)
         if "bm25" in names:
             self._rankers["bm25"] = BM25Ranker()
-        if "untrained" in names:
+        if "untrained" in names and not retriever.is_baseline:
+            log.info(
+                "baselines: %s has new weights, which rank at random, so its order before training is not scored",
+                retriever.name,
+            )
+        elif "untrained" in names:
             before = Untrained(retriever, lambda: hydra.utils.instantiate(cfg.retriever, _convert_="all"))
             self._rankers["untrained"] = reranked(before, cfg.rerank, cfg.retrieval_depth)
 

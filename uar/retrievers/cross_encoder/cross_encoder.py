@@ -65,9 +65,11 @@ class CrossEncoder(Trainable):
         try:
             self.tokenizer: Any = load_tokenizer(model, path, revision, "")
             pad = int(self.tokenizer.pad_token_id)
-            self.scorer: Any = load_scorer(model, path, revision, layers, dropout, new_head, pad)
+            scorer, drawn = load_scorer(model, path, revision, layers, dropout, new_head, pad)
         except OSError as error:
             raise UserError(f"retriever.model={model}: cannot be loaded ({str(error).splitlines()[0]})") from error
+        self.scorer: Any = scorer
+        self.is_baseline = not drawn
         self.length = pair_length(length, self.tokenizer, self.scorer.config)
         self._form = PairForm.of(self.tokenizer, self.length)
         self.batches = TokenBatches(token_budget, pad)

@@ -20,9 +20,9 @@ LOGITS = "torch.nn.modules.linear.Identity"  # sentence-transformers would make 
 
 def load_scorer(
     model: str, path: str, revision: str | None, layers: int | None, dropout: float | None, new_head: bool, pad: int
-) -> Any:
-    """The model of `path` in fp32 with a head of one score. A model without a head gets a new one, always the same, where
-    `new_head` allows it; else UserError."""
+) -> tuple[Any, bool]:
+    """The model of `path` in fp32 with a head of one score, and whether that is new. A model without a head gets one, always
+    the same, where `new_head` allows it; else UserError."""
     config = pretrained(AutoConfig, path, revision=revision)
     if config.is_encoder_decoder:
         raise UserError(f"retriever.model={model}: an encoder-decoder ({config.model_type}); choose an encoder or a decoder")
@@ -56,7 +56,7 @@ def load_scorer(
     if missing:
         log.info("%s has no scoring head: a new one is drawn, which ranks at random before it is trained", model)
         _draw(scorer, missing)
-    return scorer
+    return scorer, bool(missing)
 
 
 def has_head(config: Any) -> bool:
