@@ -27,6 +27,7 @@ from uar.retrievers.bi_encoder.loading import (
     is_causal,
     load_encoder,
     load_tokenizer,
+    use_gradient_checkpointing,
 )
 from uar.retrievers.bi_encoder.lora import add_lora
 from uar.retrievers.bi_encoder.pooling import POOLINGS, pool
@@ -122,7 +123,7 @@ class BiEncoder(Encoder):
             if lora_rank is not None:
                 add_lora(encoder, lora_rank, lora_alpha, lora_dropout, lora_targets)
             if gradient_checkpointing:
-                _use_gradient_checkpointing(encoder, model)
+                use_gradient_checkpointing(encoder, model)
             if compile:
                 encoder.compile(dynamic=True)  # in place, so that names in checkpoints stay
             else:
@@ -221,10 +222,3 @@ def _checked_scale(scale: float | None, normalised: bool, learned: bool) -> floa
     if scale <= 0 or (learned and scale > HIGHEST_SCALE):
         raise UserError(f"retriever.scale={scale}: above 0 is needed, and at most {HIGHEST_SCALE:.0f} where it is learned")
     return scale
-
-
-def _use_gradient_checkpointing(encoder: Any, model: str) -> None:
-    try:
-        encoder.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    except ValueError as error:
-        raise UserError(f"retriever.gradient_checkpointing=true: {model} does not support it; set it to false") from error

@@ -98,6 +98,14 @@ def load_encoder(model: str, path: str, revision: str | None, folder: str, layer
     return encoder
 
 
+def use_gradient_checkpointing(encoder: Any, model: str) -> None:
+    """Keep one activation a layer; UserError where the model cannot."""
+    try:
+        encoder.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    except ValueError as error:
+        raise UserError(f"retriever.gradient_checkpointing=true: {model} does not support it; set it to false") from error
+
+
 def is_causal(encoder: nn.Module) -> bool:
     """Whether tokens see only those before them, so that the last one alone has seen the text."""
     return any(getattr(module, "is_causal", False) is True for module in encoder.modules())

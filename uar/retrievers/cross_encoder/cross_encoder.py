@@ -14,7 +14,7 @@ from uar.machine.model_files import identity, locate, without_bars
 from uar.machine.precision import device
 from uar.retrievers.bi_encoder.dropout import use_fast_dropout
 from uar.retrievers.bi_encoder.fast_attention import hidden_states, use_fast_attention
-from uar.retrievers.bi_encoder.loading import load_tokenizer
+from uar.retrievers.bi_encoder.loading import load_tokenizer, use_gradient_checkpointing
 from uar.retrievers.bm25.bm25_ranker import BM25Ranker
 from uar.retrievers.cross_encoder.pair_form import PairForm
 from uar.retrievers.cross_encoder.pair_ranker import PairRanker
@@ -75,7 +75,7 @@ class CrossEncoder(Trainable):
         self.batches = TokenBatches(token_budget, pad)
         self._first, self._depth, self._in_batch = first or BM25Ranker(), depth, in_batch
         if gradient_checkpointing:
-            self.scorer.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            use_gradient_checkpointing(self.scorer, model)
         use_fast_dropout(self.scorer)
         use_fast_attention(self.scorer)
         self.name = f"cross-encoder {identity(model, revision)}" + (f"-l{layers}" if layers else "")
