@@ -105,6 +105,19 @@ def test_the_best_k_are_exact_in_the_stated_number_of_calls(
         assert order[k:] == rest
 
 
+def test_a_letter_in_a_text_is_no_identifier_and_dry_runs_have_replies(tmp_path: Path):
+    question = Question("q1", "which [A] is it", {"d0": "as [B] says", "d1": "and [ C ]", "d2": "no"})
+    WORTH.update({"as (B) says": 1.0, "and (C)": 3.0, "no": 2.0})
+    asker = Setwise(template="setwise", k=2)
+    judged, _ = run(tmp_path, asker, Scripted(oracle), [question])
+    assert [j.doc_id for j in judged["q1"]] == ["d1", "d2", "d0"]
+    chain = asker.chain(question)
+    (call,) = next(chain)
+    assert "which (A) is it" in call.request.messages[-1][1]
+    assert call.check(Reply(call.example)) == Outcome.OK
+    assert Setwise(template="setwise", reasoning=True)._call(question, ["d0", "d1"]).check(Reply("B")) == Outcome.OK
+
+
 def test_setwise_positives_are_the_best_of_the_picks(tmp_path: Path):
     question = pool(20)
     for threshold, positive in ((10.0, 2), (1.0, 1), (50.0, 3)):

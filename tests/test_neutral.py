@@ -16,7 +16,7 @@ from conftest import SMOLLM2, write_jsonl
 from llm_server import gold_answers, serve
 from scripted import shown_passages
 
-from uar.annotation.annotators import Annotator, Likelihood, Pointwise, QAMetric, RelSel, UtilRank, UtilSel
+from uar.annotation.annotators import Annotator, Likelihood, Pointwise, QAMetric, RelSel, Setwise, Sliding, UtilRank, UtilSel
 from uar.collections import open_collection
 from uar.llm.call import Question
 from uar.llm.prompts.escaping import as_material, attempts, without_control_tokens
@@ -55,7 +55,8 @@ LISTS = [
     for acknowledge in (True, False)
     for kind, template, more in ((RelSel, "relsel", {}), (UtilSel, "utilsel", {"rank": True}), (UtilRank, "utilrank", {}))
 ]
-SINGLE = [Pointwise(template="pointwise"), QAMetric(template="qa_metric")]
+LISTS += [Sliding(template="listwise", layout=layout, acknowledge=True) for layout in ("paper", "shared_prefix")]
+SINGLE = [Pointwise(template="pointwise"), Setwise(template="setwise"), QAMetric(template="qa_metric")]
 SINGLE += [Likelihood(template="likelihood_question")]
 SINGLE += [Likelihood(template="likelihood_answer", target="answer", answer=answer) for answer in ("gold", "pseudo")]
 

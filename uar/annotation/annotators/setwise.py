@@ -1,5 +1,6 @@
 """Set-wise: of up to twenty passages a call names the most useful one; a tournament of such calls gives the best few."""
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -134,16 +135,19 @@ class Setwise(OnePrompt, Annotator):
 
     def _call(self, question: Question, window: Sequence[str]) -> Call:
         letters = ascii_uppercase[: len(window)]
-        passages = [(letter, self.shown(question.passages[d])) for letter, d in zip(letters, window, strict=True)]
-        messages = self.prompt.render(query=as_material(question.text), passages=passages)
+        texts = [NAMED.sub(r"(\1)", self.shown(question.passages[d])) for d in window]  # `[B]` in a text is text
+        passages = list(zip(letters, texts, strict=True))
+        messages = self.prompt.render(query=NAMED.sub(r"(\1)", as_material(question.text)), passages=passages)
         request: Generate | Choose = (
             self.generate(messages, PICK_TOKENS) if self.reasoning else Choose(messages, tuple(letters), self.reasoning)
         )
 
+        example = letters[0] if self.reasoning else json.dumps(dict.fromkeys(letters, -3.0))
+
         def check(reply: Reply) -> Outcome:
             return self._read(reply, len(window))[0]
 
-        return Call(STAGE, self.prompt.name, self.prompt.hash, tuple(window), request, check, example=letters[0])
+        return Call(STAGE, self.prompt.name, self.prompt.hash, tuple(window), request, check, example=example)
 
     def _read(self, reply: Reply, size: int) -> tuple[Outcome, list[float]]:
         """What a reply says of each of `size` passages: log-likelihoods, or of a text 0 for its pick and minus infinity."""
