@@ -239,9 +239,9 @@ def test_past_the_rate_of_failures_the_run_stops(toy: Collection, tmp_path: Path
 
 
 def test_annotators_that_cannot_rank_are_refused(tmp_path: Path):
-    for option in ("annotator@rerank.annotator=answer_likelihood", "annotator@rerank.annotator=import"):
+    for name in ("answer_likelihood", "joint_likelihood"):
         with pytest.raises(UserError, match="asks no model, asks several, or compares with gold answers"):
-            by_annotator(tmp_path, "setwise", option, *(["rerank.annotator.path=x"] if "import" in option else []))
+            by_annotator(tmp_path, "setwise", f"annotator@rerank.annotator={name}")
     with pytest.raises(UserError, match="rerank.depth=0: at least 1"):
         by_annotator(tmp_path, "setwise", "rerank.depth=0")
     with pytest.raises(UserError, match=r"rerank.depth=1001: .* gives at most 1000 passages a query"):
