@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from uar.errors import UserError
-from uar.retrievers.vector_index import ExactSearch, FaissSearch, evenly, recall
+from uar.retrievers.vector_index import ExactSearch, FaissSearch, recall
+from uar.retrievers.vector_shards import evenly
 
 FACTORIES = ["Flat", "IVF{lists},Flat", "IVF16,PQ8x4", "HNSW16"]
 
@@ -53,16 +54,15 @@ def test_an_index_is_made_once_for_a_corpus(shards: list[Path], queries: np.ndar
     monkeypatch.setattr(FaissSearch, "_index", lambda *given, real=FaissSearch._index: (made.append(1), real(*given))[1])
     search = FaissSearch(factory="Flat")
     first, again = (search.best(queries[:4], shards, 5)[1] for _ in range(2))
-    assert len(made) == 1 and (first == again).all() and search.recalls == {"recall@5": 1.0}
+    assert len(made) == 1 and (first == again).all() and search.facts["recall@5"] == 1.0
     search.best(queries[:4], shards[:1], 5)
     assert len(made) == 2
 
 
 @pytest.mark.parametrize(("most", "kept"), [(1500, 1500), (1499, 750), (1000, 750), (100, 100), (1, 1)])
 def test_training_vectors_are_spread_evenly_and_never_more_than_allowed(shards: list[Path], most: int, kept: int):
-    sizes = [len(np.load(shard)) for shard in shards]
     every = np.concatenate([np.load(shard) for shard in shards]).astype(np.float32)
-    found = evenly(shards, sizes, most)
+    found = evenly(shards, most)
     assert len(found) == kept and (found == every[:: 1500 // kept]).all()
 
 

@@ -71,19 +71,19 @@ class Evaluator:
             measured=self.retrieving.measured(ranker),
         )
         values: dict[str, dict[str, float]] = {}
-        recalls: dict[str, Mapping[str, float]] = {}
+        searched: dict[str, Mapping[str, float]] = {}
         try:
             with self.retrieving.session(self._folder) as session:
                 opened = ranker.opened(session)
                 for at, collection in enumerate(collections):
                     key = self.retrieving.key(collection, ranker)
-                    values[collection.slug], recalls[collection.slug] = self._collection(collection, opened, session, key)
+                    values[collection.slug], searched[collection.slug] = self._collection(collection, opened, session, key)
                     if collection.corpus.hash not in {later.corpus.hash for later in collections[at + 1 :]}:
                         session.release(collection.corpus)
         finally:
             self._generator.close()
-        if any(recalls.values()):
-            update_manifest(self._folder, search=recalls)
+        if any(searched.values()):
+            update_manifest(self._folder, search=searched)
         rows = averaged(values)
         whole = {s: {m: v for m, v in rows[s].items() if m in self.measures} for s in rows if s not in values}
         update_metrics(self._folder, retrieval=whole)
@@ -99,7 +99,7 @@ class Evaluator:
     def _collection(
         self, collection: Collection, ranker: Ranker, session: Session, key: str | None
     ) -> tuple[dict[str, float], Mapping[str, float]]:
-        """Mean values, and what an approximate search found of the exact results."""
+        """Mean values, and what the search says of itself."""
         query_ids = scored_queries(collection)
         if len(query_ids) < len(collection.queries):
             log.info(
@@ -112,7 +112,7 @@ class Evaluator:
         def retrieve() -> Retrieved:
             start = time.perf_counter()
             run = self.retrieving.run(collection, ranker, query_ids)
-            return Retrieved(run, round(time.perf_counter() - start, 2), session.take_recalls())
+            return Retrieved(run, round(time.perf_counter() - start, 2), session.take_facts())
 
         retrieved, kept = self._runs.retrieved(collection.slug, key, retrieve)
         run, seconds = retrieved.run, retrieved.seconds
@@ -129,7 +129,7 @@ class Evaluator:
         update_metrics(self._folder, retrieval={collection.slug: values}, time={f"retrieval {collection.slug}": seconds})
         rag_scores, rag_values = self._rag_scores(collection, run, query_ids, ranker)
         write_score_file(self._folder / "scores" / f"{collection.slug}.parquet", scores + rag_scores)
-        return {**values, **rag_values}, retrieved.recalls
+        return {**values, **rag_values}, retrieved.facts
 
     def _rag_scores(
         self, collection: Collection, run: Run, query_ids: list[str], ranker: Ranker

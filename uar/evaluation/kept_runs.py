@@ -11,11 +11,11 @@ from uar.storage.runs import Run, read_run, write_run
 
 @dataclass(frozen=True)
 class Retrieved:
-    """A run, the seconds that it took, and the shares of the exact results that an approximate search found."""
+    """A run, the seconds that it took, and what the search says of itself, such as `bytes_per_passage`."""
 
     run: Run
     seconds: float
-    recalls: Mapping[str, float] = field(default_factory=dict)
+    facts: Mapping[str, float] = field(default_factory=dict)
 
 
 class KeptRuns:
@@ -32,11 +32,11 @@ class KeptRuns:
         path, made = self._folder / f"{slug}.trec", self._made()
         facts = made.get(slug, {})
         if key is not None and facts.get("key") == key and path.is_file() and facts["file"] == file_hash(path):
-            return Retrieved(read_run(path), facts["seconds"], facts["recalls"]), True
+            return Retrieved(read_run(path), facts["seconds"], facts.get("facts", {})), True
         result = retrieve()
         write_run(path, result.run, "uar")
         if key is not None:
-            told = {"seconds": result.seconds, "recalls": result.recalls}
+            told = {"seconds": result.seconds, "facts": result.facts}
             write_json(self._file, made | {slug: {"key": key, "file": file_hash(path), **told}})
         return result, False
 

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from uar.retrievers.vector_shards import load_shard
+
 FIRST, BLOCK = 4_096, 32_768  # passages scored at a time: few at first, since all of them are candidates
 QUERIES = 1_024  # queries scored at a time
 FP32 = 32 * 2**20  # numbers of a block that faiss searches
@@ -122,7 +124,7 @@ def _blocks(shards: Sequence[Path], first: int, most: int) -> Iterator[tuple[int
     start, size, filled = 0, first, 0
     buffer = torch.empty(0)
     for shard in shards:
-        vectors = torch.from_numpy(np.load(shard))
+        vectors = torch.from_numpy(load_shard(shard))
         at = 0
         while at < len(vectors):
             if len(buffer) < size:

@@ -1,6 +1,6 @@
 """What the rankers of one run share while it goes over its collections."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +26,7 @@ class Session:
         self._search: ExactSearch | None = None
         self._vectors: Vectors | None = None
         self._stack = ExitStack()
-        self._recalls: dict[str, float] = {}
+        self._facts: dict[str, float] = {}
 
     def __enter__(self) -> "Session":
         self._stack.__enter__()
@@ -57,11 +57,11 @@ class Session:
             self._vectors.forget(corpus)
             self.search.forget(corpus)
 
-    def note_recalls(self, part: str) -> None:
-        """Keep what the last search, of a ranker called `part`, found of the exact results."""
-        self._recalls.update({f"{part} {name}".strip(): value for name, value in self.search.recalls.items()})
+    def note(self, part: str, facts: Mapping[str, float]) -> None:
+        """Keep what a ranker called `part` says of its last search, such as `bytes_per_passage` or `recall@100`."""
+        self._facts.update({f"{part} {name}".strip(): value for name, value in facts.items()})
 
-    def take_recalls(self) -> dict[str, float]:
-        """Shares of the exact results found since they were last taken, such as `recall@100`; none where search is exact."""
-        taken, self._recalls = self._recalls, {}
+    def take_facts(self) -> dict[str, float]:
+        """What was noted since it was last taken."""
+        taken, self._facts = self._facts, {}
         return taken

@@ -34,11 +34,13 @@ class Texts:
 class Scored:
     """scores: (queries, passages), finite, not yet multiplied by the retriever's `scale`; rows: (passages,) corpus rows of the
     columns, negative where a column is padding; scored: (queries, passages) false where a pair has no score, and says nothing
-    to the loss, None where all have one."""
+    to the loss, None where all have one. views: further scores of the same pairs, the mean of whose losses is then learnt
+    from in place of that of `scores`."""
 
     scores: torch.Tensor
     rows: torch.Tensor
     scored: torch.Tensor | None = None
+    views: tuple[torch.Tensor, ...] = ()
 
 
 class Trainable(nn.Module, Ranker):
@@ -97,7 +99,12 @@ class Encoder(Trainable):
 
     In training all passages of all processes are negatives of a query. As a ranker, it keeps representations of a corpus in
     shards of a session's vectors.
+
+    `dimensions`: training takes the mean of the losses of so many first numbers of the vectors (Matryoshka representation
+    learning, arXiv 2205.13147); None is all numbers.
     """
+
+    dimensions: Sequence[int] | None = None
 
     @abstractmethod
     def forward(self, texts: Sequence[np.ndarray], role: str = "passage", cached: bool = False) -> torch.Tensor:
@@ -113,12 +120,26 @@ class Encoder(Trainable):
         queries = self(texts.queries, role="query", cached=cached)
         passages, rows = exchange(self(texts.passages, role="passage", cached=cached), texts.rows)
         with torch.autocast(self.device.type, enabled=False):
-            return Scored(self.similarity(queries, passages), rows)
+            views = tuple(
+                self.similarity(self.shortened(queries, n), self.shortened(passages, n)) for n in self.dimensions or ()
+            )
+            return Scored(self.similarity(queries, passages), rows, views=views)
 
     @property
     @abstractmethod
     def dim(self) -> int:
         """Numbers of a vector."""
+
+    @property
+    def unit(self) -> bool:
+        """Whether vectors have length 1."""
+        return False
+
+    def shortened(self, vectors: torch.Tensor, dimensions: int) -> torch.Tensor:
+        """(…, dimensions) the first numbers of vectors, brought to length 1 again where they had it; what
+        `training.dimensions` learns and `search.dimensions` searches."""
+        short = vectors[..., :dimensions]
+        return nn.functional.normalize(short, dim=-1) if self.unit else short
 
     @property
     @abstractmethod

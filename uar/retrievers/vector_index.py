@@ -1,7 +1,8 @@
-"""How a corpus of vectors is searched: exactly, or through a faiss index whose recall is measured against that."""
+"""How a corpus of vectors is searched: exactly, or through smaller vectors or a faiss index, whose recall is measured against
+that."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,42 +13,102 @@ from uar.collections import Corpus
 from uar.errors import UserError
 from uar.machine.precision import NAMES, device
 from uar.retrievers.exact_search import search
+from uar.retrievers.rescoring import rescored
+from uar.retrievers.small_vectors import KINDS, SmallVectors
+from uar.retrievers.ties import Found, Ranks, first_of
+from uar.retrievers.vector_shards import Rows, evenly, load_shard, shard_sizes
 from uar.retrievers.vectors import Vectors
 
 log = logging.getLogger(__name__)
-Found = tuple[np.ndarray, np.ndarray]  # scores and rows, both (queries, k)
-Ranks = Callable[[], np.ndarray]  # the place of each row among equal scores
 
 
 @dataclass(frozen=True)
 class ExactSearch:
     """Every vector is looked at. `embeddings`: a folder that keeps the vectors of each corpus; None: see `Vectors`.
-    `processes`: so many encode beside each other. `precision` of the encoding: auto, bf16, fp32 or fp16. `recalls`: the share
-    of the exact results that the last search had, by `recall@k`, where the search is not exact."""
+    `processes`: so many encode beside each other. `precision` of the encoding: auto, bf16, fp32 or fp16.
 
+    `dimensions`: the first so many numbers of each vector are looked at; None for all. `quantize`: int8 or binary codes are
+    looked at; see `SmallVectors`. With either, `rescore` times as many results as are wanted are scored again with the whole
+    vectors, which stay on the disk; 0: none. The recall of `recall_queries` queries against exact search is logged.
+
+    `facts`: of the last search, `bytes_per_passage`, of what was looked at, unless it was an index, and where it is not exact
+    `recall@k`, the share of the exact results that it had."""
+
+    scans = True
     embeddings: str | None = None
     processes: int = 1
     precision: str = "auto"
-    recalls: dict[str, float] = field(default_factory=dict, init=False, compare=False)
+    dimensions: int | None = None
+    quantize: str | None = None
+    rescore: int = 4
+    recall_queries: int = 200
+    facts: dict[str, float] = field(default_factory=dict, init=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.processes < 1:
             raise UserError(f"search.processes={self.processes}: at least 1 is needed")
         if self.precision not in ("auto", *NAMES):
             raise UserError(f"search.precision={self.precision!r} is not known; allowed: auto, {', '.join(NAMES)}")
+        if self.quantize is not None and self.quantize not in KINDS:
+            raise UserError(f"search.quantize={self.quantize!r} is not known; allowed: null, {', '.join(KINDS)}")
+        if not isinstance(self.rescore, int) or self.rescore < 0:
+            raise UserError(f"search.rescore={self.rescore}: a whole number from 0 on is needed")
 
     def vectors(self) -> Vectors:
         return Vectors(Path(self.embeddings) if self.embeddings else None)
 
     def check(self, passages: int, dim: int) -> None:
         """UserError where so many vectors of so many dimensions cannot be searched; asked before any is made."""
+        if self.dimensions is not None and not 1 <= self.dimensions <= dim:
+            raise UserError(f"search.dimensions={self.dimensions}: vectors have {dim} numbers; give 1 to {dim}, or null")
 
     def forget(self, corpus: Corpus) -> None:
         """A corpus is not searched any more."""
 
-    def best(self, queries: np.ndarray, shards: Sequence[Path], k: int, ranks: Ranks | None = None) -> Found:
-        """queries: (queries, dim) fp32; shards: fp16 files of the corpus in order. See `search`."""
+    def best(
+        self, queries: np.ndarray, shards: Sequence[Path], k: int, ranks: Ranks | None = None, unit: bool = False
+    ) -> Found:
+        """queries: (queries, dim) fp32; shards: fp16 files of the corpus in order. See `search`. `unit`: whether vectors have
+        length 1, and so shall the shorter ones."""
+        self.facts.clear()
+        queries = np.ascontiguousarray(queries, np.float32)
+        dim = queries.shape[1]
+        used = self.dimensions or dim
+        if used == dim and self.quantize is None:
+            found = self._among(queries, shards, k, ranks)
+            self._note(queries, shards, found, k, ranks, 2 * dim)
+            return found
+        small = SmallVectors(shards, used, self.quantize, unit)
+        passages = sum(shard_sizes(shards))
+        wide = min(max(1, self.rescore) * k, passages)
+        found = small.search(queries, wide, None if self.rescore else ranks, self._among)
+        if self.rescore:
+            found = rescored(queries, Rows(shards), found[1], k, ranks)
+        again = f"the best {wide} of {passages} scored again" if self.rescore else "none scored again"
+        line = "search: %s, %d of %d numbers, %d bytes a passage in place of %d; %s"
+        log.info(line, self.quantize or "fp16", used, dim, small.bytes, 2 * dim, again)
+        self._note(queries, shards, found, k, ranks, small.bytes)
+        return found
+
+    def _among(self, queries: np.ndarray, shards: Sequence[Path], k: int, ranks: Ranks | None) -> Found:
+        """The best of files of numbers, whole vectors or smaller ones."""
         return search(queries, shards, k, device(), ranks)
+
+    @property
+    def _name(self) -> str:
+        """Of a search that is not exact; empty for one that is."""
+        short = f"{self.dimensions} numbers" if self.dimensions else ""
+        return ", ".join(part for part in (self.quantize, short) if part)
+
+    def _note(self, queries: np.ndarray, shards: Sequence[Path], found: Found, k: int, ranks: Ranks | None, size: int) -> None:
+        if self.scans:
+            self.facts["bytes_per_passage"] = size
+        some = queries[: self.recall_queries]
+        if self._name and len(some):
+            _, exact = search(some, shards, k, device(), ranks)
+            value = self.facts[f"recall@{k}"] = recall(found[1], exact)
+            message = "search: recall@%d of %s against exact search: %.4f (%d queries)"
+            log.info(message, k, self._name, value, len(some))
 
 
 @dataclass(frozen=True)
@@ -56,19 +117,28 @@ class FaissSearch(ExactSearch):
     product. `{lists}` is four times the root of the corpus' size.
 
     `probes`: lists of an IVF that are looked through; `ef_search`: breadth of the search in an HNSW graph; `train_on`: at most
-    so many vectors, evenly from the corpus, train the index, which is made once for a corpus. The recall of `recall_queries`
-    queries against exact search is logged.
+    so many vectors, evenly from the corpus, train the index, which is made once for a corpus. Smaller codes than `dimensions`
+    are the index' own: `quantize` is refused.
     """
 
+    scans = False
     factory: str = "Flat"
     probes: int = 32
     ef_search: int = 128
     train_on: int = 262_144
-    recall_queries: int = 200
     _made: dict[tuple[tuple[Path, int], ...], Any] = field(default_factory=dict, init=False, compare=False)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.quantize is not None:
+            raise UserError(
+                f"search.quantize={self.quantize}: an index of faiss has codes of its own, such as search.factory=SQ8; use "
+                "search=exact, or set search.quantize=null"
+            )
+
     def check(self, passages: int, dim: int) -> None:
-        index = self._empty(passages, dim)
+        super().check(passages, dim)
+        index = self._empty(passages, self.dimensions or dim)
         given = min(passages, self.train_on)
         needed = 0 if index.is_trained else training_vectors(index)
         if given < needed:
@@ -78,31 +148,25 @@ class FaissSearch(ExactSearch):
             )
 
     def forget(self, corpus: Corpus) -> None:
-        for made in [made for made in self._made if made[0][0].parent.name == corpus.hash]:
+        for made in [made for made in self._made if corpus.hash in made[0][0].parts]:
             del self._made[made]
 
-    def best(self, queries: np.ndarray, shards: Sequence[Path], k: int, ranks: Ranks | None = None) -> Found:
-        self.recalls.clear()
-        queries = np.ascontiguousarray(queries, np.float32)
+    @property
+    def _name(self) -> str:
+        return ", ".join(part for part in (self.factory, super()._name) if part)
+
+    def _among(self, queries: np.ndarray, shards: Sequence[Path], k: int, ranks: Ranks | None) -> Found:
         made = tuple((shard, shard.stat().st_mtime_ns) for shard in shards)
         if made not in self._made:
             self._made[made] = self._index(shards, queries.shape[1])
-        scores, rows = _first(self._made[made], queries, k, ranks)
-        some = queries[: self.recall_queries]
-        if len(some):
-            _, exact = search(some, shards, k, device(), ranks)
-            value = self.recalls[f"recall@{k}"] = recall(rows, exact)
-            message = "search: recall@%d of %s against exact search: %.4f (%d queries)"
-            log.info(message, k, self.factory, value, len(some))
-        return scores, rows
+        return first_of(self._made[made], queries, k, ranks)
 
     def _index(self, shards: Sequence[Path], dim: int) -> Any:
         import faiss  # after torch: both bring OpenMP
 
-        sizes = [len(np.load(shard, mmap_mode="r")) for shard in shards]
-        index = self._empty(sum(sizes), dim)
+        index = self._empty(sum(shard_sizes(shards)), dim)
         if not index.is_trained:
-            vectors = evenly(shards, sizes, self.train_on)
+            vectors = evenly(shards, self.train_on)
             try:
                 index.train(vectors)
             except RuntimeError as error:
@@ -110,7 +174,7 @@ class FaissSearch(ExactSearch):
                 reason = f"{len(vectors)} vectors do not train it ({message})"
                 raise UserError(f"search.factory={self.factory}: {reason}") from error
         for shard in shards:
-            index.add(_vectors(shard))
+            index.add(load_shard(shard).astype(np.float32))
         if "IVF" in self.factory:
             faiss.extract_index_ivf(index).nprobe = self.probes
         if isinstance(index, faiss.IndexHNSW):
@@ -126,26 +190,6 @@ class FaissSearch(ExactSearch):
         except RuntimeError as error:
             message = _message(error)
             raise UserError(f"search.factory={self.factory}: faiss cannot make it for {dim} dimensions ({message})") from error
-
-
-def _first(index: Any, queries: np.ndarray, k: int, ranks: Ranks | None) -> Found:
-    """The k best that an index finds. Where equal scores go on past the k-th, more are asked for until they end, and those of
-    the lowest rank are kept; without `ranks`, those of the lowest row."""
-    wide = min(k + 1, index.ntotal)
-    scores, rows = index.search(queries, wide)
-    if wide <= k:
-        return scores, rows
-    best, found = scores[:, :k].copy(), rows[:, :k].copy()
-    tied = np.flatnonzero((scores[:, k - 1] == scores[:, k]) & (rows[:, k] >= 0))
-    places = (ranks() if ranks else np.arange(index.ntotal)) if len(tied) else np.zeros(0, np.int64)
-    while len(tied):
-        wide = min(2 * wide, index.ntotal)
-        scores, rows = index.search(queries[tied], wide)
-        order = np.lexsort((places[rows], -scores))[:, :k]
-        best[tied], found[tied] = np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
-        go_on = (scores[:, k - 1] == scores[:, -1]) & (rows[:, -1] >= 0) & (wide < index.ntotal)
-        tied = tied[go_on]
-    return best, found
 
 
 def _message(error: RuntimeError) -> str:
@@ -165,18 +209,7 @@ def training_vectors(index: Any) -> int:
     return max(lists, centroids, *inside, 0)
 
 
-def evenly(shards: Sequence[Path], sizes: Sequence[int], most: int) -> np.ndarray:
-    """At most so many vectors, every n-th of the corpus over the ends of its shards."""
-    step = max(1, -(-sum(sizes) // most))
-    starts = np.cumsum([0, *sizes[:-1]])
-    return np.concatenate([_vectors(shard)[-start % step :: step] for shard, start in zip(shards, starts, strict=True)])
-
-
 def recall(rows: np.ndarray, exact: np.ndarray) -> float:
     """Share of the exact results, (queries, k), that `rows` has; for as many queries as `exact` has."""
     pairs = [(set(found), set(true) - {-1}) for found, true in zip(rows.tolist(), exact.tolist(), strict=False)]
     return sum(len(found & true) for found, true in pairs) / max(1, sum(len(true) for _, true in pairs))
-
-
-def _vectors(shard: Path) -> np.ndarray:
-    return np.load(shard).astype(np.float32)

@@ -45,6 +45,26 @@ def check_options(cfg: DictConfig) -> None:
         log.warning("human_frac=%s has no effect: this label_source takes no human labels by share", cfg.human_frac)
 
 
+def check_dimensions(dimensions: Any, retriever: Trainable) -> list[int] | None:
+    """The option `training.dimensions` as a list; UserError where vectors have no such first numbers to learn from."""
+    if dimensions is None:
+        return None
+    if not isinstance(retriever, Encoder):
+        raise UserError(f"training.dimensions={dimensions}: {retriever.name} makes no vectors; set it to null")
+    there, given = retriever.dim, list(dimensions) if OmegaConf.is_list(dimensions) else []
+    if not given or len(set(given)) < len(given) or not all(isinstance(n, int) and 1 <= n <= there for n in given):
+        raise UserError(
+            f"training.dimensions={dimensions}: different whole numbers from 1 to {there} are needed, the numbers of a vector "
+            f"of {retriever.name}; give a list such as [{there},{max(1, there // 4)}], or null"
+        )
+    if there not in given:
+        log.warning(
+            "training.dimensions=%s: whole vectors, of %d numbers, are not learnt from; search with search.dimensions=%d",
+            given, there, max(given),
+        )  # fmt: skip
+    return given
+
+
 def random_negatives(asked: int | None, pools: PoolSource, retriever: Trainable) -> int:
     """Passages of the whole corpus that each query adds to a batch. None: one where pools are BM25's, which never show some
     passages, and an encoder searches them; a model that has not learnt to put these down may find them for every question."""

@@ -61,15 +61,18 @@ class RetrieverModule(L.LightningModule):
         with torch.autocast(self.device.type, enabled=False):
             if self._margin is not None:
                 valid &= ~close_to_positive(found.scores, targets, self._margin)
-            scores = self.retriever.scale * found.scores
+            given: tuple[torch.Tensor, ...] = (targets, valid)
+            learnt = targets & valid
+            if self._takes_utility:
+                utility = batch.utilities(found.rows)
+                if found.scored is not None:
+                    utility = utility.masked_fill(~found.scored, torch.nan)
+                learnt = utility.isfinite()
+                given = targets, valid | learnt, utility
             weights = {"weights": batch.row_weights} if self._takes_weights else {}
-            if not self._takes_utility:
-                return self._loss(scores, targets, valid, **weights), counted(targets & valid, batch.row_weights).sum()
-            utility = batch.utilities(found.rows)
-            if found.scored is not None:
-                utility = utility.masked_fill(~found.scored, torch.nan)
-            known = utility.isfinite()
-            return self._loss(scores, targets, valid | known, utility, **weights), counted(known, batch.row_weights).sum()
+            views = found.views or (found.scores,)
+            losses = [self._loss(self.retriever.scale * scores, *given, **weights) for scores in views]
+            return torch.stack(losses).mean(), counted(learnt, batch.row_weights).sum()
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         return batch.to(device)

@@ -30,14 +30,14 @@ from uar.pools import PoolSource, pools_of_other_split
 from uar.reranking import reranked
 from uar.retrievers.bi_encoder.model_card import push, write_model_card
 from uar.retrievers.ranker import Ranker
-from uar.retrievers.trainable import Trainable
+from uar.retrievers.trainable import Encoder, Trainable
 from uar.storage.files import digest, read_json
 from uar.storage.manifest import save_config, save_manifest
 from uar.tracking.artefacts import artefact_name, folder_artefact, model_artefact
 from uar.tracking.job import Job, tracked
 from uar.training.baselines import Baselines, chosen
 from uar.training.batches import BatchStream
-from uar.training.checks import check_options, check_stage, random_negatives, tell_other_step
+from uar.training.checks import check_dimensions, check_options, check_stage, random_negatives, tell_other_step
 from uar.training.context import Used, label_context
 from uar.training.dev_score import DevScore
 from uar.training.exported import check_restored, drop_checkpoints, is_done, of_a_few, restore
@@ -83,6 +83,8 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
     evaluator = Evaluator(_for_scoring(cfg), folder, cfg.dataset.answers)  # a fault in RAG is told before the training
     retriever: Trainable = hydra.utils.instantiate(cfg.retriever, _convert_="all")
     cfg.training.random_negatives = random_negatives(cfg.training.random_negatives, pool_source, retriever)
+    if (dimensions := check_dimensions(cfg.training.dimensions, retriever)) and isinstance(retriever, Encoder):
+        retriever.dimensions = dimensions
     labels = ""
     ranker: Ranker = retriever
     if rank_zero_only.rank == 0:

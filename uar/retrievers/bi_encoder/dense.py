@@ -30,10 +30,9 @@ class DenseRanker(Ranker):
         folder = self._session.vectors.folder(collection.corpus, self._part, digest(made))
         queries = self._encode_queries(collection, query_ids)
         shards = encode_corpus(self._encoder, passages, folder, search.precision, search.processes, made=made)
-        scores, rows = search.best(
-            queries, shards, min(depth + collection.drop_own, len(passages)), collection.corpus.id_ranks
-        )
-        self._session.note_recalls(self._part)
+        deep = min(depth + collection.drop_own, len(passages))
+        scores, rows = search.best(queries, shards, deep, collection.corpus.id_ranks, self._encoder.unit)
+        self._session.note(self._part, search.facts)
         run: dict[str, list[Hit]] = {}
         for query_id, score, row in zip(query_ids, scores, rows, strict=True):
             hits = ((collection.corpus.id(int(r)), float(s)) for s, r in zip(score, row, strict=True) if r >= 0)

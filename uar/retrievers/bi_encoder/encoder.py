@@ -140,6 +140,10 @@ class BiEncoder(Encoder):
         return out_features(self.head, int(self.encoder.config.hidden_size) * len(self.pooling.split("+")))
 
     @property
+    def unit(self) -> bool:
+        return self.normalize
+
+    @property
     def vector_settings(self) -> tuple[object, ...]:
         return self.pooling, self.normalize
 
@@ -197,6 +201,7 @@ class BiEncoder(Encoder):
             query_length=self.query_length,
             passage_length=self.passage_length,
             do_lower_case=self.lower_case,
+            dimensions=tuple(self.dimensions or ()),
         )
         export(folder, settings, self.encoder, self.query_encoder, self.tokenizer, self.head)
 

@@ -34,7 +34,8 @@ class Published:
     """`passages`, `queries`: subfolders of the encoders, the second only where queries have one of their own; `dense`: of the
     layers after pooling. None, or no prompt of that name: the files do not say. `pooling`: modes, joined by `+`. `normalize`:
     whether vectors are compared by cosine. `query_length`, `passage_length`: tokens, as the model was exported; of others what
-    they are published to read, and the usual ones where no files of sentence-transformers say it."""
+    they are published to read, and the usual ones where no files of sentence-transformers say it. `dimensions`: so many
+    first numbers of a vector were trained to do alone, which sentence-transformers takes as `truncate_dim`."""
 
     passages: str = ""
     queries: str | None = None
@@ -45,6 +46,7 @@ class Published:
     passage_length: int = PASSAGE_LENGTH
     dense: tuple[str, ...] = ()
     do_lower_case: bool = False
+    dimensions: tuple[int, ...] = ()
 
     @property
     def query_prefix(self) -> str:

@@ -10,6 +10,7 @@ from uar.retrievers.bi_encoder.head import save_head
 from uar.retrievers.bi_encoder.lora import merged_state
 from uar.storage.files import write_json
 
+SETTINGS, DIMENSIONS = "config_sentence_transformers.json", "matryoshka_dims"
 TYPES = "sentence_transformers.models"  # names that all its versions read
 PASSAGES, QUERIES = "document_0_Transformer", "query_0_Transformer"  # as its Router names them
 
@@ -43,11 +44,12 @@ def export(folder: Path, settings: Published, encoder: Any, query_encoder: Any, 
     )
     write_json(folder / LENGTHS, {"query_length": settings.query_length, "passage_length": settings.passage_length})
     write_json(
-        folder / "config_sentence_transformers.json",
+        folder / SETTINGS,
         {
             "prompts": {"query": settings.query_prefix, "document": settings.passage_prefix},
             "default_prompt_name": None,
             "similarity_fn_name": "cosine" if settings.normalize else "dot",
+            **({DIMENSIONS: list(settings.dimensions)} if settings.dimensions else {}),
         },
     )
 

@@ -9,6 +9,7 @@ import yaml
 
 from uar.collections.reference import parse, slug
 from uar.errors import UserError
+from uar.retrievers.bi_encoder.export import DIMENSIONS, SETTINGS
 from uar.storage.files import read_json, write_text
 
 CROSS_ENCODER = "CrossEncoder"  # of sentence-transformers
@@ -135,8 +136,10 @@ def _scores(retrieval: Mapping[str, Mapping[str, float]], reranked: str | None) 
 
 
 def _use(folder: Path, facts: Mapping[str, Any]) -> str:
-    settings = folder / "config_sentence_transformers.json"
-    prompts = {n: p for n, p in (read_json(settings).get("prompts") or {}).items() if p} if settings.is_file() else {}
+    settings = read_json(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
+    prompts = {n: p for n, p in (settings.get("prompts") or {}).items() if p}
+    short = ", ".join(map(str, settings.get(DIMENSIONS, ())))
+    shorter = f"The first {short} numbers of a vector were trained to do alone: `truncate_dim=N`.\n\n" if short else ""
     prefixes = "".join(f"A {role} begins with {_code(repr(p))}, which these calls add.\n\n" for role, p in prompts.items())
     model = facts.get("repo", "MODEL")
     where = "" if "repo" in facts else "`MODEL` is this folder, or the id of this model on the hub. "
@@ -146,7 +149,7 @@ def _use(folder: Path, facts: Mapping[str, Any]) -> str:
 {(PAIRS if _kind(facts) else VECTORS).format(model=model)}
 ```
 
-{prefixes}With uar, which scores it on a collection:
+{prefixes}{shorter}With uar, which scores it on a collection:
 
 ```sh
 python -m uar.evaluate model={model} 'collections=[mini:test]'
