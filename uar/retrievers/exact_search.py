@@ -26,9 +26,12 @@ class Best:
 
     def add(self, passages: torch.Tensor, start: int) -> None:
         """passages: (block, dim) rows `start`, … of the corpus, which come in order."""
-        scores = self._queries @ passages.T
+        self.add_scores(self._queries @ passages.T, start)
+
+    def add_scores(self, scores: torch.Tensor, start: int) -> None:
+        """scores: (queries, block) of rows `start`, … of the corpus."""
         if self.scores.shape[1] < self._k:
-            rows = torch.arange(start, start + len(passages), device=scores.device).expand_as(scores)
+            rows = torch.arange(start, start + scores.shape[1], device=scores.device).expand_as(scores)
         else:
             scores, rows = self._above(scores, start)
         scores, rows = torch.cat([self.scores, scores], 1), torch.cat([self.rows, rows], 1)

@@ -50,7 +50,7 @@ def _english(texts: Iterable[str], **options: Any) -> Any:
 
 
 def _splitter(language: str) -> Callable[[str], list[str]]:
-    stem, left_out = _stemmer(language), _stop_words(language)
+    stem, left_out = _stemmer(language), stop_words(language)
 
     def split(text: str) -> list[str]:
         found: list[str] = []
@@ -76,7 +76,8 @@ def _stemmer(language: str) -> Callable[[str], str]:
     return cache(Stemmer.Stemmer(STEMMERS[language]).stemWord) if language in STEMMERS else str
 
 
-def _stop_words(language: str) -> frozenset[str]:
+def stop_words(language: str) -> frozenset[str]:
+    """bm25s' of a language other than English."""
     from bm25s import stopwords
 
     words = getattr(stopwords, f"STOPWORDS_{STEMMERS.get(language, '').upper()}", ())

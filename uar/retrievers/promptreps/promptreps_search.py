@@ -1,0 +1,127 @@
+"""Retrieval and re-ranking by the representations that a chat model gives, in a session."""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from uar.collections import Collection
+from uar.collections.collection_runs import without_own
+from uar.launch.bars import bar
+from uar.machine.precision import resolve_dtype
+from uar.retrievers.fusion.methods import fuse
+from uar.retrievers.impact_search import save_impacts, search_impacts
+from uar.retrievers.promptreps.representations import Representations, Reps
+from uar.retrievers.ranker import Pools, Ranker, rows_of
+from uar.retrievers.session import Session
+from uar.retrievers.shard_folder import open_folder, rows_of_shard
+from uar.retrievers.ties import Found
+from uar.storage.files import digest, whole_file
+from uar.storage.ordering import best_first
+from uar.storage.runs import Run
+
+log = logging.getLogger(__name__)
+PARTS = ("dense", "sparse")
+SHARD = 1_024  # passages a file: a killed command loses no more
+SCORED = 1_024  # passages of pools encoded at a time
+
+
+class PromptRepsSearch(Ranker):
+    """`weights`: of each part that counts, by name; `list_depth`: results of each that are fused."""
+
+    def __init__(
+        self, reps: Representations, weights: Mapping[str, float], list_depth: int, session: Session, part: str = ""
+    ) -> None:
+        self._reps, self._weights, self._list_depth = reps, dict(weights), list_depth
+        self._session, self._part = session, part
+        self.name = f"promptreps({reps.name}, {'+'.join(weights)})"
+
+    def rank(self, collection: Collection, query_ids: Sequence[str], depth: int) -> Run:
+        search = self._session.search
+        search.check(len(collection.corpus), self._reps.dim(search.precision))
+        dense, sparse = self._encode(collection, [collection.queries[q].text for q in query_ids], "query")
+        files = self._encoded(collection)
+        deep = min(max(depth, self._list_depth) + collection.drop_own, len(collection.corpus))
+        runs = []
+        if "dense" in self._weights:
+            found = search.best(dense, files["dense"], deep, collection.corpus.id_ranks, unit=True)
+            self._session.note(self._part, search.facts)
+            runs.append(_run(collection, query_ids, found))
+        if "sparse" in self._weights:
+            found = search_impacts(sparse, files["sparse"], deep, collection.corpus.id_ranks)
+            self._session.note(f"{self._part} sparse".strip(), {"bytes_per_passage": _bytes(files["sparse"], collection)})
+            runs.append(_run(collection, query_ids, found))
+        return self._fused([without_own(collection, run) for run in runs], depth)
+
+    def score(self, collection: Collection, pools: Pools) -> Run:
+        """A passage of several pools is encoded once."""
+        rows = rows_of(collection, pools)
+        used = np.unique(np.concatenate([np.zeros(0, np.int64), *rows.values()]))
+        if not len(used):
+            return {q: [] for q in pools}
+        asked = self._encode(collection, [collection.queries[q].text for q in pools], "query")
+        runs: list[dict[str, list[tuple[str, float]]]] = [{q: [] for q in pools} for _ in self._weights]
+        with bar("encode passages", len(used), "passages") as shown:
+            for block in np.array_split(used, -(-len(used) // SCORED)):
+                passages = self._encode(collection, list(collection.corpus.texts(block)), "passage")
+                for run, scores in zip(runs, self._products(asked, passages), strict=True):
+                    for at, (query_id, pool) in enumerate(pools.items()):
+                        for doc_id, row in zip(pool, rows[query_id], strict=True):
+                            if block[0] <= row <= block[-1]:
+                                run[query_id].append((doc_id, float(scores[at, np.searchsorted(block, row)])))
+                shown.advance(len(block))
+        return self._fused([{q: best_first(hits) for q, hits in run.items()} for run in runs], None)
+
+    def _products(self, queries: Reps, passages: Reps) -> list[np.ndarray]:
+        """(queries, passages) scores of each part; dense ones of vectors in fp16, as a search has them."""
+        dense = queries[0] @ passages[0].astype(np.float16).astype(np.float32).T
+        sparse = (queries[1].astype(np.float64) @ passages[1].astype(np.float64).T).toarray()
+        return [{"dense": dense, "sparse": sparse}[part] for part in self._weights]
+
+    def _fused(self, runs: Sequence[Run], depth: int | None) -> Run:
+        """A part alone keeps its scores."""
+        if len(runs) == 1:
+            return {q: hits[:depth] for q, hits in runs[0].items()}
+        return fuse(runs, "weighted", list(self._weights.values()), depth=depth)
+
+    def _encode(self, collection: Collection, texts: Sequence[str], role: str) -> Reps:
+        return self._reps.encode(texts, role, collection.corpus.language, self._session.search.precision)
+
+    def _encoded(self, collection: Collection) -> dict[str, list[Path]]:
+        """Files of the corpus, by part; both parts are made in one pass, whichever count."""
+        corpus, precision = collection.corpus, str(resolve_dtype(self._session.search.precision))
+        made = {**self._reps.made_of(collection), "precision": precision, "shard": SHARD}
+        folder = self._session.vectors.folder(corpus, self._part, digest("promptreps", made))
+        open_folder(folder, made)
+        numbers = range(-(-len(corpus) // SHARD))
+        dense, sparse = ([folder / f"shard-{number:05d}.{end}" for number in numbers] for end in ("npy", "npz"))
+        missing = [number for number in numbers if not (dense[number].is_file() and sparse[number].is_file())]
+        if 0 < len(missing) < len(numbers):
+            log.info("Encoding goes on in %s: %d of %d shards are there", folder, len(numbers) - len(missing), len(numbers))
+        start = time.monotonic()
+        rows = {number: rows_of_shard(number, SHARD, len(corpus)) for number in missing}
+        with bar("encode passages", sum(map(len, rows.values())), "passages") as shown:
+            for number, own in rows.items():
+                vectors, impacts = self._encode(collection, list(corpus.texts(own)), "passage")
+                save_impacts(sparse[number], impacts)
+                with whole_file(dense[number]) as beside, beside.open("wb") as file:
+                    np.save(file, vectors.astype(np.float16))
+                shown.advance(len(own))
+        if missing:
+            log.info("Encoded %s passages in %.1f s", f"{sum(map(len, rows.values())):,}", time.monotonic() - start)
+        return {"dense": dense, "sparse": sparse}
+
+
+def _run(collection: Collection, query_ids: Sequence[str], found: Found) -> dict[str, list[tuple[str, float]]]:
+    run = {}
+    for query_id, scores, rows in zip(query_ids, *found, strict=True):
+        run[query_id] = best_first(
+            (collection.corpus.id(int(row)), float(score)) for score, row in zip(scores, rows, strict=True) if row >= 0
+        )
+    return run
+
+
+def _bytes(files: Sequence[Path], collection: Collection) -> float:
+    return round(sum(path.stat().st_size for path in files) / len(collection.corpus), 1)
