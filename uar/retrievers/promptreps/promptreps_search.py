@@ -13,6 +13,7 @@ from uar.launch.bars import bar
 from uar.machine.precision import resolve_dtype
 from uar.retrievers.fusion.methods import fuse
 from uar.retrievers.impact_search import save_impacts, search_impacts
+from uar.retrievers.pool_blocks import pool_blocks
 from uar.retrievers.promptreps.representations import Representations, Reps
 from uar.retrievers.ranker import Pools, Ranker, rows_of
 from uar.retrievers.session import Session
@@ -58,21 +59,18 @@ class PromptRepsSearch(Ranker):
     def score(self, collection: Collection, pools: Pools) -> Run:
         """A passage of several pools is encoded once."""
         rows = rows_of(collection, pools)
-        used = np.unique(np.concatenate([np.zeros(0, np.int64), *rows.values()]))
-        if not len(used):
-            return {q: [] for q in pools}
-        asked = self._encode(collection, [collection.queries[q].text for q in pools], "query")
-        runs: list[dict[str, list[tuple[str, float]]]] = [{q: [] for q in pools} for _ in self._weights]
-        with bar("encode passages", len(used), "passages") as shown:
-            for block in np.array_split(used, -(-len(used) // SCORED)):
+        asked = self._encode(collection, [collection.queries[q].text for q in pools], "query") if pools else None
+        scores = [{q: np.zeros(len(own)) for q, own in rows.items()} for _ in self._weights]
+        number = {q: at for at, q in enumerate(pools)}
+        with bar("encode passages", None, "passages") as shown:
+            for block, shared in pool_blocks(rows, SCORED):
                 passages = self._encode(collection, list(collection.corpus.texts(block)), "passage")
-                for run, scores in zip(runs, self._products(asked, passages), strict=True):
-                    for at, (query_id, pool) in enumerate(pools.items()):
-                        for doc_id, row in zip(pool, rows[query_id], strict=True):
-                            if block[0] <= row <= block[-1]:
-                                run[query_id].append((doc_id, float(scores[at, np.searchsorted(block, row)])))
+                for part, found in zip(scores, self._products(asked, passages), strict=True):  # type: ignore[arg-type]
+                    for query_id, at, places in shared:
+                        part[query_id][at] = found[number[query_id], places]
                 shown.advance(len(block))
-        return self._fused([{q: best_first(hits) for q, hits in run.items()} for run in runs], None)
+        runs = [{q: best_first(zip(pool, part[q].tolist(), strict=True)) for q, pool in pools.items()} for part in scores]
+        return self._fused(runs, None)
 
     def _products(self, queries: Reps, passages: Reps) -> list[np.ndarray]:
         """(queries, passages) scores of each part; dense ones of vectors in fp16, as a search has them."""

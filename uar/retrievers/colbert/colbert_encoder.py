@@ -1,0 +1,193 @@
+"""ColBERT (arXiv 2004.12832, 2112.01488): a vector a token, compared by MaxSim."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from uar.collections import Collection
+from uar.collections.token_ids import Tokens, corpus_tokens, query_tokens
+from uar.errors import UserError
+from uar.machine.model_files import identity, locate, without_bars
+from uar.machine.precision import device
+from uar.retrievers.bi_encoder.dropout import use_fast_dropout
+from uar.retrievers.bi_encoder.fast_attention import hidden_states, use_fast_attention
+from uar.retrievers.bi_encoder.loading import check_length, load_encoder, load_tokenizer
+from uar.retrievers.colbert.max_sim import max_sim
+from uar.retrievers.colbert.multi_vector_files import DIM, PUNCTUATION, MultiVector, export, read_multi_vector
+from uar.retrievers.colbert.multi_vector_ranker import MultiVectorRanker
+from uar.retrievers.colbert.residuals import Form
+from uar.retrievers.ranker import Pools, Ranker
+from uar.retrievers.session import Session
+from uar.retrievers.token_batches import TokenBatches
+from uar.retrievers.trainable import Encoder
+from uar.retrievers.vector_index import ExactSearch
+from uar.storage.files import digest
+from uar.storage.runs import Run
+
+SEED = 0  # of a new projection, so that a model is the same whenever it is loaded
+
+
+class ColBERT(Encoder):
+    """Encodes token ids to a vector each: the last hidden states through a linear layer, at length 1.
+
+    `layers`: keep the first so many layers. `dim`: numbers of a vector, of a model that has no such layer yet; one of another
+    size is refused. `query_length`, `passage_length`, the prefixes, `expand_queries` and `skip_punctuation` default to what
+    the model's own files say, else 32 and 180 tokens, none, true and false. `expand_queries`: fill queries up with mask tokens
+    to `query_length`, which nothing attends to and which are compared too. `skip_punctuation`: punctuation of passages has no
+    vector. `dropout`: in place of the model's own, None keeps it. `scale`: what training multiplies scores by.
+    `index`, `bits`, `centroids`, `candidates`, `probes`: see `Form`. `token_budget`: tokens of one forward pass.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        revision: str | None = None,
+        layers: int | None = None,
+        dim: int = DIM,
+        query_prefix: str | None = None,
+        passage_prefix: str | None = None,
+        query_length: int | None = None,
+        passage_length: int | None = None,
+        expand_queries: bool | None = None,
+        skip_punctuation: bool | None = None,
+        dropout: float | None = None,
+        scale: float = 1.0,
+        index: str = "fp16",
+        bits: int = 2,
+        centroids: int | None = None,
+        candidates: int | None = None,
+        probes: int = 4,
+        token_budget: int = 2048,
+    ) -> None:
+        super().__init__()
+        self._form = Form(index, bits, centroids, candidates, probes)
+        self._form.check(dim)
+        if scale <= 0:
+            raise UserError(f"retriever.scale={scale}: above 0 is needed")
+        without_bars()
+        path = locate(model)
+        try:
+            own = read_multi_vector(model, path, revision) or MultiVector()
+            self.encoder: Any = load_encoder(model, path, revision, "", layers, dropout)
+            self.tokenizer: Any = load_tokenizer(model, path, revision, "")
+        except OSError as error:
+            raise UserError(f"retriever.model={model}: cannot be loaded ({str(error).splitlines()[0]})") from error
+        self.projection = _projection(own.projection, int(self.encoder.config.hidden_size), dim, model)
+        skips = bool(own.skip) if skip_punctuation is None else skip_punctuation
+        self.settings = MultiVector(
+            None,
+            own.query_prefix if query_prefix is None else query_prefix,
+            own.passage_prefix if passage_prefix is None else passage_prefix,
+            own.query_length if query_length is None else query_length,
+            own.passage_length if passage_length is None else passage_length,
+            own.expand if expand_queries is None else expand_queries,
+            (own.skip or tuple(PUNCTUATION)) if skips else (),
+        )
+        check_length("query_length", self.settings.query_length, self.encoder.config)
+        check_length("passage_length", self.settings.passage_length, self.encoder.config)
+        if self.settings.expand and self.tokenizer.mask_token_id is None:
+            raise UserError(f"retriever.expand_queries=true: the tokenizer of {model} has no mask token; set it to false")
+        known = {word: self.tokenizer.convert_tokens_to_ids(word) for word in self.settings.skip}
+        skipped = [number for number in known.values() if number != self.tokenizer.unk_token_id]
+        self._skipped = torch.tensor(sorted(skipped), dtype=torch.long)
+        self.batches = TokenBatches(token_budget, int(self.tokenizer.pad_token_id))
+        self._scale = scale
+        use_fast_dropout(self.encoder)
+        use_fast_attention(self.encoder)
+        self.name = f"colbert {identity(model, revision)}" + (f"-l{layers}" if layers else "")
+
+    @property
+    def dim(self) -> int:
+        return self.projection.out_features
+
+    @property
+    def unit(self) -> bool:
+        return True
+
+    @property
+    def scale(self) -> float:
+        return self._scale
+
+    @property
+    def vector_settings(self) -> tuple[object, ...]:
+        return self.settings.query_length, self.settings.expand, self.settings.skip
+
+    def key_with(self, weights: str, collection: Collection) -> str:
+        return digest(super().key_with(weights, collection), self._form.facts())
+
+    @property
+    def lengths(self) -> dict[str, int]:
+        return {"query_length": self.settings.query_length, "passage_length": self.settings.passage_length}
+
+    def passage_tokens(self, collection: Collection) -> Tokens:
+        return corpus_tokens(collection, self.tokenizer, self.settings.passage_length, self.settings.passage_prefix)
+
+    def query_tokens(self, collection: Collection) -> Tokens:
+        return query_tokens(collection, self.tokenizer, self.settings.query_length, self.settings.query_prefix)
+
+    def forward(self, texts: Sequence[np.ndarray], role: str = "passage", cached: bool = False) -> torch.Tensor:
+        """(texts, length, dim + 1) fp32: vectors of length 1, and 1 behind each; 0 where there is no vector. The length is
+        that of the role, whatever texts there are."""
+
+        def embed(ids: torch.Tensor, mask: torch.Tensor, chunk: list[int]) -> torch.Tensor:
+            return self._queries(ids, mask) if role == "query" else self._passages(ids, mask)
+
+        return self.batches.each(texts, embed, self.device, cached)
+
+    def _queries(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        length = self.settings.query_length
+        if not self.settings.expand:
+            return self._vectors(hidden_states(self.encoder, ids, mask), mask.bool(), length)
+        missing = (0, length - ids.shape[1])
+        mask = nn.functional.pad(mask, missing)
+        ids = nn.functional.pad(ids, missing).masked_fill(mask == 0, self.tokenizer.mask_token_id)
+        states = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        return self._vectors(states, torch.ones_like(mask, dtype=torch.bool), length)
+
+    def _passages(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        there = mask.bool() & ~torch.isin(ids, self._skipped.to(ids.device))
+        return self._vectors(hidden_states(self.encoder, ids, mask), there, self.settings.passage_length)
+
+    def _vectors(self, states: torch.Tensor, there: torch.Tensor, length: int) -> torch.Tensor:
+        vectors = nn.functional.normalize(self.projection(states).float(), dim=-1)
+        marked = torch.cat([vectors, torch.ones_like(vectors[..., :1])], dim=-1) * there[..., None]
+        return nn.functional.pad(marked, (0, 0, 0, length - marked.shape[1]))
+
+    def shortened(self, vectors: torch.Tensor, dimensions: int) -> torch.Tensor:
+        """Of each vector of a text."""
+        return torch.cat([nn.functional.normalize(vectors[..., :dimensions], dim=-1), vectors[..., -1:]], dim=-1)
+
+    def similarity(self, queries: torch.Tensor, passages: torch.Tensor) -> torch.Tensor:
+        return max_sim(queries, passages)
+
+    def opened(self, session: Session, part: str = "") -> Ranker:
+        if session.moves:
+            self.to(device())
+        return MultiVectorRanker(self, self._form, session, part)
+
+    def rank(self, collection: Collection, query_ids: Sequence[str], depth: int) -> Run:
+        """The corpus is encoded for this call alone."""
+        with Session(ExactSearch) as session:
+            return self.opened(session).rank(collection, query_ids, depth)
+
+    def score(self, collection: Collection, pools: Pools) -> Run:
+        with Session(ExactSearch) as session:
+            return self.opened(session).score(collection, pools)
+
+    def save(self, folder: Path) -> None:
+        """A folder that `MultiVectorEncoder(folder)` of sentence-transformers and this class load."""
+        export(folder, self.settings, self.encoder, self.tokenizer, self.projection)
+
+
+def _projection(own: torch.Tensor | None, hidden: int, dim: int, model: str) -> nn.Linear:
+    if own is not None and own.shape != (dim, hidden):
+        raise UserError(f"retriever.dim={dim}: the vectors of {model} have {len(own)} numbers; set it to this")
+    layer = nn.Linear(hidden, dim, bias=False)
+    drawn = torch.randn(dim, hidden, generator=torch.Generator().manual_seed(SEED)) / hidden**0.5
+    with torch.no_grad():
+        layer.weight.copy_(drawn if own is None else own)
+    return layer

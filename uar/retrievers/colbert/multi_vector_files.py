@@ -1,0 +1,117 @@
+"""A model folder of one vector a token, as sentence-transformers' `MultiVectorEncoder` reads it, and what is read of one."""
+
+import string
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from uar.errors import UserError
+from uar.retrievers.bi_encoder.encoder_settings import model_file
+from uar.retrievers.bi_encoder.export import SETTINGS
+from uar.retrievers.bi_encoder.lora import merged_state
+from uar.storage.files import read_json, write_json
+
+QUERY_LENGTH, PASSAGE_LENGTH, DIM = 32, 180, 128  # of ColBERT (arXiv 2004.12832)
+TRANSFORMER = "sentence_bert_config.json"
+WEIGHTS = "model.safetensors"
+DENSE, MASK, NORMALIZE = "1_Dense", "2_MultiVectorMask", "3_Normalize"
+TYPES = {
+    "": "sentence_transformers.base.modules.transformer.Transformer",
+    DENSE: "sentence_transformers.base.modules.dense.Dense",
+    MASK: "sentence_transformers.multi_vector_encoder.modules.multi_vector_mask.MultiVectorMask",
+    NORMALIZE: "sentence_transformers.base.modules.normalize.Normalize",
+}
+PUNCTUATION = list(string.punctuation)
+
+
+@dataclass(frozen=True)
+class MultiVector:
+    """`projection`: (dim, hidden) of the linear layer after the last hidden states; None: the model has none yet. `expand`:
+    queries are filled up with mask tokens to `query_length`. `skip`: tokens of passages that have no vector."""
+
+    projection: torch.Tensor | None = None
+    query_prefix: str = ""
+    passage_prefix: str = ""
+    query_length: int = QUERY_LENGTH
+    passage_length: int = PASSAGE_LENGTH
+    expand: bool = True
+    skip: tuple[str, ...] = ()
+
+
+def read_multi_vector(model: str, path: str, revision: str | None) -> MultiVector | None:
+    """Of a folder or an id; None where the files are not those of a multi-vector model. UserError where they ask for what is
+    not built here."""
+    modules = _read(path, "modules.json", revision) or []
+    places = {module["type"].rpartition(".")[2]: module["path"] for module in modules}
+    if "MultiVectorMask" not in places:
+        return None
+    dense = _read(path, f"{places.get('Dense')}/config.json", revision)
+    mask = _read(path, f"{places['MultiVectorMask']}/config.json", revision) or {}
+    own = _read(path, TRANSFORMER, revision) or {}
+    expansion = own.get("query_expansion")
+    weights = model_file(path, f"{places.get('Dense')}/{WEIGHTS}", revision)
+    plain = dense and not dense.get("bias") and str(dense.get("activation_function", "")).endswith("Identity")
+    strange = set(places) - {"Transformer", "Dense", "MultiVectorMask", "Normalize"} or mask.get("keep_only_token_ids")
+    filled = expansion is None or (expansion.get("strategy"), expansion.get("attend", False)) == ("fixed", False)
+    if weights is None or not plain or strange or not filled or mask.get("skiplist_tasks", ["document"]) != ["document"]:
+        raise UserError(
+            f"retriever.model={model}: its files are not those of an encoder, a linear layer without bias, skipped tokens of "
+            "passages and normalised vectors; choose such a multi-vector model"
+        )
+    prompts = (_read(path, SETTINGS, revision) or {}).get("prompts") or {}
+    query_length = expansion["length"] if expansion else own.get("query_length") or QUERY_LENGTH
+    return MultiVector(
+        load_file(weights)["linear.weight"].float(),
+        prompts.get("query") or "",
+        prompts.get("document") or "",
+        query_length,
+        own.get("document_length") or PASSAGE_LENGTH,
+        expansion is not None,
+        tuple(mask.get("skiplist_words") or ()),
+    )
+
+
+def export(folder: Path, settings: MultiVector, encoder: Any, tokenizer: Any, projection: nn.Linear) -> None:
+    """A folder that `MultiVectorEncoder(folder)` of sentence-transformers and `retriever.model=` load."""
+    encoder.save_pretrained(folder, state_dict=merged_state(encoder))
+    tokenizer.backend_tokenizer.no_truncation()  # what the last call left behind
+    tokenizer.backend_tokenizer.no_padding()
+    tokenizer.save_pretrained(folder)
+    expansion = {"strategy": "fixed", "attend": False, "token": None, "length": settings.query_length}
+    lengths = {"query_length": settings.query_length, "document_length": settings.passage_length}
+    write_json(
+        folder / TRANSFORMER,
+        {
+            "transformer_task": "feature-extraction",
+            "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
+            "module_output_name": "token_embeddings",
+            **lengths,
+            **({"query_expansion": expansion} if settings.expand else {}),
+        },
+    )
+    names = {"module_input_name": "token_embeddings", "module_output_name": "token_embeddings"}
+    size = {"in_features": projection.in_features, "out_features": projection.out_features, "bias": False}
+    write_json(folder / DENSE / "config.json", {**size, "activation_function": "torch.nn.modules.linear.Identity", **names})
+    save_file({"linear.weight": projection.weight.detach().cpu().contiguous()}, folder / DENSE / WEIGHTS)
+    write_json(folder / MASK / "config.json", {"skiplist_words": list(settings.skip), "skiplist_tasks": ["document"]})
+    write_json(folder / NORMALIZE / "config.json", names)
+    modules = [{"idx": at, "name": str(at), "path": path, "type": kind} for at, (path, kind) in enumerate(TYPES.items())]
+    write_json(folder / "modules.json", modules)
+    write_json(
+        folder / SETTINGS,
+        {
+            "model_type": "MultiVectorEncoder",
+            "prompts": {"query": settings.query_prefix, "document": settings.passage_prefix},
+            "default_prompt_name": None,
+            "similarity_fn_name": "maxsim",
+        },
+    )
+
+
+def _read(path: str, name: str, revision: str | None) -> Any:
+    file = model_file(path, name.lstrip("/"), revision)
+    return read_json(file) if file else None
