@@ -66,11 +66,11 @@ def test_max_sim_sums_the_best_product_of_each_query_vector(monkeypatch: pytest.
     assert max_sim(query, passages).tolist() == [[3 + 2, -2 - 2]]
     max_sim(query, passages).sum().backward()
     assert passages.grad is not None and passages.grad[1, 1].abs().sum() == 0
-    flat, ends = np.float32([[3, 1], [-1, -4], [-2, -1]]), np.array([0, 2, 2, 3, 3])
+    flat, ends = np.float32([[-2, -1], [-1, -4], [3, 1]]), np.array([0, 1, 1, 3, 3])
     for memory in (1, 1 << 25):
         monkeypatch.setattr(max_sim_module, "PRODUCTS", memory)
         found = max_sim_flat(np.float32([[1, 0], [0, 2], [1, 0]]), np.array([0, 2, 3]), flat, ends)
-        assert found.tolist() == [[5, NOTHING, -4, NOTHING], [3, NOTHING, -2, NOTHING]]
+        assert found == pytest.approx(np.array([[-4, NOTHING, 5, NOTHING], [-2, NOTHING, 3, NOTHING]]))
 
 
 def test_an_index_in_fp16_ranks_as_by_hand(bert: str, toy: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -158,17 +158,17 @@ def test_an_export_gives_the_same_scores_elsewhere(bert: str, toy: Collection, t
     asked = theirs.encode_query([q.text for q in toy.queries.values()])
     passages = theirs.encode_document([toy.corpus.text(row) for row in range(6)])
     scores = theirs.similarity(asked, passages).numpy()
-    again = ColBERT(str(tmp_path / "out"), dim=16).eval()
+    again = ColBERT(str(tmp_path / "out")).eval()
     for loaded in (encoder, again):
         expected = by_hand(loaded, toy)
         assert scores == pytest.approx(np.array([list(of.values()) for of in expected.values()]), abs=1e-4)
-    assert again.settings == encoder.settings and len(asked[0]) == (12 if not options else 4 + 4)
+    assert again.settings == encoder.settings and len(asked[0]) == (7 if options else 12)
 
 
 def test_passages_have_one_shape_and_padding_no_vector(bert: str):
     encoder = made(bert, skip_punctuation=True)
     dot = encoder.tokenizer.convert_tokens_to_ids(".")
-    short, long = np.array([101, 2000, dot, 102]), np.arange(1000, 1020)
+    short, long = np.array([101, 2000, dot, 102]), np.arange(2000, 2020)
     with torch.inference_mode():
         found = encoder([short, long])
         queries = encoder([short], role="query")
@@ -194,11 +194,11 @@ def test_faults_are_told_in_a_line(bert: str, tmp_path: Path):
         made(tiny_llama(tmp_path / "llama", pad_token="<|endoftext|>"))
     made(bert).save(tmp_path / "out")
     with pytest.raises(UserError, match="retriever.dim=128: the vectors of .* have 16 numbers"):
-        ColBERT(str(tmp_path / "out"))
+        ColBERT(str(tmp_path / "out"), dim=128)
     config = tmp_path / "out" / "1_Dense" / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "bias": True}))
     with pytest.raises(UserError, match="its files are not those of"):
-        ColBERT(str(tmp_path / "out"), dim=16)
+        ColBERT(str(tmp_path / "out"))
 
 
 def test_a_run_trains_resumes_and_reports(command: Callable[..., subprocess.CompletedProcess[str]], bert: str, tmp_path: Path):
@@ -210,4 +210,5 @@ def test_a_run_trains_resumes_and_reports(command: Callable[..., subprocess.Comp
     assert 0 < manifest["search"]["mini.test"]["bytes_per_passage"] < 5_000
     assert MultiVectorEncoder(str(tmp_path / "run" / "model"), device="cpu").get_embedding_dimension() == 16
     ok(command("train", *options, *places, "resume=true"))
-    ok(command("train", *options, "+scale=fast_dev_run", "hydra.run.dir=fast", "rag=off", "baselines=[]"))
+    one_step = ["trainer.max_steps=1", "dataset.dev=null", "dataset.test=[]", "hydra.run.dir=fast", "logger=none", "rag=off"]
+    ok(command("train", *options, *one_step))

@@ -18,9 +18,9 @@ TAGS = {
     CROSS_ENCODER: ["sentence-transformers", "cross-encoder", "reranker", "uar"],
 }
 TASKS = {None: "sentence-similarity", CROSS_ENCODER: "text-ranking"}
-VECTORS = """from sentence_transformers import SentenceTransformer
+VECTORS = """from sentence_transformers import {kind}
 
-model = SentenceTransformer("{model}")
+model = {kind}("{model}")
 queries = model.encode_query(["who makes honey"])
 passages = model.encode_document(["Bees make honey from the nectar of flowers."])
 scores = model.similarity(queries, passages)"""
@@ -143,10 +143,11 @@ def _use(folder: Path, facts: Mapping[str, Any]) -> str:
     prefixes = "".join(f"A {role} begins with {_code(repr(p))}, which these calls add.\n\n" for role, p in prompts.items())
     model = facts.get("repo", "MODEL")
     where = "" if "repo" in facts else "`MODEL` is this folder, or the id of this model on the hub. "
+    kind = str(facts.get("loads_as", "SentenceTransformer"))
     return f"""{where}With sentence-transformers:
 
 ```python
-{(PAIRS if _kind(facts) else VECTORS).format(model=model)}
+{(PAIRS if _kind(facts) else VECTORS).format(model=model, kind=kind)}
 ```
 
 {prefixes}{shorter}With uar, which scores it on a collection:

@@ -34,20 +34,22 @@ SEED = 0  # of a new projection, so that a model is the same whenever it is load
 class ColBERT(Encoder):
     """Encodes token ids to a vector each: the last hidden states through a linear layer, at length 1.
 
-    `layers`: keep the first so many layers. `dim`: numbers of a vector, of a model that has no such layer yet; one of another
-    size is refused. `query_length`, `passage_length`, the prefixes, `expand_queries` and `skip_punctuation` default to what
-    the model's own files say, else 32 and 180 tokens, none, true and false. `expand_queries`: fill queries up with mask tokens
-    to `query_length`, which nothing attends to and which are compared too. `skip_punctuation`: punctuation of passages has no
-    vector. `dropout`: in place of the model's own, None keeps it. `scale`: what training multiplies scores by.
+    `layers`: keep the first so many layers. `dim`: numbers of a vector; a model that has such a layer of another size is
+    refused. `dim`, `query_length`, `passage_length`, the prefixes, `expand_queries` and `skip_punctuation` default to what the
+    model's own files say, else 128, 32 and 180 tokens, none, true and false. `expand_queries`: fill queries up with mask
+    tokens to `query_length`, which nothing attends to and which are compared too. `skip_punctuation`: punctuation of passages
+    has no vector. `dropout`: in place of the model's own, None keeps it. `scale`: what training multiplies scores by.
     `index`, `bits`, `centroids`, `candidates`, `probes`: see `Form`. `token_budget`: tokens of one forward pass.
     """
+
+    loads_as = "MultiVectorEncoder"
 
     def __init__(
         self,
         model: str,
         revision: str | None = None,
         layers: int | None = None,
-        dim: int = DIM,
+        dim: int | None = None,
         query_prefix: str | None = None,
         passage_prefix: str | None = None,
         query_length: int | None = None,
@@ -65,7 +67,6 @@ class ColBERT(Encoder):
     ) -> None:
         super().__init__()
         self._form = Form(index, bits, centroids, candidates, probes)
-        self._form.check(dim)
         if scale <= 0:
             raise UserError(f"retriever.scale={scale}: above 0 is needed")
         without_bars()
@@ -77,6 +78,7 @@ class ColBERT(Encoder):
         except OSError as error:
             raise UserError(f"retriever.model={model}: cannot be loaded ({str(error).splitlines()[0]})") from error
         self.projection = _projection(own.projection, int(self.encoder.config.hidden_size), dim, model)
+        self._form.check(self.dim)
         skips = bool(own.skip) if skip_punctuation is None else skip_punctuation
         self.settings = MultiVector(
             None,
@@ -183,9 +185,10 @@ class ColBERT(Encoder):
         export(folder, self.settings, self.encoder, self.tokenizer, self.projection)
 
 
-def _projection(own: torch.Tensor | None, hidden: int, dim: int, model: str) -> nn.Linear:
+def _projection(own: torch.Tensor | None, hidden: int, given: int | None, model: str) -> nn.Linear:
+    dim = given or (DIM if own is None else len(own))
     if own is not None and own.shape != (dim, hidden):
-        raise UserError(f"retriever.dim={dim}: the vectors of {model} have {len(own)} numbers; set it to this")
+        raise UserError(f"retriever.dim={dim}: the vectors of {model} have {len(own)} numbers; set it to this, or to null")
     layer = nn.Linear(hidden, dim, bias=False)
     drawn = torch.randn(dim, hidden, generator=torch.Generator().manual_seed(SEED)) / hidden**0.5
     with torch.no_grad():

@@ -22,17 +22,16 @@ def max_sim(queries: torch.Tensor, passages: torch.Tensor) -> torch.Tensor:
 def max_sim_flat(queries: np.ndarray, owners: np.ndarray, tokens: np.ndarray, ends: np.ndarray) -> np.ndarray:
     """(queries, passages) fp32 of vectors that lie behind each other. queries: (query vectors, dim); owners: (queries + 1)
     where the vectors of each begin; tokens: (passage vectors, dim); ends: (passages + 1) the same of passages. A passage
-    without vectors has the score NOTHING."""
-    empty = ends[1:] == ends[:-1]
-    starts = np.minimum(ends[:-1], max(0, len(tokens) - 1))
-    scores = np.empty((len(owners) - 1, len(ends) - 1), np.float32)
+    without vectors has the score NOTHING; a query has one vector at least."""
+    starts = ends[:-1]
+    there = ends[1:] > starts
+    scores = np.full((len(owners) - 1, len(starts)), NOTHING, np.float32)
     at_once = max(1, PRODUCTS // max(1, len(tokens)))
     first = 0
-    while first < len(owners) - 1:
+    while there.any() and first < len(owners) - 1:
         last = max(first + 1, int(np.searchsorted(owners, owners[first] + at_once, side="right")) - 1)
         own = slice(int(owners[first]), int(owners[last]))
-        best = np.maximum.reduceat(queries[own] @ tokens.T, starts, axis=1) if len(tokens) else np.zeros((0, len(starts)))
-        scores[first:last] = np.add.reduceat(best, owners[first:last] - owners[first], axis=0)
+        best = np.maximum.reduceat(queries[own] @ tokens.T, starts[there], axis=1)
+        scores[first:last, there] = np.add.reduceat(best, owners[first:last] - owners[first], axis=0)
         first = last
-    scores[:, empty] = NOTHING
     return scores
