@@ -24,7 +24,7 @@ from uar.retrievers.colbert.max_sim import NOTHING, max_sim, max_sim_flat
 from uar.retrievers.colbert.residuals import Residuals
 from uar.retrievers.encode import encode_rows
 from uar.retrievers.session import Session
-from uar.retrievers.vector_index import ExactSearch
+from uar.retrievers.vector_index import ExactSearch, FaissSearch
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +177,15 @@ def test_passages_have_one_shape_and_padding_no_vector(bert: str):
     assert found[..., :-1].norm(dim=-1).flatten().tolist() == pytest.approx(found[..., -1].flatten().tolist(), abs=1e-5)
     assert queries.shape == (1, 12, 17) and queries[0, :, -1].all() and torch.equal(found, cached)
     assert encoder.shortened(found, 4).shape == (2, 20, 5)
+
+
+@pytest.mark.parametrize("search", [ExactSearch(dimensions=8), FaissSearch()])
+def test_a_search_of_single_vectors_is_refused(bert: str, toy: Collection, search: ExactSearch):
+    with (
+        Session(lambda: search) as session,
+        pytest.raises(UserError, match="leave search=exact as it is, and set retriever.index"),
+    ):
+        made(bert).opened(session).rank(toy, list(toy.queries), 3)
 
 
 def test_faults_are_told_in_a_line(bert: str, tmp_path: Path):

@@ -11,7 +11,7 @@ from bm25s.stopwords import STOPWORDS_EN_PLUS
 from conftest import SMOLLM2
 from hydra.utils import instantiate
 from scipy.sparse import csr_matrix
-from tiny_models import tiny_bert, tiny_causal
+from tiny_models import tiny_bert, tiny_causal, tiny_llama
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 from uar.collections import Collection, open_collection
@@ -183,6 +183,12 @@ def test_faults_are_told_in_a_line(model: str, tmp_path: Path):
             PromptReps(model, **{**PROMPTS, **options})  # type: ignore[arg-type]
     with pytest.raises(UserError, match="it has no chat template; choose an instruction-tuned model"):
         PromptReps(tiny_bert(tmp_path / "bert"), **PROMPTS)
+    headless = tiny_llama(tmp_path / "llama")
+    tokenizer = AutoTokenizer.from_pretrained(headless)
+    tokenizer.chat_template = CHAT
+    tokenizer.save_pretrained(headless)
+    with pytest.raises(UserError, match="its files have no lm_head.weight; choose a decoder with the head that writes"):
+        PromptReps(headless, **PROMPTS)._reps.dim("fp32")
 
 
 def test_it_is_not_trained(fails: Callable[..., str]):

@@ -62,6 +62,11 @@ class ExactSearch:
         if self.dimensions is not None and not 1 <= self.dimensions <= dim:
             raise UserError(f"search.dimensions={self.dimensions}: vectors have {dim} numbers; give 1 to {dim}, or null")
 
+    def warn_of_processes(self, name: str) -> None:
+        """Say where there are several that a retriever of that name encodes in one process."""
+        if self.processes > 1:
+            log.warning("search.processes=%d has no effect on %s, which encodes in one process", self.processes, name)
+
     def forget(self, corpus: Corpus) -> None:
         """A corpus is not searched any more."""
 
@@ -95,8 +100,8 @@ class ExactSearch:
         return search(queries, shards, k, device(), ranks)
 
     @property
-    def _name(self) -> str:
-        """Of a search that is not exact; empty for one that is."""
+    def shortcut(self) -> str:
+        """What makes the search other than exact; empty where it is exact."""
         short = f"{self.dimensions} numbers" if self.dimensions else ""
         return ", ".join(part for part in (self.quantize, short) if part)
 
@@ -104,11 +109,11 @@ class ExactSearch:
         if self.scans:
             self.facts["bytes_per_passage"] = size
         some = queries[: self.recall_queries]
-        if self._name and len(some):
+        if self.shortcut and len(some):
             _, exact = search(some, shards, k, device(), ranks)
             value = self.facts[f"recall@{k}"] = recall(found[1], exact)
             message = "search: recall@%d of %s against exact search: %.4f (%d queries)"
-            log.info(message, k, self._name, value, len(some))
+            log.info(message, k, self.shortcut, value, len(some))
 
 
 @dataclass(frozen=True)
@@ -152,8 +157,8 @@ class FaissSearch(ExactSearch):
             del self._made[made]
 
     @property
-    def _name(self) -> str:
-        return ", ".join(part for part in (self.factory, super()._name) if part)
+    def shortcut(self) -> str:
+        return ", ".join(part for part in (self.factory, super().shortcut) if part)
 
     def _among(self, queries: np.ndarray, shards: Sequence[Path], k: int, ranks: Ranks | None) -> Found:
         made = tuple((shard, shard.stat().st_mtime_ns) for shard in shards)

@@ -8,6 +8,7 @@ import torch
 
 from uar.collections import Collection
 from uar.collections.collection_runs import without_own
+from uar.errors import UserError
 from uar.launch.bars import bar
 from uar.retrievers.colbert.max_sim import max_sim_flat
 from uar.retrievers.colbert.residuals import Form
@@ -33,7 +34,14 @@ class MultiVectorRanker(Ranker):
         self.name = encoder.name
 
     def rank(self, collection: Collection, query_ids: Sequence[str], depth: int) -> Run:
-        corpus, precision = collection.corpus, self._session.search.precision
+        search, corpus = self._session.search, collection.corpus
+        if search.shortcut:
+            raise UserError(
+                f"search of {search.shortcut}: {self.name} has many vectors a text, and an index of its own; leave "
+                "search=exact as it is, and set retriever.index and retriever.candidates"
+            )
+        search.warn_of_processes(self.name)
+        precision = search.precision
         tokens = self._encoder.passage_tokens(collection)
         made = made_by(self._encoder, tokens, self._form, precision)
         folder = self._session.vectors.folder(corpus, self._part, digest(made))

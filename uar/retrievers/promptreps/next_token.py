@@ -24,15 +24,20 @@ class NextToken:
 
     def __init__(self, model: str, revision: str | None, precision: str, token_budget: int) -> None:
         without_bars()
+        self._model: Any
         try:
             dtype = resolve_dtype(precision)
-            self._model: Any = pretrained(AutoModelForCausalLM, locate(model), revision=revision, dtype=dtype)
+            options = {"revision": revision, "dtype": dtype, "output_loading_info": True}
+            self._model, told = pretrained(AutoModelForCausalLM, locate(model), **options)
         except (OSError, ValueError) as error:
             line = str(error).splitlines()[0]
             raise UserError(f"retriever.model={model}: cannot be loaded as a language model ({line})") from error
         head = self._model.get_output_embeddings()
-        if head is None:
-            raise UserError(f"retriever.model={model}: it has no head that writes tokens; choose an instruction-tuned decoder")
+        if head is None or told["missing_keys"]:
+            missing = ", ".join(sorted(told["missing_keys"])) or "head"
+            raise UserError(
+                f"retriever.model={model}: its files have no {missing}; choose a decoder with the head that writes"
+            )
         self._model.to(device()).eval()
         self._budget, self._states = token_budget, torch.empty(0)
         head.register_forward_pre_hook(self._keep)

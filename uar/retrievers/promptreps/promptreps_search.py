@@ -41,6 +41,7 @@ class PromptRepsSearch(Ranker):
 
     def rank(self, collection: Collection, query_ids: Sequence[str], depth: int) -> Run:
         search = self._session.search
+        search.warn_of_processes(self.name)
         search.check(len(collection.corpus), self._reps.dim(search.precision))
         dense, sparse = self._encode(collection, [collection.queries[q].text for q in query_ids], "query")
         files = self._encoded(collection)

@@ -46,6 +46,7 @@ class Representations:
         }
         self._lengths, self._most_tokens, self._expansion = dict(lengths), most_tokens, expansion
         self._loaded: dict[str, NextToken] = {}
+        self._words: dict[str, OwnWords] = {}  # by language
         self.name = identity(model, revision)
 
     def made_of(self, collection: Collection) -> dict[str, Any]:
@@ -64,7 +65,8 @@ class Representations:
 
     def encode(self, texts: Sequence[str], role: str, language: str, precision: str) -> Reps:
         """UserError where a number is not finite. `role`: query or passage."""
-        model, words = self._opened(precision), OwnWords(self._tokenizer, language, self._most_tokens, self._expansion)
+        model = self._opened(precision)
+        words = self._words.setdefault(language, OwnWords(self._tokenizer, language, self._most_tokens, self._expansion))
         cut = {"truncation": True, "max_length": self._lengths[role], "add_special_tokens": False}
         ids = self._tokenizer(list(texts), **cut)["input_ids"]
         dense = np.empty((len(texts), model.dim), np.float32)
