@@ -16,12 +16,11 @@ def open_model(model: str, revision: str | None = None, token_budget: int | None
     """A cross-encoder where the model has a scoring head, ColBERT where its files are those of a vector a token, else a
     bi-encoder. `of_encoders`: options of a bi-encoder; UserError for one that is given of another kind."""
     options: dict[str, Any] = {} if token_budget is None else {"token_budget": token_budget}
-    kind: type[CrossEncoder] | type[ColBERT] = CrossEncoder
-    if not is_cross_encoder(model, revision):
-        if not read_multi_vector(model, locate(model), revision):
-            return BiEncoder(model, revision, **of_encoders, **options)
-        kind = ColBERT
+    pairs = is_cross_encoder(model, revision)
+    if not pairs and not read_multi_vector(model, locate(model), revision):
+        return BiEncoder(model, revision, **of_encoders, **options)
     wrong = next((name for name, value in of_encoders.items() if value is not None), None)
     if wrong:
-        raise UserError(f"{wrong}={of_encoders[wrong]}: {model} is a {kind.__name__}, which has no {wrong}; leave it null")
-    return kind(model, revision=revision, **options)
+        kind = "cross-encoder" if pairs else "ColBERT"
+        raise UserError(f"{wrong}={of_encoders[wrong]}: {model} is a {kind}, which has no {wrong}; leave it null")
+    return (CrossEncoder if pairs else ColBERT)(model, revision=revision, **options)
