@@ -45,7 +45,7 @@ def test_likelihood_prompts_end_in_the_target(name: str, supplied: set[str], tar
 def test_every_packaged_prompt_is_rendered_by_a_test() -> None:
     assert set(packaged("prompts")) == {
         "relsel", "utilsel", "utilrank", "pseudo_answer", "rag_short", "likelihood_question", "likelihood_answer",
-        "passages", "pointwise", "qa_metric", "setwise", "listwise",  # in the tests of their annotators
+        "passages", "pointwise", "qa_metric", "setwise", "listwise", "likelihood_both",  # in the tests of their annotators
         "rag_closed_book", "rag_closed_book_sentence", "rag_sentence", "rag_rewrite", "rag_verify",  # in test_rag.py
         "write_questions",  # in test_questions.py
     }  # fmt: skip
