@@ -13,7 +13,7 @@ from uar.labels.source import LabelContext
 from uar.retrievers.ranker import Pools, Ranker
 from uar.retrievers.run_file import RunFile
 from uar.retrievers.session import Session
-from uar.storage.files import cache_dir, digest, whole_file
+from uar.storage.files import cache_dir, digest, write_array
 
 log = logging.getLogger(__name__)
 ANNOTATOR = "annotator"
@@ -75,7 +75,6 @@ def _kept(path: Path, ranker: Ranker, collection: Collection, pools: Pools) -> d
     if not path.is_file():
         run = {q: dict(hits) for q, hits in ranker.score(collection, pools).items()}
         scores = [run[q][d] for q, pool in pools.items() for d in pool]
-        with whole_file(path) as beside, beside.open("wb") as file:
-            np.save(file, np.array(scores, dtype=np.float32))
+        write_array(path, np.array(scores, dtype=np.float32))
     parts = np.split(np.load(path), np.cumsum(sizes)[:-1])
     return {q: dict(zip(pool, own.tolist(), strict=True)) for (q, pool), own in zip(pools.items(), parts, strict=True)}

@@ -20,7 +20,7 @@ from uar.machine.waiting import children_side_by_side
 from uar.retrievers.shard_folder import SHARD, by_length, open_folder, rows_of_shard
 from uar.retrievers.trainable import Encoder
 from uar.retrievers.weights import weights_hash
-from uar.storage.files import whole_file
+from uar.storage.files import write_array
 
 log = logging.getLogger(__name__)
 BLOCK, ON_CPU = 2_048, 256  # passages encoded at a time; on a CPU each takes some milliseconds
@@ -82,8 +82,7 @@ def _encode(
 ) -> None:
     for number in numbers:
         vectors = _counted(retriever, tokens, rows_of_shard(number, shard, len(tokens)), precision, shown)
-        with whole_file(folder / f"shard-{number:05d}.npy") as beside, beside.open("wb") as file:
-            np.save(file, vectors)
+        write_array(folder / f"shard-{number:05d}.npy", vectors)
 
 
 def made_by(retriever: Encoder, tokens: Tokens, precision: str = "auto", shard: int = SHARD) -> dict[str, Any]:

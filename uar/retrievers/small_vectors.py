@@ -12,7 +12,7 @@ import numpy as np
 
 from uar.retrievers.ties import Found, Ranks, first_of
 from uar.retrievers.vector_shards import evenly, load_shard, shard_sizes
-from uar.storage.files import read_json, whole_file, writable, write_json
+from uar.storage.files import read_json, writable, write_array, write_json
 
 KINDS = ("int8", "binary")
 CALIBRATION = 100_000  # vectors, evenly from the corpus, that say between which values a number lies
@@ -66,11 +66,11 @@ class SmallVectors:
                 old.unlink()
             if self._kind == "int8":
                 some = shortened(evenly(whole, CALIBRATION), self._dimensions, self._unit)
-                _save(self._ranges, np.stack([some.min(axis=0), some.max(axis=0)]))
+                write_array(self._ranges, np.stack([some.min(axis=0), some.max(axis=0)]))
             write_json(manifest, made_of)
         for path, small in zip(whole, self.shards, strict=True):
             if not small.is_file():
-                _save(small, self._coded(shortened(load_shard(path), self._dimensions, self._unit)))
+                write_array(small, self._coded(shortened(load_shard(path), self._dimensions, self._unit)))
 
     def _coded(self, vectors: np.ndarray) -> np.ndarray:
         if self._kind == "binary":
@@ -123,8 +123,3 @@ class _Bits:
 def _signs(vectors: np.ndarray) -> np.ndarray:
     """(vectors, ⌈numbers/8⌉) bytes."""
     return np.packbits(vectors > 0, axis=1)
-
-
-def _save(path: Path, array: np.ndarray) -> None:
-    with whole_file(path) as beside, beside.open("wb") as file:
-        np.save(file, array)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -150,6 +151,12 @@ def write_table(path: Path, table: pa.Table, compression: str = "snappy") -> Non
     """A Parquet file."""
     with whole_file(path) as beside:
         pq.write_table(table, beside, compression=compression)
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """A file of numpy's."""
+    with whole_file(path) as beside, beside.open("wb") as file:
+        np.save(file, array)
 
 
 def digest(*parts: object) -> str:

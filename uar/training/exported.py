@@ -13,7 +13,7 @@ from uar.retrievers.encode import encode_rows
 from uar.retrievers.session import Session
 from uar.retrievers.trainable import Encoder, Trainable
 from uar.retrievers.vector_index import ExactSearch
-from uar.storage.files import whole_file
+from uar.storage.files import write_array
 
 VECTORS = "vectors.npy"  # of a few texts, as the trained model gives them
 FEW = 8  # texts
@@ -40,8 +40,7 @@ def is_done(checkpoints: Path) -> bool:
 
 def drop_checkpoints(checkpoints: Path, vectors: np.ndarray) -> None:
     """`vectors`: of a few texts, (texts, …), to know the model again."""
-    with whole_file(checkpoints / VECTORS) as beside, beside.open("wb") as file:
-        np.save(file, vectors)
+    write_array(checkpoints / VECTORS, vectors)
     for path in checkpoints.glob("*/*.ckpt"):
         path.unlink()
 

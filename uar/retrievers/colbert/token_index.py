@@ -16,7 +16,7 @@ from uar.retrievers.encode import encode_rows
 from uar.retrievers.shard_folder import by_length, open_folder, rows_of_shard
 from uar.retrievers.trainable import Encoder
 from uar.retrievers.vector_shards import load_shard
-from uar.storage.files import whole_file
+from uar.storage.files import write_array
 
 log = logging.getLogger(__name__)
 SHARD = 2_048  # passages
@@ -107,7 +107,7 @@ class TokenIndex:
             starts = np.searchsorted(codes[order], np.arange(len(self.centroids) + 1))
             parts = {"codes": codes, "residuals": packed, "passages": owner, "starts": starts}
         for name, array in {**parts, "ends": ends}.items():  # the last one says that the shard is whole
-            _save(self._file(number, name), array)
+            write_array(self._file(number, name), array)
 
     def _learnt(self, encoder: Encoder, tokens: Tokens, precision: str) -> Residuals:
         files = {name: self._folder / f"{name}.npy" for name in ("centroids", "cuts", "values")}
@@ -117,11 +117,6 @@ class TokenIndex:
             vectors, _ = flat_vectors(encoder, tokens, rows, precision)
             learnt = Residuals.learn(vectors, len(rows) / len(tokens), self._form.bits, self._form.centroids)
             for name, path in files.items():
-                _save(path, getattr(learnt, name))
+                write_array(path, getattr(learnt, name))
             log.info("%d centroids of %d vectors of %d passages", len(learnt.centroids), len(vectors), len(rows))
         return Residuals(**{name: load_shard(path) for name, path in files.items()})
-
-
-def _save(path: Path, array: np.ndarray) -> None:
-    with whole_file(path) as beside, beside.open("wb") as file:
-        np.save(file, array)

@@ -19,7 +19,7 @@ from uar.retrievers.ranker import Pools, Ranker, rows_of
 from uar.retrievers.session import Session
 from uar.retrievers.shard_folder import open_folder, rows_of_shard
 from uar.retrievers.ties import Found
-from uar.storage.files import digest, whole_file
+from uar.storage.files import digest, write_array
 from uar.storage.ordering import best_first
 from uar.storage.runs import Run
 
@@ -105,8 +105,7 @@ class PromptRepsSearch(Ranker):
             for number, own in rows.items():
                 vectors, impacts = self._encode(collection, list(corpus.texts(own)), "passage")
                 save_impacts(sparse[number], impacts)
-                with whole_file(dense[number]) as beside, beside.open("wb") as file:
-                    np.save(file, vectors.astype(np.float16))
+                write_array(dense[number], vectors.astype(np.float16))
                 shown.advance(len(own))
         if missing:
             log.info("Encoded %s passages in %.1f s", f"{sum(map(len, rows.values())):,}", time.monotonic() - start)
