@@ -82,6 +82,8 @@ def step(folder: Path, loss: Loss, cached: bool, bare: bool, kind: str, rank: in
     stream = BatchStream(stage, kept, {f"q{i}": i for i in range(6)}, kept, rows, 6 // world, 5, 0, rank, world)
     made = {"bi": BiEncoder, "cross": CrossEncoder}[kind]
     retriever = made(model(folder), dropout=0.0, token_budget=40)
+    if kind == "cross":  # before training the scores of pairs have nearly one gradient, of whose sum fp32 leaves few digits
+        retriever.double()
     optimizer = partial(torch.optim.AdamW, lr=1e-3, eps=1e-4)
     module = RetrieverModule(retriever, loss, optimizer, 0.0, "llm", grad_cache=cached)
     logged: list[torch.Tensor] = []
@@ -126,7 +128,7 @@ def test_two_processes_take_the_step_of_one(two: Path, number: int):
     loss, _, bare, kind = CASES[number]
     alone = step(two, loss, cached=False, bare=bare, kind=kind, rank=0, world=1)
     largest = float(max(v.abs().max() for n, v in alone.items() if n.startswith("gradient")))
-    assert largest > 1e-4
+    assert largest > 1e-5
     for rank in range(2):
         for name, value in torch.load(two / f"{number}.{rank}").items():
             size = float(alone[name].abs().max())

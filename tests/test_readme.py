@@ -65,6 +65,7 @@ ELSEWHERE = {
     "uar.hybrid": "test_hybrid",
     "candidates=runs": "test_candidates",
     "training.patience": "test_train",
+    "training.dimensions": "test_small_vectors",
     "train.py -m": "test_train",
     "uar.report": "test_report",
     "uar.dashboard": "test_dashboard",

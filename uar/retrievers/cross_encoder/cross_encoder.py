@@ -81,7 +81,7 @@ class CrossEncoder(Trainable):
         self.name = f"cross-encoder {identity(model, revision)}" + (f"-l{layers}" if layers else "")
 
     def forward(self, pairs: Sequence[tuple[np.ndarray, np.ndarray]], cached: bool = False) -> torch.Tensor:
-        """(pairs,) fp32 scores of token ids of queries and passages, without special tokens. `cached`: see
+        """(pairs,) scores, fp32 or fp64, of token ids of queries and passages, without special tokens. `cached`: see
         `TokenBatches.each`."""
         texts, starts = zip(*(self._form.joined(query, passage) for query, passage in pairs), strict=True)
         begins = torch.tensor(starts, device=self.device)
@@ -89,7 +89,8 @@ class CrossEncoder(Trainable):
         def scores(ids: torch.Tensor, mask: torch.Tensor, chunk: list[int]) -> torch.Tensor:
             places = torch.arange(ids.shape[1], device=ids.device)
             types = (places >= begins[chunk][:, None]).long() * mask if self._form.second is not None else None
-            return self._logits(ids, mask, types).float()
+            logits = self._logits(ids, mask, types)
+            return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
         return self.batches.each(texts, scores, self.device, cached)
 
