@@ -97,14 +97,6 @@ class Bag(Encoder):
     def opened(self, session: Session, part: str = "") -> Ranker:
         return DenseRanker(self, session, part)
 
-    def rank(self, collection: Collection, query_ids: Sequence[str], depth: int) -> Run:
-        with Session(ExactSearch) as session:
-            return self.opened(session).rank(collection, query_ids, depth)
-
-    def score(self, collection: Collection, pools: Pools) -> Run:
-        with Session(ExactSearch) as session:
-            return self.opened(session).score(collection, pools)
-
     def save(self, folder: Path) -> None:
         folder.mkdir(exist_ok=True)
         torch.save(self.state_dict(), folder / "words.pt")

@@ -12,7 +12,7 @@ from torch import nn
 
 from uar.collections import Collection
 from uar.collections.token_ids import Tokens
-from uar.retrievers.ranker import Ranker
+from uar.retrievers.session_ranker import SessionRanker
 from uar.retrievers.weights import weights_hash
 from uar.storage.files import digest
 
@@ -43,7 +43,7 @@ class Scored:
     views: tuple[torch.Tensor, ...] = ()
 
 
-class Trainable(nn.Module, Ranker):
+class Trainable(nn.Module, SessionRanker):
     """A ranker that learns. Training learns the parameters that require a gradient; its loss sees `scale` · `batch_scores`.
 
     `loads_as`: the class of sentence-transformers that loads what `save` writes. `is_baseline`: whether its order before

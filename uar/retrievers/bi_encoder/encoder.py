@@ -31,13 +31,11 @@ from uar.retrievers.bi_encoder.loading import (
 )
 from uar.retrievers.bi_encoder.lora import add_lora
 from uar.retrievers.bi_encoder.pooling import POOLINGS, pool
-from uar.retrievers.ranker import Pools, Ranker
+from uar.retrievers.ranker import Ranker
 from uar.retrievers.session import Session
 from uar.retrievers.token_batches import TokenBatches
 from uar.retrievers.trainable import Encoder
-from uar.retrievers.vector_index import ExactSearch
 from uar.storage.files import digest
-from uar.storage.runs import Run
 
 ROLES = ("query", "passage")
 COSINE_SCALE = 20.0  # of sentence-transformers' losses: a temperature of 0.05
@@ -182,15 +180,6 @@ class BiEncoder(Encoder):
         if session.moves:
             self.to(device())
         return DenseRanker(self, session, part)
-
-    def rank(self, collection: Collection, query_ids: Sequence[str], depth: int) -> Run:
-        """The corpus is encoded for this call alone."""
-        with Session(ExactSearch) as session:
-            return self.opened(session).rank(collection, query_ids, depth)
-
-    def score(self, collection: Collection, pools: Pools) -> Run:
-        with Session(ExactSearch) as session:
-            return self.opened(session).score(collection, pools)
 
     def save(self, folder: Path) -> None:
         """A folder that `SentenceTransformer(folder)` and `BiEncoder(str(folder))` load."""

@@ -20,13 +20,11 @@ from uar.retrievers.colbert.max_sim import max_sim
 from uar.retrievers.colbert.multi_vector_files import DIM, PUNCTUATION, MultiVector, export, read_multi_vector
 from uar.retrievers.colbert.multi_vector_ranker import MultiVectorRanker
 from uar.retrievers.colbert.residuals import Form
-from uar.retrievers.ranker import Pools, Ranker
+from uar.retrievers.ranker import Ranker
 from uar.retrievers.session import Session
 from uar.retrievers.token_batches import TokenBatches
 from uar.retrievers.trainable import Encoder
-from uar.retrievers.vector_index import ExactSearch
 from uar.storage.files import digest
-from uar.storage.runs import Run
 
 SEED = 0  # of a new projection, so that a model is the same whenever it is loaded
 
@@ -170,15 +168,6 @@ class ColBERT(Encoder):
         if session.moves:
             self.to(device())
         return MultiVectorRanker(self, self._form, session, part)
-
-    def rank(self, collection: Collection, query_ids: Sequence[str], depth: int) -> Run:
-        """The corpus is encoded for this call alone."""
-        with Session(ExactSearch) as session:
-            return self.opened(session).rank(collection, query_ids, depth)
-
-    def score(self, collection: Collection, pools: Pools) -> Run:
-        with Session(ExactSearch) as session:
-            return self.opened(session).score(collection, pools)
 
     def save(self, folder: Path) -> None:
         """A folder that `MultiVectorEncoder(folder)` of sentence-transformers and this class load."""

@@ -19,14 +19,12 @@ from uar.retrievers.bm25.bm25_ranker import BM25Ranker
 from uar.retrievers.cross_encoder.pair_form import PairForm
 from uar.retrievers.cross_encoder.pair_ranker import PairRanker
 from uar.retrievers.cross_encoder.scorer_files import export, load_scorer, pair_length
-from uar.retrievers.ranker import Pools, Ranker
+from uar.retrievers.ranker import Ranker
 from uar.retrievers.session import Session
 from uar.retrievers.token_batches import TokenBatches
 from uar.retrievers.trainable import Exchange, Scored, Texts, Trainable
-from uar.retrievers.vector_index import ExactSearch
 from uar.retrievers.weights import weights_hash
 from uar.storage.files import digest
-from uar.storage.runs import Run
 
 
 class CrossEncoder(Trainable):
@@ -145,14 +143,6 @@ class CrossEncoder(Trainable):
             self.to(device())
         first = self._first.opened(session, f"{part}/first" if part else "first")
         return PairRanker(self, first, self._depth, session)
-
-    def rank(self, collection: Collection, query_ids: Sequence[str], depth: int) -> Run:
-        with Session(ExactSearch) as session:
-            return self.opened(session).rank(collection, query_ids, depth)
-
-    def score(self, collection: Collection, pools: Pools) -> Run:
-        with Session(ExactSearch) as session:
-            return self.opened(session).score(collection, pools)
 
     def save(self, folder: Path) -> None:
         """A folder that sentence-transformers' `CrossEncoder(folder)` and this class load."""

@@ -6,14 +6,13 @@ from uar.collections import Collection
 from uar.errors import UserError
 from uar.retrievers.promptreps.promptreps_search import PARTS, PromptRepsSearch
 from uar.retrievers.promptreps.representations import Representations
-from uar.retrievers.ranker import Pools, Ranker
+from uar.retrievers.ranker import Ranker
 from uar.retrievers.session import Session
-from uar.retrievers.vector_index import ExactSearch
+from uar.retrievers.session_ranker import SessionRanker
 from uar.storage.files import digest
-from uar.storage.runs import Run
 
 
-class PromptReps(Ranker):
+class PromptReps(SessionRanker):
     """What `retriever=promptreps` instantiates. Nothing is trained.
 
     The dense vector is the model's last state before it writes the word, at length 1. The sparse one is log(1 + max(0, logit))
@@ -79,12 +78,3 @@ class PromptReps(Ranker):
         return PromptRepsSearch(
             self._reps, {name: self._weights[name] for name in self._parts}, self._list_depth, session, part
         )
-
-    def rank(self, collection: Collection, query_ids: Sequence[str], depth: int) -> Run:
-        """The corpus is encoded for this call alone."""
-        with Session(ExactSearch) as session:
-            return self.opened(session).rank(collection, query_ids, depth)
-
-    def score(self, collection: Collection, pools: Pools) -> Run:
-        with Session(ExactSearch) as session:
-            return self.opened(session).score(collection, pools)
