@@ -8,7 +8,7 @@ import pytest
 from uar.annotation.judgement import Judgement
 from uar.annotation.quality.held_answers import held_answers
 from uar.collections import Query, open_collection
-from uar.collections.answer_match import holds_answer
+from uar.collections.answer_match import hold_answer
 
 
 def judged(*labels: int) -> list[Judgement]:
@@ -41,4 +41,4 @@ def test_passages_are_counted_by_who_chose_them(folder: Path) -> None:
     ],
 )
 def test_an_answer_is_held_word_by_word(text: str, gold: tuple[str, ...], held: bool) -> None:
-    assert holds_answer(text, gold) is held
+    assert hold_answer([text], gold) == [held]

@@ -37,10 +37,10 @@ def f1(answer: str, gold: Sequence[str]) -> float:
     return max((_f1(normalise(answer).split(), normalise(g).split()) for g in gold), default=0.0)
 
 
-def holds_answer(text: str, gold: Sequence[str]) -> bool:
-    """Whether one of the gold answers stands in the text word by word, both normalised."""
-    words = f" {normalise(text)} "
-    return any(f" {found} " in words for g in gold if (found := normalise(g)))
+def hold_answer(texts: Sequence[str], gold: Sequence[str]) -> list[bool]:
+    """Of each text, whether one of the gold answers stands in it word by word, both normalised."""
+    answers = [f" {found} " for g in gold if (found := normalise(g))]
+    return [any(answer in words for answer in answers) for words in (f" {normalise(text)} " for text in texts)]
 
 
 def rouge_l(answer: str, gold: Sequence[str]) -> float:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from uar.collections import Collection, Query
-from uar.collections.answer_match import holds_answer, normalise
+from uar.collections.answer_match import hold_answer, normalise
 from uar.collections.languages import words_in
 from uar.pools import PoolSource
 from uar.retrievers.bm25.terms import terms_of
@@ -56,7 +56,7 @@ def kept_by_wording(questions: Sequence[Written], wording: Wording, passages: di
 
 def with_answers_of_passages(questions: Sequence[Written], passages: Mapping[str, str]) -> list[Written]:
     """The questions without the answers that do not stand in their passage, word by word."""
-    return [q if holds_answer(passages[q.source], [q.answer]) else q._replace(answer="") for q in questions]
+    return [q if any(hold_answer([passages[q.source]], [q.answer])) else q._replace(answer="") for q in questions]
 
 
 def kept_by_round_trip(questions: Sequence[Written], corpus: Collection, retriever: PoolSource) -> Sifted:

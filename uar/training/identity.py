@@ -40,10 +40,7 @@ def loss_hash(stages: Sequence[Stage], loss: Loss) -> str:
 
 def schedule_hash(stages: Sequence[Stage], *settings: object) -> str:
     """Of how long, how fast and in what batches is trained."""
-    own = [
-        (s.name, s.steps or s.epochs, s.positives, s.learning_rate, s.warmup, s.batch_size, s.passages_per_query)
-        for s in stages
-    ]
+    own = [(s.name, s.epochs, s.positives, s.learning_rate, s.warmup, s.batch_size, s.passages_per_query) for s in stages]
     return digest(own, [repr(s.candidates) for s in stages if s.candidates], *settings)
 
 

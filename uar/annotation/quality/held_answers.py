@@ -5,7 +5,7 @@ from typing import Any
 
 from uar.annotation.judgement import Judged
 from uar.collections import Collection
-from uar.collections.answer_match import holds_answer
+from uar.collections.answer_match import hold_answer
 from uar.storage.ordering import rank_of
 
 MOST = 2_000  # questions
@@ -23,10 +23,10 @@ def held_answers(collection: Collection, judged: Judged, seed: int = 0) -> dict[
     for query_id in asked:
         gold, people = collection.queries[query_id].answers, set(collection.positives(query_id))
         texts = _texts(collection, [j.doc_id for j in judged[query_id]])
-        for judgement, text in zip(judged[query_id], texts, strict=True):
+        for judgement, holds in zip(judged[query_id], hold_answer(texts, gold), strict=True):
             group = counts[GROUPS[int(judgement.doc_id in people), judgement.label]]
             group[0] += 1
-            group[1] += holds_answer(text, gold)
+            group[1] += holds
     shares = {
         name: {"passages": passages, "hold_an_answer": held / passages if passages else None}
         for name, (passages, held) in counts.items()

@@ -95,7 +95,7 @@ class Bert(Measure):
 
 def answer_recall(answered: Answered) -> float:
     """1 where a gold answer stands in one of the passages, word by word, both normalised as SQuAD does."""
-    return float(any(answers.holds_answer(passage, answered.gold) for passage in answered.passages))
+    return float(any(answers.hold_answer(answered.passages, answered.gold)))
 
 
 def hotpot_f1(answered: Answered) -> float:
