@@ -1,9 +1,7 @@
 """Encoding into fp16 shards: memory does not grow with the corpus, an interrupted run goes on where it was, and any number of
 processes write the same files."""
 
-import logging
 import os
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,14 +15,11 @@ from uar.errors import UserError
 from uar.launch.bars import Bar, bar
 from uar.machine.precision import resolve_dtype
 from uar.machine.waiting import children_side_by_side
-from uar.retrievers.shard_folder import SHARD, by_length, open_folder, rows_of_shard
+from uar.retrievers.shard_folder import DOING, SHARD, by_length, encoding, missing_shards, open_folder, rows_of_shard
 from uar.retrievers.trainable import Encoder
-from uar.retrievers.weights import weights_hash
 from uar.storage.files import write_array
 
-log = logging.getLogger(__name__)
 BLOCK, ON_CPU = 2_048, 256  # passages encoded at a time; on a CPU each takes some milliseconds
-DOING = "encode passages"
 
 
 def encode_corpus(
@@ -44,25 +39,18 @@ def encode_corpus(
     """
     open_folder(folder, made or made_by(retriever, tokens, precision, shard))
     shards = [folder / f"shard-{number:05d}.npy" for number in range(-(-len(tokens) // shard))]
-    missing = [number for number, path in enumerate(shards) if not path.is_file()]
-    if 0 < len(missing) < len(shards):
-        log.info("Encoding goes on in %s: %d of %d shards are there", folder, len(shards) - len(missing), len(shards))
-    start = time.monotonic()
-    passages = sum(len(rows_of_shard(number, shard, len(tokens))) for number in missing)
-    with bar(DOING, passages, "passages") as shown:
+    missing = missing_shards(folder, len(shards), lambda number: shards[number].is_file())
+    sizes = {number: len(rows_of_shard(number, shard, len(tokens))) for number in missing}
+    with encoding(sum(sizes.values())) as shown:
         if processes > 1 and len(missing) > 1:
             parts = [missing[rank::processes] for rank in range(min(processes, len(missing)))]
             with children_side_by_side():
                 work = retriever, tokens, folder, precision, shard, parts
                 children = spawn(_work, args=work, nprocs=len(parts), join=False)
                 while not children.join(timeout=1):
-                    shown.at(
-                        sum(len(rows_of_shard(number, shard, len(tokens))) for number in missing if shards[number].is_file())
-                    )
+                    shown.at(sum(size for number, size in sizes.items() if shards[number].is_file()))
         else:
             _encode(retriever, tokens, folder, precision, shard, missing, shown)
-    if missing:
-        log.info("Encoded %s passages in %.1f s", f"{passages:,}", time.monotonic() - start)
     return shards
 
 
@@ -89,7 +77,7 @@ def made_by(retriever: Encoder, tokens: Tokens, precision: str = "auto", shard: 
     """All that makes the vectors of a corpus; it reads every weight."""
     dtype = str(resolve_dtype(precision)).removeprefix("torch.")
     return {
-        "weights": weights_hash(retriever, *retriever.vector_settings),
+        "weights": retriever.weights_key(),
         "texts": tokens.key,
         "precision": dtype,
         "dim": retriever.dim,

@@ -1,5 +1,6 @@
 """What every retriever promises: it ranks a corpus and scores given passages."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
@@ -8,6 +9,7 @@ import numpy as np
 from uar.collections import Collection
 from uar.errors import UnknownPassage
 from uar.retrievers.session import Session
+from uar.storage.ordering import best_first
 from uar.storage.runs import Run
 
 Pools = Mapping[str, Sequence[str]]  # passage ids a query
@@ -80,6 +82,15 @@ class Reranker(ABC):
     def opened(self, session: Session, part: str = "") -> "Reranker":
         """As that of a `Ranker`."""
         return self
+
+
+def run_of(collection: Collection, query_ids: Sequence[str], scores: np.ndarray, rows: np.ndarray) -> Run:
+    """From scores and corpus rows, both (queries, found). A row below 0 and a score of minus infinity are none."""
+    run = {}
+    for query_id, score, row in zip(query_ids, scores, rows, strict=True):
+        hits = zip(row.tolist(), score.tolist(), strict=True)
+        run[query_id] = best_first((collection.corpus.id(r), s) for r, s in hits if r >= 0 and s > -math.inf)
+    return run
 
 
 def rows_of(collection: Collection, pools: Pools) -> dict[str, np.ndarray]:

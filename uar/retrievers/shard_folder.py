@@ -1,14 +1,20 @@
 """A folder of shards of a corpus, each written once: what a killed command made of it is found again."""
 
-from collections.abc import Iterator, Mapping
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from uar.errors import UserError
+from uar.launch.bars import Bar, bar
 from uar.storage.files import read_json, write_json
 
+log = logging.getLogger(__name__)
+DOING = "encode passages"
 SHARD = 16_384  # passages a shard: fixed blocks of the corpus, whoever makes them
 
 
@@ -28,6 +34,24 @@ def open_folder(folder: Path, made: Mapping[str, Any]) -> None:
             f"{folder} holds embeddings of another model or corpus ({', '.join(changed)} differ); "
             "give another folder or remove it"
         )
+
+
+def missing_shards(folder: Path, number: int, is_whole: Callable[[int], bool], doing: str = "Encoding") -> list[int]:
+    """Those of so many shards that are not whole; where some are, it says so."""
+    missing = [shard for shard in range(number) if not is_whole(shard)]
+    if 0 < len(missing) < number:
+        log.info("%s goes on in %s: %d of %d shards are there", doing, folder, number - len(missing), number)
+    return missing
+
+
+@contextmanager
+def encoding(passages: int, done: str = "Encoded") -> Iterator[Bar]:
+    """A bar over so many passages, and a line on the time that they took."""
+    start = time.monotonic()
+    with bar(DOING, passages, "passages") as shown:
+        yield shown
+    if passages:
+        log.info("%s %s passages in %.1f s", done, f"{passages:,}", time.monotonic() - start)
 
 
 def rows_of_shard(number: int, shard: int, passages: int) -> np.ndarray:

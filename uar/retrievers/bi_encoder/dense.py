@@ -7,7 +7,7 @@ import numpy as np
 from uar.collections import Collection
 from uar.collections.collection_runs import without_own
 from uar.retrievers.encode import encode_corpus, encode_many, encode_rows, made_by
-from uar.retrievers.ranker import Pools, Ranker, rows_of
+from uar.retrievers.ranker import Pools, Ranker, rows_of, run_of
 from uar.retrievers.session import Session
 from uar.retrievers.trainable import Encoder
 from uar.storage.files import digest
@@ -33,11 +33,7 @@ class DenseRanker(Ranker):
         deep = min(depth + collection.drop_own, len(passages))
         scores, rows = search.best(queries, shards, deep, collection.corpus.id_ranks, self._encoder.unit)
         self._session.note(self._part, search.facts)
-        run: dict[str, list[Hit]] = {}
-        for query_id, score, row in zip(query_ids, scores, rows, strict=True):
-            hits = ((collection.corpus.id(int(r)), float(s)) for s, r in zip(score, row, strict=True) if r >= 0)
-            run[query_id] = best_first(hits)
-        return without_own(collection, run, depth)
+        return without_own(collection, run_of(collection, query_ids, scores, rows), depth)
 
     def score(self, collection: Collection, pools: Pools) -> Run:
         """A passage of several pools is encoded once."""

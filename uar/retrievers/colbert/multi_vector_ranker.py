@@ -12,10 +12,10 @@ from uar.errors import UserError
 from uar.launch.bars import bar
 from uar.retrievers.colbert.max_sim import max_sim_flat
 from uar.retrievers.colbert.residuals import Form
-from uar.retrievers.colbert.token_index import Flat, TokenIndex, flat_vectors, made_by
+from uar.retrievers.colbert.token_index import Flat, TokenIndex, flat_vectors, made_by, of_places
 from uar.retrievers.exact_search import Best
 from uar.retrievers.pool_blocks import pool_blocks
-from uar.retrievers.ranker import Pools, Ranker, rows_of
+from uar.retrievers.ranker import Pools, Ranker, rows_of, run_of
 from uar.retrievers.session import Session
 from uar.retrievers.trainable import Encoder
 from uar.storage.files import digest
@@ -52,11 +52,7 @@ class MultiVectorRanker(Ranker):
         queries = self._queries(collection, query_ids)
         deep = min(depth + collection.drop_own, len(corpus))
         best = self._all(collection, index, queries, deep)
-        run = {}
-        for query_id, scores, rows in zip(query_ids, best.scores.tolist(), best.rows.tolist(), strict=True):
-            hits = ((corpus.id(row), score) for score, row in zip(scores, rows, strict=True) if score > -np.inf)
-            run[query_id] = best_first(hits)
-        return without_own(collection, run, depth)
+        return without_own(collection, run_of(collection, query_ids, best.scores.numpy(), best.rows.numpy()), depth)
 
     def score(self, collection: Collection, pools: Pools) -> Run:
         """With vectors in full, whatever the index keeps. A passage of several pools is encoded once."""
@@ -131,6 +127,5 @@ def _best(collection: Collection, queries: int, k: int) -> Best:
 def _of_one(query: np.ndarray, passages: Flat, places: np.ndarray) -> np.ndarray:
     """Scores of some of the passages for one query."""
     vectors, ends = passages
-    sizes = ends[places + 1] - ends[places]
-    at = np.repeat(ends[places] - np.cumsum([0, *sizes[:-1]]), sizes) + np.arange(sizes.sum())
-    return max_sim_flat(query, np.array([0, len(query)]), vectors[at], np.cumsum([0, *sizes]))[0]
+    at, begins = of_places(ends, places)
+    return max_sim_flat(query, np.array([0, len(query)]), vectors[at], begins)[0]

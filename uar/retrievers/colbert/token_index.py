@@ -1,7 +1,6 @@
 """An index of a vector a token: shards in a folder, in fp16 or as residuals of centroids, searched one at a time."""
 
 import logging
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,11 +8,10 @@ from typing import Any
 import numpy as np
 
 from uar.collections.token_ids import Tokens
-from uar.launch.bars import bar
 from uar.machine.precision import resolve_dtype
 from uar.retrievers.colbert.residuals import Form, Residuals
 from uar.retrievers.encode import encode_rows
-from uar.retrievers.shard_folder import by_length, open_folder, rows_of_shard
+from uar.retrievers.shard_folder import by_length, encoding, missing_shards, open_folder, rows_of_shard
 from uar.retrievers.trainable import Encoder
 from uar.retrievers.vector_shards import load_shard
 from uar.storage.files import write_array
@@ -42,6 +40,13 @@ def flat_vectors(encoder: Encoder, tokens: Tokens, rows: np.ndarray, precision: 
     return np.concatenate(each), np.cumsum([0, *map(len, each)])
 
 
+def of_places(ends: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where the vectors of some passages stand among those of all, and where those of each begin behind each other."""
+    sizes = ends[places + 1] - ends[places]
+    begins = np.cumsum([0, *sizes])
+    return np.repeat(ends[places] - begins[:-1], sizes) + np.arange(begins[-1]), begins
+
+
 class TokenIndex:
     """Of the passages of `tokens`, in a folder; what is missing there is made. UserError where it is one of another model."""
 
@@ -52,17 +57,11 @@ class TokenIndex:
         self.numbers = range(-(-len(tokens) // SHARD))
         open_folder(folder, made)
         self._residuals = self._learnt(encoder, tokens, precision) if form.index == "residual" else None
-        missing = [number for number in self.numbers if not self._file(number, "ends").is_file()]
-        if 0 < len(missing) < len(self.numbers):
-            there = len(self.numbers) - len(missing)
-            log.info("Indexing goes on in %s: %d of %d shards are there", folder, there, len(self.numbers))
-        start = time.monotonic()
-        with bar("encode passages", sum(len(self.rows(number)) for number in missing), "passages") as shown:
+        missing = missing_shards(folder, len(self.numbers), lambda number: self._file(number, "ends").is_file(), "Indexing")
+        with encoding(sum(len(self.rows(number)) for number in missing), "Indexed") as shown:
             for number in missing:
                 self._write(number, *flat_vectors(encoder, tokens, self.rows(number), precision))
                 shown.advance(len(self.rows(number)))
-        if missing:
-            log.info("Indexed %s passages in %.1f s", f"{len(tokens):,}", time.monotonic() - start)
 
     @property
     def bytes(self) -> int:
@@ -83,9 +82,7 @@ class TokenIndex:
         ends = load_shard(self._file(number, "ends"))
         at: Any = slice(None)
         if places is not None:
-            sizes = ends[places + 1] - ends[places]
-            at = np.repeat(ends[places] - np.cumsum([0, *sizes[:-1]]), sizes) + np.arange(sizes.sum())
-            ends = np.cumsum([0, *sizes])
+            at, ends = of_places(ends, places)
         if self._residuals is None:
             return load_shard(self._file(number, "vectors"), mapped=True)[at].astype(np.float32), ends
         codes, packed = (load_shard(self._file(number, name), mapped=True)[at] for name in ("codes", "residuals"))

@@ -1,7 +1,5 @@
 """Retrieval and re-ranking by the representations that a chat model gives, in a session."""
 
-import logging
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,15 +13,13 @@ from uar.retrievers.fusion.methods import fuse
 from uar.retrievers.impact_search import save_impacts, search_impacts
 from uar.retrievers.pool_blocks import pool_blocks
 from uar.retrievers.promptreps.representations import Representations, Reps
-from uar.retrievers.ranker import Pools, Ranker, rows_of
+from uar.retrievers.ranker import Pools, Ranker, rows_of, run_of
 from uar.retrievers.session import Session
-from uar.retrievers.shard_folder import open_folder, rows_of_shard
-from uar.retrievers.ties import Found
+from uar.retrievers.shard_folder import encoding, missing_shards, open_folder, rows_of_shard
 from uar.storage.files import digest, write_array
 from uar.storage.ordering import best_first
 from uar.storage.runs import Run
 
-log = logging.getLogger(__name__)
 PARTS = ("dense", "sparse")
 SHARD = 1_024  # passages a file: a killed command loses no more
 SCORED = 1_024  # passages of pools encoded at a time
@@ -50,11 +46,11 @@ class PromptRepsSearch(Ranker):
         if "dense" in self._weights:
             found = search.best(dense, files["dense"], deep, collection.corpus.id_ranks, unit=True)
             self._session.note(self._part, search.facts)
-            runs.append(_run(collection, query_ids, found))
+            runs.append(run_of(collection, query_ids, *found))
         if "sparse" in self._weights:
             found = search_impacts(sparse, files["sparse"], deep, collection.corpus.id_ranks)
             self._session.note(f"{self._part} sparse".strip(), {"bytes_per_passage": _bytes(files["sparse"], collection)})
-            runs.append(_run(collection, query_ids, found))
+            runs.append(run_of(collection, query_ids, *found))
         return self._fused([without_own(collection, run) for run in runs], depth)
 
     def score(self, collection: Collection, pools: Pools) -> Run:
@@ -96,29 +92,15 @@ class PromptRepsSearch(Ranker):
         open_folder(folder, made)
         numbers = range(-(-len(corpus) // SHARD))
         dense, sparse = ([folder / f"shard-{number:05d}.{end}" for number in numbers] for end in ("npy", "npz"))
-        missing = [number for number in numbers if not (dense[number].is_file() and sparse[number].is_file())]
-        if 0 < len(missing) < len(numbers):
-            log.info("Encoding goes on in %s: %d of %d shards are there", folder, len(numbers) - len(missing), len(numbers))
-        start = time.monotonic()
+        missing = missing_shards(folder, len(numbers), lambda number: dense[number].is_file() and sparse[number].is_file())
         rows = {number: rows_of_shard(number, SHARD, len(corpus)) for number in missing}
-        with bar("encode passages", sum(map(len, rows.values())), "passages") as shown:
+        with encoding(sum(map(len, rows.values()))) as shown:
             for number, own in rows.items():
                 vectors, impacts = self._encode(collection, list(corpus.texts(own)), "passage")
                 save_impacts(sparse[number], impacts)
                 write_array(dense[number], vectors.astype(np.float16))
                 shown.advance(len(own))
-        if missing:
-            log.info("Encoded %s passages in %.1f s", f"{sum(map(len, rows.values())):,}", time.monotonic() - start)
         return {"dense": dense, "sparse": sparse}
-
-
-def _run(collection: Collection, query_ids: Sequence[str], found: Found) -> dict[str, list[tuple[str, float]]]:
-    run = {}
-    for query_id, scores, rows in zip(query_ids, *found, strict=True):
-        run[query_id] = best_first(
-            (collection.corpus.id(int(row)), float(score)) for score, row in zip(scores, rows, strict=True) if row >= 0
-        )
-    return run
 
 
 def _bytes(files: Sequence[Path], collection: Collection) -> float:
