@@ -15,7 +15,10 @@ Ends = Callable[[list[int]], Outcome | None]  # of the tokens written so far, wh
 def early_end(tokenizer: Any, request: Generate, prompt: list[int]) -> Ends:
     """Tells whether what is written after a prompt may end, see `Generate.until`. Thoughts that the prompt opens cannot be
     told from the reply in time: they go on."""
-    last = tokenizer.decode(prompt[-LAST:])
-    if request.until is None or (OPENS.search(last) and not CLOSES.search(last)):
+    if request.until is None or _opens_thoughts(tokenizer.decode(prompt[-LAST:])):
         return lambda written: None
     return lambda written: ended(tokenizer.decode(written, skip_special_tokens=True), request.until)
+
+
+def _opens_thoughts(last: str) -> bool:
+    return bool(OPENS.search(last) and not CLOSES.search(last))
