@@ -93,11 +93,9 @@ class Flat:
 
     dim = 2
     device = torch.device("cpu")
-    pooling, normalize = "mean", False
-    vector_settings = ("mean", False)
 
-    def named_parameters(self) -> list:
-        return []
+    def weights_key(self) -> str:
+        return "none"
 
     def eval(self) -> None: ...
 
