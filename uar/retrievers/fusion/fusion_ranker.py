@@ -1,10 +1,15 @@
 """A ranker that makes one ranking of several: of run files, and of other retrievers."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
+from dataclasses import replace
+from functools import partial
 
-from uar.collections import Collection
+from uar.collections import Collection, open_collection
+from uar.collections.collection_runs import without_own
 from uar.errors import UserError
+from uar.retrievers.fusion.learned_weights import learned_weights
 from uar.retrievers.fusion.methods import Values, fuse, of_each
 from uar.retrievers.ranker import Pools, Ranker
 from uar.retrievers.run_file import RunFile
@@ -12,12 +17,15 @@ from uar.retrievers.session import Session
 from uar.storage.files import digest
 from uar.storage.runs import Run, run_files
 
+log = logging.getLogger(__name__)
+
 
 class Fusion(Ranker):
     """What `retriever=fusion` instantiates; see `fuse` for the methods.
 
     `runs`: files by name, or a list of files. `retrievers`: rankers by name. `weights`: by name, or a list in the order of
-    runs and then retrievers; 1 where none is given.
+    runs and then retrievers; 1 where none is given. `learn_on`: reference of a split with judgements from which the weights
+    are learned instead, see `learned_weights`, with lists as deep as those that are then fused.
     """
 
     def __init__(
@@ -27,6 +35,7 @@ class Fusion(Ranker):
         method: str = "rrf",
         weights: Values = None,
         k: int = 60,
+        learn_on: str | None = None,
     ) -> None:
         files = run_files(runs, "retriever.runs") if runs else {}
         names = [*files, *(retrievers or {})]
@@ -36,7 +45,12 @@ class Fusion(Ranker):
                 "'retriever.runs=[A.trec,B.trec]' or add +retriever@retriever.retrievers.NAME=CHOICE"
             )
         self._rankers: dict[str, Ranker] = {name: RunFile(path) for name, path in files.items()} | dict(retrievers or {})
+        if learn_on is not None and weights is not None:
+            raise UserError("retriever.weights and retriever.learn_on: weights are given or learned; leave one of them out")
         self._weights = of_each(weights, names, "retriever.weights", 1.0)
+        self._judged = None if learn_on is None else _judged(learn_on)
+        self._learned: dict[int, list[float]] = {}  # by depth
+        self._noted: Callable[[Mapping[str, float]], None] | None = None
         self._method, self._k = method, k
         fuse([], method, None, k)  # refuses options before anything is retrieved
         self.name = f"{method}({', '.join(names)})"
@@ -51,7 +65,11 @@ class Fusion(Ranker):
 
     def key(self, collection: Collection) -> str | None:
         keys = {name: ranker.key(collection) for name, ranker in self._rankers.items()}
-        return None if None in keys.values() else digest(self._method, self._k, self._weights, keys)
+        if self._judged is None:
+            return None if None in keys.values() else digest(self._method, self._k, self._weights, keys)
+        learned = {name: ranker.key(self._judged) for name, ranker in self._rankers.items()}
+        missing = None in keys.values() or None in learned.values()
+        return None if missing else digest(self._method, self._k, self._judged.hash, learned, keys)
 
     def reach(self, collection: Collection, depth: int) -> int:
         return min(depth, sum(ranker.reach(collection, depth) for ranker in self._rankers.values()))
@@ -62,15 +80,52 @@ class Fusion(Ranker):
         fusion._rankers = {
             name: ranker.opened(session, f"{part}/{name}" if part else name) for name, ranker in self._rankers.items()
         }
+        fusion._noted = partial(session.note, part)
         return fusion
 
     def rank(self, collection: Collection, query_ids: Sequence[str], depth: int) -> Run:
         """The `depth` best of what each ranker has among its own `depth` best; run files are read whole."""
-        return self._fused((ranker.rank(collection, query_ids, depth) for ranker in self._rankers.values()), depth)
+        weights = self._weights_for(collection, depth)
+        runs = [ranker.rank(collection, query_ids, depth) for ranker in self._rankers.values()]
+        return fuse(runs, self._method, weights, self._k, depth)
 
     def score(self, collection: Collection, pools: Pools) -> Run:
         """Fused from the rankings of each pool. What no ranker has a score for is left out."""
-        return self._fused((ranker.score(collection, pools) for ranker in self._rankers.values()), None)
+        weights = self._weights_for(collection, max(map(len, pools.values()), default=1))
+        runs = [ranker.score(collection, pools) for ranker in self._rankers.values()]
+        return fuse(runs, self._method, weights, self._k)
 
-    def _fused(self, runs: Iterable[Run], depth: int | None) -> Run:
-        return fuse(list(runs), self._method, self._weights, self._k, depth)
+    def _weights_for(self, collection: Collection, depth: int) -> list[float]:
+        """Those that were given, or are learned from lists so deep. UserError where that would be on what is scored."""
+        judged = self._judged
+        if judged is None:
+            return self._weights
+        if judged.reference == collection.reference:
+            raise UserError(
+                f"retriever.learn_on={judged.reference}: weights that were learned there say nothing of its scores; learn "
+                "them on another split, such as dev"
+            )
+        if depth not in self._learned:
+            judged = replace(judged, corpus=judged.corpus.in_language(collection.corpus.language))
+            query_ids = [q for q in judged.queries if judged.positives(q)]
+            runs = [without_own(judged, ranker.rank(judged, query_ids, depth)) for ranker in self._rankers.values()]
+            found = learned_weights(runs, judged, self._method, self._k)
+            shown = ", ".join(
+                f"{name} {weight:.2f} (alone {alone:.4f})"
+                for name, weight, alone in zip(self._rankers, found.weights, found.alone, strict=True)
+            )
+            log.info(
+                "Weights by nDCG@10 of %d questions of %s: %s; fused %.4f, with equal weights %.4f",
+                len(query_ids), judged.reference, shown, found.value, found.equal,
+            )  # fmt: skip
+            self._learned[depth] = found.weights
+        if self._noted is not None:
+            self._noted({f"weight of {name}": w for name, w in zip(self._rankers, self._learned[depth], strict=True)})
+        return self._learned[depth]
+
+
+def _judged(reference: str) -> Collection:
+    collection = open_collection(reference)
+    if not any(map(collection.positives, collection.queries)):
+        raise UserError(f"retriever.learn_on={reference}: no question with a positive judgement; name a split that has some")
+    return collection

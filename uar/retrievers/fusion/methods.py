@@ -32,18 +32,16 @@ def fuse(
         parts: dict[str, list[float]] = {}
         for run, weight in zip(runs, shares, strict=True):
             hits = run.get(query_id, ())
-            worth = _by_rank(hits, k) if method == "rrf" else _by_score(hits)
-            for (doc_id, _), value in zip(hits, worth, strict=True):
+            for (doc_id, _), value in zip(hits, worth(hits, method, k), strict=True):
                 parts.setdefault(doc_id, []).append(weight * value)
         fused[query_id] = best_first((d, math.fsum(values)) for d, values in parts.items())[:depth]
     return fused
 
 
-def _by_rank(hits: Sequence[Hit], k: int) -> list[float]:
-    return [1 / (k + rank) for rank in range(1, len(hits) + 1)]
-
-
-def _by_score(hits: Sequence[Hit]) -> list[float]:
+def worth(hits: Sequence[Hit], method: str, k: int) -> list[float]:
+    """What each of a query's hits adds, before the weight."""
+    if method == "rrf":
+        return [1 / (k + rank) for rank in range(1, len(hits) + 1)]
     scores = [score for _, score in hits]
     low, high = min(scores, default=0.0), max(scores, default=0.0)
     return [(score - low) / (high - low) if high > low else 1.0 for score in scores]
