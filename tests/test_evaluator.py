@@ -212,6 +212,7 @@ def test_what_an_index_finds_of_the_exact_results_is_in_the_manifest(toy: Collec
     cfg = OmegaConf.create({**SETTINGS, "search": search})
     Evaluator(cfg, tmp_path / "run").evaluate([toy], BiEncoder(tiny_bert(tmp_path / "model")))
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert manifest["search"]["toy.test"].pop("questions_per_second") > 0
     assert manifest["search"] == {"toy.test": {"recall@6": 1.0}}
     measured = manifest["measured"]
     assert measured.pop("precision") in ("float32", "bfloat16")

@@ -112,7 +112,10 @@ class Evaluator:
         def retrieve() -> Retrieved:
             start = time.perf_counter()
             run = self.retrieving.run(collection, ranker, query_ids)
-            return Retrieved(run, round(time.perf_counter() - start, 2), session.take_facts())
+            seconds = time.perf_counter() - start
+            answering = max(seconds - session.take_prepared(), 1e-3)
+            facts = {**session.take_facts(), "questions_per_second": round(len(query_ids) / answering, 1)}
+            return Retrieved(run, round(seconds, 2), facts)
 
         retrieved, kept = self._runs.retrieved(collection.slug, key, retrieve)
         run, seconds = retrieved.run, retrieved.seconds

@@ -18,7 +18,7 @@ from uar.reporting.hybrid_columns import with_hybrid
 from uar.reporting.marks import Marks, marks
 from uar.reporting.page import page
 from uar.reporting.paper_table import PaperTable, asked_for, paper_table
-from uar.reporting.result_table import Table, agreement_table, columns_of, cost_table, score_table
+from uar.reporting.result_table import Table, agreement_table, columns_of, cost_table, score_table, search_table
 from uar.reporting.rows import Row, find_row, rows_of, shared
 from uar.reporting.run_folders import find_runs
 from uar.reporting.text import latex, markdown, overview, terminal
@@ -83,6 +83,7 @@ def _tables(
     own = [
         score_table("retrieval", "Retrieval", rows, "retrieval", by_row, name, deepest),
         *([differences_table(rows, baseline, by_row)] if baseline else []),
+        search_table(rows),
         score_table("rag", "Answers from the retrieved passages (RAG)", rows, "rag", by_row, name),
         agreement_table(rows),
         cost_table(rows),

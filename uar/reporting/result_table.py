@@ -202,6 +202,29 @@ def trained_first(
     return scored, parts, columns
 
 
+def search_table(rows: Sequence[Row]) -> Table | None:
+    """What each row's search says of itself: how fast it answered, what it looks at, and what it missed."""
+    found: dict[str, dict[str, None]] = {}
+    for slug, facts in (item for row in rows for run in row.folders for item in run.manifest.get("search", {}).items()):
+        found.setdefault(slug, {}).update(
+            dict.fromkeys(name for name, value in facts.items() if isinstance(value, int | float))
+        )
+    wanted = [(slug, name) for slug, names in found.items() for name in names]
+    columns = [
+        Column(
+            slug,
+            name.replace("_", " "),
+            digits=1 if "_per_" in name else 3,
+            lower="bytes" in name,
+            ranked=not name.startswith("weight of"),
+        )
+        for slug, name in wanted
+    ]
+    table = plain_table("search", "Search", rows, [("search", *at) for at in wanted], columns, {})
+    told = "Questions per second: encoding the question, searching and re-ranking, without encoding or indexing the corpus."
+    return replace(table, notes=[told]) if table else None
+
+
 def agreement_table(rows: Sequence[Row]) -> Table | None:
     """How labels agree with people's, by annotate run."""
     shares = ["precision", "recall", "human_positive_ranked_first", "judged_precision", "kappa", "weighted_kappa"]

@@ -40,7 +40,8 @@ class Row:
 
     def by_seed(self, part: str, slug: str, measure: str) -> list[float | None]:
         """A value a seed, None where it has none. `part`: retrieval, rag (`EM (oracle)`: of that line), agreement, ledger,
-        learnt (`RunFolder.learnt`) or time; `slug` belongs to the first two. `measure` may be dotted."""
+        learnt (`RunFolder.learnt`), time, or search, which is what a search says of itself. `slug` belongs to retrieval, rag
+        and search. `measure` may be dotted."""
         return [next((v for run in seed if (v := _value(run, part, slug, measure)) is not None), None) for seed in self.seeds]
 
     @cached_property
@@ -69,8 +70,12 @@ def _value(run: RunFolder, part: str, slug: str, measure: str) -> float | None:
         name, _, line = measure.removesuffix(")").partition(" (")
         keys = [line, name] if line else [measure]
     else:
-        own = {"agreement": run.agreement, "ledger": run.ledger}
-        place = run.learnt if part == "learnt" else own.get(part) or run.metrics.get(part, {})
+        if part == "learnt":
+            place = run.learnt
+        elif part == "search":
+            place = run.manifest.get("search", {}).get(slug, {})
+        else:
+            place = {"agreement": run.agreement, "ledger": run.ledger}.get(part) or run.metrics.get(part, {})
         keys = measure.split(".") if measure not in place else [measure]
     for key in keys:
         place = place.get(key) if isinstance(place, Mapping) else None

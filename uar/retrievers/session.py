@@ -1,7 +1,8 @@
 """What the rankers of one run share while it goes over its collections."""
 
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -27,6 +28,7 @@ class Session:
         self._vectors: Vectors | None = None
         self._stack = ExitStack()
         self._facts: dict[str, float] = {}
+        self._prepared, self._preparing = 0.0, False
 
     def __enter__(self) -> "Session":
         self._stack.__enter__()
@@ -60,6 +62,25 @@ class Session:
     def note(self, part: str, facts: Mapping[str, float]) -> None:
         """Keep what a ranker called `part` says of its last search, such as `bytes_per_passage` or `recall@100`."""
         self._facts.update({f"{part} {name}".strip(): value for name, value in facts.items()})
+
+    @contextmanager
+    def preparing(self) -> Iterator[None]:
+        """The block makes or opens what answers any question of a corpus, such as vectors or an index. Its time is not that of
+        answering."""
+        if self._preparing:
+            yield
+            return
+        start, self._preparing = time.perf_counter(), True
+        try:
+            yield
+        finally:
+            self._prepared += time.perf_counter() - start
+            self._preparing = False
+
+    def take_prepared(self) -> float:
+        """Seconds of preparing since they were last taken."""
+        taken, self._prepared = self._prepared, 0.0
+        return taken
 
     def take_facts(self) -> dict[str, float]:
         """What was noted since it was last taken."""

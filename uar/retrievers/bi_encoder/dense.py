@@ -25,11 +25,12 @@ class DenseRanker(Ranker):
     def rank(self, collection: Collection, query_ids: Sequence[str], depth: int) -> Run:
         search = self._session.search
         search.check(len(collection.corpus), self._encoder.dim)
-        passages = self._encoder.passage_tokens(collection)
-        made = made_by(self._encoder, passages, search.precision)
-        folder = self._session.vectors.folder(collection.corpus, self._part, digest(made))
+        with self._session.preparing():
+            passages = self._encoder.passage_tokens(collection)
+            made = made_by(self._encoder, passages, search.precision)
+            folder = self._session.vectors.folder(collection.corpus, self._part, digest(made))
+            shards = encode_corpus(self._encoder, passages, folder, search.precision, search.processes, made=made)
         queries = self._encode_queries(collection, query_ids)
-        shards = encode_corpus(self._encoder, passages, folder, search.precision, search.processes, made=made)
         deep = min(depth + collection.drop_own, len(passages))
         scores, rows = search.best(queries, shards, deep, collection.corpus.id_ranks, self._encoder.unit)
         self._session.note(self._part, search.facts)

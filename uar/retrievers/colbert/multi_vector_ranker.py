@@ -42,10 +42,11 @@ class MultiVectorRanker(Ranker):
             )
         search.warn_of_processes(self.name)
         precision = search.precision
-        tokens = self._encoder.passage_tokens(collection)
-        made = made_by(self._encoder, tokens, self._form, precision)
-        folder = self._session.vectors.folder(corpus, self._part, digest(made))
-        index = TokenIndex(self._encoder, tokens, self._form, precision, folder, made)
+        with self._session.preparing():
+            tokens = self._encoder.passage_tokens(collection)
+            made = made_by(self._encoder, tokens, self._form, precision)
+            folder = self._session.vectors.folder(corpus, self._part, digest(made))
+            index = TokenIndex(self._encoder, tokens, self._form, precision, folder, made)
         each = round(index.bytes / len(corpus), 1)
         self._session.note(self._part, {"bytes_per_passage": each})
         log.info("Index of %s, %s: %.0f bytes a passage, %.1f MiB", self.name, self._form.index, each, index.bytes / 2**20)

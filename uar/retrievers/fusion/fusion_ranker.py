@@ -1,10 +1,10 @@
 """A ranker that makes one ranking of several: of run files, and of other retrievers."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from copy import copy
 from dataclasses import replace
-from functools import partial
 
 from uar.collections import Collection, open_collection
 from uar.collections.collection_runs import without_own
@@ -50,7 +50,8 @@ class Fusion(Ranker):
         self._weights = of_each(weights, names, "retriever.weights", 1.0)
         self._judged = None if learn_on is None else _judged(learn_on)
         self._learned: dict[int, list[float]] = {}  # by depth
-        self._noted: Callable[[Mapping[str, float]], None] | None = None
+        self._session: Session | None = None
+        self._part = ""
         self._method, self._k = method, k
         fuse([], method, None, k)  # refuses options before anything is retrieved
         self.name = f"{method}({', '.join(names)})"
@@ -80,7 +81,7 @@ class Fusion(Ranker):
         fusion._rankers = {
             name: ranker.opened(session, f"{part}/{name}" if part else name) for name, ranker in self._rankers.items()
         }
-        fusion._noted = partial(session.note, part)
+        fusion._session, fusion._part = session, part
         return fusion
 
     def rank(self, collection: Collection, query_ids: Sequence[str], depth: int) -> Run:
@@ -106,22 +107,27 @@ class Fusion(Ranker):
                 "them on another split, such as dev"
             )
         if depth not in self._learned:
-            judged = replace(judged, corpus=judged.corpus.in_language(collection.corpus.language))
-            query_ids = [q for q in judged.queries if judged.positives(q)]
-            runs = [without_own(judged, ranker.rank(judged, query_ids, depth)) for ranker in self._rankers.values()]
-            found = learned_weights(runs, judged, self._method, self._k)
-            shown = ", ".join(
-                f"{name} {weight:.2f} (alone {alone:.4f})"
-                for name, weight, alone in zip(self._rankers, found.weights, found.alone, strict=True)
-            )
-            log.info(
-                "Weights by nDCG@10 of %d questions of %s: %s; fused %.4f, with equal weights %.4f",
-                len(query_ids), judged.reference, shown, found.value, found.equal,
-            )  # fmt: skip
-            self._learned[depth] = found.weights
-        if self._noted is not None:
-            self._noted({f"weight of {name}": w for name, w in zip(self._rankers, self._learned[depth], strict=True)})
+            with self._session.preparing() if self._session else nullcontext():
+                judged = replace(judged, corpus=judged.corpus.in_language(collection.corpus.language))
+                self._learned[depth] = self._learn(judged, depth)
+        if self._session:
+            weights = zip(self._rankers, self._learned[depth], strict=True)
+            self._session.note(self._part, {f"weight of {name}": weight for name, weight in weights})
         return self._learned[depth]
+
+    def _learn(self, judged: Collection, depth: int) -> list[float]:
+        query_ids = [q for q in judged.queries if judged.positives(q)]
+        runs = [without_own(judged, ranker.rank(judged, query_ids, depth)) for ranker in self._rankers.values()]
+        found = learned_weights(runs, judged, self._method, self._k)
+        shown = ", ".join(
+            f"{name} {weight:.2f} (alone {alone:.4f})"
+            for name, weight, alone in zip(self._rankers, found.weights, found.alone, strict=True)
+        )
+        log.info(
+            "Weights by nDCG@10 of %d questions of %s: %s; fused %.4f, with equal weights %.4f",
+            len(query_ids), judged.reference, shown, found.value, found.equal,
+        )  # fmt: skip
+        return found.weights
 
 
 def _judged(reference: str) -> Collection:

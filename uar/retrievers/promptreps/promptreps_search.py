@@ -39,8 +39,9 @@ class PromptRepsSearch(Ranker):
         search = self._session.search
         search.warn_of_processes(self.name)
         search.check(len(collection.corpus), self._reps.dim(search.precision))
+        with self._session.preparing():
+            files = self._encoded(collection)
         dense, sparse = self._encode(collection, [collection.queries[q].text for q in query_ids], "query")
-        files = self._encoded(collection)
         deep = min(max(depth, self._list_depth) + collection.drop_own, len(collection.corpus))
         runs = []
         if "dense" in self._weights:
