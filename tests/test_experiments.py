@@ -23,8 +23,8 @@ from uar.launch import sweeps
 from uar.launch.entry import composed as of_command
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
-ON_ANY_COLLECTION = "evidence"
-EXPERIMENTS = sorted(p.stem for p in (ROOT / "conf" / "experiment").glob("*.yaml") if p.stem != ON_ANY_COLLECTION)
+EVIDENCE, RANKERS = ON_ANY_COLLECTION = "evidence", "rankers"
+EXPERIMENTS = sorted(p.stem for p in (ROOT / "conf" / "experiment").glob("*.yaml") if p.stem not in ON_ANY_COLLECTION)
 METHODS = sorted(p.stem for p in (ROOT / "conf" / "method").glob("*.yaml"))
 OF_ANNOTATE = {"table1_annotators", "table17_cost"}
 GIVEN_BY_USER = ("labels_file.full", "gold.full")
@@ -175,13 +175,13 @@ def test_the_rows_of_an_experiment_run(command: Command, tmp_path: Path, tiny: l
 def test_the_rows_of_the_evidence_take_as_many_steps_and_differ_in_their_labels(
     command: Command, tmp_path: Path, tiny: list[str]
 ):
-    name, rows = f"+experiment={ON_ANY_COLLECTION}", methods_of(ON_ANY_COLLECTION)
+    name, rows = f"+experiment={EVIDENCE}", methods_of(EVIDENCE)
     files = (ROOT / "conf" / "method" / "evidence").glob("*.yaml")
     assert sorted(rows) == sorted(f"evidence/{path.stem}" for path in files)
     made = [composed("train", [f"+method={row}", "seed=1"], name) for row in rows]
     assert [cfg.method for cfg in made] == [row.partition("/")[2] for row in rows]
     assert {(cfg.training.steps, cfg.dataset.train, cfg.seed, cfg.experiment) for cfg in made} == {
-        (26, "mini:train", 1, ON_ANY_COLLECTION)
+        (26, "mini:train", 1, EVIDENCE)
     }
     methods = [
         [OmegaConf.to_container(c[group], resolve=True) for group in ("label_source", "loss", "annotator")] for c in made
@@ -192,9 +192,31 @@ def test_the_rows_of_the_evidence_take_as_many_steps_and_differ_in_their_labels(
     few = "+method=evidence/human,evidence/unsure_20,evidence/union_20,evidence/qa_metric,evidence/soft,evidence/wrong_50"
     quick = ["seed=0", *SMALL, *tiny, "training.steps=2", "dataset.dev=null", "logger=none"]
     ok(command("train", "-m", name, few, *quick))
-    found = {p.parent.name: p.parent for p in (tmp_path / "outputs" / ON_ANY_COLLECTION).glob("*/finished.json")}
+    found = {p.parent.name: p.parent for p in (tmp_path / "outputs" / EVIDENCE).glob("*/finished.json")}
     assert len(found) == 6
     assert all(sum(stage["steps"] for stage in metrics(run)["train"].values()) == 2 for run in found.values())
+
+
+def test_the_rows_of_the_rankers_are_kinds_and_the_distilled_one_learns_from_another(
+    command: Command, tmp_path: Path, tiny: list[str]
+):
+    name, rows = f"+experiment={RANKERS}", methods_of(RANKERS)
+    files = {f"rankers/{path.stem}" for path in (ROOT / "conf" / "method" / "rankers").glob("*.yaml")}
+    assert sorted(rows) == sorted(files - {"rankers/distilled"})
+    quick = [*SMALL, *tiny, "trainer.max_steps=1", "training.epochs=1", "dataset.dev=null", "logger=none", "baselines=[]"]
+    ok(command("train", "-m", name, *quick))
+    sweep = tmp_path / "outputs" / RANKERS
+    configs = {p.parent: yaml.safe_load(p.read_text()) for p in sweep.glob("*/config.yaml")}
+    kinds = {config["method"]: config["retriever"]["_target_"].rpartition(".")[2] for config in configs.values()}
+    assert kinds == {"bi_encoder": "BiEncoder", "cross_encoder": "CrossEncoder", "colbert": "ColBERT"}
+    (teacher,) = (path for path, config in configs.items() if config["method"] == "cross_encoder")
+    (tmp_path / "teacher").symlink_to(teacher)
+    ok(command("train", "-m", name, "+method=rankers/distilled", "label_source.scores=teacher/model", *quick))
+    (distilled,) = set(sweep.glob("*/config.yaml")) - {path / "config.yaml" for path in configs}
+    assert (distilled.parent / "finished.json").is_file()
+    labels = pq.read_table(distilled.parent / "labels.parquet")
+    assert labels.num_rows == 24 * 8 and set(labels["source"].to_pylist()) == {"teacher"}
+    assert metrics(distilled.parent)["retrieval"]["mini.test"]["nDCG@10"] >= 0
 
 
 def test_a_run_has_one_folder_whatever_its_overrides_hold():
