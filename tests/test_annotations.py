@@ -266,6 +266,13 @@ def test_an_earlier_run_is_brought_over_from_its_folder(
     again = ok(command("uar.store", f"collection=local:{folder}:dev"))
     assert "Likelihood" in again and "scripted@1" in again
     assert "Likelihood" not in ok(command("uar.store", "collection=mini:train"))
+    why = ["uar.store", "action=why", f"collection=local:{folder}:train"]
+    told = ok(command(*why, "question=q3"))
+    assert "old: 3 of its passages were shown" in told and "no reply is kept under its id" in told
+    assert "replies to likelihood_question (likelihood_question, scripted@1): 3 ok" in ok(command(*why, "question=q1"))
+    (folder / "queries.jsonl").write_text((folder / "queries.jsonl").read_text().replace("what pumps", "who pumps"))
+    assert "asked with another text or other answers than it has now" in ok(command(*why, "question=q1"))
+    assert "question=q9: no question of local:" in command(*why, "question=q9").stderr
 
 
 def test_a_folder_that_brings_nothing_is_one_line(fails: Callable[..., str], tmp_path: Path) -> None:

@@ -79,11 +79,14 @@ class Annotations:
     def listed(self, corpus: str | None = None) -> list[dict[str, Any]]:
         """What is known of every annotation, by any annotator, of a corpus, or of all of them: `annotator`, `models`,
         `collection`, `candidates`, `questions` (their number), `run` (the last one), oldest run first."""
+        return [{**about, "questions": len(StoredPools(folder).read())} for folder, about in self.placed(corpus)]
+
+    def placed(self, corpus: str | None = None) -> list[tuple[Path, dict[str, Any]]]:
+        """The folders of annotations with what `listed` says of each, but for the number of questions."""
         folders = [path.parent for place in self._places() for path in sorted(place.glob(f"*/*/{ABOUT}"))]
         every = [(folder, _about(folder)) for folder in folders]
         chosen = [(folder, about) for folder, about in every if corpus in (None, about["corpus"])]
-        counted = [{**about, "questions": len(StoredPools(folder).read())} for folder, about in chosen]
-        return sorted(counted, key=lambda about: about["run"]["time"])
+        return sorted(chosen, key=lambda found: found[1]["run"]["time"])
 
     def held(self, collection: Collection) -> str:
         """What there is of a collection's corpus, in words, and how it is taken."""
