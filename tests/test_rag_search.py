@@ -9,7 +9,8 @@ import pytest
 from conftest import metrics, ok, write_jsonl
 from llm_server import LLMServer
 
-from uar.evaluation.rag.query_writing import check_query, check_verdict, written_query
+from uar.evaluation.rag.query_writing import Rewriter, check_verdict
+from uar.expansion.query_texts import written_query
 from uar.llm.record import Outcome, Reply
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -119,7 +120,7 @@ def test_a_dense_retriever_searches_what_the_llm_writes(command: Command, server
 def test_replies_are_read_or_named(text: str, query: str, verdict: Outcome):
     assert written_query(text) == query
     assert check_verdict(Reply(text)) == verdict
-    assert check_query(Reply(text)) == (Outcome.OK if query else Outcome.EMPTY)
+    assert Rewriter(template="rag_rewrite").check(Reply(text)) == (Outcome.OK if query else Outcome.EMPTY)
     assert check_verdict(Reply("search: half a", Outcome.TRUNCATED)) == Outcome.TRUNCATED
 
 

@@ -14,10 +14,11 @@ from uar.evaluation.baseline import Baseline
 from uar.evaluation.evaluation_tracking import track_evaluation
 from uar.evaluation.evaluator import Evaluator
 from uar.evaluation.metrics_file import read_metrics
+from uar.evaluation.retrieving import as_configured
 from uar.evaluation.significance import COLUMNS, note_untested, table_of
 from uar.launch.entry import entry
 from uar.launch.small_table import log_table
-from uar.reranking import ByRanker, Reranked, reranked
+from uar.reranking import ByRanker, Reranked
 from uar.retrievers.ranker import Ranker
 from uar.retrievers.run_file import RunFile
 from uar.storage.files import write_json
@@ -52,7 +53,7 @@ def _evaluate(
     if job.tracks_files and cfg.model and Path(cfg.model).is_dir():
         job.took(model_artefact(Path(cfg.model)))
     model = _model(cfg, chosen)
-    ranker = reranked(_first(cfg, model), cfg.rerank, cfg.retrieval_depth)
+    ranker = as_configured(_first(cfg, model), cfg)
     save_manifest(folder, model=model.name if model else None)
     baseline = Baseline(Path(cfg.baseline), {c.slug: c.hash for c in collections}) if cfg.baseline else None
     rows = evaluator.evaluate(collections, ranker)

@@ -16,9 +16,9 @@ from uar.evaluation.kept_runs import KeptRuns, Retrieved
 from uar.evaluation.measures import deeper_than, means, parsed, per_query, refuse_deeper
 from uar.evaluation.metrics_file import forget_evaluation, update_metrics
 from uar.evaluation.rag.opening import Generator, open_rag
-from uar.evaluation.rag.query_writing import with_texts
 from uar.evaluation.retrieving import Retrieving, scored_queries
 from uar.evaluation.score_files import Scores, write_score_file
+from uar.expansion.query_texts import with_texts
 from uar.launch.small_table import log_table
 from uar.retrievers.ranker import Ranker
 from uar.retrievers.session import Session

@@ -11,6 +11,8 @@ import hydra
 from uar.collections import Collection
 from uar.collections.collection_runs import without_own
 from uar.errors import UserError
+from uar.expansion import expanded
+from uar.reranking import reranked
 from uar.retrievers.ranker import Ranker
 from uar.retrievers.session import Session
 from uar.storage.files import digest
@@ -46,6 +48,11 @@ class Retrieving:
         """Of all that makes the ranker's run of a collection; None where the ranker does not say."""
         own = ranker.key(collection)
         return None if own is None else digest(own, collection.hash, self.search, self.measured(ranker))
+
+
+def as_configured(retriever: Ranker, cfg: Any) -> Ranker:
+    """The retriever with what the config groups `expand` and `rerank` say. UserError for what does not go together."""
+    return reranked(expanded(retriever, cfg.expand), cfg.rerank, cfg.retrieval_depth)
 
 
 def scored_queries(collection: Collection) -> list[str]:

@@ -102,3 +102,7 @@ def unread(text: str) -> Outcome:
     if not text:
         return Outcome.EMPTY
     return Outcome.REFUSED if REFUSAL.search(text) else Outcome.UNPARSABLE
+
+
+def first_line(text: str) -> str:
+    return text.strip().splitlines()[0].strip() if text.strip() else ""

@@ -3,38 +3,28 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import hydra
 
 from uar.collections import Collection
 from uar.errors import UserError
-from uar.launch.bars import bar
-from uar.llm.costs.ledger import Prices, ledger
-from uar.llm.engines.work import Work, ask, outcomes_to_retry
-from uar.llm.failing import write_failures
-from uar.llm.models import LLM
+from uar.llm.one_model import OneModel
 from uar.llm.pooled import PooledQuestions
-from uar.llm.progress import joined
-from uar.llm.store.store import Store
 from uar.retrievers.ranker import Reranker, rows_of
 from uar.retrievers.session import Session
-from uar.storage.files import write_json
 from uar.storage.ordering import followed
 from uar.storage.runs import Run
 
 log = logging.getLogger(__name__)
-LEDGER, FAILURES = "rerank_ledger.json", "rerank_failures.jsonl"
 
 
 class ByAnnotator(Reranker):
     """The first `depth` passages of a query, or all, in the order of an annotator's judgements. A passage that got none
     follows those that got one; a query of which nothing could be read keeps its order. Both are counted.
 
-    `annotator`, `llm`: configs; the model is loaded when something has to be asked. Replies are kept in `store`, as those of
-    annotations are. A run folder is told the costs in LEDGER and the calls that failed in FAILURES; more than
-    `max_failure_rate` of all calls are a UserError. Gold answers are never shown.
+    `annotator`, `llm`: configs; the model, see `OneModel`, is loaded when something has to be asked. Gold answers are never
+    shown.
     """
 
     def __init__(
@@ -56,17 +46,11 @@ class ByAnnotator(Reranker):
                 f"rerank.annotator: {kind} asks no model, asks several, or compares with gold answers, which no ranking may "
                 "know; choose likelihood, pointwise, setwise or listwise"
             )
-        self._config, self._store, self.depth = llm, Path(store), depth
-        self._rate, self._retry, self._prices = max_failure_rate, outcomes_to_retry(retry_failures), Prices(**(price or {}))
-        self._done: list[Work] = []
-        self._folder: Path | None = None
-        self._llm: LLM | None = None
-        (model,) = self._work(None).models
-        self.name = f"{kind} of {model}"
+        self._model = OneModel("rerank", llm, store, max_failure_rate, retry_failures, price)
+        self.name, self.depth = f"{kind} of {self._model.name}", depth
 
     def opened(self, session: Session, part: str = "") -> "ByAnnotator":
-        self._folder = session.folder
-        session.at_end(self._close)
+        self._model.opened(session)
         return self
 
     def rerank(self, collection: Collection, run: Run, depth: int | None) -> Run:
@@ -84,19 +68,9 @@ class ByAnnotator(Reranker):
         if note := self._annotator.notes(map(len, pools.values())):
             log.info("%s: %s", self.name, note)
         bare = {q: replace(query, answers=()) for q, query in collection.queries.items()}
-        work = self._work(PooledQuestions(replace(collection, queries=bare), pools))
-        self._done.append(work)
-        store = Store(self._store)
-        try:
-            with work.timed(), bar("re-rank", len(pools), "questions") as shown:
-                ask(work, store, [self._open(work)], lambda work: shown.at(len(work.results)))
-        finally:
-            store.close()
-            self._tell_costs()
+        questions = PooledQuestions(replace(collection, queries=bare), pools)
+        work = self._model.ask(self._annotator, questions, "re-rank", self.name)
         orders = {q: [j.doc_id for j in sorted(judged, key=lambda j: j.rank)] for q, judged in work.results.items()}
-        total = work.progress.total
-        line = "%s: %s: %d calls asked, %d taken from the store, %d failed"
-        log.info(line, collection.slug, self.name, total.asked, total.kept, len(work.progress.failures))
         unread = len(pools) - len(orders)
         behind = sum(len(pools[q]) - len(order) for q, order in orders.items())
         if unread or behind:
@@ -105,30 +79,3 @@ class ByAnnotator(Reranker):
                 "were judged", collection.slug, unread, len(pools), behind,
             )  # fmt: skip
         return orders
-
-    def _work(self, questions: Any) -> Work:
-        return Work(self._annotator, questions, [self._config], self._store, self._rate, self._retry)
-
-    def _tell_costs(self) -> None:
-        """Of all collections so far, in the run folder where there is one."""
-        if self._folder is None:
-            return
-        done, progress = self._done, joined(work.progress for work in self._done)
-        ranked = [judged for work in done for judged in work.results.values()]
-        asked = sum(len(work.questions) for work in done)
-        spent = ledger(
-            progress, len(ranked), sum(map(len, ranked)), sum(work.seconds for work in done), done[0].models, self._prices,
-            asked - len(ranked),
-        )  # fmt: skip
-        write_json(self._folder / LEDGER, spent)
-        write_failures(self._folder, progress.failures, FAILURES)
-
-    def _open(self, work: Work) -> LLM:
-        if self._llm is None:
-            self._llm = LLM(work.models[0], hydra.utils.instantiate(self._config, _convert_="all"))
-        return self._llm
-
-    def _close(self) -> None:
-        if self._llm is not None and self._llm.model is not None:
-            self._llm.model.close()
-        self._llm = None

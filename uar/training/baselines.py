@@ -13,10 +13,10 @@ from uar.collections.presets import averaged
 from uar.errors import UserError
 from uar.evaluation.evaluator import Evaluator
 from uar.evaluation.kept_scores import measured
+from uar.evaluation.retrieving import as_configured
 from uar.evaluation.score_files import Values
 from uar.evaluation.significance import compare, read_scores
 from uar.launch.small_table import as_text
-from uar.reranking import reranked
 from uar.retrievers.bm25.bm25_ranker import BM25Ranker
 from uar.retrievers.ranker import Ranker
 from uar.retrievers.trainable import Trainable
@@ -58,7 +58,7 @@ class Baselines:
             )
         elif "untrained" in names:
             before = Untrained(retriever, lambda: hydra.utils.instantiate(cfg.retriever, _convert_="all"))
-            self._rankers["untrained"] = reranked(before, cfg.rerank, cfg.retrieval_depth)
+            self._rankers["untrained"] = as_configured(before, cfg)
 
     def compare(self, folder: Path, collections: Sequence[Collection], evaluator: Evaluator) -> dict[str, Any]:
         """Score them on the collections that the trained retriever has scores of in `folder`; write `baselines.json`, print

@@ -21,13 +21,13 @@ from uar.collections.reference import distinct_slugs
 from uar.evaluation.evaluation_tracking import track_evaluation
 from uar.evaluation.evaluator import Evaluator
 from uar.evaluation.metrics_file import read_metrics, update_metrics
+from uar.evaluation.retrieving import as_configured
 from uar.labels import Stage
 from uar.labels.label_table import write_label_table
 from uar.launch.small_table import log_table
 from uar.losses import Loss, name_of, takes_utility
 from uar.machine.precision import device
 from uar.pools import PoolSource, pools_of_other_split
-from uar.reranking import reranked
 from uar.retrievers.bi_encoder.model_card import push, write_model_card
 from uar.retrievers.ranker import Ranker
 from uar.retrievers.trainable import Encoder, Trainable
@@ -88,7 +88,7 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
     labels = ""
     ranker: Ranker = retriever
     if rank_zero_only.rank == 0:
-        ranker = reranked(retriever, cfg.rerank, cfg.retrieval_depth)  # a fault in it is told before the training
+        ranker = as_configured(retriever, cfg)  # a fault in it is told before the training
         evaluator.check(test_collections, ranker)
         baselines = Baselines(cfg, retriever)
         labels = label_hash(stages)

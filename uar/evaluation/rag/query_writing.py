@@ -3,46 +3,31 @@
 import logging
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from uar.collections import Collection
-from uar.evaluation.rag.reader import Asking, first_line
+from uar.evaluation.rag.reader import Asking
 from uar.evaluation.rag.shown_passages import Passages
+from uar.expansion.query_texts import LABEL, QueryWriter, written_query
 from uar.llm.call import Call, Chain, Question
 from uar.llm.prompted import OnePrompt
 from uar.llm.prompts.escaping import as_material
 from uar.llm.record import Outcome, Reply
-from uar.llm.replies import check_text
+from uar.llm.replies import check_text, first_line
 from uar.storage.runs import Run
 
 log = logging.getLogger(__name__)
 Search = Callable[[Mapping[str, str]], Run]  # text to search with a query -> its run
-LABEL = re.compile(r"^\s*(?:search|query|search query|better query)\s*:\s*", re.IGNORECASE)
 SUPPORTED = re.compile(r"^\W*(?:supported|yes)\b", re.IGNORECASE)
 
 
-def with_texts(collection: Collection, texts: Mapping[str, str]) -> Collection:
-    """The collection with those queries alone, their texts changed: what a retriever that is to search them is given."""
-    return replace(collection, queries={q: replace(collection.queries[q], text=text) for q, text in texts.items()})
-
-
 @dataclass(frozen=True)
-class Rewriter(OnePrompt):
-    """One call a question; the chain's value is the query to search with, empty where the LLM wrote none."""
+class Rewriter(QueryWriter):
+    """Writes the query that RAG retrieves with."""
 
-    variables = frozenset({"query"})
+    stage = "rag_rewrite"
 
     query_tokens: int = 48
-
-    @property
-    def stages(self) -> tuple[str, ...]:
-        return ("rag_rewrite",)
-
-    def chain(self, question: Question) -> Chain:
-        prompt = self.prompt
-        request = self.generate(prompt.render(query=as_material(question.text)), self.query_tokens)
-        (reply,) = yield [Call("rag_rewrite", prompt.name, prompt.hash, (), request, check_query)]
-        return written_query(reply.text) if check_query(reply) == Outcome.OK else ""
+    first_line: bool = True
 
 
 @dataclass(frozen=True)
@@ -67,16 +52,6 @@ class Verifier(OnePrompt):
         if check_verdict(reply) != Outcome.OK or SUPPORTED.match(first_line(reply.text)):
             return ""
         return written_query(reply.text)
-
-
-def written_query(text: str) -> str:
-    """The query in a reply: its first line without a label and quotation marks."""
-    return " ".join(LABEL.sub("", first_line(text)).strip(" \"'`“”").split())
-
-
-def check_query(reply: Reply) -> Outcome:
-    outcome = check_text(reply)
-    return Outcome.EMPTY if outcome == Outcome.OK and not written_query(reply.text) else outcome
 
 
 def check_verdict(reply: Reply) -> Outcome:

@@ -17,7 +17,7 @@ from uar.llm.prompted import OnePrompt
 from uar.llm.prompts import load_chat
 from uar.llm.prompts.escaping import as_material
 from uar.llm.record import Outcome, Reply
-from uar.llm.replies import check_answer
+from uar.llm.replies import check_answer, first_line
 from uar.llm.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -66,10 +66,6 @@ def check_written(reply: Reply) -> Outcome:
     """Like `check_answer`, for which an empty reply is a failure and here is none: an answer of nothing, which scores 0."""
     outcome = check_answer(reply)
     return Outcome.OK if outcome == Outcome.EMPTY else outcome
-
-
-def first_line(text: str) -> str:
-    return text.strip().splitlines()[0].strip() if text.strip() else ""
 
 
 @dataclass(frozen=True)
