@@ -8,14 +8,17 @@ from pathlib import Path
 
 import pytest
 from conftest import metrics, ok
+from hydra.utils import instantiate
 
 from uar.collections import Collection, open_collection
 from uar.errors import UserError
 from uar.evaluation.measures import per_query
+from uar.launch.entry import composed
 from uar.retrievers.bm25.bm25_ranker import BM25Ranker
 from uar.retrievers.fusion.fusion_ranker import Fusion
 from uar.retrievers.fusion.learned_weights import learned_weights
 from uar.retrievers.fusion.methods import fuse
+from uar.retrievers.model_folder import open_model
 from uar.storage.ordering import best_first
 from uar.storage.runs import Run, write_run
 
@@ -91,6 +94,17 @@ def test_a_fusion_learns_on_one_split_and_ranks_another(folder: Path, tmp_path: 
     (folder / "qrels" / "train.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td1\t1\n")
     keys = {Fusion(**given, learn_on=on).key(collection) for on in (None, f"local:{folder}:dev", f"local:{folder}:train")}
     assert len(keys) == 3 and None not in keys
+
+
+def test_a_model_and_bm25_are_one_retriever(folder: Path, tiny: list[str]):
+    model, learn_on = tiny[0].partition("=")[2], f"local:{folder}:dev"
+    cfg = composed("evaluate", "retriever=hybrid", f"retriever.model={model}", f"retriever.learn_on={learn_on}")
+    retriever, collection = instantiate(cfg.retriever, _convert_="all"), open_collection(f"local:{folder}:test")
+    assert isinstance(retriever, Fusion) and retriever.name.startswith("weighted(model, bm25")
+    ids = list(collection.queries)
+    by_hand = Fusion(None, {"model": open_model(model), "bm25": BM25Ranker()}, "weighted", learn_on=learn_on)
+    assert retriever.rank(collection, ids, 6) == by_hand.rank(collection, ids, 6)
+    assert ndcg(collection, retriever.rank(collection, ids, 6)) == 1
 
 
 def test_weights_are_not_learned_from_what_is_scored_or_from_nothing(folder: Path):
