@@ -26,7 +26,7 @@ def search_impacts(queries: csr_matrix, shards: Sequence[Path], k: int, ranks: R
     start = 0
     for shard in shards:
         passages = load_impacts(shard)
-        turned = passages.T.tocsr().astype(np.float64)
+        turned = passages.astype(np.float64).T.tocsr()
         for part, own in zip(asked, best, strict=True):
             own.add_scores(torch.from_numpy((part @ turned).toarray()), start)
         start += passages.shape[0]
@@ -48,3 +48,12 @@ def load_impacts(path: Path) -> csr_matrix:
         return load_npz(path)
     except (ValueError, BadZipFile, EOFError, KeyError) as error:
         raise UserError(f"{path}: no whole file of sparse vectors ({error}); remove it, and it is made again") from error
+
+
+def count_impacts(shards: Sequence[Path]) -> int:
+    """Numbers in these files that are not 0."""
+    total = 0
+    for shard in shards:
+        with np.load(shard) as arrays:
+            total += int(arrays["indptr"][-1])
+    return total
