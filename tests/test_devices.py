@@ -77,7 +77,7 @@ def model(folder: Path) -> str:
 
 
 def step(folder: Path, loss: Loss, cached: bool, bare: bool, kind: str, rank: int, world: int) -> dict[str, torch.Tensor]:
-    """Gradients, and the weights after a step of AdamW, of process `rank` of `world`. `kind`: of encoder, bi, cross or sparse."""
+    """Gradients, and the weights after a step of AdamW, of process `rank` of `world`. `kind`: bi, cross or sparse."""
     kept = tokens(folder)
     rows = {f"d{i}": i for i in range(60)}
     stage = Stage("llm", examples(bare), 1, "all")

@@ -57,17 +57,33 @@ def first_places(rows: torch.Tensor) -> torch.Tensor:
     return first & (rows >= 0)
 
 
+@dataclass(frozen=True)
+class Kind:
+    """What a trained model is to others: `name` in errors and model cards; `loads_as`, the class of sentence-transformers that
+    loads what `save` writes; `task` and `tags` of a hub."""
+
+    name: str
+    loads_as: str
+    task: str
+    tags: tuple[str, ...]
+
+
 class Trainable(nn.Module, SessionRanker):
     """A ranker that learns. Training learns the parameters that require a gradient; its loss sees `scale` · `batch_scores`.
 
-    `loads_as`: the class of sentence-transformers that loads what `save` writes. `is_baseline`: whether its order before
-    training says anything, which that of new weights does not. `penalty_warmup`: share of the first stage's steps in which the
-    factor of `Scored.penalties` rises from 0 to 1, with the square of the step.
+    `is_baseline`: whether its order before training says anything, which that of new weights does not. `penalty_warmup`: share
+    of the first stage's steps in which the factor of `Scored.penalties` rises from 0 to 1, with the square of the step.
     """
 
-    loads_as: ClassVar[str] = "SentenceTransformer"
+    kind: ClassVar[Kind]
     is_baseline = True
     penalty_warmup = 0.0
+
+    @classmethod
+    def reads(cls, path: str, revision: str | None) -> bool:
+        """Whether the files of a model, a folder or an id on the hub, say that it is of this kind; false where they say none.
+        `open_model` asks the kinds that conf/retriever names."""
+        return False
 
     @abstractmethod
     def batch_scores(self, texts: Texts, exchange: Exchange, cached: bool = False) -> Scored:

@@ -17,13 +17,13 @@ from uar.retrievers.bi_encoder.dropout import use_fast_dropout
 from uar.retrievers.bi_encoder.fast_attention import hidden_states, use_fast_attention
 from uar.retrievers.bi_encoder.loading import check_length, load_encoder, load_tokenizer
 from uar.retrievers.colbert.max_sim import max_sim
-from uar.retrievers.colbert.multi_vector_files import DIM, PUNCTUATION, MultiVector, export, read_multi_vector
+from uar.retrievers.colbert.multi_vector_files import DIM, PUNCTUATION, MultiVector, export, is_multi_vector, read_multi_vector
 from uar.retrievers.colbert.multi_vector_ranker import MultiVectorRanker
 from uar.retrievers.colbert.residuals import Form
 from uar.retrievers.ranker import Ranker
 from uar.retrievers.session import Session
 from uar.retrievers.token_batches import TokenBatches
-from uar.retrievers.trainable import Encoder
+from uar.retrievers.trainable import Encoder, Kind
 from uar.storage.files import digest
 
 SEED = 0  # of a new projection, so that a model is the same whenever it is loaded
@@ -40,7 +40,12 @@ class ColBERT(Encoder):
     `index`, `bits`, `centroids`, `candidates`, `probes`: see `Form`. `token_budget`: tokens of one forward pass.
     """
 
-    loads_as = "MultiVectorEncoder"
+    kind = Kind(
+        "late-interaction retriever",
+        "MultiVectorEncoder",
+        "feature-extraction",
+        ("multi-vector", "colbert", "late-interaction"),
+    )
 
     def __init__(
         self,
@@ -99,6 +104,10 @@ class ColBERT(Encoder):
         use_fast_dropout(self.encoder)
         use_fast_attention(self.encoder)
         self.name = f"colbert {identity(model, revision)}" + (f"-l{layers}" if layers else "")
+
+    @classmethod
+    def reads(cls, path: str, revision: str | None) -> bool:
+        return is_multi_vector(path, revision)
 
     @property
     def dim(self) -> int:

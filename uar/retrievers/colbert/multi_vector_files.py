@@ -42,6 +42,11 @@ class MultiVector:
     skip: tuple[str, ...] = ()
 
 
+def is_multi_vector(path: str, revision: str | None) -> bool:
+    """Whether the files of a folder or an id are those of a multi-vector model."""
+    return any(module["type"].endswith(".MultiVectorMask") for module in _read(path, "modules.json", revision) or [])
+
+
 def read_multi_vector(model: str, path: str, revision: str | None) -> MultiVector | None:
     """Of a folder or an id; None where the files are not those of a multi-vector model. UserError where they ask for what is
     not built here."""

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from uar.errors import UserError
-from uar.machine.model_files import locate, pretrained
+from uar.machine.model_files import pretrained
 from uar.retrievers.bi_encoder.loading import OFFSET, encoder_config, quiet_loading
 
 log = logging.getLogger(__name__)
@@ -56,10 +56,10 @@ def has_head(config: Any) -> bool:
     return any(name.endswith(KIND) for name in config.architectures or ())
 
 
-def is_cross_encoder(model: str, revision: str | None) -> bool:
-    """Of a model by reference; false where its config cannot be read, which who loads it will say."""
+def is_cross_encoder(path: str, revision: str | None) -> bool:
+    """Of a folder or an id; false where its config cannot be read, which who loads it will say."""
     try:
-        return has_head(pretrained(AutoConfig, locate(model), revision=revision))
+        return has_head(pretrained(AutoConfig, path, revision=revision))
     except (OSError, ValueError):
         return False
 

@@ -99,9 +99,7 @@ class SparseRanker(Ranker):
         with encoding(sum(len(rows_of_shard(number, SHARD, len(tokens))) for number in missing), "Indexed") as shown:
             for number in missing:
                 rows = rows_of_shard(number, SHARD, len(tokens))
-                vectors = self._vectors(tokens, rows).astype(np.float16)
-                vectors.eliminate_zeros()  # those too small for fp16
-                save_impacts(shards[number], vectors)
+                save_impacts(shards[number], self._vectors(tokens, rows), np.float16)
                 shown.advance(len(rows))
         return shards
 

@@ -21,11 +21,11 @@ from uar.retrievers.session import Session
 from uar.retrievers.splade.masked_lm import head_states, load_masked_lm
 from uar.retrievers.splade.max_logits import max_logits
 from uar.retrievers.splade.penalties import PENALTIES, check_penalty, mean_of_passages, mean_of_queries
-from uar.retrievers.splade.sparse_files import ACTIVATIONS, Sparse, export, read_sparse
+from uar.retrievers.splade.sparse_files import ACTIVATIONS, Sparse, export, is_sparse, read_sparse
 from uar.retrievers.splade.sparse_ranker import SparseRanker
 from uar.retrievers.splade.token_weights import TokenWeights, read_weights
 from uar.retrievers.token_batches import TokenBatches
-from uar.retrievers.trainable import Encoder, Exchange
+from uar.retrievers.trainable import Encoder, Exchange, Kind
 from uar.storage.files import digest
 
 QUERIES = ("model", "tokens")
@@ -46,7 +46,7 @@ class Splade(Encoder):
     tokens of one forward pass.
     """
 
-    loads_as = "SparseEncoder"
+    kind = Kind("learned sparse retriever", "SparseEncoder", "feature-extraction", ("sparse-encoder", "sparse", "splade"))
     has_first_numbers = False
 
     def __init__(
@@ -131,6 +131,10 @@ class Splade(Encoder):
         else:
             weights = torch.ones(self.dim)
         return TokenWeights(weights, learn)
+
+    @classmethod
+    def reads(cls, path: str, revision: str | None) -> bool:
+        return is_sparse(path, revision)
 
     @property
     def dim(self) -> int:
