@@ -18,6 +18,10 @@ LENGTHS = "uar_lengths.json"  # of an exported model
 QUERY_LENGTH, PASSAGE_LENGTH = 64, 256  # of a model whose files say nothing of these
 TRANSFORMER_FILES = [f"sentence_{kind}_config.json" for kind in ("bert", "roberta", "distilbert", "xlm-roberta", "xlnet")]
 NO_LIMIT = 10**9  # transformers writes 1e30 for none
+OTHERS = {  # what the architecture of a model of another kind ends with
+    "ForSequenceClassification": "use it with retriever=cross_encoder or rerank=cross_encoder",
+    "HF_ColBERT": "use it with retriever=colbertv2",
+}
 SIMILARITIES = ("cosine", "dot")
 Read = Callable[[str], Any]
 LEGACY = {  # one true-or-false key a mode, before sentence-transformers 6, in the order in which they are joined
@@ -70,6 +74,8 @@ def read_published(model: str, path: str, revision: str | None) -> Published:
 
     read = reader(path, revision)
     modules = read("modules.json") or []
+    if not modules:
+        _check_architecture(model, read)
     kinds = [(module["type"].rpartition(".")[2], module["path"]) for module in modules]
     strange = [module["type"] for module, (kind, _) in zip(modules, kinds, strict=True) if not _known(module["type"], kind)]
     if strange or "Normalize" in [kind for kind, _ in kinds[:-1]]:
@@ -90,6 +96,14 @@ def read_published(model: str, path: str, revision: str | None) -> Published:
         do_lower_case=bool(transformer_settings(read, passages).get("do_lower_case")),
         **read_lengths(read, passages, bool(modules)),
     )
+
+
+def _check_architecture(model: str, read: Read) -> None:
+    """UserError where a model without files of sentence-transformers is a ranker of another kind, whose head would be lost."""
+    made = (read("config.json") or {}).get("architectures") or []
+    other = next((how for name in made for end, how in OTHERS.items() if name.endswith(end)), None)
+    if other:
+        raise UserError(f"retriever.model={model}: it is {', '.join(made)}, no encoder of one vector a text; {other}")
 
 
 def _known(name: str, kind: str) -> bool:

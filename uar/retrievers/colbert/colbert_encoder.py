@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from tokenizers import AddedToken
 from torch import nn
 
 from uar.collections import Collection
@@ -33,11 +34,13 @@ class ColBERT(Encoder):
     """Encodes token ids to a vector each: the last hidden states through a linear layer, at length 1.
 
     `layers`: keep the first so many layers. `dim`: numbers of a vector; a model that has such a layer of another size is
-    refused. `dim`, `query_length`, `passage_length`, the prefixes, `expand_queries` and `skip_punctuation` default to what the
-    model's own files say, else 128, 32 and 180 tokens, none, true and false. `expand_queries`: fill queries up with mask
-    tokens to `query_length`, which nothing attends to and which are compared too. `skip_punctuation`: punctuation of passages
-    has no vector. `dropout`: in place of the model's own, None keeps it. `scale`: what training multiplies scores by.
-    `index`, `bits`, `centroids`, `candidates`, `probes`: see `Form`. `token_budget`: tokens of one forward pass.
+    refused. `new_projection`: a model without such a layer gets one, which has to be trained; false refuses it.
+
+    `dim`, `query_length`, `passage_length`, the prefixes, `expand_queries` and `skip_punctuation` default to what the model's
+    own files say, else 128, 32 and 180 tokens, none, true and false. `expand_queries`: fill queries up with mask tokens to
+    `query_length`, which nothing attends to and which are compared too. `skip_punctuation`: punctuation of passages has no
+    vector. `dropout`: in place of the model's own, None keeps it. `scale`: what training multiplies scores by. `index`,
+    `bits`, `centroids`, `candidates`, `probes`: see `Form`. `token_budget`: tokens of one forward pass.
     """
 
     kind = Kind(
@@ -53,6 +56,7 @@ class ColBERT(Encoder):
         revision: str | None = None,
         layers: int | None = None,
         dim: int | None = None,
+        new_projection: bool = True,
         query_prefix: str | None = None,
         passage_prefix: str | None = None,
         query_length: int | None = None,
@@ -75,9 +79,16 @@ class ColBERT(Encoder):
         without_bars()
         path = locate(model)
         try:
-            own = read_multi_vector(model, path, revision) or MultiVector()
+            own = read_multi_vector(model, path, revision)
+            if own is None and not new_projection:
+                raise UserError(
+                    f"retriever.model={model}: it has no layer that makes a vector a token, so it is no multi-vector model; "
+                    "train one with python train.py retriever=colbert, or choose one"
+                )
+            own = own or MultiVector()
             self.encoder: Any = load_encoder(model, path, revision, "", layers, dropout)
             self.tokenizer: Any = load_tokenizer(model, path, revision, "")
+            _keep_whole(self.tokenizer, own.marks, model)
         except OSError as error:
             raise UserError(f"retriever.model={model}: cannot be loaded ({str(error).splitlines()[0]})") from error
         self.projection = _projection(own.projection, int(self.encoder.config.hidden_size), dim, model)
@@ -181,6 +192,14 @@ class ColBERT(Encoder):
     def save(self, folder: Path) -> None:
         """A folder that `MultiVectorEncoder(folder)` of sentence-transformers and this class load."""
         export(folder, self.settings, self.encoder, self.tokenizer, self.projection)
+
+
+def _keep_whole(tokenizer: Any, marks: Sequence[str], model: str) -> None:
+    """Have the tokenizer take these texts for the tokens that they are. UserError where one is no token."""
+    missing = [mark for mark in marks if mark not in tokenizer.get_vocab()]
+    if missing:
+        raise UserError(f"retriever.model={model}: its tokenizer lacks {', '.join(missing)}, which its files name")
+    tokenizer.add_tokens([AddedToken(mark, normalized=False, special=True) for mark in marks])
 
 
 def _projection(own: torch.Tensor | None, hidden: int, given: int | None, model: str) -> nn.Linear:
