@@ -26,8 +26,6 @@ PUBLISHED = {
     "contriever": ("facebook/contriever", "mean", False, "", ""),
     # modules.json: Transformer, Pooling, Normalize; 1_Pooling/config.json: mean; the prefixes: the model card.
     "e5": ("intfloat/e5-base-v2", "mean", True, "query: ", "passage: "),
-    # A language model, no retriever; made one as intfloat/e5-mistral-7b-instruct is: lasttoken, Normalize, and prompts of
-    # the form "Instruct: TASK\nQuery: " for queries alone.
     # 1_Pooling/config.json: pooling_mode_cls_token; modules.json: Normalize; the instruction: the model card's table.
     "bge": ("BAAI/bge-base-en-v1.5", "cls", True, "Represent this sentence for searching relevant passages: ", ""),
     # 1_Pooling/config.json: pooling_mode_cls_token; config_sentence_transformers.json: cosine, no prompts.
@@ -42,6 +40,8 @@ PUBLISHED = {
     ),
     # No files of sentence-transformers; arXiv 2412.13663 trains it as one: mean pooling, cosine.
     "modernbert": ("answerdotai/ModernBERT-base", "mean", True, "", ""),
+    # A language model, no retriever; made one as intfloat/e5-mistral-7b-instruct is: lasttoken, Normalize, and prompts of
+    # the form "Instruct: TASK\nQuery: " for queries alone.
     "llm_lora": (
         "Qwen/Qwen2.5-0.5B",
         "lasttoken",

@@ -43,6 +43,12 @@ def tiny_mlm(folder: Path, **options: Any) -> str:
     return _saved(folder, config, tokenizer, AutoModelForMaskedLM)
 
 
+def tiny_model(folder: Path, config: Any, kind: Any = AutoModel, **tokenizer: Any) -> str:
+    """Of any config, with MiniLM's tokenizer, or, where options of it are given, one of a token a byte."""
+    made = _bytes(**tokenizer) if tokenizer else AutoTokenizer.from_pretrained(locate(MINILM))
+    return _saved(folder, config, made, kind)
+
+
 def tiny_llama(folder: Path, **tokenizer: Any) -> str:
     """A decoder with relative positions; its tokenizer has a token a byte and, unless told otherwise, no pad token."""
     return _saved(folder, LlamaConfig(vocab_size=300, **SIZE), _bytes(**tokenizer))
