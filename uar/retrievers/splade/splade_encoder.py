@@ -1,5 +1,6 @@
 """SPLADE (arXiv 2109.10086): a weight for each token of the vocabulary, most of them 0, by a masked language model."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from uar.retrievers.token_batches import TokenBatches
 from uar.retrievers.trainable import Encoder, Exchange, Kind
 from uar.storage.files import digest
 
+log = logging.getLogger(__name__)
 QUERIES = ("model", "tokens")
 
 
@@ -36,9 +38,9 @@ class Splade(Encoder):
 
     `layers`: keep the first so many layers. `activation`: relu, or log1p_relu, which takes the logarithm twice
     (arXiv 2504.14839). `queries`: `model`, or `tokens`, with which a query is its own tokens, and no model reads it. Their
-    weights are `query_weights`: a file or a collection, see `read_weights`; 1 where nothing says more. `learn_query_weights`:
-    training changes them. `activation`, `queries`, these weights, the prefixes and the lengths default to what the model's own
-    files say, else relu, model, none, and 64 and 256 tokens.
+    weights are the model's own, else those of `query_weights`, a file or a collection (see `read_weights`), else 1.
+    `learn_query_weights`: training changes them. `activation`, `queries`, the prefixes and the lengths default to what the
+    model's own files say, else relu, model, none, and 64 and 256 tokens.
 
     `penalty`: flops or l1, times `query_penalty` of queries, where a model makes them, and `passage_penalty` of passages; see
     `Trainable.penalty_warmup`. `dropout`: in place of the model's own, None keeps it. `scale`: what training multiplies scores
@@ -124,10 +126,12 @@ class Splade(Encoder):
                 f"retriever.queries=tokens: the tokenizer of {model} has {len(self.tokenizer)} tokens, its head {self.dim}; "
                 "set it to model, or choose a model that has as many"
             )
-        if given is not None:
-            weights = read_weights(given, self.tokenizer, self.dim, self.settings.passage_length)
-        elif self.settings.weights is not None:
+        if self.settings.weights is not None:  # which may have been learnt
             weights = self.settings.weights
+            if given is not None:
+                log.info("retriever.query_weights=%s has no effect: %s has weights of its own", given, model)
+        elif given is not None:
+            weights = read_weights(given, self.tokenizer, self.dim, self.settings.passage_length)
         else:
             weights = torch.ones(self.dim)
         return TokenWeights(weights, learn)
