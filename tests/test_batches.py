@@ -7,9 +7,10 @@ import torch
 
 from uar.collections.token_ids import Tokens
 from uar.labels import Example, Stage
+from uar.retrievers.trainable import first_places
 from uar.storage.files import write_json
 from uar.training.batches import Batch, BatchStream
-from uar.training.masks import close_to_positive, first_places
+from uar.training.masks import close_to_positive
 
 EXAMPLES = [Example(f"q{i}", (f"d{i}", f"d{i + 1}"), tuple(f"d{j}" for j in range(i + 2, i + 8)), "llm") for i in range(20)]
 ROWS = {f"d{i}": i for i in range(30)}

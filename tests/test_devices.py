@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from commands import FORKS
-from tiny_models import MINILM
+from tiny_models import MINILM, tiny_mlm
 from transformers import AutoModel
 
 import uar.losses
@@ -21,6 +21,7 @@ from uar.losses import Loss, name_of
 from uar.machine.model_files import locate
 from uar.retrievers.bi_encoder.encoder import BiEncoder
 from uar.retrievers.cross_encoder.cross_encoder import CrossEncoder
+from uar.retrievers.splade.splade_encoder import Splade
 from uar.storage.files import write_json
 from uar.training.batches import BatchStream
 from uar.training.module import RetrieverModule
@@ -32,6 +33,7 @@ LOSSES: list[Loss] = [
 CASES = [(loss, cached, False, "bi") for loss in LOSSES for cached in (False, True)]
 CASES += [(loss, False, True, "bi") for loss in LOSSES]
 CASES += [(uar.losses.contrastive, False, True, "cross"), (uar.losses.kl, True, True, "cross")]
+CASES += [(uar.losses.contrastive, cached, bare, "sparse") for cached, bare in ((False, True), (True, False))]
 WEIGHTS = (1.0, 0.5, 2.0, 0.25, 1.5, 0.75)
 
 
@@ -75,13 +77,16 @@ def model(folder: Path) -> str:
 
 
 def step(folder: Path, loss: Loss, cached: bool, bare: bool, kind: str, rank: int, world: int) -> dict[str, torch.Tensor]:
-    """Gradients, and the weights after a step of AdamW, of process `rank` of `world`. `kind`: of encoder, bi or cross."""
+    """Gradients, and the weights after a step of AdamW, of process `rank` of `world`. `kind`: bi, cross or sparse."""
     kept = tokens(folder)
     rows = {f"d{i}": i for i in range(60)}
     stage = Stage("llm", examples(bare), 1, "all")
     stream = BatchStream(stage, kept, {f"q{i}": i for i in range(6)}, kept, rows, 6 // world, 5, 0, rank, world)
-    made = {"bi": BiEncoder, "cross": CrossEncoder}[kind]
-    retriever = made(model(folder), dropout=0.0, token_budget=40)
+    if kind == "sparse":
+        retriever = Splade(str(folder / "mlm"), dropout=0.0, token_budget=40, query_penalty=0.1, passage_penalty=0.2)
+    else:
+        made = {"bi": BiEncoder, "cross": CrossEncoder}[kind]
+        retriever = made(model(folder), dropout=0.0, token_budget=40)
     if kind == "cross":  # before training the scores of pairs have nearly one gradient, of whose sum fp32 leaves few digits
         retriever.double()
     optimizer = partial(torch.optim.AdamW, lr=1e-3, eps=1e-4)
@@ -116,6 +121,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("two")
     tokens(folder)
     model(folder)
+    tiny_mlm(folder / "mlm", vocab_size=WORDS)
     mp.start_processes(worker, args=(str(folder),), nprocs=2, start_method=FORKS.get_start_method())
     return folder
 

@@ -9,6 +9,7 @@ from hydra import compose, initialize_config_dir
 from tiny_models import sentence_transformers_files, tiny_bert, tiny_llama
 
 from uar.errors import UserError
+from uar.launch.resolvers import register_resolvers
 from uar.retrievers.bi_encoder import encoder_settings as settings
 from uar.retrievers.bi_encoder.encoder import BiEncoder
 
@@ -25,6 +26,20 @@ PUBLISHED = {
     "contriever": ("facebook/contriever", "mean", False, "", ""),
     # modules.json: Transformer, Pooling, Normalize; 1_Pooling/config.json: mean; the prefixes: the model card.
     "e5": ("intfloat/e5-base-v2", "mean", True, "query: ", "passage: "),
+    # 1_Pooling/config.json: pooling_mode_cls_token; modules.json: Normalize; the instruction: the model card's table.
+    "bge": ("BAAI/bge-base-en-v1.5", "cls", True, "Represent this sentence for searching relevant passages: ", ""),
+    # 1_Pooling/config.json: pooling_mode_cls_token; config_sentence_transformers.json: cosine, no prompts.
+    "gte": ("Alibaba-NLP/gte-modernbert-base", "cls", True, "", ""),
+    # 1_Pooling/config.json: pooling_mode_lasttoken; modules.json: Normalize; prompts of config_sentence_transformers.json.
+    "qwen3_embedding": (
+        "Qwen/Qwen3-Embedding-0.6B",
+        "lasttoken",
+        True,
+        "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:",
+        "",
+    ),
+    # No files of sentence-transformers; arXiv 2412.13663 trains it as one: mean pooling, cosine.
+    "modernbert": ("answerdotai/ModernBERT-base", "mean", True, "", ""),
     # A language model, no retriever; made one as intfloat/e5-mistral-7b-instruct is: lasttoken, Normalize, and prompts of
     # the form "Instruct: TASK\nQuery: " for queries alone.
     "llm_lora": (
@@ -42,6 +57,10 @@ TRAINED = {  # preset: (scale, tokens of a query, of a passage, dropout)
     "retromae": (1.0, 32, 140, None),  # lengths: arXiv 2504.05220
     "contriever": (1.0, 32, 140, None),  # lengths: arXiv 2504.05220
     "e5": (100.0, 64, 256, None),  # model card: temperature 0.01
+    "bge": (50.0, 64, 256, None),  # FlagEmbedding's fine-tuning of v1.5: temperature 0.02
+    "gte": (20.0, 64, 512, None),
+    "qwen3_embedding": (20.0, 128, 512, None),
+    "modernbert": (20.0, 64, 512, None),
     "llm_lora": (50.0, 96, 256, None),  # arXiv 2401.00368: temperature 0.02
 }
 LEGACY = {
@@ -54,6 +73,7 @@ LEGACY = {
 
 
 def preset(name: str) -> dict:
+    register_resolvers()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         return dict(compose("evaluate", [f"retriever={name}"]).retriever)
 
@@ -71,14 +91,15 @@ def test_a_preset_is_what_its_publisher_says(name: str, tmp_path: Path):
     assert options["model"] == model
     del options["_target_"]
     if not model.startswith("pkg:"):  # a small model in its place: options alone decide
-        made = (tiny_llama if name == "llm_lora" else tiny_bert)(tmp_path / "model")
+        made = (tiny_llama if name in ("llm_lora", "qwen3_embedding") else tiny_bert)(tmp_path / "model")
         options |= {"model": made, "lora_targets": "all-linear"}
     retriever = BiEncoder(**options)
     assert (retriever.pooling, retriever.normalize) == (pooling, normalize)
     assert (retriever.query_prefix, retriever.passage_prefix) == (query, passage)
     assert (retriever.scale, retriever.query_length, retriever.passage_length, options["dropout"]) == TRAINED[name]
     adapted = name == "llm_lora"
-    assert (options["lora_rank"], options["gradient_checkpointing"]) == ((16, True) if adapted else (None, False))
+    assert options["lora_rank"] == (16 if adapted else None)
+    assert options["gradient_checkpointing"] == (adapted or name == "qwen3_embedding")
 
 
 def test_presets_inherit_nothing_of_one_model():

@@ -62,6 +62,8 @@ ELSEWHERE = {
     "trainer=slurm": "test_processes",  # as far as a machine without SLURM can
     "hub.repo": "test_export",
     "collections=[beir": "test_presets_collections",  # on small files in their places
+    "retriever=splade": "test_splade",  # it needs a masked language model
+    "retriever=bge": "test_published_models",
     "uar.hybrid": "test_hybrid",
     "candidates=runs": "test_candidates",
     "training.patience": "test_train",

@@ -12,6 +12,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
     AutoModel,
     AutoModelForCausalLM,
+    AutoModelForMaskedLM,
     AutoTokenizer,
     BertConfig,
     GPT2Config,
@@ -32,6 +33,20 @@ def tiny_bert(folder: Path, **options: Any) -> str:
     """An encoder with MiniLM's tokenizer; its own dropout is 0.1."""
     tokenizer = AutoTokenizer.from_pretrained(locate(MINILM))
     return _saved(folder, BertConfig(vocab_size=len(tokenizer), **{**SIZE, **options}), tokenizer)
+
+
+def tiny_mlm(folder: Path, **options: Any) -> str:
+    """The same with a masked-language-model head, few of whose logits are above 0."""
+    tokenizer = AutoTokenizer.from_pretrained(locate(MINILM))
+    config = BertConfig(vocab_size=len(tokenizer), hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, **SIZE)
+    config.update(options)
+    return _saved(folder, config, tokenizer, AutoModelForMaskedLM)
+
+
+def tiny_model(folder: Path, config: Any, kind: Any = AutoModel, **tokenizer: Any) -> str:
+    """Of any config, with MiniLM's tokenizer, or, where options of it are given, one of a token a byte."""
+    made = _bytes(**tokenizer) if tokenizer else AutoTokenizer.from_pretrained(locate(MINILM))
+    return _saved(folder, config, made, kind)
 
 
 def tiny_llama(folder: Path, **tokenizer: Any) -> str:
@@ -112,12 +127,14 @@ def _bytes(**options: Any) -> GPT2Tokenizer:
     return GPT2Tokenizer(vocab={**vocabulary, EOS: len(vocabulary)}, merges=[], **options)
 
 
-def _saved(folder: Path, config: Any, tokenizer: Any) -> str:
+def _saved(folder: Path, config: Any, tokenizer: Any, kind: Any = AutoModel) -> str:
     torch.manual_seed(0)
-    model = AutoModel.from_config(config)
+    model = kind.from_config(config)
     for name, value in model.named_parameters():
         if "norm" not in name.lower():
             torch.nn.init.normal_(value, std=0.1)  # as they are made, all texts are nearly alike
+        if name == "cls.predictions.bias":
+            torch.nn.init.constant_(value, -1.5)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)

@@ -6,7 +6,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 import torch
-from scipy.sparse import csr_matrix, load_npz, save_npz
+from scipy.sparse import csr_matrix
 
 from uar.errors import UserError
 from uar.retrievers.exact_search import Best
@@ -26,7 +26,7 @@ def search_impacts(queries: csr_matrix, shards: Sequence[Path], k: int, ranks: R
     start = 0
     for shard in shards:
         passages = load_impacts(shard)
-        turned = passages.T.tocsr().astype(np.float64)
+        turned = passages.T.tocsr()
         for part, own in zip(asked, best, strict=True):
             own.add_scores(torch.from_numpy((part @ turned).toarray()), start)
         start += passages.shape[0]
@@ -37,14 +37,31 @@ def search_impacts(queries: csr_matrix, shards: Sequence[Path], k: int, ranks: R
     return np.maximum(scores, 0), rows
 
 
-def save_impacts(path: Path, vectors: csr_matrix) -> None:
+def save_impacts(path: Path, vectors: csr_matrix, dtype: type | None = None) -> None:
+    """`dtype`: of the numbers in the file, which are not 0 in it; None is their own."""
+    data = vectors.data.astype(dtype or vectors.dtype)
+    if not data.all():
+        vectors = csr_matrix((data.astype(vectors.dtype), vectors.indices, vectors.indptr), vectors.shape)
+        vectors.eliminate_zeros()
+        data = vectors.data.astype(data.dtype)
     with whole_file(path) as beside, beside.open("wb") as file:
-        save_npz(file, vectors, compressed=False)
+        np.savez(file, data=data, indices=vectors.indices, indptr=vectors.indptr, shape=np.array(vectors.shape))
 
 
 def load_impacts(path: Path) -> csr_matrix:
-    """(passages, vocabulary). UserError where the file is cut or none."""
+    """(passages, vocabulary) fp64. UserError where the file is cut or none."""
+    data, indices, indptr, shape = _read(path, "data", "indices", "indptr", "shape")
+    return csr_matrix((data.astype(np.float64), indices, indptr), tuple(shape))
+
+
+def count_impacts(shards: Sequence[Path]) -> int:
+    """Numbers in these files, none of which is 0."""
+    return sum(int(_read(shard, "indptr")[0][-1]) for shard in shards)
+
+
+def _read(path: Path, *names: str) -> list[np.ndarray]:
     try:
-        return load_npz(path)
+        with np.load(path) as arrays:
+            return [arrays[name] for name in names]
     except (ValueError, BadZipFile, EOFError, KeyError) as error:
         raise UserError(f"{path}: no whole file of sparse vectors ({error}); remove it, and it is made again") from error

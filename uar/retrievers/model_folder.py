@@ -2,25 +2,32 @@
 
 from typing import Any
 
+from hydra.utils import get_object
+from omegaconf import OmegaConf
+
 from uar.errors import UserError
+from uar.launch.resolvers import CONF
 from uar.machine.model_files import locate
 from uar.retrievers.bi_encoder.encoder import BiEncoder
-from uar.retrievers.colbert.colbert_encoder import ColBERT
-from uar.retrievers.colbert.multi_vector_files import read_multi_vector
-from uar.retrievers.cross_encoder.cross_encoder import CrossEncoder
-from uar.retrievers.cross_encoder.scorer_files import is_cross_encoder
 from uar.retrievers.trainable import Trainable
 
 
 def open_model(model: str, revision: str | None = None, token_budget: int | None = None, **of_encoders: Any) -> Trainable:
-    """A cross-encoder where the model has a scoring head, ColBERT where its files are those of a vector a token, else a
-    bi-encoder. `of_encoders`: options of a bi-encoder; UserError for one that is given of another kind."""
+    """Of the kind whose `reads` is true of its files, else a bi-encoder. `of_encoders`: options of a bi-encoder; UserError for
+    one that is given of another kind."""
     options: dict[str, Any] = {} if token_budget is None else {"token_budget": token_budget}
-    pairs = is_cross_encoder(model, revision)
-    if not pairs and not read_multi_vector(model, locate(model), revision):
+    path = locate(model)
+    kind = next((kind for kind in _kinds() if kind.reads(path, revision)), BiEncoder)
+    if kind is BiEncoder:
         return BiEncoder(model, revision, **of_encoders, **options)
     wrong = next((name for name, value in of_encoders.items() if value is not None), None)
     if wrong:
-        kind = "cross-encoder" if pairs else "ColBERT"
-        raise UserError(f"{wrong}={of_encoders[wrong]}: {model} is a {kind}, which has no {wrong}; leave it null")
-    return (CrossEncoder if pairs else ColBERT)(model, revision=revision, **options)
+        raise UserError(f"{wrong}={of_encoders[wrong]}: {model} is a {kind.kind.name}, which has no {wrong}; leave it null")
+    return kind(model, revision=revision, **options)
+
+
+def _kinds() -> list[type[Trainable]]:
+    """Of the retrievers that configs name, those that are trained."""
+    targets = {OmegaConf.select(OmegaConf.load(path), "_target_") for path in (CONF / "retriever").glob("*.yaml")}
+    made = [get_object(target) for target in sorted(target for target in targets if target)]
+    return [kind for kind in made if isinstance(kind, type) and issubclass(kind, Trainable)]

@@ -1,8 +1,8 @@
 """Retrievers that can be trained."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
@@ -35,23 +35,55 @@ class Scored:
     """scores: (queries, passages), finite, not yet multiplied by the retriever's `scale`; rows: (passages,) corpus rows of the
     columns, negative where a column is padding; scored: (queries, passages) false where a pair has no score, and says nothing
     to the loss, None where all have one. views: further scores of the same pairs, the mean of whose losses is then learnt
-    from in place of that of `scores`."""
+    from in place of that of `scores`. penalties: by name, what is added to the loss for the representations of the texts of
+    all processes, and so alike on all; facts: by name, what is logged besides."""
 
     scores: torch.Tensor
     rows: torch.Tensor
     scored: torch.Tensor | None = None
     views: tuple[torch.Tensor, ...] = ()
+    penalties: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    facts: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+
+def first_places(rows: torch.Tensor) -> torch.Tensor:
+    """(passages,) true where a corpus row stands for the first time; padding (negative rows) never."""
+    order = torch.argsort(rows, stable=True)
+    ordered = rows[order]
+    new = torch.ones_like(ordered, dtype=torch.bool)
+    new[1:] = ordered[1:] != ordered[:-1]
+    first = torch.empty_like(new)
+    first[order] = new
+    return first & (rows >= 0)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a trained model is to others: `name` in errors and model cards; `loads_as`, the class of sentence-transformers that
+    loads what `save` writes; `task` and `tags` of a hub."""
+
+    name: str
+    loads_as: str
+    task: str
+    tags: tuple[str, ...]
 
 
 class Trainable(nn.Module, SessionRanker):
     """A ranker that learns. Training learns the parameters that require a gradient; its loss sees `scale` · `batch_scores`.
 
-    `loads_as`: the class of sentence-transformers that loads what `save` writes. `is_baseline`: whether its order before
-    training says anything, which that of new weights does not.
+    `is_baseline`: whether its order before training says anything, which that of new weights does not. `penalty_warmup`: share
+    of the first stage's steps in which the factor of `Scored.penalties` rises from 0 to 1, with the square of the step.
     """
 
-    loads_as: ClassVar[str] = "SentenceTransformer"
+    kind: ClassVar[Kind]
     is_baseline = True
+    penalty_warmup = 0.0
+
+    @classmethod
+    def reads(cls, path: str, revision: str | None) -> bool:
+        """Whether the files of a model, a folder or an id on the hub, say that it is of this kind; false where they say none.
+        `open_model` asks the kinds that conf/retriever names."""
+        return False
 
     @abstractmethod
     def batch_scores(self, texts: Texts, exchange: Exchange, cached: bool = False) -> Scored:
@@ -101,10 +133,12 @@ class Encoder(Trainable):
     shards of a session's vectors.
 
     `dimensions`: training takes the mean of the losses of so many first numbers of the vectors (Matryoshka representation
-    learning, arXiv 2205.13147); None is all numbers.
+    learning, arXiv 2205.13147); None is all numbers. `has_first_numbers`: whether some first numbers can do alone, as those of
+    a sparse vector cannot.
     """
 
     dimensions: Sequence[int] | None = None
+    has_first_numbers = True
 
     @abstractmethod
     def forward(self, texts: Sequence[np.ndarray], role: str = "passage", cached: bool = False) -> torch.Tensor:
@@ -123,7 +157,15 @@ class Encoder(Trainable):
             views = tuple(
                 self.similarity(self.shortened(queries, n), self.shortened(passages, n)) for n in self.dimensions or ()
             )
-            return Scored(self.similarity(queries, passages), rows, views=views)
+            regular = self.regularised(queries, passages, rows, exchange)
+            return Scored(self.similarity(queries, passages), rows, None, views, *regular)
+
+    def regularised(
+        self, queries: torch.Tensor, passages: torch.Tensor, rows: torch.Tensor, exchange: Exchange
+    ) -> tuple[Mapping[str, torch.Tensor], Mapping[str, torch.Tensor]]:
+        """`Scored.penalties` and `Scored.facts` of the representations of this process' queries and of all processes'
+        passages, whose corpus rows are `rows`; none here."""
+        return {}, {}
 
     @property
     @abstractmethod

@@ -15,9 +15,10 @@ import torch
 
 from uar.collections.token_ids import Tokens
 from uar.labels import Example, Stage
+from uar.retrievers.trainable import first_places
 from uar.storage.copies import first_of_equal
 from uar.storage.ordering import rank_of
-from uar.training.masks import among, first_places, utilities
+from uar.training.masks import among, utilities
 
 
 @dataclass

@@ -77,7 +77,7 @@ class Fitting:
             place = self.folder / f"{number}-{stage.name}"
             stage = self.mine(stage, number, place / "candidates.jsonl")
             trained.append(stage)
-            module = self._module(retriever, stage)
+            module = self._module(retriever, stage, first=number == 0)
             done = place / DONE
             if resume and done.is_file():
                 if not trained_before:
@@ -152,7 +152,7 @@ class Fitting:
             AFTER: float(best.best_model_score) if self.dev and best.best_model_score is not None else None,
         }
 
-    def _module(self, retriever: Trainable, stage: Stage) -> RetrieverModule:
+    def _module(self, retriever: Trainable, stage: Stage, first: bool) -> RetrieverModule:
         common = self.settings
         module = RetrieverModule(
             retriever,
@@ -163,6 +163,7 @@ class Fitting:
             common.false_negative_margin,
             common.grad_cache,
             common.schedule,
+            retriever.penalty_warmup if first else 0.0,
         )
         module.train()  # models are loaded in eval mode, and Lightning leaves them as they are
         return module

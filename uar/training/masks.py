@@ -3,17 +3,6 @@
 import torch
 
 
-def first_places(rows: torch.Tensor) -> torch.Tensor:
-    """(passages,) true where a corpus row stands for the first time; padding (negative rows) never."""
-    order = torch.argsort(rows, stable=True)
-    ordered = rows[order]
-    new = torch.ones_like(ordered, dtype=torch.bool)
-    new[1:] = ordered[1:] != ordered[:-1]
-    first = torch.empty_like(new)
-    first[order] = new
-    return first & (rows >= 0)
-
-
 def among(rows: torch.Tensor, listed: torch.Tensor) -> torch.Tensor:
     """(queries, passages) whether a passage is in the query's list; listed: (queries, most) corpus rows, padded with -2."""
     found = torch.zeros(len(listed), len(rows), dtype=torch.bool, device=rows.device)

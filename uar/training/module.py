@@ -20,8 +20,9 @@ from uar.training.schedules import Schedule, linear
 class RetrieverModule(L.LightningModule):
     """`optimizer`: a partial that takes parameters; `warmup`: share of the steps with rising learning rate; `schedule`: how it
     goes on, see `schedules`. `stage`: name that the logged values carry. `false_negative_margin`: see `close_to_positive`, in
-    units of the unscaled score. `grad_cache`: texts are encoded chunk by chunk without keeping activations, and again for the
-    gradient (arXiv 2101.06983)."""
+    units of the unscaled score. `penalty_warmup`: share of the steps in which `Scored.penalties` rise from 0.
+    `grad_cache`: texts are encoded chunk by chunk without keeping activations, and again for the gradient
+    (arXiv 2101.06983)."""
 
     def __init__(
         self,
@@ -33,10 +34,12 @@ class RetrieverModule(L.LightningModule):
         false_negative_margin: float | None = None,
         grad_cache: bool = False,
         schedule: Schedule = linear,
+        penalty_warmup: float = 0.0,
     ) -> None:
         super().__init__()
         self.retriever, self._loss = retriever, loss
         self._optimizer, self._warmup, self._schedule, self.stage = optimizer, warmup, schedule, stage
+        self._penalty_warmup = penalty_warmup
         self._margin, self._grad_cache = false_negative_margin, grad_cache
         self._takes_utility, self._takes_weights = takes_utility(loss), takes_weights(loss)
 
@@ -45,13 +48,23 @@ class RetrieverModule(L.LightningModule):
         found = self.retriever.batch_scores(texts, gather_passages, cached=self._grad_cache)
         loss, weight = self._loss_of(batch, found)
         scaled, mean = mean_of_rows(loss, weight)
-        if not mean.isfinite():  # alike on all processes, so that all stop
+        penalties = {name: self._penalty_factor() * penalty for name, penalty in found.penalties.items()}
+        regular = sum(penalties.values(), torch.zeros_like(mean))
+        if not (mean + regular).isfinite():  # alike on all processes, so that all stop
             raise UserError(
                 f"stage {self.stage}: the loss is {mean.item()} at step {self.trainer.global_step + 1}; training stops and "
                 "exports no model; try trainer.precision=fp32, a smaller training.learning_rate or a smaller retriever.scale"
             )
         self.log(f"{self.stage}/loss", mean, prog_bar=True, batch_size=len(batch.queries))
-        return scaled
+        for name, value in {**penalties, **found.facts}.items():
+            self.log(f"{self.stage}/{name}", value, batch_size=len(batch.queries))
+        return scaled + regular
+
+    def _penalty_factor(self) -> float:
+        if not self._penalty_warmup:
+            return 1.0
+        rising = self._penalty_warmup * int(self.trainer.estimated_stepping_batches)
+        return min(1.0, self.trainer.global_step / rising) ** 2
 
     def _loss_of(self, batch: Batch, found: Scored) -> tuple[torch.Tensor, torch.Tensor]:
         """The weighted mean over this process' rows that count, and the weight of these."""

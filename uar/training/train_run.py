@@ -279,7 +279,7 @@ def _facts(
         "label_hash": manifest["labels"],
         "loss": [name_of(stage.loss or loss) for stage in stages],
         "retriever": retriever.name,
-        "loads_as": retriever.loads_as,
+        "kind": retriever.kind,
         "metrics": read_json(folder / "metrics.json"),
         "reranked": None if ranker is retriever else ranker.name,
         "git_commit": manifest["git_commit"],

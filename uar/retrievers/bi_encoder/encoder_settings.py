@@ -1,7 +1,7 @@
 """What a model's own files say of it: pooling, dense layers, similarity, prompts, lengths, one encoder or two."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,12 @@ LENGTHS = "uar_lengths.json"  # of an exported model
 QUERY_LENGTH, PASSAGE_LENGTH = 64, 256  # of a model whose files say nothing of these
 TRANSFORMER_FILES = [f"sentence_{kind}_config.json" for kind in ("bert", "roberta", "distilbert", "xlm-roberta", "xlnet")]
 NO_LIMIT = 10**9  # transformers writes 1e30 for none
+OTHERS = {  # what the architecture of a model of another kind ends with
+    "ForSequenceClassification": "use it with retriever=cross_encoder or rerank=cross_encoder",
+    "HF_ColBERT": "use it with retriever=colbertv2",
+}
 SIMILARITIES = ("cosine", "dot")
+Read = Callable[[str], Any]
 LEGACY = {  # one true-or-false key a mode, before sentence-transformers 6, in the order in which they are joined
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
@@ -50,23 +55,27 @@ class Published:
 
     @property
     def query_prefix(self) -> str:
-        return self.prompts.get("query") or ""
+        return prefixes(self.prompts)[0]
 
     @property
     def passage_prefix(self) -> str:
-        names = ("document", "passage", "corpus")  # in the order of `encode_document`
-        return next((self.prompts[name] or "" for name in names if name in self.prompts), "")
+        return prefixes(self.prompts)[1]
+
+
+def prefixes(prompts: Mapping[str, str]) -> tuple[str, str]:
+    """Of queries and of passages; those of passages by the names, and in the order, of `encode_document`."""
+    names = ("document", "passage", "corpus")
+    return prompts.get("query") or "", next((prompts[name] or "" for name in names if name in prompts), "")
 
 
 def read_published(model: str, path: str, revision: str | None) -> Published:
     """`path`: a folder or an id on the hub, as `locate` gives it for `model`. UserError where the files ask for layers that
     are not built here."""
 
-    def read(name: str) -> Any:
-        file = model_file(path, name.lstrip("/"), revision)
-        return read_json(file) if file else None
-
+    read = reader(path, revision)
     modules = read("modules.json") or []
+    if not modules:
+        _check_architecture(model, read)
     kinds = [(module["type"].rpartition(".")[2], module["path"]) for module in modules]
     strange = [module["type"] for module, (kind, _) in zip(modules, kinds, strict=True) if not _known(module["type"], kind)]
     if strange or "Normalize" in [kind for kind, _ in kinds[:-1]]:
@@ -77,7 +86,6 @@ def read_published(model: str, path: str, revision: str | None) -> Published:
     places = dict(kinds)
     passages, queries = _encoders(model, read, places)
     settings = read("config_sentence_transformers.json") or {}
-    transformer: dict[str, Any] = next((found for name in TRANSFORMER_FILES if (found := read(f"{passages}/{name}"))), {})
     return Published(
         passages,
         queries,
@@ -85,9 +93,17 @@ def read_published(model: str, path: str, revision: str | None) -> Published:
         _normalize(model, kinds, settings.get("similarity_fn_name")),
         settings.get("prompts") or {},
         dense=tuple(place for kind, place in kinds if kind == "Dense"),
-        do_lower_case=bool(transformer.get("do_lower_case")),
-        **(read(LENGTHS) or _lengths(read, passages, transformer.get("max_seq_length"), bool(modules))),
+        do_lower_case=bool(transformer_settings(read, passages).get("do_lower_case")),
+        **read_lengths(read, passages, bool(modules)),
     )
+
+
+def _check_architecture(model: str, read: Read) -> None:
+    """UserError where a model without files of sentence-transformers is a ranker of another kind, whose head would be lost."""
+    made = (read("config.json") or {}).get("architectures") or []
+    other = next((how for name in made for end, how in OTHERS.items() if name.endswith(end)), None)
+    if other:
+        raise UserError(f"retriever.model={model}: it is {', '.join(made)}, no encoder of one vector a text; {other}")
 
 
 def _known(name: str, kind: str) -> bool:
@@ -110,8 +126,18 @@ def _normalize(model: str, kinds: Sequence[tuple[str, str]], similarity: str | N
     return similarity == "cosine"
 
 
-def _lengths(read: Any, folder: str, most: int | None, published: bool) -> dict[str, int]:
-    if most is None and published:  # then what tokenizer and positions allow
+def transformer_settings(read: Read, folder: str) -> dict[str, Any]:
+    """What sentence-transformers keeps of the encoder in a subfolder."""
+    return next((found for name in TRANSFORMER_FILES if (found := read(f"{folder}/{name}"))), {})
+
+
+def read_lengths(read: Read, folder: str, published: bool) -> dict[str, Any]:
+    """`query_length` and `passage_length` of the encoder in a subfolder. `published`: whether the model has files of
+    sentence-transformers, which then cut where tokenizer and positions do."""
+    if own := read(LENGTHS):
+        return own
+    most = transformer_settings(read, folder).get("max_seq_length")
+    if most is None and published:
         tokenizer, config = (read(f"{folder}/{name}") or {} for name in ("tokenizer_config.json", "config.json"))
         limits = tokenizer.get("model_max_length"), config.get("max_position_embeddings")
         most = min((int(limit) for limit in limits if limit and 0 < limit < NO_LIMIT), default=None)
@@ -120,7 +146,7 @@ def _lengths(read: Any, folder: str, most: int | None, published: bool) -> dict[
     return {"query_length": most, "passage_length": most}
 
 
-def _encoders(model: str, read: Any, kinds: Mapping[str, str]) -> tuple[str, str | None]:
+def _encoders(model: str, read: Read, kinds: Mapping[str, str]) -> tuple[str, str | None]:
     """Subfolders of the passages' encoder and of the queries' own one."""
     if not {"Router", "Asym"} & set(kinds):
         return kinds.get("Transformer", ""), None
@@ -140,6 +166,16 @@ def _pooling(config: Mapping[str, Any] | None) -> str | None:
     modes = config.get("pooling_mode") or [mode for key, mode in LEGACY.items() if config.get(key)]
     name = modes if isinstance(modes, str) else "+".join(modes) or "mean"
     return name if config.get("include_prompt", True) else f"{name} without the prompt"
+
+
+def reader(path: str, revision: str | None) -> Read:
+    """Reads a JSON file of a model, in a folder or on the hub, by name; None where the model has none."""
+
+    def read(name: str) -> Any:
+        file = model_file(path, name.lstrip("/"), revision)
+        return read_json(file) if file else None
+
+    return read
 
 
 def model_file(path: str, name: str, revision: str | None) -> Path | None:

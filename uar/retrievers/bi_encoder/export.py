@@ -24,11 +24,11 @@ def export(folder: Path, settings: Published, encoder: Any, query_encoder: Any, 
     stand in a file that it does not read.
     """
     if query_encoder is None:
-        _encoder(folder, encoder, tokenizer, settings.passage_length, settings.do_lower_case)
+        save_encoder(folder, encoder, tokenizer, settings.passage_length, settings.do_lower_case)
         first = "Transformer"
     else:
-        _encoder(folder / PASSAGES, encoder, tokenizer, settings.passage_length, settings.do_lower_case)
-        _encoder(folder / QUERIES, query_encoder, tokenizer, settings.query_length, settings.do_lower_case)
+        save_encoder(folder / PASSAGES, encoder, tokenizer, settings.passage_length, settings.do_lower_case)
+        save_encoder(folder / QUERIES, query_encoder, tokenizer, settings.query_length, settings.do_lower_case)
         write_json(folder / "router_config.json", _routes())
         first = "Router"
     write_json(folder / "1_Pooling" / "config.json", _pooling(int(encoder.config.hidden_size), str(settings.pooling)))
@@ -54,7 +54,8 @@ def export(folder: Path, settings: Published, encoder: Any, query_encoder: Any, 
     )
 
 
-def _encoder(folder: Path, encoder: Any, tokenizer: Any, length: int, lower_case: bool) -> None:
+def save_encoder(folder: Path, encoder: Any, tokenizer: Any, length: int, lower_case: bool) -> None:
+    """A transformer without adapters, its tokenizer, and at how many tokens sentence-transformers cuts its texts."""
     encoder.save_pretrained(folder, state_dict=merged_state(encoder))
     tokenizer.backend_tokenizer.no_truncation()  # what the last call left behind
     tokenizer.backend_tokenizer.no_padding()

@@ -80,8 +80,9 @@ def append_eos_token(tokenizer: Any, model: str) -> None:
     tokenizer.backend_tokenizer.post_processor = rules
 
 
-def load_encoder(model: str, path: str, revision: str | None, folder: str, layers: int | None, dropout: float | None) -> Any:
-    """The transformer of `model` in fp32 without its head, its first `layers` layers where that is given."""
+def encoder_config(model: str, path: str, revision: str | None, folder: str, layers: int | None, dropout: float | None) -> Any:
+    """The config of `model`, which lies in the subfolder `folder` of `path`, for its first `layers` layers and another dropout
+    where these are given. UserError for an encoder-decoder."""
     config = pretrained(AutoConfig, path, revision=revision, subfolder=folder)
     if config.is_encoder_decoder:
         raise UserError(f"retriever.model={model}: an encoder-decoder ({config.model_type}); choose an encoder or a decoder")
@@ -91,6 +92,12 @@ def load_encoder(model: str, path: str, revision: str | None, folder: str, layer
         set_dropout(config, dropout)
     if hasattr(config, "use_cache"):
         config.use_cache = False  # keys and values are not needed again
+    return config
+
+
+def load_encoder(model: str, path: str, revision: str | None, folder: str, layers: int | None, dropout: float | None) -> Any:
+    """The transformer of `model` in fp32 without its head, its first `layers` layers where that is given."""
+    config = encoder_config(model, path, revision, folder, layers, dropout)
     with quiet_loading(layers is not None):
         encoder: Any = pretrained(AutoModel, path, revision=revision, subfolder=folder, config=config, dtype=torch.float32)
     if getattr(encoder, "pooler", None) is not None:

@@ -9,15 +9,11 @@ import yaml
 
 from uar.collections.reference import parse, slug
 from uar.errors import UserError
+from uar.retrievers.bi_encoder.encoder import BiEncoder
 from uar.retrievers.bi_encoder.export import DIMENSIONS, SETTINGS
+from uar.retrievers.trainable import Kind
 from uar.storage.files import read_json, write_text
 
-CROSS_ENCODER = "CrossEncoder"  # of sentence-transformers
-TAGS = {
-    None: ["sentence-transformers", "sentence-similarity", "feature-extraction", "dense-retrieval", "uar"],
-    CROSS_ENCODER: ["sentence-transformers", "cross-encoder", "reranker", "uar"],
-}
-TASKS = {None: "sentence-similarity", CROSS_ENCODER: "text-ranking"}
 VECTORS = """from sentence_transformers import {kind}
 
 model = {kind}("{model}")
@@ -34,13 +30,13 @@ def write_model_card(folder: Path, facts: Mapping[str, Any]) -> None:
     """`README.md` of an exported model. A fact that is missing or None is left out.
 
     facts: `collection` (reference) and `collection_hash`; `labels` (mappings of stage, source, positives) and `label_hash`;
-    `loss` (a name or one a stage); `retriever` and `loads_as`, the class of sentence-transformers that it is saved for;
+    `loss` (a name or one a stage); `retriever` and its `kind`, that of a bi-encoder where it is missing;
     `metrics` (as in metrics.json) and `reranked`, what they are of where runs were re-ranked; `git_commit`; `license`, of the
     model, and `data_license`; `base_model` and `datasets`, ids on the hub; `repo`, the id of this model there.
     """
     known = {name: value for name, value in facts.items() if value not in (None, "", [], {})}
     front = yaml.safe_dump(_front_matter(known), sort_keys=False, allow_unicode=True)
-    title = known.get("repo", "Cross-encoder" if _kind(known) else "Dense retriever")
+    title = known.get("repo", _kind(known).name.capitalize())
     sections = [
         ("Data", _data(known)),
         ("Labels", _labels(known)),
@@ -81,15 +77,15 @@ def _front_matter(facts: Mapping[str, Any]) -> dict[str, Any]:
     given = {"license": facts.get("license"), "base_model": base, "datasets": facts.get("datasets")}
     return {
         "library_name": "sentence-transformers",
-        "pipeline_tag": TASKS[_kind(facts)],
-        "tags": TAGS[_kind(facts)],
+        "pipeline_tag": _kind(facts).task,
+        "tags": ["sentence-transformers", *_kind(facts).tags, "uar"],
         **{key: value for key, value in given.items() if value},
     }
 
 
-def _kind(facts: Mapping[str, Any]) -> str | None:
-    """CROSS_ENCODER, or None for what gives vectors."""
-    return CROSS_ENCODER if facts.get("loads_as") == CROSS_ENCODER else None
+def _kind(facts: Mapping[str, Any]) -> Kind:
+    kind: Kind = facts.get("kind", BiEncoder.kind)
+    return kind
 
 
 def _data(facts: Mapping[str, Any]) -> str:
@@ -143,11 +139,12 @@ def _use(folder: Path, facts: Mapping[str, Any]) -> str:
     prefixes = "".join(f"A {role} begins with {_code(repr(p))}, which these calls add.\n\n" for role, p in prompts.items())
     model = facts.get("repo", "MODEL")
     where = "" if "repo" in facts else "`MODEL` is this folder, or the id of this model on the hub. "
-    kind = str(facts.get("loads_as", "SentenceTransformer"))
+    kind = _kind(facts)
+    example = PAIRS if kind.task == "text-ranking" else VECTORS
     return f"""{where}With sentence-transformers:
 
 ```python
-{(PAIRS if _kind(facts) else VECTORS).format(model=model, kind=kind)}
+{example.format(model=model, kind=kind.loads_as)}
 ```
 
 {prefixes}{shorter}With uar, which scores it on a collection:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from tokenizers import AddedToken
 from torch import nn
 
 from uar.collections import Collection
@@ -17,13 +18,13 @@ from uar.retrievers.bi_encoder.dropout import use_fast_dropout
 from uar.retrievers.bi_encoder.fast_attention import hidden_states, use_fast_attention
 from uar.retrievers.bi_encoder.loading import check_length, load_encoder, load_tokenizer
 from uar.retrievers.colbert.max_sim import max_sim
-from uar.retrievers.colbert.multi_vector_files import DIM, PUNCTUATION, MultiVector, export, read_multi_vector
+from uar.retrievers.colbert.multi_vector_files import DIM, PUNCTUATION, MultiVector, export, is_multi_vector, read_multi_vector
 from uar.retrievers.colbert.multi_vector_ranker import MultiVectorRanker
 from uar.retrievers.colbert.residuals import Form
 from uar.retrievers.ranker import Ranker
 from uar.retrievers.session import Session
 from uar.retrievers.token_batches import TokenBatches
-from uar.retrievers.trainable import Encoder
+from uar.retrievers.trainable import Encoder, Kind
 from uar.storage.files import digest
 
 SEED = 0  # of a new projection, so that a model is the same whenever it is loaded
@@ -33,14 +34,21 @@ class ColBERT(Encoder):
     """Encodes token ids to a vector each: the last hidden states through a linear layer, at length 1.
 
     `layers`: keep the first so many layers. `dim`: numbers of a vector; a model that has such a layer of another size is
-    refused. `dim`, `query_length`, `passage_length`, the prefixes, `expand_queries` and `skip_punctuation` default to what the
-    model's own files say, else 128, 32 and 180 tokens, none, true and false. `expand_queries`: fill queries up with mask
-    tokens to `query_length`, which nothing attends to and which are compared too. `skip_punctuation`: punctuation of passages
-    has no vector. `dropout`: in place of the model's own, None keeps it. `scale`: what training multiplies scores by.
-    `index`, `bits`, `centroids`, `candidates`, `probes`: see `Form`. `token_budget`: tokens of one forward pass.
+    refused. `new_projection`: a model without such a layer gets one, which has to be trained; false refuses it.
+
+    `dim`, `query_length`, `passage_length`, the prefixes, `expand_queries` and `skip_punctuation` default to what the model's
+    own files say, else 128, 32 and 180 tokens, none, true and false. `expand_queries`: fill queries up with mask tokens to
+    `query_length`, which nothing attends to and which are compared too. `skip_punctuation`: punctuation of passages has no
+    vector. `dropout`: in place of the model's own, None keeps it. `scale`: what training multiplies scores by. `index`,
+    `bits`, `centroids`, `candidates`, `probes`: see `Form`. `token_budget`: tokens of one forward pass.
     """
 
-    loads_as = "MultiVectorEncoder"
+    kind = Kind(
+        "late-interaction retriever",
+        "MultiVectorEncoder",
+        "feature-extraction",
+        ("multi-vector", "colbert", "late-interaction"),
+    )
 
     def __init__(
         self,
@@ -48,6 +56,7 @@ class ColBERT(Encoder):
         revision: str | None = None,
         layers: int | None = None,
         dim: int | None = None,
+        new_projection: bool = True,
         query_prefix: str | None = None,
         passage_prefix: str | None = None,
         query_length: int | None = None,
@@ -70,9 +79,16 @@ class ColBERT(Encoder):
         without_bars()
         path = locate(model)
         try:
-            own = read_multi_vector(model, path, revision) or MultiVector()
+            own = read_multi_vector(model, path, revision)
+            if own is None and not new_projection:
+                raise UserError(
+                    f"retriever.model={model}: it has no layer that makes a vector a token, so it is no multi-vector model; "
+                    "train one with python train.py retriever=colbert, or choose one"
+                )
+            own = own or MultiVector()
             self.encoder: Any = load_encoder(model, path, revision, "", layers, dropout)
             self.tokenizer: Any = load_tokenizer(model, path, revision, "")
+            _keep_whole(self.tokenizer, own.marks, model)
         except OSError as error:
             raise UserError(f"retriever.model={model}: cannot be loaded ({str(error).splitlines()[0]})") from error
         self.projection = _projection(own.projection, int(self.encoder.config.hidden_size), dim, model)
@@ -99,6 +115,10 @@ class ColBERT(Encoder):
         use_fast_dropout(self.encoder)
         use_fast_attention(self.encoder)
         self.name = f"colbert {identity(model, revision)}" + (f"-l{layers}" if layers else "")
+
+    @classmethod
+    def reads(cls, path: str, revision: str | None) -> bool:
+        return is_multi_vector(path, revision)
 
     @property
     def dim(self) -> int:
@@ -172,6 +192,14 @@ class ColBERT(Encoder):
     def save(self, folder: Path) -> None:
         """A folder that `MultiVectorEncoder(folder)` of sentence-transformers and this class load."""
         export(folder, self.settings, self.encoder, self.tokenizer, self.projection)
+
+
+def _keep_whole(tokenizer: Any, marks: Sequence[str], model: str) -> None:
+    """Have the tokenizer take these texts for the tokens that they are. UserError where one is no token."""
+    missing = [mark for mark in marks if mark not in tokenizer.get_vocab()]
+    if missing:
+        raise UserError(f"retriever.model={model}: its tokenizer lacks {', '.join(missing)}, which its files name")
+    tokenizer.add_tokens([AddedToken(mark, normalized=False, special=True) for mark in marks])
 
 
 def _projection(own: torch.Tensor | None, hidden: int, given: int | None, model: str) -> nn.Linear:

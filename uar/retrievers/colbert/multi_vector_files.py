@@ -6,18 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from uar.errors import UserError
-from uar.retrievers.bi_encoder.encoder_settings import model_file
+from uar.retrievers.bi_encoder.encoder_settings import model_file, reader
 from uar.retrievers.bi_encoder.export import SETTINGS
 from uar.retrievers.bi_encoder.lora import merged_state
-from uar.storage.files import read_json, write_json
+from uar.storage.files import write_json
 
 QUERY_LENGTH, PASSAGE_LENGTH, DIM = 32, 180, 128  # of ColBERT (arXiv 2004.12832)
 TRANSFORMER = "sentence_bert_config.json"
 WEIGHTS = "model.safetensors"
+STANFORD = "HF_ColBERT"  # the architecture of models of ColBERT's authors
 DENSE, MASK, NORMALIZE = "1_Dense", "2_MultiVectorMask", "3_Normalize"
 TYPES = {
     "": "sentence_transformers.base.modules.transformer.Transformer",
@@ -31,7 +33,8 @@ PUNCTUATION = list(string.punctuation)
 @dataclass(frozen=True)
 class MultiVector:
     """`projection`: (dim, hidden) of the linear layer after the last hidden states; None: the model has none yet. `expand`:
-    queries are filled up with mask tokens to `query_length`. `skip`: tokens of passages that have no vector."""
+    queries are filled up with mask tokens to `query_length`. `skip`: tokens of passages that have no vector. `marks`: tokens
+    that stand in the prefixes, which the tokenizer would take apart."""
 
     projection: torch.Tensor | None = None
     query_prefix: str = ""
@@ -40,29 +43,37 @@ class MultiVector:
     passage_length: int = PASSAGE_LENGTH
     expand: bool = True
     skip: tuple[str, ...] = ()
+    marks: tuple[str, ...] = ()
+
+
+def is_multi_vector(path: str, revision: str | None) -> bool:
+    """Whether the files of a folder or an id are those of a multi-vector model."""
+    read = reader(path, revision)
+    if modules := read("modules.json"):
+        return any(module["type"].endswith(".MultiVectorMask") for module in modules)
+    return STANFORD in ((read("config.json") or {}).get("architectures") or ())
 
 
 def read_multi_vector(model: str, path: str, revision: str | None) -> MultiVector | None:
-    """Of a folder or an id; None where the files are not those of a multi-vector model. UserError where they ask for what is
-    not built here."""
-    modules = _read(path, "modules.json", revision) or []
-    places = {module["type"].rpartition(".")[2]: module["path"] for module in modules}
-    if "MultiVectorMask" not in places:
+    """Of a folder or an id, as sentence-transformers or ColBERT's authors write it; None where the files are not those of a
+    multi-vector model. UserError where they ask for what is not built here."""
+    if not is_multi_vector(path, revision):
         return None
-    dense = _read(path, f"{places.get('Dense')}/config.json", revision)
-    mask = _read(path, f"{places['MultiVectorMask']}/config.json", revision) or {}
-    own = _read(path, TRANSFORMER, revision) or {}
+    read = reader(path, revision)
+    places = {module["type"].rpartition(".")[2]: module["path"] for module in read("modules.json") or []}
+    if not places:
+        return _of_stanford(model, path, revision)
+    dense = read(f"{places.get('Dense')}/config.json")
+    mask = read(f"{places['MultiVectorMask']}/config.json") or {}
+    own = read(TRANSFORMER) or {}
     expansion = own.get("query_expansion")
     weights = model_file(path, f"{places.get('Dense')}/{WEIGHTS}", revision)
     plain = dense and not dense.get("bias") and str(dense.get("activation_function", "")).endswith("Identity")
     strange = set(places) - {"Transformer", "Dense", "MultiVectorMask", "Normalize"} or mask.get("keep_only_token_ids")
     filled = expansion is None or (expansion.get("strategy"), expansion.get("attend", False)) == ("fixed", False)
     if weights is None or not plain or strange or not filled or mask.get("skiplist_tasks", ["document"]) != ["document"]:
-        raise UserError(
-            f"retriever.model={model}: its files are not those of an encoder, a linear layer without bias, skipped tokens of "
-            "passages and normalised vectors; choose such a multi-vector model"
-        )
-    prompts = (_read(path, SETTINGS, revision) or {}).get("prompts") or {}
+        raise _not_built(model)
+    prompts = (read(SETTINGS) or {}).get("prompts") or {}
     query_length = expansion["length"] if expansion else own.get("query_length") or QUERY_LENGTH
     return MultiVector(
         load_file(weights)["linear.weight"].float(),
@@ -72,6 +83,34 @@ def read_multi_vector(model: str, path: str, revision: str | None) -> MultiVecto
         own.get("document_length") or PASSAGE_LENGTH,
         expansion is not None,
         tuple(mask.get("skiplist_words") or ()),
+    )
+
+
+def _of_stanford(model: str, path: str, revision: str | None) -> MultiVector:
+    """Of a model whose linear layer lies among the encoder's weights, and whose settings are those of its training; see
+    github.com/stanford-futuredata/ColBERT."""
+    own, weights = reader(path, revision)("artifact.metadata"), model_file(path, WEIGHTS, revision)
+    if own is None or weights is None or own.get("attend_to_mask_tokens") or own.get("similarity", "cosine") != "cosine":
+        raise _not_built(model)
+    with safe_open(weights, framework="pt") as tensors:
+        projection = tensors.get_tensor("linear.weight").float()
+    query, passage = own.get("query_token_id") or "[unused0]", own.get("doc_token_id") or "[unused1]"
+    return MultiVector(
+        projection,
+        f"{query} ",
+        f"{passage} ",
+        own.get("query_maxlen") or QUERY_LENGTH,
+        own.get("doc_maxlen") or PASSAGE_LENGTH,
+        True,
+        tuple(PUNCTUATION) if own.get("mask_punctuation", True) else (),
+        (query, passage),
+    )
+
+
+def _not_built(model: str) -> UserError:
+    return UserError(
+        f"retriever.model={model}: its files are not those of an encoder, a linear layer without bias, skipped tokens of "
+        "passages and normalised vectors; choose such a multi-vector model"
     )
 
 
@@ -110,8 +149,3 @@ def export(folder: Path, settings: MultiVector, encoder: Any, tokenizer: Any, pr
             "similarity_fn_name": "maxsim",
         },
     )
-
-
-def _read(path: str, name: str, revision: str | None) -> Any:
-    file = model_file(path, name.lstrip("/"), revision)
-    return read_json(file) if file else None

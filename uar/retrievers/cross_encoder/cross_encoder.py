@@ -18,11 +18,11 @@ from uar.retrievers.bi_encoder.loading import load_tokenizer, use_gradient_check
 from uar.retrievers.bm25.bm25_ranker import BM25Ranker
 from uar.retrievers.cross_encoder.pair_form import PairForm
 from uar.retrievers.cross_encoder.pair_ranker import PairRanker
-from uar.retrievers.cross_encoder.scorer_files import export, load_scorer, pair_length
+from uar.retrievers.cross_encoder.scorer_files import export, is_cross_encoder, load_scorer, pair_length
 from uar.retrievers.ranker import Ranker
 from uar.retrievers.session import Session
 from uar.retrievers.token_batches import TokenBatches
-from uar.retrievers.trainable import Exchange, Scored, Texts, Trainable
+from uar.retrievers.trainable import Exchange, Kind, Scored, Texts, Trainable
 from uar.retrievers.weights import weights_hash
 from uar.storage.files import digest
 
@@ -39,7 +39,7 @@ class CrossEncoder(Trainable):
     tokens, padding included, of one forward pass; pairs are sorted by length first.
     """
 
-    loads_as = "CrossEncoder"
+    kind = Kind("cross-encoder", "CrossEncoder", "text-ranking", ("cross-encoder", "reranker"))
 
     def __init__(
         self,
@@ -77,6 +77,10 @@ class CrossEncoder(Trainable):
         use_fast_dropout(self.scorer)
         use_fast_attention(self.scorer)
         self.name = f"cross-encoder {identity(model, revision)}" + (f"-l{layers}" if layers else "")
+
+    @classmethod
+    def reads(cls, path: str, revision: str | None) -> bool:
+        return is_cross_encoder(path, revision)
 
     def forward(self, pairs: Sequence[tuple[np.ndarray, np.ndarray]], cached: bool = False) -> torch.Tensor:
         """(pairs,) scores, fp32 or fp64, of token ids of queries and passages, without special tokens. `cached`: see

@@ -8,8 +8,8 @@ import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from uar.errors import UserError
-from uar.machine.model_files import locate, pretrained
-from uar.retrievers.bi_encoder.loading import OFFSET, keep_layers, quiet_loading, set_dropout
+from uar.machine.model_files import pretrained
+from uar.retrievers.bi_encoder.loading import OFFSET, encoder_config, quiet_loading
 
 log = logging.getLogger(__name__)
 LENGTH = 512  # tokens of a pair where neither tokenizer nor model says
@@ -23,9 +23,7 @@ def load_scorer(
 ) -> tuple[Any, bool]:
     """The model of `path` in fp32 with a head of one score, and whether that is new. A model without a head gets one, always
     the same, where `new_head` allows it; else UserError."""
-    config = pretrained(AutoConfig, path, revision=revision)
-    if config.is_encoder_decoder:
-        raise UserError(f"retriever.model={model}: an encoder-decoder ({config.model_type}); choose an encoder or a decoder")
+    config = encoder_config(model, path, revision, "", layers, dropout)
     scores = has_head(config)
     if scores and config.num_labels != 1:
         raise UserError(
@@ -37,12 +35,6 @@ def load_scorer(
             f"retriever.model={model}: it has no scoring head, so it is no cross-encoder; train one with python train.py "
             "retriever=cross_encoder, or use it with rerank=bi_encoder"
         )
-    if layers is not None:
-        keep_layers(config, layers)
-    if dropout is not None:
-        set_dropout(config, dropout)
-    if hasattr(config, "use_cache"):
-        config.use_cache = False
     config.num_labels, config.pad_token_id = 1, pad
     with quiet_loading(True):  # its list of weights that are missing is what follows
         scorer, info = pretrained(
@@ -64,10 +56,10 @@ def has_head(config: Any) -> bool:
     return any(name.endswith(KIND) for name in config.architectures or ())
 
 
-def is_cross_encoder(model: str, revision: str | None) -> bool:
-    """Of a model by reference; false where its config cannot be read, which who loads it will say."""
+def is_cross_encoder(path: str, revision: str | None) -> bool:
+    """Of a folder or an id; false where its config cannot be read, which who loads it will say."""
     try:
-        return has_head(pretrained(AutoConfig, locate(model), revision=revision))
+        return has_head(pretrained(AutoConfig, path, revision=revision))
     except (OSError, ValueError):
         return False
 
