@@ -43,7 +43,7 @@ CASES = [
             "logger",
         ],
     ),
-    *choices("annotate", ["dataset", "questions", "candidates", "annotator", "llm", "engine", "logger"]),
+    *choices("annotate", ["dataset", "questions", "candidates", "annotator", "llm", "acquire", "engine", "logger"]),
     *choices("evaluate", ["retriever", "search", "expand", "rerank", "rag", "logger"]),
     ("hybrid", "collection=x runs=[a.trec]"),
     ("report", "out=x"),

@@ -3,6 +3,8 @@ quality in the run folder."""
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
+from uar.acquisition import Acquisition, AcquisitionContext
 from uar.annotation.annotation import Annotation, Asked
 from uar.annotation.annotation_tracking import Labelled, track
 from uar.annotation.annotators import Annotator
@@ -69,7 +72,7 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         split = cfg.dataset
         collection = open_training_split(split.train, split.path, split.positive_grade, split.answers, split.language)
     against = Other(cfg.against, judgements_of(other, collection.positive_grade)) if other else None
-    query_ids = part_of(collection.head(cfg.limit), cfg.shard)
+    query_ids = part_of(asked_first(cfg, collection), cfg.shard)
     besides = [q for q in annotator.asked_besides(collection, cfg.seed) if q not in set(query_ids)]
     if besides:
         log.info("%d further queries that people judged are asked, for calibration alone", len(besides))
@@ -128,6 +131,22 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             raise UserError(f"no query got a label: {failed}")
     log_table(log, f"Annotated: {folder}", ("", "number"), _rows(spent))
     return spent
+
+
+def asked_first(cfg: DictConfig, collection: Collection) -> list[str]:
+    """The `limit` queries that `acquire` puts first, all where it is null, in its order. Doubt is that of `against`."""
+    limit = len(collection.head(cfg.limit))  # refuses what is no number of queries
+    acquire: Acquisition = hydra.utils.instantiate(cfg.acquire, _convert_="all")
+
+    def pools(query_ids: Sequence[str]) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = hydra.utils.instantiate(cfg.candidates).pools(collection, query_ids)
+        return found
+
+    context = AcquisitionContext(list(collection.queries), cfg.seed, pools=pools, collection=collection, wanted=limit)
+    if cfg.against:
+        judgements = partial(judgements_of, read_labels(Path(cfg.against)), collection.positive_grade)
+        context = replace(context, judgements=judgements)
+    return acquire.order(context)[:limit]
 
 
 def open_writing(cfg: DictConfig, llm: Mapping[str, Any]) -> Writing | None:
