@@ -28,6 +28,7 @@ from uar.launch.small_table import log_table
 from uar.llm.costs.estimate import SAMPLE, TokenCounter, estimate, good_replies, render
 from uar.llm.costs.gpus import with_gpus
 from uar.llm.costs.ledger import Prices, keep_rate, ledger, rate_name, read_rates
+from uar.llm.costs.spending import Spending
 from uar.llm.costs.trial import tried_rate
 from uar.llm.engines.work import Work, outcomes_to_retry, part_of
 from uar.llm.failing import write_failures
@@ -65,7 +66,9 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         return _dry_run(writing.work, len(writing.work.questions), prices, folder, alone)
     if cfg.dry_run and not annotator.needs_llm:
         raise UserError("dry_run=true: this annotator asks nothing; there is nothing to estimate")
+    spending = None if prices.limit is None else Spending(prices)
     if writing:
+        writing.work.spending = spending
         writing.write(cfg.shard, prices, folder)
         collection, question_counts = writing.collection()
     else:
@@ -82,7 +85,7 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     if note := annotator.notes(map(len, pools.values())):
         log.info("%s", note)
     questions = PooledQuestions(collection, pools)
-    work = Work(annotator, questions, llms, Path(cfg.store), cfg.max_failure_rate, retry)
+    work = Work(annotator, questions, llms, Path(cfg.store), cfg.max_failure_rate, retry, spending)
     if cfg.dry_run:
         return _dry_run(work, round(len(pools) / len(sampled) * len(every)), prices, folder, alone)
     asked = Asked(annotator, work.models, collection)
@@ -223,6 +226,8 @@ def _dry_run(work: Work, queries: int, prices: Prices, folder: Path, alone: bool
         plan["queries"], plan["calls"], plan["tokens_in"], plan["tokens_cached"], plan["tokens_out"], time, _cost(plan),
         plan["sampled_calls_kept"], plan["sampled_calls"], folder / "prompts.jsonl",
     )  # fmt: skip
+    if prices.limit is not None and (plan["cost"] or 0) > prices.limit:
+        log.warning("That is more than price.limit=%g: the run would stop before its end", prices.limit)
     return plan
 
 
