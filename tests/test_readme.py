@@ -78,6 +78,7 @@ ELSEWHERE = {
     "questions=generate": "test_questions",
     "uar.corpus": "test_text_files",
     "human_frac=0.2": "make demo",
+    "uar.loop": "test_loop",
     "acquire=": "test_acquisition",
     "estimate.": "test_prediction_powered",
 }

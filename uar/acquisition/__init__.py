@@ -5,6 +5,7 @@ from uar.acquisition.core_set_acquisition import CoreSetAcquisition
 from uar.acquisition.dual_acquisition import DualAcquisition
 from uar.acquisition.first_acquisition import FirstAcquisition
 from uar.acquisition.idds_acquisition import IDDSAcquisition
+from uar.acquisition.listed_acquisition import ListedAcquisition
 from uar.acquisition.model_margin_acquisition import ModelMarginAcquisition
 from uar.acquisition.random_acquisition import RandomAcquisition
 from uar.acquisition.uncertainty_acquisition import UncertaintyAcquisition
@@ -16,6 +17,7 @@ __all__ = [
     "DualAcquisition",
     "FirstAcquisition",
     "IDDSAcquisition",
+    "ListedAcquisition",
     "ModelMarginAcquisition",
     "RandomAcquisition",
     "UncertaintyAcquisition",
