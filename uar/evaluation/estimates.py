@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy.stats import kendalltau
 
 from uar.collections import Collection
 from uar.errors import UserError
@@ -130,6 +129,8 @@ def rank_agreement(one: Sequence[float], other: Sequence[float]) -> float | None
     """Kendall's tau-b of the order of systems by two values; None of less than two systems, or where one says nothing."""
     if len(one) < 2:
         return None
+    from scipy.stats import kendalltau  # slow to import, and commands import this file when they start
+
     tau = float(kendalltau(one, other).statistic)
     return None if np.isnan(tau) else round(tau, 4)
 

@@ -51,7 +51,8 @@ def estimate_runs(
         means["people"].append({m: fmean(of.values()) for m, of in people.items()})
         means["llm"].append({m: fmean(of[q] for q in human) for m, of in predicted.items()})
         means["estimate"].append({m: of["value"] for m, of in found[name].items()})
-        log_estimates(f"{name}, {estimating.title(len(human), len(llm))}", found[name])
+        if len(human) < len(llm) or estimating.unit == "passage":
+            log_estimates(f"{name}, {estimating.title(len(human), len(llm))}", found[name])
     if not found:
         return None
     measures = list(means["people"][0])
