@@ -150,9 +150,11 @@ def test_an_evaluation_estimates_scores_and_answers(judged: Path) -> None:
     (judged / "answers.tsv").write_text("query_id\tmeasure\tpeople\tllm\n" + "".join(rows))
     given = ["run=good.trec", "collections=[mini:test]", "retrieval_depth=20", "measures=[nDCG@10]", "logger=none"]
     options = ["estimate.labels=llm.tsv", "estimate.answers=answers.tsv", "estimate.human_frac=0.5"]
+    (judged / "run").mkdir()
+    (judged / "run" / "estimates.json").write_text('{"old.test": {}}')
     evaluate(composed("evaluate", *given, *options), Path("run"))
     found = json.loads((judged / "run" / "estimates.json").read_text())
-    assert list(found) == ["mini.test", "answers"]
+    assert list(found) == ["mini.test", "answers"]  # and nothing of an earlier evaluation
     mini = open_collection("mini:test")
     both = values_of(mini, {}, ["nDCG@10"], found["mini.test"]["questions_by_people"], {})[0]
     assert found["mini.test"]["measures"]["nDCG@10"]["people_questions"] == len(both["nDCG@10"])

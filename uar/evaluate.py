@@ -44,6 +44,8 @@ def evaluate(cfg: DictConfig, folder: Path) -> float | None:
     collections = [open_collection(reference, cfg.language) for reference in references]
     save_config(folder, cfg)
     judged: JudgedByLLM | None = hydra.utils.instantiate(cfg.estimate)
+    if judged:
+        judged.forget(folder)
     evaluator = Evaluator(cfg, folder, llm=judged)
     with tracked(cfg, folder) as job:
         first = _evaluate(cfg, folder, job, evaluator, chosen, collections)
