@@ -1,17 +1,33 @@
 """Which queries are labelled next."""
 
 import math
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 from hydra.utils import instantiate
+from tiny_models import tiny_bert
 
-from uar.acquisition import Acquisition, AcquisitionContext, RandomAcquisition, UncertaintyAcquisition
+from uar.acquisition import (
+    Acquisition,
+    AcquisitionContext,
+    CoreSetAcquisition,
+    DualAcquisition,
+    IDDSAcquisition,
+    ModelMarginAcquisition,
+    RandomAcquisition,
+    UncertaintyAcquisition,
+)
 from uar.acquisition.uncertainty_acquisition import uncertainties
+from uar.annotation.annotate_run import asked_first
 from uar.annotation.annotators import Judgement
+from uar.collections import open_collection
 from uar.errors import UserError
 from uar.labels.human import first_share
 from uar.launch.entry import composed
+from uar.retrievers.bi_encoder.encoder import BiEncoder
+from uar.retrievers.bm25.bm25_ranker import BM25Ranker
 from uar.storage.ordering import rank_of
 
 QUERIES = [f"q{i}" for i in range(200)]
@@ -20,7 +36,7 @@ JUDGED = {
     "q2": [Judgement("d2", 1, 1, -0.1, 1), Judgement("d3", 1, 1, -0.2, 2), Judgement("d4", 0, 0, -3.0, 3)],
     "q3": [Judgement("d6", 0, 0, -0.1, 1)],
 }
-EACH = [RandomAcquisition(), UncertaintyAcquisition()]
+EACH = [RandomAcquisition(), UncertaintyAcquisition()]  # those that need no texts
 
 
 def context(seed: int = 3, labelled: frozenset[str] = frozenset()) -> AcquisitionContext:
@@ -68,15 +84,92 @@ def test_entropy_and_noted_doubt_order_queries():
     assert found["flat"] == pytest.approx(1) and found["steep"] < 0.01
     noted = [Judgement("a", 1, 1, 0.5, 1, uncertainty=1.0), Judgement("b", 0, 0, 0.0, 2, uncertainty=0.0)]
     assert uncertainties({"q": noted}) == {"q": 0.5}
+    stated = [Judgement("a", 1, 1, 0.5, 1, logprobs=(math.log(0.1), math.log(0.3))), Judgement("b", 0, 0, 0.0, 2)]
+    assert uncertainties({"q": stated}, "stated")["q"] == pytest.approx(0.125)  # a half of 0.1 / 0.4: the others have none
 
 
 def test_what_is_not_there_is_told():
     with pytest.raises(UserError, match="needs an LLM's judgements"):
         UncertaintyAcquisition().order(AcquisitionContext(QUERIES, 0))
-    with pytest.raises(UserError, match="needs the queries' vectors"):
-        AcquisitionContext(QUERIES, 0).vectors()
-    with pytest.raises(UserError, match="allowed: auto, disagreement, margin, entropy"):
+    with pytest.raises(UserError, match="needs the texts of the queries"):
+        IDDSAcquisition(BM25Ranker).order(AcquisitionContext(QUERIES, 0))
+    with pytest.raises(UserError, match="needs the passages"):
+        ModelMarginAcquisition(BM25Ranker).order(AcquisitionContext(QUERIES, 0))
+    mini = open_collection("mini:dev")
+    with pytest.raises(UserError, match="needs the queries' candidates"):
+        ModelMarginAcquisition(BM25Ranker).order(AcquisitionContext(list(mini.queries), 0, collection=mini))
+    with pytest.raises(UserError, match="makes no vectors of queries"):
+        CoreSetAcquisition(BM25Ranker).order(AcquisitionContext(list(mini.queries), 0, collection=mini))
+    for wrong in (lambda: IDDSAcquisition(BM25Ranker, 2.0), lambda: DualAcquisition(BM25Ranker, window=0)):
+        with pytest.raises(UserError, match="acquire"):
+            wrong()
+    with pytest.raises(UserError, match="no probabilities of grades to take stated from"):
+        UncertaintyAcquisition("stated").order(context())
+    with pytest.raises(UserError, match="allowed: auto, disagreement, margin, entropy, stated"):
         UncertaintyAcquisition("doubt").order(context())
+
+
+@pytest.fixture(scope="module")
+def of_mini(tmp_path_factory: pytest.TempPathFactory) -> tuple[AcquisitionContext, BiEncoder]:
+    """The dev questions of mini, one of them labelled, with pools, judgements and an encoder of random weights."""
+    mini, encoder = open_collection("mini:dev"), BiEncoder(str(tiny_bert(tmp_path_factory.mktemp("m") / "tiny")))
+    pools = {q: list(mini.qrels[q])[:8] for q in mini.queries}
+    judged = {q: [Judgement(d, 1, 1, float(len(d) + at), at + 1) for at, d in enumerate(p)] for q, p in pools.items()}
+    first = frozenset(list(mini.queries)[:1])
+    return AcquisitionContext(
+        list(mini.queries), 3, first, lambda: judged, lambda ids: {q: pools[q] for q in ids}, mini
+    ), encoder
+
+
+def test_orders_by_texts_and_scores_are_nested_and_follow_no_file(of_mini: tuple[AcquisitionContext, BiEncoder]):
+    context, encoder = of_mini
+    for make in (IDDSAcquisition, CoreSetAcquisition, partial(DualAcquisition, window=4), ModelMarginAcquisition):
+        acquisition = make(lambda: encoder)
+        order = acquisition.order(context)
+        assert sorted(order) == sorted(context.unlabelled) and order != context.unlabelled
+        assert acquisition.order(replace(context, query_ids=context.query_ids[::-1])) == order
+        for wanted in (1, 9, 10):
+            assert acquisition.order(replace(context, wanted=wanted))[:wanted] == order[:wanted]
+
+
+def test_dual_takes_the_least_sure_of_the_next_of_idds_and_draws_some(of_mini: tuple[AcquisitionContext, BiEncoder]):
+    context, encoder = of_mini
+    typical = IDDSAcquisition(lambda: encoder).order(context)
+    assert DualAcquisition(lambda: encoder, window=1, random_every=0).order(context) == typical
+    doubtful = UncertaintyAcquisition().order(context)
+    assert DualAcquisition(lambda: encoder, window=1000, random_every=0).order(context) == doubtful
+    assert DualAcquisition(lambda: encoder, random_every=1).order(context) == context.drawn
+    assert min(typical[:5], key=doubtful.index) == DualAcquisition(lambda: encoder, window=5).order(context)[0]
+
+
+def test_the_smallest_margin_of_the_model_comes_first(of_mini: tuple[AcquisitionContext, BiEncoder]):
+    context, encoder = of_mini
+    alone = replace(context, pools=lambda ids: {q: context.pools([q])[q][: 1 if q == ids[0] else 8] for q in ids})
+    order = ModelMarginAcquisition(lambda: encoder).order(alone)
+    run = encoder.score(context.collection, context.pools(order[:2]))
+    first, second = (run[q][0][1] - run[q][1][1] for q in order[:2])
+    assert first <= second and order[-1] == context.drawn[0]
+
+
+@pytest.mark.parametrize("kind", ["first", "idds", "dual", "core_set", "model_margin"])
+def test_every_kind_chooses_for_people_and_for_the_llm(
+    kind: str, tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    model = [f"acquire.{tiny[0]}", "acquire.retriever.layers=null"] if kind != "first" else []
+    train = composed("train", f"acquire={kind}", *model)
+    assert isinstance(instantiate(train.label_source, _convert_="all").acquire, Acquisition)
+    mini = open_collection("mini:dev")
+    annotate = composed("annotate", "limit=5", f"acquire={kind}", "against=labels.tsv" if kind == "dual" else "seed=1", *model)
+    Path("labels.tsv").write_text("".join(f"{q}\t{d}\t1\n" for q in mini.queries for d in mini.positives(q)))
+    if kind == "dual":
+        with pytest.raises(UserError, match="no scores to take margin from"):
+            asked_first(annotate, mini)
+        return
+    chosen = asked_first(annotate, mini)
+    assert len(chosen) == 5 and (chosen == list(mini.queries)[:5]) == (kind == "first")
+    annotate.limit = 6
+    assert asked_first(annotate, mini)[:5] == chosen
 
 
 @pytest.mark.parametrize("source", ["mixed", "human"])

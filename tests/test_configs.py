@@ -43,12 +43,13 @@ CASES = [
             "logger",
         ],
     ),
-    *choices("annotate", ["dataset", "questions", "candidates", "annotator", "llm", "engine", "logger"]),
+    *choices("annotate", ["dataset", "questions", "candidates", "annotator", "llm", "acquire", "engine", "logger"]),
     *choices("evaluate", ["retriever", "search", "expand", "rerank", "rag", "logger"]),
     ("hybrid", "collection=x runs=[a.trec]"),
     ("report", "out=x"),
     ("corpus", "texts=x out=x"),
     ("dashboard", "project=x"),
+    ("loop", ""),
 ]
 
 
@@ -69,6 +70,7 @@ def test_every_choice_composes_and_resolves(command: str, override: str):
             "llm.base_urls",
             "retriever.model",
             "rerank.retriever.model",
+            "acquire.path",
             "annotator.path",
             "label_source.path",
             "label_source.scores",
@@ -85,7 +87,7 @@ def test_every_module_imports():
         importlib.import_module(name)
 
 
-OTHERS = {"report", "hybrid", "corpus", "dashboard"}  # commands without choices of their own
+OTHERS = {"report", "hybrid", "corpus", "dashboard", "loop"}  # commands without choices of their own
 
 
 def test_every_folder_of_choices_is_used_by_a_command():
@@ -116,7 +118,7 @@ def test_a_config_offers_every_option_of_what_it_builds(path: str):
         assert set(node) - {"_target_", "_partial_", "_recursive_"} == options
 
 
-COMMANDS = ("train", "annotate", "evaluate", "report", "hybrid", "corpus", "dashboard", "store")
+COMMANDS = ("train", "annotate", "evaluate", "report", "hybrid", "corpus", "dashboard", "store", "loop")
 LOADED_WHEN_USED = ("wandb", "matplotlib", "bert_score", "faiss", "torch", "ray", "vllm", "ir_datasets", "peft")
 
 

@@ -80,6 +80,9 @@ ELSEWHERE = {
     "questions=generate": "test_questions",
     "uar.corpus": "test_text_files",
     "human_frac=0.2": "make demo",
+    "uar.loop": "test_loop",
+    "acquire=": "test_acquisition",
+    "estimate.": "test_prediction_powered",
 }
 SAME_ELSEWHERE = {  # run word for word, or with more options, by test_train
     "python train.py",

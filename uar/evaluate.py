@@ -13,6 +13,7 @@ from uar.errors import UserError
 from uar.evaluation.baseline import Baseline
 from uar.evaluation.evaluation_tracking import track_evaluation
 from uar.evaluation.evaluator import Evaluator
+from uar.evaluation.judged_by_llm import JudgedByLLM
 from uar.evaluation.metrics_file import read_metrics
 from uar.evaluation.retrieving import as_configured
 from uar.evaluation.significance import COLUMNS, note_untested, table_of
@@ -42,9 +43,15 @@ def evaluate(cfg: DictConfig, folder: Path) -> float | None:
     distinct_slugs(references)
     collections = [open_collection(reference, cfg.language) for reference in references]
     save_config(folder, cfg)
-    evaluator = Evaluator(cfg, folder)
+    judged: JudgedByLLM | None = hydra.utils.instantiate(cfg.estimate)
+    if judged:
+        judged.forget(folder)
+    evaluator = Evaluator(cfg, folder, llm=judged)
     with tracked(cfg, folder) as job:
-        return _evaluate(cfg, folder, job, evaluator, chosen, collections)
+        first = _evaluate(cfg, folder, job, evaluator, chosen, collections)
+        if judged:
+            judged.estimate_answers(folder)
+        return first
 
 
 def _evaluate(

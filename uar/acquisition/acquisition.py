@@ -3,38 +3,63 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from typing import Protocol
 
-import numpy as np
-
-from uar.annotation.annotators import Judgement
+from uar.collections import Collection
 from uar.errors import UserError
 from uar.storage.ordering import rank_of
 
 
-def _no_judgements() -> Mapping[str, Sequence[Judgement]]:
+class Doubted(Protocol):
+    """What an acquisition reads of a judgement of a passage; see `uar.annotation.judgement.Judgement`."""
+
+    @property
+    def score(self) -> float | None: ...
+
+    @property
+    def uncertainty(self) -> float | None: ...
+
+    @property
+    def logprobs(self) -> Sequence[float]: ...
+
+
+Judgements = Mapping[str, Sequence[Doubted]]  # by query id
+
+
+def _no_judgements() -> Judgements:
     raise UserError(
-        "this acquisition needs an LLM's judgements, and there are none here; annotate first, or use acquire=random"
+        "this acquisition needs an LLM's judgements, and there are none here; annotate first (annotate.py takes those of "
+        "against=), or use acquire=random"
     )
 
 
-def _no_vectors() -> np.ndarray:
-    raise UserError("this acquisition needs the queries' vectors, and there are none here; use acquire=random or uncertainty")
+def _no_pools(query_ids: Sequence[str]) -> Mapping[str, Sequence[str]]:
+    raise UserError("this acquisition needs the queries' candidates, and there are none here; use acquire=random")
 
 
 @dataclass(frozen=True)
 class AcquisitionContext:
-    """`labelled`: queries that have their labels already. `judgements`: the LLM's, by query; `vectors`: (queries, dim), row by
-    row those of `query_ids`. Both are functions, since not every acquisition needs them."""
+    """`query_ids`: those to choose from, with those that are `labelled` already. `judgements`: an LLM's, by query; `pools`:
+    the candidates of some queries. Both are functions, since not every acquisition needs them. `collection`: of the texts.
+    `wanted`: how far the order is read; what comes after may stand in any order. None: to its end."""
 
     query_ids: Sequence[str]
     seed: int
     labelled: Set[str] = frozenset()
-    judgements: Callable[[], Mapping[str, Sequence[Judgement]]] = field(default=_no_judgements, repr=False)
-    vectors: Callable[[], np.ndarray] = field(default=_no_vectors, repr=False)
+    judgements: Callable[[], Judgements] = field(default=_no_judgements, repr=False)
+    pools: Callable[[Sequence[str]], Mapping[str, Sequence[str]]] = field(default=_no_pools, repr=False)
+    collection: Collection | None = field(default=None, repr=False)
+    wanted: int | None = None
 
     @property
     def unlabelled(self) -> list[str]:
         return [q for q in self.query_ids if q not in self.labelled]
+
+    @property
+    def drawn(self) -> list[str]:
+        """The unlabelled queries at random by the seed, whatever their order: an acquisition of its own, and what breaks the
+        ties of others."""
+        return sorted(self.unlabelled, key=lambda q: rank_of(self.seed, "human", q))
 
 
 class Acquisition(ABC):
@@ -43,9 +68,10 @@ class Acquisition(ABC):
     @abstractmethod
     def order(self, context: AcquisitionContext) -> list[str]:
         """The unlabelled queries, each once, the most wanted first: the first n are a budget of n, so that a smaller budget of
-        the same context is part of a larger one. A function of the context alone, on any machine."""
+        the same context is part of a larger one. A function of the context alone."""
 
 
-def drawn(context: AcquisitionContext, query_id: str) -> bytes:
-    """A sort key that draws a query at random by the seed: an acquisition of its own, and what breaks the ties of others."""
-    return rank_of(context.seed, "human", query_id)
+def with_rest(query_ids: Sequence[str], picked: Sequence[int]) -> list[str]:
+    """The picked ones, by their places, then the others as they stand."""
+    first = dict.fromkeys(query_ids[at] for at in picked)
+    return [*first, *(q for q in query_ids if q not in first)]

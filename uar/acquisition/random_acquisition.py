@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from uar.acquisition.acquisition import Acquisition, AcquisitionContext, drawn
+from uar.acquisition.acquisition import Acquisition, AcquisitionContext
 
 
 @dataclass(frozen=True)
@@ -10,4 +10,4 @@ class RandomAcquisition(Acquisition):
     """A random order of the seed."""
 
     def order(self, context: AcquisitionContext) -> list[str]:
-        return sorted(context.unlabelled, key=lambda q: drawn(context, q))
+        return context.drawn

@@ -2,16 +2,15 @@
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from uar.acquisition.acquisition import Acquisition, AcquisitionContext, drawn
-from uar.annotation.annotators import Judgement
+from uar.acquisition.acquisition import Acquisition, AcquisitionContext, Doubted, Judgements
 from uar.errors import UserError
 
 log = logging.getLogger(__name__)
-MEASURES = ("auto", "disagreement", "margin", "entropy")
+MEASURES = ("auto", "disagreement", "margin", "entropy", "stated")
 
 
 @dataclass(frozen=True)
@@ -21,51 +20,59 @@ class UncertaintyAcquisition(Acquisition):
 
     `measure`: `disagreement`, the mean uncertainty that the annotator noted a passage; `margin`, how close the score of the
     second passage comes to that of the first; `entropy`, of the softmax of the pool's scores over its greatest possible
-    value; `auto`, disagreement where it was noted, else margin.
+    value; `stated`, the mean over the passages of the probability that the LLM gave to other grades than the one it stated;
+    `auto`, disagreement where it was noted, else margin.
     """
 
     measure: str = "auto"
 
     def order(self, context: AcquisitionContext) -> list[str]:
-        judged, query_ids = context.judgements(), context.unlabelled
+        judged, query_ids = context.judgements(), context.drawn
         doubts = uncertainties({q: judged[q] for q in query_ids if judged.get(q)}, self.measure)
         without = len(query_ids) - len(doubts)
         if without:
             log.info("Uncertainty: %d of %d queries have no annotation to tell it from and come last", without, len(query_ids))
-        return sorted(query_ids, key=lambda q: (-doubts.get(q, -math.inf), drawn(context, q)))
+        return sorted(query_ids, key=lambda q: -doubts.get(q, -math.inf))
 
 
-def uncertainties(judged: Mapping[str, Sequence[Judgement]], measure: str = "auto") -> dict[str, float]:
+def uncertainties(judged: Judgements, measure: str = "auto") -> dict[str, float]:
     """Doubt a query, higher for less sure; UserError where the judgements do not tell."""
     if measure not in MEASURES:
         raise UserError(f"acquire.measure (label_source.uncertainty)={measure!r}; allowed: {', '.join(MEASURES)}")
     everything = [j for judgements in judged.values() for j in judgements]
-    noted, scored = (any(getattr(j, n) is not None for j in everything) for n in ("uncertainty", "score"))
+    noted = any(j.uncertainty is not None for j in everything)
     if measure == "auto":
         measure = "disagreement" if noted else "margin"
-    if not (noted if measure == "disagreement" else scored):
-        missing = "noted doubt" if measure == "disagreement" else "scores"
+    there, lacking = {
+        "disagreement": (noted, "noted doubt"),
+        "stated": (any(j.logprobs for j in everything), "probabilities of grades"),
+    }.get(measure, (any(j.score is not None for j in everything), "scores"))
+    if not there:
         raise UserError(
-            f"acquire=uncertainty: the annotations have no {missing} to take {measure} from; use "
+            f"acquire=uncertainty: the annotations have no {lacking} to take {measure} from; use "
             "annotator=ensemble, pointwise or likelihood, several annotators, or acquire=random"
         )
-    of = {"disagreement": _disagreement, "margin": _closeness, "entropy": _entropy}[measure]
+    of = {"disagreement": _disagreement, "margin": _closeness, "entropy": _entropy, "stated": _unstated}[measure]
     return {q: of(judgements) for q, judgements in judged.items()}
 
 
-def _disagreement(judgements: Sequence[Judgement]) -> float:
+def _disagreement(judgements: Sequence[Doubted]) -> float:
     return fmean(j.uncertainty or 0.0 for j in judgements)
 
 
-def _closeness(judgements: Sequence[Judgement]) -> float:
+def _closeness(judgements: Sequence[Doubted]) -> float:
     scores = sorted((j.score for j in judgements if j.score is not None), reverse=True)
     return scores[1] - scores[0] if len(scores) > 1 else -math.inf
 
 
-def _entropy(judgements: Sequence[Judgement]) -> float:
+def _entropy(judgements: Sequence[Doubted]) -> float:
     scores = [j.score for j in judgements if j.score is not None]
     if len(scores) < 2:
         return 0.0
     weights = [math.exp(s - max(scores)) for s in scores]
     shares = [w / sum(weights) for w in weights]
     return -sum(p * math.log(p) for p in shares if p > 0) / math.log(len(scores))
+
+
+def _unstated(judgements: Sequence[Doubted]) -> float:
+    return fmean(1 - math.exp(max(j.logprobs)) / sum(map(math.exp, j.logprobs)) if j.logprobs else 0.0 for j in judgements)

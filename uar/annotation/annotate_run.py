@@ -3,6 +3,8 @@ quality in the run folder."""
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
+from uar.acquisition import Acquisition, AcquisitionContext
 from uar.annotation.annotation import Annotation, Asked
 from uar.annotation.annotation_tracking import Labelled, track
 from uar.annotation.annotators import Annotator
@@ -25,6 +28,7 @@ from uar.launch.small_table import log_table
 from uar.llm.costs.estimate import SAMPLE, TokenCounter, estimate, good_replies, render
 from uar.llm.costs.gpus import with_gpus
 from uar.llm.costs.ledger import Prices, keep_rate, ledger, rate_name, read_rates
+from uar.llm.costs.spending import Spending
 from uar.llm.costs.trial import tried_rate
 from uar.llm.engines.work import Work, outcomes_to_retry, part_of
 from uar.llm.failing import write_failures
@@ -62,14 +66,16 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         return _dry_run(writing.work, len(writing.work.questions), prices, folder, alone)
     if cfg.dry_run and not annotator.needs_llm:
         raise UserError("dry_run=true: this annotator asks nothing; there is nothing to estimate")
+    spending = None if prices.limit is None else Spending(prices)
     if writing:
+        writing.work.spending = spending
         writing.write(cfg.shard, prices, folder)
         collection, question_counts = writing.collection()
     else:
         split = cfg.dataset
         collection = open_training_split(split.train, split.path, split.positive_grade, split.answers, split.language)
     against = Other(cfg.against, judgements_of(other, collection.positive_grade)) if other else None
-    query_ids = part_of(collection.head(cfg.limit), cfg.shard)
+    query_ids = part_of(asked_first(cfg, collection), cfg.shard)
     besides = [q for q in annotator.asked_besides(collection, cfg.seed) if q not in set(query_ids)]
     if besides:
         log.info("%d further queries that people judged are asked, for calibration alone", len(besides))
@@ -79,7 +85,7 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     if note := annotator.notes(map(len, pools.values())):
         log.info("%s", note)
     questions = PooledQuestions(collection, pools)
-    work = Work(annotator, questions, llms, Path(cfg.store), cfg.max_failure_rate, retry)
+    work = Work(annotator, questions, llms, Path(cfg.store), cfg.max_failure_rate, retry, spending)
     if cfg.dry_run:
         return _dry_run(work, round(len(pools) / len(sampled) * len(every)), prices, folder, alone)
     asked = Asked(annotator, work.models, collection)
@@ -128,6 +134,22 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             raise UserError(f"no query got a label: {failed}")
     log_table(log, f"Annotated: {folder}", ("", "number"), _rows(spent))
     return spent
+
+
+def asked_first(cfg: DictConfig, collection: Collection) -> list[str]:
+    """The `limit` queries that `acquire` puts first, all where it is null, in its order. Doubt is that of `against`."""
+    limit = len(collection.head(cfg.limit))  # refuses what is no number of queries
+    acquire: Acquisition = hydra.utils.instantiate(cfg.acquire, _convert_="all")
+
+    def pools(query_ids: Sequence[str]) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = hydra.utils.instantiate(cfg.candidates).pools(collection, query_ids)
+        return found
+
+    context = AcquisitionContext(list(collection.queries), cfg.seed, pools=pools, collection=collection, wanted=limit)
+    if cfg.against:
+        judgements = partial(judgements_of, read_labels(Path(cfg.against)), collection.positive_grade)
+        context = replace(context, judgements=judgements)
+    return acquire.order(context)[:limit]
 
 
 def open_writing(cfg: DictConfig, llm: Mapping[str, Any]) -> Writing | None:
@@ -204,6 +226,8 @@ def _dry_run(work: Work, queries: int, prices: Prices, folder: Path, alone: bool
         plan["queries"], plan["calls"], plan["tokens_in"], plan["tokens_cached"], plan["tokens_out"], time, _cost(plan),
         plan["sampled_calls_kept"], plan["sampled_calls"], folder / "prompts.jsonl",
     )  # fmt: skip
+    if prices.limit is not None and (plan["cost"] or 0) > prices.limit:
+        log.warning("That is more than price.limit=%g: the run would stop before its end", prices.limit)
     return plan
 
 

@@ -12,6 +12,7 @@ from uar.collections import Collection
 from uar.collections.answer_files import with_answers
 from uar.collections.presets import averaged
 from uar.errors import UserError
+from uar.evaluation.judged_by_llm import JudgedByLLM
 from uar.evaluation.kept_runs import KeptRuns, Retrieved
 from uar.evaluation.measures import deeper_than, means, parsed, per_query, refuse_deeper
 from uar.evaluation.metrics_file import forget_evaluation, update_metrics
@@ -22,6 +23,7 @@ from uar.expansion.query_texts import with_texts
 from uar.launch.small_table import log_table
 from uar.retrievers.ranker import Ranker
 from uar.retrievers.session import Session
+from uar.storage.files import digest
 from uar.storage.manifest import update_manifest
 from uar.storage.runs import Run
 
@@ -30,10 +32,17 @@ log = logging.getLogger(__name__)
 
 class Evaluator:
     """`cfg` needs `measures`, `rag`, `search`, `store` and `retrieval_depth`; everything is written to `folder`. `answers`:
-    those of the dataset, for where `rag.answers` is null. UserError where the measures or the options of RAG are wrong."""
+    those of the dataset, for where `rag.answers` is null. `llm`: judgements to estimate scores from. UserError where the
+    measures or the options of RAG are wrong."""
 
-    def __init__(self, cfg: DictConfig, folder: Path, answers: Mapping[str, str] | str | None = None) -> None:
-        self._cfg, self._folder, self._answers = cfg, folder, answers
+    def __init__(
+        self,
+        cfg: DictConfig,
+        folder: Path,
+        answers: Mapping[str, str] | str | None = None,
+        llm: JudgedByLLM | None = None,
+    ) -> None:
+        self._cfg, self._folder, self._answers, self._llm = cfg, folder, answers, llm
         self.measures = list(parsed(cfg.measures))
         search: Any = cfg.search and OmegaConf.to_container(cfg.search, resolve=True)
         self.retrieving = Retrieving(search, cfg.retrieval_depth)
@@ -109,12 +118,16 @@ class Evaluator:
                 len(collection.queries),
             )
 
+        searched = list(dict.fromkeys([*query_ids, *(self._llm.questions(collection) if self._llm else ())]))
+        if key is not None and len(searched) > len(query_ids):
+            key = digest(key, searched)
+
         def retrieve() -> Retrieved:
             start = time.perf_counter()
-            run = self.retrieving.run(collection, ranker, query_ids)
+            run = self.retrieving.run(collection, ranker, searched)
             seconds = time.perf_counter() - start
             answering = max(seconds - session.take_prepared(), 1e-3)
-            facts = {**session.take_facts(), "questions_per_second": round(len(query_ids) / answering, 1)}
+            facts = {**session.take_facts(), "questions_per_second": round(len(searched) / answering, 1)}
             return Retrieved(run, round(seconds, 2), facts)
 
         retrieved, kept = self._runs.retrieved(collection.slug, key, retrieve)
@@ -130,6 +143,8 @@ class Evaluator:
         spent = "a run that stood in this folder" if kept else f"{seconds:.1f} s"
         log.info("%s: %d questions, %s", collection.slug, len(query_ids), spent)
         update_metrics(self._folder, retrieval={collection.slug: values}, time={f"retrieval {collection.slug}": seconds})
+        if self._llm:
+            self._llm.estimate(self._folder, collection, run, self.measures)
         rag_scores, rag_values = self._rag_scores(collection, run, query_ids, ranker)
         write_score_file(self._folder / "scores" / f"{collection.slug}.parquet", scores + rag_scores)
         return {**values, **rag_values}, retrieved.facts

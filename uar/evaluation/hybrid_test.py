@@ -11,12 +11,14 @@ import hydra
 import pyarrow as pa
 from omegaconf import DictConfig
 
-from uar.annotation.annotate_run import annotate
+from uar.annotation.annotate_run import annotate, asked_first
 from uar.collections import Collection, open_training_split
 from uar.collections.collection_runs import read_known
 from uar.collections.presets import expand
 from uar.errors import UserError
+from uar.evaluation.estimates import Estimating
 from uar.evaluation.measures import means, parsed, per_query, refuse_deeper
+from uar.evaluation.run_estimates import estimate_runs
 from uar.llm.engines.work import part_of
 from uar.storage.files import file_hash, read_json, write_json, write_table
 from uar.storage.label_files import read_labels
@@ -41,8 +43,9 @@ class Joined:
 
 
 def hybrid(cfg: DictConfig, folder: Path) -> dict[str, Any]:
-    """Annotate the pool of `runs`, write `hybrid.qrels`, `hybrid.parquet`, `scores.parquet` and `metrics.json` beside what the
-    annotate command writes, and return the metrics; with `dry_run` return the estimate."""
+    """Annotate the pool of `runs`, write `hybrid.qrels`, `hybrid.parquet`, `scores.parquet`, `metrics.json` and, where people
+    judged enough, `estimates.json` beside what the annotate command writes, and return the metrics; with `dry_run` return the
+    estimate of costs."""
     references = expand(cfg.collection)
     if len(references) != 1:
         raise UserError(f"collection={cfg.collection} stands for {len(references)} collections; give one")
@@ -54,6 +57,7 @@ def hybrid(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     files = run_files(cfg.runs, "runs")
     runs = {name: read_known(path, collection, list(collection.queries)) for name, path in files.items()}
     parsed(cfg.measures)  # refuses unknown measures before anything is asked
+    estimating: Estimating | None = hydra.utils.instantiate(cfg.estimate)
     for name, run in runs.items():
         cut = cut_at(run)
         if cut is not None:
@@ -61,11 +65,14 @@ def hybrid(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     spent = annotate(cfg, folder)
     if cfg.dry_run:
         return spent
-    query_ids = part_of(collection.head(cfg.limit), cfg.shard)
+    query_ids = part_of(asked_first(cfg, collection), cfg.shard)
     pools = hydra.utils.instantiate(cfg.candidates, _convert_="all").pools(collection, query_ids)
     rows = list(join(collection, _labels(folder, pools)))
     write_joined(folder, rows)
     metrics = _measure(folder, collection, rows, runs, cfg.measures)
+    judged = {q: judged for q, judged in read_labels(folder).items() if q in pools}
+    if estimating:
+        estimate_runs(folder, collection, judged, runs, cfg.measures, estimating)
     manifest = read_json(folder / "manifest.json")
     write_json(folder / "manifest.json", manifest | {"runs": {name: file_hash(path) for name, path in files.items()}})
     return metrics

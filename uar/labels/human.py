@@ -40,8 +40,9 @@ def human_examples(context: LabelContext, fraction: float, acquire: Acquisition 
     collection = context.collection
     positive = [q for q in context.query_ids if collection.trainable(q)]
     labelled = collection.by_people(positive)
-    order = acquire.order(AcquisitionContext(labelled, context.seed, judgements=context.judgements))
-    sample = first_share(labelled, order, fraction)
+    wanted = budget(fraction, len(labelled))
+    asked = AcquisitionContext(labelled, context.seed, frozenset(), context.judgements, context.pools, collection, wanted)
+    sample = first_share(labelled, acquire.order(asked) if 0 < wanted < len(labelled) else labelled, fraction)
     who = collection.origin_of(labelled[0]) if labelled else collection.origin
     log.info(
         "%s labels: %d of %d queries (human_frac=%s; %d without a positive are left out)",
@@ -62,9 +63,14 @@ def human_examples(context: LabelContext, fraction: float, acquire: Acquisition 
     return with_shared_labels(examples, collection)
 
 
-def first_share(query_ids: Sequence[str], order: Sequence[str], fraction: float) -> list[str]:
-    """The first `fraction` of an order of the queries, as they stand in `query_ids`."""
+def budget(fraction: float, number: int) -> int:
+    """How many of a number of queries a share of them is; UserError where it is none."""
     if isinstance(fraction, bool) or not isinstance(fraction, int | float) or not 0 <= fraction <= 1:
         raise UserError(f"human_frac={fraction}: a share from 0 to 1 is needed, such as human_frac=0.2")
-    chosen = set(order[: round(fraction * len(order))])
+    return round(fraction * number)
+
+
+def first_share(query_ids: Sequence[str], order: Sequence[str], fraction: float) -> list[str]:
+    """The first `fraction` of an order of the queries, as they stand in `query_ids`."""
+    chosen = set(order[: budget(fraction, len(order))])
     return [q for q in query_ids if q in chosen]

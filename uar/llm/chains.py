@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from uar.llm.call import Asker, Call, Chain, Question
+from uar.llm.costs.spending import Spending
 from uar.llm.failing import stop_when_surely_failing
-from uar.llm.models import LLM
+from uar.llm.models import LLM, Model
 from uar.llm.progress import TOKENS, Progress
 from uar.llm.record import Outcome, Record, Reply
 from uar.llm.store.answers import answer
@@ -30,7 +31,8 @@ class _Running:
 class Chains:
     """`llms`: the models that calls name by their place. One without an engine replays what the store holds of it, failures
     included; a question that would have to ask does not end. `retry`: outcomes of kept replies, as they are read today, that
-    are asked again, once; `error` is one of them always. `failed`: ids of the questions whose chain ended with nothing."""
+    are asked again, once; `error` is one of them always. `spending`: a call that might pass its limit is held until others
+    came in for less; LimitReached where none is on its way. `failed`: ids of the questions whose chain ended with nothing."""
 
     def __init__(
         self,
@@ -42,6 +44,7 @@ class Chains:
         on_call: Callable[[Progress], None] = lambda progress: None,
         progress: Progress | None = None,
         retry: Collection[str] = (),
+        spending: Spending | None = None,
     ) -> None:
         self._asker, self._store, self._llms = asker, store, llms
         self._collection = collection
@@ -53,13 +56,15 @@ class Chains:
         self._next = 0
         self._retry = {Outcome.ERROR, *retry}
         self._retried: set[str] = set()  # keys
+        self._spending = spending
+        self._held: deque[tuple[Model, Call, str]] = deque()  # with their keys
 
     def run(self, questions: Iterable[Question]) -> Iterator[Ended]:
         """(question id, result) as questions end with one."""
         coming, done = iter(questions), deque[Ended]()
         exhausted = False
         while True:
-            while not exhausted and len(self._waiting) < self._window:
+            while not exhausted and not self._held and len(self._waiting) < self._window:
                 question = next(coming, None)
                 if question is None:
                     exhausted = True
@@ -67,6 +72,7 @@ class Chains:
                     self._advance(_Running(question, self._asker.chain(question)), done, first=True)
             while done:
                 yield done.popleft()
+            self._send_held()
             if not self._waiting:
                 if exhausted:
                     return
@@ -113,12 +119,31 @@ class Chains:
                 return True
             if llm.model is None:
                 return False
-            self._tickets[call.llm][self._next] = key
-            llm.model.submit(self._next, call.request)
-            self._next += 1
+            if self._spending and (self._held or not self._spending.fits(call.request)):
+                self._held.append((llm.model, call, key))
+            else:
+                self._send(llm.model, call, key)
         self._waiting.setdefault(key, []).append((running, at))
         running.missing += 1
         return True
+
+    def _send(self, model: Model, call: Call, key: str) -> None:
+        if self._spending:
+            self._spending.sent(call.request)
+        self._tickets[call.llm][self._next] = key
+        model.submit(self._next, call.request)
+        self._next += 1
+
+    def _send_held(self) -> None:
+        while self._spending and self._held:
+            model, call, key = self._held[0]
+            if self._spending.fits(call.request):
+                self._held.popleft()
+                self._send(model, call, key)
+            elif any(self._tickets):
+                return
+            else:
+                raise self._spending.reached(call.request)
 
     def _kept(self, call: Call, key: str, llm: LLM) -> Record | None:
         """What the store answers, unless that is a failure that is asked again."""
@@ -139,6 +164,8 @@ class Chains:
             record = self._record(running, call, llm.asked(call.request).key_of(llm.name, reply.outcome), shared)
             if nth == 0:
                 self._store.append(record)
+                if self._spending:
+                    self._spending.came(call.request, reply)
             self._count(call, record, asked=nth == 0)
             running.replies[at] = reply
             running.missing -= 1

@@ -14,7 +14,8 @@ from uar.storage.files import read_json, write_json
 @dataclass(frozen=True)
 class Prices:
     """In `currency`: `gpu_hour` of one of `gpus` GPUs (null: it is not known how many); `input`, `cached` (null: as input) and
-    `output` for a million tokens; `human_judgement` for one pair. Null: no price, and it is left out of the cost."""
+    `output` for a million tokens; `human_judgement` for one pair. Null: no price, and it is left out of the cost. `limit`:
+    what a run may cost, see `Spending`; null: no limit."""
 
     currency: str = "USD"
     gpu_hour: float | None = None
@@ -23,8 +24,11 @@ class Prices:
     cached: float | None = None
     output: float | None = None
     human_judgement: float | None = None
+    limit: float | None = None
 
     def __post_init__(self) -> None:
+        if self.limit is not None and self.limit <= 0:
+            raise UserError(f"price.limit={self.limit}: more than 0 is needed, or null for no limit")
         for name in ("gpu_hour", "gpus", "input", "cached", "output", "human_judgement"):
             if (value := getattr(self, name)) is not None and value < 0:
                 raise UserError(f"price.{name}={value}: a price from 0 up is needed, or null for none")

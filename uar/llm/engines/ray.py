@@ -46,6 +46,10 @@ class RayEngine:
             raise EngineError("engine=ray: Ray is not installed; run: pip install 'uar[ray]'") from error
         if not work.asker.needs_llm:
             raise UserError("engine=ray: this annotator asks nothing; leave engine=local")
+        if work.spending:
+            raise UserError(
+                "engine=ray: its actors do not know what others spend, so price.limit cannot hold; use engine=local"
+            )
         known = journals_of(work.store)
         ray.init(address=self._address, ignore_reinit_error=True, log_to_driver=False, include_dashboard=False)
         try:

@@ -10,6 +10,7 @@ from typing import Any
 from uar.errors import UserError
 from uar.llm.call import Asker, Questions
 from uar.llm.chains import Chains
+from uar.llm.costs.spending import LimitReached, Spending
 from uar.llm.failing import stop_where_too_many_failed
 from uar.llm.models import LLM, identity_of
 from uar.llm.progress import Progress
@@ -20,9 +21,9 @@ from uar.llm.store.store import Store
 @dataclass
 class Work:
     """`llms`: plain configs of the models, the first one the run's own. `retry`: outcomes of replies in the store that are
-    asked again, besides `error`. `results` (what each chain returned, by question), `failed` (questions whose chain returned
-    nothing) and `progress` grow as it goes on, so that what was done is there when it stops. `serves`: what engines of this
-    process say of the models that answer, by their names in records."""
+    asked again, besides `error`. `spending`: what may be spent; None: anything. `results` (what each chain returned, by
+    question), `failed` (questions whose chain returned nothing) and `progress` grow as it goes on, so that what was done is
+    there when it stops. `serves`: what engines of this process say of the models that answer, by their names in records."""
 
     asker: Asker
     questions: Questions
@@ -30,6 +31,7 @@ class Work:
     store: Path
     max_failure_rate: float
     retry: tuple[str, ...] = ()
+    spending: Spending | None = None
     results: dict[str, Any] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
     progress: Progress = field(default_factory=Progress)
@@ -66,11 +68,16 @@ def ask(work: Work, store: Store, llms: Sequence[LLM], report: Report) -> None:
         report(work)
 
     rate = work.max_failure_rate
-    chains = Chains(work.asker, store, work.questions.name, llms, rate, on_call, work.progress, work.retry)
+    chains = Chains(work.asker, store, work.questions.name, llms, rate, on_call, work.progress, work.retry, work.spending)
     try:
         for question_id, result in chains.run(work.questions):
             work.results[question_id] = result
             report(work)
+    except LimitReached as reached:
+        raise UserError(
+            f"{reached}. {len(work.results)} of {len(work.questions)} questions are done, and what was answered is kept: the "
+            "same command goes on from there and may spend as much again; dry_run=true tells what all would cost"
+        ) from reached
     finally:
         work.failed += chains.failed
     stop_where_too_many_failed(work.progress, rate)

@@ -1,0 +1,84 @@
+"""Precision at a depth from people's judgements of single passages: far fewer than whole questions take."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy.special import stdtrit
+
+from uar.collections import Collection
+from uar.errors import UserError
+from uar.evaluation.measures import parsed
+from uar.storage.ordering import rank_of
+from uar.storage.runs import Run
+
+FEWEST = 30  # passages that people judged; of fewer the interval says nothing
+
+
+def depths(measures: Sequence[str]) -> dict[str, int]:
+    """The measures that are a mean over passages, and how many these are a question; UserError where there is none."""
+    known = {name: m.params["cutoff"] for name, m in parsed(measures).items() if m.NAME == "P" and "rel" not in m.params}
+    if not known:
+        raise UserError(f"estimate.unit=passage: measures={', '.join(measures)} has no precision; add P@10 or the like")
+    return known
+
+
+def precision_estimates(
+    collection: Collection,
+    run: Run,
+    measures: Sequence[str],
+    llm: Mapping[str, Mapping[str, int]],
+    human_frac: float | None,
+    seed: int,
+    level: float,
+) -> dict[str, dict[str, float]]:
+    """Of each P@k of `measures` on the questions of `llm`: as those of `Estimating.estimates`. What people judged of a
+    question counts as drawn at random from what the run shows; `human_frac` of it is drawn by `seed`. A place that a run
+    leaves empty, and a passage that the LLM did not judge, count as not relevant for the LLM."""
+    found = {}
+    for measure, k in depths(measures).items():
+        people, predicted = np.full((len(llm), k), np.nan), np.zeros((len(llm), k))
+        for at, (query_id, grades) in enumerate(llm.items()):
+            human = collection.qrels.get(query_id, {})
+            for place, (doc_id, _) in enumerate(run.get(query_id, ())[:k]):
+                predicted[at, place] = grades.get(doc_id, 0) >= collection.positive_grade
+                if doc_id in human and _drawn(seed, query_id, doc_id, human_frac):
+                    people[at, place] = human[doc_id] >= collection.positive_grade
+        judged = int((~np.isnan(people)).sum())
+        if judged < FEWEST:
+            raise UserError(
+                f"{measure}: people judged {judged} of the passages that the run shows; at least {FEWEST} are needed"
+            )
+        values = estimated_share(people, predicted, level)
+        counts = {"llm": float(predicted.mean()), "people_passages": judged, "llm_passages": predicted.size}
+        found[measure] = {**{name: round(value, 6) for name, value in values.items()}, **counts}
+    return found
+
+
+def _drawn(seed: int, query_id: str, doc_id: str, share: float | None) -> bool:
+    place = int.from_bytes(rank_of(seed, "estimate", query_id, doc_id)[:8], "big") / 2**64
+    return share is None or place < share
+
+
+def estimated_share(people: np.ndarray, predicted: np.ndarray, level: float) -> dict[str, Any]:
+    """Prediction-powered mean over passages. `people`: (questions, k) 0/1, nan where they did not judge; `predicted`:
+    (questions, k) 0/1. Passages of a question are alike, so the variance is that of the questions' shares in the estimate."""
+    sampled = ~np.isnan(people)
+    y, f, m, questions = people[sampled], predicted[sampled], int(sampled.sum()), len(people)
+    covariance = float(np.cov(y, f)[0, 1])
+    spread = (1 + m / people.size) * float(predicted.var())
+    weight = min(1.0, max(0.0, covariance / spread)) if spread else 0.0
+
+    def interval(w: float) -> tuple[float, float, float]:
+        left = np.where(sampled, people - w * predicted, 0.0)
+        mean = float(left.sum() / m)
+        value = mean + w * float(predicted.mean())
+        share = questions / m * (left - np.where(sampled, mean, 0.0)).sum(1) + w * (predicted.mean(1) - predicted.mean())
+        margin = float(stdtrit(questions - 1, (1 + level) / 2) * share.std(ddof=1) / np.sqrt(questions))
+        return value, value - margin, value + margin
+
+    value, low, high = interval(weight)
+    own, own_low, own_high = interval(0.0)
+    return {"value": value, "low": low, "high": high, "weight": weight} | {
+        "people": own, "people_low": own_low, "people_high": own_high
+    }  # fmt: skip

@@ -1,0 +1,22 @@
+"""`python -m uar.loop acquire=idds rounds=5 per_round=20`: choose questions, have them labelled, train, score, again."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from uar.launch.entry import entry
+
+
+def loop(cfg: DictConfig, folder: Path) -> float | None:
+    """The loop, whose libraries are imported with the first job."""
+    from uar.loops import loop_run
+
+    return loop_run.loop(cfg, folder)
+
+
+def main() -> None:
+    entry("loop", loop)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Rounds of choosing questions, having them labelled, training and scoring."""

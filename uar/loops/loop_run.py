@@ -1,0 +1,207 @@
+"""The loop command: rounds, each in a folder of its own, until one of the reasons to stop."""
+
+import logging
+from collections.abc import Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from uar.acquisition import Acquisition, AcquisitionContext
+from uar.collections import Collection, open_training_split
+from uar.collections.presets import averaged
+from uar.errors import UserError
+from uar.evaluation.metrics_file import read_metrics
+from uar.launch.side_by_side import several_devices
+from uar.loops.asking import ask_llm, check_who, judged_pairs
+from uar.loops.curves import ROUNDS, areas, compared, log_curve, read_rounds
+from uar.storage.files import digest, read_json, write_json, write_jsonl
+from uar.storage.manifest import save_config
+from uar.training.context import label_context
+from uar.training.train_run import IDENTITY, objective, train
+
+log = logging.getLogger(__name__)
+FREE = ("rounds", "stop", "baseline", "name", "resume", "logger", "hub")  # of the options: what may change when a loop goes on
+
+
+def loop(cfg: DictConfig, folder: Path) -> float | None:
+    """Write `rounds.json` and a folder a round; return what decides of the last one. A round that is done is not made again,
+    one that was stopped goes on: with its questions, the store and the checkpoints."""
+    check_who(cfg)
+    for name in ("rounds", "per_round"):
+        if cfg[name] < 1:
+            raise UserError(f"{name}={cfg[name]}: at least 1 is needed")
+    if cfg.choose_with not in ("last", "given"):
+        raise UserError(f"choose_with={cfg.choose_with!r}; allowed: last, given")
+    if several_devices(cfg):
+        raise UserError("uar.loop trains in one process; give trainer.devices=1")
+    if cfg.baseline:
+        read_rounds(Path(cfg.baseline))
+    split = cfg.dataset
+    collection = open_training_split(split.train, split.path, split.positive_grade, split.answers, split.language)
+    chooses_from = _questions(cfg, collection)
+    rounds = _kept(cfg, folder, collection)
+    save_config(folder, cfg)
+    chosen = _chosen(folder, len(rounds))
+    while not (why := _stops(cfg, rounds, len(chooses_from) - len(chosen))):
+        here = folder / f"round-{len(rounds) + 1}"
+        chosen = _choose(cfg, here, collection, chooses_from, chosen)
+        if cfg.who == "simulated" and (why := _too_dear(cfg, rounds, collection, chosen)):
+            break
+        rounds.append(_round(cfg, here, collection, len(chooses_from), chosen, rounds))
+        write_json(folder / ROUNDS, {"settings": _settings(cfg, collection), "rounds": rounds})
+    if not rounds:
+        raise UserError(f"no round was made: {why}")
+    log.info("Stopped: %s", why)
+    log_curve(rounds, f"Learning curve: {folder}")
+    result: dict[str, Any] = {"area": areas(rounds), "stopped": why}
+    if cfg.baseline:
+        result["against"] = compared(folder, Path(cfg.baseline))
+    write_json(folder / "curve.json", result)
+    decides: float | None = rounds[-1]["decides"]
+    return decides
+
+
+def _questions(cfg: DictConfig, collection: Collection) -> list[str]:
+    """Those to choose from: where people label, those that have a positive of theirs."""
+    query_ids = collection.head(cfg.limit)
+    if cfg.who == "simulated":
+        query_ids = collection.by_people(q for q in query_ids if collection.trainable(q))
+    if not query_ids:
+        raise UserError(f"{collection.reference}: no question with a positive by people; use who=llm label_source=llm")
+    return query_ids
+
+
+def _settings(cfg: DictConfig, collection: Collection) -> str:
+    kept = {name: node for name, node in cfg.items() if name not in FREE}
+    plain = {n: OmegaConf.to_container(x, resolve=True) if OmegaConf.is_config(x) else x for n, x in kept.items()}
+    return digest(collection.hash, plain)
+
+
+def _kept(cfg: DictConfig, folder: Path, collection: Collection) -> list[dict[str, Any]]:
+    """The rounds that are done; UserError where they were made with other options."""
+    if not (folder / ROUNDS).is_file():
+        return []
+    kept = read_json(folder / ROUNDS)
+    if kept["settings"] != _settings(cfg, collection):
+        raise UserError(
+            f"{folder}: its rounds were made with other options or another collection; give the command of then (only "
+            f"{', '.join(FREE)} may change), or another hydra.run.dir="
+        )
+    rounds: list[dict[str, Any]] = kept["rounds"][: cfg.rounds]
+    log.info("%s: %d rounds are done already", folder, len(rounds))
+    return rounds
+
+
+def _chosen(folder: Path, number: int) -> list[str]:
+    """The questions that are labelled after so many rounds."""
+    path = folder / f"round-{number}" / "chosen.json"
+    return list(read_json(path)) if number else []
+
+
+def _choose(
+    cfg: DictConfig, here: Path, collection: Collection, chooses_from: Sequence[str], labelled: Sequence[str]
+) -> list[str]:
+    """The labelled questions and those of this round, in the order chosen; kept in the round's folder."""
+    path = here / "chosen.json"
+    if not path.is_file():
+        own = _with_last_model(cfg, here)
+        context = label_context(own, collection, hydra.utils.instantiate(own.candidates), here, [])
+        acquire: Acquisition = hydra.utils.instantiate(own.acquire, _convert_="all")
+        asked = AcquisitionContext(
+            chooses_from, cfg.seed, frozenset(labelled), context.judgements, context.pools, collection, cfg.per_round
+        )
+        write_json(path, [*labelled, *acquire.order(asked)[: cfg.per_round]])
+    found = list(read_json(path))
+    write_jsonl(here / "chosen.jsonl", ({"query_id": q} for q in found))
+    return found
+
+
+def _with_last_model(cfg: DictConfig, here: Path) -> DictConfig:
+    number = int(here.name.rpartition("-")[2])
+    own = deepcopy(cfg)
+    if cfg.choose_with == "last" and number > 1 and "retriever" in own.acquire:
+        own.acquire.retriever.model = str(here.parent / f"round-{number - 1}" / "model")
+        if "layers" in own.acquire.retriever:
+            own.acquire.retriever.layers = None
+    return own
+
+
+def _round(
+    cfg: DictConfig,
+    here: Path,
+    collection: Collection,
+    of: int,
+    chosen: Sequence[str],
+    rounds: Sequence[dict[str, Any]],
+) -> dict[str, Any]:
+    """Have the chosen questions labelled, train on all that are, and score."""
+    log.info("Round %d: %d questions labelled, %d of them new", len(rounds) + 1, len(chosen), len(chosen) - _before(rounds))
+    own = deepcopy(cfg)
+    with open_dict(own):
+        own.acquire = {"_target_": "uar.acquisition.ListedAcquisition", "path": str(here / "chosen.jsonl")}
+        own.human_frac, own.resume = len(chosen) / of, (here / IDENTITY).is_file()
+        if cfg.who == "llm":
+            own.annotation = str(here / "annotate")
+    if cfg.who == "llm":
+        labels, cost = _asked(cfg, here, len(chosen), rounds)
+    else:
+        labels = judged_pairs(collection, chosen)
+        cost = labels * cfg.human_judgement
+    train(own, here)
+    metrics = read_metrics(here)
+    decides = objective(metrics["train"], averaged(metrics["retrieval"]))
+    return {
+        "round": len(rounds) + 1,
+        "questions": len(chosen),
+        "labels": labels,
+        "cost": None if cost is None else round(cost, 6),
+        "decides": decides,
+        "scores": metrics["retrieval"],
+    }
+
+
+def _asked(cfg: DictConfig, here: Path, number: int, rounds: Sequence[dict[str, Any]]) -> tuple[int, float | None]:
+    """Labelled pairs and the cost of all rounds; an LLM is asked once a round, however often that is stopped afterwards."""
+    path = here / "asked.json"
+    if not path.is_file():
+        left = None if cfg.stop.cost is None else cfg.stop.cost - _cost(rounds)
+        labels, cost = ask_llm(cfg, here / "annotate", here / "chosen.jsonl", number, left)
+        write_json(path, {"labels": labels, "cost": None if cost is None else cost + _cost(rounds)})
+    asked = read_json(path)
+    return asked["labels"], asked["cost"]
+
+
+def _before(rounds: Sequence[dict[str, Any]]) -> int:
+    return rounds[-1]["questions"] if rounds else 0
+
+
+def _cost(rounds: Sequence[dict[str, Any]]) -> float:
+    return (rounds[-1]["cost"] or 0.0) if rounds else 0.0
+
+
+def _too_dear(cfg: DictConfig, rounds: Sequence[dict[str, Any]], collection: Collection, chosen: Sequence[str]) -> str:
+    cost = judged_pairs(collection, chosen) * cfg.human_judgement
+    if cfg.stop.cost is None or cost <= cfg.stop.cost:
+        return ""
+    return f"{_cost(rounds):.4g} are spent, and the next round would make it {cost:.4g} (stop.cost={cfg.stop.cost:g})"
+
+
+def _stops(cfg: DictConfig, rounds: Sequence[dict[str, Any]], left: int) -> str:
+    """Why no further round is made; empty where one is. `left`: questions without a label."""
+    stop, scores = cfg.stop, [one["decides"] for one in rounds if one["decides"] is not None]
+    if len(rounds) >= cfg.rounds:
+        return f"rounds={cfg.rounds} are done"
+    if not left:
+        return "all questions are labelled"
+    if stop.questions is not None and _before(rounds) >= stop.questions:
+        return f"{_before(rounds)} questions are labelled (stop.questions={stop.questions})"
+    if stop.target is not None and scores and scores[-1] >= stop.target:
+        return f"what decides is {scores[-1]:.4f} (stop.target={stop.target:g})"
+    if stop.patience is not None and len(scores) > stop.patience:
+        best = max(scores[: -stop.patience])
+        if max(scores[-stop.patience :]) < best + stop.gain:
+            return f"{stop.patience} rounds without a gain of {stop.gain:g} over {best:.4f} (stop.patience={stop.patience})"
+    return ""
