@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from uar.annotation.annotators import Judgement
 from uar.errors import UserError
 from uar.labels.corrupt import corrupted
-from uar.labels.source import Example, LabelContext, LabelSource, Pair, Stage, example_of
+from uar.labels.examples import Example, Pair, example_of
+from uar.labels.source import LabelContext, LabelSource, Stage
 
 log = logging.getLogger(__name__)
 HUMAN_POSITIVE = ("random", "exclude", "include")
