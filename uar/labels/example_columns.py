@@ -51,19 +51,20 @@ class Columns:
     whole: np.ndarray
     ignored: np.ndarray
 
+    def __post_init__(self) -> None:
+        for column, kind in zip(fields(self), KINDS, strict=True):
+            object.__setattr__(self, column.name, getattr(self, column.name).astype(kind, copy=False))
+
 
 KINDS = (np.int32, np.int32, np.int32, np.uint16, np.float64, np.int32, np.uint16, np.float64, np.bool_, np.int32)
 
 
 class Examples(Sequence[Example]):
-    """`names`: of the sources."""
+    """`parts`: of the queries in their order, and emptied; `names`: of the sources."""
 
-    def __init__(self, query_ids: list[str], parts: Sequence[Columns], names: Sequence[str], passages: Passages) -> None:
+    def __init__(self, query_ids: list[str], parts: list[Columns], names: Sequence[str], passages: Passages) -> None:
         self.query_ids, self.names, self.passages = query_ids, list(names), passages
-        self.columns = Columns(*(
-            np.concatenate([np.zeros(0, kind), *(getattr(part, column.name).astype(kind, copy=False) for part in parts)])
-            for column, kind in zip(fields(Columns), KINDS, strict=True)
-        ))  # fmt: skip
+        self.columns = _joined(parts)
         self.ends, self.ignored_ends = ends_of(self.columns.sizes), ends_of(self.columns.ignored_sizes)
 
     @staticmethod
@@ -138,6 +139,18 @@ class Examples(Sequence[Example]):
                 tuple(ignored[c:d]),
                 float(of.weight[at]),
             )
+
+
+def _joined(parts: list[Columns]) -> Columns:
+    """One column after another, and `parts` is emptied, so that little of it stands there twice."""
+    lists = [[getattr(part, column.name) for part in parts] for column in fields(Columns)]
+    parts.clear()
+    joined = []
+    for kind in KINDS:
+        own = lists.pop(0)
+        joined.append(np.concatenate([np.zeros(0, kind), *own]))
+        own.clear()
+    return Columns(*joined)
 
 
 def _utilities(values: np.ndarray, whole: np.ndarray) -> list[float | None]:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from uar.collections import Collection
 from uar.errors import DataError
+from uar.machine.heap import release_heap
 from uar.storage.files import write_table
 from uar.storage.segments import ends_of, places_of
 
@@ -159,6 +160,7 @@ class StoredPools:
             questions = questions[places]
             ends, values = places_of(ends, places)
             rows = rows[values]
+        release_heap()
         return PoolTable(list(last), questions.astype(np.uint64, copy=False), ends, rows)
 
 
