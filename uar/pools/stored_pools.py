@@ -109,16 +109,16 @@ class ShownIds(Mapping[str, list[str]]):
     """The passage ids of pools, in the order shown, read when a question is asked for."""
 
     def __init__(self, collection: Collection, pools: PoolTable) -> None:
-        self._collection, self._pools = collection, pools
+        self._collection, self.table = collection, pools
 
     def __len__(self) -> int:
-        return len(self._pools)
+        return len(self.table)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._pools)
+        return iter(self.table)
 
     def __getitem__(self, query_id: str) -> list[str]:
-        return ids_of(self._collection, self._pools[query_id])
+        return ids_of(self._collection, self.table[query_id])
 
 
 class StoredPools:
