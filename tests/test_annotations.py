@@ -3,7 +3,7 @@
 import multiprocessing
 import os
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from conftest import ok
 from scripted import Scripted, run
 
 from uar.annotation import annotation as annotation_module
+from uar.annotation import conclusions
 from uar.annotation.annotation import Annotation, Asked
 from uar.annotation.annotators import Annotator, Judgement, Likelihood, RelSel
 from uar.annotation.selection import Annotations
@@ -111,6 +112,32 @@ def test_incomplete_questions_are_looked_for_again_only_once_the_store_has_grown
     run(tmp_path, LIKELIHOOD, Scripted(by_length), list(PooledQuestions(collection, {"q1": POOL})))
     with pytest.raises(AssertionError, match="replayed"):
         chosen(tmp_path, collection, LIKELIHOOD).concluded()
+
+
+def test_a_run_that_is_killed_while_it_reads_replies_goes_on_where_it_stopped(
+    tmp_path: Path, collection: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun(tmp_path, collection, LIKELIHOOD)
+    pools = PooledQuestions(collection, dict.fromkeys(collection.queries, POOL))
+    run(tmp_path, LIKELIHOOD, Scripted(by_length), list(pools))
+    monkeypatch.setattr(conclusions, "BLOCK", 1)
+    read: list[str] = []
+
+    def killed(ended: Iterable[tuple[str, object]], shown: object) -> Iterator[tuple[str, object]]:
+        for question in ended:
+            if len(read) == 2:
+                raise KeyboardInterrupt
+            read.append(question[0])
+            yield question
+
+    monkeypatch.setattr(annotation_module, "counted", killed)
+    with pytest.raises(KeyboardInterrupt):
+        chosen(tmp_path, collection, LIKELIHOOD).concluded()
+    monkeypatch.setattr(annotation_module, "counted", lambda ended, shown: (read.append(q[0]) or q for q in ended))
+    assert len(labels(chosen(tmp_path, collection, LIKELIHOOD))) == 3
+    assert read == list(collection.queries)
+    no_replay(monkeypatch)
+    assert len(labels(chosen(tmp_path, collection, LIKELIHOOD))) == 3
 
 
 def test_a_question_whose_reply_cannot_be_read_has_failed_and_is_no_longer_missing(

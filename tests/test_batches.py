@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numbered_passages import NumberedPassages
 
 from uar.collections.token_ids import Tokens
 from uar.labels import Example, Stage
@@ -13,7 +14,7 @@ from uar.training.batches import Batch, BatchStream
 from uar.training.masks import close_to_positive
 
 EXAMPLES = [Example(f"q{i}", (f"d{i}", f"d{i + 1}"), tuple(f"d{j}" for j in range(i + 2, i + 8)), "llm") for i in range(20)]
-ROWS = {f"d{i}": i for i in range(30)}
+ROWS = NumberedPassages({f"d{i}": i for i in range(30)})
 
 
 @pytest.fixture
@@ -158,7 +159,7 @@ def test_copies_of_a_positive_are_no_negatives_and_stand_in_a_batch_once(tmp_pat
     np.array([0, 5, 6, 5, 8, 6], dtype=np.uint16).tofile(tmp_path / "ids.bin")  # d3 is a copy of d1, and d5 of d2
     np.save(tmp_path / "ends.npy", np.arange(7))
     write_json(tmp_path / "manifest.json", {"dtype": "uint16", "tokens": 6})
-    copied, rows = Tokens(tmp_path), {f"d{n}": n for n in range(6)}
+    copied, rows = Tokens(tmp_path), NumberedPassages({f"d{n}": n for n in range(6)})
     examples = [
         Example("q0", ("d1",), ("d2", "d3"), "llm", utility=(3.0, 2.0, 1.0)),
         Example("q1", ("d4",), ("d5", "d3"), "llm", ignored=("d2",)),
@@ -179,7 +180,7 @@ def test_a_copy_of_a_positive_takes_the_place_of_no_negative(tmp_path: Path):
     np.array([0, 1, 1, 1, 2], dtype=np.uint16).tofile(tmp_path / "ids.bin")
     np.save(tmp_path / "ends.npy", np.arange(6))
     write_json(tmp_path / "manifest.json", {"dtype": "uint16", "tokens": 5})
-    copied, rows = Tokens(tmp_path), {f"d{n}": n for n in range(5)}
+    copied, rows = Tokens(tmp_path), NumberedPassages({f"d{n}": n for n in range(5)})
     stage = Stage("llm", [Example("q", ("d1",), ("d2", "d3", "d4"), "llm")], 1, "all")
     assert {
         tuple(sorted(b.rows.tolist()))
@@ -234,7 +235,7 @@ def test_negatives_that_score_close_to_the_positive_may_be_left_out():
 
 def random_stream(tokens: Tokens, number: int, rank: int = 0, world: int = 1) -> BatchStream:
     stage = Stage("llm", EXAMPLES[:12], 1, "all")
-    rows = {d: row for d, row in ROWS.items() if row < 20}  # of the passages that the examples have
+    rows = NumberedPassages({d: row for d, row in ROWS.items() if row < 20})  # of the passages that the examples have
     return BatchStream(stage, tokens, {f"q{i}": i for i in range(20)}, tokens, rows, 4 // world, 4, 0, rank, world, number)
 
 

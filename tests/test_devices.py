@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from commands import FORKS
+from numbered_passages import NumberedPassages
 from tiny_models import MINILM, tiny_mlm
 from transformers import AutoModel
 
@@ -79,7 +80,7 @@ def model(folder: Path) -> str:
 def step(folder: Path, loss: Loss, cached: bool, bare: bool, kind: str, rank: int, world: int) -> dict[str, torch.Tensor]:
     """Gradients, and the weights after a step of AdamW, of process `rank` of `world`. `kind`: bi, cross or sparse."""
     kept = tokens(folder)
-    rows = {f"d{i}": i for i in range(60)}
+    rows = NumberedPassages({f"d{i}": i for i in range(60)})
     stage = Stage("llm", examples(bare), 1, "all")
     stream = BatchStream(stage, kept, {f"q{i}": i for i in range(6)}, kept, rows, 6 // world, 5, 0, rank, world)
     if kind == "sparse":
@@ -144,7 +145,7 @@ def test_two_processes_take_the_step_of_one(two: Path, number: int):
 
 
 def test_the_passages_of_a_step_lie_on_both_processes(two: Path):
-    kept, rows = tokens(two), {f"d{i}": i for i in range(60)}
+    kept, rows = tokens(two), NumberedPassages({f"d{i}": i for i in range(60)})
     queries = {f"q{i}": i for i in range(6)}
     left, right = (
         next(iter(BatchStream(Stage("llm", examples(), 1, "all"), kept, queries, kept, rows, 3, 5, 0, rank, 2)))

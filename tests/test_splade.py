@@ -188,8 +188,8 @@ def test_queries_without_a_model_are_weights_of_their_tokens(mlm: str, toy: Coll
 def stepped(encoder: Splade, toy: Collection, steps: int, **options: Any) -> list[dict[str, float]]:
     """What each step logs, of a training on all of the collection's questions at once."""
     examples = [Example(q, (f"d{n}",), (f"d{n + 3}",), "human") for n, q in enumerate(toy.queries, start=1)]
-    stage, rows = Stage("human", examples, steps, "all"), {toy.corpus.id(row): row for row in range(6)}
-    stream = BatchStream(stage, encoder.query_tokens(toy), toy.query_rows, encoder.passage_tokens(toy), rows, 3, 2, 0)
+    stage = Stage("human", examples, steps, "all")
+    stream = BatchStream(stage, encoder.query_tokens(toy), toy.query_rows, encoder.passage_tokens(toy), toy.corpus, 3, 2, 0)
     optimizer = partial(torch.optim.AdamW, lr=1e-3)
     module = RetrieverModule(encoder, contrastive, optimizer, 0.0, "human", **options)
     module.trainer = SimpleNamespace(global_step=0, estimated_stepping_batches=steps)  # type: ignore[assignment]

@@ -8,7 +8,7 @@ from uar.annotation.run_settings import annotator_of, run_config
 from uar.annotation.selection import Annotations
 from uar.collections import Collection, open_collection, open_training_split
 from uar.errors import DataError, UserError
-from uar.pools.stored_pools import ids_of
+from uar.pools.stored_pools import ShownIds
 from uar.storage.files import read_json
 
 
@@ -31,9 +31,7 @@ def adopt(annotations: Annotations, folder: Path) -> Adopted:
     asked = Asked(annotator, models, _collection(folder, config["dataset"]))
     pools = annotations.of_run(asked, folder).pools
     run = {"time": (folder / "ledger.json").stat().st_mtime, "folder": str(folder), "command": None}
-    concluded = annotations.begin(
-        asked, config["candidates"], {q: ids_of(asked.collection, pool) for q, pool in pools.items()}, run
-    ).concluded()
+    concluded = annotations.begin(asked, config["candidates"], ShownIds(asked.collection, pools), run).concluded()
     return Adopted(len(pools), len(concluded.judgements), len(concluded.failed), len(concluded.incomplete))
 
 

@@ -5,10 +5,12 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from uar.annotation.annotators import Annotator, Judgement
+from uar.annotation.concluded_judgements import Judgements
 from uar.annotation.conclusions import Conclusions, Row, row_of
 from uar.collections import Collection
 from uar.launch.bars import bar, counted
@@ -16,7 +18,7 @@ from uar.llm.chains import Chains
 from uar.llm.models import LLM
 from uar.llm.pooled import PooledQuestions
 from uar.llm.store.store import Store, state_of
-from uar.pools.stored_pools import Pool, ids_of, question_hash
+from uar.pools.stored_pools import PoolTable, ShownIds, ids_of, question_hash
 from uar.storage.files import cache_dir, digest
 from uar.storage.locks import alone
 
@@ -36,33 +38,6 @@ class Asked:
         return digest(self.annotator.asks(), list(self.models), self.collection.corpus.hash)
 
 
-class Judgements(Mapping[str, list[Judgement]]):
-    """Judgements of some questions, read from conclusions when they are asked for."""
-
-    def __init__(self, collection: Collection, conclusions: Conclusions, query_ids: Iterable[str]) -> None:
-        self._corpus, self._conclusions = collection.corpus, conclusions
-        self._query_ids = dict.fromkeys(query_ids)
-
-    def __len__(self) -> int:
-        return len(self._query_ids)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._query_ids)
-
-    def __contains__(self, query_id: object) -> bool:
-        return query_id in self._query_ids
-
-    def __getitem__(self, query_id: str) -> list[Judgement]:
-        if query_id not in self._query_ids:
-            raise KeyError(query_id)
-        row = self._conclusions.row(query_id)
-        columns = (row[name] for name in ("row", "label", "grade", "score", "rank", "uncertainty", "logprobs", "votes"))
-        return [
-            Judgement(self._corpus.id(at), label, grade, score, rank, doubt, tuple(logprobs), votes=tuple(votes))
-            for at, label, grade, score, rank, doubt, logprobs, votes in zip(*columns, strict=True)
-        ]
-
-
 @dataclass(frozen=True)
 class Concluded:
     """`failed`: questions whose replies allow no judgement; `incomplete`: those of which replies are missing."""
@@ -79,7 +54,7 @@ class Annotation:
 
     asked: Asked
     name: str
-    pools: Mapping[str, Pool]
+    pools: PoolTable
     about: Mapping[str, Any]
     store: Path
     also: tuple[Path, ...] = ()
@@ -87,14 +62,14 @@ class Annotation:
     @property
     def key(self) -> str:
         """The same for the same pools of the same annotator and models."""
-        return digest(self.asked.key, {q: pool.hash() for q, pool in self.pools.items()})
+        return digest(self.asked.key, dict(zip(self.pools, self.pools.hashes.tolist(), strict=True)))
 
     def keep(self, results: Mapping[str, Sequence[Judgement]], failed: Iterable[str]) -> None:
         """Keep what chains concluded of pools of this annotation."""
-        ended = {**results, **dict.fromkeys(failed)}
+        ended = ((q, results.get(q)) for q in chain(results, failed) if q in self.pools)
         with alone(self._path.with_suffix(".lock")):
             conclusions = Conclusions(self._path)
-            conclusions.with_rows(self._rows({q: ended[q] for q in self.pools if q in ended}), conclusions.seen)
+            conclusions.add(self._rows(ended)).joined(conclusions.seen)
 
     def concluded(self) -> Concluded:
         """Read what was concluded; of the other pools replay what the store holds, once for all processes."""
@@ -104,32 +79,31 @@ class Annotation:
             with alone(self._path.with_suffix(".lock")):
                 conclusions = Conclusions(self._path)
                 if (missing := self._missing(conclusions)) and conclusions.seen != state:
-                    conclusions = conclusions.with_rows(self._rows(self._replayed(missing)), state)
-        incomplete = set(self._missing(conclusions))
-        judged = conclusions.judged()
-        good = [q for q in self.pools if q in judged and q not in incomplete]
-        failed = [q for q in self.pools if q not in judged and q not in incomplete]
-        return Concluded(Judgements(self.asked.collection, conclusions, good), failed, sorted(incomplete))
+                    conclusions = conclusions.add(self._rows(self._replayed(missing))).joined(state)
+        held, judged = conclusions.held(self.pools).tolist(), conclusions.judged(self.pools).tolist()
+        ended = list(zip(self.pools, held, judged, strict=True))
+        good = [q for q, known, labelled in ended if known and labelled]
+        failed = [q for q, known, labelled in ended if known and not labelled]
+        incomplete = sorted(q for q, known, _ in ended if not known)
+        return Concluded(Judgements(self.asked.collection.corpus, conclusions, good), failed, incomplete)
 
     def _missing(self, conclusions: Conclusions) -> list[str]:
-        return [q for q, pool in self.pools.items() if not conclusions.holds(q, pool.hash())]
+        return [q for q, known in zip(self.pools, conclusions.held(self.pools).tolist(), strict=True) if not known]
 
-    def _replayed(self, query_ids: Sequence[str]) -> dict[str, Sequence[Judgement] | None]:
+    def _replayed(self, query_ids: Sequence[str]) -> Iterator[tuple[str, Sequence[Judgement] | None]]:
+        """Of the questions that end, what their chains return."""
         log.info("Reading the replies of %d questions from the store", len(query_ids))
-        collection = self.asked.collection
-        questions = PooledQuestions(collection, {q: ids_of(collection, self.pools[q]) for q in query_ids})
+        questions = PooledQuestions(self.asked.collection, ShownIds(self.asked.collection, self.pools.chosen(query_ids)))
         store, llms = Store(self.store, also=self.also), [LLM(model) for model in self.asked.models]
-        chains = Chains(self.asked.annotator, store, collection.slug, llms)
-        ended: dict[str, Sequence[Judgement] | None] = {}
+        chains = Chains(self.asked.annotator, store, self.asked.collection.slug, llms)
         with bar("read replies from the store", len(query_ids), "questions") as shown:
-            ended.update(counted(chains.run(questions), shown))
-        return {**ended, **dict.fromkeys(chains.failed)}
+            yield from counted(chains.run(questions), shown)
+        yield from ((query_id, None) for query_id in chains.failed)
 
-    def _rows(self, ended: Mapping[str, Sequence[Judgement] | None]) -> Iterator[Row]:
-        collection = self.asked.collection
-        for query_id, judgements in ended.items():
+    def _rows(self, ended: Iterable[tuple[str, Sequence[Judgement] | None]]) -> Iterator[Row]:
+        for query_id, judgements in ended:
             pool = self.pools[query_id]
-            rows = dict(zip(ids_of(collection, pool), pool.rows.tolist(), strict=True))
+            rows = dict(zip(ids_of(self.asked.collection, pool), pool.rows.tolist(), strict=True))
             yield row_of(query_id, pool.hash(), judgements, rows)
 
     @property
@@ -139,7 +113,7 @@ class Annotation:
         return place / "pools" / self.asked.key / self.name / "judgements" / f"{self.asked.annotator.reads()}.arrow"
 
 
-def unchanged(collection: Collection, pools: Mapping[str, Pool]) -> dict[str, Pool]:
+def unchanged(collection: Collection, pools: PoolTable) -> PoolTable:
     """The pools of the collection's questions, as they are worded and answered today, in its order."""
-    known = ((q, pools[q]) for q in collection.queries if q in pools)
-    return {q: pool for q, pool in known if pool.question == question_hash(collection, q)}
+    asked = dict(zip(pools, pools.questions.tolist(), strict=True))
+    return pools.chosen([q for q in collection.queries if q in asked and asked[q] == question_hash(collection, q)])

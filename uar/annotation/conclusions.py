@@ -1,13 +1,17 @@
-"""What chains concluded: judgements by question as columns in one memory-mapped Arrow file."""
+"""What chains concluded: judgements by question as columns in memory-mapped Arrow files."""
 
 import mmap
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from uar.annotation.judgement import Judgement
+from uar.pools.stored_pools import PoolTable
 from uar.storage.files import whole_file
 
 NUMBERS = {  # of a passage, beside its row
@@ -43,50 +47,111 @@ def row_of(query_id: str, pool: int, judgements: Sequence[Judgement] | None, row
 
 
 class Conclusions:
-    """One file. Rows are read when they are asked for."""
+    """The file `path`, and beside it parts of a block of questions each, which a run that is reading replies writes as it
+    goes on, and which are joined with the file at its end. Rows are read when they are asked for; of several of a question
+    the last one counts. Whoever writes is alone."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._table = SCHEMA.empty_table()
         self.seen = ""
-        if path.is_file():
-            with path.open("rb") as file:  # a mapping outlives the file's name, which a later version takes over
-                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            self._table = pa.ipc.open_file(pa.py_buffer(mapped)).read_all()
-            self.seen = (self._table.schema.metadata or {}).get(SEEN, b"").decode()
-        ids, pools = self._table["query_id"].to_pylist(), self._table["pool"].to_pylist()
-        self._decoded: tuple[int, list[Row]] = (-1, [])
-        self._at = {q: (pool, at) for at, (q, pool) in enumerate(zip(ids, pools, strict=True))}
+        self._batches: list[pa.RecordBatch] = []
+        for file in [path, *self._parts()]:
+            table = _mapped(file)
+            self._batches += table.to_batches()
+            if file == path:
+                self.seen = (table.schema.metadata or {}).get(SEEN, b"").decode()
+        self._starts = np.cumsum([0, *map(len, self._batches)])
+        self._pools, self._judged = (self._column(name) for name in ("pool", "judged"))
+        ids = (query_id for batch in self._batches for query_id in batch["query_id"].to_pylist())
+        self._at = {query_id: at for at, query_id in enumerate(ids)}
+        self._decoded: tuple[int, int, list[Row]] = (-1, -1, [])
 
     def __len__(self) -> int:
         return len(self._at)
 
-    def holds(self, query_id: str, pool: int) -> bool:
-        """Whether this pool of the question was concluded."""
-        return self._at.get(query_id, (None, 0))[0] == pool
+    def held(self, pools: PoolTable) -> np.ndarray:
+        """(pools,) whether each was concluded."""
+        places = self._places(pools)
+        kept = np.append(self._pools, np.uint64(0))[places]
+        return (places >= 0) & (kept == pools.hashes)
 
-    def judged(self) -> set[str]:
-        """The questions whose chain gave judgements."""
-        return {q for q, judged in zip(self._at, self._table["judged"].to_pylist(), strict=True) if judged}
+    def judged(self, query_ids: Iterable[str]) -> np.ndarray:
+        """(questions,) whether the chain of each gave judgements."""
+        return np.append(self._judged, False)[self._places(query_ids)]
 
     def row(self, query_id: str) -> Row:
         """Of a question that is concluded. Neighbours are decoded with it, since questions are mostly read in order."""
-        block, at = divmod(self._at[query_id][1], DECODED)
-        if block != self._decoded[0]:
-            self._decoded = block, self._table.slice(block * DECODED, DECODED).to_pylist()
-        return self._decoded[1][at]
+        at = self._at[query_id]
+        batch = int(np.searchsorted(self._starts, at, side="right")) - 1
+        block, place = divmod(at - int(self._starts[batch]), DECODED)
+        if (batch, block) != self._decoded[:2]:
+            self._decoded = batch, block, self._batches[batch].slice(block * DECODED, DECODED).to_pylist()
+        return self._decoded[2][place]
 
-    def with_rows(self, rows: Iterable[Row], seen: str) -> "Conclusions":
-        """The file with these rows in place of those of the same questions."""
-        fresh = {row["query_id"]: row for row in rows}
-        schema = SCHEMA.with_metadata({SEEN: seen.encode()})
-        kept = self._table.filter(pa.array([q not in fresh for q in self._at], pa.bool_()))
-        with whole_file(self.path) as beside, pa.OSFile(str(beside), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-            writer.write_table(kept.replace_schema_metadata(schema.metadata), max_chunksize=BLOCK)
-            for block in _blocks(list(fresh.values())):
-                writer.write_batch(pa.RecordBatch.from_pylist(block, schema=schema))
+    def taken(self, query_ids: Sequence[str], names: Sequence[str]) -> Iterator[tuple[Sequence[str], pa.RecordBatch]]:
+        """Some columns of questions that are concluded, a block at a time: the ids of the block, and rows in their order."""
+        for start in range(0, len(query_ids), BLOCK):
+            block = query_ids[start : start + BLOCK]
+            places = self._places(block)
+            order = np.argsort(places, kind="stable")
+            cuts = np.searchsorted(places[order], self._starts)
+            parts = [
+                batch.select(list(names)).take(pa.array(places[order[a:b]] - first))
+                for batch, a, b, first in zip(self._batches, cuts[:-1], cuts[1:], self._starts[:-1], strict=True)
+                if a < b
+            ]
+            (joined,) = pa.Table.from_batches(parts).combine_chunks().to_batches()
+            yield block, joined.take(pa.array(np.argsort(order)))
+
+    def add(self, rows: Iterable[Row]) -> "Conclusions":
+        """Keep rows as parts, each as soon as it is full, so that a kill loses one of them."""
+        rows, number = iter(rows), len(self._parts())
+        while block := list(islice(rows, BLOCK)):
+            with whole_file(self._part(number)) as beside:
+                _write(beside, [pa.RecordBatch.from_pylist(block, schema=SCHEMA)])
+            number += 1
         return Conclusions(self.path)
 
+    def joined(self, seen: str) -> "Conclusions":
+        """One file of all that counts. `seen`: the state of the store that was looked through."""
+        parts = self._parts()
+        if parts or seen != self.seen or not self.path.is_file():
+            last = np.zeros(self._starts[-1], bool)
+            last[list(self._at.values())] = True
+            kept = (batch.filter(pa.array(last[a:b])) for a, b, batch in
+                    zip(self._starts[:-1], self._starts[1:], self._batches, strict=True))  # fmt: skip
+            with whole_file(self.path) as beside:
+                _write(beside, kept, {SEEN: seen.encode()})
+            for part in parts:
+                os.unlink(part)
+        return Conclusions(self.path)
 
-def _blocks(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
-    return (rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK))
+    def _part(self, number: int) -> Path:
+        return self.path.with_name(f"{self.path.stem}-{number:06}.part")
+
+    def _parts(self) -> list[Path]:
+        return sorted(self.path.parent.glob(f"{self.path.stem}-*.part"))
+
+    def _column(self, name: str) -> np.ndarray:
+        columns = [batch[name].to_numpy(zero_copy_only=False) for batch in self._batches]
+        return np.concatenate([SCHEMA.empty_table()[name].to_numpy(), *columns])
+
+    def _places(self, query_ids: Iterable[str]) -> np.ndarray:
+        return np.fromiter((self._at.get(q, -1) for q in query_ids), np.int64)
+
+
+def _mapped(path: Path) -> pa.Table:
+    """The rows of a file; none where it is not there."""
+    if not path.is_file():
+        return SCHEMA.empty_table()
+    with path.open("rb") as file:  # a mapping outlives the file's name, which a later version takes over
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return pa.ipc.open_file(pa.py_buffer(mapped)).read_all()
+
+
+def _write(path: Path, batches: Iterable[pa.RecordBatch], metadata: Mapping[bytes, bytes] | None = None) -> None:
+    schema = SCHEMA.with_metadata(dict(metadata or {}))
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        for batch in batches:
+            if len(batch):
+                writer.write_batch(batch.replace_schema_metadata(schema.metadata))

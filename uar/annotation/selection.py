@@ -12,7 +12,7 @@ from uar.annotation.annotation import Annotation, Asked, unchanged
 from uar.collections import Collection
 from uar.collections.checked_files import candidates_of
 from uar.errors import UserError
-from uar.pools.stored_pools import Pool, StoredPools, pools_of
+from uar.pools.stored_pools import Pool, PoolTable, StoredPools, pools_of
 from uar.storage.files import digest, read_json, write_json
 
 ABOUT, LAST_RUN = "about.json", "last_run.json"
@@ -54,16 +54,18 @@ class Annotations:
             return Annotation(asked, "own", pools_of(asked.collection, own), {}, self.store, self.also)
         if which not in ("latest", "union"):
             return self.of_run(asked, Path(which))
-        every = sorted(self._of(asked), key=lambda one: one.about["run"]["time"])
-        if which == "latest" or not every:
-            return every[-1] if every else None
+        if which == "latest":
+            return next(self._latest_first(asked), None)
+        every = list(self._latest_first(asked))[::-1]
+        if not every:
+            return None
         pools: dict[str, Pool] = {}
         for annotation in every:
             for query_id, pool in annotation.pools.items():
                 adds = asked.annotator.passage_wise and query_id in pools
                 pools[query_id] = _joined(pools[query_id], pool) if adds else pool
         about = {"union": [annotation.name for annotation in every], "run": every[-1].about["run"]}
-        return Annotation(asked, "union", pools, about, self.store, self.also)
+        return Annotation(asked, "union", PoolTable.of(pools), about, self.store, self.also)
 
     def of_run(self, asked: Asked, folder: Path) -> Annotation:
         """The pools that an annotate run has shown, as its folder says."""
@@ -102,12 +104,13 @@ class Annotations:
         hint = f"; annotation=FOLDER takes one with its annotator and llm, such as annotation={folder}" if folder else ""
         return f"of this corpus it holds: {'; '.join(map(described, own))}{hint}"
 
-    def _of(self, asked: Asked) -> Iterator[Annotation]:
-        for place in self._places():
-            for path in sorted((place / asked.key).glob(f"*/{ABOUT}")):
-                pools = unchanged(asked.collection, StoredPools(path.parent).read())
-                if pools:
-                    yield Annotation(asked, path.parent.name, pools, _about(path.parent), self.store, self.also)
+    def _latest_first(self, asked: Asked) -> Iterator[Annotation]:
+        paths = [path for place in self._places() for path in sorted((place / asked.key).glob(f"*/{ABOUT}"))]
+        known = sorted(((_about(path.parent), path.parent) for path in paths), key=lambda one: one[0]["run"]["time"])
+        for about, folder in reversed(known):
+            pools = unchanged(asked.collection, StoredPools(folder).read())
+            if pools:
+                yield Annotation(asked, folder.name, pools, about, self.store, self.also)
 
     def _places(self) -> list[Path]:
         return [folder / "pools" for folder in (*self.also, self.store)]

@@ -19,6 +19,7 @@ from uar.storage.files import read_json, whole_dir, write_json
 log = logging.getLogger(__name__)
 SCHEMA = pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.string())])
 BLOCK = 16_384
+FEW = 4_096  # rows, of which one after another is faster than all at once
 SAMPLE, LETTERS = 500, 500  # passages and letters of each that say the language
 
 
@@ -89,6 +90,16 @@ class Corpus:
 
     def id(self, row: int) -> str:
         return str(self._table["id"][row].as_py())
+
+    def ids_at(self, rows: Sequence[int] | np.ndarray) -> list[str]:
+        """Ids of some rows."""
+        if len(rows) < FEW:
+            return [self.id(int(row)) for row in rows]
+        return self.id_column(rows).to_pylist()
+
+    def id_column(self, rows: Sequence[int] | np.ndarray) -> pa.ChunkedArray:
+        """Ids of many rows, without a Python string of each."""
+        return self._table["id"].take(pa.array(rows, pa.int64()))
 
     def id_ranks(self) -> np.ndarray:
         """The place of each row's id among all ids in ascending order."""

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,14 @@ import numpy as np
 
 from uar.collections.collection import Collection
 from uar.launch.bars import bar
-from uar.storage.files import cache_dir, digest, is_whole, read_json, whole_dir, write_json
+from uar.storage.copies import first_of_hashes
+from uar.storage.files import cache_dir, digest, is_whole, read_json, whole_dir, write_array, write_json
+from uar.storage.locks import alone
 
 log = logging.getLogger(__name__)
 BLOCK = 4_096
+HASHED = 65_536  # rows whose tokens are compared at once
+MIX = np.uint64(0x9E3779B97F4A7C15)
 HASHES: WeakKeyDictionary[Any, str] = WeakKeyDictionary()  # of tokenizers, which do not change once they have made tokens
 
 
@@ -39,6 +44,38 @@ class Tokens:
 
     def __getitem__(self, row: int) -> np.ndarray:
         return np.asarray(self._ids[self._ends[row] : self._ends[row + 1]], dtype=np.int64)
+
+    @cached_property
+    def first_copies(self) -> np.ndarray:
+        """(rows,) the first row of the same tokens, by row. Looked for once, and kept beside the tokens."""
+        path = self.folder / "first_copies.npy"
+        if not path.is_file():
+            with alone(self.folder / "first_copies.lock"):
+                if not path.is_file():
+                    write_array(path, self._copies())
+        return np.load(path, mmap_mode="r")
+
+    def _copies(self) -> np.ndarray:
+        hashes = np.concatenate([np.zeros(0, np.uint64), *self._hashes()])
+        first = first_of_hashes(hashes)
+        for row in np.flatnonzero(first != np.arange(len(first))).tolist():
+            if not np.array_equal(self[row], self[int(first[row])]):  # two contents of one hash
+                first[row] = row
+        return first.astype(np.int32)
+
+    def _hashes(self) -> Iterator[np.ndarray]:
+        """(rows,) 64 bits of the tokens of each, a block at a time: a sum over their places of mixed ids times odd numbers."""
+        longest = int(self.lengths().max(initial=1))
+        odd = np.random.default_rng(0).integers(1 << 63, size=longest, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+        for start in range(0, len(self), HASHED):
+            ends = np.asarray(self._ends[start : start + HASHED + 1])
+            sizes = np.diff(ends)
+            ids = self._ids[ends[0] : ends[-1]].astype(np.uint64) + np.uint64(1)
+            ids *= MIX
+            ids ^= ids >> np.uint64(29)
+            ids *= odd[np.arange(len(ids)) - np.repeat(ends[:-1] - ends[0], sizes)]
+            sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(ids, dtype=np.uint64)])
+            yield sums[ends[1:] - ends[0]] - sums[ends[:-1] - ends[0]]
 
     def lengths(self, rows: np.ndarray | None = None) -> np.ndarray:
         """Tokens a row, of the given rows or of all."""

@@ -2,11 +2,12 @@
 
 from uar.labels.clicks import ClickLabels
 from uar.labels.curriculum import Curriculum
+from uar.labels.examples import Example, Pair
 from uar.labels.human import HumanLabels
 from uar.labels.llm import LLMLabels
 from uar.labels.mixed import MixedLabels
 from uar.labels.qa_metric import QAMetricLabels
-from uar.labels.source import Example, LabelContext, LabelSource, Pair, Stage
+from uar.labels.source import LabelContext, LabelSource, Stage
 from uar.labels.teacher import TeacherLabels
 
 __all__ = [

@@ -10,7 +10,8 @@ from typing import NamedTuple
 from uar.collections import Collection
 from uar.errors import DataError, UserError
 from uar.labels.equal_texts import with_shared_labels
-from uar.labels.source import Example, LabelContext, LabelSource, Pair, Stage, example_of
+from uar.labels.examples import Example, Pair, example_of
+from uar.labels.source import LabelContext, LabelSource, Stage
 from uar.storage.lines import read_lines
 from uar.storage.ordering import best_first
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from uar.collections import Collection
-from uar.labels.source import Example, Pair, example_of
+from uar.labels.examples import Example, Pair, example_of
 from uar.storage.copies import first_of_equal
 
 

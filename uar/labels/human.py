@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from uar.acquisition import Acquisition, AcquisitionContext, RandomAcquisition
 from uar.errors import UserError
 from uar.labels.equal_texts import with_shared_labels
-from uar.labels.source import Example, LabelContext, LabelSource, Pair, Stage, example_of
+from uar.labels.examples import Example, Pair, example_of
+from uar.labels.source import LabelContext, LabelSource, Stage
 
 log = logging.getLogger(__name__)
 AT_RANDOM = RandomAcquisition()

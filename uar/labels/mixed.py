@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from uar.acquisition import Acquisition, RandomAcquisition, UncertaintyAcquisition
 from uar.errors import UserError
 from uar.labels.equal_texts import with_shared_labels
+from uar.labels.examples import Example, Pair, example_of
 from uar.labels.human import AT_RANDOM, human_examples
 from uar.labels.llm import llm_examples
 from uar.labels.other_positives import check_rule, with_other_positives
-from uar.labels.source import Example, LabelContext, LabelSource, Pair, Stage, example_of
+from uar.labels.source import LabelContext, LabelSource, Stage
 from uar.losses import Loss
 
 log = logging.getLogger(__name__)

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from uar.errors import UserError
-from uar.labels.source import Example, Pair, Stage, example_of
+from uar.labels.examples import Example, Pair, example_of
+from uar.labels.source import Stage
 
 log = logging.getLogger(__name__)
 RULES = ("negative", "ignore", "positive")

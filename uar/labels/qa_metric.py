@@ -4,7 +4,8 @@ import logging
 from dataclasses import dataclass
 
 from uar.errors import UserError
-from uar.labels.source import LabelContext, LabelSource, Pair, Stage, example_of
+from uar.labels.examples import Pair, example_of
+from uar.labels.source import LabelContext, LabelSource, Stage
 from uar.storage.ordering import best_first
 
 log = logging.getLogger(__name__)

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from uar.errors import UserError
-from uar.labels.source import Example, LabelContext, LabelSource, Pair, Stage, example_of
+from uar.labels.examples import Example, Pair, example_of
+from uar.labels.source import LabelContext, LabelSource, Stage
 from uar.labels.teacher_scores import ANNOTATOR, teacher_scores
 from uar.storage.ordering import best_first
 

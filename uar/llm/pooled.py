@@ -6,6 +6,7 @@ from functools import partial
 
 from uar.collections import Collection, open_collection
 from uar.llm.call import Item, Question
+from uar.pools.stored_pools import ShownIds
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,9 @@ class PooledQuestions:
         return len(self.pools)
 
     def __iter__(self) -> Iterator[Question]:
+        if isinstance(self.pools, ShownIds):
+            rows = ((q, pool.rows.tolist()) for q, pool in self.pools.table.items())
+            return (_question(self.collection, q, self.collection.corpus.ids_at(own), own) for q, own in rows)
         return (question_of(self.collection, q, pool) for q, pool in self.pools.items())
 
     def items(self) -> Iterator[Item]:
@@ -39,6 +43,10 @@ def _open(reference: str) -> Callable[[Sequence[Item]], PooledQuestions]:
 
 def question_of(collection: Collection, query_id: str, pool: Sequence[str]) -> Question:
     """A question with the texts of its pool."""
+    return _question(collection, query_id, pool, collection.corpus.rows(pool))
+
+
+def _question(collection: Collection, query_id: str, pool: Sequence[str], rows: Sequence[int]) -> Question:
     query, corpus = collection.queries[query_id], collection.corpus
-    texts = {d: corpus.text(row) for d, row in zip(pool, corpus.rows(pool), strict=True)}
+    texts = {d: corpus.text(row) for d, row in zip(pool, rows, strict=True)}
     return Question(query_id, query.text, texts, query.answers)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, ClassVar
 
 from uar.collections.languages import head
@@ -29,7 +29,7 @@ class Prompted(Asker):
 
     def shown(self, text: str) -> str:
         """A passage as a chat shows it: one line that cannot be taken for a part of the protocol."""
-        return as_material(self.cut(text))
+        return _shown(text, self.max_words)
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,11 @@ class OnePrompt(Chatting):
     @cached_property
     def prompt(self) -> ChatPrompt:
         return load_chat(self.template, self.variables)
+
+
+@lru_cache(maxsize=4_096)  # the stages of a chain show a passage again and again
+def _shown(text: str, words: int) -> str:
+    return as_material(head(text, words))
 
 
 def one_of(name: str, value: Any, allowed: Sequence[str]) -> None:

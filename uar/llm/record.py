@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from uar.llm.thinking import without_thinking
-from uar.storage.files import digest
+from uar.storage.files import canonical_once, digest
 
 THINK_START, THINK_END = "<think>", "</think>"
 BY_CONTENT = re.compile(r"^.*@(?=[0-9a-f]{12}(?:[~+]|$))", re.DOTALL)
@@ -102,11 +102,25 @@ class Generate(Keyed):
     def parts(self, model: str) -> tuple[Any, ...]:
         extras = self._extras("sample", "reasoning", "reasoning_tokens", "until")
         extras |= {"held": self.pattern} if self.pattern else {}
-        return "generate", model, self.messages, self.max_tokens, float(self.temperature), *([extras] if extras else [])
+        return (
+            "generate",
+            model,
+            canonical_once(self.messages),
+            self.max_tokens,
+            float(self.temperature),
+            *([extras] if extras else []),
+        )
 
     def earlier_parts(self, model: str) -> tuple[Any, ...]:
         extras = self._extras("pattern", "sample", "reasoning", "reasoning_tokens")
-        return "generate", model, self.messages, self.max_tokens, float(self.temperature), *([extras] if extras else [])
+        return (
+            "generate",
+            model,
+            canonical_once(self.messages),
+            self.max_tokens,
+            float(self.temperature),
+            *([extras] if extras else []),
+        )
 
     def key_of(self, model: str, outcome: Outcome) -> str:
         """A reply that ended by itself is the same under every limit that it fits in; of one that was cut off the limit is a
@@ -123,7 +137,7 @@ class Generate(Keyed):
 
     def _ended_key(self, model: str) -> str:
         extras = self._extras("pattern", "sample", "reasoning", "until")
-        return digest("generate to the end", weights_of(model), self.messages, float(self.temperature), extras)
+        return digest("generate to the end", weights_of(model), canonical_once(self.messages), float(self.temperature), extras)
 
     def _extras(self, *names: str) -> dict[str, Any]:
         return {name: value for name in names if (value := getattr(self, name)) not in (None, 0) or value is False}
@@ -156,7 +170,7 @@ class Choose(Keyed):
         return as_chat(self.messages)
 
     def parts(self, model: str) -> tuple[Any, ...]:
-        return "choose", model, self.messages, self.choices, self.reasoning
+        return "choose", model, canonical_once(self.messages), self.choices, self.reasoning
 
 
 Request = Generate | Score | Choose

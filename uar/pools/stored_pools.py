@@ -4,7 +4,8 @@ import hashlib
 import json
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,9 +15,13 @@ import pyarrow.parquet as pq
 
 from uar.collections import Collection
 from uar.errors import DataError
+from uar.machine.heap import release_heap
 from uar.storage.files import write_table
+from uar.storage.segments import ends_of, places_of
 
 SCHEMA = pa.schema([("query_id", pa.string()), ("question", pa.uint64()), ("rows", pa.list_(pa.int32()))])
+BLOCK = 16_384  # questions whose passages are looked up at once
+NOTHING = np.zeros(0, np.int32)
 
 
 class Pool(NamedTuple):
@@ -30,9 +35,63 @@ class Pool(NamedTuple):
         return _short(self.question.to_bytes(8, "little") + self.rows.astype("<i4").tobytes())
 
 
-def pools_of(collection: Collection, pools: Mapping[str, Sequence[str]]) -> dict[str, Pool]:
+class PoolTable(Mapping[str, Pool]):
+    """Pools by query id, as columns. questions: (queries,) hashes; ends: (queries + 1,) places in `rows`, which holds those of
+    all pools one after another."""
+
+    def __init__(self, query_ids: Sequence[str], questions: np.ndarray, ends: np.ndarray, rows: np.ndarray) -> None:
+        self.questions, self.ends, self.rows = questions, ends, rows
+        self._at = {query_id: at for at, query_id in enumerate(query_ids)}
+
+    @staticmethod
+    def of(pools: Mapping[str, Pool]) -> "PoolTable":
+        """The pools of any mapping."""
+        if isinstance(pools, PoolTable):
+            return pools
+        questions = np.fromiter((pool.question for pool in pools.values()), np.uint64, len(pools))
+        rows = [pool.rows for pool in pools.values()]
+        return PoolTable(list(pools), questions, ends_of([len(own) for own in rows]), _joined(rows))
+
+    def __len__(self) -> int:
+        return len(self._at)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._at)
+
+    def __contains__(self, query_id: object) -> bool:
+        return query_id in self._at
+
+    def __getitem__(self, query_id: str) -> Pool:
+        return self._pool(self._at[query_id])
+
+    @cached_property
+    def hashes(self) -> np.ndarray:
+        """(queries,) those of `Pool.hash`."""
+        return np.fromiter((self._pool(at).hash() for at in range(len(self))), np.uint64, len(self))
+
+    def sizes(self) -> list[int]:
+        """Passages of each pool."""
+        return np.diff(self.ends).tolist()
+
+    def chosen(self, query_ids: Sequence[str]) -> "PoolTable":
+        """The pools of some of the questions, in that order."""
+        places = np.fromiter((self._at[q] for q in query_ids), np.int64, len(query_ids))
+        if np.array_equal(places, np.arange(len(self))):
+            return self
+        ends, values = places_of(self.ends, places)
+        return PoolTable(query_ids, self.questions[places], ends, self.rows[values])
+
+    def _pool(self, at: int) -> Pool:
+        return Pool(int(self.questions[at]), self.rows[self.ends[at] : self.ends[at + 1]])
+
+
+def pools_of(collection: Collection, pools: Mapping[str, Sequence[str]]) -> PoolTable:
     """Passage ids by query id as pools; UserError where the corpus lacks one."""
-    return {q: Pool(question_hash(collection, q), _rows(collection, ids)) for q, ids in pools.items()}
+    query_ids = list(pools)
+    blocks = [query_ids[start : start + BLOCK] for start in range(0, len(query_ids), BLOCK)]
+    rows = [np.array(collection.corpus.rows([d for q in block for d in pools[q]]), np.int32) for block in blocks]
+    questions = np.fromiter((question_hash(collection, q) for q in query_ids), np.uint64, len(query_ids))
+    return PoolTable(query_ids, questions, ends_of([len(pools[q]) for q in query_ids]), _joined(rows))
 
 
 def question_hash(collection: Collection, query_id: str) -> int:
@@ -43,7 +102,23 @@ def question_hash(collection: Collection, query_id: str) -> int:
 
 def ids_of(collection: Collection, pool: Pool) -> list[str]:
     """The passage ids of a pool, in the order shown."""
-    return [collection.corpus.id(row) for row in pool.rows.tolist()]
+    return collection.corpus.ids_at(pool.rows)
+
+
+class ShownIds(Mapping[str, list[str]]):
+    """The passage ids of pools, in the order shown, read when a question is asked for."""
+
+    def __init__(self, collection: Collection, pools: PoolTable) -> None:
+        self._collection, self.table = collection, pools
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.table)
+
+    def __getitem__(self, query_id: str) -> list[str]:
+        return ids_of(self._collection, self.table[query_id])
 
 
 class StoredPools:
@@ -55,34 +130,42 @@ class StoredPools:
 
     def add(self, pools: Mapping[str, Pool]) -> int:
         """Keep the pools that differ from what is kept, and return their number."""
-        kept = self.read()
-        fresh = {q: pool for q, pool in pools.items() if q not in kept or kept[q].hash() != pool.hash()}
+        given, kept = PoolTable.of(pools), self.read()
+        known = dict(zip(kept, kept.hashes.tolist(), strict=True))
+        fresh = given.chosen([q for q, own in zip(given, given.hashes.tolist(), strict=True) if known.get(q) != own])
         if fresh:
-            columns = [list(fresh), [p.question for p in fresh.values()], [p.rows for p in fresh.values()]]
+            lists = pa.ListArray.from_arrays(pa.array(fresh.ends, pa.int32()), pa.array(fresh.rows, pa.int32()))
             name = f"{time.time_ns():020d}-{secrets.token_hex(4)}.parquet"
-            write_table(self.folder / name, pa.table(columns, schema=SCHEMA), compression="zstd")
+            table = pa.table([list(fresh), fresh.questions, lists], schema=SCHEMA)
+            write_table(self.folder / name, table, compression="zstd")
         return len(fresh)
 
-    def read(self) -> dict[str, Pool]:
+    def read(self) -> PoolTable:
         """By query id. DataError where a file is no part."""
-        pools: dict[str, Pool] = {}
+        ids: list[str] = []
+        parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # questions, sizes, rows
         for path in sorted(p for p in self.folder.glob("*.parquet") if not p.name.startswith(".")):
             try:
-                table = pq.read_table(path, schema=SCHEMA).combine_chunks()
+                table = pq.read_table(path, schema=SCHEMA)
             except (OSError, pa.ArrowException) as error:
                 raise DataError(path, f"not a part of stored pools ({str(error).splitlines()[0]}); move it away") from error
-            if not len(table):
-                continue
-            lists = table["rows"].chunk(0)
-            ends, values = lists.offsets.to_numpy(), lists.values.to_numpy()
-            questions = table["question"].to_numpy().tolist()
-            for at, query_id in enumerate(table["query_id"].to_pylist()):
-                pools[query_id] = Pool(questions[at], values[ends[at] : ends[at + 1]])
-        return pools
+            ids += table["query_id"].to_pylist()
+            for lists in table["rows"].chunks:
+                parts.append((np.zeros(0, np.uint64), np.diff(lists.offsets.to_numpy()), lists.flatten().to_numpy()))
+            parts.append((table["question"].to_numpy(), np.zeros(0, np.int32), np.zeros(0, np.int32)))
+        questions, sizes, rows = (_joined(column) for column in zip(*parts, strict=True)) if parts else (NOTHING,) * 3
+        last = {query_id: at for at, query_id in enumerate(ids)}  # its first place in the order, its last pool
+        ends, places = ends_of(sizes), np.fromiter(last.values(), np.int64, len(last))
+        if len(last) < len(ids):
+            questions = questions[places]
+            ends, values = places_of(ends, places)
+            rows = rows[values]
+        release_heap()
+        return PoolTable(list(last), questions.astype(np.uint64, copy=False), ends, rows)
 
 
-def _rows(collection: Collection, ids: Sequence[str]) -> np.ndarray:
-    return np.array(collection.corpus.rows(ids), dtype=np.int32)
+def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    return np.concatenate(arrays) if arrays else NOTHING
 
 
 def _short(content: bytes) -> int:

@@ -9,5 +9,15 @@ import numpy as np
 def first_of_equal(contents: Iterable[bytes]) -> np.ndarray:
     """(contents,) the place of the first that each equals. There may be millions, so hashes of 8 bytes are compared."""
     hashes = b"".join(hashlib.blake2b(content, digest_size=8).digest() for content in contents)
-    _, first, which = np.unique(np.frombuffer(hashes, np.uint64), return_index=True, return_inverse=True)
-    return np.asarray(first[which])
+    return first_of_hashes(np.frombuffer(hashes, np.uint64))
+
+
+def first_of_hashes(hashes: np.ndarray) -> np.ndarray:
+    """(contents,) the place of the first of each one's hash."""
+    order = np.argsort(hashes, kind="stable")
+    new = np.ones(len(order), bool)
+    new[1:] = hashes[order[1:]] != hashes[order[:-1]]
+    starts = order[new]
+    first = np.empty(len(order), np.int64)
+    first[order] = starts[np.cumsum(new) - 1]
+    return first

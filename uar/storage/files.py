@@ -8,10 +8,11 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +23,7 @@ from uar.errors import UserError
 CONTENTS = ".contents.json"  # names and sizes of the files of a finished folder
 NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 NO_LOCKS = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.ENOLCK}  # of a file system without flock
+CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, default=str, separators=(",", ":"))
 
 
 def cache_dir() -> Path:
@@ -159,9 +161,21 @@ def write_array(path: Path, array: np.ndarray) -> None:
         np.save(file, array)
 
 
+class Canonical(NamedTuple):
+    """The canonical JSON of a value, as a part of several digests."""
+
+    text: str
+
+
+@lru_cache(maxsize=64)
+def canonical_once(value: Hashable) -> Canonical:
+    """Of a large value that several digests in a row have as a part."""
+    return Canonical(CANONICAL.encode(value))
+
+
 def digest(*parts: object) -> str:
     """32 hex digits of the canonical JSON of `parts`: the same on any machine and in any process."""
-    canonical = json.dumps(parts, sort_keys=True, ensure_ascii=False, default=str, separators=(",", ":"))
+    canonical = f"[{','.join(part.text if isinstance(part, Canonical) else CANONICAL.encode(part) for part in parts)}]"
     return hashlib.blake2b(canonical.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 

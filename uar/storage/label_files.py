@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
@@ -62,6 +62,14 @@ def write_label_file(path: Path, columns: Sequence[str], rows: Iterable[Sequence
             given = dict(zip(columns, zip(*block, strict=True), strict=True))
             arrays = [pa.array(given[f.name], f.type) if f.name in given else pa.nulls(len(block), f.type) for f in SCHEMA]
             writer.write_table(pa.table(arrays, schema=SCHEMA))
+
+
+def write_label_blocks(path: Path, blocks: Iterable[Mapping[str, pa.Array | pa.ChunkedArray]]) -> None:
+    """Columns of many rows at a time as a `labels.parquet`; the other columns of its schema are null."""
+    with whole_file(path) as beside, pq.ParquetWriter(beside, SCHEMA) as writer:
+        for given in blocks:
+            size = len(given["query_id"])
+            writer.write_table(pa.table([given.get(f.name, pa.nulls(size, f.type)) for f in SCHEMA], schema=SCHEMA))
 
 
 def read_label_columns(path: Path, names: Sequence[str], query_ids: Collection[str] | None = None) -> pa.Table:

@@ -4,9 +4,7 @@ Everything random is a function of (seed, epoch, query id), so that the order is
 goes on with the batches that an uninterrupted one would have had.
 """
 
-import hashlib
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -15,8 +13,8 @@ import torch
 
 from uar.collections.token_ids import Tokens
 from uar.labels import Example, Stage
+from uar.labels.example_columns import Examples, Passages, weights_of
 from uar.retrievers.trainable import first_places
-from uar.storage.copies import first_of_equal
 from uar.storage.ordering import rank_of
 from uar.training.masks import among, utilities
 
@@ -77,7 +75,7 @@ class BatchStream:
         query_tokens: Tokens,
         query_rows: dict[str, int],
         passage_tokens: Tokens,
-        passage_rows: dict[str, int],
+        passages: Passages,
         batch_size: int,
         passages_per_query: int,
         seed: int,
@@ -85,33 +83,33 @@ class BatchStream:
         world: int = 1,
         random_negatives: int = 0,
     ) -> None:
-        self._examples = [e for e in stage.examples if e.weight > 0]
+        self._examples = Examples.of(stage.examples, passages)
+        self._used = np.flatnonzero(weights_of(self._examples) > 0)
         self._heaviest, self._seed, self._most = stage.heaviest, seed, stage.most_positives
         self._query_tokens, self._query_rows = query_tokens, query_rows
-        self._passage_tokens, self._passage_rows = passage_tokens, _at_first_copy(passage_tokens, passage_rows)
+        self._passage_tokens = passage_tokens
         self._batch_size, self._per_query = batch_size, passages_per_query
         self._rank, self._world = rank, world
         self._random = random_negatives
-        self._first_row = _by_content(passage_tokens, self._passage_rows.values()) if random_negatives else {}
-        self._alike = _alike(stage.examples, query_tokens, query_rows)
+        self._is_shown = self._shown_rows() if random_negatives else np.zeros(0, bool)
+        self._alike = _alike(self._examples, query_tokens, query_rows)
         self.epoch = 0
         self._position = 0
 
     def __len__(self) -> int:
-        return max(1, -(-(len(self._examples) // self._world) // self._batch_size))
+        return max(1, -(-(len(self._used) // self._world) // self._batch_size))
 
     def __iter__(self) -> Iterator[Batch]:
         if self._position >= len(self):  # the epoch before was read to its end
             self.epoch, self._position = self.epoch + 1, 0
-        examples = self._examples
-        order = sorted(range(len(examples)), key=lambda i: rank_of(self._seed, "order", str(self.epoch), examples[i].query_id))
+        order = self._order()
         each = len(order) // self._world
         mine = order[self._rank : each * self._world : self._world] if each else order
-        for number, chunk in enumerate(np.array_split(np.array(mine), len(self))):
+        for number, chunk in enumerate(np.array_split(mine, len(self))):
             if number < self._position:
                 continue
             self._position = number + 1
-            yield self._batch([examples[i] for i in chunk])
+            yield self._batch(chunk.tolist())
 
     def state_dict(self) -> dict[str, Any]:
         return {"epoch": self.epoch, "position": self._position}
@@ -119,33 +117,45 @@ class BatchStream:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.epoch, self._position = state["epoch"], state["position"]
 
-    def _batch(self, examples: Sequence[Example]) -> Batch:
-        chosen = [self._choose(e) for e in examples]
-        shown = [[self._passage_rows[d] for d in (*positives, *negatives)] for positives, negatives in chosen]
-        drawn = [self._drawn(e) for e in examples]
+    def _order(self) -> np.ndarray:
+        """Places of the examples in the order of the epoch."""
+        names = (self._examples.query_ids[at] for at in self._used.tolist())
+        drawn = b"".join(rank_of(self._seed, "order", str(self.epoch), name) for name in names)
+        first, second = np.frombuffer(drawn, ">u8").reshape(-1, 2).T
+        return self._used[np.lexsort((second, first))]
+
+    def _batch(self, places: Sequence[int]) -> Batch:
+        queries = [Shown(self._examples, at, self._passage_tokens) for at in places]
+        chosen = [self._choose(query) for query in queries]
+        shown = [[query.rows[d] for d in (*picked, *others)] for query, (picked, others) in zip(queries, chosen, strict=True)]
+        drawn = [self._drawn(query.example) for query in queries]
         rows = list(dict.fromkeys(row for part in (shown, drawn) for of_query in part for row in of_query))
-        useful = [self._utilities(e) for e in examples]
+        useful = [_utilities(query) for query in queries]
+        targets = [
+            [query.rows[d] for d in (query.example.positives if self._most is None else picked)]
+            for query, (picked, _) in zip(queries, chosen, strict=True)
+        ]
+        examples = [query.example for query in queries]
         return Batch(
             query_ids=[e.query_id for e in examples],
             queries=[self._query_tokens[self._query_rows[e.query_id]] for e in examples],
             passages=[self._passage_tokens[row] for row in rows],
             rows=torch.tensor(rows),
             shown=_padded([[*own, *more] for own, more in zip(shown, drawn, strict=True)], -2),
-            targets=self._padded(
-                [e.positives if self._most is None else p for e, (p, _) in zip(examples, chosen, strict=True)]
-            ),
-            known=self._padded([self._known(e) for e in examples]),
+            targets=_padded(targets, -2),
+            known=_padded([self._known(query) for query in queries], -2),
             judged=_padded([list(u) for u in useful], -2),
             utility=_padded([list(u.values()) for u in useful], torch.nan),
             row_weights=torch.tensor([e.weight / self._heaviest for e in examples], dtype=torch.float32),
         )
 
-    def _choose(self, example: Example) -> tuple[list[str], list[str]]:
+    def _choose(self, query: "Shown") -> tuple[list[str], list[str]]:
         """Positives and negatives of one query, `passages_per_query` in all where there are as many."""
+        example = query.example
         place = (str(self.epoch), example.query_id)
         positives = sorted(example.positives, key=lambda d: rank_of(self._seed, "positive", *place, d))
-        copied = {self._passage_rows[d] for d in example.positives}
-        others = [d for d in example.negatives if self._passage_rows[d] not in copied]
+        copied = {query.rows[d] for d in example.positives}
+        others = [d for d in example.negatives if query.rows[d] not in copied]
         negatives = sorted(others, key=lambda d: rank_of(self._seed, "negative", *place, d))
         room = max(1, self._per_query - 1)
         positives = positives[: min(room, self._most or room)]
@@ -153,47 +163,52 @@ class BatchStream:
 
     def _drawn(self, example: Example) -> list[int]:
         """Corpus rows of any passages; a copy of one that an example has stands at the row of that one."""
+        if not self._random:
+            return []
         draws = (
             rank_of(self._seed, "random", str(self.epoch), example.query_id, str(number)) for number in range(self._random)
         )
         rows = [int.from_bytes(draw[:8], "little") % len(self._passage_tokens) for draw in draws]
-        return [self._first_row.get(_content(self._passage_tokens, row), row) for row in rows]
+        firsts = self._passage_tokens.first_copies[rows].tolist()
+        return [first if self._is_shown[first] else row for row, first in zip(rows, firsts, strict=True)]
 
-    def _known(self, example: Example) -> list[str]:
+    def _shown_rows(self) -> np.ndarray:
+        """(corpus,) whether an example has the passage of a row, which is the first of its tokens."""
+        found = np.zeros(len(self._passage_tokens), bool)
+        for rows in (self._examples.columns.rows, self._examples.columns.ignored):
+            found[self._passage_tokens.first_copies[rows]] = True
+        return found
+
+    def _known(self, query: "Shown") -> list[int]:
         """Passages that are never a negative of the query."""
-        return list(dict.fromkeys(d for e in self._alike.get(example.query_id, [example]) for d in e.positives + e.ignored))
-
-    def _utilities(self, example: Example) -> dict[int, float]:
-        """By corpus row; of copies, that of the first, positives coming before negatives."""
-        by_row: dict[int, float] = {}
-        for doc_id, utility in example.utilities().items():
-            by_row.setdefault(self._passage_rows[doc_id], utility)
-        return by_row
-
-    def _padded(self, ids: Sequence[Sequence[str]]) -> torch.Tensor:
-        return _padded([[self._passage_rows[d] for d in row] for row in ids], -2)
+        alike = [Shown(self._examples, at, self._passage_tokens) for at in self._alike.get(query.place, ())] or [query]
+        return list({d: q.rows[d] for q in alike for d in q.example.positives + q.example.ignored}.values())
 
 
-def _alike(examples: Sequence[Example], tokens: Tokens, rows: Mapping[str, int]) -> dict[str, list[Example]]:
-    """By query, the examples of its tokens, where there are several."""
-    groups: dict[bytes, list[Example]] = defaultdict(list)
-    for example in examples:
-        groups[tokens[rows[example.query_id]].tobytes()].append(example)
-    return {e.query_id: group for group in groups.values() if len(group) > 1 for e in group}
+class Shown:
+    """The example at a place, and where each of its passages stands: at the first row of its tokens."""
+
+    def __init__(self, examples: Examples, place: int, tokens: Tokens) -> None:
+        self.place, self.example = place, examples[place]
+        rows = examples.rows_of(place)
+        self.rows = dict(zip(rows, tokens.first_copies[list(rows.values())].tolist(), strict=True))
 
 
-def _at_first_copy(tokens: Tokens, rows: Mapping[str, int]) -> dict[str, int]:
-    """By passage, the corpus row of the first one of its tokens."""
-    first = first_of_equal(tokens[row].tobytes() for row in rows.values())
-    return dict(zip(rows, np.fromiter(rows.values(), np.int64, len(rows))[first].tolist(), strict=True))
+def _utilities(query: Shown) -> dict[int, float]:
+    """By corpus row; of copies, that of the first, positives coming before negatives."""
+    by_row: dict[int, float] = {}
+    for doc_id, utility in query.example.utilities().items():
+        by_row.setdefault(query.rows[doc_id], utility)
+    return by_row
 
 
-def _content(tokens: Tokens, row: int) -> bytes:
-    return hashlib.blake2b(tokens[row].tobytes(), digest_size=8).digest()
-
-
-def _by_content(tokens: Tokens, rows: Iterable[int]) -> dict[bytes, int]:
-    return {_content(tokens, row): row for row in rows}
+def _alike(examples: Examples, tokens: Tokens, rows: Mapping[str, int]) -> dict[int, list[int]]:
+    """By place, the places of the examples of its tokens, where there are several."""
+    first = tokens.first_copies[[rows[query_id] for query_id in examples.query_ids]]
+    order = np.argsort(first, kind="stable")
+    _, starts, counts = np.unique(first[order], return_index=True, return_counts=True)
+    groups = [order[start : start + n].tolist() for start, n in zip(starts[counts > 1], counts[counts > 1], strict=True)]
+    return {at: group for group in groups for at in group}
 
 
 def _padded(rows: Sequence[Sequence[float]], filling: float) -> torch.Tensor:

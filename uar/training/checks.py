@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from uar.errors import UserError
 from uar.labels import Stage
+from uar.labels.example_columns import negatives_of, positives_of, sources_of, weights_of
 from uar.losses import Loss, name_of, takes_utility
 from uar.pools import BM25Pool, PoolSource
 from uar.retrievers.trainable import Encoder, Trainable
@@ -107,12 +108,13 @@ def check_stage(stage: Stage, loss: Loss, cfg: DictConfig) -> None:
         raise UserError(f"training.batch_size={batch_size}, passages_per_query={per_query}: at least 1 is needed")
     if stage.warmup is not None and not 0 <= stage.warmup <= 1:
         raise UserError(f"stage {stage.name}: warmup={stage.warmup}: a share of its steps from 0 to 1 is needed")
-    weightless = sum(not e.weight for e in stage.examples)
+    weightless = int((weights_of(stage.examples) == 0).sum())
     if weightless:
         log.info("Stage %s: %d of %d queries have weight 0 and are left out", stage.name, weightless, len(stage.examples))
     if (stage.most_positives == 1 or _most(stage) == 1) and not takes_utility(own):
         log.info("Stage %s: %s", stage.name, _alike(stage, cfg))
-    bare = sum(not e.negatives for e in stage.examples) if stage.candidates is None else 0
+    positives, negatives = positives_of(stage.examples), negatives_of(stage.examples)
+    bare = int((negatives == 0).sum()) if stage.candidates is None else 0
     if bare and batch_size == 1:
         raise UserError(
             f"stage {stage.name}: {bare} queries have no negative, and a batch of one query has none from others; "
@@ -120,7 +122,7 @@ def check_stage(stage: Stage, loss: Loss, cfg: DictConfig) -> None:
         )
     if bare:
         log.info("Stage %s: %d queries have no negative of their own, and learn from those of others", stage.name, bare)
-    small = sum(len(e.positives) + len(e.negatives) < per_query for e in stage.examples)
+    small = int((positives + negatives < per_query).sum())
     if small and stage.candidates is None:
         log.info(
             "Stage %s: %d of %d queries have fewer than passages_per_query=%d passages, and take all they have",
@@ -130,14 +132,14 @@ def check_stage(stage: Stage, loss: Loss, cfg: DictConfig) -> None:
 
 def _most(stage: Stage) -> int:
     """Positives of the query that has the most."""
-    return max((len(e.positives) for e in stage.examples), default=0)
+    return int(positives_of(stage.examples).max(initial=0))
 
 
 def _alike(stage: Stage, cfg: DictConfig) -> str:
     """That losses do not differ where a query learns one positive, and what gives it several."""
     if _most(stage) > 1:
         remedy = "label_source.positives=all takes all that a query has"
-    elif any("llm" in e.source for e in stage.examples):
+    elif any("llm" in source for source in sources_of(stage.examples)):
         given = OmegaConf.select(cfg, "annotator.threshold")
         threshold = "" if given is None else f" (now {given:g})"
         remedy = f"a larger annotator.threshold{threshold}, or a larger candidates.depth to annotate, gives several"

@@ -1,5 +1,6 @@
 """What a run trains on and how, as hashes: a run is only resumed as what it was, and another one starts with nothing of it."""
 
+import contextlib
 import hashlib
 import logging
 import shutil
@@ -12,8 +13,9 @@ from omegaconf import DictConfig, OmegaConf
 from uar.errors import UserError
 from uar.evaluation.metrics_file import read_metrics
 from uar.labels import Stage
+from uar.labels.example_columns import Examples
 from uar.losses import Loss, name_of
-from uar.storage.files import digest, read_json, write_json
+from uar.storage.files import cache_dir, digest, read_json, write_json
 
 log = logging.getLogger(__name__)
 HASH = 32  # digits
@@ -24,7 +26,20 @@ NO_PART = {  # options that say how a run computes, or what is told of it, and c
 
 
 def label_hash(stages: Sequence[Stage]) -> str:
-    """Of every pair that is trained on, its label, utility and weight; taken query by query, since there may be millions."""
+    """Of every pair that is trained on, its label, utility and weight. Of labels in columns it is remembered in the cache."""
+    prints = [(s.name, s.examples.fingerprint) for s in stages if isinstance(s.examples, Examples)]
+    if len(prints) < len(stages):
+        return _label_hash(stages)
+    memo = cache_dir() / "hashes" / f"labels-{digest(prints)}.json"
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # not there, or broken: hashed anew
+        return str(read_json(memo)["hash"])
+    value = _label_hash(stages)
+    write_json(memo, {"hash": value})
+    return value
+
+
+def _label_hash(stages: Sequence[Stage]) -> str:
+    """Query by query, since there may be millions of pairs."""
     whole = hashlib.blake2b(digest_size=16)
     for stage in stages:
         for example in stage.examples:

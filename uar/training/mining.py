@@ -7,7 +7,7 @@ from pathlib import Path
 
 from uar.collections import Collection
 from uar.labels import Pair, Stage
-from uar.labels.source import example_of
+from uar.labels.examples import example_of
 from uar.retrievers.ranker import Ranker
 from uar.storage.files import digest
 from uar.training.shared_pools import Pools, SharedPools

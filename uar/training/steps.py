@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from uar.errors import UserError
 from uar.labels import Stage
+from uar.labels.example_columns import weights_of
 
 
 def with_steps(stages: Sequence[Stage], steps: int | None, batch_size: int) -> list[Stage]:
@@ -14,7 +15,7 @@ def with_steps(stages: Sequence[Stage], steps: int | None, batch_size: int) -> l
         return list(stages)
     if steps < len(stages):
         raise UserError(f"training.steps={steps}: there are {len(stages)} stages, and each needs a step; give more")
-    length = [s.epochs * sum(e.weight > 0 for e in s.examples) / (s.batch_size or batch_size) for s in stages]
+    length = [s.epochs * int((weights_of(s.examples) > 0).sum()) / (s.batch_size or batch_size) for s in stages]
     ideal = [steps * own / sum(length) for own in length]
     given = [max(1, int(share)) for share in ideal]
     while sum(given) != steps:  # by the largest remainders

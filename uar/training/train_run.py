@@ -1,7 +1,6 @@
 """The train command: labels -> batches -> model -> scores, all in one run folder."""
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import replace
@@ -23,6 +22,7 @@ from uar.evaluation.evaluator import Evaluator
 from uar.evaluation.metrics_file import read_metrics, update_metrics
 from uar.evaluation.retrieving import as_configured
 from uar.labels import Stage
+from uar.labels.example_columns import Examples, positives_by_source
 from uar.labels.label_table import write_label_table
 from uar.launch.small_table import log_table
 from uar.losses import Loss, name_of, takes_utility
@@ -77,6 +77,7 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
     annotations: list[Used] = []
     context = label_context(cfg, collection, pool_source, folder, annotations)
     stages = hydra.utils.instantiate(cfg.label_source, _convert_="all").stages(context)
+    stages = [replace(stage, examples=Examples.of(stage.examples, collection.corpus)) for stage in stages]
     stages = with_steps(stages, cfg.training.steps, cfg.training.batch_size)
     for stage in stages:
         check_stage(stage, loss, cfg)
@@ -213,14 +214,12 @@ def _streams(cfg: DictConfig, collection: Collection, retriever: Trainable, loss
     passages, queries = retriever.passage_tokens(collection), retriever.query_tokens(collection)
 
     def stream(stage: Stage, rank: int, world: int) -> BatchStream:
-        used = list(dict.fromkeys(d for e in stage.examples for d in (*e.positives, *e.negatives, *e.ignored)))
-        passage_rows = dict(zip(used, collection.corpus.rows(used), strict=True))
         size = stage.batch_size or cfg.training.batch_size
         per_query = stage.passages_per_query or cfg.training.passages_per_query
         judged_alone = takes_utility(stage.loss or loss)
         random = 0 if judged_alone else cfg.training.random_negatives
         return BatchStream(
-            stage, queries, collection.query_rows, passages, passage_rows, size, per_query, cfg.seed, rank, world, random
+            stage, queries, collection.query_rows, passages, collection.corpus, size, per_query, cfg.seed, rank, world, random
         )
 
     return stream
@@ -271,11 +270,11 @@ def _facts(
 ) -> dict[str, Any]:
     """What the model card says."""
     manifest = read_json(folder / "manifest.json")
-    counts = Counter((s.name, p.source) for s in stages for e in s.examples for p in e.pairs() if p.label)
+    counts = [(s.name, *of_source) for s in stages for of_source in positives_by_source(s.examples).items()]
     return {
         "collection": collection.reference,
         "collection_hash": collection.hash,
-        "labels": [{"stage": stage, "source": source, "positives": n} for (stage, source), n in counts.items()],
+        "labels": [{"stage": stage, "source": source, "positives": n} for stage, source, n in counts],
         "label_hash": manifest["labels"],
         "loss": [name_of(stage.loss or loss) for stage in stages],
         "retriever": retriever.name,

@@ -104,7 +104,8 @@ def _alike(question: Question, judged: Sequence[Judgement]) -> list[Judgement]:
     for judgement in sorted(judged, key=lambda j: j.rank):
         first.setdefault(question.passages[judgement.doc_id], judgement)
     best = {j.doc_id: first[question.passages[j.doc_id]] for j in judged}
-    return [replace(best[j.doc_id], doc_id=j.doc_id, rank=j.rank) for j in judged]
+    shared = ((j, best[j.doc_id]) for j in judged)
+    return [j if own is j else replace(own, doc_id=j.doc_id, rank=j.rank) for j, own in shared]
 
 
 @cache

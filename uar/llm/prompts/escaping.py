@@ -31,10 +31,13 @@ def as_material(text: str) -> str:
     """A text as one line that a chat may quote: besides control tokens, role markers (`user:` at a line's start),
     identifiers (`[3]` -> `(3)`) and the answer format (`My selection:`) are defused. Instructions are left as they are: the
     prompts call them material."""
-    text = ROLE.sub(r"\1 -", text)
-    text = without_control_tokens(text)
-    text = IDENTIFIER.sub(r"(\1)", text)
-    return " ".join(FORMAT.sub(r"\1 -", text).split())
+    if ":" in text:  # most texts have no character that a pattern needs
+        text = ROLE.sub(r"\1 -", text)
+    if "<" in text or "[" in text:
+        text = IDENTIFIER.sub(r"(\1)", without_control_tokens(text))
+    if ":" in text:
+        text = FORMAT.sub(r"\1 -", text)
+    return " ".join(text.split())
 
 
 def attempts(text: str) -> Iterator[str]:

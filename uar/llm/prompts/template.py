@@ -14,6 +14,7 @@ from typing import Any
 
 import jinja2
 import jinja2.meta
+import jinja2.nodes
 import yaml
 
 from uar.errors import DataError
@@ -23,7 +24,25 @@ from uar.storage.files import digest
 PACKAGE = Path(__file__).parents[2]
 ENVIRONMENT = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)
 LOOP = frozenset({"number", "passage"})
-_compiled = cache(ENVIRONMENT.from_string)
+
+
+class Template:
+    """A compiled template. One of texts and names alone, as most are, needs none of Jinja's contexts to be rendered."""
+
+    def __init__(self, source: str) -> None:
+        self._template = ENVIRONMENT.from_string(source)
+        nodes = [node for output in ENVIRONMENT.parse(source).body for node in getattr(output, "nodes", [None])]
+        plain = all(isinstance(node, jinja2.nodes.TemplateData | jinja2.nodes.Name) for node in nodes)
+        self._pieces = [(getattr(n, "data", ""), getattr(n, "name", None)) for n in nodes] if plain else None
+
+    def render(self, values: Mapping[str, Any]) -> str:
+        """UndefinedError of jinja2 where a value is missing."""
+        if self._pieces is None or any(name is not None and name not in values for _, name in self._pieces):
+            return self._template.render(values)
+        return "".join(data if name is None else str(values[name]) for data, name in self._pieces)
+
+
+_compiled = cache(Template)
 
 
 @dataclass(frozen=True)
@@ -50,9 +69,10 @@ class ChatPrompt:
                 continue
             reply = _compiled(turn.reply) if turn.reply is not None and acknowledge else None
             for number, passage in enumerate(values["passages"], start=1):
-                messages.append((turn.role, template.render(values, number=number, passage=passage)))
+                own = {**values, "number": number, "passage": passage}
+                messages.append((turn.role, template.render(own)))
                 if reply is not None:
-                    messages.append(("assistant", reply.render(values, number=number, passage=passage)))
+                    messages.append(("assistant", reply.render(own)))
         return _merge_neighbours(messages)
 
 
