@@ -97,6 +97,7 @@ def test_what_was_written_is_searched_alone_beside_or_by_ranks(toy: Collection, 
     own, other = BM25Ranker(), with_texts(toy, {q: str(WRITES[f"xylophone {q}"]) for q in QUERIES})
     right = own.rank(other, QUERIES, 3)
     assert with_llm(tmp_path, own, "pseudo_document", "expand.join=replace").rank(asked, QUERIES, 3) == right
+    assert with_llm(tmp_path, own, "rewrite").rank(asked, QUERIES, 3) == right
     fused = with_llm(tmp_path, own, "pseudo_document", "expand.join=fuse").rank(asked, QUERIES, 3)
     assert fused == fuse([own.rank(asked, QUERIES, 3), right], depth=3)
     once = with_llm(tmp_path, own, "pseudo_document", "expand.repeat=1")

@@ -96,6 +96,16 @@ def test_a_fusion_learns_on_one_split_and_ranks_another(folder: Path, tmp_path: 
     assert len(keys) == 3 and None not in keys
 
 
+def test_weights_from_generated_questions_are_warned_of(folder: Path, caplog: pytest.LogCaptureFixture):
+    path = folder / "queries.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows[0]["origin"] = "generated"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = {"a": BM25Ranker(), "b": BM25Ranker(k1=2.0)}
+    Fusion(None, given, learn_on=f"local:{folder}:dev").rank(open_collection(f"local:{folder}:test"), ["q1"], 3)
+    assert "1 of these questions were written by an LLM" in caplog.text
+
+
 def test_a_model_and_bm25_are_one_retriever(folder: Path, tiny: list[str]):
     model, learn_on = tiny[0].partition("=")[2], f"local:{folder}:dev"
     cfg = composed("evaluate", "retriever=hybrid", f"retriever.model={model}", f"retriever.learn_on={learn_on}")

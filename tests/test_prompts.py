@@ -48,6 +48,8 @@ def test_every_packaged_prompt_is_rendered_by_a_test() -> None:
         "passages", "pointwise", "qa_metric", "setwise", "listwise", "likelihood_both",  # in the tests of their annotators
         "rag_closed_book", "rag_closed_book_sentence", "rag_sentence", "rag_rewrite", "rag_verify",  # in test_rag.py
         "write_questions",  # in test_questions.py
+        "pseudo_document", "rewrite_query", "query_keywords",  # in test_expansion.py
+        "umbrela",  # in test_prediction_powered.py
     }  # fmt: skip
 
 

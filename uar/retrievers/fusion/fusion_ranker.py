@@ -127,6 +127,12 @@ class Fusion(Ranker):
             "Weights by nDCG@10 of %d questions of %s: %s; fused %.4f, with equal weights %.4f",
             len(query_ids), judged.reference, shown, found.value, found.equal,
         )  # fmt: skip
+        written = sum(judged.origin_of(q) == "generated" for q in query_ids)
+        if written:
+            log.warning(
+                "%d of these questions were written by an LLM, and kept where a search found their passage: that search gets "
+                "too much weight; leave retriever.learn_on null, or name a split that people judged", written,
+            )  # fmt: skip
         return found.weights
 
 
