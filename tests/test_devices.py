@@ -21,6 +21,7 @@ from uar.labels import Example, Stage
 from uar.losses import Loss, name_of
 from uar.machine.model_files import locate
 from uar.retrievers.bi_encoder.encoder import BiEncoder
+from uar.retrievers.colbert.colbert_encoder import ColBERT
 from uar.retrievers.cross_encoder.cross_encoder import CrossEncoder
 from uar.retrievers.splade.splade_encoder import Splade
 from uar.storage.files import write_json
@@ -35,6 +36,7 @@ CASES = [(loss, cached, False, "bi") for loss in LOSSES for cached in (False, Tr
 CASES += [(loss, False, True, "bi") for loss in LOSSES]
 CASES += [(uar.losses.contrastive, False, True, "cross"), (uar.losses.kl, True, True, "cross")]
 CASES += [(uar.losses.contrastive, cached, bare, "sparse") for cached, bare in ((False, True), (True, False))]
+CASES += [(uar.losses.contrastive, False, True, "late"), (uar.losses.kl, True, False, "late")]
 WEIGHTS = (1.0, 0.5, 2.0, 0.25, 1.5, 0.75)
 
 
@@ -78,7 +80,7 @@ def model(folder: Path) -> str:
 
 
 def step(folder: Path, loss: Loss, cached: bool, bare: bool, kind: str, rank: int, world: int) -> dict[str, torch.Tensor]:
-    """Gradients, and the weights after a step of AdamW, of process `rank` of `world`. `kind`: bi, cross or sparse."""
+    """Gradients, and the weights after a step of AdamW, of process `rank` of `world`. `kind`: bi, cross, late or sparse."""
     kept = tokens(folder)
     rows = NumberedPassages({f"d{i}": i for i in range(60)})
     stage = Stage("llm", examples(bare), 1, "all")
@@ -86,7 +88,8 @@ def step(folder: Path, loss: Loss, cached: bool, bare: bool, kind: str, rank: in
     if kind == "sparse":
         retriever = Splade(str(folder / "mlm"), dropout=0.0, token_budget=40, query_penalty=0.1, passage_penalty=0.2)
     else:
-        made = {"bi": BiEncoder, "cross": CrossEncoder}[kind]
+        late = partial(ColBERT, dim=16, query_length=16, passage_length=16)
+        made = {"bi": BiEncoder, "cross": CrossEncoder, "late": late}[kind]
         retriever = made(model(folder), dropout=0.0, token_budget=40)
     if kind == "cross":  # before training the scores of pairs have nearly one gradient, of whose sum fp32 leaves few digits
         retriever.double()

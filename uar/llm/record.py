@@ -102,25 +102,14 @@ class Generate(Keyed):
     def parts(self, model: str) -> tuple[Any, ...]:
         extras = self._extras("sample", "reasoning", "reasoning_tokens", "until")
         extras |= {"held": self.pattern} if self.pattern else {}
-        return (
-            "generate",
-            model,
-            canonical_once(self.messages),
-            self.max_tokens,
-            float(self.temperature),
-            *([extras] if extras else []),
-        )
+        return self._parts(model, extras)
 
     def earlier_parts(self, model: str) -> tuple[Any, ...]:
-        extras = self._extras("pattern", "sample", "reasoning", "reasoning_tokens")
-        return (
-            "generate",
-            model,
-            canonical_once(self.messages),
-            self.max_tokens,
-            float(self.temperature),
-            *([extras] if extras else []),
-        )
+        return self._parts(model, self._extras("pattern", "sample", "reasoning", "reasoning_tokens"))
+
+    def _parts(self, model: str, extras: Mapping[str, Any]) -> tuple[Any, ...]:
+        told = [dict(extras)] if extras else []
+        return "generate", model, canonical_once(self.messages), self.max_tokens, float(self.temperature), *told
 
     def key_of(self, model: str, outcome: Outcome) -> str:
         """A reply that ended by itself is the same under every limit that it fits in; of one that was cut off the limit is a

@@ -58,8 +58,9 @@ class SparseRanker(Ranker):
                 "as it is, and set retriever.most_tokens for a smaller index"
             )
         search.warn_of_processes(self.name)
+        with self._session.preparing():
+            shards = self._shards(collection)
         queries = self._queries(collection, query_ids)
-        shards = self._shards(collection)
         self._tell(collection, queries, shards)
         deep = min(depth + collection.drop_own, len(corpus))
         found = search_impacts(queries, shards, deep, corpus.id_ranks)
