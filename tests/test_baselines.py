@@ -86,7 +86,7 @@ def test_a_broken_file_of_scores_is_measured_anew(toy: Collection, own_cache: Pa
 
 def settings(folder: Path, model: str, **changes: object) -> object:
     retriever = {"_target_": "uar.retrievers.bi_encoder.encoder.BiEncoder", "model": model}
-    given = {**SETTINGS, "retriever": retriever, "rerank": {}, "baselines": ["bm25", "untrained"], **changes}
+    given = {**SETTINGS, "retriever": retriever, "expand": {}, "rerank": {}, "baselines": ["bm25", "untrained"], **changes}
     return OmegaConf.create(given)
 
 

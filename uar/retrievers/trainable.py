@@ -68,6 +68,14 @@ class Kind:
     tags: tuple[str, ...]
 
 
+DENSE = Kind(
+    "dense retriever",
+    "SentenceTransformer",
+    "sentence-similarity",
+    ("sentence-similarity", "feature-extraction", "dense-retrieval"),
+)
+
+
 class Trainable(nn.Module, SessionRanker):
     """A ranker that learns. Training learns the parameters that require a gradient; its loss sees `scale` · `batch_scores`.
 
@@ -75,7 +83,7 @@ class Trainable(nn.Module, SessionRanker):
     of the first stage's steps in which the factor of `Scored.penalties` rises from 0 to 1, with the square of the step.
     """
 
-    kind: ClassVar[Kind]
+    kind: ClassVar[Kind] = DENSE
     is_baseline = True
     penalty_warmup = 0.0
 

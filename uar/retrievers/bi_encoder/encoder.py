@@ -34,7 +34,7 @@ from uar.retrievers.bi_encoder.pooling import POOLINGS, pool
 from uar.retrievers.ranker import Ranker
 from uar.retrievers.session import Session
 from uar.retrievers.token_batches import TokenBatches
-from uar.retrievers.trainable import Encoder, Kind
+from uar.retrievers.trainable import Encoder
 from uar.storage.files import digest
 
 ROLES = ("query", "passage")
@@ -58,13 +58,6 @@ class BiEncoder(Encoder):
     `compile`: through torch.compile. `token_budget`: tokens, padding included, of one forward pass; texts are sorted by
     length first, so that little is padded.
     """
-
-    kind = Kind(
-        "dense retriever",
-        "SentenceTransformer",
-        "sentence-similarity",
-        ("sentence-similarity", "feature-extraction", "dense-retrieval"),
-    )
 
     def __init__(
         self,

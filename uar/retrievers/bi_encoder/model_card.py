@@ -9,9 +9,8 @@ import yaml
 
 from uar.collections.reference import parse, slug
 from uar.errors import UserError
-from uar.retrievers.bi_encoder.encoder import BiEncoder
 from uar.retrievers.bi_encoder.export import DIMENSIONS, SETTINGS
-from uar.retrievers.trainable import Kind
+from uar.retrievers.trainable import DENSE, Kind
 from uar.storage.files import read_json, write_text
 
 VECTORS = """from sentence_transformers import {kind}
@@ -84,7 +83,7 @@ def _front_matter(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _kind(facts: Mapping[str, Any]) -> Kind:
-    kind: Kind = facts.get("kind", BiEncoder.kind)
+    kind: Kind = facts.get("kind", DENSE)
     return kind
 
 
