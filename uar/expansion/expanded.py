@@ -15,7 +15,6 @@ from uar.llm.pooled import PooledQuestions
 from uar.retrievers.fusion.methods import fuse
 from uar.retrievers.ranker import Pools, Ranker
 from uar.retrievers.session import Session
-from uar.storage.files import digest
 from uar.storage.runs import Run
 
 log = logging.getLogger(__name__)
@@ -53,19 +52,6 @@ class ByLLM:
         self.model = OneModel("expand", llm, store, max_failure_rate, retry_failures, price)
         self.name = f"{self.writer.prompt.name} of {self.model.name} ({join})"
 
-    @property
-    def key(self) -> str:
-        writer = self.writer
-        asked = (
-            writer.prompt.hash,
-            writer.query_tokens,
-            writer.first_line,
-            writer.temperature,
-            writer.sample,
-            writer.reasoning,
-        )
-        return digest(asked, self.model.name, self.join, self.repeat)
-
     def written(self, collection: Collection) -> dict[str, str]:
         """What the LLM wrote, by query; nothing of those whose call failed, which are counted."""
         queries = collection.queries
@@ -77,7 +63,8 @@ class ByLLM:
 
 
 class Expanded(Ranker):
-    """`ranker`, which is given other texts of the queries. What is scored and re-ranked stays the question."""
+    """`ranker`, which is given other texts of the queries. What is scored and re-ranked stays the question. It has no `key`,
+    since a call that failed is asked again, and then the run is another one."""
 
     def __init__(self, ranker: Ranker, expansion: ByLLM) -> None:
         if not ranker.searches:
@@ -93,10 +80,6 @@ class Expanded(Ranker):
     @property
     def lengths(self) -> dict[str, int]:
         return self._ranker.lengths
-
-    def key(self, collection: Collection) -> str | None:
-        key = self._ranker.key(collection)
-        return None if key is None else digest("expanded", self._expansion.key, key)
 
     def reach(self, collection: Collection, depth: int) -> int:
         return self._ranker.reach(collection, depth)
