@@ -22,7 +22,7 @@ def train(work: Any, turns_of: Any, pipe: Any, learning_rate: float, length: int
         def on_step_end(self, *_: Any, **__: Any) -> None:
             turns.step()
 
-    class InOrder(trainer):
+    class InOrder(trainer):  # type: ignore[misc, valid-type]
         def get_batch_sampler(self, dataset: Any, *_: Any, **__: Any) -> Any:
             return BatchSampler(SequentialSampler(dataset), work.batch, drop_last=True)
 

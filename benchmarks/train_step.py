@@ -28,6 +28,7 @@ import tempfile
 from pathlib import Path
 
 import torch
+from command_line import called
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -189,5 +190,4 @@ def table_of(told: dict[tuple[float, str], Told], passages: int, work: float, ra
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    given = dict(argument.split("=", 1) for argument in sys.argv[1:])
-    main(**{name: int(value) if value.isdecimal() and name != "dropout" else value for name, value in given.items()})
+    called(main)
