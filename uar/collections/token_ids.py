@@ -3,8 +3,8 @@
 import json
 import logging
 from collections.abc import Iterable, Iterator
-from functools import cached_property
-from itertools import islice
+from functools import cached_property, partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -14,8 +14,9 @@ import numpy as np
 from uar.collections.collection import Collection
 from uar.launch.bars import bar
 from uar.storage.copies import first_of_hashes
-from uar.storage.files import cache_dir, digest, is_whole, read_json, whole_dir, write_array, write_json
-from uar.storage.locks import alone
+from uar.storage.files import cache_dir, digest, read_json, whole_dir, write_array, write_json
+from uar.storage.locks import alone, built_once
+from uar.storage.segments import ends_of
 
 log = logging.getLogger(__name__)
 BLOCK = 4_096
@@ -96,9 +97,8 @@ def tokenise(
     they are, where it is known; `bare`: without the special tokens."""
     key = digest(content_hash, _tokenizer_hash(tokenizer), max_length, prefix, *(["bare"] if bare else []))
     folder = cache_dir() / "tokens" / key
-    if not is_whole(folder):
-        _build(folder, texts, tokenizer, max_length, prefix, number, bare)
-    return Tokens(folder)
+    build = partial(_build, folder, texts, tokenizer, max_length, prefix, number, bare)
+    return Tokens(built_once(folder, build))
 
 
 def corpus_tokens(collection: Collection, tokenizer: Any, max_length: int, prefix: str = "", bare: bool = False) -> Tokens:
@@ -125,7 +125,7 @@ def _build(
     folder: Path, texts: Iterable[str], tokenizer: Any, max_length: int, prefix: str, number: int | None, bare: bool
 ) -> None:
     dtype = np.uint16 if len(tokenizer) <= 1 << 16 else np.int32
-    ends = [0]
+    lengths = []
     with whole_dir(folder) as beside, bar("tokenise", number, "texts") as shown:
         with (beside / "ids.bin").open("wb") as file:
             for block in _blocks(texts):
@@ -136,12 +136,15 @@ def _build(
                     add_special_tokens=not bare,
                     return_attention_mask=False,
                 )
-                for ids in encoded["input_ids"]:
-                    ends.append(ends[-1] + len(ids))
-                    file.write(np.asarray(ids, dtype=dtype).tobytes())
+                ids = encoded["input_ids"]
+                own = np.fromiter(map(len, ids), np.int64, len(ids))
+                file.write(np.fromiter(chain.from_iterable(ids), dtype, int(own.sum())).tobytes())
+                lengths.append(own)
                 shown.advance(len(block))
-        np.save(beside / "ends.npy", np.asarray(ends, dtype=np.int64))
-        write_json(beside / "manifest.json", {"dtype": np.dtype(dtype).name, "tokens": ends[-1], "max_length": max_length})
+        ends = ends_of(np.concatenate(lengths) if lengths else ())
+        np.save(beside / "ends.npy", ends)
+        about = {"dtype": np.dtype(dtype).name, "tokens": int(ends[-1]), "max_length": max_length}
+        write_json(beside / "manifest.json", about)
     log.info("Tokenised %d texts once into %s", len(ends) - 1, folder)
 
 
