@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from uar.errors import UserError
+from uar.retrievers import exact_search
 from uar.retrievers.vector_index import ExactSearch, FaissSearch, recall
 from uar.retrievers.vector_shards import evenly
 
@@ -101,7 +103,15 @@ def test_recall_is_the_share_of_the_exact_results():
 def test_an_index_that_cannot_be_made_is_told(shards: list[Path], queries: np.ndarray):
     with pytest.raises(UserError, match="search.factory=Nothing: faiss cannot make it for 16 dimensions"):
         FaissSearch(factory="Nothing").best(queries, shards, 5)
-    with pytest.raises(UserError, match="processes=0"):
-        ExactSearch(processes=0)
+    for odd in (0, "all"):
+        with pytest.raises(UserError, match=f"processes={odd}: auto, or a whole number"):
+            ExactSearch(processes=odd)
     with pytest.raises(UserError, match="search.precision='half' is not known; allowed: auto, bf16, fp32, fp16"):
         ExactSearch(precision="half")
+
+
+def test_blocks_for_a_gpu_are_the_vectors_as_they_lie_in_the_files(shards: list[Path]):
+    blocks = [(start, block.clone()) for start, block in exact_search._blocks(shards, 100, 400, torch.float16)]
+    assert [start for start, _ in blocks] == [0, 100, 300, 700, 1_100]
+    joined = torch.cat([block for _, block in blocks])
+    assert joined.dtype == torch.float16 and (joined.numpy() == np.concatenate([np.load(s) for s in shards])).all()

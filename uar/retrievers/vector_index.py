@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from uar.collections import Corpus
 from uar.errors import UserError
@@ -27,7 +28,8 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class ExactSearch:
     """Every vector is looked at. `embeddings`: a folder that keeps the vectors of each corpus; None: see `Vectors`.
-    `processes`: so many encode beside each other. `precision` of the encoding: auto, bf16, fp32 or fp16.
+    `processes`: so many encode beside each other; auto: one a GPU, or one. `precision` of the encoding: auto, bf16, fp32 or
+    fp16.
 
     `dimensions`: the first so many numbers of each vector are looked at; None for all. `quantize`: int8 or binary codes are
     looked at; see `SmallVectors`. With either, `rescore` times as many results as are wanted are scored again with the whole
@@ -38,7 +40,7 @@ class ExactSearch:
 
     scans = True
     embeddings: str | None = None
-    processes: int = 1
+    processes: int | str = "auto"
     precision: str = "auto"
     dimensions: int | None = None
     quantize: str | None = None
@@ -47,14 +49,19 @@ class ExactSearch:
     facts: dict[str, float] = field(default_factory=dict, init=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.processes < 1:
-            raise UserError(f"search.processes={self.processes}: at least 1 is needed")
+        if self.processes != "auto" and not (isinstance(self.processes, int) and self.processes >= 1):
+            raise UserError(f"search.processes={self.processes}: auto, or a whole number from 1 on, is needed")
         if self.precision not in ("auto", *NAMES):
             raise UserError(f"search.precision={self.precision!r} is not known; allowed: auto, {', '.join(NAMES)}")
         if self.quantize is not None and self.quantize not in KINDS:
             raise UserError(f"search.quantize={self.quantize!r} is not known; allowed: null, {', '.join(KINDS)}")
         if not isinstance(self.rescore, int) or self.rescore < 0:
             raise UserError(f"search.rescore={self.rescore}: a whole number from 0 on is needed")
+
+    @property
+    def encoders(self) -> int:
+        """Processes that encode beside each other."""
+        return max(1, torch.cuda.device_count()) if self.processes == "auto" else int(self.processes)
 
     def vectors(self) -> Vectors:
         return Vectors(Path(self.embeddings) if self.embeddings else None)
@@ -66,8 +73,8 @@ class ExactSearch:
 
     def warn_of_processes(self, name: str) -> None:
         """Say where there are several that a retriever of that name encodes in one process."""
-        if self.processes > 1:
-            log.warning("search.processes=%d has no effect on %s, which encodes in one process", self.processes, name)
+        if self.processes not in ("auto", 1):
+            log.warning("search.processes=%s has no effect on %s, which encodes in one process", self.processes, name)
 
     def forget(self, corpus: Corpus) -> None:
         """A corpus is not searched any more."""
