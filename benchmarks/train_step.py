@@ -3,13 +3,14 @@
     python benchmarks/train_step.py [collection=local:../shared/data/wiki_openqa:train] [model=NAME] [kind=bi_encoder]
         [batch=16] [passages=8] [dropout=0.1,0] [precision=fp32] [steps=6] [block=2]
         [systems=sentence-transformers,uar,uar-cached]
-        [clock=wall] [lightning_ir=FOLDER] [grad_cache=N]
+        [clock=wall] [lightning_ir=FOLDER] [grad_cache=N] [candidates=given]
 
 Every system trains the same model on the same batches: `batch` questions, each with its positive and `passages` - 1
 negatives, cut at 256 tokens, scored against all passages of the batch, AdamW. `kind`: bi_encoder, colbert, or cross_encoder,
 which scores a question against its own passages. Each has a process of its own and its own
 defaults for the rest; they take turns, `block` steps at a time, so that whatever slows the machine slows all of them.
 `uar-cached` embeds in chunks without a graph first (GradCache). `grad_cache=N` adds one such step of N questions.
+`candidates=bm25`: negatives of BM25, of a collection without a file of candidates.
 
 Work is counted on tokens without padding, of passages that occur once in a batch: 6 FLOP a weight of the layers and token,
 and attention; its share is of the rate of a large matrix product, taken between the turns. Memory is the peak of the
@@ -38,7 +39,16 @@ SIDE = 2_048
 
 
 def work_of(
-    collection: str, model: str, kind: str, batch: int, passages: int, precision: str, clock: str, batches: int, folder: Path
+    collection: str,
+    model: str,
+    kind: str,
+    batch: int,
+    passages: int,
+    precision: str,
+    clock: str,
+    batches: int,
+    folder: Path,
+    candidates: str,
 ) -> tuple[Work, float, float]:
     """The work, and a step's number of tokens and sum of squared lengths: passages that occur twice count once."""
     import numpy as np
@@ -46,14 +56,15 @@ def work_of(
     from uar.collections import open_collection
     from uar.errors import UserError
     from uar.machine.model_files import locate
-    from uar.pools import GivenPool
+    from uar.pools import BM25Pool, GivenPool
     from uar.storage.ordering import rank_of
 
     opened = open_collection(collection)
     questions = [q for q in opened.queries if opened.trainable(q)][: batch * batches]
     if len(questions) < batch * batches:
         raise UserError(f"{collection}: {len(questions)} questions with a positive; {batch * batches} are needed")
-    pools = GivenPool(4 * passages).pools(opened, questions)
+    source = {"given": GivenPool, "bm25": BM25Pool}[candidates]
+    pools = source(4 * passages).pools(opened, questions)
     rows = []
     for query in sorted(questions, key=lambda q: rank_of(0, "order", "0", q)):  # as the stream of batches orders them
         positives = opened.trainable(query)
@@ -123,6 +134,7 @@ def main(
     systems: str = "sentence-transformers,uar,uar-cached",
     lightning_ir: str = "",
     grad_cache: int = 0,
+    candidates: str = "given",
 ) -> None:
     from uar.machine.precision import bf16_is_fast
 
@@ -136,7 +148,7 @@ def main(
     held = tempfile.TemporaryDirectory()
     folder = Path(held.name)
     work, tokens, squares = work_of(
-        collection, model, kind, batch, passages, precision, clock, (1 + rounds * block) * len(dropouts), folder
+        collection, model, kind, batch, passages, precision, clock, (1 + rounds * block) * len(dropouts), folder, candidates
     )
     running = {name: System(name, work, lightning_ir if name == "lightning-ir" else "") for name in names}
     told = {(p, name): Told() for p in dropouts for name in names}
@@ -156,7 +168,7 @@ def main(
         f"{min(rates) / 1e9:.0f} to {max(rates) / 1e9:.0f} GFLOP/s in {precision}, {torch.get_num_threads()} threads"
     )
     if grad_cache:
-        large, *_ = work_of(collection, model, kind, grad_cache, passages, precision, clock, 1, folder)
+        large, *_ = work_of(collection, model, kind, grad_cache, passages, precision, clock, 1, folder, candidates)
         system = System("uar-cached", large)
         done = system.run(dropouts[0], 1)
         system.close()
