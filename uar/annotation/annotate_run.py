@@ -16,6 +16,7 @@ from uar.acquisition import Acquisition, AcquisitionContext
 from uar.annotation.annotation import Annotation, Asked
 from uar.annotation.annotation_tracking import Labelled, track
 from uar.annotation.annotators import Annotator
+from uar.annotation.guidelines import compare_guidelines, compare_with_files, keep_guidelines
 from uar.annotation.outputs import write_labels, write_prompts
 from uar.annotation.quality.from_files import judgements_of
 from uar.annotation.quality.quality_report import Other, quality
@@ -89,12 +90,15 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     if cfg.dry_run:
         return _dry_run(work, round(len(pools) / len(sampled) * len(every)), prices, folder, alone)
     asked = Asked(annotator, work.models, collection)
+    keep_guidelines(folder, annotator)
+    compare_guidelines(Annotations(Path(cfg.store)), asked)
     annotation = _annotation(cfg, asked, pools, folder) if annotator.needs_llm else None
     with tracked(cfg, folder) as job:
         try:
             with progress_bar(work, prices) as bar:
                 hydra.utils.instantiate(cfg.engine).run(work, bar)
         finally:  # what was judged is written however the asking ends
+            compare_with_files(annotator)
             if annotation:
                 annotation.keep(work.results, work.failed)
             judged, calibrated = annotator.finish(

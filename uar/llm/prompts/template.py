@@ -7,7 +7,7 @@ prompt file). A text prompt has `prefix` and `target`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -55,9 +55,12 @@ class Turn:
 
 @dataclass(frozen=True)
 class ChatPrompt:
+    """`guideline`: a text for the system turn, after what the prompt itself has there; no template."""
+
     name: str
     hash: str
     turns: tuple["Turn", ...]
+    guideline: str = ""
 
     def render(self, acknowledge: bool = True, **values: Any) -> Messages:
         """(role, content) messages; `acknowledge=False` leaves out the replies to single passages."""
@@ -73,7 +76,13 @@ class ChatPrompt:
                 messages.append((turn.role, template.render(own)))
                 if reply is not None:
                     messages.append(("assistant", reply.render(own)))
+        if self.guideline:
+            messages.insert(int(messages[0][0] == "system"), ("system", self.guideline))
         return _merge_neighbours(messages)
+
+    def with_guideline(self, text: str) -> "ChatPrompt":
+        """Another prompt, by its hash too, unless the text is empty."""
+        return replace(self, hash=digest(self.hash, text), guideline=text) if text else self
 
 
 @dataclass(frozen=True)
