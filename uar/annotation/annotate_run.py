@@ -16,6 +16,7 @@ from uar.acquisition import Acquisition, AcquisitionContext
 from uar.annotation.annotation import Annotation, Asked
 from uar.annotation.annotation_tracking import Labelled, track
 from uar.annotation.annotators import Annotator
+from uar.annotation.gate import Gate, open_gate
 from uar.annotation.guidelines import compare_guidelines, compare_with_files, keep_guidelines
 from uar.annotation.outputs import write_labels, write_prompts
 from uar.annotation.quality.from_files import judgements_of
@@ -47,6 +48,7 @@ from uar.storage.manifest import save_config, save_manifest
 from uar.tracking.job import tracked
 
 log = logging.getLogger(__name__)
+WRITE = "annotate without a gate (limit=1), have some of the questions judged, then annotate that folder with the gate"
 
 
 def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
@@ -57,6 +59,7 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     asked_models = llms if annotator.needs_llm else []
     prices = with_gpus(hydra.utils.instantiate(cfg.price), asked_models, OmegaConf.to_container(cfg.engine, resolve=True))  # type: ignore[arg-type]
     _fitting_models(annotator, llms)
+    gate: Gate = hydra.utils.instantiate(cfg.gate)
     retry = outcomes_to_retry(cfg.retry_failures)
     other = read_labels(Path(cfg.against)) if cfg.against else None
     save_config(folder, cfg)
@@ -68,6 +71,8 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     if cfg.dry_run and not annotator.needs_llm:
         raise UserError("dry_run=true: this annotator asks nothing; there is nothing to estimate")
     spending = None if prices.limit is None else Spending(prices)
+    if writing and writing.missing and gate.questions:
+        raise UserError(f"gate.questions={gate.questions}: the questions are not written yet, so nobody judged them; {WRITE}")
     if writing:
         writing.work.spending = spending
         writing.write(cfg.shard, prices, folder)
@@ -80,6 +85,8 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     besides = [q for q in annotator.asked_besides(collection, cfg.seed) if q not in set(query_ids)]
     if besides:
         log.info("%d further queries that people judged are asked, for calibration alone", len(besides))
+    compared = open_gate(gate, collection, annotator, cfg.seed)
+    besides += [q for q in compared.every if q not in set(query_ids)] if compared else []
     every = [*query_ids, *besides]
     sampled = every[:SAMPLE] if cfg.dry_run else every
     pools = _pools(cfg, collection, annotator, sampled, None if cfg.dry_run else folder)
@@ -90,6 +97,8 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     if cfg.dry_run:
         return _dry_run(work, round(len(pools) / len(sampled) * len(every)), prices, folder, alone)
     asked = Asked(annotator, work.models, collection)
+    if compared:
+        compared.ask_first(work, pools, asked, folder)
     keep_guidelines(folder, annotator)
     compare_guidelines(Annotations(Path(cfg.store)), asked)
     annotation = _annotation(cfg, asked, pools, folder) if annotator.needs_llm else None
@@ -101,9 +110,7 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             compare_with_files(annotator)
             if annotation:
                 annotation.keep(work.results, work.failed)
-            judged, calibrated = annotator.finish(
-                collection, {q: work.results[q] for q in pools if q in work.results}, cfg.seed
-            )
+            judged, calibrated = annotator.finish(collection, work.results_of(pools), cfg.seed)
             judged = {q: judgements for q, judgements in judged.items() if q not in besides}
             pairs, unlabelled = sum(map(len, judged.values())), len(pools.keys() - set(besides)) - len(judged)
             works = [writing.work, work] if writing else [work]
@@ -117,7 +124,8 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             write_labels(folder, judged)
             write_failures(folder, progress.failures)
             write_json(folder / "ledger.json", spent)
-            measured = quality(folder, collection, annotator, pools, judged, calibrated, against)
+            shown = compared.to_refine(judged) if compared else judged
+            measured = quality(folder, collection, annotator, pools, shown, calibrated, against)
             save_manifest(
                 folder,
                 collection=collection.hash,
@@ -128,7 +136,7 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             if annotator.needs_llm and len(llms) == 1 and not writing:
                 keep_rate(work.store, rate_name(work.models[0], annotator), spent)
             plain: dict[str, Any] = OmegaConf.to_container(cfg.annotator, resolve=True)  # type: ignore[assignment]
-            track(job, folder, spent, measured, collection, Labelled(plain, work.models, judged))
+            track(job, folder, spent, measured, collection, Labelled(plain, work.models, shown))
             _report_partial_rankings(progress)
             if progress.failures or unlabelled:
                 line = "%d calls failed, %d of %d questions are without labels"
