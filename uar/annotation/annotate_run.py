@@ -15,10 +15,10 @@ from omegaconf import DictConfig, OmegaConf
 from uar.acquisition import Acquisition, AcquisitionContext
 from uar.annotation.annotation import Annotation, Asked
 from uar.annotation.annotation_tracking import Labelled, track
-from uar.annotation.annotators import Annotator
+from uar.annotation.annotators import Annotator, Judged
 from uar.annotation.gate import Gate, open_gate
 from uar.annotation.guidelines import compare_guidelines, compare_with_files, keep_guidelines
-from uar.annotation.outputs import write_labels, write_prompts
+from uar.annotation.outputs import DOUBTFUL, write_doubtful, write_labels, write_prompts
 from uar.annotation.quality.from_files import judgements_of
 from uar.annotation.quality.quality_report import Other, quality
 from uar.annotation.question_source import QuestionSource, Setting, Writing
@@ -60,6 +60,10 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     prices = with_gpus(hydra.utils.instantiate(cfg.price), asked_models, OmegaConf.to_container(cfg.engine, resolve=True))  # type: ignore[arg-type]
     _fitting_models(annotator, llms)
     gate: Gate = hydra.utils.instantiate(cfg.gate)
+    if cfg.doubtful is not None and not 0 < cfg.doubtful <= 1:
+        raise UserError(
+            f"doubtful={cfg.doubtful}: a share of the questions above 0 and up to 1 is needed, or null for no list"
+        )
     retry = outcomes_to_retry(cfg.retry_failures)
     other = read_labels(Path(cfg.against)) if cfg.against else None
     save_config(folder, cfg)
@@ -124,6 +128,7 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             write_labels(folder, judged)
             write_failures(folder, progress.failures)
             write_json(folder / "ledger.json", spent)
+            _doubtful(folder, judged, cfg.doubtful)
             shown = compared.to_refine(judged) if compared else judged
             measured = quality(folder, collection, annotator, pools, shown, calibrated, against)
             save_manifest(
@@ -241,6 +246,19 @@ def _dry_run(work: Work, queries: int, prices: Prices, folder: Path, alone: bool
     if prices.limit is not None and (plan["cost"] or 0) > prices.limit:
         log.warning("That is more than price.limit=%g: the run would stop before its end", prices.limit)
     return plan
+
+
+def _doubtful(folder: Path, judged: Judged, share: float | None) -> None:
+    """The list of questions for people, where it is wanted and the annotator says how sure it is."""
+    if share is None or not judged:
+        return
+    try:
+        number = write_doubtful(folder, judged, share)
+    except UserError as error:
+        log.warning("doubtful=%g: no list of questions for people: %s", share, error)
+    else:
+        path = folder / DOUBTFUL
+        log.info("For people: %d questions of most doubt, %s (acquire=listed acquire.path=%s)", number, path, path)
 
 
 def _report_partial_rankings(progress: Progress) -> None:

@@ -30,6 +30,7 @@ class Annotator(Asker):
     reading: ClassVar[frozenset[str]] = frozenset({"rule", "threshold", "floor", "metric"})
     needs_gold_answers = False  # whether a question without gold answers cannot be annotated
     models = 1  # how many models it asks
+    notes_doubt = False  # whether its judgements say how sure it is
     can_sample = False  # whether asking it again at a temperature may give another judgement
 
     @abstractmethod

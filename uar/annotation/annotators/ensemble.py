@@ -33,6 +33,7 @@ class Ensemble(Annotator):
     """
 
     reading = frozenset({"combine", "threshold"})
+    notes_doubt = True
 
     member: Annotator
     samples: int = 1
@@ -54,7 +55,7 @@ class Ensemble(Annotator):
                 "needs two members; raise one of these or add a model with +llm@llms.NAME=CHOICE"
             )
         name = type(self.member).__name__
-        if isinstance(self.member, Ensemble) or not self.member.needs_llm:
+        if not self.member.needs_llm or self.member.models > 1 or isinstance(self.member, Ensemble):
             raise UserError(f"annotator.member: {name} cannot be a member; an annotator that asks an LLM itself is needed")
         if self.shuffles > 1 and self.member.passage_wise:
             raise UserError(f"annotator.shuffles={self.shuffles}: {name} sees one passage a call, in no order; give 1")

@@ -68,6 +68,10 @@ class Pointwise(PassageWise):
         return bool(self.reasoning)
 
     @property
+    def notes_doubt(self) -> bool:  # type: ignore[override]
+        return not self.reasoning
+
+    @property
     def stages(self) -> tuple[str, ...]:
         return ("pointwise",)
 
