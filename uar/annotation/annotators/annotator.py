@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
-from uar.annotation import parsing
+from uar.annotation import parsing, reply_form
 from uar.annotation.judgement import Judged, Judgement
 from uar.collections import Collection, answer_match
 from uar.llm import record, replies, thinking
@@ -69,6 +69,8 @@ class Annotator(Asker):
                 value = value.asks()
             elif option.name.endswith(FILES) and isinstance(value, str):
                 value = content_hash(value, "scales" if option.name.endswith("scale") else "prompts")
+            elif option.name == "templates" and value:
+                value = [content_hash(name) for name in value]
             elif value == option.default:  # so that an option of later times changes nothing for annotations of before
                 continue
             settings[option.name] = value
@@ -111,7 +113,8 @@ def _alike(question: Question, judged: Sequence[Judgement]) -> list[Judgement]:
 
 @cache
 def _code(kind: type) -> str:
-    modules = [answer_match, parsing, record, replies, thinking, *(sys.modules.get(base.__module__) for base in kind.__mro__)]
+    readers = [answer_match, parsing, reply_form, record, replies, thinking]
+    modules = [*readers, *(sys.modules.get(base.__module__) for base in kind.__mro__)]
     files = {str(f) for module in modules if (f := getattr(module, "__file__", None))}
     return digest([Path(file).read_text(encoding="utf-8") for file in sorted(files)])
 
