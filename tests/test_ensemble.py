@@ -238,7 +238,7 @@ def test_doubt_is_the_entropy_of_the_votes_of_the_prompts(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("replies", "said"),
-    [("roman", "replies: 'roman'; allowed: numbers, reversed, letters"), ({"Yes": "good", "No": "bad"}, "two are needed")],
+    [("roman", "replies: 'roman'; allowed: numbers, reversed, letters"), ({"Yes": "good", "No": "bad"}, "two in quotes, ")],
 )
 def test_a_prompt_of_an_unknown_form_is_one_line(tmp_path: Path, replies: object, said: str) -> None:
     own = tmp_path / "own.yaml"

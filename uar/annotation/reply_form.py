@@ -36,7 +36,7 @@ def reply_form(prompt: ChatPrompt, scale: Scale, positive_grade: int) -> ReplyFo
     if isinstance(replies, Mapping):
         if sorted(map(str, replies.values())) != sorted(SIDES) or not all(isinstance(reply, str) for reply in replies):
             raise UserError(  # YAML reads Yes without quotes as true
-                f'prompt {prompt.name}: replies: {dict(replies)}; two in quotes are needed, such as {{"Yes": useful, "No": useless}}'
+                f'prompt {prompt.name}: replies: {dict(replies)}; two in quotes, {{"Yes": useful, "No": useless}}, are needed'
             )
         grades = tuple(positive_grade if side == "useful" else 0 for side in replies.values())
         return ReplyForm(tuple(replies), grades, scale)
