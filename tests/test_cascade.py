@@ -16,7 +16,9 @@ from uar.annotation.annotators.cascade import one_minus_margin
 from uar.annotation.outputs import write_doubtful
 from uar.errors import UserError
 from uar.launch.entry import composed
-from uar.llm.record import Reply, Request
+from uar.llm.costs.ledger import Prices
+from uar.llm.costs.spending import Spending
+from uar.llm.record import Choose, Reply, Request
 
 GRADE, UMBRELA = Pointwise(template="pointwise"), Pointwise(template="umbrela", scale="trec")
 SURE = {"d1": 0.99, "d2": 0.6, "d3": 0.02, "d4": 0.45}  # probability of grade 3, the rest of grade 0
@@ -131,9 +133,26 @@ def test_a_killed_run_goes_on_and_asks_neither_model_twice(
     second = stages["then_pointwise"]["calls"] + stages["then_pointwise"]["calls_answered_by_store"]
     assert every == 48 and 0 < second < 30 and all(choose(json.loads(text))["3"] == -0.7 for text in doubted)
     assert len(labels(Path("run"))) == 48
-    again = annotate(composed("annotate", *given, "doubtful=0.5"), Path("again"))
+    prices = ["price.input=1000000", "price.models={dear: {input: 3000000, output: 1000000}}"]  # of a token: 1, 3 and 1
+    again = annotate(composed("annotate", *given, *prices, "doubtful=0.5"), Path("again"))
+    assert again["per_1000_queries"]["cost"] == pytest.approx((7 * every + (7 * 3 + 3) * second) / 6 * 1000)
+    plan = annotate(composed("annotate", *given, *prices, "dry_run=true"), Path("dry"))
+    assert plan["cost"] > plan["tokens_in"] and plan["sampled_calls"] == plan["sampled_calls_kept"] == every + second
+    with pytest.raises(UserError, match="price.models names other; allowed: dear"):
+        annotate(composed("annotate", *given, "price.models={other: {input: 1}}"), Path("other"))
     assert len(Path("again/doubtful.jsonl").read_text().splitlines()) == 3
     assert again["calls"] == 0 and len(server.seen) == spent["calls"] and BEES.id == "q1"
+
+
+def test_a_limit_counts_the_prices_of_each_model() -> None:
+    prices = Prices(input=1.0, limit=1.0, models={"dear": {"input": 3.0}}).for_models(["dear"])
+    spending, request = Spending(prices), Choose((("user", "?"),), ("0", "1"))
+    assert spending.at_most(request, 1) == pytest.approx(3 * spending.at_most(request))
+    spending.sent(request, 1)
+    spending.came(request, Reply("", tokens_in=100), 1)
+    assert spending.spent == pytest.approx(300 / 1e6)
+    with pytest.raises(UserError, match="price.models.dear=.*prices from 0 up of input, cached, output"):
+        Prices(models={"dear": {"hour": 1.0}})
 
 
 def test_questions_of_most_doubt_are_listed_for_people(tmp_path: Path) -> None:

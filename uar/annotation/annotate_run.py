@@ -57,7 +57,8 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     annotator: Annotator = hydra.utils.instantiate(cfg.annotator, _convert_="all")
     llms = llm_configs(cfg)
     asked_models = llms if annotator.needs_llm else []
-    prices = with_gpus(hydra.utils.instantiate(cfg.price), asked_models, OmegaConf.to_container(cfg.engine, resolve=True))  # type: ignore[arg-type]
+    prices = hydra.utils.instantiate(cfg.price, _convert_="all").for_models(list(cfg.llms))
+    prices = with_gpus(prices, asked_models, OmegaConf.to_container(cfg.engine, resolve=True))  # type: ignore[arg-type]
     _fitting_models(annotator, llms)
     gate: Gate = hydra.utils.instantiate(cfg.gate)
     if cfg.doubtful is not None and not 0 < cfg.doubtful <= 1:
