@@ -100,6 +100,9 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     questions = PooledQuestions(collection, pools)
     work = Work(annotator, questions, llms, Path(cfg.store), cfg.max_failure_rate, retry, spending)
     if cfg.dry_run:
+        work.asker = annotator.at_most()
+        if work.asker is not annotator:
+            log.info("A dry run counts the second annotator as if the first doubted everything: it will be asked about less")
         return _dry_run(work, round(len(pools) / len(sampled) * len(every)), prices, folder, alone)
     asked = Asked(annotator, work.models, collection)
     if compared:

@@ -85,6 +85,10 @@ class Annotator(Asker):
         """What users should know of its options, given the sizes of the pools."""
         return None
 
+    def at_most(self) -> "Annotator":
+        """One that asks all that this one may ask, for dry runs, where what it asks hangs on what is replied."""
+        return self
+
     def own_pools(self, collection: Collection) -> dict[str, list[str]] | None:
         """Passage ids a query where the annotator, not the candidates, says what is judged."""
         return None

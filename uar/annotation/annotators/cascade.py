@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from statistics import fmean
 
 from uar.annotation.annotators.annotator import Annotator
@@ -81,8 +81,8 @@ class Cascade(Annotator):
     def orders(self, query_id: str, pool: Sequence[str]) -> list[list[str]]:
         return self.first.orders(query_id, pool)[:1]
 
-    def notes(self, sizes: object) -> str | None:
-        return "a dry run counts the second annotator as if the first doubted all that the store does not tell"
+    def at_most(self) -> "Cascade":
+        return _DoubtingAll(**{option.name: getattr(self, option.name) for option in fields(self)})
 
     def judgements(self, question: Question) -> Chain:
         judged = yield from self.first.chain(question)
@@ -138,6 +138,13 @@ class Cascade(Annotator):
         places = ranks or {}
         alike.sort(key=lambda j: (-j.label, -(j.score or 0.0), places[j.doc_id]))
         return [replace(j, rank=rank) for rank, j in enumerate(alike, start=1)]
+
+
+class _DoubtingAll(Cascade):
+    """For what a run may ask at most."""
+
+    def _doubtful(self, judged: Sequence[Judgement]) -> set[str]:
+        return {j.doc_id for j in judged}
 
 
 def _has_shares(annotator: Annotator) -> bool:

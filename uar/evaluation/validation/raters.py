@@ -115,8 +115,9 @@ def _read(path: Path, positive_grade: int, query_ids: set[str] | None = None) ->
         if table is None:
             raise DataError(path, f"a folder without {NAME}; give the folder of an annotate run, or a file of labels")
         pairs = table.group_by(KEYS).aggregate([]).num_rows
-        if pairs < table.num_rows:
-            raise DataError(path / NAME, f"{table.num_rows - pairs} pairs stand twice; give an annotate run, or one stage")
+        if pairs < table.num_rows or table["label"].null_count:
+            twice, without = table.num_rows - pairs, table["label"].null_count
+            raise DataError(path / NAME, f"{twice} pairs stand twice and {without} have no label; give an annotate run")
     else:
         if not path.is_file():
             raise DataError(
