@@ -73,7 +73,7 @@ def test_an_annotator_that_is_right_in_three_of_five_is_stopped_after_the_questi
 ) -> None:
     server.answer = right(0.6)
     with pytest.raises(
-        GateClosed, match=r"balanced_accuracy 0\.\d+ over 30 .*, below gate.floor=0.8. Nothing else was"
+        GateClosed, match=r"balanced_accuracy 0\.\d+ over 30 of 30 .*, below gate.floor=0.8. Nothing else was"
     ) as error:
         gated("run")
     assert len(server.seen) == GATED and "\n" not in str(error.value) and "gate_disagreements.jsonl" in str(error.value)
@@ -116,6 +116,23 @@ def test_only_the_deciding_half_decides(judged: Path, gated: Callable[..., dict]
     gated("run", "limit=1")
     found = result("run")
     assert (found["deciding"]["value"], found["refining"]["value"], found["passed"]) == (1.0, 0.0, True)
+
+
+def test_questions_without_a_passage_that_both_judged_decide_nothing(
+    judged: Path, gated: Callable[..., dict], server: LLMServer, tmp_path: Path
+) -> None:
+    place = tmp_path / "apart"
+    (place / "qrels").mkdir(parents=True)
+    for name in ("corpus.jsonl", "queries.jsonl", "candidates"):
+        (place / name).symlink_to(judged / name)
+    last = f"q0p{PASSAGES - 1}"  # which is in the pool of one question
+    rows = "".join(f"q{n}\t{last}\t{int(n % 2)}\n" for n in range(QUESTIONS))
+    (place / "qrels" / "train.tsv").write_text(f"query-id\tcorpus-id\tscore\n{rows}")
+    with pytest.raises(
+        GateClosed, match=r"not defined over [01] of 30 .*: of the others no passage was judged by both"
+    ) as error:
+        gated("run", f"dataset.path={place}", "candidates.include_positive=false")
+    assert len(server.seen) == GATED and "\n" not in str(error.value)
 
 
 def test_bounds_by_hand(judged: Path) -> None:

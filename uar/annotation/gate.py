@@ -110,14 +110,15 @@ class Comparison:
 
     def to_refine(self, judged: Judged) -> Judged:
         """Without the questions that decided against the annotator: who reads single pairs of these would refine on them."""
-        return {q: js for q, js in judged.items() if not (self.closed and q in set(self.deciding))}
+        hidden = set(self.deciding) if self.closed else set()
+        return {q: judgements for q, judgements in judged.items() if q not in hidden}
 
     def decide(self, asked: Asked, judged: Judged, folder: Path, store: Path) -> None:
         """Write `gate.json` and `gate_disagreements.jsonl`; GateClosed where the bound is below the floor."""
         collection, gate = asked.collection, self.gate
         refined, decided = (self._at_least(collection, judged, half) for half in (self.refining, self.deciding))
         write_jsonl(folder / PAIRS, (row._asdict() for row in worst_disagreements(collection, _of(judged, self.refining))))
-        self.closed = decided.low is None or decided.low < gate.floor
+        self.closed = decided.questions < FEWEST or decided.low is None or decided.low < gate.floor
         result: dict[str, Any] = {
             **{name: getattr(gate, name) for name in ("measure", "floor", "level")},
             "passed": not self.closed,
@@ -139,17 +140,23 @@ class Comparison:
         return at_least(collection, _of(judged, query_ids), self.gate.measure, self.gate.level, self.seed)
 
     def _in_words(self, decided: AtLeast) -> str:
-        name, of = self.gate.measure, f"{decided.questions} questions that people judged ({decided.pairs} passages)"
+        name = self.gate.measure
+        of = f"{decided.questions} of {len(self.deciding)} questions that people judged ({decided.pairs} passages)"
         if decided.value is None or decided.low is None:
             return f"{name} is not defined over {of}"
         return f"{name} {decided.value:.3f} over {of}, at least {decided.low:.3f} with {100 * self.gate.level:g} % confidence"
 
     def _advice(self, said: str, decided: AtLeast, folder: Path) -> str:
         gate = self.gate
+        if decided.questions < FEWEST:
+            return (
+                f"gate: {said}: of the others no passage was judged by both, or the annotator failed; {FEWEST} or more are "
+                "needed. Nothing else was asked: widen candidates, or see failures.jsonl"
+            )
         if decided.value is None:
             return (
-                f"gate: {said}: no passage of them was judged by people and by the annotator, or people gave one label alone; "
-                "widen candidates, or use gate.measure=accuracy, recall or ranked_first. Nothing else was asked"
+                f"gate: {said}: people gave one label alone. Nothing else was asked: widen candidates, or use "
+                "gate.measure=accuracy, recall or ranked_first"
             )
         if decided.value >= gate.floor:
             better = "more questions may show that it is good enough (gate.questions)"
