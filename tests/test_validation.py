@@ -16,7 +16,7 @@ from uar.errors import UserError
 from uar.evaluation.validation.question_values import measured
 from uar.evaluation.validation.raters import UNKNOWN, Rated, Rater
 from uar.evaluation.validation.repeats import errors_by_doubt
-from uar.evaluation.validation.replacement import among_people, krippendorff_alpha, pairwise, two_one_sided
+from uar.evaluation.validation.replacement import among_people, constant, krippendorff_alpha, pairwise, two_one_sided
 from uar.evaluation.validation.validation_run import validate
 from uar.launch.entry import composed
 
@@ -152,6 +152,10 @@ def test_an_annotator_among_three_people() -> None:
     d = (like[1] >= like[0]).astype(float) - (like[0] >= like[1])
     assert of_a["p"] == pytest.approx(ttest_1samp(d, 0.1, alternative="less").pvalue)
     assert among_people(rated(list(range(300)), people[:1], [good]), good, 0.1, 0.05) is None
+    assert not among_people(both, constant(both), 0.1, 0.05)["may_replace"]
+    rare = [rater(name, *(int(n in (at, 299)) for n in range(300))) for at, name in enumerate("ABC")]
+    both = rated(list(range(300)), rare, [])
+    assert among_people(both, lazy := constant(both), 0.1, 0.05)["may_replace"] and not lazy.label.any()
 
 
 def test_prompts_and_models_are_compared_where_each_was_tried_with_each(

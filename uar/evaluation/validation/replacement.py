@@ -11,7 +11,7 @@ from scipy.special import stdtr, stdtrit
 from uar.errors import UserError
 from uar.evaluation.significance import holm, randomisation, t_test
 from uar.evaluation.validation.question_values import Measured
-from uar.evaluation.validation.raters import Rated, Rater
+from uar.evaluation.validation.raters import UNKNOWN, Rated, Rater
 
 FEWEST = 10  # questions, below which nothing is called equal
 BETTER, WORSE, EQUAL, OPEN = "better", "worse", "equal", "undecided"
@@ -115,6 +115,15 @@ def among_people(rated: Rated, run: Rater, epsilon: float, level: float) -> dict
         row["p (Holm)"], row["wins"] = p, p < level
     rate = float(np.mean([row["wins"] for row in rows]))
     return {"winning_rate": rate, "may_replace": rate >= 0.5, "people": rows}
+
+
+def constant(rated: Rated) -> Rater:
+    """A rater that gives each passage the label that people give most: what it passes says little."""
+    judged = np.any([person.known for person in rated.people], axis=0)
+    mean = np.mean([person.label[person.known].mean() for person in rated.people])
+    label = np.where(judged, int(mean > 0.5), UNKNOWN).astype(np.int8)
+    nothing = np.full(len(label), np.nan)
+    return Rater("constant", label, np.maximum(label, 0).astype(np.int32), nothing, nothing)
 
 
 def _below(values: np.ndarray, bound: float) -> float | None:

@@ -19,7 +19,7 @@ from uar.errors import UserError
 from uar.evaluation.validation.question_values import Measured, mean_of, measured
 from uar.evaluation.validation.raters import Rated, Rater, read_raters
 from uar.evaluation.validation.repeats import consistency, errors_by_doubt
-from uar.evaluation.validation.replacement import among_people, check_options, krippendorff_alpha, pairwise
+from uar.evaluation.validation.replacement import among_people, check_options, constant, krippendorff_alpha, pairwise
 from uar.launch.small_table import Cell, log_table
 from uar.storage.files import matching, write_json
 from uar.storage.label_files import NAME, TEXT
@@ -44,6 +44,7 @@ def validate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         "runs": {run.name: _run(rated, run, cfg) for run in rated.runs},
         "differences": _differences(values, cfg),
         **{what: _differences(levels, cfg) for what, levels in _factors(rated.runs, values).items()},
+        "constant_among_people": among_people(rated, constant(rated), cfg.epsilon, cfg.level),
         "consistency": consistency(rated),
         "measure": cfg.measure,
         "margin": cfg.margin,
@@ -222,6 +223,11 @@ def _log_replacing(result: Mapping[str, Any]) -> None:
             may = "may replace people" if test["may_replace"] else "may not replace people"
             line = "%s %s: it is as close to the others as %.0f %% of the people are (alternative annotator test, epsilon %g)"
             log.info(line, name, may, 100 * test["winning_rate"], result["epsilon"])
+    if (lazy := result["constant_among_people"]) and lazy["may_replace"]:
+        log.warning(
+            "An annotator that gives each passage the commoner label would pass that test too, as the other label is rare: go by "
+            "kappa and balanced accuracy"
+        )
 
 
 def _bounds(row: Mapping[str, Any], name: str) -> str | None:
