@@ -225,8 +225,8 @@ def _log_replacing(result: Mapping[str, Any]) -> None:
             log.info(line, name, may, 100 * test["winning_rate"], result["epsilon"])
     if (lazy := result["constant_among_people"]) and lazy["may_replace"]:
         log.warning(
-            "An annotator that gives each passage the commoner label would pass that test too, as the other label is rare: go by "
-            "kappa and balanced accuracy"
+            "An annotator that gives each passage the commoner label would pass that test too, as the other one is rare: go "
+            "by kappa and balanced accuracy"
         )
 
 
