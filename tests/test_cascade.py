@@ -7,17 +7,19 @@ from pathlib import Path
 import pytest
 from annotate_runs import labels
 from llm_server import LLMServer, Messages
-from scripted import BEES, POOL, Scripted, replies, run
+from scripted import BEES, POOL, Scripted, replayed, replies, run
 
 from uar.acquisition import AcquisitionContext, ListedAcquisition
 from uar.annotation.annotate_run import annotate
 from uar.annotation.annotators import Annotator, Cascade, Ensemble, Judgement, Likelihood, Pointwise, RelSel, UtilSel
 from uar.annotation.annotators.cascade import one_minus_margin
 from uar.annotation.outputs import write_doubtful
+from uar.collections import open_collection
 from uar.errors import UserError
 from uar.launch.entry import composed
 from uar.llm.costs.ledger import Prices
 from uar.llm.costs.spending import Spending
+from uar.llm.pooled import question_of
 from uar.llm.record import Choose, Reply, Request
 
 GRADE, UMBRELA = Pointwise(template="pointwise"), Pointwise(template="umbrela", scale="trec")
@@ -85,6 +87,18 @@ def test_votes_of_an_ensemble_are_doubt_and_a_failed_second_call_is_no_label(tmp
     judged, chains = run(tmp_path, Cascade(votes, GRADE), [first, Scripted(answer)], max_failure_rate=1)
     assert [(j.doc_id, j.label) for j in judged["q1"]] == [("d1", 1), ("d2", 0), ("d4", 0)]  # d3 failed
     assert len(chains.progress.failures) == 1 and all(j.votes == () for j in judged["q1"])
+
+
+def test_training_reads_what_a_cascade_concluded(tmp_path: Path, folder: Path) -> None:
+    collection, pool = open_collection(f"local:{folder}:train"), ["d1", "d2", "d3"]
+    questions = [question_of(collection, q, pool) for q in collection.queries]
+    cheap = Scripted(lambda r: Reply.of_choices({"0": -0.7, "1": -9.0, "2": -9.0, "3": -0.7 if "honey" in str(r) else -7.0}))
+    dear = Scripted(lambda r: Reply.of_choices({"0": -5.0, "1": -9.0, "2": -0.1, "3": -5.0}))
+    cascade, store = Cascade(GRADE, GRADE), tmp_path / "store"
+    judged, _ = run(store, cascade, [cheap, dear], questions, collection=collection.slug)
+    assert 0 < len(dear.asked) < len(cheap.asked) and sum(j.label for js in judged.values() for j in js) == len(dear.asked)
+    models = ["scripted@1", "scripted@2"]
+    assert replayed(store, cascade, models, collection, pool) == {q: judged[q] for q in collection.queries}
 
 
 @pytest.mark.parametrize(
