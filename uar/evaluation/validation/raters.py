@@ -123,17 +123,18 @@ def _read(path: Path, positive_grade: int, query_ids: set[str] | None = None) ->
             raise DataError(
                 path, "no such file; give a file of labels (TREC qrels, TSV, Parquet) or the folder of an annotate run"
             )
-        rows = [
-            (q, d, x.grade if x.label is None else x.label, x.grade, x.score, x.label is None)
-            for q, of_query in read_labels(path).items()
-            for d, x in of_query.items()
-        ]
-        if any(grade is None for _, _, _, grade, _, _ in rows):
+        rows = [(q, d, given) for q, of_query in read_labels(path).items() for d, given in of_query.items()]
+        if any(given.grade is None for _, _, given in rows):
             raise DataError(path, "scores or ranks alone; labels or grades are needed")
-        labels = [int(value >= positive_grade) if graded else value for _, _, value, _, _, graded in rows]  # type: ignore[operator]
-        columns = dict(zip(("query_id", "doc_id", "_", "grade", "score", "_"), zip(*rows, strict=True), strict=False))
-        table = pa.table({**{name: list(columns[name]) for name in ("query_id", "doc_id", "grade", "score")}, "label": labels,
-                          "uncertainty": pa.nulls(len(rows), pa.float64())})  # fmt: skip
+        columns: dict[str, list[Any]] = {
+            "query_id": [q for q, _, _ in rows],
+            "doc_id": [d for _, d, _ in rows],
+            "label": [int((x.grade or 0) >= positive_grade) if x.label is None else x.label for _, _, x in rows],
+            "grade": [x.grade for _, _, x in rows],
+            "score": [x.score for _, _, x in rows],
+            "uncertainty": [None for _ in rows],
+        }
+        table = pa.table(columns)
     types = {"query_id": pa.string(), "doc_id": pa.string(), "label": pa.int8(), "grade": pa.int32()}
     return pa.table({name: table[name].cast(types.get(name, pa.float64())) for name in COLUMNS})
 
@@ -146,6 +147,8 @@ def _of_judged(name: str, table: pa.Table, judged: set[str]) -> pa.Table:
             f"{name}: none of its questions{other} is among the {len(judged)} that people judged, such as {min(judged)!r}; "
             "give labels of the same collection"
         )
+    if (there := len(kept["query_id"].unique())) < len(judged):
+        log.info("%s: it has %d of the %d questions that people judged", name, there, len(judged))
     return kept
 
 
@@ -167,7 +170,7 @@ def _rater(name: str, table: pa.Table, index: pa.Table, config: Mapping[str, Any
         values = np.full(len(index), empty, np.float64)
         values[rows] = joined[column].to_numpy(zero_copy_only=False)
         columns.append(values)
-    if (outside := len(table) - len(joined)) and config:
+    if outside := len(table) - len(joined):
         log.info("%s: %d of its %d labels are of passages that nobody judged, and count nowhere", name, outside, len(table))
     label, grade, score, doubt = columns
     return Rater(name, label.astype(np.int8), np.nan_to_num(grade).astype(np.int32), score, doubt, config)
