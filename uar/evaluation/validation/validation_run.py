@@ -92,7 +92,7 @@ def _prompt(options: Mapping[str, Any]) -> str:
     inner = [_prompt(value) for value in options.values() if isinstance(value, Mapping) and "_target_" in value]
     own = options.get("templates") or ([options["template"]] if "template" in options else inner)
     guideline = [f"guideline {Path(options['guideline']).name}"] if options.get("guideline") else []
-    return f"{name}: {', '.join([*map(str, own), *guideline])}" if own or guideline else name
+    return f"{name}: {', '.join([*(Path(str(one)).stem for one in own), *guideline])}" if own or guideline else name
 
 
 def _factors(runs: Sequence[Rater], values: Mapping[str, Measured]) -> dict[str, dict[str, Measured]]:
@@ -176,7 +176,7 @@ def _log(rated: Rated, result: Mapping[str, Any]) -> None:
         for name, run in result["runs"].items()
     ]  # fmt: skip
     whose = "people" if len(rated.people) > 1 else rated.people[0].name
-    log_table(log, f"Against {whose}: {len(rated.query_ids)} questions, values with 95 % intervals", head, rows)
+    log_table(log, f"Against {whose}, who judged {len(rated.query_ids)} questions, with 95 % intervals", head, rows)
     for what in ("differences", "prompts", "models"):
         if result.get(what, {}).get("pairs"):
             _log_differences(what, result[what], result["margin"])
