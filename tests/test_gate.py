@@ -98,6 +98,7 @@ def test_one_that_is_right_in_nineteen_of_twenty_passes_and_is_asked_nothing_twi
     extra = GATED - len(set(result("run")["deciding"]["query_ids"] + result("run")["refining"]["query_ids"])
                         & {f"q{n}" for n in range(100)})  # fmt: skip
     assert len(server.seen) == spent["calls"] == 100 + extra and spent["queries"] == 100
+    assert (spent["queries_for_gate_alone"], spent["queries_for_calibration_alone"]) == (extra, 0)
     assert "Gate passed: balanced_accuracy 0.9" in caplog.text and result("run")["deciding"]["low"] > 0.8
     gated("all")
     assert len(server.seen) == QUESTIONS

@@ -87,11 +87,16 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         collection = open_training_split(split.train, split.path, split.positive_grade, split.answers, split.language)
     against = Other(cfg.against, judgements_of(other, collection.positive_grade)) if other else None
     query_ids = part_of(asked_first(cfg, collection), cfg.shard)
-    besides = [q for q in annotator.asked_besides(collection, cfg.seed) if q not in set(query_ids)]
+    wanted = set(query_ids)
+    besides = [q for q in annotator.asked_besides(collection, cfg.seed) if q not in wanted]
     if besides:
         log.info("%d further queries that people judged are asked, for calibration alone", len(besides))
     compared = open_gate(gate, collection, annotator, cfg.seed)
-    besides += [q for q in compared.every if q not in set(query_ids)] if compared else []
+    at_gate = [q for q in compared.every if q not in wanted] if compared else []
+    if at_gate:
+        log.info("%d further queries that people judged are asked, for the gate alone", len(at_gate))
+    alone_counts = {"queries_for_calibration_alone": len(besides), "queries_for_gate_alone": len(at_gate)}
+    besides += at_gate
     every = [*query_ids, *besides]
     sampled = every[:SAMPLE] if cfg.dry_run else every
     pools = _pools(cfg, collection, annotator, sampled, None if cfg.dry_run else folder)
@@ -124,7 +129,7 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             works = [writing.work, work] if writing else [work]
             progress, models = joined(one.progress for one in works), work.models or works[0].models
             spent = ledger(progress, len(judged), pairs, sum(one.seconds for one in works), models, prices, unlabelled)
-            spent["queries_for_calibration_alone"] = len(besides)
+            spent |= alone_counts
             spent["models_served"] = {name: served for one in works for name, served in one.serves.items() if served}
             spent["material"] = _material(collection, pools)
             if writing:
@@ -132,8 +137,8 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             write_labels(folder, judged)
             write_failures(folder, progress.failures)
             write_json(folder / "ledger.json", spent)
-            _doubtful(folder, judged, cfg.doubtful)
             shown = compared.to_refine(judged) if compared else judged
+            _doubtful(folder, shown, cfg.doubtful)
             measured = quality(folder, collection, annotator, pools, shown, calibrated, against)
             save_manifest(
                 folder,
