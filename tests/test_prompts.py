@@ -50,6 +50,8 @@ def test_every_packaged_prompt_is_rendered_by_a_test() -> None:
         "write_questions",  # in test_questions.py
         "pseudo_document", "rewrite_query", "query_keywords",  # in test_expansion.py
         "umbrela",  # in test_prediction_powered.py
+        "pointwise_last", "pointwise_negated", "pointwise_choice", "pointwise_true",  # in test_ensemble.py
+        "pointwise_leading_yes", "pointwise_leading_no",
     }  # fmt: skip
 
 

@@ -43,7 +43,7 @@ def report(cfg: DictConfig, folder: Path) -> None:
     by_row = by_row if baseline else {}
     tables = _tables(rows, papers, by_row, baseline, cfg.deepest)
     out = Path(cfg.out)
-    figures = draw_all(rows, out / "figures", notes)
+    figures = draw_all(rows, out / "figures", notes, cfg.pareto)
     notes = list(dict.fromkeys(notes))
     drawn = [(figure.title, f"figures/{figure.key}.svg") for figure in figures if figure.svg]
     missing = [f"{figure.title}: {figure.missing}" for figure in figures if figure.missing]

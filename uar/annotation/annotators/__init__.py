@@ -2,6 +2,7 @@
 
 from uar.annotation.annotators.annotator import Annotator
 from uar.annotation.annotators.answer_metric import QAMetric
+from uar.annotation.annotators.cascade import Cascade
 from uar.annotation.annotators.ensemble import Ensemble
 from uar.annotation.annotators.imported import Imported
 from uar.annotation.annotators.likelihood import Likelihood
@@ -17,6 +18,7 @@ from uar.llm.call import Call, Question
 __all__ = [
     "Annotator",
     "Call",
+    "Cascade",
     "Ensemble",
     "Imported",
     "Judged",

@@ -15,6 +15,7 @@ from uar.annotation.annotators.scored import entropy
 from uar.annotation.judgement import Judged, Judgement
 from uar.annotation.parsing import parse_grade
 from uar.annotation.quality.calibration import calibration, fit_temperature, probability
+from uar.annotation.reply_form import ReplyForm, reply_form
 from uar.annotation.scale import Scale, load_scale
 from uar.collections import Collection
 from uar.errors import UserError
@@ -39,7 +40,7 @@ class Pointwise(PassageWise):
 
     The grade is the likeliest one; where the model would rather say something else than a grade, see `check_choices`, the call
     has failed, and its passage alone is not judged. A model that reasons has its grade read from its text: it has no
-    probability, and label 1 is grade `positive_grade` or more.
+    probability, and label 1 is grade `positive_grade` or more. What is replied is told by the prompt, see `reply_form`.
     """
 
     variables = frozenset({"query", "passage", "scale"})
@@ -58,6 +59,13 @@ class Pointwise(PassageWise):
         if not 0 <= self.threshold <= 1:
             raise UserError(f"annotator.threshold={self.threshold}: a probability from 0 to 1 is needed")
         super().__post_init__()
+        self._form  # noqa: B018
+        if self.reasoning and self.prompt.replies not in ("numbers", "reversed"):
+            raise UserError(f"annotator.template={self.template}: its replies are no numbers; reasoning=true reads only these")
+
+    @cached_property
+    def _form(self) -> ReplyForm:
+        return reply_form(self.prompt, self._scale, self.positive_grade)
 
     @cached_property
     def _scale(self) -> Scale:
@@ -68,6 +76,10 @@ class Pointwise(PassageWise):
         return bool(self.reasoning)
 
     @property
+    def notes_doubt(self) -> bool:  # type: ignore[override]
+        return not self.reasoning
+
+    @property
     def stages(self) -> tuple[str, ...]:
         return ("pointwise",)
 
@@ -76,21 +88,18 @@ class Pointwise(PassageWise):
         return 0, len(self._scale) - 1
 
     def judgements(self, question: Question) -> Chain:
-        prompt, scale = self.prompt, self._scale
-        grades = [grade for grade, _ in scale]
-        values: dict[str, Any] = {"query": as_material(question.text), "scale": scale}
-        example = "1" if self.reasoning else json.dumps(dict.fromkeys(map(str, grades), -1.4))
+        prompt, form = self.prompt, self._form
+        values: dict[str, Any] = {"query": as_material(question.text), "scale": form.shown}
+        example = "1" if self.reasoning else json.dumps(dict.fromkeys(form.choices, -1.4))
 
         def check(reply: Reply) -> Outcome:
-            return parse_grade(reply, grades)[0] if self.reasoning else check_choices(reply)
+            return parse_grade(reply, range(len(form.choices)))[0] if self.reasoning else check_choices(reply)
 
         calls = []
         for doc_id, text in question.passages.items():
             messages = prompt.render(passage=self.shown(text), **values)
             request: Generate | Choose = (
-                self.generate(messages, GRADE_TOKENS)
-                if self.reasoning
-                else Choose(messages, tuple(map(str, grades)), self.reasoning)
+                self.generate(messages, GRADE_TOKENS) if self.reasoning else Choose(messages, form.choices, self.reasoning)
             )
             calls.append(Call("pointwise", prompt.name, prompt.hash, (doc_id,), request, check, example=example))
         replies = yield calls
@@ -98,8 +107,9 @@ class Pointwise(PassageWise):
         if not by_id and question.passages:
             return None
         if self.reasoning:
-            return self._from_text({d: parse_grade(r, grades)[1] or 0 for d, r in by_id.items()})
-        return self.judge({d: tuple(r.choice_logprobs()[str(g)] for g in grades) for d, r in by_id.items()}, 1.0)
+            written = {d: parse_grade(r, range(len(form.choices)))[1] or 0 for d, r in by_id.items()}
+            return self._from_text({d: form.grades[number] for d, number in written.items()})
+        return self.judge({d: form.by_grade(r.choice_logprobs(), len(self._scale)) for d, r in by_id.items()}, 1.0)
 
     def _from_text(self, grades: dict[str, int]) -> list[Judgement]:
         order = [d for d, _ in best_first((d, float(g)) for d, g in grades.items())]

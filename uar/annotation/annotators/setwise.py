@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from string import ascii_uppercase
 from typing import Any
 
-from uar.annotation.annotators.annotator import Annotator, ranked_judgements
+from uar.annotation.annotators.annotator import ranked_judgements
+from uar.annotation.annotators.guided import GuidedPrompt
 from uar.annotation.annotators.scored import Rule, top_percent
 from uar.errors import UserError
 from uar.llm.call import Call, Chain, Question
-from uar.llm.prompted import OnePrompt
 from uar.llm.prompts.escaping import as_material
 from uar.llm.record import Choose, Generate, Outcome, Reply
 from uar.llm.replies import check_choices, unread
@@ -23,7 +23,7 @@ NAMED, ALONE = re.compile(r"\[\s*([A-Z])\s*\]"), re.compile(r"\W*([A-Z])\W*")
 
 
 @dataclass(frozen=True)
-class Setwise(OnePrompt, Annotator):
+class Setwise(GuidedPrompt):
     """One call shows up to `window` passages under letters and asks for the most useful one (the prompt form of Rank-R1, arXiv
     2503.06034). The probability of each letter is read, so that the call ranks its passages too.
 
