@@ -64,10 +64,9 @@ def open_rag(cfg: DictConfig, generator: Callable[[], LLM | None], store: Path, 
         budgets["max_words"] = (words, settings.max_words)
     if settings.max_tokens is not None:
         budgets["max_tokens"] = (Tokens(plain["tokenizer"] or plain["llm"]["model"]), settings.max_tokens)
-    reader, rewriter, verifier = (hydra.utils.instantiate(cfg[name]) for name in ("reader", "rewriter", "verifier"))
+    checking = "verifier" if settings.query == "better" else "missing"
+    reader, rewriter, verifier = (hydra.utils.instantiate(cfg[name]) for name in ("reader", "rewriter", checking))
+    selector = hydra.utils.instantiate(cfg.selector) if settings.select else None
     load_chat(reader.template, frozenset({"query", "passages"}))
     load_chat(reader.closed_book_template, frozenset({"query"}))
-    for asks, again in ((rewriter, settings.rewrite), (verifier, settings.verify)):
-        if again:
-            asks.prompt  # noqa: B018 a prompt that cannot be read is told here
-    return Rag(settings, measures, reader, rewriter, verifier, budgets, generator, store, folder)
+    return Rag(settings, measures, reader, rewriter, verifier, selector, budgets, generator, store, folder)

@@ -15,7 +15,8 @@ from uar.collections import Collection
 from uar.collections.collection_runs import without_own
 from uar.evaluation.metrics_file import update_metrics
 from uar.evaluation.rag.answer_measures import Answered, Measure
-from uar.evaluation.rag.query_writing import Rewriter, Search, Verifier, rewritten, verified
+from uar.evaluation.rag.passage_selection import Selector, selected
+from uar.evaluation.rag.query_writing import Missing, Rewriter, Search, Verifier, rewritten, verified
 from uar.evaluation.rag.rag_settings import CLOSED_BOOK, ORACLE, RETRIEVED, Settings
 from uar.evaluation.rag.reader import Asking, Given, Reader
 from uar.evaluation.rag.shown_passages import Cut, Passages, show
@@ -39,7 +40,8 @@ class Rag:
     measures: Mapping[str, Measure]
     reader: Reader
     rewriter: Rewriter
-    verifier: Verifier
+    verifier: Verifier | Missing
+    selector: Selector | None
     budgets: Mapping[str, tuple[Cut, int]]
     open_llm: Callable[[], LLM | None]
     store: Path
@@ -91,7 +93,7 @@ class Rag:
         """The run that answers are made from, and the text that each query was searched with."""
         collection, settings = ask.collection, self.settings
         texts = {q: collection.queries[q].text for q in chosen}
-        if not settings.searches_again:
+        if not settings.searches_again and not settings.select:
             return run, texts
 
         def find(queries: Mapping[str, str]) -> Run:
@@ -101,12 +103,17 @@ class Rag:
             own, texts = texts, rewritten(ask, self.rewriter, texts)
             changed = {q: text for q, text in texts.items() if text != own[q]}
             run = {**run, **find(changed)} if changed else run
+
+        def select(kept: Run, found: Run) -> Run:
+            """Without a selector what was found takes the place of what there was."""
+            return selected(ask, self.selector, kept, found, settings.candidates) if self.selector else found
+
+        def shown(found: Run, asked: list[str]) -> dict[str, Passages]:
+            return self._passages(collection, RETRIEVED, found, asked)
+
+        run = select({}, {q: run.get(q, []) for q in chosen})
         if settings.verify:
-
-            def shown(found: Run, asked: list[str]) -> dict[str, Passages]:
-                return self._passages(collection, RETRIEVED, found, asked)
-
-            run, texts = verified(ask, self.verifier, settings.rounds, shown, find, run, texts)
+            run, texts = verified(ask, self.verifier, settings.rounds, shown, find, run, texts, select)
         write_run(self.folder / "runs" / f"{collection.slug}.rag.trec", {q: run[q] for q in chosen if q in run}, "uar-rag")
         return run, texts
 
