@@ -22,10 +22,10 @@ class Settings:
     """`top_k`: passages a question, shown by `order`: in rank order, or reversed, the best one next to the question. At most
     `max_words` or `max_tokens` of all of them. `limit`: questions a collection, drawn by `seed`; None: all. `lines`: answers
     are made from the retrieved passages, with a closed book, or from the gold passages. `rewrite`: the LLM writes the search
-    query. `verify`: up to `rounds` times the LLM says whether the passages support an answer, and is given those of another query
-    where not: by `query` a better one, or what is missing, as a question or a passage. `select`: the LLM selects `keep` passages
-    out of the first `candidates` of each search and those that it kept before; None: what a search finds takes the place of
-    what was there.
+    query. `verify`: up to `rounds` times the LLM says whether the passages support an answer, and is given those of another
+    query where not: by `query` a better one, or what is missing, as a question or a passage. `select`: the LLM selects `keep`
+    passages out of the first `candidates` of each search and those that it kept before; None: what a search finds takes the
+    place of what was there.
     `max_failure_rate`: share of failed answers past which the run stops."""
 
     top_k: int

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from uar.collections import Collection
@@ -37,6 +38,11 @@ class Reader(OnePrompt):
     @property
     def stages(self) -> tuple[str, ...]:
         return ("rag",)
+
+    @cached_property
+    def cites(self) -> bool:
+        """Whether its prompt shows passages under numbers such as [1], which answers may cite."""
+        return any("[1]" in text for _, text in self.prompt.render(query="", passages=[""]))
 
     def chain(self, question: Question) -> Chain:
         query, passages = as_material(question.text), [self.shown(text) for text in question.passages.values()]

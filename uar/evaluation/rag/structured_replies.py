@@ -11,6 +11,7 @@ SIGNS = "*_`\"'“”‘’[]{}()., \t"
 BULLET = re.compile(r"^(?:[-*•·–]\s+|\(?\d{1,3}[.):\]]\s+|\[\d{1,3}\]\s*)")
 LABELLED = re.compile(r"^\W*(?:(?:statement|nugget|passage)\s*)?(\d{1,3})\W+(.+)$", re.IGNORECASE)
 YES_NO = {"yes": True, "no": False}
+YES_NO_PATTERN = "(?:[Yy]es|[Nn]o)"
 
 
 def read_yes_no(reply: Reply) -> tuple[Outcome, bool]:
@@ -75,6 +76,12 @@ def read_labels(reply: Reply, number: int, allowed: Sequence[str]) -> tuple[Outc
     if len(found) < number:
         return unread(reply.text), []
     return Outcome.OK, [found[at] for at in range(1, number + 1)]
+
+
+def labels_pattern(number: int, allowed: Sequence[str]) -> str:
+    """A regular expression of the replies that label the things 1 to `number` in order."""
+    label = f"(?:{'|'.join(allowed)})"
+    return r"\n".join(f"{at}: {label}" for at in range(1, number + 1))
 
 
 def _label(said: str, allowed: Sequence[str]) -> str | None:
