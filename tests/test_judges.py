@@ -253,7 +253,7 @@ def test_agreement_over_questions_by_hand():
     judge = {"Faithfulness": {"a": 0.0, "b": 0.5, "c": 1.0, "d": 1.0}, "NuggetsAll": {"a": 1.0, "b": 1.0, "c": 1.0}}
     gold = {"EM": {"a": 0.0, "b": 0.0, "c": 1.0, "e": 1.0}}
     found = agreement(judge, gold)
-    # x - mean = -0.5, 0, 0.5; y - mean = -1/3, -1/3, 2/3: r = 0.5 / sqrt(0.5 * 2/3); tau b: 2 of 3 pairs concordant, 1 tied in y
+    # x - mean = -0.5, 0, 0.5; y - mean = -1/3, -1/3, 2/3: r = 0.5 / sqrt(0.5 * 2/3); tau b: 2 of 3 pairs agree, 1 is tied
     assert found["Faithfulness"]["EM"] == pytest.approx({"questions": 3, "correlation": 0.75**0.5, "tau": 2 / 6**0.5})
     assert found["NuggetsAll"]["EM"] == {"questions": 3, "correlation": None, "tau": None}
     assert agreement({"A": {"a": 1.0, "b": 0.0}}, gold)["A"]["EM"] == {"questions": 2, "correlation": None, "tau": None}

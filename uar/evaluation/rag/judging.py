@@ -31,7 +31,7 @@ class Judging:
     max_failure_rate: float
     definitions: dict[str, str] = field(default_factory=dict)
     _values: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)  # line -> measure -> query id -> value
-    _counts: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)  # line -> measure
+    _counts: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)  # line -> measure
     _details: list[dict[str, Any]] = field(default_factory=list)
     _failures: list[Record] = field(default_factory=list)
 
@@ -51,8 +51,9 @@ class Judging:
                     "failed": failed,
                     "undefined": len(found) - len(values[measure]),
                     "failure_rate": failed / len(answered),
+                    "how": f"{judge.definition} by {ask.llm.name}",
                 }
-                self.definitions[measure] = f"{judge.definition} by {ask.llm.name}"
+                self.definitions[measure] = counts[measure]["how"]
             for q in answered:
                 made = {"values": found[q].values, **found[q].detail} if q in found else {"failed": True}
                 self._details.append({"query_id": q, "line": line, "judge": name, **made})
@@ -81,15 +82,17 @@ class Judging:
 
     def told(self, collection: Collection, line: str, gold: Values) -> dict[str, Any]:
         """For metrics.json, and printed. `judged`, by measure: the `questions` with a value, those that `failed`, since a
-        reply could not be read or there was no answer, those for which the measure is `undefined`, and `failure_rate`, the
-        share of all that failed. `agreement`: with the measures that compare with gold answers, see `agreement`."""
+        reply could not be read or there was no answer, those for which the measure is `undefined`, `failure_rate`, the share
+        of all that failed, and `how` it was judged. `agreement`: with the measures that compare with gold answers, as the
+        function of that name says."""
         counts = self._counts.get(line)
         if not counts:
             return {}
         means = self.means(line)
-        columns = ("measure", "value", "questions", "failed", "undefined", "failure rate")
-        rows = [[name, means.get(name), *of.values()] for name, of in counts.items()]
-        log_table(log, f"{collection.slug}: answers judged by an LLM ({line})", columns, rows)
+        columns = ("questions", "failed", "undefined", "failure_rate")
+        rows = [[name, means.get(name), *(of[column] for column in columns)] for name, of in counts.items()]
+        title = f"{collection.slug}: answers judged by an LLM ({line})"
+        log_table(log, title, ("measure", "value", *columns[:3], "failure rate"), rows)
         for name in counts.keys() - means.keys():
             log.warning("%s: %s (%s) has no value: no question could be judged", collection.slug, name, line)
         agreeing = agreement(self._values[line], gold)
