@@ -1,13 +1,15 @@
 """Judged measures through the evaluation: beside the old ones, without gold answers, with their failures, and twice."""
 
 import json
+import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import metrics, write_jsonl
+from conftest import ROOT, metrics, write_jsonl
 from llm_server import LLMServer
 
 from uar.collections import open_collection
@@ -210,3 +212,23 @@ def test_smollm2_judges_two_answers_of_mini(local: Transformers, tmp_path: Path)
         outcomes = [o for stage in ask.progress.stages.values() for o, n in stage.outcomes.items() for _ in range(n)]
         assert len(outcomes) >= 4 and len([o for o in outcomes if o != Outcome.OK]) == len(ask.progress.failures)
     assert told[0] == told[1] and ask.progress.total.asked == 0
+
+
+def test_the_judge_of_the_recipe_stands_beside_em(
+    evaluated: Evaluate, server: LLMServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    text = (ROOT / "docs" / "recipes" / "rag-without-answers.md").read_text(encoding="utf-8")
+    (tmp_path / "my_judges.py").write_text(re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0])
+    prompt = {
+        "variables": ["query", "answer"],
+        "turns": [{"role": "user", "content": "{{ query }} {{ answer }}: to the point?"}],
+    }
+    (tmp_path / "to_the_point.yaml").write_text(json.dumps(prompt))
+    (words,) = (shlex.split(line) for line in text.splitlines() if "my_judges.ToThePoint" in line)
+    monkeypatch.syspath_prepend(tmp_path)
+    server.answer = lambda messages: (
+        ("no" if "wax" in text else "yes") if "to the point?" in (text := messages[-1]["content"]) else llm(messages)
+    )
+    found = of(evaluated("run", *(word for word in words if word.startswith(("+rag.judges", "rag.measures")))))
+    assert found["ToThePoint"] == found["EM"] == pytest.approx(2 / 3)
+    assert found["agreement"]["ToThePoint"]["EM"]["tau"] == pytest.approx(1.0)

@@ -380,6 +380,6 @@ def test_judged_measures_stand_beside_the_others_with_what_failed(tmp_path: Path
     write_run(tmp_path / "c", rag={"m": {"EM": 0.2, "Faithfulness": 0.9, **judged(0.0, "by b")}}, method="c")
     table = score_table("rag", "RAG", rows_in(tmp_path), "rag", {})
     assert table is not None and table.notes == [
-        "m: Faithfulness is not judged alike, so nothing is bold or underlined: by a; by b"
+        "m: Faithfulness is not judged alike, so nothing of it is bold or underlined: by a; by b"
     ]
     assert [column.ranked for column in table.columns[:3]] == [True, False, False]

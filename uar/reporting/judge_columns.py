@@ -32,7 +32,7 @@ def judged_otherwise(rows: Sequence[Row], slug: str) -> dict[tuple[str, str], st
         hows = sorted({str(of["how"]) for of in said if of.get("how")})
         if len(hows) > 1:
             found[slug, measure] = (
-                f"{slug}: {measure} is not judged alike, so nothing is bold or underlined: {'; '.join(hows)}"
+                f"{slug}: {measure} is not judged alike, so nothing of it is bold or underlined: {'; '.join(hows)}"
             )
     return found
 
