@@ -60,8 +60,6 @@ class Judging:
             if failed:
                 told = "%s: judge %s: %d of %d questions have no value, since a reply could not be read or the answer failed"
                 log.warning(told, ask.collection.slug, f"{name} ({line})", failed, len(answered))
-        total = ask.progress.total
-        log.info("%s: judges asked %d calls and took %d from the store", ask.collection.slug, total.asked, total.kept)
         self._failures = ask.progress.failures
 
     def _asked(self, ask: Asking, name: str, judge: Judge, questions: Sequence[AnsweredQuestion]) -> dict[str, Judged]:

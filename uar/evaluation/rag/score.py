@@ -132,6 +132,8 @@ class Rag:
             ask = Asking(collection, llm, store)
             for line, shown in lines.items():
                 judging.judge(ask, line, self._answered(collection, shown, answers[line]))
+            total = ask.progress.total
+            log.info("%s: judges asked %d calls and took %d from the store", collection.slug, total.asked, total.kept)
         return judging
 
     def _answered(

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from uar.llm.call import Call, Chain, Question
 from uar.llm.prompted import Chatting
-from uar.llm.prompts import load_chat
+from uar.llm.prompts import ChatPrompt, load_chat
 from uar.llm.record import Outcome, Reply
 
 
@@ -47,12 +47,11 @@ class Judge(Chatting):
     constrain: bool = field(default=True, kw_only=True)
 
     def __post_init__(self) -> None:
-        for option, variables in self.prompts.items():
-            load_chat(getattr(self, option), variables)
+        self._prompts()  # one that cannot be read is refused before anything is asked
 
     @property
     def stages(self) -> tuple[str, ...]:
-        return tuple(getattr(self, option) for option in self.prompts)
+        return tuple(prompt.name for prompt in self._prompts())
 
     @abstractmethod
     def judged(self, question: AnsweredQuestion) -> Chain:
@@ -66,8 +65,10 @@ class Judge(Chatting):
     @property
     def definition(self) -> str:
         """The prompts that it asks with, each with the beginning of its hash."""
-        found = (load_chat(getattr(self, option), variables) for option, variables in self.prompts.items())
-        return f"judged with {', '.join(f'{prompt.name} ({prompt.hash[:8]})' for prompt in found)}"
+        return f"judged with {', '.join(f'{prompt.name} ({prompt.hash[:8]})' for prompt in self._prompts())}"
+
+    def _prompts(self) -> list[ChatPrompt]:
+        return [load_chat(getattr(self, option), variables) for option, variables in self.prompts.items()]
 
     def call(
         self,
