@@ -16,7 +16,7 @@ from uar.evaluation.judged_by_llm import JudgedByLLM
 from uar.evaluation.kept_runs import KeptRuns, Retrieved
 from uar.evaluation.measures import deeper_than, means, parsed, per_query, refuse_deeper
 from uar.evaluation.metrics_file import forget_evaluation, update_metrics
-from uar.evaluation.rag.opening import Generator, open_rag
+from uar.evaluation.rag.opening import Generators, open_rag
 from uar.evaluation.retrieving import Retrieving, scored_queries
 from uar.evaluation.score_files import Scores, write_score_file
 from uar.expansion.query_texts import with_texts
@@ -47,8 +47,8 @@ class Evaluator:
         search: Any = cfg.search and OmegaConf.to_container(cfg.search, resolve=True)
         self.retrieving = Retrieving(search, cfg.retrieval_depth)
         self._runs = KeptRuns(folder)
-        self._generator = Generator(cfg.rag.llm)
-        self._rag = open_rag(cfg.rag, self._generator, Path(cfg.store), folder) if cfg.rag.llm else None
+        self._generators = Generators(cfg.rag) if cfg.rag.llm else None
+        self._rag = open_rag(cfg.rag, self._generators, Path(cfg.store), folder) if self._generators else None
 
     def check(self, collections: Sequence[Collection], ranker: Ranker) -> None:
         """UserError where a measure looks at more results than `ranker` gives; asked before anything is encoded."""
@@ -90,7 +90,8 @@ class Evaluator:
                     if collection.corpus.hash not in {later.corpus.hash for later in collections[at + 1 :]}:
                         session.release(collection.corpus)
         finally:
-            self._generator.close()
+            if self._generators:
+                self._generators.close()
         if any(searched.values()):
             update_manifest(self._folder, search=searched)
         rows = averaged(values)

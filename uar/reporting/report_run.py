@@ -18,7 +18,15 @@ from uar.reporting.hybrid_columns import with_hybrid
 from uar.reporting.marks import Marks, marks
 from uar.reporting.page import page
 from uar.reporting.paper_table import PaperTable, asked_for, paper_table
-from uar.reporting.result_table import Table, agreement_table, columns_of, cost_table, score_table, search_table
+from uar.reporting.result_table import (
+    Table,
+    agreement_table,
+    columns_of,
+    cost_table,
+    judge_agreement_table,
+    score_table,
+    search_table,
+)
 from uar.reporting.rows import Row, find_row, rows_of, shared
 from uar.reporting.run_folders import find_runs
 from uar.reporting.text import latex, markdown, overview, terminal
@@ -85,6 +93,7 @@ def _tables(
         *([differences_table(rows, baseline, by_row)] if baseline else []),
         search_table(rows),
         score_table("rag", "Answers from the retrieved passages (RAG)", rows, "rag", by_row, name),
+        judge_agreement_table(rows),
         agreement_table(rows),
         cost_table(rows),
     ]
