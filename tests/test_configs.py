@@ -50,6 +50,7 @@ CASES = [
     ("corpus", "texts=x out=x"),
     ("dashboard", "project=x"),
     ("loop", ""),
+    *choices("review", ["dataset", "candidates", "annotator", "llm", "acquire"]),
 ]
 
 
@@ -87,7 +88,7 @@ def test_every_module_imports():
         importlib.import_module(name)
 
 
-OTHERS = {"report", "hybrid", "corpus", "dashboard", "loop"}  # commands without choices of their own
+OTHERS = {"report", "hybrid", "corpus", "dashboard", "loop", "review"}  # commands without choices of their own
 
 
 def test_every_folder_of_choices_is_used_by_a_command():
@@ -118,7 +119,7 @@ def test_a_config_offers_every_option_of_what_it_builds(path: str):
         assert set(node) - {"_target_", "_partial_", "_recursive_"} == options
 
 
-COMMANDS = ("train", "annotate", "evaluate", "report", "hybrid", "corpus", "dashboard", "store", "loop")
+COMMANDS = ("train", "annotate", "evaluate", "report", "hybrid", "corpus", "dashboard", "store", "loop", "review")
 LOADED_WHEN_USED = ("wandb", "matplotlib", "bert_score", "faiss", "torch", "ray", "vllm", "ir_datasets", "peft")
 
 

@@ -73,7 +73,9 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         collection, question_counts = writing.collection()
     else:
         split = cfg.dataset
-        collection = open_training_split(split.train, split.path, split.positive_grade, split.answers, split.language)
+        collection = open_training_split(
+            split.train, split.path, split.positive_grade, split.answers, split.language, split.judgements, split.assisted
+        )
     against = Other(cfg.against, judgements_of(other, collection.positive_grade)) if other else None
     query_ids = part_of(asked_first(cfg, collection), cfg.shard)
     besides = [q for q in annotator.asked_besides(collection, cfg.seed) if q not in set(query_ids)]

@@ -40,7 +40,9 @@ def loop(cfg: DictConfig, folder: Path) -> float | None:
     if cfg.baseline:
         read_rounds(Path(cfg.baseline))
     split = cfg.dataset
-    collection = open_training_split(split.train, split.path, split.positive_grade, split.answers, split.language)
+    collection = open_training_split(
+        split.train, split.path, split.positive_grade, split.answers, split.language, split.judgements, split.assisted
+    )
     chooses_from = _questions(cfg, collection)
     rounds = _kept(cfg, folder, collection)
     save_config(folder, cfg)

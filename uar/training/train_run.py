@@ -66,7 +66,9 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
         return objective(metrics["train"], averaged(metrics["retrieval"]))
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     split = cfg.dataset
-    collection = open_training_split(split.train, split.path, split.positive_grade, split.answers, split.language)
+    collection = open_training_split(
+        split.train, split.path, split.positive_grade, split.answers, split.language, split.judgements, split.assisted
+    )
     tests = [reference for test in expand(list(cfg.dataset.test)) if (reference := resolve(test, cfg.dataset.path))]
     distinct_slugs(tests)
     test_collections = [open_collection(test, split.language) for test in tests]  # a fault in them is told before the training
