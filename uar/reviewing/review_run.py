@@ -12,30 +12,41 @@ from omegaconf import DictConfig, OmegaConf
 from uar.annotation.scale import load_scale
 from uar.collections import Collection
 from uar.errors import DataError, UserError
+from uar.launch.owner import owned
 from uar.reviewing.access import token_for
 from uar.reviewing.label_database import NAME, LabelDatabase
 from uar.reviewing.labelling import Labelling, Manner
 from uar.reviewing.review_app import review_app
 from uar.reviewing.review_files import write_files
+from uar.reviewing.review_report import review_report
 from uar.reviewing.review_source import ReviewSource, review_source
 from uar.reviewing.serving import address, listening, serve
 from uar.storage.files import digest
+from uar.storage.judgement_files import NAME as NAME_OF_FILE
 from uar.storage.manifest import save_config
 
 log = logging.getLogger(__name__)
+NEXT = "dataset.judgements={folder} takes them as people's labels, report={folder} says how they agree"
 QUEUE = ("dataset", "run", "annotation", "candidates", "annotator", "acquire", "seed", "shared")  # of the options
 
 
 def review(cfg: DictConfig, folder: Path) -> int:
-    """Serve the page and return how many labels there are when it ends."""
-    labelling = open_review(cfg, folder)
-    try:
-        serve_page(cfg, labelling, folder)
-    except KeyboardInterrupt:
-        log.info("The page is closed; the same command opens it again where it was")
-    finally:
-        number = write_files(labelling, folder)
-        labelling.database.close()
+    """Serve the page, or report, and return how many judgements there are."""
+    if cfg.report is not None:
+        files = [cfg.report] if isinstance(cfg.report, str) else list(cfg.report)
+        gold = None if cfg.gold is None else Path(cfg.gold)
+        return int(review_report([Path(file) for file in files], folder, gold, cfg.seed)["judgements"])
+    with owned(folder):
+        labelling = open_review(cfg, folder)
+        try:
+            serve_page(cfg, labelling, folder)
+        except KeyboardInterrupt:
+            log.info("The page is closed; the same command opens it again where it was")
+        finally:
+            number = write_files(labelling, folder)
+            labelling.database.close()
+    if number:
+        log.info("%d judgements: %s; %s", number, folder / NAME_OF_FILE, NEXT.format(folder=folder))
     return number
 
 
@@ -100,14 +111,14 @@ def _same_review(cfg: DictConfig, folder: Path, database: LabelDatabase, collect
         if database.fact(name) not in (None, value):
             raise UserError(
                 f"{folder} holds a review of {what[name]} ({', '.join(QUEUE) if name == 'queue' else name} differ); give "
-                "another name=, or the command of then"
+                "another out=, or the command of then"
             )
     guideline = database.fact("guideline")
     labels = database.count("select count(*) from labels where guideline != ?", manner.guideline_hash)
     if guideline not in (None, manner.guideline_hash) and labels and not cfg.new_guideline:
         raise UserError(
             f"guideline={cfg.guideline}: it differs from the one that {labels} labels were made by; new_guideline=true goes "
-            "on, and each label says which one it was made by; another name= begins anew"
+            "on, and each label says which one it was made by; another out= begins anew"
         )
     now |= {"guideline": manner.guideline_hash, "review": database.fact("review") or secrets.token_hex(8)}
     database.add([], now)
