@@ -117,7 +117,8 @@ def test_a_loop_stops_for_a_reason(given: dict, why: str) -> None:
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
-        (["who=human"], "who=human: there is no page to label on yet; .* who=simulated"),
+        (["who=human"], "who=human: loop\\(\\) from Python needs ask_people"),
+        (["who=human", "dataset.judgements=gone"], "dataset.judgements= is what people say in the rounds"),
         (["who=robot"], "allowed: simulated, llm, human"),
         (["who=llm"], "give label_source=llm"),
         (["label_source=llm"], "give label_source=human or mixed"),

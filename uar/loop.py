@@ -11,7 +11,11 @@ def loop(cfg: DictConfig, folder: Path) -> float | None:
     """The loop, whose libraries are imported with the first job."""
     from uar.loops import loop_run
 
-    return loop_run.loop(cfg, folder)
+    if cfg.who != "human":
+        return loop_run.loop(cfg, folder)
+    from uar.reviewing.round_review import ask_people
+
+    return loop_run.loop(cfg, folder, ask_people)
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from uar.errors import UserError
 
 NAME = "review.sqlite"
+NO_FACTS: Mapping[str, str] = {}
 PATIENCE = 5_000  # ms that a write waits for another process
 TABLES = """
 create table if not exists facts (name text primary key, value text not null);
@@ -96,7 +97,7 @@ class LabelDatabase:
         found = self.row("select value from facts where name = ?", name)
         return None if found is None else str(found["value"])
 
-    def add(self, items: Sequence[Item], facts: Mapping[str, str]) -> None:
+    def add(self, items: Sequence[Item], facts: Mapping[str, str] = NO_FACTS) -> None:
         """Put items at the end of the queue, and set facts."""
         with self.change():
             first = self.count("select count(*) from items")
@@ -128,6 +129,4 @@ class LabelDatabase:
         except sqlite3.DatabaseError as error:
             if "not a database" not in str(error) and "malformed" not in str(error):
                 raise
-            raise UserError(
-                f"{self.path}: {error}; give another name=, and the judgements.parquet beside it is kept"
-            ) from error
+            raise UserError(f"{self.path}: {error}; give another out=; the judgements.parquet beside it is kept") from error

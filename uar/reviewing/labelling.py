@@ -16,6 +16,7 @@ from uar.storage.ordering import rank_of
 HELD = 1_800.0  # seconds for which a question that somebody opened is not given to others
 LATEST = 100  # labels that the median time is of
 LONGEST_NAME = 60
+ENDING = "Thank you. This page can be closed; if more questions come, it shows them."
 SUGGESTION = ("hidden", "shown", "random")
 MODES = ("list", "passage")
 STATES = ("done", "skipped", "open")
@@ -61,12 +62,14 @@ class Manner:
 
 @dataclass
 class Labelling:
-    """A review that people work on. `clock`: seconds since 1970. `title`: of the page."""
+    """A review that people work on. `title`: of the page; `ending`: what it says when nothing is left to judge. `clock`:
+    seconds since 1970."""
 
     database: LabelDatabase
     collection: Collection
     manner: Manner
     title: str
+    ending: str = ENDING
     clock: Callable[[], float] = time.time
     agreement: AgreementSoFar = field(init=False)
     changes: int = 0
@@ -84,6 +87,7 @@ class Labelling:
             "positive_grade": manner.positive_grade,
             "mode": manner.mode,
             "guideline": manner.guideline,
+            "ending": self.ending,
             "items": self.database.count("select count(*) from items"),
         }
 

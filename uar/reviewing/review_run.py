@@ -2,13 +2,14 @@
 
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
+from uar.acquisition import Acquisition
 from uar.annotation.scale import load_scale
 from uar.collections import Collection
 from uar.errors import DataError, UserError
@@ -50,18 +51,20 @@ def review(cfg: DictConfig, folder: Path) -> int:
     return number
 
 
-def open_review(cfg: DictConfig, folder: Path) -> Labelling:
-    """The review that is kept in the folder, or a new one."""
+def open_review(cfg: DictConfig, folder: Path, chosen: Sequence[str] | None = None) -> Labelling:
+    """The review that is kept in the folder, or a new one. `chosen`: the questions, in the place of those of `acquire`."""
     manner = manner_of(cfg)
     source = review_source(cfg, folder, manner.scale)
     save_config(folder, cfg)
     database = LabelDatabase(folder / NAME)
     _same_review(cfg, folder, database, source.collection, manner)
-    known = [row["query_id"] for row in database.rows("select query_id from items")]
+    known = {row["query_id"] for row in database.rows("select query_id from items")}
     wanted = len(source.query_ids) if cfg.limit is None else min(cfg.limit, len(source.query_ids))
-    if len(known) < wanted:
-        acquire = hydra.utils.instantiate(cfg.acquire, _convert_="all")
-        database.add(source.items(acquire, cfg.seed, wanted, cfg.shared, known), {"suggests": str(source.suggests)})
+    if chosen is not None:
+        database.add(source.of([q for q in chosen if q not in known], cfg.seed, cfg.shared))
+    elif len(known) < wanted:
+        acquire: Acquisition = hydra.utils.instantiate(cfg.acquire, _convert_="all")
+        database.add(source.items(acquire, cfg.seed, wanted, cfg.shared, known))
     _tell(source, database, manner)
     title = cfg.title or f"{source.collection.slug}: which passages help to answer?"
     return Labelling(database, source.collection, manner, title)
@@ -81,8 +84,8 @@ def manner_of(cfg: DictConfig) -> Manner:
     )
 
 
-def serve_page(cfg: DictConfig, labelling: Labelling, folder: Path, done: Callable[[], None] | None = None) -> None:
-    """Until the server is told to exit, or Ctrl-C. `done`: called when nothing is left to judge; the server ends then too."""
+def serve_page(cfg: DictConfig, labelling: Labelling, folder: Path, until_settled: bool = False) -> None:
+    """Until Ctrl-C, or until nothing is left to judge."""
     token = token_for(cfg.host)
     with listening(cfg.host, cfg.port) as sock:
         servers: list[Any] = []
@@ -90,7 +93,7 @@ def serve_page(cfg: DictConfig, labelling: Labelling, folder: Path, done: Callab
         def finished() -> None:
             servers[0].should_exit = True
 
-        app = review_app(labelling, token, lambda: write_files(labelling, folder), finished if done else None)
+        app = review_app(labelling, token, lambda: write_files(labelling, folder), finished if until_settled else None)
         log.info("The page: %s (Ctrl-C ends it; nothing is lost)", address(sock, cfg.host, token))
         if token:
             log.warning("host=%s: other machines can reach the page, over plain HTTP; the address is the password", cfg.host)

@@ -2,7 +2,7 @@
 the store, or the collection alone."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ class ReviewSource:
     grades: bool
 
     def items(
-        self, acquire: Acquisition, seed: int, limit: int | None, shared: float, known: Sequence[str] = ()
+        self, acquire: Acquisition, seed: int, limit: int | None, shared: float, known: Set[str] = frozenset()
     ) -> list[Item]:
         """The first `limit` questions in the order of `acquire`, all where it is None; those that have no passages are left
         out, which is said. `shared`: the share of them that everyone judges. `known`: questions of the queue already."""
@@ -51,7 +51,7 @@ class ReviewSource:
         context = AcquisitionContext(
             self.query_ids, seed, judgements=self.judged, pools=self.pools, collection=self.collection, wanted=wanted
         )
-        chosen = [q for q in acquire.order(context)[:wanted] if q not in set(known)]
+        chosen = [q for q in acquire.order(context)[:wanted] if q not in known]
         return self.of(chosen, seed, shared)
 
     def of(self, query_ids: Sequence[str], seed: int, shared: float) -> list[Item]:

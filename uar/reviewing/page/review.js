@@ -29,7 +29,7 @@ async function post(path, asked) {
 function say(text) { $("status").textContent = text; }
 
 function fault(error, again) {
-  $("alert").hidden = false;
+  $("alert").hidden = error.later && !$("end").hidden; // between rounds no server is there
   $("alert").textContent = error.message;
   if (error.later) setTimeout(again, RETRY);
 }
@@ -45,6 +45,7 @@ async function start() {
     term.append(make("kbd", "", grade));
     $("scale").append(term, explained);
   }
+  $("ending").textContent = about.ending;
   $("rest").firstElementChild.textContent = `${about.scale[0].grade} for the rest`;
   outbox.open(`uar.${about.review}`);
   who = localStorage.getItem("uar.who") ?? "";
