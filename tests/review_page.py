@@ -16,7 +16,8 @@ import uvicorn
 
 from uar.collections import open_collection
 from uar.reviewing.label_database import Item, LabelDatabase
-from uar.reviewing.labelling import Labelling, Manner
+from uar.reviewing.labelling import Labelling
+from uar.reviewing.manner import Manner
 from uar.reviewing.review_app import review_app
 from uar.reviewing.review_files import write_files
 from uar.reviewing.review_source import ReviewSource

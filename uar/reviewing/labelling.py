@@ -1,6 +1,5 @@
 """What the page asks for: the next question of a person, and keeping what the person says of it."""
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,56 +7,14 @@ from statistics import median
 from typing import Any
 
 from uar.collections import Collection
-from uar.errors import UserError
 from uar.reviewing.agreement_so_far import AgreementSoFar
 from uar.reviewing.label_database import LabelDatabase
-from uar.storage.ordering import rank_of
+from uar.reviewing.manner import Manner
+from uar.reviewing.page_events import Refused, checked_event, person
 
 HELD = 1_800.0  # seconds for which a question that somebody opened is not given to others
 LATEST = 100  # labels that the median time is of
-LONGEST_NAME = 60
 ENDING = "Thank you. This page can be closed; if more questions come, it shows them."
-SUGGESTION = ("hidden", "shown", "random")
-MODES = ("list", "passage")
-STATES = ("done", "skipped", "open")
-
-
-class Refused(UserError):
-    """What the page sent cannot be kept."""
-
-
-@dataclass(frozen=True)
-class Manner:
-    """How people judge. `scale`: (grade, meaning) from the lowest up; `positive_grade`: from which a passage counts as
-    positive. `mode`: `list`, all passages of a question at once, or `passage`. `suggestion`: whether they see what the LLM
-    said: `hidden`, `shown`, or `random` by seed, question and person. `people`: how many judge a question that is not
-    shared."""
-
-    scale: tuple[tuple[int, str], ...]
-    positive_grade: int
-    mode: str
-    suggestion: str
-    people: int
-    seed: int
-    guideline: str
-    guideline_hash: str
-    answers: bool = False
-
-    def __post_init__(self) -> None:
-        for name, value, allowed in (("mode", self.mode, MODES), ("suggestion", self.suggestion, SUGGESTION)):
-            if value not in allowed:
-                raise UserError(f"{name}={value!r}; allowed: {', '.join(allowed)}")
-        if self.people < 1:
-            raise UserError(f"people={self.people}: at least 1 is needed")
-        if self.positive_grade not in range(1, len(self.scale)):
-            last = len(self.scale) - 1
-            raise UserError(f"positive_grade={self.positive_grade}: a grade of the scale from 1 to {last} is needed")
-
-    def shows(self, query_id: str, who: str) -> bool:
-        """Whether a person sees the suggestions for a question."""
-        if self.suggestion == "random":
-            return rank_of(self.seed, "suggestion", query_id, who)[0] < 128
-        return self.suggestion == "shown"
 
 
 @dataclass
@@ -110,7 +67,7 @@ class Labelling:
                     "select item from turns where who = ? and state = 'skipped' order by time limit 1", name
                 )
             if found is not None:
-                self._turn(found["item"], name, "open", now)
+                self.turn(found["item"], name, "open", now)
         if found is None:
             left = self.database.count("select count(*) from turns where who = ? and state = 'skipped'", name)
             return {"item": None, "skipped": left, "progress": self.progress(name)}
@@ -121,7 +78,7 @@ class Labelling:
         name = person(who)
         self._known(item)
         with self.database.change():
-            self._turn(item, name, "open", self.clock())
+            self.turn(item, name, "open", self.clock())
         return self.shown(name, item)
 
     def shown(self, name: str, item: int) -> dict[str, Any]:
@@ -171,7 +128,7 @@ class Labelling:
         with self.database.change():
             for event in checked:
                 if event["kind"] == "turn":
-                    self._turn(event["item"], name, event["state"], event["time"])
+                    self.turn(event["item"], name, event["state"], event["time"])
                     continue
                 columns = ("id", "item", "place", "grade", "confidence", "seconds", "time", "start", "end")
                 row = {n: event[n] for n in columns} | {"who": name, "guideline": self.manner.guideline_hash}
@@ -215,7 +172,8 @@ class Labelling:
         )
         return found is not None and not found["open"]
 
-    def _turn(self, item: int, name: str, state: str, now: float) -> None:
+    def turn(self, item: int, name: str, state: str, now: float) -> None:
+        """Within a change of the database: what a person is doing with a question."""
         self.database.write("insert or replace into turns values (?, ?, ?, ?)", [(item, name, state, now)])
 
     def _saw(self, event: Mapping[str, Any], name: str) -> bool:
@@ -246,49 +204,9 @@ class Labelling:
         return str(row["query_id"])
 
     def _checked(self, event: Mapping[str, Any]) -> dict[str, Any]:
-        """An event of the page with its values of the right kinds."""
-        kind, item = event.get("kind"), event.get("item")
-        if not isinstance(event.get("id"), str) or not 8 <= len(event["id"]) <= 64 or kind not in ("label", "turn"):
-            raise Refused("an event needs an id and a kind, label or turn; load the page again")
+        item = event.get("item")
         if type(item) is not int:
             raise Refused("an event needs the number of its question; load the page again")
         self._known(item)
-        now = self.clock()
-        found = {"id": event["id"], "kind": kind, "item": item, "time": min(_number(event, "time", now), now)}
-        if kind == "turn":
-            if event.get("state") not in STATES:
-                raise Refused(f"state is {event.get('state')!r}; allowed: {', '.join(STATES)}")
-            return found | {"state": event["state"]}
-        place, grade = event.get("place"), event.get("grade")
         passages = self.database.count("select count(*) from passages where item = ?", item)
-        if type(place) is not int or not 0 <= place < passages:
-            raise Refused(f"place is {place!r}; question {item} has passages 0 to {passages - 1}")
-        if grade is not None and (type(grade) is not int or not 0 <= grade < len(self.manner.scale)):
-            raise Refused(f"grade is {grade!r}; 0 to {len(self.manner.scale) - 1}, or null for none, are allowed")
-        start, end = event.get("start"), event.get("end")
-        shown = event.get("shown")
-        marked = type(start) is int and type(end) is int and 0 <= start < end
-        return found | {
-            "place": place,
-            "grade": grade,
-            "confidence": _number(event, "confidence", None),
-            "seconds": _number(event, "seconds", None),
-            "start": start if marked else None,
-            "end": end if marked else None,
-            "shown": shown if isinstance(shown, bool) else None,
-        }
-
-
-def person(who: object) -> str:
-    """A name without white space around it; Refused for none."""
-    name = " ".join(who.split()) if isinstance(who, str) else ""
-    if not name or len(name) > LONGEST_NAME or not name.isprintable():
-        raise Refused(f"a name of 1 to {LONGEST_NAME} printable characters is needed")
-    return name
-
-
-def _number(event: Mapping[str, Any], name: str, default: Any) -> Any:
-    value = event.get(name)
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0:
-        return float(value)
-    return default
+        return checked_event(event, passages, len(self.manner.scale), self.clock())

@@ -18,7 +18,8 @@ from starlette.routing import Route
 from uar.errors import UserError
 from uar.reviewing.access import HEADERS, Access
 from uar.reviewing.label_database import StorageFault
-from uar.reviewing.labelling import Labelling, Refused
+from uar.reviewing.labelling import Labelling
+from uar.reviewing.page_events import Refused
 
 log = logging.getLogger(__name__)
 FOLDER = Path(__file__).parent / "page"

@@ -15,8 +15,10 @@ from uar.collections import Collection
 from uar.errors import DataError, UserError
 from uar.launch.owner import owned
 from uar.reviewing.access import token_for
+from uar.reviewing.exchange.taking_back import take_back, write_for
 from uar.reviewing.label_database import NAME, LabelDatabase
-from uar.reviewing.labelling import Labelling, Manner
+from uar.reviewing.labelling import Labelling
+from uar.reviewing.manner import Manner
 from uar.reviewing.review_app import review_app
 from uar.reviewing.review_files import write_files
 from uar.reviewing.review_report import review_report
@@ -32,7 +34,7 @@ QUEUE = ("dataset", "run", "annotation", "candidates", "annotator", "acquire", "
 
 
 def review(cfg: DictConfig, folder: Path) -> int:
-    """Serve the page, or report, and return how many judgements there are."""
+    """Serve the page, report, or exchange files with another tool; return how many judgements there are."""
     if cfg.report is not None:
         files = [cfg.report] if isinstance(cfg.report, str) else list(cfg.report)
         gold = None if cfg.gold is None else Path(cfg.gold)
@@ -40,7 +42,12 @@ def review(cfg: DictConfig, folder: Path) -> int:
     with owned(folder):
         labelling = open_review(cfg, folder)
         try:
-            serve_page(cfg, labelling, folder)
+            if cfg["import"] is not None:
+                take_back(labelling, Path(cfg["import"]))
+            if cfg.export is not None:
+                write_for(cfg.export, labelling, folder)
+            if cfg.export is None and cfg["import"] is None:
+                serve_page(cfg, labelling, folder)
         except KeyboardInterrupt:
             log.info("The page is closed; the same command opens it again where it was")
         finally:
@@ -71,7 +78,7 @@ def open_review(cfg: DictConfig, folder: Path, chosen: Sequence[str] | None = No
 
 
 def manner_of(cfg: DictConfig) -> Manner:
-    scale = load_scale(cfg.scale)
+    scale = load_scale(cfg.grades)
     guideline = ""
     if cfg.guideline is not None:
         try:
@@ -109,7 +116,7 @@ def _same_review(cfg: DictConfig, folder: Path, database: LabelDatabase, collect
         "scale": digest([list(grade) for grade in manner.scale], manner.positive_grade),
         "queue": digest(options),
     }
-    what = {"collection": "another collection", "scale": "another scale", "queue": "another queue"}
+    what = {"collection": "another collection", "scale": "other grades", "queue": "another queue"}
     for name, value in now.items():
         if database.fact(name) not in (None, value):
             raise UserError(
