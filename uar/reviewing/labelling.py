@@ -104,7 +104,7 @@ class Labelling:
                     "doc_id": row["doc_id"],
                     "title": title,
                     "text": text,
-                    "label": mine and {n: mine[n] for n in ("grade", "confidence", "start", "end")},
+                    "label": mine and {n: mine[n] for n in ("grade", "confidence", "seconds", "start", "end")},
                     "suggestion": {"label": row["label"], "grade": row["grade"]}
                     if shows and row["label"] is not None
                     else None,

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ log = logging.getLogger(__name__)
 FOLDER = Path(__file__).parent / "page"
 KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 MOST = 1 << 20  # bytes of a request
-BETWEEN = 5.0  # seconds between two looks whether files are to be written
+BETWEEN = 1.0  # seconds between two looks whether files are to be written
 
 
 def review_app(
@@ -54,16 +55,17 @@ def review_app(
 
 async def _watch(labelling: Labelling, keep: Callable[[], object], done: Callable[[], None] | None) -> None:
     """Files are written when labels came in; a fault of the disk is logged, since the database has all of it."""
-    seen = labelling.changes
+    seen, took = labelling.changes, 0.0
     while True:
         if done is not None and await run_in_threadpool(labelling.settled):
             done()
             return
-        await asyncio.sleep(BETWEEN if done is None else BETWEEN / 5)
+        await asyncio.sleep(max(BETWEEN, 10 * took))
         if labelling.changes != seen:
-            seen = labelling.changes
+            seen, start = labelling.changes, time.monotonic()
             try:
                 await run_in_threadpool(keep)
+                took = time.monotonic() - start
             except (OSError, UserError) as error:
                 log.warning("The files were not written (%s); the labels are in the database", error)
 

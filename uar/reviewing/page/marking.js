@@ -22,7 +22,7 @@ export function markOf(node) { // what the mouse has selected in it
 
 export class Marking {
   // `done` is called with {start, end}, with null to remove the mark, or with nothing.
-  #words = []; #cursor = 0; #anchor = 0; #done; #forward;
+  #parts = []; #words = []; #cursor = 0; #anchor = 0; #done; #forward;
 
   constructor(node, text, label, done) {
     this.#done = done;
@@ -32,9 +32,10 @@ export class Marking {
       const span = document.createElement("span"), start = place;
       span.textContent = part.segment;
       place += characters(part.segment);
+      this.#parts.push({ span, start, end: place });
       if (part.isWordLike) {
         span.className = "word";
-        this.#words.push({ span, start, end: place });
+        this.#words.push(this.#parts.at(-1));
       }
       return span;
     }));
@@ -78,10 +79,9 @@ export class Marking {
 
   #draw() {
     const [first, last] = this.#ends();
-    this.#words.forEach(({ span }, at) => {
-      span.classList.toggle("in", at >= first && at <= last);
-      span.classList.toggle("cursor", at === this.#cursor);
-    });
+    const from = this.#words[first]?.start, to = this.#words[last]?.end;
+    for (const { span, start, end } of this.#parts) span.classList.toggle("in", start >= from && end <= to);
+    this.#words.forEach(({ span }, at) => span.classList.toggle("cursor", at === this.#cursor));
     this.#words[this.#cursor]?.span.scrollIntoView({ block: "nearest" });
   }
 }

@@ -8,8 +8,12 @@ export class Outbox {
   constructor(post, tell, sent) { [this.#post, this.#tell, this.#sent] = [post, tell, sent]; }
 
   open(name) {
-    this.#name = name;
-    try { this.#events = JSON.parse(localStorage.getItem(name) ?? "[]"); } catch { this.#events = []; }
+    this.#name = `${name}.${crypto.getRandomValues(new Uint32Array(1))[0]}`;
+    for (const key of Object.keys(localStorage).filter((one) => one.startsWith(`${name}.`))) { // of pages that were closed
+      try { this.#events.push(...JSON.parse(localStorage.getItem(key))); } catch { /* cut off while it was written */ }
+      this.#store();
+      localStorage.removeItem(key);
+    }
     if (this.#events.length) this.#send();
   }
 
@@ -25,7 +29,10 @@ export class Outbox {
   async sent() { while (this.#sending) await this.#sending; }
 
   #store() {
-    try { localStorage.setItem(this.#name, JSON.stringify(this.#events)); } catch { /* full: they stay in memory */ }
+    try {
+      if (this.#events.length) localStorage.setItem(this.#name, JSON.stringify(this.#events));
+      else localStorage.removeItem(this.#name);
+    } catch { /* full: they stay in memory */ }
   }
 
   #send() { this.#sending ??= this.#all().finally(() => { this.#sending = null; }); }

@@ -4,7 +4,7 @@ import { Marking, markOf, showMark } from "/marking.js";
 
 const $ = (id) => document.getElementById(id);
 const RETRY = 2000, LOOK = 5000; // ms
-let about = null, who = "", item = null, at = 0, marking = null, history = [], clock = { sum: 0, since: performance.now() };
+let about = null, who = "", item = null, at = 0, busy = true, marking = null, history = [], clock = { sum: 0, since: performance.now() };
 
 const outbox = new Outbox(post, (waiting, why) => {
   $("alert").hidden = !waiting;
@@ -63,6 +63,7 @@ function begin() {
 }
 
 async function next(skipped = false) {
+  busy = true; // what is typed before the next question is there would go to this one
   await outbox.sent();
   let found;
   try { found = await post("/next", { who, skipped }); } catch (error) { return fault(error, () => next(skipped)); }
@@ -71,12 +72,14 @@ async function next(skipped = false) {
 }
 
 async function reopen(number) {
+  busy = true;
   await outbox.sent();
   try { show(await post("/open", { who, item: number })); } catch (error) { fault(error, () => reopen(number)); }
 }
 
 function show(found) {
   progress(found.progress);
+  busy = false;
   item = found.item === null ? null : found;
   $("work").hidden = item === null;
   $("end").hidden = item !== null;
@@ -157,20 +160,22 @@ function tick() { // seconds for which the page was looked at since the last cal
   return seconds;
 }
 
-function keep(place, label, seconds, remember) {
+function spent(of) { return (of.label?.seconds ?? 0) + tick(); } // on a passage in all
+
+function keep(place, label, remember) {
   const of = item.passages[place], before = of.label ?? null;
   remember?.push({ item: item.item, place, before });
   of.label = label;
   outbox.put(who, {
     kind: "label", item: item.item, place, grade: label?.grade ?? null, confidence: label?.confidence ?? null,
-    start: label?.start ?? null, end: label?.end ?? null, seconds, shown: Boolean(of.suggestion),
+    start: label?.start ?? null, end: label?.end ?? null, seconds: label?.seconds ?? null, shown: Boolean(of.suggestion),
   });
   draw(place);
 }
 
 function give(grade) {
   const of = item.passages[at], step = [];
-  keep(at, { ...of.label, grade, confidence: of.label?.confidence ?? of.confidence ?? 1 }, tick(), step);
+  keep(at, { ...of.label, grade, confidence: of.label?.confidence ?? of.confidence ?? 1, seconds: spent(of) }, step);
   history.push(step);
   onward();
 }
@@ -192,20 +197,21 @@ function doubt() {
     draw(at);
     return;
   }
-  keep(at, { ...of.label, confidence: of.label.confidence === 0 ? 1 : 0 }, null, step);
+  keep(at, { ...of.label, confidence: of.label.confidence === 0 ? 1 : 0 }, step);
   history.push(step);
 }
 
 function rest() {
   const step = [], open = item.passages.filter((p) => !p.label), each = tick() / open.length;
   item.passages.forEach((p, place) => {
-    if (!p.label) keep(place, { grade: about.scale[0].grade, confidence: p.confidence ?? 1 }, each, step);
+    if (!p.label) keep(place, { grade: about.scale[0].grade, confidence: p.confidence ?? 1, seconds: each }, step);
   });
   if (step.length) history.push(step);
   onward();
 }
 
 function turn(state) {
+  if (busy || !item) return;
   outbox.put(who, { kind: "turn", item: item.item, state });
   history.push([{ item: item.item, turn: true }]);
   next();
@@ -219,6 +225,7 @@ function done() {
 }
 
 async function undo() {
+  if (busy) return;
   const step = history.pop();
   if (!step) return say("There is nothing to undo.");
   if (step[0].item !== item?.item) await reopen(step[0].item);
@@ -226,7 +233,7 @@ async function undo() {
     if (about.mode === "passage" && history.at(-1)?.[0].item === step[0].item && !history.at(-1)[0].turn) await undo();
     return;
   }
-  for (const { place, before } of step) keep(place, before, null);
+  for (const { place, before } of step) keep(place, before);
   move(step[0].place);
   say("Undone.");
 }
@@ -242,7 +249,8 @@ function mark() {
 function marked(range) {
   const of = item.passages[at], step = [], best = about.scale.at(-1).grade;
   if (!range && !of.label) return;
-  keep(at, { confidence: of.confidence ?? 1, grade: best, ...of.label, start: range?.start ?? null, end: range?.end ?? null }, tick(), step);
+  const place = { start: range?.start ?? null, end: range?.end ?? null };
+  keep(at, { confidence: of.confidence ?? 1, grade: best, ...of.label, ...place, seconds: spent(of) }, step);
   history.push(step);
   getSelection().removeAllRanges();
   onward();
@@ -277,6 +285,7 @@ const KEYS = {
 addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, dialog")) return;
   if (marking) return marking.key(event);
+  if (busy) return;
   const letter = event.key.length === 1 && event.key > "~" ? event.code.replace(/^Key/, "").toLowerCase() : event.key;
   const name = letter.length === 1 ? letter.toLowerCase() : letter;
   if (name === "?") return $("help").showModal();
