@@ -4,6 +4,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from uar.errors import UserError
 from uar.launch.entry import entry
 
 
@@ -13,7 +14,10 @@ def loop(cfg: DictConfig, folder: Path) -> float | None:
 
     if cfg.who != "human":
         return loop_run.loop(cfg, folder)
-    from uar.reviewing.round_review import ask_people
+    try:
+        from uar.reviewing.round_review import ask_people
+    except ModuleNotFoundError as error:
+        raise UserError(f"who=human: the page cannot be served ({error}); run: pip install 'uar[review]'") from error
 
     return loop_run.loop(cfg, folder, ask_people)
 

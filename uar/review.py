@@ -4,12 +4,16 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from uar.errors import UserError
 from uar.launch.entry import entry
 
 
 def review(cfg: DictConfig, folder: Path) -> int:
     """The review command, whose libraries are imported when it runs."""
-    from uar.reviewing import review_run
+    try:
+        from uar.reviewing import review_run
+    except ModuleNotFoundError as error:
+        raise UserError(f"the page cannot be served ({error}); run: pip install 'uar[review]'") from error
 
     return review_run.review(cfg, folder)
 

@@ -17,15 +17,16 @@ from uar.storage.files import write_table
 from uar.storage.qrels import write_qrels
 
 log = logging.getLogger(__name__)
-ASSISTED = pa.field("assisted", pa.bool_())  # the label rests on judgements that were made while a suggestion was seen
+ASSISTED = pa.field(label_files.ASSISTED, pa.bool_())
 
 
 def write_files(labelling: Labelling, folder: Path) -> int:
-    """`judgements.parquet`, a row a passage and person; `labels.parquet` and `labels.qrels`, a row a passage. Returns the
-    number of judgements; of none nothing is written."""
+    """`judgements.parquet`, a row a passage and person; `labels.parquet`, a row a passage, with a column `assisted`; and
+    `labels.qrels`, the labels of it that rest on no judgement made with a suggestion in sight, since qrels are taken for
+    people's own. Returns the number of judgements; before the first nothing is written."""
     manner, collection = labelling.manner, labelling.collection
     rows = list(judgement_rows(labelling))
-    if not rows:
+    if not rows and not (folder / judgement_files.NAME).is_file():
         return 0
     about = {
         "positive_grade": manner.positive_grade,
@@ -38,7 +39,8 @@ def write_files(labelling: Labelling, folder: Path) -> int:
     ]
     schema = label_files.SCHEMA.append(ASSISTED)
     write_table(folder / label_files.NAME, pa.Table.from_pylist(joined, schema))
-    write_qrels(folder / "labels.qrels", ((row["query_id"], row["doc_id"], row["grade"]) for row in joined))
+    own = [row for row in joined if not row[label_files.ASSISTED]]
+    write_qrels(folder / "labels.qrels", ((row["query_id"], row["doc_id"], row["grade"]) for row in own))
     return len(rows)
 
 
@@ -82,5 +84,5 @@ def _joined(rows: list[Mapping[str, Any]], positive_grade: int) -> dict[str, Any
         "grade": grade,
         "uncertainty": doubt,
         "source": "human",
-        "assisted": not own,
+        label_files.ASSISTED: not own,
     }

@@ -89,7 +89,9 @@ def review_source(cfg: DictConfig, folder: Path, scale: Scale) -> ReviewSource:
             raise UserError("run= and annotation= are both given; a run folder has its own pools: leave annotation=null")
         return _of_run(Path(cfg.run), scale)
     split = cfg.dataset
-    collection = open_training_split(split.train, split.path, split.positive_grade, split.answers, split.language)
+    collection = open_training_split(
+        split.train, split.path, split.positive_grade, split.answers, split.language, split.judgements, split.assisted
+    )
     context = label_context(cfg, collection, hydra.utils.instantiate(cfg.candidates), folder, [])
     if cfg.annotation is None:
         return ReviewSource(collection, list(collection.queries), context.pools, _none_judged, False, False)
@@ -103,9 +105,10 @@ def _of_run(folder: Path, scale: Scale) -> ReviewSource:
     config = run_config(folder)
     collection = _collection_of(folder, config["dataset"])
     files = sorted((folder / "candidates").glob("*.jsonl"))
-    if len(files) != 1 or not (folder / NAME).is_file():
+    if len(files) != 1 or not (folder / NAME).is_file() or not (folder / "ledger.json").is_file():
         raise UserError(
-            f"run={folder}: no annotate run that has ended, with its candidates and {NAME}; give the folder of one"
+            f"run={folder}: no annotate run that has ended, with its candidates and {NAME}; what a retriever found is "
+            "reviewed with dataset=, candidates=runs and candidates.runs={NAME: FILE.trec}"
         )
     pools, _ = candidates_of(files[0], collection)
     judged = judgements_of(read_labels(folder), 1)
