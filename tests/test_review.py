@@ -125,6 +125,19 @@ def test_a_changed_guideline_or_another_review_is_told_and_nothing_lost(options:
         open_review(composed("review", "limit=5", "grades=trec", *given, "new_guideline=true"), Path("r"))
 
 
+def test_a_file_that_is_older_than_the_labels_is_told(
+    options: Callable[..., DictConfig], caplog: pytest.LogCaptureFixture
+) -> None:
+    work = open_review(options("candidates.depth=2"), Path("r"))
+    judge(work, "ann", lambda q, d: 1)
+    write_files(work, Path("r"))
+    open_training_split("mini:train", None, judgements="r")
+    assert "came in" not in caplog.text
+    work.save("ann", [{"id": "event-late", "kind": "label", "item": 0, "place": 0, "grade": 0}])
+    open_training_split("mini:train", None, judgements="r")
+    assert "judgements.parquet: 1 entries came in after it was written" in caplog.text
+
+
 def test_a_port_in_use_is_told() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -11,7 +11,7 @@ from review_page import Served, labelling, rows, served
 
 from uar.errors import UserError
 from uar.reviewing.access import is_loopback, token_for
-from uar.reviewing.agreement_so_far import AgreementSoFar
+from uar.reviewing.agreement_so_far import agreement_so_far
 from uar.reviewing.label_database import Item, LabelDatabase, StorageFault
 from uar.reviewing.labelling import HELD, Labelling
 from uar.storage.judgement_files import read_judgements
@@ -65,7 +65,7 @@ def test_people_get_different_questions_and_share_some(work: Labelling, tmp_path
     items = [Item(q, ["d1"], {"d1": "t"}, {}, shared=q == "q1") for q in ("q1", "q2")]
     both = labelling(tmp_path / "shared", folder, items)
     assert [judge(both, who, [1]) for who in ("ann", "bob", "ann", "bob")] == [0, 0, 1, None]
-    assert AgreementSoFar(both.database, 1).read(0)["passages"] == 1 and both.settled()
+    assert agreement_so_far(both.database, 1)["passages"] == 1 and both.settled()
 
 
 def test_two_people_who_saved_the_same_question_are_both_kept(at: Served, work: Labelling, tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_two_people_who_saved_the_same_question_are_both_kept(at: Served, work: 
         work.open(who, 0)
         reply = at.post("/save", {"who": who, "events": events(0, grades, mark=who)}).json()
     assert reply["also"] == ["ann"] and len(rows(work)) == 8
-    agreement = AgreementSoFar(work.database, 1).read(0)
+    agreement = agreement_so_far(work.database, 1)
     assert (agreement["passages"], agreement["equal"]) == (4, 0.75) and 0 < agreement["alpha"] < 1
 
 

@@ -1,6 +1,5 @@
 """Agreement of the people who label, while they do."""
 
-import time
 from typing import Any
 
 import krippendorff
@@ -9,42 +8,25 @@ import numpy as np
 from uar.reviewing.label_database import CURRENT, LabelDatabase
 
 
-class AgreementSoFar:
-    """Of the passages that several people judged, whatever they saw; computed anew when something was saved since, but in
-    no more than a twentieth of the time."""
-
-    def __init__(self, database: LabelDatabase, positive_grade: int) -> None:
-        self._database, self._positive_grade = database, positive_grade
-        self._found: dict[str, Any] | None = None
-        self._seen = -1
-        self._not_before = 0.0
-
-    def read(self, changes: int) -> dict[str, Any] | None:
-        """`passages` that two or more judged, the share of pairs of people with `equal` labels, and Krippendorff's `alpha` of
-        the grades, null where all are equal; None where nobody judged what another one did."""
-        start = time.monotonic()
-        if changes != self._seen and start >= self._not_before:
-            self._found, self._seen = self._compute(), changes
-            end = time.monotonic()
-            self._not_before = end + 20 * (end - start)
-        return self._found
-
-    def _compute(self) -> dict[str, Any] | None:
-        rows = self._database.rows(
-            f"""with current as ({CURRENT}) select item, place, who, grade from current
-            where (item, place) in (select item, place from current group by item, place having count(*) > 1)"""
-        )
-        if not rows:
-            return None
-        pairs, units = np.unique([(row["item"], row["place"]) for row in rows], axis=0, return_inverse=True)
-        people, raters = np.unique([row["who"] for row in rows], return_inverse=True)
-        table = np.full((len(people), len(pairs)), np.nan)
-        table[raters, units.ravel()] = [row["grade"] for row in rows]
-        return {
-            "passages": len(pairs),
-            "equal": equal_share(table >= self._positive_grade, ~np.isnan(table)),
-            "alpha": alpha(table),
-        }
+def agreement_so_far(database: LabelDatabase, positive_grade: int) -> dict[str, Any] | None:
+    """Of the passages that several people judged, whatever they saw; None where there is none. `passages`: their number;
+    `equal`: the share of pairs of people with the same label; Krippendorff's `alpha` of the grades, null where all are
+    equal."""
+    rows = database.look(
+        f"""with current as ({CURRENT}) select item, place, who, grade from current
+        where (item, place) in (select item, place from current group by item, place having count(*) > 1)"""
+    )
+    if not rows:
+        return None
+    pairs, units = np.unique([(row["item"], row["place"]) for row in rows], axis=0, return_inverse=True)
+    people, raters = np.unique([row["who"] for row in rows], return_inverse=True)
+    table = np.full((len(people), len(pairs)), np.nan)
+    table[raters, units.ravel()] = [row["grade"] for row in rows]
+    return {
+        "passages": len(pairs),
+        "equal": equal_share(table >= positive_grade, ~np.isnan(table)),
+        "alpha": alpha(table),
+    }
 
 
 def equal_share(labels: np.ndarray, known: np.ndarray) -> float:

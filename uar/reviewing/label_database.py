@@ -1,16 +1,15 @@
 """What a review keeps, in one SQLite file: the queue, every label as it was given, and who is done with what."""
 
+import contextlib
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from uar.errors import UserError
 
-NAME = "review.sqlite"
 NO_FACTS: Mapping[str, str] = {}
 PATIENCE = 5_000  # ms that a write waits for another process
 TABLES = """
@@ -65,7 +64,7 @@ class LabelDatabase:
     def close(self) -> None:
         self._open.close()
 
-    @contextmanager
+    @contextlib.contextmanager
     def change(self) -> Iterator[None]:
         """One transaction: all that is written in the block, or nothing of it."""
         with self._lock, self._told():
@@ -81,6 +80,12 @@ class LabelDatabase:
     def rows(self, query: str, *values: Any) -> list[sqlite3.Row]:
         with self._lock, self._told():
             return self._open.execute(query, values).fetchall()
+
+    def look(self, query: str, *values: Any) -> list[sqlite3.Row]:
+        """As `rows`, over a connection of its own: a long query, during which labels are saved."""
+        with self._told(), contextlib.closing(sqlite3.connect(self.path)) as aside:
+            aside.row_factory = sqlite3.Row
+            return aside.execute(query, values).fetchall()
 
     def row(self, query: str, *values: Any) -> sqlite3.Row | None:
         found = self.rows(query, *values)
@@ -111,7 +116,7 @@ class LabelDatabase:
             self.write("insert into passages values (?, ?, ?, ?, ?, ?)", passages)
             self.write("insert or replace into facts values (?, ?)", facts.items())
 
-    @contextmanager
+    @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
         try:
             yield

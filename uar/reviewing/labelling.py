@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
 from uar.collections import Collection
-from uar.reviewing.agreement_so_far import AgreementSoFar
+from uar.reviewing.agreement_so_far import agreement_so_far
 from uar.reviewing.label_database import LabelDatabase
 from uar.reviewing.manner import Manner
 from uar.reviewing.page_events import Refused, checked_event, person
@@ -28,11 +28,12 @@ class Labelling:
     title: str
     ending: str = ENDING
     clock: Callable[[], float] = time.time
-    agreement: AgreementSoFar = field(init=False)
+    agreement: dict[str, Any] | None = None
     changes: int = 0
 
-    def __post_init__(self) -> None:
-        self.agreement = AgreementSoFar(self.database, self.manner.positive_grade)
+    def refresh(self) -> None:
+        """Compute `agreement` anew; it takes seconds where there are a hundred thousand labels."""
+        self.agreement = agreement_so_far(self.database, self.manner.positive_grade)
 
     def about(self) -> dict[str, Any]:
         """What the page shows of the whole review."""
@@ -156,7 +157,7 @@ class Labelling:
             "done": count("select count(distinct item) from turns where state = 'done'"),
             "people": count("select count(distinct who) from turns"),
             "seconds": round(median(row["seconds"] for row in seconds), 1) if seconds else None,
-            "agreement": self.agreement.read(self.changes),
+            "agreement": self.agreement,
         }
 
     def settled(self) -> bool:
@@ -171,6 +172,13 @@ class Labelling:
             self.manner.people,
         )
         return found is not None and not found["open"]
+
+    def skipped_by_all(self) -> int:
+        """How many questions somebody skipped and nobody judged."""
+        return self.database.count(
+            """select count(*) from items where exists (select 1 from turns where turns.item = items.item)
+            and not exists (select 1 from turns where turns.item = items.item and state != 'skipped')"""
+        )
 
     def turn(self, item: int, name: str, state: str, now: float) -> None:
         """Within a change of the database: what a person is doing with a question."""

@@ -25,6 +25,7 @@ def write_files(labelling: Labelling, folder: Path) -> int:
     `labels.qrels`, the labels of it that rest on no judgement made with a suggestion in sight, since qrels are taken for
     people's own. Returns the number of judgements; before the first nothing is written."""
     manner, collection = labelling.manner, labelling.collection
+    entries = labelling.database.count(judgement_files.ENTRIES)  # what comes in from now on may be missing
     rows = list(judgement_rows(labelling))
     if not rows and not (folder / judgement_files.NAME).is_file():
         return 0
@@ -32,6 +33,7 @@ def write_files(labelling: Labelling, folder: Path) -> int:
         "positive_grade": manner.positive_grade,
         "grades": {str(grade): meaning for grade, meaning in manner.scale},
         "collection": collection.slug,
+        "entries": entries,
     }
     judgement_files.write_judgements(folder / judgement_files.NAME, rows, about)
     joined = [
@@ -48,7 +50,7 @@ def judgement_rows(labelling: Labelling) -> Iterator[dict[str, Any]]:
     """The judgements as they are now, by question and passage, with the columns of a file of judgements."""
     database: LabelDatabase = labelling.database
     corpus, least = labelling.collection.corpus, labelling.manner.positive_grade
-    found = database.rows(
+    found = database.look(
         f"""with current as ({CURRENT}) select query_id, doc_id, texts, current.*, passages.label as suggestion,
         passages.grade as suggestion_grade from current join items using (item) join passages using (item, place)
         order by item, place, current.time, who"""

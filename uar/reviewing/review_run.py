@@ -16,7 +16,7 @@ from uar.errors import DataError, UserError
 from uar.launch.owner import owned
 from uar.reviewing.access import token_for
 from uar.reviewing.exchange.taking_back import take_back, write_for
-from uar.reviewing.label_database import NAME, LabelDatabase
+from uar.reviewing.label_database import LabelDatabase
 from uar.reviewing.labelling import Labelling
 from uar.reviewing.manner import Manner
 from uar.reviewing.review_app import review_app
@@ -25,7 +25,7 @@ from uar.reviewing.review_report import review_report
 from uar.reviewing.review_source import ReviewSource, review_source
 from uar.reviewing.serving import address, listening, serve
 from uar.storage.files import digest
-from uar.storage.judgement_files import NAME as NAME_OF_FILE
+from uar.storage.judgement_files import DATABASE, NAME
 from uar.storage.manifest import save_config
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ def review(cfg: DictConfig, folder: Path) -> int:
             number = write_files(labelling, folder)
             labelling.database.close()
     if number:
-        log.info("%d judgements: %s; %s", number, folder / NAME_OF_FILE, NEXT.format(folder=folder))
+        log.info("%d judgements: %s; %s", number, folder / NAME, NEXT.format(folder=folder))
     return number
 
 
@@ -63,7 +63,7 @@ def open_review(cfg: DictConfig, folder: Path, chosen: Sequence[str] | None = No
     manner = manner_of(cfg)
     source = review_source(cfg, folder, manner.scale)
     save_config(folder, cfg)
-    database = LabelDatabase(folder / NAME)
+    database = LabelDatabase(folder / DATABASE)
     _same_review(cfg, folder, database, source.collection, manner)
     known = {row["query_id"] for row in database.rows("select query_id from items")}
     wanted = len(source.query_ids) if cfg.limit is None else min(cfg.limit, len(source.query_ids))

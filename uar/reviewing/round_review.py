@@ -39,6 +39,8 @@ def ask_people(cfg: DictConfig, folder: Path, chosen: Sequence[str], file: Path)
             serve_page(asked, labelling, folder / "review", until_settled=True)
     finally:
         number = write_files(labelling, folder / "review")
+        if skipped := labelling.skipped_by_all():
+            log.info("%d of %d questions were skipped by everyone and have no label", skipped, len(chosen))
         labelling.database.close()
     if not number:
         raise UserError(

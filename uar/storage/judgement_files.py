@@ -1,9 +1,13 @@
 """Files of judgements by people: one row for each passage that a person judged, with what is known of how it was judged."""
 
+import contextlib
 import json
+import logging
+import sqlite3
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,7 +15,10 @@ import pyarrow.parquet as pq
 from uar.errors import DataError
 from uar.storage.files import write_table
 
+log = logging.getLogger(__name__)
 NAME = "judgements.parquet"
+DATABASE = "review.sqlite"  # that a review makes the file from
+ENTRIES = "select count(*) from labels"  # in it: all that was ever given
 SCHEMA = pa.schema(
     [
         ("query_id", pa.string()),
@@ -75,5 +82,22 @@ def read_judgements(path: Path) -> JudgementFile:
         if found[name].null_count:
             row = found[name].is_null().to_pylist().index(True) + 1
             raise DataError(place, f"no value under {name!r}; give one or remove the row", row)
-    about = (table.schema.metadata or {}).get(ABOUT)
-    return JudgementFile(found, json.loads(about) if about else {})
+    kept = (table.schema.metadata or {}).get(ABOUT)
+    about = json.loads(kept) if kept else {}
+    _tell_older(place, about)
+    return JudgementFile(found, about)
+
+
+def _tell_older(path: Path, about: Mapping[str, Any]) -> None:
+    """Say so where labels came in after the file was written, since the page was killed or is open."""
+    database = path.with_name(DATABASE)
+    if "entries" not in about or not database.is_file():
+        return
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{quote(str(database))}?mode=ro", uri=True)) as opened:
+            missing = opened.execute(ENTRIES).fetchone()[0] - about["entries"]
+    except sqlite3.Error:  # a copy of the folder, or one that cannot be written
+        return
+    if missing:
+        line = "%s: %d entries came in after it was written; open and close the page (python -m uar.review) to have them"
+        log.warning(line, path, missing)

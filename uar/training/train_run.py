@@ -135,8 +135,8 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
             retriever.save(folder / "model")
         facts = [used.facts for used in annotations]
         made_from = {"collection": collection.hash, "labels": labels, "annotations": facts}
-        made_from["assisted_pairs"] = collection.assisted
-        save_manifest(folder, **made_from, model=retriever.name, precision=precision)
+        assisted = collection.assisted
+        save_manifest(folder, **made_from, model=retriever.name, precision=precision, assisted_pairs=assisted)
         seconds = sum(stage_summary["seconds"] for stage_summary in summaries.values())
         update_metrics(folder, train=summaries, time={"train": round(seconds, 2)})
         facts_of_stage = list(dict.fromkeys(fact for of_stage in summaries.values() for fact in of_stage))
