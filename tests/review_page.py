@@ -54,7 +54,7 @@ class Served:
 
     def post(self, path: str, asked: Any, **headers: str) -> httpx.Response:
         origin = {"Origin": self.url, "Content-Type": "application/json"} | headers
-        return httpx.post(self.url + path, json=asked, headers={n: v for n, v in origin.items() if v})
+        return httpx.post(self.url + path, timeout=60, json=asked, headers={n: v for n, v in origin.items() if v})
 
 
 @contextmanager
@@ -90,7 +90,7 @@ def opened(browser: Any, at: Served, who: str = "", **options: Any) -> Any:
     """A page of its own context; with a name it is past the start."""
     context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
     page = context.new_page()
-    page.set_default_timeout(8_000)
+    page.set_default_timeout(30_000)
     page.on("pageerror", lambda error: at.told.append(str(error)))
     page.on("request", lambda request: None if request.url.startswith(at.url) else at.told.append(request.url))
     page.goto(at.url)
