@@ -81,6 +81,8 @@ ELSEWHERE = {
     "uar.corpus": "test_text_files",
     "human_frac=0.2": "make demo",
     "uar.loop": "test_loop",
+    "uar.review": "test_review",
+    "dataset.judgements": "test_people_judgements",
     "acquire=": "test_acquisition",
     "estimate.": "test_prediction_powered",
 }

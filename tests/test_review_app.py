@@ -113,6 +113,7 @@ def test_suggestions_are_sent_to_those_alone_who_see_them(tmp_path: Path, folder
         ({"Origin": "null"}, 403),
         ({"Content-Type": "text/plain"}, 403),  # what another page may send without asking
         ({"Host": "evil.example", "Origin": "http://evil.example"}, 403),  # a name that it lets point to 127.0.0.1
+        ({"Host": "[::1", "Origin": "http://[::1"}, 403),
     ],
 )
 def test_no_other_web_page_may_write(at: Served, work: Labelling, headers: dict[str, str], status: int) -> None:

@@ -131,7 +131,7 @@ def test_a_report_counts_wrong_suggestions_by_what_others_said_or_by_gold(tmp_pa
         rows.append(
             row(f"q{n}", "d", "ann", int(n % 4 == 0), shown=n < 20, suggestion=1, seconds=2.0, confidence=float(n % 2))
         )
-    found = review_report([write(tmp_path / "r", rows)], tmp_path / "out", None, 0)
+    found = review_report([write(tmp_path / "r", rows)], tmp_path / "out", None, None, 0)
     wrong = found["wrong_suggestions"]
     assert (wrong["judgements_shown"], wrong["judgements_hidden"]) == (20, 20)
     assert wrong["taken_shown"] == wrong["taken_hidden"] == 0.25 and wrong["taken_more"] == 0
@@ -141,10 +141,11 @@ def test_a_report_counts_wrong_suggestions_by_what_others_said_or_by_gold(tmp_pa
     }  # fmt: skip
     gold = tmp_path / "gold.tsv"
     gold.write_text("".join(f"q{n}\td\t{int(n >= 10)}\n" for n in range(40)))
-    assert review_report([tmp_path / "r"], tmp_path, gold, 0)["wrong_suggestions"]["judgements_shown"] == 10
+    assert review_report([tmp_path / "r"], tmp_path, gold, None, 0)["wrong_suggestions"]["judgements_shown"] == 10
+    assert review_report([tmp_path / "r"], tmp_path, gold, 2, 0)["wrong_suggestions"]["judgements_shown"] == 20
     gold.write_text("other\td\t1\n")
     with pytest.raises(UserError, match="no label of any passage that was judged"):
-        review_report([tmp_path / "r"], tmp_path, gold, 0)
+        review_report([tmp_path / "r"], tmp_path, gold, None, 0)
 
 
 FAULTS: Mapping[str, tuple[list[dict[str, Any]], str]] = {
@@ -158,9 +159,9 @@ FAULTS: Mapping[str, tuple[list[dict[str, Any]], str]] = {
 def test_a_faulty_file_is_one_line(name: str, tmp_path: Path) -> None:
     rows, told = FAULTS[name]
     with pytest.raises((UserError, DataError), match=told):
-        review_report([write(tmp_path, rows)], tmp_path, None, 0)
+        review_report([write(tmp_path, rows)], tmp_path, None, None, 0)
     (tmp_path / NAME).write_bytes(b"PAR1 broken")
     with pytest.raises(DataError, match="cannot be read as Parquet"):
-        review_report([tmp_path], tmp_path, None, 0)
+        review_report([tmp_path], tmp_path, None, None, 0)
     with pytest.raises(DataError, match="no such file; give a file of judgements"):
-        review_report([tmp_path / "none"], tmp_path, None, 0)
+        review_report([tmp_path / "none"], tmp_path, None, None, 0)

@@ -3,11 +3,11 @@
 import hmac
 import secrets
 from collections.abc import Mapping
-from http.cookies import SimpleCookie
 from ipaddress import ip_address
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from starlette.datastructures import Headers
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -53,13 +53,13 @@ class Access:
         headers = Headers(scope=scope)
         given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
         if self._token is None:
-            if urlsplit(f"//{headers.get('host', '')}").hostname not in LOOPBACK:
+            if _parts(f"//{headers.get('host', '')}").hostname not in LOOPBACK:
                 return await self._refuse("this page is served to this machine alone", scope, receive, send)
         elif scope["method"] == "GET" and scope["path"] == "/" and self._is_token(given):
             response = RedirectResponse("/", 303, headers=HEADERS)
-            response.set_cookie(COOKIE, self._token, httponly=True, samesite="strict")
+            response.set_cookie(_cookie_name(scope), self._token, httponly=True, samesite="strict")
             return await response(scope, receive, send)
-        elif not self._is_token(_cookie(headers)):
+        elif not self._is_token(Request(scope).cookies.get(_cookie_name(scope), "")):
             return await self._refuse(
                 "open the page by the address with token= that the command printed", scope, receive, send
             )
@@ -75,11 +75,18 @@ class Access:
         await PlainTextResponse(why, 403, headers=HEADERS)(scope, receive, send)
 
 
-def _cookie(headers: Headers) -> str:
-    found = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-    return found.value if found else ""
+def _cookie_name(scope: Scope) -> str:
+    """Browsers do not tell cookies of two ports apart."""
+    return f"{COOKIE}_{scope['server'][1]}"
+
+
+def _parts(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError:  # half of an IPv6 address
+        return urlsplit("")
 
 
 def _of_the_page(headers: Mapping[str, str]) -> bool:
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-    return kind == "application/json" and urlsplit(headers.get("origin", "")).netloc == headers.get("host", "")
+    return kind == "application/json" and _parts(headers.get("origin", "")).netloc == headers.get("host")

@@ -38,9 +38,9 @@ WORDS = {
 }
 
 
-def review_report(files: Sequence[Path], out: Path, gold: Path | None, seed: int) -> dict[str, Any]:
-    """Write `review_report.json` to `out`, log its tables and return it. `gold`: labels by which suggestions are wrong;
-    without it, what others said of a passage who saw no suggestion."""
+def review_report(files: Sequence[Path], out: Path, gold: Path | None, gold_grade: int | None, seed: int) -> dict[str, Any]:
+    """Write `review_report.json` to `out`, log its tables and return it. `gold`: labels by which suggestions are wrong,
+    positive from `gold_grade` up; without it, what others said of a passage who saw no suggestion."""
     read = [read_judgements(path) for path in files]
     least = {int(about.get("positive_grade", 1)) for _, about in read}
     if len(least) > 1:
@@ -54,7 +54,7 @@ def review_report(files: Sequence[Path], out: Path, gold: Path | None, seed: int
     rows = judged_rows(table, positive_grade)
     if len(np.unique(np.stack([rows.passage, rows.person]), axis=1).T) < len(table):
         raise UserError("report: a person judged a passage in two of the files; give each judgement once")
-    right = _others(rows) if gold is None else _gold(table, gold, positive_grade)
+    right = _others(rows) if gold is None else _gold(table, gold, positive_grade if gold_grade is None else gold_grade)
     found: dict[str, Any] = {
         "judgements": len(table),
         "questions": len(rows.query_ids),
@@ -77,6 +77,7 @@ def _gold(table: pa.Table, path: Path, positive_grade: int) -> np.ndarray:
     right = np.array([labels.get(q, {}).get(d, -1) for q, d in pairs])
     if (right < 0).all():
         raise UserError(f"gold={path}: it has no label of any passage that was judged; give labels of this collection")
+    log.info("gold=%s: %d of %d judged passages are positive there", path, (right == 1).sum(), (right >= 0).sum())
     return right
 
 

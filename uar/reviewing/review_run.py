@@ -38,7 +38,7 @@ def review(cfg: DictConfig, folder: Path) -> int:
     if cfg.report is not None:
         files = [cfg.report] if isinstance(cfg.report, str) else list(cfg.report)
         gold = None if cfg.gold is None else Path(cfg.gold)
-        return int(review_report([Path(file) for file in files], folder, gold, cfg.seed)["judgements"])
+        return int(review_report([Path(file) for file in files], folder, gold, cfg.gold_grade, cfg.seed)["judgements"])
     with owned(folder):
         labelling = open_review(cfg, folder)
         try:

@@ -33,8 +33,9 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
 
 
 def address(sock: socket.socket, host: str, token: str | None) -> str:
-    """Of the page, as a browser takes it."""
-    name = f"[{host}]" if ":" in host else host
+    """Of the page, as a browser takes it; of all addresses of the machine that of its name."""
+    every = host in ("0.0.0.0", "::")
+    name = socket.gethostname() if every else f"[{host}]" if ":" in host else host
     return f"http://{name}:{sock.getsockname()[1]}/" + (f"?token={token}" if token else "")
 
 
