@@ -67,6 +67,8 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     if cfg.dry_run and not annotator.needs_llm:
         raise UserError("dry_run=true: this annotator asks nothing; there is nothing to estimate")
     spending = None if prices.limit is None else Spending(prices)
+    if writing and cfg.dataset.judgements is not None:
+        raise UserError("dataset.judgements= is of questions that are there, and questions= writes new ones; give one of them")
     if writing:
         writing.work.spending = spending
         writing.write(cfg.shard, prices, folder)

@@ -25,7 +25,16 @@ from uar.training.context import label_context
 from uar.training.train_run import IDENTITY, objective, train
 
 log = logging.getLogger(__name__)
-FREE = ("rounds", "stop", "baseline", "name", "resume", "logger", "hub")  # of the options: what may change when a loop goes on
+FREE = (
+    "rounds",
+    "stop",
+    "baseline",
+    "name",
+    "resume",
+    "logger",
+    "hub",
+    "review",
+)  # of the options: what may change when a loop goes on
 
 
 def loop(cfg: DictConfig, folder: Path, ask_people: AskPeople | None = None) -> float | None:

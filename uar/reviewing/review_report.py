@@ -77,7 +77,7 @@ def _gold(table: pa.Table, path: Path, positive_grade: int) -> np.ndarray:
     right = np.array([labels.get(q, {}).get(d, -1) for q, d in pairs])
     if (right < 0).all():
         raise UserError(f"gold={path}: it has no label of any passage that was judged; give labels of this collection")
-    log.info("gold=%s: %d of %d judged passages are positive there", path, (right == 1).sum(), (right >= 0).sum())
+    log.info("gold=%s: positive for %d of the %d judgements that it tells of", path, (right == 1).sum(), (right >= 0).sum())
     return right
 
 

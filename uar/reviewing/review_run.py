@@ -1,5 +1,6 @@
 """The review command: a page on which people judge passages, until Ctrl-C; then what they said as files."""
 
+import json
 import logging
 import secrets
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ from uar.reviewing.review_source import ReviewSource, review_source
 from uar.reviewing.serving import address, listening, serve
 from uar.storage.files import digest
 from uar.storage.judgement_files import DATABASE, NAME
-from uar.storage.manifest import save_config
+from uar.storage.manifest import mask
 
 log = logging.getLogger(__name__)
 NEXT = "dataset.judgements={folder} takes them as people's labels, report={folder} says how they agree"
@@ -62,7 +63,6 @@ def open_review(cfg: DictConfig, folder: Path, chosen: Sequence[str] | None = No
     """The review that is kept in the folder, or a new one. `chosen`: the questions, in the place of those of `acquire`."""
     manner = manner_of(cfg)
     source = review_source(cfg, folder, manner.scale)
-    save_config(folder, cfg)
     database = LabelDatabase(folder / DATABASE)
     _same_review(cfg, folder, database, source.collection, manner)
     known = {row["query_id"] for row in database.rows("select query_id from items")}
@@ -131,7 +131,7 @@ def _same_review(cfg: DictConfig, folder: Path, database: LabelDatabase, collect
             "on, and each label says which one it was made by; another out= begins anew"
         )
     now |= {"guideline": manner.guideline_hash, "review": database.fact("review") or secrets.token_hex(8)}
-    database.add([], now)
+    database.add([], {**now, "options": json.dumps(mask(options))})
 
 
 def _tell(source: ReviewSource, database: LabelDatabase, manner: Manner) -> None:

@@ -265,7 +265,7 @@ function stopMarking() {
 
 function progress(of) {
   const agreed = of.agreement;
-  const parts = [`${of.mine} of ${of.items} questions by you, ${of.done} by all`];
+  const parts = [`${of.mine} of ${of.items} questions by you, ${of.done} in all`];
   if (of.people > 1) parts.push(`${of.people} people`);
   if (of.seconds !== null) parts.push(`${of.seconds.toFixed(1)} s a label`);
   if (agreed) {
