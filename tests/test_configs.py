@@ -51,6 +51,7 @@ CASES = [
     ("dashboard", "project=x"),
     ("loop", ""),
     ("validate", "labels=x runs=x"),
+    *choices("review", ["dataset", "candidates", "annotator", "llm", "acquire"]),
 ]
 
 
@@ -119,7 +120,7 @@ def test_a_config_offers_every_option_of_what_it_builds(path: str):
         assert set(node) - {"_target_", "_partial_", "_recursive_"} == options
 
 
-COMMANDS = ("train", "annotate", "evaluate", "report", "hybrid", "corpus", "dashboard", "store", "loop", "validate")
+COMMANDS = ("train", "annotate", "evaluate", "report", "hybrid", "corpus", "dashboard", "store", "loop", "review", "validate")
 LOADED_WHEN_USED = ("wandb", "matplotlib", "bert_score", "faiss", "torch", "ray", "vllm", "ir_datasets", "peft")
 
 

@@ -82,6 +82,8 @@ ELSEWHERE = {
     "human_frac=0.2": "make demo",
     "uar.loop": "test_loop",
     "uar.validate": "test_validation",
+    "uar.review": "test_review",
+    "dataset.judgements": "test_people_judgements",
     "acquire=": "test_acquisition",
     "estimate.": "test_prediction_powered",
 }

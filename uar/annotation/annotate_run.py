@@ -78,13 +78,17 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     spending = None if prices.limit is None else Spending(prices)
     if writing and writing.missing and gate.questions:
         raise UserError(f"gate.questions={gate.questions}: the questions are not written yet, so nobody judged them; {WRITE}")
+    if writing and cfg.dataset.judgements is not None:
+        raise UserError("dataset.judgements= is of questions that are there, and questions= writes new ones; give one of them")
     if writing:
         writing.work.spending = spending
         writing.write(cfg.shard, prices, folder)
         collection, question_counts = writing.collection()
     else:
         split = cfg.dataset
-        collection = open_training_split(split.train, split.path, split.positive_grade, split.answers, split.language)
+        collection = open_training_split(
+            split.train, split.path, split.positive_grade, split.answers, split.language, split.judgements, split.assisted
+        )
     against = Other(cfg.against, judgements_of(other, collection.positive_grade)) if other else None
     query_ids = part_of(asked_first(cfg, collection), cfg.shard)
     wanted = set(query_ids)

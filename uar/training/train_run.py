@@ -66,7 +66,9 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
         return objective(metrics["train"], averaged(metrics["retrieval"]))
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     split = cfg.dataset
-    collection = open_training_split(split.train, split.path, split.positive_grade, split.answers, split.language)
+    collection = open_training_split(
+        split.train, split.path, split.positive_grade, split.answers, split.language, split.judgements, split.assisted
+    )
     tests = [reference for test in expand(list(cfg.dataset.test)) if (reference := resolve(test, cfg.dataset.path))]
     distinct_slugs(tests)
     test_collections = [open_collection(test, split.language) for test in tests]  # a fault in them is told before the training
@@ -133,7 +135,8 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
             retriever.save(folder / "model")
         facts = [used.facts for used in annotations]
         made_from = {"collection": collection.hash, "labels": labels, "annotations": facts}
-        save_manifest(folder, **made_from, model=retriever.name, precision=precision)
+        assisted = collection.assisted
+        save_manifest(folder, **made_from, model=retriever.name, precision=precision, assisted_pairs=assisted)
         seconds = sum(stage_summary["seconds"] for stage_summary in summaries.values())
         update_metrics(folder, train=summaries, time={"train": round(seconds, 2)})
         facts_of_stage = list(dict.fromkeys(fact for of_stage in summaries.values() for fact in of_stage))
