@@ -32,6 +32,7 @@ CASES = [
             "annotator",
             "llm",
             "acquire",
+            "combine",
             "label_source",
             "loss",
             "retriever",

@@ -42,7 +42,8 @@ def check_options(cfg: DictConfig) -> None:
         raise UserError(f"training.warmup={options.warmup}: a share of a stage's steps from 0 to 1 is needed, such as 0.1")
     if options.patience is not None and not cfg.dataset.dev:
         log.warning("training.patience=%s has no effect without a dev split (dataset.dev=null)", options.patience)
-    if cfg.human_frac is not None and not _mentions(OmegaConf.to_container(cfg.label_source), "human_frac"):
+    takers = (cfg.label_source, cfg.combine)
+    if cfg.human_frac is not None and not any(_mentions(OmegaConf.to_container(taker), "human_frac") for taker in takers):
         log.warning("human_frac=%s has no effect: this label_source takes no human labels by share", cfg.human_frac)
 
 

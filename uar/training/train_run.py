@@ -104,8 +104,8 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
     checkpoints = folder / "checkpoints"
     with tracked(cfg, folder) as job:
         job.facts({"stages": [stage.name for stage in stages]})
-        for used in annotations if job.tracks_files else ():
-            job.took(annotations_artefact(folder, collection.slug, collection.hash, used.labelled, context.query_ids))
+        for labelled in [used.labelled for used in annotations if used.labelled] if job.tracks_files else ():
+            job.took(annotations_artefact(folder, collection.slug, collection.hash, labelled, context.query_ids))
         fitting = Fitting(
             settings=_settings(cfg, loss),
             streams=_streams(cfg, collection, retriever, loss),
