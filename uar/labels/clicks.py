@@ -2,7 +2,7 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -82,13 +82,7 @@ def _example(query_id: str, rates: Mapping[str, float], clicked: Set[str], thres
 
 def click_rates(rows: list[Shown], eta: float = 1.0, prior: float = 10.0) -> dict[str, dict[str, float]]:
     """Position-corrected, smoothed click-through from 0 to 1 of the passages that were shown, by query."""
-    clicks: dict[tuple[str, str], float] = defaultdict(float)
-    looked: dict[tuple[str, str], float] = defaultdict(float)
-    for row in rows:
-        if not row.impressions:
-            continue
-        clicks[row.query_id, row.doc_id] += row.clicks
-        looked[row.query_id, row.doc_id] += row.impressions * (1 / row.position) ** eta
+    clicks, looked = examined(rows, eta)
     mean = sum(clicks.values()) / max(sum(looked.values()), 1e-9)
     rates: dict[str, dict[str, float]] = defaultdict(dict)
     for (query_id, doc_id), seen in looked.items():
@@ -97,10 +91,21 @@ def click_rates(rows: list[Shown], eta: float = 1.0, prior: float = 10.0) -> dic
     return dict(rates)
 
 
-def read_clicks(path: Path, collection: Collection) -> list[Shown]:
-    """The log's lines; a header is skipped, lines of other splits' queries are left out. DataError names a faulty line."""
-    rows, others = [], 0
-    positions = False
+def examined(rows: list[Shown], eta: float) -> tuple[dict[tuple[str, str], float], dict[tuple[str, str], float]]:
+    """By (query id, passage id), clicks, and Σ over positions of impressions × examination."""
+    clicks: dict[tuple[str, str], float] = defaultdict(float)
+    looked: dict[tuple[str, str], float] = defaultdict(float)
+    for row in rows:
+        if not row.impressions:
+            continue
+        clicks[row.query_id, row.doc_id] += row.clicks
+        looked[row.query_id, row.doc_id] += row.impressions * (1 / row.position) ** eta
+    return clicks, looked
+
+
+def click_lines(path: Path) -> Iterator[tuple[int, Shown, bool]]:
+    """(line number, line, whether it says a position) of a log, of whatever queries and passages; a header is skipped.
+    DataError names a faulty line."""
     for number, line in read_lines(path):
         cells = [cell.strip() for cell in line.split("\t")]
         if number == 1 and len(cells) > 2 and not cells[2].isdecimal():
@@ -112,15 +117,25 @@ def read_clicks(path: Path, collection: Collection) -> list[Shown]:
             raise DataError(
                 path, f"{', '.join(COLUMNS[2:])} are {cells[2:]}; whole numbers, clicks ≤ impressions, position from 1", number
             )
-        if cells[0] not in collection.queries:
+        position = counts[2] if len(counts) > 2 else 1
+        yield number, Shown(cells[0], cells[1], counts[0], counts[1], position), len(counts) > 2
+
+
+def read_clicks(path: Path, collection: Collection, tell: bool = True) -> list[Shown]:
+    """The log's lines; lines of other splits' queries are left out. DataError names a faulty line. `tell`: say what is left
+    out."""
+    rows, others = [], 0
+    positions = False
+    for number, row, has_position in click_lines(path):
+        if row.query_id not in collection.queries:
             others += 1
             continue
-        if collection.corpus.row(cells[1]) < 0:
-            raise DataError(path, f"passage id {cells[1]!r} is not in the corpus; remove the line", number)
-        positions = positions or len(counts) > 2
-        rows.append(Shown(cells[0], cells[1], counts[0], counts[1], counts[2] if len(counts) > 2 else 1))
-    if others:
+        if collection.corpus.row(row.doc_id) < 0:
+            raise DataError(path, f"passage id {row.doc_id!r} is not in the corpus; remove the line", number)
+        positions = positions or has_position
+        rows.append(row)
+    if others and tell:
         log.info("%s: %d lines are of queries that %s does not have, and left out", path, others, collection.reference)
-    if rows and not positions:
+    if rows and not positions and tell:
         log.warning("%s has no positions (a fifth column): click-through is not corrected for them", path)
     return rows

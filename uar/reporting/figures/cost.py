@@ -17,7 +17,7 @@ from uar.reporting.run_folders import unreadable
 from uar.storage.label_files import NAME, read_label_columns
 
 JUDGEMENT, CURRENCY = 0.09, "USD"  # a pair judged by a person, as in arXiv 2504.05220, where no run says otherwise
-BY_LLM = ("LLMLabels", "MixedLabels", "QAMetricLabels")
+BY_LLM = ("LLMLabels", "MixedLabels", "QAMetricLabels", "ClickLLMLabels")
 
 
 def cost_and_quality(rows: Sequence[Row], notes: list[str]) -> tuple[Figure, str]:
