@@ -13,10 +13,10 @@ from written_runs import rows_in, write_run
 
 from uar.annotation.annotators import Judgement
 from uar.collections import open_collection
+from uar.collections.click_log import read_clicks
+from uar.collections.frequency_bands import BANDS, bands, frequencies
 from uar.errors import DataError, UserError
 from uar.labels import ClickLabels, ClickLLMLabels, LabelContext, LabelSource, LLMLabels
-from uar.labels.clicks import read_clicks
-from uar.labels.frequency_bands import BANDS, bands, frequencies
 from uar.losses import kl
 from uar.reporting.band_table import band_table
 

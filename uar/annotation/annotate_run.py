@@ -25,6 +25,7 @@ from uar.collections import Collection, open_training_split
 from uar.errors import UserError
 from uar.launch.command_line import command_line
 from uar.launch.small_table import log_table
+from uar.llm.costs.discount import discounted
 from uar.llm.costs.estimate import SAMPLE, TokenCounter, estimate, good_replies, render
 from uar.llm.costs.gpus import with_gpus
 from uar.llm.costs.ledger import Prices, keep_rate, ledger, rate_name, read_rates
@@ -54,7 +55,8 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     annotator: Annotator = hydra.utils.instantiate(cfg.annotator, _convert_="all")
     llms = llm_configs(cfg)
     asked_models = llms if annotator.needs_llm else []
-    prices = with_gpus(hydra.utils.instantiate(cfg.price), asked_models, OmegaConf.to_container(cfg.engine, resolve=True))  # type: ignore[arg-type]
+    prices = discounted(hydra.utils.instantiate(cfg.price), llms)
+    prices = with_gpus(prices, asked_models, OmegaConf.to_container(cfg.engine, resolve=True))  # type: ignore[arg-type]
     _fitting_models(annotator, llms)
     retry = outcomes_to_retry(cfg.retry_failures)
     other = read_labels(Path(cfg.against)) if cfg.against else None
@@ -121,7 +123,7 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
                 store=str(cfg.store),
                 annotation=annotation.key if annotation else None,
             )
-            if annotator.needs_llm and len(llms) == 1 and not writing:
+            if annotator.needs_llm and len(llms) == 1 and not writing and model_class(llms[0]).steady:
                 keep_rate(work.store, rate_name(work.models[0], annotator), spent)
             plain: dict[str, Any] = OmegaConf.to_container(cfg.annotator, resolve=True)  # type: ignore[assignment]
             track(job, folder, spent, measured, collection, Labelled(plain, work.models, judged))

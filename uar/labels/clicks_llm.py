@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from uar.collections.click_log import Shown, read_clicks
+from uar.collections.frequency_bands import BANDS, bands, frequencies
 from uar.errors import UserError
-from uar.labels.clicks import ClickLabels, Shown, examined, read_clicks
+from uar.labels.clicks import ClickLabels, examined
 from uar.labels.equal_texts import with_shared_labels
 from uar.labels.examples import Example, Pair, example_of
-from uar.labels.frequency_bands import BANDS, bands, frequencies
 from uar.labels.llm import llm_examples
 from uar.labels.other_positives import with_other_positives
 from uar.labels.source import LabelContext, LabelSource, Stage

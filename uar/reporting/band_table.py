@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
+from uar.collections.click_log import click_lines
+from uar.collections.frequency_bands import BANDS, bands, frequencies
 from uar.errors import UserError
-from uar.labels.clicks import click_lines
-from uar.labels.frequency_bands import BANDS, bands, frequencies
 from uar.reporting.result_table import Cell, Column, Line, Table, columns_of, placed
 from uar.reporting.rows import Row
 

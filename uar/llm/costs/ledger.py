@@ -1,7 +1,7 @@
 """What annotation costs: calls, tokens, seconds, GPU-hours and money, against people judging the same pairs."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,10 @@ class Prices:
         read = (tokens["tokens_in"] - tokens["tokens_cached"]) * (self.input or 0) + tokens["tokens_cached"] * (cached or 0)
         by_token = (read + tokens["tokens_out"] * (self.output or 0)) / 1e6
         return by_token + (hours or 0) * (self.gpu_hour or 0)
+
+    def times(self, factor: float) -> "Prices":
+        """With the prices of tokens as a share of what they are."""
+        return replace(self, **{n: factor * p for n in ("input", "cached", "output") if (p := getattr(self, n)) is not None})
 
     def people(self, pairs: int) -> float | None:
         """What people would cost for as many judgements."""
