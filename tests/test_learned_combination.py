@@ -140,10 +140,24 @@ def test_what_cannot_be_learned_from_is_one_line(
 
 
 def test_a_run_trains_on_them_and_counts_its_human_questions(tmp_path: Path, tiny: list[str], monkeypatch: pytest.MonkeyPatch):
-    """Of the annotators whose labels come with mini."""
+    """Of the annotators whose labels come with mini; what they surely call useless is pushed away."""
     monkeypatch.chdir(tmp_path)
-    words = ["label_source=llm", "+annotator@annotators.second=joint_likelihood", "combine=learned", "human_frac=0.1"]
-    short = ["dataset.dev=null", "dataset.test=[mini:ood]", "trainer.max_steps=1", "baselines=[]", "rag=off", "logger=none"]
+    words = [
+        "label_source=llm",
+        "+annotator@annotators.second=joint_likelihood",
+        "combine=learned",
+        "human_frac=0.1",
+        "loss=negative_learning",
+    ]
+    short = [
+        "loss=negative_learning",
+        "dataset.dev=null",
+        "dataset.test=[mini:ood]",
+        "trainer.max_steps=1",
+        "baselines=[]",
+        "rag=off",
+        "logger=none",
+    ]
     train(composed("train", *words, *short, *tiny), tmp_path / "run")
     (run,) = find_runs([str(tmp_path / "run")]).runs
     facts = run.manifest["annotations"][-1]
