@@ -16,7 +16,7 @@ from uar.acquisition import Acquisition, AcquisitionContext
 from uar.annotation.annotation import Annotation, Asked
 from uar.annotation.annotation_tracking import Labelled, track
 from uar.annotation.annotators import Annotator
-from uar.annotation.outputs import write_labels, write_prompts
+from uar.annotation.outputs import write_labels, write_prompts, write_rationales
 from uar.annotation.quality.from_files import judgements_of
 from uar.annotation.quality.quality_report import Other, quality
 from uar.annotation.question_source import QuestionSource, Setting, Writing
@@ -113,6 +113,7 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             if writing:
                 spent["questions"] = question_counts
             write_labels(folder, judged)
+            write_rationales(folder, judged)
             write_failures(folder, progress.failures)
             write_json(folder / "ledger.json", spent)
             measured = quality(folder, collection, annotator, pools, judged, calibrated, against)

