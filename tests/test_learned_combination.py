@@ -129,6 +129,9 @@ def test_what_cannot_be_learned_from_is_one_line(
         LearnedCombination(human_frac=1.0).combine(other, context_of(toy))
     with pytest.raises(UserError, match="the annotators judged 0 of them"):
         LearnedCombination(human_frac=1.0).combine({"first": {}}, context_of(toy))
+    written = replace(context, collection=replace(context.collection, origin="generated"))
+    with pytest.raises(UserError, match="has no human label to learn from: 0 questions have one"):
+        LearnedCombination(human_frac=0.5).combine(judged, written)
     LearnedCombination(human_frac=0.1).combine(judged, context)
     assert "2 questions are few to learn from" in caplog.text
     for odd in ({"model": "tree"}, {"threshold": 1.0}):

@@ -45,7 +45,7 @@ def connect(api: BatchAPI, tmp_path: Path) -> Iterator[Connect]:
 
 
 def kept(tmp_path: Path) -> list[Path]:
-    return list((tmp_path / "batches").glob("*"))
+    return list((tmp_path / "batches").glob("*.json"))
 
 
 def test_calls_go_in_files_and_replies_come_to_who_asked(api: BatchAPI, connect: Connect, tmp_path: Path) -> None:
@@ -155,6 +155,21 @@ def test_who_goes_on_asks_nothing_twice(api: BatchAPI, connect: Connect, tmp_pat
     assert len(kept(tmp_path)) <= 1  # that of the fifth call, which nobody took
 
 
+def test_calls_that_come_later_are_found_in_a_batch_that_goes_on(api: BatchAPI, connect: Connect, tmp_path: Path) -> None:
+    api.looks = 10**6
+    first = connect()
+    for ticket, request in enumerate(chats(6)):
+        first.submit(ticket, request)
+    first._send()
+    second = connect()
+    for ticket, request in enumerate(chats(6)):
+        second.submit(ticket, request)
+        second._go_on_with_kept()
+    api.looks = 0
+    assert [reply.output for _, reply in second.step()] == [f"NUMBER {n}" for n in range(6)]
+    assert len(api.asked) == 6 and len(api.batches) == 1 and not kept(tmp_path)
+
+
 def test_a_batch_that_the_server_forgot_is_sent_anew(api: BatchAPI, connect: Connect, tmp_path: Path) -> None:
     api.looks = 10**6
     engine = connect()
@@ -207,7 +222,7 @@ def test_a_run_killed_while_it_waits_goes_on_with_the_same_batch(
     assert spent["cost"] == pytest.approx(12 * (1_000 * 2_000 + 5 * 20_000) / 1e6 / 2)
     assert {row["label"] for row in labels(tmp_path / "run")} == {0, 1}
     assert {h.get("authorization") for h in api.headers} == {f"Bearer {KEY}"}
-    assert not list((tmp_path / "annotations" / "batches").glob("*"))
+    assert not list((tmp_path / "annotations" / "batches").glob("*.json"))
     again = annotate(composed("annotate", *words(api)), tmp_path / "again")
     assert again["calls"] == 0 and len(api.batches) == 3
     texts = [p.read_text(errors="replace") for p in tmp_path.rglob("*") if p.is_file() and p.suffix != ".parquet"]

@@ -51,7 +51,8 @@ class LearnedCombination(Combination):
     def combine(self, judged: Mapping[str, Judged], context: LabelContext) -> tuple[Judged, dict[str, Any] | None]:
         collection, names = context.collection, list(judged)
         every = list(judged.values())
-        given = human_sample(context, self.human_frac, self.acquire, "combine.human_frac")
+        drawn = human_sample(context, self.human_frac, self.acquire, "combine.human_frac")
+        given = [q for q in drawn if collection.origin_of(q) == "human"]  # where people judged none, others are drawn
         seen = [q for q in given if any(q in of for of in every)]
         features, human = _with_people(every, seen, collection)
         if not len(human):

@@ -17,4 +17,6 @@ def discounted(prices: Prices, llms: Sequence[Mapping[str, Any]]) -> Prices:
     factor = max(factors, default=1.0)
     if len(set(factors)) > 1:
         log.warning("The models cost %s of price.*: all are counted at %g", ", ".join(f"{f:g}" for f in factors), factor)
+    elif factor != 1 and (prices.input or prices.output):
+        log.info("Tokens cost %g of price.input, price.cached and price.output (llm.price_factor)", factor)
     return prices.times(factor)

@@ -14,8 +14,10 @@ from uar.llm.models.model import Model
 from uar.llm.models.openai import OpenAI
 from uar.llm.models.openai_bodies import adapted, body_of, checked_constrain, holds
 from uar.llm.record import Generate, Outcome, Reply, Request, Score
+from uar.storage.locks import alone
 
 log = logging.getLogger(__name__)
+LOCK = "batches.lock"
 ENDED = ("completed", "failed", "expired", "cancelled")
 Line = tuple[str, bytes]
 
@@ -143,8 +145,16 @@ class OpenAIBatch(Model):
 
     def _go_on_with_kept(self) -> None:
         """Batches of earlier runs that hold calls which are asked now."""
+        for job in self._open:  # which may hold calls that are asked only now
+            for name in job.waiting:
+                self._unsent.pop(name, None)
+        if self._unsent and self._folder.is_dir():
+            with alone(self._folder / LOCK):
+                self._open += self._kept()
+
+    def _kept(self) -> Iterator[Job]:
         ours = {job.path for job in self._open}
-        for job in kept_jobs(self._folder, self._server.shown, self.model) if self._unsent else []:
+        for job in kept_jobs(self._folder, self._server.shown, self.model):
             wanted = [name for name in job.waiting if name in self._unsent]
             if not wanted or job.path in ours:
                 continue
@@ -152,9 +162,9 @@ class OpenAIBatch(Model):
                 job.batch = self._server.begun_of(job.file) or self._server.begin(job.file)
                 job.keep()
             log.info("Batch %s of an earlier run has %d of the calls: it goes on", job.batch, len(wanted))
-            self._open.append(job)
             for name in wanted:
                 del self._unsent[name]
+            yield job
 
     def _send(self) -> None:
         """Begin batches of what is not sent yet."""
@@ -168,12 +178,13 @@ class OpenAIBatch(Model):
         except TooLarge as error:
             self._halve(part, str(error))
             return
-        job = begin_job(self._folder, self._server.shown, self.model, names, file)
-        for name in names:
-            del self._unsent[name]
+        with alone(self._folder / LOCK):  # another process would begin a batch that it finds without a name
+            job = begin_job(self._folder, self._server.shown, self.model, names, file)
+            for name in names:
+                del self._unsent[name]
+            job.batch = self._server.begin(file)
+            job.keep()
         self._open.append(job)
-        job.batch = self._server.begin(file)
-        job.keep()
         log.info("Batch %s of %d calls is at %s", job.batch, len(names), self._server.shown)
 
     def _halve(self, part: Sequence[Line], why: str) -> None:
