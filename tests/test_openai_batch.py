@@ -127,6 +127,14 @@ def test_broken_connections_are_tried_again_and_begin_no_batch_twice(api: BatchA
     api.fault = lambda method, path: next(iter(faults.get((method, path), [])), None) and faults[method, path].pop(0)
     assert len(ask(connect(), chats(3))) == 3
     assert len(api.batches) == 1 and len(api.asked) == 3  # the try that broke off had begun it
+    tries = []
+    api.fault = lambda method, path: tries.append(path) or 401
+    with pytest.raises(EngineError, match="/files answered 401 it broke; batches that were begun go on"):
+        ask(connect(), chats(1))
+    api.fault = lambda method, path: tries.append(path) or (403 if path == "/v1/batches" else None)
+    with pytest.raises(EngineError, match="/batches answered 403"):
+        ask(connect(), chats(1))
+    assert tries == ["/v1/files", "/v1/files", "/v1/batches"]  # what is final is not tried again
     with nobody() as url, pytest.raises(EngineError, match="does not answer"):
         ask(connect(base_url=url, retries=1), chats(1))
 
@@ -178,6 +186,9 @@ def test_a_batch_that_the_server_forgot_is_sent_anew(api: BatchAPI, connect: Con
     api.batches.clear()
     api.looks = 0
     assert [r.output for r in ask(connect(), chats(1))] == ["NUMBER 0"]
+    gone = iter([404])  # the file of its replies
+    api.fault = lambda method, path: next(gone, None) if path.endswith("/content") else None
+    assert [r.output for r in ask(connect(), chats(1))] == ["NUMBER 0"] and len(api.asked) == 4
     (tmp_path / "batches" / "odd.json").write_text("[]")
     with pytest.raises(DataError, match="odd.json: not a batch"):
         ask(connect(), chats(2))

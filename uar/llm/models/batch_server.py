@@ -32,6 +32,10 @@ class NotThere(Exception):
     """The server has no such file or batch."""
 
 
+class NoAnswer(EngineError):
+    """The last try failed in a way that may pass."""
+
+
 class BatchServer:
     """One server. A call that fails in a way that may pass is tried again up to `retries` times, after `backoff` seconds that
     double; then EngineError. `timeout`: seconds of one try."""
@@ -73,17 +77,19 @@ class BatchServer:
             try:
                 found: str = self._json("POST", "/batches", body, tries=1)["id"]
                 return found
-            except EngineError:
+            except NoAnswer:
                 if tried == self._retries:
                     raise
         raise AssertionError("the last try returns or raises")
 
     def begun_of(self, file: str) -> str:
-        """The name of the newest batch of a file, empty where there is none."""
+        """The name of the newest batch of a file, empty where there is none, or the server lists none."""
         try:
-            listed = self._json("GET", f"/batches?limit={LISTED}")
+            listed = self._json("GET", "/batches", {"limit": LISTED})
             return next((str(b["id"]) for b in listed["data"] if b.get("input_file_id") == file), "")
-        except (NotThere, LookupError, TypeError, AttributeError):
+        except NoAnswer:
+            raise
+        except (NotThere, EngineError, LookupError, TypeError, AttributeError):
             return ""
 
     def look(self, batch: str) -> Mapping[str, Any]:
@@ -110,7 +116,7 @@ class BatchServer:
             ) from error
 
     def _call(self, method: str, path: str, sent: Any, tries: int) -> bytes:
-        problem = ""
+        problem, passing = "", True
         for tried in range(tries):
             if tried:
                 time.sleep(self._pause(tried))
@@ -123,13 +129,15 @@ class BatchServer:
                 return payload
             text = " ".join(self._servers.hide(payload.decode("utf-8", "replace")).split())[:300]
             problem = f"answered {status} {text}".rstrip()
-            if status == 413 or (status == 400 and isinstance(sent, bytes) and any(w in text.lower() for w in TOO_LARGE)):
+            large = status == 413 or (status == 400 and any(words in text.lower() for words in TOO_LARGE))
+            if large and isinstance(sent, bytes):
                 raise TooLarge(problem)
             if status == 404 and method == "GET":
                 raise NotThere(problem)
-            if status not in AGAIN and status < 500:
+            passing = status in AGAIN or status >= 500
+            if not passing:
                 break
-        raise EngineError(
+        raise (NoAnswer if passing else EngineError)(
             f"llm=openai_batch: {self.shown}{path} {problem}; batches that were begun go on at the server, and the same "
             "command fetches them"
         )
@@ -144,10 +152,10 @@ class BatchServer:
             data = aiohttp.FormData()
             data.add_field("purpose", "batch")
             data.add_field("file", sent, filename="calls.jsonl", content_type="application/jsonl")
-        elif sent is not None:
+        elif method == "POST":
             data = json.dumps(sent)
-        url, query = (path.partition("?")[0], path.partition("?")[2])
-        address = self._server.at(url) + (f"{'&' if '?' in self._server.at(url) else '?'}{query}" if query else "")
+        address = self._server.at(path)
         options: dict[str, Any] = {"headers": headers, "proxy": self._server.proxy, "allow_redirects": False}
+        options["params"] = sent if method == "GET" else None
         async with self._session.request(method, address, data=data, timeout=self._timeout, **options) as response:
             return response.status, await response.read()

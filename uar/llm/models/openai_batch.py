@@ -200,12 +200,15 @@ class OpenAIBatch(Model):
     def _replies(self, job: Job) -> list[tuple[int, Reply]] | None:
         """Of a batch that has ended, empty where the server no longer has it; None while it works."""
         try:
-            said = self._server.look(job.batch)
+            return self._looked(job)
         except NotThere:
-            log.warning("The server has no batch %s any more: its calls are sent anew", job.batch)
+            log.warning("The server has no batch %s any more, or not its replies: its calls are sent anew", job.batch)
             job.path.unlink(missing_ok=True)
             self._again(job.waiting)
             return []
+
+    def _looked(self, job: Job) -> list[tuple[int, Reply]] | None:
+        said = self._server.look(job.batch)
         status, counts = str(said.get("status")), said.get("request_counts") or {}
         told = f"{status}, {counts.get('completed', 0)} of {counts.get('total', '?')} answered"
         if told != job.told:
