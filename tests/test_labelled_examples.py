@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from scripted import Scripted, run
 
-from uar.annotation.annotators import Pointwise
+from uar.annotation.annotators import Ensemble, Pointwise
 from uar.collections import open_collection
 from uar.errors import UserError
 from uar.launch.entry import composed
@@ -121,6 +121,10 @@ def test_labels_of_what_is_measured_are_never_shown():
     with pytest.raises(UserError, match="annotator.examples_from=mini:ood is a test of this run"):
         check_examples(composed("train", *words), ["mini:test", "mini:ood"])
     check_examples(composed("train", *words), ["mini:test"])
+    member = ["annotator=ensemble", "annotator@annotator.member=pointwise", "annotator.member.examples_from=mini:ood"]
+    with pytest.raises(UserError, match="annotator.examples_from=mini:ood is a test of this run"):
+        check_examples(composed("train", *member), ["mini:ood"])
+    assert Ensemble(NEAR, models=2).shows_labels_of == "mini:train"
     ranker = object.__new__(ByAnnotator)
     ranker._annotator = SimpleNamespace(shows_labels_of="mini:ood")
     with pytest.raises(UserError, match="its labels are what the ranking is measured on"):

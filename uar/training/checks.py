@@ -50,8 +50,9 @@ def check_options(cfg: DictConfig) -> None:
 
 def check_examples(cfg: DictConfig, tests: Sequence[str]) -> None:
     """UserError where an annotator shows labels of a test as examples."""
-    for annotator in (cfg.annotator, *cfg.annotators.values()):
-        if (shown := OmegaConf.select(annotator, "examples_from")) in tests:
+    of_run = (cfg.annotator, *cfg.annotators.values())
+    for shown in (OmegaConf.select(one, key) for one in of_run for key in ("examples_from", "member.examples_from")):
+        if shown in tests:
             raise UserError(f"annotator.examples_from={shown} is a test of this run (dataset.test); give a training split")
 
 

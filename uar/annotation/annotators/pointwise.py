@@ -123,13 +123,8 @@ class Pointwise(PassageWise):
         prompt, scale = self.prompt, self._scale
         grades = [grade for grade, _ in scale]
         values: dict[str, Any] = {"query": as_material(question.text), "scale": scale}
-        example = (
-            "1\nIt says so."
-            if self.rationale
-            else "1"
-            if self.reasoning
-            else json.dumps(dict.fromkeys(map(str, grades), -1.4))
-        )
+        written = "1\nIt says so." if self.rationale else "1"
+        example = written if self._written else json.dumps(dict.fromkeys(map(str, grades), -1.4))
 
         def read(reply: Reply) -> tuple[Outcome, int | None, str]:
             return parse_reasoned_grade(reply, grades) if self.rationale else (*parse_grade(reply, grades), "")
