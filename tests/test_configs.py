@@ -32,6 +32,7 @@ CASES = [
             "annotator",
             "llm",
             "acquire",
+            "combine",
             "label_source",
             "loss",
             "retriever",
@@ -89,7 +90,7 @@ def test_every_module_imports():
         importlib.import_module(name)
 
 
-OTHERS = {"report", "hybrid", "corpus", "dashboard", "loop", "validate"}  # commands without choices of their own
+OTHERS = {"report", "hybrid", "corpus", "dashboard", "loop", "review", "validate"}  # commands without choices of their own
 
 
 def test_every_folder_of_choices_is_used_by_a_command():

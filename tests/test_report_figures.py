@@ -175,6 +175,7 @@ def test_people_judged_the_pools_in_which_they_chose(tmp_path: Path):
     others = [("q2", "a", 1, "llm:human", "union"), ("q3", "a", 1, "generated", "union"), ("q1", "d", 0, "llm", "llm")]
     write_labels(run, [*pool, *others])
     assert _judged_by_people(pq.read_table(run / "labels.parquet")) == 3
+    assert _judged_by_people(pq.read_table(run / "labels.parquet"), ["q1", "q3"]) == 5  # all of q1, in whatever stage
 
 
 def test_costs_are_in_the_currency_of_the_runs(sweep: Path, tmp_path: Path):

@@ -18,7 +18,7 @@ from uar.annotation.annotation_tracking import Labelled, track
 from uar.annotation.annotators import Annotator, Judged
 from uar.annotation.gate import Gate, open_gate
 from uar.annotation.guidelines import compare_guidelines, compare_with_files, keep_guidelines
-from uar.annotation.outputs import DOUBTFUL, write_doubtful, write_labels, write_prompts
+from uar.annotation.outputs import DOUBTFUL, write_doubtful, write_labels, write_prompts, write_rationales
 from uar.annotation.quality.from_files import judgements_of
 from uar.annotation.quality.quality_report import Other, quality
 from uar.annotation.question_source import QuestionSource, Setting, Writing
@@ -27,6 +27,7 @@ from uar.collections import Collection, open_training_split
 from uar.errors import UserError
 from uar.launch.command_line import command_line
 from uar.launch.small_table import log_table
+from uar.llm.costs.discount import discounted
 from uar.llm.costs.estimate import SAMPLE, TokenCounter, estimate, good_replies, render
 from uar.llm.costs.gpus import with_gpus
 from uar.llm.costs.ledger import Prices, keep_rate, ledger, rate_name, read_rates
@@ -58,6 +59,7 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     llms = llm_configs(cfg)
     asked_models = llms if annotator.needs_llm else []
     prices = hydra.utils.instantiate(cfg.price, _convert_="all").for_models(list(cfg.llms))
+    prices = discounted(prices, llms)
     prices = with_gpus(prices, asked_models, OmegaConf.to_container(cfg.engine, resolve=True))  # type: ignore[arg-type]
     _fitting_models(annotator, llms)
     gate: Gate = hydra.utils.instantiate(cfg.gate)
@@ -139,6 +141,7 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             if writing:
                 spent["questions"] = question_counts
             write_labels(folder, judged)
+            write_rationales(folder, judged)
             write_failures(folder, progress.failures)
             write_json(folder / "ledger.json", spent)
             shown = compared.to_refine(judged) if compared else judged
@@ -151,7 +154,7 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
                 store=str(cfg.store),
                 annotation=annotation.key if annotation else None,
             )
-            if annotator.needs_llm and len(llms) == 1 and not writing:
+            if annotator.needs_llm and len(llms) == 1 and not writing and model_class(llms[0]).steady:
                 keep_rate(work.store, rate_name(work.models[0], annotator), spent)
             plain: dict[str, Any] = OmegaConf.to_container(cfg.annotator, resolve=True)  # type: ignore[assignment]
             track(job, folder, spent, measured, collection, Labelled(plain, work.models, shown))

@@ -31,6 +31,14 @@ def write_doubtful(folder: Path, judged: Judged, share: float) -> int:
     return len(order)
 
 
+def write_rationales(folder: Path, judged: Judged) -> None:
+    """`rationales.jsonl`, where the annotator gave reasons: one line a passage that has one."""
+    rows = [(q, j) for q, judgements in judged.items() for j in judgements if j.reason]
+    if rows:
+        said = ({"query_id": q, "doc_id": j.doc_id, "grade": j.grade, "reason": j.reason} for q, j in rows)
+        write_jsonl(folder / "rationales.jsonl", said)
+
+
 def write_prompts(path: Path, asked: Iterable[tuple[str, str, Request]]) -> None:
     """One line a request: query_id, stage, and the messages or the prefix and target."""
     write_jsonl(

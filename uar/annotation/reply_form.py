@@ -26,6 +26,10 @@ class ReplyForm:
         of_grade = dict(zip(self.grades, self.choices, strict=True))
         return tuple(logprobs[of_grade[grade]] if grade in of_grade else -inf for grade in range(number))
 
+    def reply_of(self, grade: int) -> str:
+        """The reply for a grade; where none stands for it, that of the next lower one."""
+        return max((own, reply) for own, reply in zip(self.grades, self.choices, strict=True) if own <= grade)[1]
+
 
 def reply_form(prompt: ChatPrompt, scale: Scale, positive_grade: int) -> ReplyForm:
     """The prompt's `replies`: `numbers` of the grades; `reversed`, the lowest number for the highest grade, where the prompt

@@ -20,7 +20,7 @@ from uar.llm.costs.ledger import Prices, keep_rate, ledger, rate_name
 from uar.llm.engines.local import LocalEngine
 from uar.llm.engines.work import Work
 from uar.llm.failing import write_failures
-from uar.llm.models import LLM
+from uar.llm.models import LLM, model_class
 from uar.llm.pooled import PooledQuestions
 from uar.llm.progress_bar import progress_bar
 from uar.llm.record import Outcome
@@ -140,7 +140,8 @@ class Writing:
         finally:
             write_failures(folder, self.work.progress.failures)
             spent = ledger(self.work.progress, 0, 0, self.work.seconds, self.work.models, prices)
-            keep_rate(self.work.store, rate_name(self.work.models[0], self.work.asker), spent)
+            if model_class(self.work.llms[0]).steady:
+                keep_rate(self.work.store, rate_name(self.work.models[0], self.work.asker), spent)
             write_json(folder / "ledger.json", spent)  # that of the whole run takes its place
 
     def collection(self) -> tuple[Collection, dict[str, Any]]:

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from uar.reporting.alike import notes_of
+from uar.reporting.band_table import band_table
 from uar.reporting.constants import without_constants
 from uar.reporting.differences_table import differences_table
 from uar.reporting.explorer import Explorer
@@ -49,7 +50,8 @@ def report(cfg: DictConfig, folder: Path) -> None:
     by_row = {row.name: marks(row, against, tested, notes if baseline else []) for row in others}
     differences = explorer.pairs(against, others, by_row)
     by_row = by_row if baseline else {}
-    tables = _tables(rows, papers, by_row, baseline, cfg.deepest)
+    of_bands = band_table(rows, Path(cfg.bands), notes) if cfg.bands is not None else None
+    tables = _tables(rows, papers, by_row, baseline, cfg.deepest, of_bands)
     out = Path(cfg.out)
     figures = draw_all(rows, out / "figures", notes, cfg.pareto)
     notes = list(dict.fromkeys(notes))
@@ -84,12 +86,18 @@ def _several(value: Any) -> list[str] | None:
 
 
 def _tables(
-    rows: Sequence[Row], papers: Sequence[PaperTable], by_row: dict[str, Marks], baseline: Row | None, deepest: float
+    rows: Sequence[Row],
+    papers: Sequence[PaperTable],
+    by_row: dict[str, Marks],
+    baseline: Row | None,
+    deepest: float,
+    of_bands: Table | None,
 ) -> list[Table]:
     """Those of the paper, then all that the runs hold."""
     name = baseline.name if baseline else ""
     own = [
         score_table("retrieval", "Retrieval", rows, "retrieval", by_row, name, deepest),
+        of_bands,
         *([differences_table(rows, baseline, by_row)] if baseline else []),
         search_table(rows),
         score_table("rag", "Answers from the retrieved passages (RAG)", rows, "rag", by_row, name),

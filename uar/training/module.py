@@ -7,7 +7,7 @@ import lightning as L
 import torch
 
 from uar.errors import UserError
-from uar.losses import Loss, takes_utility, takes_weights
+from uar.losses import Loss, takes_chance, takes_utility, takes_weights
 from uar.losses.masking import counted
 from uar.retrievers.trainable import Scored, Texts, Trainable
 from uar.training.batches import Batch
@@ -42,6 +42,7 @@ class RetrieverModule(L.LightningModule):
         self._penalty_warmup = penalty_warmup
         self._margin, self._grad_cache = false_negative_margin, grad_cache
         self._takes_utility, self._takes_weights = takes_utility(loss), takes_weights(loss)
+        self._takes_chance = takes_chance(loss)
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         texts = Texts(batch.queries, batch.passages, batch.rows, among(batch.rows, batch.shown))
@@ -76,11 +77,11 @@ class RetrieverModule(L.LightningModule):
                 valid &= ~close_to_positive(found.scores, targets, self._margin)
             given: tuple[torch.Tensor, ...] = (targets, valid)
             learnt = targets & valid
-            if self._takes_utility:
+            if self._takes_utility or self._takes_chance:
                 utility = batch.utilities(found.rows)
                 if found.scored is not None:
                     utility = utility.masked_fill(~found.scored, torch.nan)
-                learnt = utility.isfinite()
+                learnt = utility.isfinite() if self._takes_utility else learnt
                 given = targets, valid | learnt, utility
             weights = {"weights": batch.row_weights} if self._takes_weights else {}
             views = found.views or (found.scores,)

@@ -37,7 +37,7 @@ from uar.tracking.artefacts import artefact_name, folder_artefact, model_artefac
 from uar.tracking.job import Job, tracked
 from uar.training.baselines import Baselines, chosen
 from uar.training.batches import BatchStream
-from uar.training.checks import check_dimensions, check_options, check_stage, random_negatives, tell_other_step
+from uar.training.checks import check_dimensions, check_examples, check_options, check_stage, random_negatives, tell_other_step
 from uar.training.context import Used, label_context
 from uar.training.dev_score import DevScore
 from uar.training.exported import check_restored, drop_checkpoints, is_done, of_a_few, restore
@@ -71,6 +71,7 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
     )
     tests = [reference for test in expand(list(cfg.dataset.test)) if (reference := resolve(test, cfg.dataset.path))]
     distinct_slugs(tests)
+    check_examples(cfg, tests)
     test_collections = [open_collection(test, split.language) for test in tests]  # a fault in them is told before the training
     dev_reference = resolve(cfg.dataset.dev, cfg.dataset.path)
     dev = open_collection(dev_reference, split.language) if dev_reference else None
@@ -106,8 +107,8 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
     checkpoints = folder / "checkpoints"
     with tracked(cfg, folder) as job:
         job.facts({"stages": [stage.name for stage in stages]})
-        for used in annotations if job.tracks_files else ():
-            job.took(annotations_artefact(folder, collection.slug, collection.hash, used.labelled, context.query_ids))
+        for labelled in [used.labelled for used in annotations if used.labelled] if job.tracks_files else ():
+            job.took(annotations_artefact(folder, collection.slug, collection.hash, labelled, context.query_ids))
         fitting = Fitting(
             settings=_settings(cfg, loss),
             streams=_streams(cfg, collection, retriever, loss),

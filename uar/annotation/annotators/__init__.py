@@ -6,6 +6,7 @@ from uar.annotation.annotators.cascade import Cascade
 from uar.annotation.annotators.ensemble import Ensemble
 from uar.annotation.annotators.imported import Imported
 from uar.annotation.annotators.likelihood import Likelihood
+from uar.annotation.annotators.pairwise import Pairwise
 from uar.annotation.annotators.pointwise import Pointwise
 from uar.annotation.annotators.relsel import RelSel
 from uar.annotation.annotators.setwise import Setwise
@@ -24,6 +25,7 @@ __all__ = [
     "Judged",
     "Judgement",
     "Likelihood",
+    "Pairwise",
     "Pointwise",
     "QAMetric",
     "Question",

@@ -53,6 +53,11 @@ class Annotator(Asker):
         return None
 
     @property
+    def shows_labels_of(self) -> str | None:
+        """Reference of the split whose human labels its prompts show, which nothing may be measured on."""
+        return None
+
+    @property
     def passage_wise(self) -> bool:
         """Whether each passage is judged by calls that show no other, so that pools of a question add up."""
         return False

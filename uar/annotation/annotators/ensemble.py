@@ -101,6 +101,10 @@ class Ensemble(Annotator):
         return self.member.stages
 
     @property
+    def shows_labels_of(self) -> str | None:
+        return self.member.shows_labels_of
+
+    @property
     def passage_wise(self) -> bool:
         return self.member.passage_wise
 

@@ -21,7 +21,7 @@ JUDGEMENT, CURRENCY = 0.09, "USD"  # a pair judged by a person, as in arXiv 2504
 OF_PARTS = re.compile(  # of an ensemble or a cascade, and what else changes the calls of an annotator
     r"annotator\.((first|then|member)\.(_target_|template)|above|doubt|templates|guideline)|llms\.\w+\.model"
 )
-BY_LLM = ("LLMLabels", "MixedLabels", "QAMetricLabels")
+BY_LLM = ("LLMLabels", "MixedLabels", "QAMetricLabels", "ClickLLMLabels")
 
 
 def cost_and_quality(rows: Sequence[Row], notes: list[str], pareto: bool = True) -> tuple[Figure, str]:
@@ -107,7 +107,7 @@ def _price(row: Row, ledgers: Mapping[tuple[str, ...], Mapping[str, Any]], judge
     except UserError as error:
         notes.append(unreadable(row.name, NAME, error))
         return None
-    people = _judged_by_people(table) * judgement
+    people = _judged_by_people(table, row.first.fitted_on) * judgement
     if source not in BY_LLM:
         return people
     ledger = ledgers.get(_annotator(row.config))
@@ -120,13 +120,13 @@ def _price(row: Row, ledgers: Mapping[tuple[str, ...], Mapping[str, Any]], judge
     return people + float(thousand["cost"]) * queries / 1_000
 
 
-def _judged_by_people(table: pa.Table) -> int:
+def _judged_by_people(table: pa.Table, fitted_on: Sequence[str] = ()) -> int:
     """Pairs of the pools in which, in a stage, a person chose: a passage that person and LLM chose is `human+llm`, one that
-    neither did is the LLM's."""
-    found = []
+    neither did is the LLM's; and of the questions `fitted_on`."""
+    found = [table.filter(pc.is_in(table["query_id"], pa.array(fitted_on, pa.string())))]
     for stage in pc.unique(table["stage"]):
         of_stage = table.filter(pc.equal(table["stage"], stage))
         chosen = of_stage.filter(pc.match_substring_regex(of_stage["source"], r"^human(\+|$)"))
         found.append(of_stage.filter(pc.is_in(of_stage["query_id"], pc.unique(chosen["query_id"]))))
-    pairs = pa.concat_tables(found).select(["query_id", "doc_id"]) if found else table
+    pairs = pa.concat_tables(found).select(["query_id", "doc_id"])
     return int(pairs.group_by(["query_id", "doc_id"]).aggregate([]).num_rows)
