@@ -15,7 +15,7 @@ from uar.evaluation.rag.answer_measures import open_measures
 from uar.evaluation.rag.bert_score import BertScore
 from uar.evaluation.rag.rag_settings import Settings
 from uar.evaluation.rag.score import Rag
-from uar.evaluation.rag.shown_passages import Cut, Tokens, words
+from uar.evaluation.rag.shown_passages import budgets
 from uar.llm.models import LLM, identity_of
 from uar.llm.prompts import load_chat
 
@@ -59,15 +59,12 @@ def open_rag(cfg: DictConfig, generator: Callable[[], LLM | None], store: Path, 
     settings = Settings(**{f.name: plain[f.name] for f in fields(Settings)})
     named = plain["measures"]
     measures = open_measures([named] if isinstance(named, str) else named, lambda: BertScore(**plain["bert_score"]))
-    budgets: dict[str, tuple[Cut, int]] = {}
-    if settings.max_words is not None:
-        budgets["max_words"] = (words, settings.max_words)
-    if settings.max_tokens is not None:
-        budgets["max_tokens"] = (Tokens(plain["tokenizer"] or plain["llm"]["model"]), settings.max_tokens)
+    counts = plain["tokenizer"] or (plain["llm"]["model"] if settings.max_tokens is not None else None)
+    units = budgets(settings.max_words, settings.max_tokens, counts)
     reader, rewriter, verifier = (hydra.utils.instantiate(cfg[name]) for name in ("reader", "rewriter", "verifier"))
     load_chat(reader.template, frozenset({"query", "passages"}))
     load_chat(reader.closed_book_template, frozenset({"query"}))
     for asks, again in ((rewriter, settings.rewrite), (verifier, settings.verify)):
         if again:
             asks.prompt  # noqa: B018 a prompt that cannot be read is told here
-    return Rag(settings, measures, reader, rewriter, verifier, budgets, generator, store, folder)
+    return Rag(settings, measures, reader, rewriter, verifier, units, generator, store, folder)
