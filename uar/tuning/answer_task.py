@@ -56,8 +56,8 @@ class AnswerTask(Task):
             log.info(line, collection.slug, without, len(pools), " in the passages shown" if self.held else "")
         return [self._case(Question(q, queries[q].text, shown[q], queries[q].answers)) for q in kept]
 
-    def value(self, case: Case, reply: Reply) -> str | None:
-        given: Given | None = super().value(case, reply)
+    def value(self, case: Case, reply: Reply, written: bool = True) -> str | None:
+        given: Given | None = super().value(case, reply, written)
         return given.text if given is not None and given.outcome == Outcome.OK else None
 
     def _case(self, question: Question) -> Case:

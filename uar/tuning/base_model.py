@@ -73,7 +73,7 @@ def _with_adapter(model: Any, reference: str, adapter: str) -> Any:
         found = PeftModel.from_pretrained(model, adapter, is_trainable=True)
     except (RuntimeError, ValueError, OSError) as error:
         raise UserError(
-            f"lora.adapter={adapter}: it was made for {named}, and does not fit {reference} ({_line(error)}); give base={named}"
+            f"lora.adapter={adapter}: it was made for {named} and does not fit {reference} ({_line(error)}); give base={named}"
         ) from error
     if named != reference:
         line = "lora.adapter=%s was made for %s, and goes on with %s, whose layers are as large"

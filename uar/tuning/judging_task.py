@@ -50,7 +50,7 @@ class JudgingTask(Task):
         return replace(self.annotator, k=1) if isinstance(self.annotator, Setwise) else self.annotator
 
     def cases(self, collection: Collection, pools: Mapping[str, Sequence[str]]) -> list[Case]:
-        known = read_labels(Path(self.labels)) if self.labels else _people(collection)
+        known = read_labels(Path(self.labels)) if self.labels else _people(collection, pools)
         found = [case for q, pool in pools.items() if q in known for case in self._of(collection, q, pool, known[q])]
         if not found:
             raise UserError(
@@ -62,8 +62,8 @@ class JudgingTask(Task):
             log.info("%s: %d of %d questions have no label to learn and are left out", collection.slug, without, len(pools))
         return found
 
-    def value(self, case: Case, reply: Reply) -> Any:
-        judged: Sequence[Judgement] | None = super().value(case, reply)
+    def value(self, case: Case, reply: Reply, written: bool = True) -> Any:
+        judged: Sequence[Judgement] | None = super().value(case, reply, written)
         if not judged:
             return None
         first = judged[0]
@@ -111,14 +111,17 @@ class JudgingTask(Task):
         return min(max(grade, lowest), highest)
 
 
-def _people(collection: Collection) -> dict[str, dict[str, FileLabel]]:
-    """People's judgements; where no grade is above 1, they are labels 0 and 1."""
+def _people(collection: Collection, pools: Mapping[str, Sequence[str]]) -> dict[str, dict[str, FileLabel]]:
+    """What people say of the passages of pools; where no grade is above 1, labels 0 and 1."""
     binary = max((g for grades in collection.qrels.values() for g in grades.values()), default=0) <= 1
-    least = collection.positive_grade
-    return {
-        q: {d: FileLabel(g, int(g >= least) if binary else None) for d, g in grades.items()}
-        for q, grades in collection.qrels.items()
-    }
+    found: dict[str, dict[str, FileLabel]] = {}
+    for query_id, pool in pools.items():
+        for doc_id in pool:
+            said = collection.positive(query_id, doc_id)
+            if said is not None:
+                grade = int(said) if binary else collection.qrels[query_id].get(doc_id, 0)
+                found.setdefault(query_id, {})[doc_id] = FileLabel(grade, int(said) if binary else None)
+    return found
 
 
 def _worth(known: FileLabel) -> tuple[int, float]:

@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 class GRPO(Tuner):
     """Each step draws `samples` replies to each of `batch_size` / `samples` prompts at `temperature`. A reply's advantage is
     its reward less the mean of its group, over the standard deviation (arXiv 2402.03300). `beta`: of the KL divergence from
-    the model as it was; `loss`: of TRL, such as grpo, dapo or dr_grpo. Replies are drawn by transformers, or on a GPU by vLLM in
-    the same process where `vllm` is true, and go into the store under the name of the run and the step."""
+    the model as it was; `loss`: of TRL, such as grpo, dapo or dr_grpo. Replies are drawn by transformers, or on a GPU by vLLM
+    in the same process where `vllm` is true, and go into the store under the name of the run and the step."""
 
     samples: int
     temperature: float

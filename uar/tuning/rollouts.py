@@ -35,7 +35,8 @@ class Rollout(NamedTuple):
 
 @dataclass(frozen=True)
 class Sampling(Asker):
-    """Asks each case of a question `samples` times at `temperature`. The chain's value is a list of replies a case."""
+    """Asks each case of a question `samples` times at `temperature`, or at 0 as it is asked later. The chain's value is a list
+    of replies a case."""
 
     cases: Mapping[str, Sequence[Case]]
     samples: int
@@ -48,7 +49,8 @@ class Sampling(Asker):
 
     def chain(self, question: Question) -> Chain:
         own, times = self.cases[question.id], self.samples
-        replies = yield [case.written(self.temperature, n) for case in own for n in range(times)]
+        drawn = [case.written(self.temperature, n) if self.temperature else case.call for case in own for n in range(times)]
+        replies = yield drawn
         return [replies[at * times : (at + 1) * times] for at in range(len(own))]
 
 
@@ -70,7 +72,10 @@ class Asked:
         asker = Sampling(by_question, samples, temperature, tuple({case.call.stage: None for case in cases}))
         found = self._ask(asker, [own[0].question for own in by_question.values()])
         of_case = {id(case): drawn for q, own in by_question.items() for case, drawn in zip(own, found[q], strict=True)}
-        rolled = [[Rolled(case, reply, self.task.value(case, reply)) for reply in of_case[id(case)]] for case in cases]
+        rolled = [
+            [Rolled(case, reply, self.task.value(case, reply, temperature > 0)) for reply in of_case[id(case)]]
+            for case in cases
+        ]
         failed = sum(one.value is None for drawn in rolled for one in drawn)
         if failed:
             line = "%s: %d of %d replies cannot be read and have reward 0"

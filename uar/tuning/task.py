@@ -64,11 +64,13 @@ class Task(ABC):
     def cases(self, collection: Collection, pools: Mapping[str, Sequence[str]]) -> list[Case]:
         """Of the questions of `pools`, with the passages that they have there. UserError where there is none."""
 
-    def value(self, case: Case, reply: Reply) -> Any:
-        """What the asker makes of a written reply; None where it cannot be read."""
-        if case.written().check(reply) != Outcome.OK:
+    def value(self, case: Case, reply: Reply, written: bool = True) -> Any:
+        """What the asker makes of a reply; None where it cannot be read. `written`: whether it is one to `Case.written`, or to
+        the call as it is."""
+        call = case.written() if written else case.call
+        if call.check(reply) != Outcome.OK:
             return None
-        if case.choices:
+        if case.choices and written:
             reply = Reply.of_choices({c: 0.0 if c == reply.text.strip() else NEVER for c in case.choices})
         return concluded(self.asker, case.question, reply)
 
