@@ -110,7 +110,7 @@ def test_the_best_of_several_replies_is_learned(folder: Path, model: str, tmp_pa
 def test_better_replies_are_preferred(folder: Path, model: str, tmp_path: Path) -> None:
     SAYS.append(lambda request: "honey and the heart pumps blood" if request.sample else "snow ice crystals")
     out = tmp_path / "run"
-    options = ["task=pseudo_document", "tuner=dpo", "tuner.samples=2", "tuner.learning_rate=1e-2", "reward.measure=RR@10"]
+    options = ["task=pseudo_document", "tuner=dpo", "tuner.samples=2", "tuner.learning_rate=1e-2", "expand.join=replace"]
     assert tuned(folder, model, out, *options, scripted=True) is not None
     assert differ(weights(model), weights(out / "model"))
 

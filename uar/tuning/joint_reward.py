@@ -10,11 +10,11 @@ def joint_rewards(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rewards of the texts of one query, (query texts,), and of those of its passages, (passage texts,).
 
-    `scores`: (query texts, passage texts), how well they match; `passage_of`: the passage of each passage text, from 0; `gains`:
-    of each passage. One text of each passage is drawn, the passages are ranked for each text of the query, and nDCG@`depth` of
-    the ranking counts for the texts that took part: a reward is the mean of what counted. Where there are at most `samples`
-    ways to draw, each is taken once, and the rewards are exact; else so many are drawn. A passage text that no draw took has
-    the mean of all. Equal scores are ranked in the order of the passages.
+    `scores`: (query texts, passage texts), how well they match; `passage_of`: the passage of each passage text, from 0;
+    `gains`: of each passage. One text of each passage is drawn, the passages are ranked for each text of the query, and
+    nDCG@`depth` of the ranking counts for the texts that took part: a reward is the mean of what counted. Where there are at
+    most `samples` ways to draw, each is taken once, and the rewards are exact; else so many are drawn. A passage text that no
+    draw took has the mean of all. Equal scores are ranked in the order of the passages.
     """
     owner, worth = np.asarray(passage_of), np.asarray(gains, dtype=float)
     texts = [np.flatnonzero(owner == passage) for passage in range(len(worth))]

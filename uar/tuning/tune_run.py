@@ -132,7 +132,8 @@ def _scores(cfg: DictConfig, folder: Path, asked: Asked) -> Scores:
     except UserError as error:
         log.warning("No scores on the dev split: %s", error)
         return {}
-    tuned = {**asked.llm, "model": str(folder / MODEL), "revision": None}
+    own = {"model": str(folder / MODEL), "revision": None}
+    tuned = {**asked.llm, **{name: value for name, value in own.items() if name in asked.llm}}
     found = dev_rewards(other, cases, {"before": asked.llm, "tuned": tuned})
     if found["tuned"]["reward"] < found["before"]["reward"]:
         log.warning("The mean reward on %s is lower than it was before the tuning", dev.slug)
