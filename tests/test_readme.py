@@ -81,6 +81,7 @@ ELSEWHERE = {
     "uar.corpus": "test_text_files",
     "human_frac=0.2": "make demo",
     "uar.loop": "test_loop",
+    "uar.tune": "test_tuning",
     "acquire=": "test_acquisition",
     "estimate.": "test_prediction_powered",
 }
