@@ -44,7 +44,7 @@ def differ(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> set[
 
 def test_right_answers_are_learned_and_the_model_opens_everywhere(folder: Path, model: str, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    many = ["tuner.steps=120", "tuner.learning_rate=3e-2", "tuner.batch_size=3", "tuner.chunk=3", "tuner.warmup=0.05"]
+    many = ["tuner.steps=80", "tuner.learning_rate=3e-2", "tuner.batch_size=3", "tuner.chunk=3", "tuner.warmup=0.05"]
     reward = tuned(folder, model, out, *ONE, *many, "rag.reader.answer_tokens=12")
     scores = json.loads((out / "tuning.json").read_text())["scores"]
     assert scores["before"]["reward"] == 0 and reward == scores["tuned"]["reward"] > 1  # EM + F1 of at least two of three
@@ -165,7 +165,7 @@ def test_the_loss_of_replies_is_that_of_trl(model: str, tmp_path: Path, monkeypa
         (["tuner=grpo", "tuner.samples=3"], "a multiple of tuner.samples=3 is needed"),
         (["tuner.chunk=3"], "tuner.batch_size=2 is no multiple of tuner.chunk=3"),
         (["tuner.scheduler=up"], "tuner.scheduler='up'; allowed: linear"),
-        (["tuner.max_length=5"], "tuner.max_length=5: each of 3 prompts with replies is longer, the shortest of"),
+        (["tuner.max_length=5"], "each of 3 prompts with replies has more tokens than tuner.max_length, 5: the shortest has"),
         (["reward=agreement"], "reward=agreement compares judgements with labels"),
         (["reward=retrieval"], "reward=retrieval searches with replies"),
         (["task=pseudo_document", "reward.measure=nDCG@200"], "looks deeper than reward.depth=100"),
@@ -204,12 +204,18 @@ def test_what_the_data_or_the_model_lack_is_told(folder: Path, model: str, tmp_p
         tuned(folder, model, tmp_path / "e", "task=rewrite", "tuner=best_of", "reward=frozen_reader")
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("can't allocate memory: 1 GB")])
-def test_out_of_memory_is_told(
-    folder: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+def test_what_is_longer_than_the_models_positions_is_left_out(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    short = tiny_chat(tmp_path / "short", max_position_embeddings=245)
+    with caplog.at_level("WARNING"):
+        tuned(folder, short, tmp_path / "run", *ONE, "dev_questions=0", "tuner.steps=1")
+    assert "1 of 3 prompts with replies have more tokens than the model's positions, 245, and are left out" in caplog.text
+
+
+def test_out_of_memory_is_told(folder: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*args: object, **kwargs: object) -> None:
-        raise error
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     monkeypatch.setattr(trl_training.Reporting, "on_step_end", full)
     with pytest.raises(UserError, match="out of memory with tuner.chunk=2: give a smaller tuner.chunk"):

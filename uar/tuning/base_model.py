@@ -53,11 +53,18 @@ class BaseModel:
 
     def dtype(self) -> torch.dtype:
         """Of its weights in their files."""
+        known = getattr(self._config(), "dtype", None)
+        return known if isinstance(known, torch.dtype) else torch.float32
+
+    def positions(self) -> int | None:
+        """Tokens that it has places for; None where there is no end."""
+        found = getattr(self._config(), "max_position_embeddings", None)
+        return int(found) if found else None
+
+    def _config(self) -> Any:
         from transformers import AutoConfig
 
-        config = pretrained(AutoConfig, locate(self.reference), revision=self.revision).get_text_config()
-        known = getattr(config, "dtype", None)
-        return known if isinstance(known, torch.dtype) else torch.float32
+        return pretrained(AutoConfig, locate(self.reference), revision=self.revision).get_text_config()
 
 
 def _with_adapter(model: Any, reference: str, adapter: str) -> Any:

@@ -46,15 +46,8 @@ class GRPO(Tuner):
         cases = [replace(case, call=case.written(self.temperature)) for case in work.cases]
         prompts = [chat_ids(work.tokenizer, _request(case)) for case in cases]
         most = max(_request(case).limit for case in cases)
-        if self.max_length is not None:
-            short = [at for at, prompt in enumerate(prompts) if len(prompt) + most <= self.max_length]
-            if not short:
-                raise UserError(f"tuner.max_length={self.max_length}: each prompt is longer with a reply; give a larger one")
-            if len(short) < len(cases):
-                log.warning(
-                    "%d of %d prompts are longer than tuner.max_length and are left out", len(cases) - len(short), len(cases)
-                )
-            cases, prompts = [cases[at] for at in short], [prompts[at] for at in short]
+        short = self.fitting(work, [len(prompt) + most for prompt in prompts], "prompts, with the longest reply,")
+        cases, prompts = [cases[at] for at in short], [prompts[at] for at in short]
         drawn = Drawn(work, cases, [len(prompt) for prompt in prompts], end_token(work.tokenizer))
         thinks = _request(cases[0]).reasoning
         options = {

@@ -31,8 +31,8 @@ class DPO(Tuner):
         write_rollouts(work.folder / "rollouts.parquet", rollouts)
         chosen = best_and_worst(rollouts, self.margin)
         pairs = [(drawn_row(work.tokenizer, a.rolled), drawn_row(work.tokenizer, b.rolled)) for a, b in chosen]
-        longer = [max(pair, key=len) for pair in pairs]
-        kept = [pairs[at] for at in self.fitting(longer, "pairs of replies")]
+        longer = [max(map(len, pair)) for pair in pairs]
+        kept = [pairs[at] for at in self.fitting(work, longer, "prompts with replies")]
         return trl_training.dpo(
             lambda: work.base.loaded(self), work.tokenizer, kept, self.beta, self, work.checkpoints, work.report
         )

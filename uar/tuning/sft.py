@@ -23,7 +23,7 @@ class SFT(Tuner):
         )
 
     def learn(self, work: Work, rows: list[TokenRow]) -> Any:
-        kept = [rows[at] for at in self.fitting(rows, "prompts with replies")]
+        kept = [rows[at] for at in self.fitting(work, list(map(len, rows)), "prompts with replies")]
         replies = sum(len(row.reply) for row in kept)
         line = "%d replies are learned, %d tokens of prompts and %d of replies"
         log.info(line, len(kept), sum(map(len, kept)) - replies, replies)

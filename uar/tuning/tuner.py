@@ -14,7 +14,6 @@ from uar.tuning.reward import Rewards
 from uar.tuning.rollouts import Asked
 from uar.tuning.steps_taken import StepsTaken
 from uar.tuning.task import Case
-from uar.tuning.token_rows import TokenRow
 from uar.tuning.trl_training import Report
 
 log = logging.getLogger(__name__)
@@ -66,15 +65,18 @@ class Tuner(StepsTaken):
     def tune(self, work: Work) -> Any:
         """The model after it learned, of transformers or peft."""
 
-    def fitting(self, rows: Sequence[TokenRow], what: str) -> list[int]:
-        """Places of the rows that are short enough. UserError where none is."""
-        kept = [at for at, row in enumerate(rows) if self.max_length is None or len(row) <= self.max_length]
+    def fitting(self, work: Work, lengths: Sequence[int], what: str) -> list[int]:
+        """Places of what is short enough, for `max_length` and for the model's positions. `lengths`: in tokens. UserError
+        where nothing is."""
+        bounds = {"tuner.max_length": self.max_length, "the model's positions": work.base.positions()}
+        name, most = min(((n, m) for n, m in bounds.items() if m is not None), key=lambda bound: bound[1], default=("", None))
+        kept = [at for at, length in enumerate(lengths) if most is None or length <= most]
         if not kept:
             raise UserError(
-                f"tuner.max_length={self.max_length}: each of {len(rows)} {what} is longer, the shortest of "
-                f"{min(map(len, rows))} tokens; give a larger one"
+                f"each of {len(lengths)} {what} has more tokens than {name}, {most}: the shortest has {min(lengths)}; "
+                f"{'give a larger one' if self.max_length == most else 'show less, or tune another model'}"
             )
-        if len(kept) < len(rows):
-            line = "%d of %d %s are longer than tuner.max_length=%d tokens and are left out"
-            log.warning(line, len(rows) - len(kept), len(rows), what, self.max_length)
+        if len(kept) < len(lengths):
+            line = "%d of %d %s have more tokens than %s, %d, and are left out"
+            log.warning(line, len(lengths) - len(kept), len(lengths), what, name, most)
         return kept
