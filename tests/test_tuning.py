@@ -124,6 +124,12 @@ def test_replies_are_drawn_as_the_model_learns(folder: Path, model: str, tmp_pat
     assert len(records) == 8 and all(r.tokens_out <= 4 and r.template == "rag_short" for r in records)
 
 
+def test_replies_none_of_which_can_be_read_teach_nothing(folder: Path, model: str, tmp_path: Path) -> None:
+    group = ["tuner=grpo", "tuner.samples=2", "tuner.steps=1", "task=pointwise"]  # random weights write no grade
+    with pytest.raises(UserError, match="none of 2 replies can be read, so there is nothing to learn from"):
+        tuned(folder, model, tmp_path / "run", *group)
+
+
 def _drawn(place: Path, step: int) -> str:
     """The name of the model in records of a step."""
     tables = [pq.read_table(path, columns=["model"]) for path in (place / "store").rglob("*.parquet")]
@@ -172,6 +178,7 @@ def test_the_loss_of_replies_is_that_of_trl(model: str, tmp_path: Path, monkeypa
         (["task=judges"], "task"),
         (["task=pointwise", "annotator=relsel"], "allowed: pointwise, setwise"),
         (["tuner.lora.adapter=gone"], "lora.adapter=gone: no folder of an adapter"),
+        (["tuner.lora.targets=[lm_head]"], "no such layers; allowed: all-linear, or a list of down_proj, gate_proj"),
         (["tuner.lora.rank=0"], "lora.rank=0: at least 1"),
     ],
 )

@@ -1,9 +1,9 @@
 """Group-relative policy optimisation: replies that are drawn as the model learns, by their rewards in their group."""
 
-import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar
 
 from uar.errors import UserError
@@ -16,7 +16,7 @@ from uar.tuning.task import Case, Rolled
 from uar.tuning.token_rows import end_token
 from uar.tuning.tuner import Tuner, Work
 
-log = logging.getLogger(__name__)
+ENOUGH = 64  # replies after which a model that follows the prompt nowhere is known
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class GRPO(Tuner):
         most = max(_request(case).limit for case in cases)
         short = self.fitting(work, [len(prompt) + most for prompt in prompts], "prompts, with the longest reply,")
         cases, prompts = [cases[at] for at in short], [prompts[at] for at in short]
-        drawn = Drawn(work, cases, [len(prompt) for prompt in prompts], end_token(work.tokenizer))
+        drawn = Drawn(work, cases, [len(prompt) for prompt in prompts], end_token(work.tokenizer), most)
         thinks = _request(cases[0]).reasoning
         options = {
             "num_generations": self.samples,
@@ -61,17 +61,11 @@ class GRPO(Tuner):
             **({"vllm_mode": "colocate"} if self.vllm else {}),
         }
         chats = [accepted_chat(work.tokenizer, _request(case)) for case in cases]
+        load = partial(work.base.loaded, self)
         try:
-            return trl_training.grpo(
-                lambda: work.base.loaded(self),
-                work.tokenizer,
-                chats,
-                drawn.rewards,
-                options,
-                self,
-                work.checkpoints,
-                work.report,
-            )
+            model = trl_training.grpo(load, work.tokenizer, chats, drawn.rewards, options, self, work.checkpoints, work.report)
+            drawn.refuse_failing()
+            return model
         finally:
             drawn.close()
 
@@ -80,33 +74,40 @@ class Drawn:
     """Reads the replies that a trainer draws, as those of any call are read, keeps them in the store, and says their rewards.
     Replies of a step that is made again after a kill are kept beside those of before."""
 
-    def __init__(self, work: Work, cases: Sequence[Case], prompts: Sequence[int], end: int) -> None:
-        self._work, self._cases, self._prompts, self._end = work, cases, prompts, end
+    def __init__(self, work: Work, cases: Sequence[Case], prompts: Sequence[int], end: int, most: int) -> None:
+        self._work, self._cases, self._prompts = work, cases, prompts
+        self._end, self._most = end, most
         self._store = Store(work.asked.store)
-        self._numbers = {"replies": 0, "failed": 0}
+        self._numbers, self._last = {"replies": 0, "failed": 0}, ""
 
     def rewards(self, numbers: Sequence[int], replies: Sequence[list[int]], step: int) -> list[float]:
         """Of replies, as token ids, to the cases of these numbers."""
         asked, decode = self._work.asked, self._work.tokenizer.decode
         rolled = []
         for number, ids in zip(numbers, replies, strict=True):
-            case, ended = self._cases[number], bool(ids) and ids[-1] == self._end
-            text = decode(ids[: len(ids) - ended], skip_special_tokens=True)
-            reply = Reply(text, Outcome.OK if ended else Outcome.TRUNCATED, self._prompts[number], len(ids) - ended)
+            case, ended = self._cases[number], len(ids) < self._most or ids[-1] == self._end
+            text, outcome = decode(ids, skip_special_tokens=True), Outcome.OK if ended else Outcome.TRUNCATED
+            reply = Reply(text, outcome, self._prompts[number], len(ids) - ended)
             rolled.append(Rolled(case, reply, asked.task.value(case, reply)))
             self._keep(case, reply, step, len(rolled))
         failed = sum(one.value is None for one in rolled)
         self._numbers["replies"] += len(rolled)
         self._numbers["failed"] += failed
-        if self._numbers["failed"] == self._numbers["replies"] and self._numbers["replies"] >= 64:
-            raise UserError(
-                f"none of the first {self._numbers['replies']} replies can be read, so there is nothing to learn from; "
-                f"the last: {rolled[-1].reply.output[:120]!r}. Use a model that follows the prompt, or tuner=sft first"
-            )
+        self._last = rolled[-1].reply.output
+        self.refuse_failing(ENOUGH)
         each = self._work.asked.rewards.each(asked.task, asked.collection, rolled)
         means = {f"reward/{name}": sum(values) / len(values) for name, values in each.items()}
         self._work.report({**means, "reward/failed": failed / len(rolled)}, step)
         return self._work.asked.rewards.total(each)
+
+    def refuse_failing(self, least: int = 1) -> None:
+        """UserError where `least` replies and more were drawn, and none can be read."""
+        number = self._numbers["replies"]
+        if number >= least and self._numbers["failed"] == number:
+            raise UserError(
+                f"none of {number} replies can be read, so there is nothing to learn from; the last: {self._last[:120]!r}. Use "
+                "a model that follows the prompt, or tuner=sft first"
+            )
 
     def _keep(self, case: Case, reply: Reply, step: int, place: int) -> None:
         call, model = case.call, f"{self._work.name}+step{step}"

@@ -41,7 +41,11 @@ class Rewards:
         return bool(self.parts)
 
     def check(self, task: Task, collection: Collection, cases: Sequence[Case]) -> None:
-        for part in self.parts.values():
+        for name, part in self.parts.items():
+            if part.weight < 0:
+                raise UserError(
+                    f"reward {name}: weight={part.weight}: below 0 a reply that cannot be read would be the better one"
+                )
             part.check(task, collection, cases)
 
     def opened(self, session: Session) -> "Rewards":

@@ -5,6 +5,7 @@ from typing import Any
 
 from uar.errors import UserError
 
+ALL, LINEAR = "all-linear", ("Linear", "Conv1D")
 SCHEDULES = ("linear", "cosine", "constant_with_warmup")
 
 
@@ -16,7 +17,7 @@ class Lora:
     rank: int | None = 16
     alpha: float | None = None
     dropout: float = 0.0
-    targets: str | tuple[str, ...] | list[str] = "all-linear"
+    targets: str | tuple[str, ...] | list[str] = ALL
     adapter: str | None = None
 
     def __post_init__(self) -> None:
@@ -33,11 +34,18 @@ class Lora:
             return None
         from peft import LoraConfig
 
+        targets = [self.targets] if isinstance(self.targets, str) else list(self.targets)
+        head = model.get_output_embeddings()  # TRL computes log-likelihoods past an adapter of it
+        layers = {n.rpartition(".")[2] for n, m in model.named_modules() if type(m).__name__ in LINEAR and m is not head}
+        if targets != [ALL] and not set(targets) <= layers:
+            raise UserError(
+                f"lora.targets={self.targets}: no such layers; allowed: {ALL}, or a list of {', '.join(sorted(layers))}"
+            )
         return LoraConfig(
             r=self.rank,
             lora_alpha=2 * self.rank if self.alpha is None else self.alpha,
             lora_dropout=self.dropout,
-            target_modules=self.targets if isinstance(self.targets, str) else list(self.targets),
+            target_modules=ALL if targets == [ALL] else targets,
             fan_in_fan_out=any(type(module).__name__ == "Conv1D" for module in model.modules()),  # GPT-2's, (in, out)
             task_type="CAUSAL_LM",
         )

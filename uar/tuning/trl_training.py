@@ -5,7 +5,8 @@ import json
 import logging
 import shutil
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ IGNORED = -100  # label of a token that is not learned
 STATE = "trainer_state.json"  # the last file of a checkpoint that is written
 NO_MEMORY = ("out of memory", "can't allocate memory", "DefaultCPUAllocator", "bad_alloc")
 Load = Callable[[], Any]
-Report = Callable[[Mapping[str, float], int], None]  # numbers, step
+Report = Callable[[Mapping[str, float], int], None]  # numbers, step; no numbers: what was told is to be kept
 
 
 def sft(load: Load, tokenizer: Any, rows: Sequence[TokenRow], taken: StepsTaken, folder: Path, report: Report) -> Any:
@@ -146,6 +147,9 @@ class Reporting(TrainerCallback):
         self._shown.total = state.max_steps
         self._shown.at(state.global_step)
 
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._report({}, state.global_step)
+
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         numbers = {f"train/{name}": float(v) for name, v in (logs or {}).items() if isinstance(v, int | float)}
         if numbers:
@@ -197,27 +201,21 @@ def _trained(trainer: Any, taken: StepsTaken, report: Report) -> Any:
     last = whole_checkpoint(Path(trainer.args.output_dir))
     if last is not None:
         log.info("Going on from %s", last)
-    with bar("Tuning", None, "steps") as shown, memory_told(taken):
+    with bar("Tuning", None, "steps") as shown, memory_told(taken.chunk):
         trainer.add_callback(Reporting(report, shown))
         trainer.train(resume_from_checkpoint=None if last is None else str(last))
     return trainer.model
 
 
-class memory_told:
+@contextmanager
+def memory_told(chunk: int) -> Iterator[None]:
     """UserError where the block runs out of memory."""
-
-    def __init__(self, taken: StepsTaken) -> None:
-        self._taken = taken
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, RuntimeError | MemoryError) and (
-            isinstance(error, MemoryError) or any(part in str(error) for part in NO_MEMORY)
-        ):
-            raise UserError(
-                f"out of memory with tuner.chunk={self._taken.chunk}: give a smaller tuner.chunk, "
-                "tuner.gradient_checkpointing=true, or shorter prompts; what was learned until the last checkpoint is "
-                "kept: the same command with resume=true goes on from there"
-            ) from error
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, MemoryError) and not any(part in str(error) for part in NO_MEMORY):
+            raise
+        raise UserError(
+            f"out of memory with tuner.chunk={chunk}: give a smaller tuner.chunk, tuner.gradient_checkpointing=true, or "
+            "shorter prompts"
+        ) from error

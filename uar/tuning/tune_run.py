@@ -108,7 +108,10 @@ def _reporting(cfg: DictConfig, job: Job, folder: Path) -> Any:
 
     def report(numbers: Mapping[str, float], step: int) -> None:
         for logger in job.loggers:
-            logger.log_metrics(dict(numbers), step=step)
+            if numbers:
+                logger.log_metrics(dict(numbers), step=step)
+            else:
+                logger.save()
 
     return report
 
