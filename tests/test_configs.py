@@ -53,6 +53,7 @@ CASES = [
     ("loop", ""),
     ("validate", "labels=x runs=x"),
     *choices("review", ["dataset", "candidates", "annotator", "llm", "acquire"]),
+    *choices("tune", ["task", "reward", "tuner"]),
 ]
 
 
@@ -110,6 +111,8 @@ def test_a_config_offers_every_option_of_what_it_builds(path: str):
         if path == "retriever/none.yaml"
         else "annotate"
         if group in {"annotator", "llm", "candidates", "engine", "questions"}
+        else "tune"
+        if group in {"task", "reward", "tuner"}
         else "train"
     )
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
@@ -121,8 +124,10 @@ def test_a_config_offers_every_option_of_what_it_builds(path: str):
         assert set(node) - {"_target_", "_partial_", "_recursive_"} == options
 
 
-COMMANDS = ("train", "annotate", "evaluate", "report", "hybrid", "corpus", "dashboard", "store", "loop", "review", "validate")
+COMMANDS = "train annotate evaluate report hybrid corpus dashboard store loop review tune validate".split()
 LOADED_WHEN_USED = ("wandb", "matplotlib", "bert_score", "faiss", "torch", "ray", "vllm", "ir_datasets", "peft")
+COMMANDS = ("train", "annotate", "evaluate", "report", "hybrid", "corpus", "dashboard", "store", "loop", "tune")
+LOADED_WHEN_USED = ("wandb", "matplotlib", "bert_score", "faiss", "torch", "ray", "vllm", "ir_datasets", "peft", "trl")
 
 
 def imported(*modules: str) -> set[str]:

@@ -84,6 +84,7 @@ ELSEWHERE = {
     "uar.validate": "test_validation",
     "uar.review": "test_review",
     "dataset.judgements": "test_people_judgements",
+    "uar.tune": "test_tuning",
     "acquire=": "test_acquisition",
     "estimate.": "test_prediction_powered",
 }

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from copy import copy
-from typing import Any
+from typing import Any, Protocol
 
 import hydra
 
@@ -21,6 +21,23 @@ log = logging.getLogger(__name__)
 MEAN = "mean"
 JOINS = ("append", "replace", "fuse", MEAN)
 REPEATED = 5  # times that the query stands before what was written, for BM25 (query2doc, arXiv 2303.07678)
+
+
+class Expansion(Protocol):
+    """What is written for queries, and how it joins them; see `ByLLM`."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def join(self) -> str: ...
+
+    @property
+    def repeat(self) -> int | None: ...
+
+    def written(self, collection: Collection) -> dict[str, str]: ...
+
+    def opened(self, session: Session) -> None: ...
 
 
 class ByLLM:
@@ -52,6 +69,10 @@ class ByLLM:
         self.model = OneModel("expand", llm, store, max_failure_rate, retry_failures, price)
         self.name = f"{self.writer.prompt.name} of {self.model.name} ({join})"
 
+    def opened(self, session: Session) -> None:
+        """For the length of a session, with which the model closes."""
+        self.model.opened(session)
+
     def written(self, collection: Collection) -> dict[str, str]:
         """What the LLM wrote, by query; nothing of those whose call failed, which are counted."""
         queries = collection.queries
@@ -66,7 +87,7 @@ class Expanded(Ranker):
     """`ranker`, which is given other texts of the queries. What is scored and re-ranked stays the question. It has no `key`,
     since a call that failed is asked again, and then the run is another one."""
 
-    def __init__(self, ranker: Ranker, expansion: ByLLM) -> None:
+    def __init__(self, ranker: Ranker, expansion: Expansion) -> None:
         if not ranker.searches:
             raise UserError(f"expand: {ranker.name} is there already, and searches nothing; give model=DIR or retriever=NAME")
         if expansion.join == MEAN:
@@ -87,7 +108,7 @@ class Expanded(Ranker):
     def opened(self, session: Session, part: str = "") -> "Expanded":
         other = copy(self)
         other._ranker = self._ranker.opened(session, part)
-        self._expansion.model.opened(session)
+        self._expansion.opened(session)
         return other
 
     def rank(self, collection: Collection, query_ids: Sequence[str], depth: int) -> Run:

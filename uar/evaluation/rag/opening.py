@@ -16,7 +16,7 @@ from uar.evaluation.rag.bert_score import BertScore
 from uar.evaluation.rag.judges.judge import Judge
 from uar.evaluation.rag.rag_settings import Settings
 from uar.evaluation.rag.score import Asks, Rag
-from uar.evaluation.rag.shown_passages import Cut, Tokens, words
+from uar.evaluation.rag.shown_passages import budgets
 from uar.llm.models import LLM, identity_of
 from uar.llm.prompts import load_chat
 
@@ -76,11 +76,8 @@ def open_rag(cfg: DictConfig, generators: Generators, store: Path, folder: Path)
     judged = [measure for measures in kinds.values() for measure in measures]
     measures = open_measures(names, lambda: BertScore(**plain["bert_score"]), judged)
     judges = {name: hydra.utils.instantiate(cfg.judges[name]) for name in kinds if set(kinds[name]) & set(names)}
-    budgets: dict[str, tuple[Cut, int]] = {}
-    if settings.max_words is not None:
-        budgets["max_words"] = (words, settings.max_words)
-    if settings.max_tokens is not None:
-        budgets["max_tokens"] = (Tokens(plain["tokenizer"] or plain["llm"]["model"]), settings.max_tokens)
+    counts = plain["tokenizer"] or (plain["llm"]["model"] if settings.max_tokens is not None else None)
+    units = budgets(settings.max_words, settings.max_tokens, counts)
     checking = "verifier" if settings.query == "better" else "missing"
     reader, rewriter, verifier = (hydra.utils.instantiate(cfg[name]) for name in ("reader", "rewriter", checking))
     selector = hydra.utils.instantiate(cfg.selector) if settings.select else None
@@ -94,7 +91,7 @@ def open_rag(cfg: DictConfig, generators: Generators, store: Path, folder: Path)
                 "rag=cited, or a rag.reader.template that shows them as [1], [2], ..."
             )
     asks = Asks(reader, rewriter, verifier, selector, judges)
-    return Rag(settings, measures, [n for n in names if n in judged], asks, budgets, generators, store, folder)
+    return Rag(settings, measures, [n for n in names if n in judged], asks, units, generators, store, folder)
 
 
 def measures_of(option: str, judge: Mapping[str, Any]) -> tuple[str, ...]:

@@ -40,18 +40,28 @@ class Tokens:
         return (text, len(ends)) if len(ends) <= most else (text[: ends[most - 1]].rstrip(), most)
 
 
+def budgets(max_words: int | None, max_tokens: int | None, tokenizer: str | None) -> dict[str, tuple[Cut, int]]:
+    """How much of all passages of a question is shown, by option; `tokenizer`: a model, which counts the tokens."""
+    found: dict[str, tuple[Cut, int]] = {}
+    if max_words is not None:
+        found["max_words"] = (words, max_words)
+    if max_tokens is not None:
+        found["max_tokens"] = (Tokens(str(tokenizer)), max_tokens)
+    return found
+
+
 def show(
     collection: Collection,
     doc_ids: Mapping[str, Sequence[str]],
     order: str,
     shown: Callable[[str], str],
-    budgets: Mapping[str, tuple[Cut, int]],
+    units: Mapping[str, tuple[Cut, int]],
 ) -> dict[str, Passages]:
-    """Passages a query from their ids in rank order. `shown`: what is made of a text; `budgets`: by option, how to cut a text
+    """Passages a query from their ids in rank order. `shown`: what is made of a text; `units`: by option, how to cut a text
     and how much of all a query's passages may be shown; the last in rank are cut, or left out, first, and it is told."""
     found: dict[str, Passages] = {}
-    cut = dict.fromkeys(budgets, 0)
-    dropped = dict.fromkeys(budgets, 0)
+    cut = dict.fromkeys(units, 0)
+    dropped = dict.fromkeys(units, 0)
     for query_id, ids in doc_ids.items():
         rows = {d: collection.corpus.row(d) for d in ids}
         lost = next((d for d, row in rows.items() if row < 0), None)
@@ -61,12 +71,12 @@ def show(
                 "give a run of this corpus"
             )
         passages = {d: shown(collection.corpus.text(row)) for d, row in rows.items()}
-        for option, (shorten, most) in budgets.items():
+        for option, (shorten, most) in units.items():
             before, passages = passages, _within(passages, shorten, most)
             dropped[option] += len(before) - len(passages)
             cut[option] += sum(text != before[d] for d, text in passages.items())
         found[query_id] = dict(reversed(passages.items())) if order == "reversed" else passages
-    for option, (_, most) in budgets.items():
+    for option, (_, most) in units.items():
         if cut[option] or dropped[option]:
             log.info(
                 "%s: rag.%s=%d: %d passages are cut and %d left out",

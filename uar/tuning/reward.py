@@ -1,0 +1,70 @@
+"""What a reply is worth: a number of each, by one or several rewards."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from uar.collections import Collection
+from uar.errors import UserError
+from uar.retrievers.session import Session
+from uar.tuning.task import Case, Rolled, Task
+
+FAILED = 0.0  # of a reply that cannot be read
+
+
+@dataclass(frozen=True)
+class Reward(ABC):
+    """What `reward=NAME` instantiates. `weight`: of its value in the sum of all rewards."""
+
+    weight: float = field(default=1.0, kw_only=True)
+
+    @abstractmethod
+    def check(self, task: Task, collection: Collection, cases: Sequence[Case]) -> None:
+        """UserError where it cannot say anything of replies to these."""
+
+    @abstractmethod
+    def values(self, task: Task, collection: Collection, rolled: Sequence[Rolled]) -> list[float]:
+        """Of replies that can be read, in their order."""
+
+    def opened(self, session: Session) -> "Reward":
+        """For the length of a session, which holds models and indexes."""
+        return self
+
+
+@dataclass(frozen=True)
+class Rewards:
+    """The weighted sum of `parts`, by their names. A reply that cannot be read has `FAILED`, whatever its parts would say."""
+
+    parts: Mapping[str, Reward]
+
+    def __bool__(self) -> bool:
+        return bool(self.parts)
+
+    def check(self, task: Task, collection: Collection, cases: Sequence[Case]) -> None:
+        for name, part in self.parts.items():
+            if part.weight < 0:
+                raise UserError(
+                    f"reward {name}: weight={part.weight}: below 0 a reply that cannot be read would be the better one"
+                )
+            part.check(task, collection, cases)
+
+    def opened(self, session: Session) -> "Rewards":
+        return Rewards({name: part.opened(session) for name, part in self.parts.items()})
+
+    def each(self, task: Task, collection: Collection, rolled: Sequence[Rolled]) -> dict[str, list[float]]:
+        """Values by reward, in the order of `rolled`."""
+        readable = [one for one in rolled if one.value is not None]
+        found = {}
+        for name, part in self.parts.items():
+            values = iter(part.values(task, collection, readable) if readable else [])
+            found[name] = [FAILED if one.value is None else next(values) for one in rolled]
+        return found
+
+    def total(self, each: Mapping[str, Sequence[float]]) -> list[float]:
+        """From the values of `each`."""
+        weights = [part.weight for part in self.parts.values()]
+        return [sum(w * v for w, v in zip(weights, row, strict=True)) for row in zip(*each.values(), strict=True)]
+
+
+def no_gold(name: str, collection: Collection, what: str, remedy: str) -> UserError:
+    return UserError(f"reward={name}: {collection.reference} has no {what}, so no reply can be told from another; {remedy}")

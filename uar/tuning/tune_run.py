@@ -1,0 +1,172 @@
+"""The tune command: cases of a task -> rollouts and rewards -> a model that learns -> its folder, with a card."""
+
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from uar.collections import Collection, open_collection, open_training_split, resolve
+from uar.collections.answer_files import with_answers
+from uar.errors import UserError
+from uar.retrievers.session import Session
+from uar.retrievers.vector_index import ExactSearch
+from uar.storage.files import digest, read_json, write_json
+from uar.storage.manifest import save_config, save_manifest
+from uar.storage.ordering import rank_of
+from uar.tracking.artefacts import folder_artefact
+from uar.tracking.job import Job, tracked
+from uar.tracking.loggers import begin_stage
+from uar.tracking.stages import StageStart
+from uar.tuning.base_model import BaseModel
+from uar.tuning.dev_rewards import Scores, dev_rewards
+from uar.tuning.reward import Rewards
+from uar.tuning.rollouts import Asked
+from uar.tuning.task import Case, Task
+from uar.tuning.trl_training import STATE, whole_checkpoint
+from uar.tuning.tuned_model import MODEL, export, write_card
+from uar.tuning.tuner import Tuner, Work
+
+log = logging.getLogger(__name__)
+TUNING = "tuning.json"
+FREE = ("name", "resume", "logger", "dev_questions", "store")  # of the options: what may change when a run goes on
+
+
+def tune(cfg: DictConfig, folder: Path) -> float | None:
+    """Tune, write `model/`, ask both models about questions of the dev split. Returns the mean reward of the tuned one; None
+    where there is none."""
+    if find_spec("trl") is None or find_spec("datasets") is None:
+        raise UserError("TRL, which tunes, is not installed; pip install 'uar[tune]'")
+    llm: dict[str, Any] = OmegaConf.to_container(cfg.llm, resolve=True)  # type: ignore[assignment]
+    base = _base(cfg, llm)
+    tuner: Tuner = hydra.utils.instantiate(cfg.tuner, _convert_="all")
+    task: Task = hydra.utils.instantiate(cfg.task, _convert_="all")
+    rewards = _rewards(cfg)
+    split = cfg.dataset
+    collection = open_training_split(split.train, split.path, split.positive_grade, split.answers, split.language)
+    cases = _cases(cfg, task, collection, collection.head(cfg.limit))
+    rewards.check(task, collection, cases)
+    tuner.check(cases, rewards)
+    settings = _settings(cfg, collection, base)
+    done = _begin(cfg, folder, settings)
+    save_config(folder, cfg)
+    save_manifest(folder, collection=collection.hash, model=base.name)
+    with tracked(cfg, folder) as job, Session(ExactSearch, folder=folder) as session:
+        job.facts({"cases": len(cases)})
+        asked = Asked(task, collection, rewards.opened(session), llm, Path(cfg.store))
+        if not done:
+            work = Work(cases, asked, base, folder, _reporting(cfg, job, folder), f"{base.name}+{settings[:12]}")
+            export(tuner.tune(work), base, folder)
+            shutil.rmtree(work.checkpoints, ignore_errors=True)
+        scores = _scores(cfg, folder, asked)
+        facts = {
+            "base_model": base.name,
+            "task": _choice("task"),
+            "tuner": _choice("tuner"),
+            "trained_on": f"{len(cases)} prompts of {collection.slug}",
+            "prompt": f"{cases[0].call.template} {cases[0].call.template_hash[:12]}",
+        }
+        write_card(folder / MODEL, base, facts, scores)
+        write_json(folder / TUNING, {"settings": settings, "done": True, **facts, "scores": scores})
+        job.numbers({"dev": scores})
+        if job.tracks_files:
+            job.made(folder_artefact("model", f"{facts['task']}-{facts['tuner']}", folder / MODEL, ["*"]))
+        log.info("The tuned model: llm=transformers llm.model=%s", folder / MODEL)
+    return scores["tuned"]["reward"] if scores else None
+
+
+def _base(cfg: DictConfig, llm: Mapping[str, Any]) -> BaseModel:
+    if cfg.base:
+        return BaseModel(cfg.base, cfg.base_revision)
+    if "base_urls" in llm:
+        raise UserError("llm=openai: a served model's weights cannot be tuned from here; give base=PATH_OR_ID, the same model")
+    return BaseModel(llm["model"], llm.get("revision"))
+
+
+def _rewards(cfg: DictConfig) -> Rewards:
+    """The reward of `reward=`, under the name of that choice, and further ones of `rewards`."""
+    first = {_choice("reward"): cfg.reward} if cfg.reward.get("_target_") else {}
+    return Rewards({name: hydra.utils.instantiate(part, _convert_="all") for name, part in {**first, **cfg.rewards}.items()})
+
+
+def _cases(cfg: DictConfig, task: Task, collection: Collection, query_ids: Sequence[str]) -> list[Case]:
+    if not task.depth:
+        return task.cases(collection, dict.fromkeys(query_ids, ()))
+    return task.cases(collection, hydra.utils.instantiate(cfg.candidates).pools(collection, query_ids))
+
+
+def _reporting(cfg: DictConfig, job: Job, folder: Path) -> Any:
+    """Hands the numbers of steps to the loggers."""
+    last = whole_checkpoint(folder / "checkpoints")
+    start = int(read_json(last / STATE)["global_step"]) if last else 0
+    begin_stage(job.loggers, StageStart(0, _choice("tuner"), step=start))
+
+    def report(numbers: Mapping[str, float], step: int) -> None:
+        for logger in job.loggers:
+            if numbers:
+                logger.log_metrics(dict(numbers), step=step)
+            else:
+                logger.save()
+
+    return report
+
+
+def _scores(cfg: DictConfig, folder: Path, asked: Asked) -> Scores:
+    """Of the dev split; nothing where there is none, or no reward."""
+    reference = resolve(cfg.dataset.dev, cfg.dataset.path)
+    if not asked.rewards or not reference or not cfg.dev_questions:
+        log.info("No scores on a dev split: they need dataset.dev, a reward, and dev_questions above 0")
+        return {}
+    if "base_urls" in asked.llm:
+        log.info("No scores on the dev split: serve %s, and ask it with uar.evaluate", folder / MODEL)
+        return {}
+    opened = [open_collection(reference, cfg.dataset.language)]
+    (dev,) = with_answers(opened, cfg.dataset.answers, "dataset.answers", of_all=False)
+    drawn = sorted(sorted(dev.queries, key=lambda q: rank_of(cfg.seed, "tuning", q))[: cfg.dev_questions])
+    other = Asked(asked.task, dev, asked.rewards, asked.llm, asked.store)
+    try:
+        cases = _cases(cfg, asked.task, dev, drawn)
+        asked.rewards.check(asked.task, dev, cases)
+    except UserError as error:
+        log.warning("No scores on the dev split: %s", error)
+        return {}
+    own = {"model": str(folder / MODEL), "revision": None}
+    tuned = {**asked.llm, **{name: value for name, value in own.items() if name in asked.llm}}
+    found = dev_rewards(other, cases, {"before": asked.llm, "tuned": tuned})
+    if found["tuned"]["reward"] < found["before"]["reward"]:
+        log.warning("The mean reward on %s is lower than it was before the tuning", dev.slug)
+    return found
+
+
+def _settings(cfg: DictConfig, collection: Collection, base: BaseModel) -> str:
+    kept = {name: node for name, node in cfg.items() if name not in FREE}
+    plain = {n: OmegaConf.to_container(x, resolve=True) if OmegaConf.is_config(x) else x for n, x in kept.items()}
+    return digest(collection.hash, base.name, plain)
+
+
+def _begin(cfg: DictConfig, folder: Path, settings: str) -> bool:
+    """Whether the run in the folder is trained already. What another run left is removed, unless it is to be resumed: then
+    UserError where it was made with other options."""
+    path = folder / TUNING
+    if cfg.resume and path.is_file():
+        if read_json(path)["settings"] != settings:
+            raise UserError(
+                f"{folder}: it was begun with other options or another collection; give the command of then with resume=true "
+                f"(only {', '.join(FREE)} may change), or another name="
+            )
+        return (folder / MODEL).is_dir()
+    for name in ("checkpoints", MODEL):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    write_json(path, {"settings": settings, "done": False})
+    return False
+
+
+def _choice(group: str) -> str:
+    """What a group was chosen as."""
+    chosen = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
+    return str(chosen.get(group, group))
