@@ -115,7 +115,7 @@ def test_a_config_offers_every_option_of_what_it_builds(path: str):
     target = node.get("_target_") if group not in {"dataset", "logger", "trainer", "loss"} else None
     if target:
         options = set(inspect.signature(get_object(target)).parameters)
-        assert set(node) - {"_target_", "_partial_", "_recursive_"} == options
+        assert set(node) - {"_target_", "_partial_", "_recursive_", "_convert_"} == options
 
 
 COMMANDS = ("train", "annotate", "evaluate", "report", "hybrid", "corpus", "dashboard", "store", "loop")

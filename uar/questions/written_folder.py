@@ -75,8 +75,7 @@ def split_by_passage(questions: Sequence[Written], shares: Mapping[str, float], 
 def _passages(path: Path, corpus: Corpus, file: Path | None) -> None:
     if file is None:
         if not path.is_file():
-            rows = ((d, *corpus.parts(d)) for d in corpus.ids())
-            write_jsonl(path, ({"_id": doc_id, "title": title, "text": text} for doc_id, title, text in rows))
+            write_jsonl(path, ({"_id": d, "title": title, "text": text} for d, title, text in corpus.passages()))
         return
     if path.is_file() and file_hash(path) == file_hash(file):
         return
