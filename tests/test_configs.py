@@ -36,6 +36,7 @@ CASES = [
             "loss",
             "retriever",
             "search",
+            "variants",
             "expand",
             "rerank",
             "rag",

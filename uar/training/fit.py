@@ -45,6 +45,7 @@ class Settings:
     schedule: Schedule = linear
     keep_checkpoints: bool = False
     keep_better: bool = False
+    invariance: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -164,6 +165,7 @@ class Fitting:
             common.grad_cache,
             common.schedule,
             retriever.penalty_warmup if first else 0.0,
+            common.invariance,
         )
         module.train()  # models are loaded in eval mode, and Lightning leaves them as they are
         return module

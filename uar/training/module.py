@@ -8,6 +8,7 @@ import torch
 
 from uar.errors import UserError
 from uar.losses import Loss, takes_utility, takes_weights
+from uar.losses.invariance import invariance
 from uar.losses.masking import counted
 from uar.retrievers.trainable import Scored, Texts, Trainable
 from uar.training.batches import Batch
@@ -21,6 +22,7 @@ class RetrieverModule(L.LightningModule):
     """`optimizer`: a partial that takes parameters; `warmup`: share of the steps with rising learning rate; `schedule`: how it
     goes on, see `schedules`. `stage`: name that the logged values carry. `false_negative_margin`: see `close_to_positive`, in
     units of the unscaled score. `penalty_warmup`: share of the steps in which `Scored.penalties` rise from 0.
+    `invariance`: weight of that term of the loss, over the queries of a batch and their variants.
     `grad_cache`: texts are encoded chunk by chunk without keeping activations, and again for the gradient
     (arXiv 2101.06983)."""
 
@@ -35,18 +37,26 @@ class RetrieverModule(L.LightningModule):
         grad_cache: bool = False,
         schedule: Schedule = linear,
         penalty_warmup: float = 0.0,
+        invariance: float = 0.0,
     ) -> None:
         super().__init__()
         self.retriever, self._loss = retriever, loss
         self._optimizer, self._warmup, self._schedule, self.stage = optimizer, warmup, schedule, stage
-        self._penalty_warmup = penalty_warmup
+        self._penalty_warmup, self._invariance = penalty_warmup, invariance
         self._margin, self._grad_cache = false_negative_margin, grad_cache
         self._takes_utility, self._takes_weights = takes_utility(loss), takes_weights(loss)
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
-        texts = Texts(batch.queries, batch.passages, batch.rows, among(batch.rows, batch.shown))
-        found = self.retriever.batch_scores(texts, gather_passages, cached=self._grad_cache)
+        queries, own = [*batch.queries, *batch.variants], among(batch.rows, batch.shown)
+        wordings = len(queries) // len(batch.queries)
+        texts = Texts(queries, batch.passages, batch.rows, own.repeat(wordings, 1))
+        every = self.retriever.batch_scores(texts, gather_passages, cached=self._grad_cache)
+        found = every.of(slice(len(batch.queries)))
         loss, weight = self._loss_of(batch, found)
+        if wordings > 1:
+            term = self._invariance_of(batch, every, wordings)
+            loss = loss + self._invariance * term
+            self.log(f"{self.stage}/invariance", term.detach(), batch_size=len(batch.queries))
         scaled, mean = mean_of_rows(loss, weight)
         penalties = {name: self._penalty_factor() * penalty for name, penalty in found.penalties.items()}
         regular = sum(penalties.values(), torch.zeros_like(mean))
@@ -86,6 +96,17 @@ class RetrieverModule(L.LightningModule):
             views = found.views or (found.scores,)
             losses = [self._loss(self.retriever.scale * scores, *given, **weights) for scores in views]
             return torch.stack(losses).mean(), counted(learnt, batch.row_weights).sum()
+
+    def _invariance_of(self, batch: Batch, every: Scored, wordings: int) -> torch.Tensor:
+        """Of this process' rows that count in the loss."""
+        targets, valid = batch.masks(every.rows)
+        if every.scored is not None:
+            targets, valid = (mask & every.scored[: len(mask)] for mask in (targets, valid))
+        learnt = batch.utilities(every.rows).isfinite() if self._takes_utility else targets & valid
+        weights = counted(learnt, batch.row_weights)
+        with torch.autocast(self.device.type, enabled=False):
+            views = [view.unflatten(0, (wordings, -1)) for view in every.views or (every.scores,)]
+            return torch.stack([invariance(self.retriever.scale * view, valid, weights) for view in views]).mean()
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         return batch.to(device)
