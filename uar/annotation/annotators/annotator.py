@@ -82,6 +82,15 @@ class Annotator(Asker):
         """What users should know of its options, given the sizes of the pools."""
         return None
 
+    def lacks(self, query_ids: Iterable[str]) -> str | None:
+        """What users should know of what is missing for some of the queries."""
+        return None
+
+    def written(self) -> Mapping[str, Asker]:
+        """Askers whose calls are part of its own, by the name of the text that they give for a question: what an annotate run
+        writes as `NAMEs.jsonl` for people to read."""
+        return {}
+
     def own_pools(self, collection: Collection) -> dict[str, list[str]] | None:
         """Passage ids a query where the annotator, not the candidates, says what is judged."""
         return None

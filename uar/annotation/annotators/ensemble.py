@@ -2,7 +2,7 @@
 the answers agree on."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import fmean, pstdev
@@ -11,7 +11,7 @@ from uar.annotation.annotators.annotator import Annotator
 from uar.annotation.annotators.scored import Rule, entropy
 from uar.annotation.judgement import Judgement
 from uar.errors import UserError
-from uar.llm.call import Call, Chain, Question
+from uar.llm.call import Asker, Call, Chain, Question
 from uar.llm.prompted import Chatting, one_of
 from uar.llm.record import Reply
 from uar.storage.ordering import rank_of
@@ -62,6 +62,12 @@ class Ensemble(Annotator):
             raise UserError(f"annotator.samples={self.samples}: {name} says the same each time; add models instead")
         if self.samples > 1 and not self.temperature > 0:
             raise UserError(f"annotator.temperature={self.temperature}: several samples need a temperature above 0")
+
+    def lacks(self, query_ids: Iterable[str]) -> str | None:
+        return self.member.lacks(query_ids)
+
+    def written(self) -> Mapping[str, Asker]:
+        return self.member.written()
 
     @property
     def _threshold(self) -> float:

@@ -2,9 +2,10 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,16 +13,18 @@ import numpy as np
 from uar.annotation.annotators.annotator import ranked_judgements
 from uar.annotation.annotators.passagewise import PassageWise
 from uar.annotation.annotators.scored import entropy
+from uar.annotation.definitions import WRITE, DefinitionWriter, read_definitions, undefined
 from uar.annotation.judgement import Judged, Judgement
 from uar.annotation.parsing import parse_grade
 from uar.annotation.quality.calibration import calibration, fit_temperature, probability
 from uar.annotation.scale import Scale, load_scale
 from uar.collections import Collection
 from uar.errors import UserError
-from uar.llm.call import Call, Chain, Question
+from uar.llm.call import Asker, Call, Chain, Question
 from uar.llm.prompts.escaping import as_material
 from uar.llm.record import Choose, Generate, Outcome, Reply
 from uar.llm.replies import check_choices
+from uar.storage.files import digest
 from uar.storage.ordering import best_first, rank_of
 
 log = logging.getLogger(__name__)
@@ -40,6 +43,10 @@ class Pointwise(PassageWise):
     The grade is the likeliest one; where the model would rather say something else than a grade, see `check_choices`, the call
     has failed, and its passage alone is not judged. A model that reasons has its grade read from its text: it has no
     probability, and label 1 is grade `positive_grade` or more.
+
+    `definitions`: what each question asks for stands below it wherever the prompt shows it. `write`: the LLM is asked for it
+    first, one call a question, by the prompt `definition_template`; where that fails, the question gets no labels. Else a file
+    of {query_id, definition} lines; a question that it lacks is asked without. None: no definitions.
     """
 
     variables = frozenset({"query", "passage", "scale"})
@@ -50,6 +57,9 @@ class Pointwise(PassageWise):
     positive_grade: int = 2
     threshold: float = 0.5
     calibration_queries: int = 20
+    definitions: str | None = None
+    definition_template: str = "write_definition"
+    definition_tokens: int = 192
 
     def __post_init__(self) -> None:
         highest = self.grades[1]
@@ -57,7 +67,53 @@ class Pointwise(PassageWise):
             raise UserError(f"annotator.positive_grade={self.positive_grade}: a grade from 1 to {highest} is needed")
         if not 0 <= self.threshold <= 1:
             raise UserError(f"annotator.threshold={self.threshold}: a probability from 0 to 1 is needed")
+        self.written()  # so is a faulty prompt, or a faulty file
+        self._given  # noqa: B018
         super().__post_init__()
+
+    @cached_property
+    def _given(self) -> Mapping[str, str]:
+        """Definitions of the file, by query."""
+        written = self.definitions in (None, WRITE)
+        return {} if written else read_definitions(Path(str(self.definitions)))
+
+    def written(self) -> Mapping[str, Asker]:
+        if self.definitions != WRITE:
+            return {}
+        writer = DefinitionWriter(
+            template=self.definition_template,
+            tokens=self.definition_tokens,
+            reasoning=self.reasoning,
+            reasoning_tokens=self.reasoning_tokens,
+        )
+        return {"definition": writer}
+
+    def lacks(self, query_ids: Iterable[str]) -> str | None:
+        if self.definitions in (None, WRITE) or not (missing := undefined(self._given, query_ids)):
+            return None
+        return f"{self.definitions} has no definition of {missing} questions, which are graded without one"
+
+    def asks(self) -> dict[str, Any]:
+        settings = super().asks()
+        if self.definitions != WRITE:
+            settings.pop("definition_template")
+            settings.pop("definition_tokens", None)
+        if self.definitions not in (None, WRITE):
+            settings["definitions"] = digest(dict(self._given))
+        return settings
+
+    def _defined(self, question: Question) -> Chain:
+        """The question as prompts show it; None where its definition failed."""
+        text = as_material(question.text)
+        if self.definitions is None:
+            return text
+        if self.definitions == WRITE:
+            definition = yield from self.written()["definition"].chain(question)
+            if definition is None:
+                return None
+        else:
+            definition = self._given.get(question.id)
+        return text if definition is None else f"{text}\nWhat it asks for: {as_material(definition)}"
 
     @cached_property
     def _scale(self) -> Scale:
@@ -69,16 +125,19 @@ class Pointwise(PassageWise):
 
     @property
     def stages(self) -> tuple[str, ...]:
-        return ("pointwise",)
+        return ("definition", "pointwise") if self.definitions == WRITE else ("pointwise",)
 
     @property
     def grades(self) -> tuple[int, int]:
         return 0, len(self._scale) - 1
 
     def judgements(self, question: Question) -> Chain:
+        asked = yield from self._defined(question)
+        if asked is None:
+            return None
         prompt, scale = self.prompt, self._scale
         grades = [grade for grade, _ in scale]
-        values: dict[str, Any] = {"query": as_material(question.text), "scale": scale}
+        values: dict[str, Any] = {"query": asked, "scale": scale}
         example = "1" if self.reasoning else json.dumps(dict.fromkeys(map(str, grades), -1.4))
 
         def check(reply: Reply) -> Outcome:
