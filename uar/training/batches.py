@@ -19,6 +19,8 @@ from uar.storage.ordering import rank_of
 from uar.training.further_texts import FurtherTexts
 from uar.training.masks import among, utilities
 
+NONE = torch.zeros(0, dtype=torch.int64)
+
 
 @dataclass
 class Batch:
@@ -26,7 +28,8 @@ class Batch:
     rows of the passages that were chosen for a query, of the positives to learn and of all passages that are never a
     negative, padded with -2; judged, utility: (queries, most) corpus rows of the passages that have a utility, and it;
     row_weights: (queries,) fp32, the stage's greatest being 1; variants: token ids of other wordings, the first of each query,
-    then the second, and so on."""
+    then the second, and so on. misleading: token ids of texts that look as if they described a passage; misleading_of:
+    (texts,) places of the queries whose positive it is; misled: (queries,) its corpus row, -2 where there is none."""
 
     query_ids: list[str]
     queries: list[np.ndarray]
@@ -38,6 +41,9 @@ class Batch:
     judged: torch.Tensor
     utility: torch.Tensor
     row_weights: torch.Tensor
+    misled: torch.Tensor = field(default_factory=lambda: NONE)
+    misleading_of: torch.Tensor = field(default_factory=lambda: NONE)
+    misleading: list[np.ndarray] = field(default_factory=list)
     variants: list[np.ndarray] = field(default_factory=list)
 
     def to(self, device: torch.device) -> "Batch":
@@ -151,8 +157,21 @@ class BatchStream:
             judged=_padded([list(u) for u in useful], -2),
             utility=_padded([list(u.values()) for u in useful], torch.nan),
             row_weights=torch.tensor([e.weight / self._heaviest for e in examples], dtype=torch.float32),
-            variants=self._further.of([e.query_id for e in examples]) if self._further else [],
+            **self._further_texts(queries, chosen),
         )
+
+    def _further_texts(self, queries: Sequence["Shown"], chosen: Sequence[tuple[list[str], list[str]]]) -> dict[str, Any]:
+        """Variants of the queries, and the misleading texts of the first positive that each is shown with."""
+        positives = [picked[0] if picked else None for picked, _ in chosen]
+        misled = [-2 if d is None else query.rows[d] for query, d in zip(queries, positives, strict=True)]
+        further = self._further
+        misleading, of = further.misleading_of(positives) if further else ([], [])
+        return {
+            "misled": torch.tensor(misled),
+            "misleading_of": torch.tensor(of, dtype=torch.int64),
+            "misleading": misleading,
+            "variants": further.variants_of([query.example.query_id for query in queries]) if further else [],
+        }
 
     def _choose(self, query: "Shown") -> tuple[list[str], list[str]]:
         """Positives and negatives of one query, `passages_per_query` in all where there are as many."""

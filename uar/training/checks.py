@@ -40,8 +40,9 @@ def check_options(cfg: DictConfig) -> None:
         )
     if not 0 <= options.warmup <= 1:
         raise UserError(f"training.warmup={options.warmup}: a share of a stage's steps from 0 to 1 is needed, such as 0.1")
-    if options.invariance < 0:
-        raise UserError(f"training.invariance={options.invariance}: a weight from 0 on is needed; 0 leaves the term out")
+    for name in ("invariance", "misleading"):
+        if options[name] < 0:
+            raise UserError(f"training.{name}={options[name]}: a weight from 0 on is needed; 0 leaves the term out")
     if options.patience is not None and not cfg.dataset.dev:
         log.warning("training.patience=%s has no effect without a dev split (dataset.dev=null)", options.patience)
     if cfg.human_frac is not None and not _mentions(OmegaConf.to_container(cfg.label_source), "human_frac"):

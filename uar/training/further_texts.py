@@ -3,16 +3,19 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from uar.collections import Collection, Query
+from uar.collections.reference import parse
 from uar.collections.token_ids import Tokens
 from uar.errors import UserError
 from uar.expansion.variants import Variants
 from uar.labels import Stage
+from uar.questions.misleading_file import MISLEADING, read_misleading
 from uar.retrievers.trainable import Trainable
 from uar.storage.files import digest, write_jsonl
 from uar.storage.locks import alone
@@ -22,26 +25,28 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FurtherTexts:
-    """`tokens`: of all texts; `places`: by query id, the first of its `variants` rows."""
+    """`tokens`: of all texts; `variants`: the rows of each query's, as many for all; `misleading`: the rows of the texts that
+    look as if they described a passage, by its id; `hash`: of the texts."""
 
     tokens: Tokens
-    places: Mapping[str, int]
-    variants: int
-    hash: str
+    variants: Mapping[str, range]
+    misleading: Mapping[str, range]
+    hash: str = ""
 
-    def of(self, query_ids: Sequence[str]) -> list[np.ndarray]:
+    def variants_of(self, query_ids: Sequence[str]) -> list[np.ndarray]:
         """Token ids of the first variant of each query, then of the second, and so on."""
-        return [self.tokens[self.places[q] + number] for number in range(self.variants) for q in query_ids]
+        rows = zip(*(self.variants[q] for q in query_ids), strict=True) if self.variants else ()
+        return [self.tokens[row] for of_number in rows for row in of_number]
+
+    def misleading_of(self, doc_ids: Sequence[str | None]) -> tuple[list[np.ndarray], list[int]]:
+        """Token ids of the misleading texts of each of the passages, and the places of these in `doc_ids`."""
+        rows = [(place, row) for place, d in enumerate(doc_ids) if d is not None for row in self.misleading.get(d, ())]
+        return [self.tokens[row] for _, row in rows], [place for place, _ in rows]
 
 
-def further_texts(
-    collection: Collection,
-    stages: Sequence[Stage],
-    variants: Variants,
-    number: int,
-    retriever: Trainable,
-    folder: Path,
-) -> FurtherTexts:
+def variants_of(
+    collection: Collection, stages: Sequence[Stage], variants: Variants, number: int, folder: Path
+) -> dict[str, list[str]]:
     """`number` variants of each query of the stages, also as `variants.jsonl` in the run folder."""
     if number < 1:
         raise UserError(f"training.variants={number}: at least 1 is needed for training.invariance")
@@ -52,7 +57,31 @@ def further_texts(
         write_jsonl(folder / "variants.jsonl", ({"query_id": q, "variants": own} for q, own in texts.items()))
     same = sum(text == collection.queries[q].text for q, own in texts.items() for text in own)
     log.info("%d variants of %d questions, %d of them the question itself", number * len(texts), len(texts), same)
-    names = {f"{q} {at}": Query(f"{q} {at}", text) for q, own in texts.items() for at, text in enumerate(own)}
-    tokens = retriever.query_tokens(replace(collection, queries=names))
-    places = {q: at * number for at, q in enumerate(texts)}
-    return FurtherTexts(tokens, places, number, digest(list(texts.items())))
+    return texts
+
+
+def misleading_of(collection: Collection) -> dict[str, list[str]]:
+    """By passage id, what `questions=describe` wrote. UserError where the folder of the collection has nothing of it."""
+    kind, place, _ = parse(collection.reference)
+    path = Path(place) / MISLEADING
+    if kind == "irds" or not path.is_file():
+        raise UserError(
+            f"training.misleading: {collection.reference} has no {MISLEADING}, which annotate.py questions=describe writes; "
+            "train on such a folder, or set it to 0"
+        )
+    found = {d: texts for d, texts in read_misleading(path).items() if collection.corpus.row(d) >= 0}
+    log.info("%s: %d misleading texts of %d passages", path, sum(map(len, found.values())), len(found))
+    return found
+
+
+def further_texts(
+    collection: Collection, variants: Mapping[str, list[str]], misleading: Mapping[str, list[str]], retriever: Trainable
+) -> FurtherTexts:
+    """Tokenised as queries are."""
+    groups = [*variants.items(), *misleading.items()]
+    texts = [text for _, own in groups for text in own]
+    ends = list(accumulate((len(own) for _, own in groups), initial=0))
+    rows = [(name, range(start, end)) for (name, _), start, end in zip(groups, ends, ends[1:], strict=False)]
+    tokens = retriever.query_tokens(replace(collection, queries={str(n): Query(str(n), t) for n, t in enumerate(texts)}))
+    of_queries, of_passages = dict(rows[: len(variants)]), dict(rows[len(variants) :])
+    return FurtherTexts(tokens, of_queries, of_passages, digest([list(of.items()) for of in (variants, misleading)]))

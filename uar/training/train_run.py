@@ -43,7 +43,8 @@ from uar.training.context import Used, label_context
 from uar.training.dev_score import DevScore
 from uar.training.exported import check_restored, drop_checkpoints, is_done, of_a_few, restore
 from uar.training.fit import Fitting, Settings
-from uar.training.further_texts import FurtherTexts, further_texts
+from uar.training.further_terms import FurtherTerms
+from uar.training.further_texts import FurtherTexts, further_texts, misleading_of, variants_of
 from uar.training.identity import keep_identity, label_hash, loss_hash, parts_of, schedule_hash, start_anew
 from uar.training.mining import with_mined_negatives
 from uar.training.optimizer import fused
@@ -88,10 +89,7 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
     cfg.training.random_negatives = random_negatives(cfg.training.random_negatives, pool_source, retriever)
     if (dimensions := check_dimensions(cfg.training.dimensions, retriever)) and isinstance(retriever, Encoder):
         retriever.dimensions = dimensions
-    further: FurtherTexts | None = None
-    if cfg.training.invariance:
-        variants: Variants = hydra.utils.instantiate(cfg.variants, _convert_="all")
-        further = further_texts(collection, stages, variants, cfg.training.variants, retriever, folder)
+    further = _further(cfg, collection, stages, retriever, folder)
     labels = ""
     ranker: Ranker = retriever
     if rank_zero_only.rank == 0:
@@ -103,7 +101,7 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
             start_anew(folder)
         devices = make_trainer(cfg, [], folder).world_size  # of all machines, -1 counted
         identity = _identity(cfg, collection, stages, labels, loss, retriever, devices)
-        identity |= {"variants": further.hash} if further else {}
+        identity |= {"further texts": further.hash} if further else {}
         keep_identity(folder / IDENTITY, identity, cfg.resume)
         tell_other_step(cfg.training, devices)
         save_config(folder, cfg)
@@ -193,7 +191,7 @@ def _settings(cfg: DictConfig, loss: Loss) -> Settings:
         schedule=hydra.utils.instantiate(options.scheduler, _convert_="all"),
         keep_checkpoints=options.keep_checkpoints,
         keep_better=options.keep_better,
-        invariance=options.invariance,
+        terms=FurtherTerms(options.invariance, options.misleading),
     )
 
 
@@ -216,6 +214,18 @@ def _identity(
         "schedule": schedule_hash(stages, parts_of("training", cfg), trainer, cfg.seed),
         "number of devices": str(devices),
     }
+
+
+def _further(
+    cfg: DictConfig, collection: Collection, stages: Sequence[Stage], retriever: Trainable, folder: Path
+) -> FurtherTexts | None:
+    """What the terms beside the loss look at; None where there are none."""
+    texts, options = {}, cfg.training
+    if options.invariance:
+        variants: Variants = hydra.utils.instantiate(cfg.variants, _convert_="all")
+        texts = variants_of(collection, stages, variants, options.variants, folder)
+    false = misleading_of(collection) if options.misleading else {}
+    return further_texts(collection, texts, false, retriever) if texts or false else None
 
 
 def _streams(cfg: DictConfig, collection: Collection, retriever: Trainable, loss: Loss, further: FurtherTexts | None) -> Any:
