@@ -135,7 +135,7 @@ def test_hard_negatives_join_the_corpus_and_the_candidates(folder: Path, tmp_pat
 
     def question(messages: Messages) -> str:
         passage = re.findall(r"Passage: (.*)", messages[-1]["content"])[-1]
-        return f"Why is it that {passage.rstrip('.')}?"
+        return f"Why would one say that {passage.rstrip('.')}?"
 
     server.answer = answer
     found, counts = write(folder, tmp_path / "out", server, "hard")
