@@ -170,11 +170,17 @@ def test_an_answer_that_failed_is_not_judged(evaluated: Evaluate, server: LLMSer
     assert counted(found) == counts(2, 1)
 
 
-def test_another_llm_judges(evaluated: Evaluate, server: LLMServer):
+def test_another_llm_judges(evaluated: Evaluate, server: LLMServer, caplog: pytest.LogCaptureFixture):
     options = ("llm@rag.judge=openai", "rag.judge.model=severe", f"rag.judge.base_urls=[{server.url}]")
     evaluated("run", "rag.measures=[Faithfulness]", *options)
     asked = [(body["model"], "Give the shortest" in body["messages"][-1]["content"]) for _, _, body in server.seen]
     assert set(asked) == {("scripted", True), ("severe", False)}
+
+    place = evaluated("other", "rag.measures=[EM,Faithfulness]", "baseline=run")
+    tested = json.loads((place / "significance.json").read_text())["toy.test"]
+    assert set(tested) == {"RR@1"} and "Faithfulness: not compared with run, where another LLM or prompt judged" in caplog.text
+    place = evaluated("same", "rag.measures=[EM,Faithfulness]", "baseline=other")
+    assert "Faithfulness" in json.loads((place / "significance.json").read_text())["toy.test"]
 
 
 def test_cited_answers_are_judged_and_compared_without_their_citations(evaluated: Evaluate, server: LLMServer):
@@ -198,6 +204,8 @@ def test_measures_and_judges_that_cannot_be_are_refused(evaluated: Evaluate):
         evaluated("b", "rag.measures=[EM,CitationRecall]")
     with pytest.raises(UserError, match=r"rag\.judges\.mine\._target_=no\.such\.Judge: it cannot be imported"):
         evaluated("c", "+rag.judges.mine._target_=no.such.Judge")
+    with pytest.raises(UserError, match=r"Faithfulness: it needs passages, and a closed book has none; add retrieved to rag"):
+        evaluated("f", "rag.measures=[Faithfulness]", "rag.lines=[closed_book]")
     with pytest.raises(UserError, match=r"rag\.judges: Faithfulness is the name of two measures"):
         evaluated("e", "+rag.judges.mine={_target_:uar.evaluation.rag.judges.faithfulness.Faithfulness}")
     with pytest.raises(UserError, match=r"rag\.judges\.mine\._target_=uar\.errors\.UserError: a class that extends"):

@@ -15,7 +15,7 @@ from uar.errors import MissingModel, UserError
 from uar.evaluation.rag.answer_measures import BERT, MEASURES, open_measures
 from uar.evaluation.rag.bert_score import BertScore
 from uar.evaluation.rag.judges.judge import Judge
-from uar.evaluation.rag.rag_settings import Settings
+from uar.evaluation.rag.rag_settings import CLOSED_BOOK, RETRIEVED, Settings
 from uar.evaluation.rag.score import Asks, Rag
 from uar.evaluation.rag.shown_passages import Cut, Tokens, words
 from uar.llm.models import LLM, identity_of
@@ -91,8 +91,12 @@ def open_rag(cfg: DictConfig, generators: Generators, store: Path, folder: Path)
     load_chat(reader.template, frozenset({"query", "passages"}))
     load_chat(reader.closed_book_template, frozenset({"query"}))
     for judge in judges.values():
+        wanted = ", ".join(m for m in names if m in judge.measures)
+        if judge.needs_passages and set(settings.lines) == {CLOSED_BOOK}:
+            raise UserError(
+                f"rag.measures: {wanted}: it needs passages, and a closed book has none; add {RETRIEVED} to rag.lines"
+            )
         if judge.needs_citations and not reader.cites:
-            wanted = ", ".join(m for m in names if m in judge.measures)
             raise UserError(
                 f"rag.measures: {wanted}: the prompt {reader.template} shows passages without numbers to cite; give "
                 "rag=cited, or a rag.reader.template that shows them as [1], [2], ..."
