@@ -47,13 +47,13 @@ Evaluate = Callable[..., Path]
 
 @pytest.fixture
 def evaluated(server: LLMServer, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Evaluate:
-    """Evaluate BM25 on the toy collection with options of RAG, into a folder of that name."""
+    """Evaluate BM25, or another ranking, on the toy collection with options of RAG, into a folder of that name."""
     monkeypatch.chdir(tmp_path)
     server.answer = llm
 
-    def run(name: str, *options: str) -> Path:
+    def run(name: str, *options: str, ranking: str = "retriever=bm25") -> Path:
         given = (
-            "retriever=bm25", f"collections=[local:{folder}:test]", "rag=default", "llm@rag.llm=openai", "logger=none",
+            ranking, f"collections=[local:{folder}:test]", "rag=default", "llm@rag.llm=openai", "logger=none",
             "rag.llm.model=scripted", f"rag.llm.base_urls=[{server.url}]", "measures=[RR@1]",
         )  # fmt: skip
         evaluate(composed("evaluate", *given, *options), tmp_path / name)
@@ -99,6 +99,20 @@ def test_judged_measures_stand_beside_those_of_gold_answers(
     seen = len(server.seen)
     assert of(evaluated("again", BOTH, "rag.lines=[retrieved,closed_book]")) == found
     assert len(server.seen) == seen and "judges asked 0 calls" in caplog.text
+
+
+def test_context_precision_takes_the_order_of_the_ranking_not_that_shown(
+    evaluated: Evaluate, server: LLMServer, tmp_path: Path
+):
+    server.answer = lambda messages: (
+        ("yes" if "Passage: The heart" in text else "no") if "help to arrive" in (text := messages[-1]["content"]) else "heart"
+    )
+    write_jsonl(tmp_path / "run.jsonl", [{"query_id": "q1", "candidates": ["d1", "d2"]}])
+    options = ("rag.order=reversed", "rag.limit=1", "rag.seed=6", "measures=[RR@1]")
+    place = evaluated("run", "rag.measures=[ContextPrecision]", *options, ranking="run=run.jsonl")
+    assert of(place)["ContextPrecision"] == 1.0
+    (row,) = pq.read_table(place / "generations" / "toy.test.parquet").to_pylist()
+    assert row["doc_ids"] == ["d2", "d1"], "the best one last"
 
 
 def test_replies_that_cannot_be_read_are_counted_and_are_no_score(
@@ -156,11 +170,17 @@ def test_an_answer_that_failed_is_not_judged(evaluated: Evaluate, server: LLMSer
     assert counted(found) == counts(2, 1)
 
 
-def test_another_llm_judges(evaluated: Evaluate, server: LLMServer):
+def test_another_llm_judges(evaluated: Evaluate, server: LLMServer, caplog: pytest.LogCaptureFixture):
     options = ("llm@rag.judge=openai", "rag.judge.model=severe", f"rag.judge.base_urls=[{server.url}]")
     evaluated("run", "rag.measures=[Faithfulness]", *options)
     asked = [(body["model"], "Give the shortest" in body["messages"][-1]["content"]) for _, _, body in server.seen]
     assert set(asked) == {("scripted", True), ("severe", False)}
+
+    place = evaluated("other", "rag.measures=[EM,Faithfulness]", "baseline=run")
+    tested = json.loads((place / "significance.json").read_text())["toy.test"]
+    assert set(tested) == {"RR@1"} and "Faithfulness: not compared with run, where another LLM or prompt judged" in caplog.text
+    place = evaluated("same", "rag.measures=[EM,Faithfulness]", "baseline=other")
+    assert "Faithfulness" in json.loads((place / "significance.json").read_text())["toy.test"]
 
 
 def test_cited_answers_are_judged_and_compared_without_their_citations(evaluated: Evaluate, server: LLMServer):
@@ -184,6 +204,10 @@ def test_measures_and_judges_that_cannot_be_are_refused(evaluated: Evaluate):
         evaluated("b", "rag.measures=[EM,CitationRecall]")
     with pytest.raises(UserError, match=r"rag\.judges\.mine\._target_=no\.such\.Judge: it cannot be imported"):
         evaluated("c", "+rag.judges.mine._target_=no.such.Judge")
+    with pytest.raises(UserError, match=r"Faithfulness: it needs passages, and a closed book has none; add retrieved to rag"):
+        evaluated("f", "rag.measures=[Faithfulness]", "rag.lines=[closed_book]")
+    with pytest.raises(UserError, match=r"rag\.judges: Faithfulness is the name of two measures"):
+        evaluated("e", "+rag.judges.mine={_target_:uar.evaluation.rag.judges.faithfulness.Faithfulness}")
     with pytest.raises(UserError, match=r"rag\.judges\.mine\._target_=uar\.errors\.UserError: a class that extends"):
         evaluated("d", "+rag.judges.mine._target_=uar.errors.UserError")
 

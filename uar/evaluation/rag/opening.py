@@ -1,6 +1,7 @@
 """RAG from its config: what can be wrong is told before anything is retrieved."""
 
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -11,10 +12,10 @@ from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
 from uar.errors import MissingModel, UserError
-from uar.evaluation.rag.answer_measures import open_measures
+from uar.evaluation.rag.answer_measures import BERT, MEASURES, open_measures
 from uar.evaluation.rag.bert_score import BertScore
 from uar.evaluation.rag.judges.judge import Judge
-from uar.evaluation.rag.rag_settings import Settings
+from uar.evaluation.rag.rag_settings import CLOSED_BOOK, RETRIEVED, Settings
 from uar.evaluation.rag.score import Asks, Rag
 from uar.evaluation.rag.shown_passages import budgets
 from uar.llm.models import LLM, identity_of
@@ -74,6 +75,9 @@ def open_rag(cfg: DictConfig, generators: Generators, store: Path, folder: Path)
     names = [plain["measures"]] if isinstance(plain["measures"], str) else list(dict.fromkeys(plain["measures"]))
     kinds = {name: measures_of(f"rag.judges.{name}", judge) for name, judge in plain["judges"].items()}
     judged = [measure for measures in kinds.values() for measure in measures]
+    twice = [name for name, number in Counter([*judged, *MEASURES, BERT]).items() if number > 1]
+    if twice:
+        raise UserError(f"rag.judges: {twice[0]} is the name of two measures; give the judge of your own another name for it")
     measures = open_measures(names, lambda: BertScore(**plain["bert_score"]), judged)
     judges = {name: hydra.utils.instantiate(cfg.judges[name]) for name in kinds if set(kinds[name]) & set(names)}
     counts = plain["tokenizer"] or (plain["llm"]["model"] if settings.max_tokens is not None else None)
@@ -84,8 +88,12 @@ def open_rag(cfg: DictConfig, generators: Generators, store: Path, folder: Path)
     load_chat(reader.template, frozenset({"query", "passages"}))
     load_chat(reader.closed_book_template, frozenset({"query"}))
     for judge in judges.values():
+        wanted = ", ".join(m for m in names if m in judge.measures)
+        if judge.needs_passages and set(settings.lines) == {CLOSED_BOOK}:
+            raise UserError(
+                f"rag.measures: {wanted}: it needs passages, and a closed book has none; add {RETRIEVED} to rag.lines"
+            )
         if judge.needs_citations and not reader.cites:
-            wanted = ", ".join(m for m in names if m in judge.measures)
             raise UserError(
                 f"rag.measures: {wanted}: the prompt {reader.template} shows passages without numbers to cite; give "
                 "rag=cited, or a rag.reader.template that shows them as [1], [2], ..."

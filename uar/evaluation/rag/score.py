@@ -101,7 +101,8 @@ class Rag:
             judging = self._judging(collection, store, lines, answers)
         finally:
             store.close()
-        definitions = {n: m.definition for n, m in measures.items()} | judging.definitions
+        plain = "; citations are taken off the answer" if self.asks.reader.cites else ""
+        definitions = {n: f"{m.definition}{plain}" for n, m in measures.items()} | judging.definitions
         _write_generations(self.folder, collection, lines, answers, texts, definitions)
         scores: Scores = []
         values: dict[str, dict[str, float]] = {}
@@ -216,7 +217,7 @@ class Rag:
             found = measure.per_question(answered)
             values[name] = measure.overall(answered, found)
             scores += [(q, name, v) for q, v in zip(shown, found or (), strict=bool(found))]
-        summary = ", ".join(f"{name} {value:.4f}" for name, value in values.items()) or "no gold answers"
+        summary = ", ".join(f"{name} {value:.4f}" for name, value in values.items()) or f"{len(answers)} answers"
         counts = _counts(answers.values())
         log.info(
             "%s: RAG %s: %s (%d empty answers, %d failed)", collection.slug, line, summary, counts["empty"], counts["failed"]
