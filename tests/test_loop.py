@@ -11,12 +11,13 @@ from pathlib import Path
 import httpx
 import pyarrow.parquet as pq
 import pytest
+from hydra import initialize_config_dir
 from llm_server import LLMServer
 from omegaconf import DictConfig
 
 from uar.collections import open_collection
 from uar.errors import DataError, UserError
-from uar.launch.entry import composed
+from uar.launch.entry import CONF, composed
 from uar.loops import loop_run
 from uar.loops.curves import area, areas, compared, read_rounds
 from uar.loops.loop_run import loop
@@ -88,7 +89,9 @@ def test_an_llm_is_asked_for_the_chosen_questions_alone(options: Callable[..., D
     server.answer = lambda body: "My selection:[[1],[2]]"
     asking = ["annotator=relsel", "llm=openai", f"llm.base_urls=[{server.url}]", "llm.model=m", "+ask.price.output=1000000"]
     given = ["who=llm", "label_source=llm", "per_round=4", "dataset.test=[]", "stop.cost=80", "annotator.selection_tokens=20"]
-    loop(options(*given, *asking), Path("run"))
+    cfg = options(*given, *asking)
+    with initialize_config_dir(str(CONF), version_base="1.3"):  # as within a command
+        loop(cfg, Path("run"))
     made = rounds("run")
     assert [r["cost"] for r in made] == [12, 24] and len(server.seen) == 8  # a reply has 3 tokens, and none is asked twice
     assert made[1]["labels"] == 2 * made[0]["labels"] and json.loads(Path("run/curve.json").read_text())["area"] == {}
@@ -147,7 +150,9 @@ def test_people_judge_the_questions_of_a_round_on_the_page_and_the_loop_goes_on(
         with pytest.raises(KeyboardInterrupt):
             loop(options(*given), Path("run"), ask_people)
     assert len(judged) == 3
-    loop(options(*given), Path("run"), ask_people)
+    cfg = options(*given)
+    with initialize_config_dir(str(CONF), version_base="1.3"):  # as within a command
+        loop(cfg, Path("run"), ask_people)
     person.join(timeout=60)
     made = rounds("run")
     assert [r["questions"] for r in made] == [3, 6] and len(judged) == 6, "nobody is asked twice"

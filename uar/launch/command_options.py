@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from uar.launch.config_reference import config_files, meaning_of
@@ -40,8 +42,22 @@ class Taken:
         return {g.partition("@")[2] or g: (g, name) for g, name in taken if not g.startswith("hydra/")}
 
 
+@contextmanager
+def own_configs() -> Iterator[None]:
+    """Configs are those of `conf/` while the block runs, also within a command, which was composed already: a process of a
+    sweep's job was started on its composed one alone."""
+    running = GlobalHydra.instance()
+    before = running.hydra
+    running.clear()
+    try:
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            yield
+    finally:
+        GlobalHydra.instance().hydra = before  # Hydra has put another instance in its place meanwhile
+
+
 def compose(config_name: str, overrides: Sequence[str]) -> Taken:
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+    with own_configs():
         whole = hydra.compose(config_name, list(overrides), return_hydra_config=True)
     own = OmegaConf.masked_copy(whole, [str(key) for key in whole if key != "hydra"])
     return Taken(config_name, own, dict(whole.hydra.runtime.choices))

@@ -2,15 +2,14 @@
 train run lacks, and the train command that learns from what an annotate run made."""
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import hydra
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from uar.launch.command_options import own_configs
 from uar.launch.override_text import written
 from uar.launch.resolvers import CONF
 from uar.storage.manifest import MASK, mask
@@ -54,7 +53,7 @@ def _command(
     name: str, wanted: Choices, llms: Choices, same: Choices, first: Sequence[str] = (), chosen: Known | None = None
 ) -> str:
     """`llms`: further models of an ensemble."""
-    with _own_configs():
+    with own_configs():
         usual = hydra.compose(name)
         shared = [f"{option}={written(value)}" for option, value in same.items() if value != usual[option]]
         words = list(first)
@@ -66,19 +65,6 @@ def _command(
             choice, known, differing = _nearest(name, "llm", options, shared)
             words += [f"+llm@llms.{further}={choice}", *_settings(f"llms.{further}", known, differing)]
     return shlex.join(["python", "-m", f"uar.{name}", *words, *shared])
-
-
-@contextmanager
-def _own_configs() -> Iterator[None]:
-    """Configs are those of `conf/` while the block runs: a process of a sweep's job was started on its composed one alone."""
-    running = GlobalHydra.instance()
-    before = running.hydra
-    running.clear()
-    try:
-        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            yield
-    finally:
-        GlobalHydra.instance().hydra = before  # Hydra has put another instance in its place meanwhile
 
 
 def _nearest(

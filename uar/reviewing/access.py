@@ -57,7 +57,9 @@ class Access:
                 return await self._refuse("this page is served to this machine alone", scope, receive, send)
         elif scope["method"] == "GET" and scope["path"] == "/" and self._is_token(given):
             response = RedirectResponse("/", 303, headers=HEADERS)
-            response.set_cookie(_cookie_name(scope), self._token, httponly=True, samesite="strict")
+            response.set_cookie(
+                _cookie_name(scope), self._token, httponly=True, samesite="lax"
+            )  # strict is not sent after a click in a mail
             return await response(scope, receive, send)
         elif not self._is_token(Request(scope).cookies.get(_cookie_name(scope), "")):
             return await self._refuse(

@@ -42,7 +42,6 @@ class Labelling:
             "review": self.database.fact("review"),
             "title": self.title,
             "scale": [{"grade": grade, "meaning": meaning} for grade, meaning in manner.scale],
-            "positive_grade": manner.positive_grade,
             "mode": manner.mode,
             "guideline": manner.guideline,
             "ending": self.ending,

@@ -7,6 +7,7 @@ from typing import Any
 from uar.errors import UserError
 
 LONGEST_NAME = 60
+JOINERS = {0x200C: None, 0x200D: None}  # that names in some scripts are spelt with
 STATES = ("done", "skipped", "open")
 
 
@@ -45,7 +46,7 @@ def checked_event(event: Mapping[str, Any], passages: int, grades: int, now: flo
 def person(who: object) -> str:
     """A name without white space around it; Refused for none."""
     name = " ".join(who.split()) if isinstance(who, str) else ""
-    if not name or len(name) > LONGEST_NAME or not name.isprintable():
+    if not name or len(name) > LONGEST_NAME or not name.translate(JOINERS).isprintable():
         raise Refused(f"a name of 1 to {LONGEST_NAME} printable characters is needed")
     return name
 

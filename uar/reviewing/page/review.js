@@ -50,8 +50,14 @@ async function start() {
   outbox.open(`uar.${about.review}`);
   who = localStorage.getItem("uar.who") ?? "";
   if (who && sessionStorage.getItem("uar.began")) return begin();
+  askName();
+}
+
+function askName() {
+  sessionStorage.removeItem("uar.began");
   $("who").value = who;
   $("start").hidden = false;
+  $("work").hidden = $("tools").hidden = true;
   $("who").focus();
 }
 
@@ -66,7 +72,10 @@ async function next(skipped = false) {
   busy = true; // what is typed before the next question is there would go to this one
   await outbox.sent();
   let found;
-  try { found = await post("/next", { who, skipped }); } catch (error) { return fault(error, () => next(skipped)); }
+  try { found = await post("/next", { who, skipped }); } catch (error) {
+    if (!error.later) askName(); // it was refused
+    return fault(error, () => next(skipped));
+  }
   if (!outbox.waiting) $("alert").hidden = true;
   show(found);
 }
