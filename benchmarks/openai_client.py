@@ -17,6 +17,8 @@ import time
 from multiprocessing.connection import Connection
 from typing import cast
 
+from command_line import called
+
 from uar.llm.models.openai import OpenAI
 from uar.llm.record import Generate, Outcome
 
@@ -121,4 +123,4 @@ def main(calls: int = 20_000, passages: int = 16, window: int = 64) -> None:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    main(**{name: int(value) for name, value in (argument.split("=") for argument in sys.argv[1:])})
+    called(main)

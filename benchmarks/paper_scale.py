@@ -22,6 +22,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from command_line import called
 from process_tree import Cost, run_measured
 from rich.console import Console
 from rich.table import Table
@@ -101,6 +102,4 @@ def main(share: float = 1.0, folder: str = "", steps: str = "", questions: int =
 
 
 if __name__ == "__main__":
-    given = dict(argument.split("=", 1) for argument in sys.argv[1:])
-    kinds = {"share": float, "questions": int}
-    main(**{name: kinds.get(name, str)(value) for name, value in given.items()})
+    called(main)

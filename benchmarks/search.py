@@ -7,7 +7,6 @@ Memory is the peak of the process above what it had before vectors and queries w
 first 100 that both find; the shards are fp16, the index fp32.
 """
 
-import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -15,6 +14,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+from command_line import called
 from memory import resident
 from rich.console import Console
 from rich.table import Table
@@ -79,5 +79,4 @@ def main(passages: int = 1_000_000, dim: int = 384, queries: int = 1_000, k: str
 
 
 if __name__ == "__main__":
-    given = dict(argument.split("=", 1) for argument in sys.argv[1:])
-    main(**{name: int(value) if value.isdecimal() else value for name, value in given.items()})
+    called(main)

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from pathlib import Path
 from statistics import median
 
@@ -33,9 +34,9 @@ SETTINGS = {
 }
 
 
-def start(words: list[str], setting: dict[str, str], **more: int) -> subprocess.Popen[str]:
+def start(words: list[str], setting: dict[str, str], stdout: int | None = None) -> subprocess.Popen[str]:
     plain = {name: value for name, value in os.environ.items() if name not in (*NAMES, MARK)}
-    return subprocess.Popen([sys.executable, *words], env=plain | setting, text=True, stderr=subprocess.DEVNULL, **more)
+    return subprocess.Popen([sys.executable, *words], env=plain | setting, text=True, stdout=stdout, stderr=subprocess.DEVNULL)
 
 
 def alone(setting: dict[str, str], pairs: int) -> float:
@@ -81,7 +82,7 @@ def main() -> None:
         return score(given.score)
     chosen = {name: SETTINGS[name] for name in given.settings}
     load = os.getloadavg()[0]
-    one, after, beside = ({name: [] for name in chosen} for _ in range(3))
+    one, after, beside = (defaultdict[str, list[float]](list) for _ in range(3))
     for _ in range(given.rounds):
         for name, setting in chosen.items():
             one[name].append(alone(setting, given.pairs))

@@ -10,11 +10,11 @@ cache under a name of what made them.
 """
 
 import logging
-import sys
 import time
 from itertools import product
 from pathlib import Path
 
+from command_line import called
 from rich.console import Console
 from rich.table import Table
 
@@ -85,5 +85,4 @@ def quality(
 
 if __name__ == "__main__":
     logging.disable(logging.INFO)
-    given = dict(argument.split("=", 1) for argument in sys.argv[1:])
-    main(**{name: int(value) if value.isdecimal() else value for name, value in given.items()})
+    called(main)

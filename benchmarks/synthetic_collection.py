@@ -57,8 +57,8 @@ def write_collection(folder: Path, passages: int, questions: int, vocabulary: Se
         for number, text in enumerate(texts):
             file.write(json.dumps({"_id": f"q{number}", "text": text}) + "\n")
     (folder / "qrels").mkdir()
-    ends = {"train": (0, questions), "dev": (questions, questions + DEV), "test": (questions + DEV, len(gold))}
-    for split, (begin, end) in ends.items():
+    splits = {"train": (0, questions), "dev": (questions, questions + DEV), "test": (questions + DEV, len(gold))}
+    for split, (begin, end) in splits.items():
         lines = [f"q{number}\t{gold[number]}\t1\n" for number in range(begin, end)]
         (folder / "qrels" / f"{split}.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(lines))
 
@@ -141,7 +141,7 @@ def annotator_of(name: str) -> Annotator:
     with initialize_config_dir(str(conf), version_base=None):
         cfg = compose("annotate", [f"annotator={name}"])
     made: Any = hydra.utils.instantiate(OmegaConf.to_container(cfg.annotator, resolve=True), _convert_="all")
-    return made  # type: ignore[no-any-return]
+    return made
 
 
 def prepare(folder: Path, passages: int, questions: int) -> None:

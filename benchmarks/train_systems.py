@@ -17,15 +17,18 @@ from memory import resident
 from torch import nn
 
 LEARNING_RATE = 5e-5
+LENGTH = 256  # tokens
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 @dataclass(frozen=True)
 class Work:
-    """`ids`, `texts`: of each batch, question by question, with its passages, the positive first."""
+    """`kind`: bi_encoder, cross_encoder or colbert. `ids`, `texts`: of each batch, question by question, with its
+    passages, the positive first."""
 
     collection: str
     model: str
+    kind: str
     batch: int
     passages: int
     precision: str
@@ -104,16 +107,13 @@ def train_uar(work: Work, pipe: Connection, cached: bool) -> None:
     from uar.collections import open_collection
     from uar.labels import Example, Stage
     from uar.losses.contrastive import contrastive
-    from uar.retrievers.bi_encoder.encoder import BiEncoder
     from uar.training.batches import BatchStream
     from uar.training.module import RetrieverModule
     from uar.training.optimizer import fused
 
     collection = open_collection(work.collection)
-    retriever = BiEncoder(work.model)
+    retriever = retriever_of(work.kind, work.model)
     examples = [Example(q, (p[0],), tuple(p[1:]), "human") for batch in work.ids for q, p in batch]
-    docs = list(dict.fromkeys(d for batch in work.ids for _, p in batch for d in p))
-    rows = dict(zip(docs, collection.corpus.rows(docs), strict=True))
     turns: Turns
 
     class Stream(BatchStream):
@@ -125,7 +125,7 @@ def train_uar(work: Work, pipe: Connection, cached: bool) -> None:
         retriever.query_tokens(collection),
         collection.query_rows,
         retriever.passage_tokens(collection),
-        rows,
+        collection.corpus,
         work.batch,
         work.passages,
         seed=0,
@@ -136,6 +136,25 @@ def train_uar(work: Work, pipe: Connection, cached: bool) -> None:
     turns = Turns(pipe, retriever, work.clock)
     with tempfile.TemporaryDirectory() as folder:
         _lightning(work, turns, logger=CSVLogger(folder), gradient_clip_val=1.0).fit(module, stream)
+
+
+def retriever_of(kind: str, model: str) -> Any:
+    """The kinds with a new layer draw it from a fixed seed. Passages are cut at 256 tokens, pairs of a cross-encoder too."""
+    from uar.retrievers.bi_encoder.encoder import BiEncoder
+    from uar.retrievers.colbert.colbert_encoder import ColBERT
+    from uar.retrievers.cross_encoder.cross_encoder import CrossEncoder
+
+    if kind == "cross_encoder":
+        return CrossEncoder(model, length=LENGTH)
+    if kind == "colbert":
+        return ColBERT(model, passage_length=LENGTH, skip_punctuation=False)
+    return BiEncoder(model)
+
+
+def train_sentence_transformers(work: Work, pipe: Connection) -> None:
+    from train_sentence_transformers import train
+
+    train(work, Turns, pipe, LEARNING_RATE, LENGTH)
 
 
 def train_lightning_ir(work: Work, pipe: Connection) -> None:
@@ -182,47 +201,6 @@ def _lightning(work: Work, turns: Turns, **more: Any) -> Any:
         log_every_n_steps=1,
         **more,
     )
-
-
-def train_sentence_transformers(work: Work, pipe: Connection) -> None:
-    from datasets import Dataset
-    from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
-    from sentence_transformers.losses import MultipleNegativesRankingLoss
-    from torch.utils.data import SequentialSampler
-    from transformers import TrainerCallback
-
-    model = SentenceTransformer(work.model)
-    model.max_seq_length = 256
-    turns = Turns(pipe, model, work.clock)
-
-    class Held(TrainerCallback):
-        def on_train_begin(self, *_: Any, **__: Any) -> None:
-            turns.take()
-
-        def on_step_end(self, *_: Any, **__: Any) -> None:
-            turns.step()
-
-    class InOrder(SentenceTransformerTrainer):
-        def get_batch_sampler(self, dataset: Any, *_: Any, **__: Any) -> Any:
-            return torch.utils.data.BatchSampler(SequentialSampler(dataset), work.batch, drop_last=True)
-
-    names = ["anchor", "positive", *(f"negative_{n}" for n in range(1, work.passages))]
-    rows = [[q, *passages] for batch in work.texts for q, passages in batch]
-    columns = {name: [row[n] for row in rows] for n, name in enumerate(names)}
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = SentenceTransformerTrainingArguments(
-            folder,
-            per_device_train_batch_size=work.batch,
-            num_train_epochs=1_000,
-            learning_rate=LEARNING_RATE,
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            bf16=work.precision == "bf16",
-            use_cpu=not torch.cuda.is_available(),
-        )
-        loss = MultipleNegativesRankingLoss(model)
-        InOrder(model, arguments, Dataset.from_dict(columns), loss=loss, callbacks=[Held()]).train()
 
 
 SYSTEMS: dict[str, Callable[[Work, Connection], None]] = {

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from uar.collections import open_collection
-from uar.collections.answer_match import holds_answer
+from uar.collections.answer_match import hold_answer
 from uar.collections.languages import words_in
 from uar.llm.call import Question
 from uar.llm.models.tokens import chat_ids
@@ -68,7 +68,7 @@ def read(writer: QuestionWriter, question: Question, reply: Reply) -> tuple[int,
         chain.send([reply])
     except StopIteration as end:
         (passage,) = question.passages.values()
-        return len(end.value or ()), sum(holds_answer(passage, [one.answer]) for one in end.value or ())
+        return len(end.value or ()), sum(sum(hold_answer([passage], [one.answer])) for one in end.value or ())
     raise RuntimeError("the chain asks again")
 
 
@@ -87,7 +87,8 @@ def main() -> None:
     table = Table("answers", "way", "CPU s", "seconds", "x", "questions", "answers in the passage")
     for answers in (False, True):
         writer = QuestionWriter(template="write_questions", number=given.questions, answers=answers)
-        requests = [next(writer.chain(question))[0].request for question in questions]
+        asked = [next(writer.chain(question))[0].request for question in questions]
+        requests = [request for request in asked if isinstance(request, Generate)]
         best: dict[str, tuple[float, float]] = {}
         counts: dict[str, list[str]] = {}
         for _ in range(given.rounds):

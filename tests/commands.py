@@ -18,6 +18,7 @@ FORKS.set_forkserver_preload(
         "uar.evaluate",
         "uar.reporting.report_run",
         "uar.tracking.loggers",
+        "uar.retrievers.bm25.kernels",
         "uar.retrievers.bm25.lexical_index",
         "uar.retrievers.vector_index",
         "uar.retrievers.bi_encoder.encoder",

@@ -109,7 +109,7 @@ def test_a_failure_rate_beyond_doubt_stops_the_run_and_keeps_its_records(tmp_pat
     engine = failing(2)
     with pytest.raises(UserError, match="max_failure_rate=0.1") as error:
         run(tmp_path, utilsel(), engine, many(200), max_failure_rate=0.1)
-    assert "unparsable" in str(error.value) and "llm.constrain=true" in str(error.value)
+    assert "unparsable" in str(error.value) and "llm.constrain=true or json_schema" in str(error.value)
     assert len(engine.asked) == len(kept(tmp_path, "relsel")) == 50
     judged, chains = run(tmp_path, utilsel(), engine, many(200), max_failure_rate=1.0)
     assert len(engine.asked) == 200 and chains.progress.total.kept == 50
@@ -131,7 +131,7 @@ def test_the_lower_end_of_a_rate_is_that_of_wilson() -> None:
     [
         ([Outcome.ERROR, Outcome.ERROR, Outcome.UNPARSABLE], "the key, llm.model"),
         ([Outcome.TRUNCATED], "selection_tokens"),
-        ([Outcome.EMPTY, Outcome.OUT_OF_RANGE, Outcome.OUT_OF_RANGE], "llm.constrain=true"),
+        ([Outcome.EMPTY, Outcome.OUT_OF_RANGE, Outcome.OUT_OF_RANGE], "llm.constrain=true or json_schema"),
     ],
 )
 def test_the_rate_of_a_whole_run_is_judged_as_it_is_and_told_by_what_failed_most(

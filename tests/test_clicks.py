@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from uar.collections import open_collection
+from uar.collections.click_log import Shown, read_clicks
 from uar.errors import DataError, UserError
 from uar.labels import ClickLabels, LabelContext
-from uar.labels.clicks import Shown, click_rates, read_clicks
+from uar.labels.clicks import click_rates
 from uar.losses import kl
 
 LOG = "query\tdoc\timpressions\tclicks\tposition\nq1\td2\t100\t30\t1\nq1\td1\t100\t30\t4\nq1\td3\t90\t1\t2\nq1\td3\t10\t0\t5\n"

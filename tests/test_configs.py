@@ -32,10 +32,12 @@ CASES = [
             "annotator",
             "llm",
             "acquire",
+            "combine",
             "label_source",
             "loss",
             "retriever",
             "search",
+            "variants",
             "expand",
             "rerank",
             "rag",
@@ -50,6 +52,8 @@ CASES = [
     ("corpus", "texts=x out=x"),
     ("dashboard", "project=x"),
     ("loop", ""),
+    ("validate", "labels=x runs=x"),
+    *choices("review", ["dataset", "candidates", "annotator", "llm", "acquire"]),
     *choices("tune", ["task", "reward", "tuner"]),
 ]
 
@@ -88,7 +92,7 @@ def test_every_module_imports():
         importlib.import_module(name)
 
 
-OTHERS = {"report", "hybrid", "corpus", "dashboard", "loop"}  # commands without choices of their own
+OTHERS = {"report", "hybrid", "corpus", "dashboard", "loop", "review", "validate"}  # commands without choices of their own
 
 
 def test_every_folder_of_choices_is_used_by_a_command():
@@ -118,10 +122,24 @@ def test_a_config_offers_every_option_of_what_it_builds(path: str):
     target = node.get("_target_") if group not in {"dataset", "logger", "trainer", "loss"} else None
     if target:
         options = set(inspect.signature(get_object(target)).parameters)
-        assert set(node) - {"_target_", "_partial_", "_recursive_"} == options
+        assert set(node) - {"_target_", "_partial_", "_recursive_", "_convert_"} == options
 
 
-COMMANDS = ("train", "annotate", "evaluate", "report", "hybrid", "corpus", "dashboard", "store", "loop", "tune")
+COMMANDS = [
+    "train",
+    "annotate",
+    "evaluate",
+    "report",
+    "hybrid",
+    "corpus",
+    "dashboard",
+    "store",
+    "loop",
+    "review",
+    "tune",
+    "validate",
+]
+LOADED_WHEN_USED = ("wandb", "matplotlib", "bert_score", "faiss", "torch", "ray", "vllm", "ir_datasets", "peft")
 LOADED_WHEN_USED = ("wandb", "matplotlib", "bert_score", "faiss", "torch", "ray", "vllm", "ir_datasets", "peft", "trl")
 
 
@@ -147,7 +165,12 @@ def test_a_command_starts_without_what_it_has_no_use_for():
 
 
 def test_what_needs_no_model_runs_without_torch():
-    assert not imported("uar.annotation.annotate_run", "uar.reporting.report_run", "uar.evaluation.hybrid_test")
+    assert not imported(
+        "uar.annotation.annotate_run",
+        "uar.reporting.report_run",
+        "uar.evaluation.hybrid_test",
+        "uar.evaluation.validation.validation_run",
+    )
 
 
 def test_help_loads_no_torch():

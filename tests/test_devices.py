@@ -26,6 +26,8 @@ from uar.retrievers.cross_encoder.cross_encoder import CrossEncoder
 from uar.retrievers.splade.splade_encoder import Splade
 from uar.storage.files import write_json
 from uar.training.batches import BatchStream
+from uar.training.further_terms import FurtherTerms
+from uar.training.further_texts import FurtherTexts
 from uar.training.module import RetrieverModule
 
 WORDS = 2_000  # of MiniLM's, so that its weights are written in a moment
@@ -37,6 +39,7 @@ CASES += [(loss, False, True, "bi") for loss in LOSSES]
 CASES += [(uar.losses.contrastive, False, True, "cross"), (uar.losses.kl, True, True, "cross")]
 CASES += [(uar.losses.contrastive, cached, bare, "sparse") for cached, bare in ((False, True), (True, False))]
 CASES += [(uar.losses.contrastive, False, True, "late"), (uar.losses.kl, True, False, "late")]
+CASES += [(uar.losses.contrastive, False, True, "wordings"), (uar.losses.kl, True, True, "wordings")]
 WEIGHTS = (1.0, 0.5, 2.0, 0.25, 1.5, 0.75)
 
 
@@ -79,24 +82,32 @@ def model(folder: Path) -> str:
     return str(place)
 
 
+def _further(kept: Tokens) -> FurtherTexts:
+    """Two variants of each query, and misleading texts of some positives."""
+    variants = {f"q{i}": range(6 + 2 * i, 8 + 2 * i) for i in range(6)}
+    return FurtherTexts(kept, variants, {"d10": range(20, 22), "d11": range(22, 23), "d50": range(23, 26)})
+
+
 def step(folder: Path, loss: Loss, cached: bool, bare: bool, kind: str, rank: int, world: int) -> dict[str, torch.Tensor]:
-    """Gradients, and the weights after a step of AdamW, of process `rank` of `world`. `kind`: bi, cross, late or sparse."""
+    """Gradients, and the weights after a step of AdamW, of process `rank` of `world`. `kind`: bi, cross, late, sparse, or
+    wordings, a bi-encoder whose queries have two variants each."""
     kept = tokens(folder)
     rows = NumberedPassages({f"d{i}": i for i in range(60)})
     stage = Stage("llm", examples(bare), 1, "all")
-    stream = BatchStream(stage, kept, {f"q{i}": i for i in range(6)}, kept, rows, 6 // world, 5, 0, rank, world)
+    further = _further(kept) if kind == "wordings" else None
+    stream = BatchStream(stage, kept, {f"q{i}": i for i in range(6)}, kept, rows, 6 // world, 5, 0, rank, world, 0, further)
     if kind == "sparse":
         retriever = Splade(str(folder / "mlm"), dropout=0.0, token_budget=40, query_penalty=0.1, passage_penalty=0.2)
     else:
         late = partial(ColBERT, dim=16, query_length=16, passage_length=16)
-        made = {"bi": BiEncoder, "cross": CrossEncoder, "late": late}[kind]
+        made = {"bi": BiEncoder, "wordings": BiEncoder, "cross": CrossEncoder, "late": late}[kind]
         retriever = made(model(folder), dropout=0.0, token_budget=40)
     if kind == "cross":  # before training the scores of pairs have nearly one gradient, of whose sum fp32 leaves few digits
         retriever.double()
     optimizer = partial(torch.optim.AdamW, lr=1e-3, eps=1e-4)
-    module = RetrieverModule(retriever, loss, optimizer, 0.0, "llm", grad_cache=cached)
+    module = RetrieverModule(retriever, loss, optimizer, 0.0, "llm", grad_cache=cached, terms=FurtherTerms(0.7, 0.4))
     logged: list[torch.Tensor] = []
-    module.log = lambda _, value, **__: logged.append(value)  # there is no Trainer
+    module.log = lambda name, value, **__: logged.append(value) if name == "llm/loss" else None  # there is no Trainer
     module.train()
     (batch,) = stream
     module.training_step(batch, 0).backward()

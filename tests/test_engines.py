@@ -1,6 +1,7 @@
 """The transformers engine against plain forwards of the model."""
 
 import json
+import logging
 import random
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from omegaconf import OmegaConf
 from tiny_models import begins_texts, tiny_llama
 
 from uar.errors import EngineError
-from uar.llm.models import identity_of
+from uar.llm.models import identity_of, vllm
 from uar.llm.models.packing import pack
 from uar.llm.models.tokens import chat_ids, prefix_ids, text_ids
 from uar.llm.models.transformers import Transformers
@@ -257,3 +258,17 @@ def test_engines_that_load_the_same_weights_share_a_name() -> None:
     assert identity_of(served | {"extra": {}}) == "m@2"
     other = [identity_of(served | {"extra": extra}) for extra in ({"top_k": 5}, {"top_k": 6}, OmegaConf.create({"top_k": 5}))]
     assert other[0] == other[2] != other[1] and all(name.startswith("m@2+") for name in other)
+
+
+def test_vllm_takes_what_a_training_leaves_of_the_gpu(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cleared = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: cleared.append(1))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (68 * 2**30, 80 * 2**30))
+    assert vllm._share_left(0.9) == 0.9 and not cleared  # the GPU was not used, and is not opened for this
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    with caplog.at_level(logging.INFO):
+        assert vllm._share_left(0.5) == 0.5 and "vLLM takes" not in caplog.text
+        assert vllm._share_left(0.9) == 0.83 and cleared
+    assert "vLLM takes 0.83 of the GPU's memory in place of gpu_memory_utilization=0.9" in caplog.text

@@ -1,6 +1,7 @@
 """Annotators that ask others: several samples or models that vote, and labels that somebody else made."""
 
 import json
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from uar.annotation.outputs import write_labels
 from uar.collections import Collection, open_collection
 from uar.errors import UserError
 from uar.llm.pooled import question_of
-from uar.llm.record import Outcome, Reply
+from uar.llm.record import Choose, Outcome, Reply
 from uar.llm.store.store import Store
 
 RELSEL = RelSel(template="relsel")
@@ -193,9 +194,73 @@ def test_samples_of_grades_that_are_written_are_asked_for(tmp_path: Path) -> Non
     assert {(round(j.score, 6), j.grade, j.label) for j in judged["q1"]} == {(0.666667, 2, 1)}
 
 
+FORMS = ["pointwise", "pointwise_last", "pointwise_negated", "pointwise_choice", "pointwise_true"]
+FORMS += ["pointwise_leading_yes", "pointwise_leading_no"]
+REPLIES = {  # choices -> the one that is likely where the passage is useful, and where it is not
+    ("0", "1", "2", "3"): ("2", "1"),
+    ("A", "B", "C", "D"): ("B", "C"),
+    ("True", "False"): ("True", "False"),
+}
+
+
+def in_form(useful: bool, request: Choose) -> Reply:
+    text = request.messages[-1][1]
+    sure = "does not help" in text or "useless" in text  # what is asked is the opposite
+    yes, no = REPLIES.get(request.choices, ("Yes", "No"))
+    likely = yes if useful != sure else no
+    return Reply.of_choices({choice: -0.1 if choice == likely else -4.0 for choice in request.choices})
+
+
+def test_prompts_of_several_forms_agree_where_the_model_is_sure_of_its_answer(tmp_path: Path) -> None:
+    useful = {"d1": True, "d2": False, "d3": False, "d4": True}
+    truth = {POOL[d]: said for d, said in useful.items()}
+    engine = Scripted(lambda r: in_form(next(v for text, v in truth.items() if text in str(r)), r))
+    ensemble = Ensemble(Pointwise(template="pointwise"), templates=FORMS)
+    judged, _ = run(tmp_path, ensemble, engine)
+    assert len({r.messages for r in engine.asked}) == 4 * 7
+    assert {j.doc_id: (j.label, j.score, j.uncertainty) for j in judged["q1"]} == {
+        d: (int(said), float(said), 0.0) for d, said in useful.items()
+    }
+    for name in FORMS:  # each alone gives a grade of the scale too
+        alone, _ = run(tmp_path, Pointwise(template=name), engine)
+        assert {j.doc_id: j.grade for j in alone["q1"] if j.label} in ({"d1": 2, "d4": 2}, {"d1": 3, "d4": 3}), name
+
+
+def test_doubt_is_the_entropy_of_the_votes_of_the_prompts(tmp_path: Path) -> None:
+    says = Scripted(lambda r: in_form("true of it" not in str(r), r))  # the choice alone says no
+    ensemble = Ensemble(Pointwise(template="pointwise"), templates=["pointwise", "pointwise_negated", "pointwise_choice"])
+    judged, _ = run(tmp_path, ensemble, says)
+    by_hand = -(2 / 3 * math.log2(2 / 3) + 1 / 3 * math.log2(1 / 3))
+    assert [(j.votes, j.label) for j in judged["q1"]] == [((1, 1, 0), 1)] * 4
+    assert [j.uncertainty for j in judged["q1"]] == pytest.approx([by_hand] * 4)
+    assert ensemble.asks()["templates"] != replace(ensemble, templates=FORMS[:3]).asks()["templates"]
+
+
+@pytest.mark.parametrize(
+    ("replies", "said"),
+    [("roman", "replies: 'roman'; allowed: numbers, reversed, letters"), ({"Yes": "good", "No": "bad"}, "two in quotes, ")],
+)
+def test_a_prompt_of_an_unknown_form_is_one_line(tmp_path: Path, replies: object, said: str) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text(
+        json.dumps({"variables": ["query"], "replies": replies, "turns": [{"role": "user", "content": "{{ query }}"}]})
+    )
+    with pytest.raises(UserError, match=said):
+        Ensemble(Pointwise(template="pointwise"), templates=["pointwise", str(own)])
+
+
+def test_a_reversed_number_is_read_from_a_text(tmp_path: Path) -> None:
+    pointwise = Pointwise(template="pointwise_negated", reasoning=True)
+    judged, _ = run(tmp_path, pointwise, Scripted(lambda r: "<think>hm</think>0"))
+    assert {j.grade for j in judged["q1"]} == {3}
+    with pytest.raises(UserError, match="its replies are no numbers"):
+        Pointwise(template="pointwise_choice", reasoning=True)
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
+        ({"samples": 2, "templates": ["relsel", "relsel"]}, "two are one prompt"),
         ({"samples": 1}, "annotator.samples=1 of 1 model"),
         ({"samples": 0, "models": 2}, "annotator.samples=0 of 2 model"),
         ({"samples": 3, "combine": "mean"}, "annotator.combine='mean'"),

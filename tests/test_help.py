@@ -13,7 +13,20 @@ from uar.launch.config_reference import config_files
 from uar.launch.help_page import print_help
 from uar.launch.mistyped import check_given, in_words
 
-COMMANDS = ("train", "annotate", "evaluate", "report", "hybrid", "corpus", "store", "dashboard", "loop", "tune")
+COMMANDS = (
+    "train",
+    "annotate",
+    "evaluate",
+    "report",
+    "hybrid",
+    "corpus",
+    "store",
+    "dashboard",
+    "loop",
+    "review",
+    "tune",
+    "validate",
+)
 
 
 def of(command: str, words: list[str], capsys: pytest.CaptureFixture[str]) -> str:

@@ -1,12 +1,15 @@
 """Approximate search, and its recall against the exact one."""
 
 import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from uar.errors import UserError
+from uar.retrievers import exact_search
 from uar.retrievers.vector_index import ExactSearch, FaissSearch, recall
 from uar.retrievers.vector_shards import evenly
 
@@ -49,14 +52,40 @@ def test_a_narrow_search_finds_less(shards: list[Path], queries: np.ndarray):
     assert found[0] < found[1] < found[2] and found[2] > 0.999
 
 
-def test_an_index_is_made_once_for_a_corpus(shards: list[Path], queries: np.ndarray, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("factory", FACTORIES)
+def test_an_index_is_made_once_for_the_vectors_and_kept_beside_them(
+    shards: list[Path], queries: np.ndarray, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, factory: str
+):
     made = []
     monkeypatch.setattr(FaissSearch, "_index", lambda *given, real=FaissSearch._index: (made.append(1), real(*given))[1])
-    search = FaissSearch(factory="Flat")
-    first, again = (search.best(queries[:4], shards, 5)[1] for _ in range(2))
-    assert len(made) == 1 and (first == again).all() and search.facts["recall@5"] == 1.0
-    search.best(queries[:4], shards[:1], 5)
-    assert len(made) == 2
+    own = [Path(shutil.copy2(shard, tmp_path / shard.name)) for shard in shards]
+    searches = [FaissSearch(factory=factory, train_on=1_500) for _ in range(2)]  # as two commands
+    first, again, other = (search.best(queries[:4], own, 5)[1] for search in (searches[0], *searches))
+    assert len(made) == 1 and (first == again).all() and (first == other).all()
+    narrow = FaissSearch(factory=factory, train_on=1_500, probes=1, ef_search=1)  # a setting of the search, not of the index
+    narrow.best(queries[:4], own, 5)
+    assert len(made) == 1
+    np.save(own[0], np.load(own[0])[::-1])
+    FaissSearch(factory=factory, train_on=1_500).best(queries[:4], own, 5)
+    FaissSearch(factory=factory, train_on=1_400).best(queries[:4], own, 5)
+    assert len(made) == 3
+
+
+def test_an_index_of_which_a_part_is_gone_is_told(shards: list[Path], queries: np.ndarray, tmp_path: Path):
+    own = [Path(shutil.copy2(shard, tmp_path / shard.name)) for shard in shards]
+    FaissSearch().best(queries[:4], own, 5)
+    (path,) = tmp_path.glob("*.faiss")
+    path.write_bytes(path.read_bytes()[:1_000])
+    with pytest.raises(UserError, match=rf"{path.name}: no whole index .*; remove it, and it is made again"):
+        FaissSearch().best(queries[:4], own, 5)
+
+
+def test_an_index_with_lists_is_trained_on_enough_for_them():
+    assert [FaissSearch(factory=f)._training(FaissSearch(factory=f)._empty(1_000, 16)) for f in ("Flat", "IVF2048,Flat")] == [
+        65_536,
+        64 * 2_048,
+    ]
+    assert FaissSearch(train_on=100)._training(FaissSearch()._empty(1_000, 16)) == 100
 
 
 @pytest.mark.parametrize(("most", "kept"), [(1500, 1500), (1499, 750), (1000, 750), (100, 100), (1, 1)])
@@ -74,7 +103,15 @@ def test_recall_is_the_share_of_the_exact_results():
 def test_an_index_that_cannot_be_made_is_told(shards: list[Path], queries: np.ndarray):
     with pytest.raises(UserError, match="search.factory=Nothing: faiss cannot make it for 16 dimensions"):
         FaissSearch(factory="Nothing").best(queries, shards, 5)
-    with pytest.raises(UserError, match="processes=0"):
-        ExactSearch(processes=0)
+    for odd in (0, "all"):
+        with pytest.raises(UserError, match=f"processes={odd}: auto, or a whole number"):
+            ExactSearch(processes=odd)
     with pytest.raises(UserError, match="search.precision='half' is not known; allowed: auto, bf16, fp32, fp16"):
         ExactSearch(precision="half")
+
+
+def test_blocks_for_a_gpu_are_the_vectors_as_they_lie_in_the_files(shards: list[Path]):
+    blocks = [(start, block.clone()) for start, block in exact_search._blocks(shards, 100, 400, torch.float16)]
+    assert [start for start, _ in blocks] == [0, 100, 300, 700, 1_100]
+    joined = torch.cat([block for _, block in blocks])
+    assert joined.dtype == torch.float16 and (joined.numpy() == np.concatenate([np.load(s) for s in shards])).all()

@@ -115,7 +115,7 @@ def test_a_letter_in_a_text_is_no_identifier_and_dry_runs_have_replies(tmp_path:
     (call,) = next(chain)
     assert "which (A) is it" in call.request.messages[-1][1]
     assert call.check(Reply(call.example)) == Outcome.OK
-    assert Setwise(template="setwise", reasoning=True)._call(question, ["d0", "d1"]).check(Reply("B")) == Outcome.OK
+    assert Setwise(template="setwise", reasoning=True).pick(question, ["d0", "d1"]).check(Reply("B")) == Outcome.OK
 
 
 def test_setwise_positives_are_the_best_of_the_picks(tmp_path: Path):

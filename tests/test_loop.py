@@ -2,9 +2,13 @@
 
 import json
 import shutil
+import socket
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pyarrow.parquet as pq
 import pytest
 from llm_server import LLMServer
@@ -16,6 +20,8 @@ from uar.launch.entry import composed
 from uar.loops import loop_run
 from uar.loops.curves import area, areas, compared, read_rounds
 from uar.loops.loop_run import loop
+from uar.reviewing.round_review import ask_people
+from uar.storage.judgement_files import read_judgements
 
 SMALL = ["logger=none", "limit=24", "training.batch_size=4", "training.dev_queries=4", "dataset.test=[mini:test]"]
 
@@ -95,6 +101,63 @@ def test_an_llm_is_asked_for_the_chosen_questions_alone(options: Callable[..., D
         loop(options(*given, *asking, "stop.cost=20", "seed=1"), Path("dear"))
 
 
+def label_by_people(url: str, judged: list[str]) -> None:
+    """What the page does for somebody who knows the judgements of mini and skips the first question, until the page is gone
+    twice."""
+    mini = open_collection("mini:train")
+
+    def post(path: str, **asked: object) -> dict:
+        return httpx.post(url + path, json={"who": "ann", **asked}, headers={"Origin": url}, timeout=30).json()
+
+    for _ in range(4_000):
+        try:
+            found = post("/next")
+            if found["item"] is None:
+                time.sleep(0.05)
+                continue
+            item, query_id = found["item"], found["query_id"]
+            state = "skipped" if item == 0 else "done"
+            grades = [(p["place"], int(p["doc_id"] in mini.positives(query_id))) for p in found["passages"]]
+            labels = [{"id": f"event-{item}-{n}", "kind": "label", "item": item, "place": n, "grade": g} for n, g in grades]
+            turn = {"id": f"event-{item}-turn", "kind": "turn", "item": item, "state": state}
+            post("/save", events=[*(labels if item else []), turn])
+            judged.append(query_id)
+        except httpx.HTTPError:
+            time.sleep(0.05)
+        if len(judged) == 6:
+            return
+
+
+def test_people_judge_the_questions_of_a_round_on_the_page_and_the_loop_goes_on(
+    options: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    given = ["who=human", "per_round=3", "dataset.dev=null", "+review.grades=binary", f"+review.port={port}"]
+    judged: list[str] = []
+    person = threading.Thread(target=label_by_people, args=(f"http://127.0.0.1:{port}", judged), daemon=True)
+    person.start()
+
+    def killed(cfg: DictConfig, folder: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop_run, "train", killed)
+        with pytest.raises(KeyboardInterrupt):
+            loop(options(*given), Path("run"), ask_people)
+    assert len(judged) == 3
+    loop(options(*given), Path("run"), ask_people)
+    person.join(timeout=60)
+    made = rounds("run")
+    assert [r["questions"] for r in made] == [3, 6] and len(judged) == 6, "nobody is asked twice"
+    assert people("run/round-1") == set(judged[1:3]) and people("run/round-2") == set(judged[1:])
+    counts = [len(read_judgements(Path("run", f"round-{n}")).table) for n in (1, 2)]
+    assert [r["labels"] for r in made] == counts and made[1]["cost"] == pytest.approx(0.09 * counts[1])
+    with pytest.raises(UserError, match="no options of uar.review"):
+        loop(options(*given, "+review.colour=red"), Path("odd"), ask_people)
+
+
 @pytest.mark.parametrize(
     ("given", "why"),
     [
@@ -103,6 +166,7 @@ def test_an_llm_is_asked_for_the_chosen_questions_alone(options: Callable[..., D
         ({"questions": 20}, "20 questions are labelled"),
         ({"patience": 1, "gain": 0.2}, "1 rounds without a gain of 0.2 over 0.2000"),
         ({"left": 0}, "all questions are labelled"),
+        ({"cost": 2.0}, "2 are spent (stop.cost=2)"),
         ({"patience": 2}, ""),
     ],
 )
@@ -117,7 +181,8 @@ def test_a_loop_stops_for_a_reason(given: dict, why: str) -> None:
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
-        (["who=human"], "who=human: there is no page to label on yet; .* who=simulated"),
+        (["who=human"], "who=human: loop\\(\\) from Python needs ask_people"),
+        (["who=human", "dataset.judgements=gone"], "dataset.judgements= is what people say in the rounds"),
         (["who=robot"], "allowed: simulated, llm, human"),
         (["who=llm"], "give label_source=llm"),
         (["label_source=llm"], "give label_source=human or mixed"),

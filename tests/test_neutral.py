@@ -16,7 +16,18 @@ from conftest import SMOLLM2, write_jsonl
 from llm_server import gold_answers, serve
 from scripted import shown_passages
 
-from uar.annotation.annotators import Annotator, Likelihood, Pointwise, QAMetric, RelSel, Setwise, Sliding, UtilRank, UtilSel
+from uar.annotation.annotators import (
+    Annotator,
+    Likelihood,
+    Pairwise,
+    Pointwise,
+    QAMetric,
+    RelSel,
+    Setwise,
+    Sliding,
+    UtilRank,
+    UtilSel,
+)
 from uar.collections import open_collection
 from uar.llm.call import Question
 from uar.llm.prompts.escaping import as_material, attempts, without_control_tokens
@@ -57,7 +68,8 @@ LISTS = [
 ]
 LISTS += [Sliding(template="listwise", layout=layout, acknowledge=True) for layout in ("paper", "shared_prefix")]
 SINGLE = [Pointwise(template="pointwise"), Setwise(template="setwise"), QAMetric(template="qa_metric")]
-SINGLE += [Likelihood(template="likelihood_question")]
+SINGLE += [Likelihood(template="likelihood_question"), Pairwise(template="pairwise")]
+SINGLE += [Pointwise(template="pointwise_reason", rationale=True)]
 SINGLE += [Likelihood(template="likelihood_answer", target="answer", answer=answer) for answer in ("gold", "pseudo")]
 
 

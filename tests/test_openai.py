@@ -13,6 +13,7 @@ from llm_server import ODD_ANSWERS, LLMServer, gold_answers, words_with_logprobs
 from openai_clients import BEES, HELLO, Connect, chats
 
 from uar.collections import open_collection
+from uar.errors import EngineError
 from uar.llm.record import Choose, Generate, Outcome
 from uar.llm.replies import check_choices
 
@@ -75,6 +76,27 @@ def test_only_what_a_request_says_is_sent(
     ask(client(**options), [Generate((("user", "Hi."),), 5, **request_)])
     same = {"model": "scripted", "messages": [{"role": "user", "content": "Hi."}], "top_p": 1}
     assert server.seen[0][2] == same | sent
+
+
+def test_a_schema_holds_the_reply_inside_an_object(server: LLMServer, client: Connect) -> None:
+    """As servers without vLLM's grammar take it; one that holds to no schema is read as it writes."""
+    one = Generate((("user", "Choose."),), 20, pattern=r"My selection:\[\[[12]\]\]")
+    replies = iter(['{"reply": "My selection:[[2]]"}', "My selection:[[1]]", '{"reply": 3}', '{"reply": "My sel', "[1]"])
+    server.answer = lambda messages: next(replies)
+    engine = client(constrain="json_schema", window=1)
+    assert engine.holds(one) and not engine.holds(HELLO)
+    (reply,) = ask(engine, [one])
+    assert (reply.output, reply.outcome) == ("My selection:[[2]]", Outcome.OK)
+    sent = server.seen[0][2]
+    assert "structured_outputs" not in sent and sent["max_tokens"] == 20
+    held = sent["response_format"]["json_schema"]
+    assert sent["response_format"]["type"] == "json_schema" and held["strict"] is True
+    assert held["schema"]["properties"] == {"reply": {"type": "string", "pattern": r"^(?:My selection:\[\[[12]\]\])$"}}
+    assert held["schema"]["required"] == ["reply"] and held["schema"]["additionalProperties"] is False
+    odd = [one for _ in range(4)]
+    assert [r.output for r in ask(engine, odd)] == ["My selection:[[1]]", '{"reply": 3}', '{"reply": "My sel', "[1]"]
+    with pytest.raises(EngineError, match="llm.constrain='regex'; allowed: false, true .vLLM., json_schema"):
+        client(constrain="regex")
 
 
 def test_a_server_is_sent_more_fields_or_others(server: LLMServer, client: Connect) -> None:

@@ -12,6 +12,7 @@ from uar.annotation.annotators import RelSel
 from uar.errors import UserError
 from uar.launch.entry import composed
 from uar.llm.chains import Chains
+from uar.llm.costs.discount import discounted
 from uar.llm.costs.ledger import Prices
 from uar.llm.costs.spending import LimitReached, Spending
 from uar.llm.models import LLM
@@ -119,3 +120,17 @@ def test_an_annotation_ends_says_what_it_spent_and_goes_on(
     options.engine = composed("annotate", "engine=ray").engine
     with pytest.raises(UserError, match="price.limit cannot hold; use engine=local"):
         annotate(options, Path("third"))
+
+
+def test_each_model_is_counted_at_its_own_factor() -> None:
+    batched, plain = (
+        {"_target_": "uar.llm.models.openai_batch.OpenAIBatch", "price_factor": 0.5},
+        {"_target_": "uar.llm.models.openai.OpenAI"},
+    )
+    prices = Prices(input=2.0, output=4.0, models={"dear": {"input": 10.0}}).for_models(["dear", "same"])
+    found = discounted(prices, [plain, batched, batched])
+    assert (found.input, found.output) == (2.0, 4.0)
+    assert [(found.of(n).input, found.of(n).output) for n in (1, 2)] == [(5.0, 2.0), (1.0, 2.0)]
+    found = discounted(prices, [batched, plain, batched])
+    assert (found.input, found.output) == (1.0, 2.0)
+    assert [(found.of(n).input, found.of(n).output) for n in (1, 2)] == [(10.0, 4.0), (1.0, 2.0)]

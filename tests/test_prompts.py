@@ -46,10 +46,13 @@ def test_every_packaged_prompt_is_rendered_by_a_test() -> None:
     assert set(packaged("prompts")) == {
         "relsel", "utilsel", "utilrank", "pseudo_answer", "rag_short", "likelihood_question", "likelihood_answer",
         "passages", "pointwise", "qa_metric", "setwise", "listwise", "likelihood_both",  # in the tests of their annotators
+            "pairwise", "pointwise_reason",  # in test_pairwise.py and test_rationales.py
         "rag_closed_book", "rag_closed_book_sentence", "rag_sentence", "rag_rewrite", "rag_verify",  # in test_rag.py
         "write_questions",  # in test_questions.py
         "pseudo_document", "rewrite_query", "query_keywords",  # in test_expansion.py
         "umbrela",  # in test_prediction_powered.py
+        "pointwise_last", "pointwise_negated", "pointwise_choice", "pointwise_true",  # in test_ensemble.py
+        "pointwise_leading_yes", "pointwise_leading_no",
     }  # fmt: skip
 
 

@@ -100,7 +100,7 @@ def test_a_dense_retriever_searches_what_the_llm_writes(command: Command, server
     given = ["retriever=minilm_l3", "rag.rewrite=llm", "rag.verify=llm", "rag.limit=1", "rag.seed=6"]
     told = ok(command("uar.evaluate", *options(server, vague, *given), "hydra.run.dir=run"))
     assert "1 of 1 queries are searched as the LLM rewrote them" in told
-    assert "round 1: the passages of 0 of 1 questions" in told and "(1 verdicts could not be read)" in told
+    assert "round 1: the passages of 0 of 1 questions" in told and "(1 replies could not be read)" in told
     assert generations(tmp_path / "run")["q1"]["doc_ids"] == ["d1"]
     assert tasks(server) == ["read", "rewrite", "verify"]
 

@@ -33,6 +33,14 @@ GOOD: dict[str, Any] = {
         ("lines", ["retrieved", "gold"], "rag.lines: 'gold' is not known; allowed: retrieved, closed_book, oracle"),
         ("lines", [], "rag.lines is empty"),
         ("rewrite", "bm25", "rag.rewrite: 'bm25' is not known; allowed: llm or null"),
+        ("select", "first", "rag.select: 'first' is not known; allowed: llm or null"),
+        ("query", "other", "rag.query: 'other' is not known; allowed: better, missing_question, missing_passage"),
+        (
+            "query",
+            "missing_question",
+            "rag.query=missing_question: it is asked for where passages are verified; add rag.verify",
+        ),
+        ("candidates", 0, "rag.candidates=0: a whole number from 1 on is needed"),
         ("verify", True, "rag.verify: True is not known; allowed: llm or null"),
     ],
 )
@@ -48,6 +56,10 @@ def test_settings_that_go_together():
     assert not Settings(**GOOD).searches_again and Settings(**{**GOOD, "verify": "llm"}).searches_again
     with pytest.raises(UserError, match="add retrieved"):
         Settings(**{**GOOD, "lines": ["closed_book"], "rewrite": "llm"})
+    with pytest.raises(UserError, match="add retrieved"):
+        Settings(**{**GOOD, "lines": ["oracle"], "select": "llm"})
+    with pytest.raises(UserError, match=r"rag\.keep=6: the reader is shown rag\.top_k=5 of them"):
+        Settings(**{**GOOD, "select": "llm", "keep": 6})
 
 
 @pytest.fixture

@@ -155,6 +155,17 @@ def test_people_cost_by_the_pair_and_the_llm_by_the_question(sweep: Path):
     assert _price(rows["mixed-1.0"], {}, 0.09, notes) is None and "not among the runs" in notes[0]
 
 
+def test_rows_that_another_one_beats_are_grey(figures: tuple[Path, dict[str, Drawn], list[str]], sweep: Path, tmp_path: Path):
+    from uar.reporting.figures.cost import front
+
+    points = {"a": (1.0, 0.5), "b": (2.0, 0.5), "c": (2.0, 0.7), "d": (3.0, 0.6), "e": (3.0, 0.9), "f": (1.0, 0.5)}
+    assert front(points) == ["a", "f", "c", "e"]  # two that are the same beat neither the other
+    _, found, _ = figures
+    assert "from the cheapest up: llm-10" in found["cost"].caption and "var(--faded)" in found["cost"].svg
+    plain = {figure.key: figure for figure in draw_all(rows_in(sweep), tmp_path, [], pareto=False)}["cost"]
+    assert "Grey" not in plain.caption and "var(--faded)" not in plain.svg
+
+
 def test_people_judged_the_pools_in_which_they_chose(tmp_path: Path):
     """In a union what person and LLM agree on is `human+llm`, and what neither chose stands as the LLM's."""
     from uar.reporting.figures.cost import _judged_by_people
@@ -164,6 +175,7 @@ def test_people_judged_the_pools_in_which_they_chose(tmp_path: Path):
     others = [("q2", "a", 1, "llm:human", "union"), ("q3", "a", 1, "generated", "union"), ("q1", "d", 0, "llm", "llm")]
     write_labels(run, [*pool, *others])
     assert _judged_by_people(pq.read_table(run / "labels.parquet")) == 3
+    assert _judged_by_people(pq.read_table(run / "labels.parquet"), ["q1", "q3"]) == 5  # all of q1, in whatever stage
 
 
 def test_costs_are_in_the_currency_of_the_runs(sweep: Path, tmp_path: Path):

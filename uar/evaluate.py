@@ -16,6 +16,7 @@ from uar.evaluation.evaluator import Evaluator
 from uar.evaluation.judged_by_llm import JudgedByLLM
 from uar.evaluation.metrics_file import read_metrics
 from uar.evaluation.retrieving import as_configured
+from uar.evaluation.robustness import Robustness
 from uar.evaluation.significance import COLUMNS, note_untested, table_of
 from uar.launch.entry import entry
 from uar.launch.small_table import log_table
@@ -46,7 +47,8 @@ def evaluate(cfg: DictConfig, folder: Path) -> float | None:
     judged: JudgedByLLM | None = hydra.utils.instantiate(cfg.estimate)
     if judged:
         judged.forget(folder)
-    evaluator = Evaluator(cfg, folder, llm=judged)
+    kinds = [cfg.perturb] if isinstance(cfg.perturb, str) else list(cfg.perturb or [])
+    evaluator = Evaluator(cfg, folder, llm=judged, robustness=Robustness(kinds, cfg.perturb_seed) if kinds else None)
     with tracked(cfg, folder) as job:
         first = _evaluate(cfg, folder, job, evaluator, chosen, collections)
         if judged:

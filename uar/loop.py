@@ -4,6 +4,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from uar.errors import UserError
 from uar.launch.entry import entry
 
 
@@ -11,7 +12,14 @@ def loop(cfg: DictConfig, folder: Path) -> float | None:
     """The loop, whose libraries are imported with the first job."""
     from uar.loops import loop_run
 
-    return loop_run.loop(cfg, folder)
+    if cfg.who != "human":
+        return loop_run.loop(cfg, folder)
+    try:
+        from uar.reviewing.round_review import ask_people
+    except ModuleNotFoundError as error:
+        raise UserError(f"who=human: the page cannot be served ({error}); run: pip install 'uar[review]'") from error
+
+    return loop_run.loop(cfg, folder, ask_people)
 
 
 def main() -> None:

@@ -15,8 +15,10 @@ from omegaconf import DictConfig, OmegaConf
 from uar.acquisition import Acquisition, AcquisitionContext
 from uar.annotation.annotation import Annotation, Asked
 from uar.annotation.annotation_tracking import Labelled, track
-from uar.annotation.annotators import Annotator
-from uar.annotation.outputs import write_labels, write_prompts
+from uar.annotation.annotators import Annotator, Judged
+from uar.annotation.gate import Gate, open_gate
+from uar.annotation.guidelines import compare_guidelines, compare_with_files, keep_guidelines
+from uar.annotation.outputs import DOUBTFUL, write_doubtful, write_labels, write_prompts, write_rationales
 from uar.annotation.quality.from_files import judgements_of
 from uar.annotation.quality.quality_report import Other, quality
 from uar.annotation.question_source import QuestionSource, Setting, Writing
@@ -25,6 +27,8 @@ from uar.collections import Collection, open_training_split
 from uar.errors import UserError
 from uar.launch.command_line import command_line
 from uar.launch.small_table import log_table
+from uar.llm.chains import Chains
+from uar.llm.costs.discount import discounted
 from uar.llm.costs.estimate import SAMPLE, TokenCounter, estimate, good_replies, render
 from uar.llm.costs.gpus import with_gpus
 from uar.llm.costs.ledger import Prices, keep_rate, ledger, rate_name, read_rates
@@ -32,7 +36,7 @@ from uar.llm.costs.spending import Spending
 from uar.llm.costs.trial import tried_rate
 from uar.llm.engines.work import Work, outcomes_to_retry, part_of
 from uar.llm.failing import write_failures
-from uar.llm.models import identity_of, model_class
+from uar.llm.models import LLM, identity_of, model_class
 from uar.llm.pooled import PooledQuestions
 from uar.llm.progress import Progress, joined
 from uar.llm.progress_bar import progress_bar
@@ -40,12 +44,13 @@ from uar.llm.prompts.escaping import attempts
 from uar.llm.record import Outcome
 from uar.llm.store.store import Store
 from uar.pools import write_pools
-from uar.storage.files import write_json
+from uar.storage.files import write_json, write_jsonl
 from uar.storage.label_files import read_labels
 from uar.storage.manifest import save_config, save_manifest
 from uar.tracking.job import tracked
 
 log = logging.getLogger(__name__)
+WRITE = "annotate without a gate (limit=1), have some of the questions judged, then annotate that folder with the gate"
 
 
 def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
@@ -54,8 +59,15 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     annotator: Annotator = hydra.utils.instantiate(cfg.annotator, _convert_="all")
     llms = llm_configs(cfg)
     asked_models = llms if annotator.needs_llm else []
-    prices = with_gpus(hydra.utils.instantiate(cfg.price), asked_models, OmegaConf.to_container(cfg.engine, resolve=True))  # type: ignore[arg-type]
+    prices = hydra.utils.instantiate(cfg.price, _convert_="all").for_models(list(cfg.llms))
+    prices = discounted(prices, llms)
+    prices = with_gpus(prices, asked_models, OmegaConf.to_container(cfg.engine, resolve=True))  # type: ignore[arg-type]
     _fitting_models(annotator, llms)
+    gate: Gate = hydra.utils.instantiate(cfg.gate)
+    if cfg.doubtful is not None and not 0 < cfg.doubtful <= 1:
+        raise UserError(
+            f"doubtful={cfg.doubtful}: a share of the questions above 0 and up to 1 is needed, or null for no list"
+        )
     retry = outcomes_to_retry(cfg.retry_failures)
     other = read_labels(Path(cfg.against)) if cfg.against else None
     save_config(folder, cfg)
@@ -67,53 +79,78 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     if cfg.dry_run and not annotator.needs_llm:
         raise UserError("dry_run=true: this annotator asks nothing; there is nothing to estimate")
     spending = None if prices.limit is None else Spending(prices)
+    if writing and writing.missing and gate.questions:
+        raise UserError(f"gate.questions={gate.questions}: the questions are not written yet, so nobody judged them; {WRITE}")
+    if writing and cfg.dataset.judgements is not None:
+        raise UserError("dataset.judgements= is of questions that are there, and questions= writes new ones; give one of them")
     if writing:
         writing.work.spending = spending
         writing.write(cfg.shard, prices, folder)
         collection, question_counts = writing.collection()
     else:
         split = cfg.dataset
-        collection = open_training_split(split.train, split.path, split.positive_grade, split.answers, split.language)
+        collection = open_training_split(
+            split.train, split.path, split.positive_grade, split.answers, split.language, split.judgements, split.assisted
+        )
     against = Other(cfg.against, judgements_of(other, collection.positive_grade)) if other else None
     query_ids = part_of(asked_first(cfg, collection), cfg.shard)
-    besides = [q for q in annotator.asked_besides(collection, cfg.seed) if q not in set(query_ids)]
+    wanted = set(query_ids)
+    besides = [q for q in annotator.asked_besides(collection, cfg.seed) if q not in wanted]
     if besides:
         log.info("%d further queries that people judged are asked, for calibration alone", len(besides))
+    compared = open_gate(gate, collection, annotator, cfg.seed)
+    at_gate = [q for q in compared.every if q not in wanted] if compared else []
+    if at_gate:
+        log.info("%d further queries that people judged are asked, for the gate alone", len(at_gate))
+    alone_counts = {"queries_for_calibration_alone": len(besides), "queries_for_gate_alone": len(at_gate)}
+    besides += at_gate
     every = [*query_ids, *besides]
     sampled = every[:SAMPLE] if cfg.dry_run else every
     pools = _pools(cfg, collection, annotator, sampled, None if cfg.dry_run else folder)
     if note := annotator.notes(map(len, pools.values())):
         log.info("%s", note)
+    if lacking := annotator.lacks(pools):
+        log.warning("%s", lacking)
     questions = PooledQuestions(collection, pools)
     work = Work(annotator, questions, llms, Path(cfg.store), cfg.max_failure_rate, retry, spending)
     if cfg.dry_run:
+        work.asker = annotator.at_most()
+        if work.asker is not annotator:
+            log.info("A dry run counts the second annotator as if the first doubted everything: it will be asked about less")
         return _dry_run(work, round(len(pools) / len(sampled) * len(every)), prices, folder, alone)
     asked = Asked(annotator, work.models, collection)
+    if compared:
+        compared.ask_first(work, pools, asked, folder)
+    keep_guidelines(folder, annotator)
+    compare_guidelines(Annotations(Path(cfg.store)), asked)
     annotation = _annotation(cfg, asked, pools, folder) if annotator.needs_llm else None
     with tracked(cfg, folder) as job:
         try:
             with progress_bar(work, prices) as bar:
                 hydra.utils.instantiate(cfg.engine).run(work, bar)
         finally:  # what was judged is written however the asking ends
+            compare_with_files(annotator)
             if annotation:
                 annotation.keep(work.results, work.failed)
-            judged, calibrated = annotator.finish(
-                collection, {q: work.results[q] for q in pools if q in work.results}, cfg.seed
-            )
+            judged, calibrated = annotator.finish(collection, work.results_of(pools), cfg.seed)
             judged = {q: judgements for q, judgements in judged.items() if q not in besides}
             pairs, unlabelled = sum(map(len, judged.values())), len(pools.keys() - set(besides)) - len(judged)
             works = [writing.work, work] if writing else [work]
             progress, models = joined(one.progress for one in works), work.models or works[0].models
             spent = ledger(progress, len(judged), pairs, sum(one.seconds for one in works), models, prices, unlabelled)
-            spent["queries_for_calibration_alone"] = len(besides)
+            spent |= alone_counts
             spent["models_served"] = {name: served for one in works for name, served in one.serves.items() if served}
             spent["material"] = _material(collection, pools)
             if writing:
                 spent["questions"] = question_counts
             write_labels(folder, judged)
+            write_rationales(folder, judged)
+            _write_texts(folder, annotator, work)
             write_failures(folder, progress.failures)
             write_json(folder / "ledger.json", spent)
-            measured = quality(folder, collection, annotator, pools, judged, calibrated, against)
+            shown = compared.to_refine(judged) if compared else judged
+            _doubtful(folder, shown, cfg.doubtful)
+            measured = quality(folder, collection, annotator, pools, shown, calibrated, against)
             save_manifest(
                 folder,
                 collection=collection.hash,
@@ -121,10 +158,10 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
                 store=str(cfg.store),
                 annotation=annotation.key if annotation else None,
             )
-            if annotator.needs_llm and len(llms) == 1 and not writing:
+            if annotator.needs_llm and len(llms) == 1 and not writing and model_class(llms[0]).steady:
                 keep_rate(work.store, rate_name(work.models[0], annotator), spent)
             plain: dict[str, Any] = OmegaConf.to_container(cfg.annotator, resolve=True)  # type: ignore[assignment]
-            track(job, folder, spent, measured, collection, Labelled(plain, work.models, judged))
+            track(job, folder, spent, measured, collection, Labelled(plain, work.models, shown))
             _report_partial_rankings(progress)
             if progress.failures or unlabelled:
                 line = "%d calls failed, %d of %d questions are without labels"
@@ -229,6 +266,26 @@ def _dry_run(work: Work, queries: int, prices: Prices, folder: Path, alone: bool
     if prices.limit is not None and (plan["cost"] or 0) > prices.limit:
         log.warning("That is more than price.limit=%g: the run would stop before its end", prices.limit)
     return plan
+
+
+def _doubtful(folder: Path, judged: Judged, share: float | None) -> None:
+    """The list of questions for people, where it is wanted and the annotator says how sure it is."""
+    if share is None or not judged:
+        return
+    try:
+        number = write_doubtful(folder, judged, share)
+    except UserError as error:
+        log.warning("doubtful=%g: no list of questions for people: %s", share, error)
+    else:
+        path = folder / DOUBTFUL
+        log.info("For people: %d questions of most doubt, %s (acquire=listed acquire.path=%s)", number, path, path)
+
+
+def _write_texts(folder: Path, annotator: Annotator, work: Work) -> None:
+    """What the first model wrote of the questions besides judgements, from the store."""
+    for name, asker in annotator.written().items():
+        chains = Chains(asker, Store(work.store), work.questions.name, [LLM(work.models[0])])
+        write_jsonl(folder / f"{name}s.jsonl", ({"query_id": q, name: text} for q, text in chains.run(work.questions)))
 
 
 def _report_partial_rankings(progress: Progress) -> None:

@@ -10,7 +10,8 @@ class Judgement:
 
     `uncertainty`: from 0 (sure) up, where the method knows it. `logprobs`: of each grade from the lowest up, in nat. `by`:
     who said so, where the judgements of several annotators were joined. `votes`: the label of each member of an ensemble, in
-    their order; None where it gave none.
+    their order; None where it gave none. `reason`: why, in the words of who said so; it is kept in the store and the run
+    folder, and not with what was concluded.
     """
 
     doc_id: str
@@ -22,6 +23,7 @@ class Judgement:
     logprobs: tuple[float, ...] = ()
     by: str = ""
     votes: tuple[int | None, ...] = ()
+    reason: str = ""
 
 
 Judged = Mapping[str, Sequence[Judgement]]  # by query id

@@ -3,12 +3,14 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from uar.acquisition.uncertainty_acquisition import uncertainties
 from uar.annotation.annotators import Judged
 from uar.llm.record import Request, Score
 from uar.storage.files import write_jsonl
 from uar.storage.label_files import NAME, write_label_file
 from uar.storage.qrels import write_qrels
 
+DOUBTFUL = "doubtful.jsonl"
 COLUMNS = ("query_id", "doc_id", "label", "grade", "score", "rank", "uncertainty", "source")
 
 
@@ -18,6 +20,23 @@ def write_labels(folder: Path, judged: Judged) -> None:
     values = ((q, j.doc_id, j.label, j.grade, j.score, j.rank, j.uncertainty, "llm") for q, j in rows)
     write_label_file(folder / NAME, COLUMNS, values)
     write_qrels(folder / "labels.qrels", ((q, j.doc_id, j.label) for q, j in rows))
+
+
+def write_doubtful(folder: Path, judged: Judged, share: float) -> int:
+    """`doubtful.jsonl`, as `acquire=listed` reads it: the `share` of the questions of most doubt, the most doubtful first, for
+    people. Their number is returned. UserError where the judgements say nothing of doubt."""
+    doubts = uncertainties(judged)
+    order = sorted(doubts, key=lambda q: (-doubts[q], q))[: max(1, round(share * len(doubts)))]
+    write_jsonl(folder / DOUBTFUL, ({"query_id": q, "doubt": round(doubts[q], 6)} for q in order))
+    return len(order)
+
+
+def write_rationales(folder: Path, judged: Judged) -> None:
+    """`rationales.jsonl`, where the annotator gave reasons: one line a passage that has one."""
+    rows = [(q, j) for q, judgements in judged.items() for j in judgements if j.reason]
+    if rows:
+        said = ({"query_id": q, "doc_id": j.doc_id, "grade": j.grade, "reason": j.reason} for q, j in rows)
+        write_jsonl(folder / "rationales.jsonl", said)
 
 
 def write_prompts(path: Path, asked: Iterable[tuple[str, str, Request]]) -> None:

@@ -47,6 +47,7 @@ DENIES = re.compile(
     re.IGNORECASE,
 )
 GRADE = re.compile(r"(?:(?<!\w)[-−])?\d+(?:[.,]\d+|\s*/\s*\d+|\s+(?:out\s+)?of\s+\d+)*[%+]?")
+REASONED = re.compile(r"\W*(?:grade\b\W*)?(?<![-−])(\d+)(?![\w%]|[.,/]\d|\s*/)\W*(.*)", re.IGNORECASE | re.DOTALL)
 LONGEST_SPAN = 1_000  # passages of a range such as [1]-[4]: more than a pool has
 
 GAP = rf"(?:\s|{SIGNS})*"
@@ -108,6 +109,19 @@ def parse_grade(reply: Reply, grades: Numbers[int]) -> tuple[Outcome, int | None
         return Outcome.UNPARSABLE, None
     grade = int(whole[2][:9]) * (-1 if whole[1] else 1)
     return (Outcome.OK, grade) if grade in grades else (Outcome.OUT_OF_RANGE, None)
+
+
+def parse_reasoned_grade(reply: Reply, grades: Numbers[int]) -> tuple[Outcome, int | None, str]:
+    """The grade that a reply such as `2\nIt names the year.` begins with, and the reason that follows, which may be empty."""
+    if reply.outcome != Outcome.OK:
+        return reply.outcome, None, ""
+    opening = REASONED.match(reply.text)
+    if not opening:
+        return unread(reply.text), None, ""
+    grade = int(opening[1][:9])
+    if grade not in grades:
+        return Outcome.OUT_OF_RANGE, None, ""
+    return Outcome.OK, grade, " ".join(opening[2].split())
 
 
 def _outcome(reply: Reply, found: list[int] | None, numbers: Numbers[int]) -> tuple[Outcome, list[int]]:

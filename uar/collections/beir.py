@@ -18,8 +18,9 @@ from uar.collections.documents import Corpus, DuplicateId, build_corpus
 from uar.collections.languages import AUTO, language_code
 from uar.errors import DataError, UserError
 from uar.launch.override_text import typed
-from uar.storage.files import cache_dir, digest, file_hash, is_whole
+from uar.storage.files import cache_dir, digest, file_hash
 from uar.storage.lines import read_id, read_jsonl, read_string
+from uar.storage.locks import built_once
 
 log = logging.getLogger(__name__)
 ORIGINS = ("human", "generated")
@@ -107,10 +108,8 @@ def _settings(path: Path) -> dict[str, Any]:
 def _open_corpus(path: Path) -> Corpus:
     content = file_hash(path)
     folder = cache_dir() / "corpora" / digest(content, FORMAT)
-    if is_whole(folder):
-        return Corpus(folder)
     try:
-        return build_corpus(folder, _passages(path), content)
+        return Corpus(built_once(folder, lambda: build_corpus(folder, _passages(path), content)))
     except DuplicateId as error:
         lines = [number for number, row in read_jsonl(path) if str(row["_id"]) == error.doc_id]
         raise DataError(

@@ -10,6 +10,7 @@ from uar.collections.collection import Collection
 from uar.collections.documents import Corpus
 from uar.collections.irds import read_irds, read_irds_corpus
 from uar.collections.languages import AUTO, language_code
+from uar.collections.people_judgements import with_judgements
 from uar.collections.reference import parse, resolve, slug
 from uar.errors import UserError
 
@@ -39,11 +40,16 @@ def open_training_split(
     positive_grade: int | None = None,
     answers: Mapping[str, str] | str | None = None,
     language: str = AUTO,
+    judgements: str | None = None,
+    assisted: bool = False,
 ) -> Collection:
     """The collection that `dataset.train` names, which must not be null; `positive_grade` overrides its own, and `answers`, a
-    file or {SLUG: FILE}, the answers of the questions that it has. `language`: see `open_collection`."""
+    file or {SLUG: FILE}, the answers of the questions that it has. `language`: see `open_collection`. `judgements`: a file in
+    place of its qrels; see `with_judgements` for it and `assisted`."""
     reference = resolve(value, path)
     if reference is None:
         raise UserError("dataset.train is null; name the split to annotate or train on")
     (collection,) = with_answers([open_collection(reference, language)], answers, "dataset.answers", of_all=False)
+    if judgements is not None:
+        collection = with_judgements(collection, Path(judgements), assisted)
     return collection if positive_grade is None else replace(collection, positive_grade=positive_grade)

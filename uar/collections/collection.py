@@ -26,7 +26,8 @@ class Collection:
     `qrels` holds the grades as they stand in the file; a passage counts as positive from `positive_grade` up. Where
     `graded` is false, nDCG takes binary gains (positive or not), else the grades. `drop_own`: a passage with the id of a
     query is never a result of that query (ArguAna, Quora). `origin`: who judged, `human`, or `generated` where a question was
-    written from its positive; a question may say it for itself.
+    written from its positive; a question may say it for itself. `assisted`: how many of the judged pairs people judged while
+    they saw what an LLM says of them.
     """
 
     reference: str
@@ -39,6 +40,7 @@ class Collection:
     graded: bool = True
     drop_own: bool = False
     origin: str = "human"
+    assisted: int = 0
 
     @cached_property
     def hash(self) -> str:

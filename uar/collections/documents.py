@@ -122,6 +122,11 @@ class Corpus:
         row = self.rows([doc_id])[0]
         return str(self._table["title"][row].as_py()), str(self._table["text"][row].as_py())
 
+    def passages(self) -> Iterator[tuple[str, str, str]]:
+        """(id, title, text) of all passages in row order, a block at a time."""
+        for batch in self._table.to_batches(max_chunksize=BLOCK):
+            yield from zip(*(batch[name].to_pylist() for name in SCHEMA.names), strict=True)
+
     def texts(self, rows: Iterable[int] | None = None) -> Iterator[str]:
         """Texts of the given rows, or of all, a block at a time."""
         if rows is not None:

@@ -14,7 +14,8 @@ from uar.collections.documents import Corpus, DuplicateId, build_corpus
 from uar.collections.languages import AUTO, language_code
 from uar.collections.presets import settings_of
 from uar.errors import UserError
-from uar.storage.files import cache_dir, digest, is_whole
+from uar.storage.files import cache_dir, digest
+from uar.storage.locks import built_once
 
 log = logging.getLogger(__name__)
 FORMAT = 3  # of the built corpus; a new number builds anew
@@ -101,14 +102,12 @@ def _query(row: Any) -> Query:
 def _open_corpus(dataset: Any, dataset_id: str, version: str) -> Corpus:
     key = digest("irds", FORMAT, _namespace(dataset) or dataset_id, version)
     folder = cache_dir() / "corpora" / key
-    if is_whole(folder):
-        return Corpus(folder).in_language(_language(dataset))
 
     def passages() -> Iterator[tuple[str, str, str]]:
         for doc in dataset.docs_iter():
             yield _one_word(str(doc.doc_id)), *_title_and_text(doc)
 
-    return build_corpus(folder, passages()).in_language(_language(dataset))
+    return Corpus(built_once(folder, lambda: build_corpus(folder, passages()))).in_language(_language(dataset))
 
 
 def _language(dataset: Any) -> str:

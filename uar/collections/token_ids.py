@@ -2,9 +2,10 @@
 
 import json
 import logging
-from collections.abc import Iterable, Iterator
-from functools import cached_property
-from itertools import islice
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property, partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -15,10 +16,12 @@ from uar.collections.collection import Collection
 from uar.launch.bars import bar
 from uar.storage.copies import first_of_hashes
 from uar.storage.files import cache_dir, digest, is_whole, read_json, whole_dir, write_array, write_json
-from uar.storage.locks import alone
+from uar.storage.locks import alone, built_once
+from uar.storage.segments import ends_of
 
 log = logging.getLogger(__name__)
-BLOCK = 4_096
+BLOCK = 4_096  # texts that are tokenised at once
+PART = 262_144  # texts that are kept together until all are there
 HASHED = 65_536  # rows whose tokens are compared at once
 MIX = np.uint64(0x9E3779B97F4A7C15)
 HASHES: WeakKeyDictionary[Any, str] = WeakKeyDictionary()  # of tokenizers, which do not change once they have made tokens
@@ -96,9 +99,8 @@ def tokenise(
     they are, where it is known; `bare`: without the special tokens."""
     key = digest(content_hash, _tokenizer_hash(tokenizer), max_length, prefix, *(["bare"] if bare else []))
     folder = cache_dir() / "tokens" / key
-    if not is_whole(folder):
-        _build(folder, texts, tokenizer, max_length, prefix, number, bare)
-    return Tokens(folder)
+    build = partial(_build, folder, texts, tokenizer, max_length, prefix, number, bare)
+    return Tokens(built_once(folder, build))
 
 
 def corpus_tokens(collection: Collection, tokenizer: Any, max_length: int, prefix: str = "", bare: bool = False) -> Tokens:
@@ -124,28 +126,49 @@ def _tokenizer_hash(tokenizer: Any) -> str:
 def _build(
     folder: Path, texts: Iterable[str], tokenizer: Any, max_length: int, prefix: str, number: int | None, bare: bool
 ) -> None:
+    """Part by part, so that what a killed process made is found again."""
     dtype = np.uint16 if len(tokenizer) <= 1 << 16 else np.int32
-    ends = [0]
-    with whole_dir(folder) as beside, bar("tokenise", number, "texts") as shown:
+    parts = folder.with_name(f"{folder.name}-parts")
+    made = []
+    with bar("tokenise", number, "texts") as shown:
+        for at, some in enumerate(_blocks(texts, PART)):
+            made.append(parts / str(at))
+            if is_whole(made[-1]):
+                shown.advance(len(some))
+                shown.time_from_here()
+                continue
+            with whole_dir(made[-1]) as beside, (beside / "ids.bin").open("wb") as file:
+                lengths: list[int] = []
+                for block in _blocks(some, BLOCK):
+                    ids = _encoded(tokenizer, [prefix + text for text in block], max_length, bare)
+                    lengths += map(len, ids)
+                    file.write(np.fromiter(chain.from_iterable(ids), dtype, sum(map(len, ids))).tobytes())
+                    shown.advance(len(block))
+                np.save(beside / "lengths.npy", np.array(lengths, np.int64))
+    ends = ends_of(np.concatenate([np.load(part / "lengths.npy") for part in made]) if made else ())
+    with whole_dir(folder) as beside:
         with (beside / "ids.bin").open("wb") as file:
-            for block in _blocks(texts):
-                encoded = tokenizer(
-                    [prefix + text for text in block],
-                    truncation=True,
-                    max_length=max_length,
-                    add_special_tokens=not bare,
-                    return_attention_mask=False,
-                )
-                for ids in encoded["input_ids"]:
-                    ends.append(ends[-1] + len(ids))
-                    file.write(np.asarray(ids, dtype=dtype).tobytes())
-                shown.advance(len(block))
-        np.save(beside / "ends.npy", np.asarray(ends, dtype=np.int64))
-        write_json(beside / "manifest.json", {"dtype": np.dtype(dtype).name, "tokens": ends[-1], "max_length": max_length})
+            for part in made:
+                with (part / "ids.bin").open("rb") as of_part:
+                    shutil.copyfileobj(of_part, file)
+        np.save(beside / "ends.npy", ends)
+        about = {"dtype": np.dtype(dtype).name, "tokens": int(ends[-1]), "max_length": max_length}
+        write_json(beside / "manifest.json", about)
+    shutil.rmtree(parts, ignore_errors=True)
     log.info("Tokenised %d texts once into %s", len(ends) - 1, folder)
 
 
-def _blocks(texts: Iterable[str]) -> Iterator[list[str]]:
+def _encoded(tokenizer: Any, texts: Sequence[str], max_length: int, bare: bool) -> list[list[int]]:
+    """What `tokenizer(texts, truncation=True)` gives as `input_ids`, without the Python lists that it makes of everything
+    else."""
+    rust = tokenizer.backend_tokenizer
+    rust.encode_special_tokens = tokenizer.split_special_tokens
+    rust.no_padding()
+    rust.enable_truncation(max_length, direction=tokenizer.truncation_side)
+    return [encoding.ids for encoding in rust.encode_batch_fast(texts, add_special_tokens=not bare)]
+
+
+def _blocks(texts: Iterable[str], size: int) -> Iterator[list[str]]:
     iterator = iter(texts)
-    while block := list(islice(iterator, BLOCK)):
+    while block := list(islice(iterator, size)):
         yield block

@@ -31,6 +31,7 @@ def track_evaluation(job: Job, folder: Path, collections: Sequence[Collection]) 
         if answered.is_file():
             job.table(f"generations/{slug}", *_generations(answered, scores, list(metrics["rag"].get(slug, {}))))
         files = [f"runs/{slug}.trec", f"runs/{slug}.rag.trec", f"scores/{slug}.parquet", f"generations/{slug}.parquet"]
+        files.append(f"judged/{slug}.jsonl")
         made = folder_artefact("evaluation", slug, folder, files, **metrics["retrieval"].get(slug, {}))
         job.made(made)
 

@@ -16,8 +16,9 @@ from uar.evaluation.judged_by_llm import JudgedByLLM
 from uar.evaluation.kept_runs import KeptRuns, Retrieved
 from uar.evaluation.measures import deeper_than, means, parsed, per_query, refuse_deeper
 from uar.evaluation.metrics_file import forget_evaluation, update_metrics
-from uar.evaluation.rag.opening import Generator, open_rag
+from uar.evaluation.rag.opening import Generators, open_rag
 from uar.evaluation.retrieving import Retrieving, scored_queries
+from uar.evaluation.robustness import Robustness
 from uar.evaluation.score_files import Scores, write_score_file
 from uar.expansion.query_texts import with_texts
 from uar.launch.small_table import log_table
@@ -32,8 +33,8 @@ log = logging.getLogger(__name__)
 
 class Evaluator:
     """`cfg` needs `measures`, `rag`, `search`, `store` and `retrieval_depth`; everything is written to `folder`. `answers`:
-    those of the dataset, for where `rag.answers` is null. `llm`: judgements to estimate scores from. UserError where the
-    measures or the options of RAG are wrong."""
+    those of the dataset, for where `rag.answers` is null. `llm`: judgements to estimate scores from. `robustness`: other
+    wordings of the questions that are searched too. UserError where the measures or the options of RAG are wrong."""
 
     def __init__(
         self,
@@ -41,14 +42,15 @@ class Evaluator:
         folder: Path,
         answers: Mapping[str, str] | str | None = None,
         llm: JudgedByLLM | None = None,
+        robustness: Robustness | None = None,
     ) -> None:
-        self._cfg, self._folder, self._answers, self._llm = cfg, folder, answers, llm
+        self._cfg, self._folder, self._answers, self._llm, self._robustness = cfg, folder, answers, llm, robustness
         self.measures = list(parsed(cfg.measures))
         search: Any = cfg.search and OmegaConf.to_container(cfg.search, resolve=True)
         self.retrieving = Retrieving(search, cfg.retrieval_depth)
         self._runs = KeptRuns(folder)
-        self._generator = Generator(cfg.rag.llm)
-        self._rag = open_rag(cfg.rag, self._generator, Path(cfg.store), folder) if cfg.rag.llm else None
+        self._generators = Generators(cfg.rag) if cfg.rag.llm else None
+        self._rag = open_rag(cfg.rag, self._generators, Path(cfg.store), folder) if self._generators else None
 
     def check(self, collections: Sequence[Collection], ranker: Ranker) -> None:
         """UserError where a measure looks at more results than `ranker` gives; asked before anything is encoded."""
@@ -68,6 +70,8 @@ class Evaluator:
                 "rag.rewrite and rag.verify search with other queries, which a run file has no passages of; give model=DIR or "
                 "retriever=NAME alone"
             )
+        if self._robustness and not ranker.searches:
+            raise UserError("perturb: a run file has no passages for other questions; give model=DIR or retriever=NAME alone")
         hashes = {c.slug: c.hash for c in collections}  # before their answers may change
         if self._rag:
             collections = self._answered(collections)
@@ -90,7 +94,8 @@ class Evaluator:
                     if collection.corpus.hash not in {later.corpus.hash for later in collections[at + 1 :]}:
                         session.release(collection.corpus)
         finally:
-            self._generator.close()
+            if self._generators:
+                self._generators.close()
         if any(searched.values()):
             update_manifest(self._folder, search=searched)
         rows = averaged(values)
@@ -145,6 +150,12 @@ class Evaluator:
         update_metrics(self._folder, retrieval={collection.slug: values}, time={f"retrieval {collection.slug}": seconds})
         if self._llm:
             self._llm.estimate(self._folder, collection, run, self.measures)
+        if self._robustness:
+
+            def search(asked: Collection, query_ids: Sequence[str]) -> Run:
+                return self.retrieving.run(asked, ranker, query_ids)
+
+            self._robustness.report(self._folder, collection, self.measures, scores, search)
         rag_scores, rag_values = self._rag_scores(collection, run, query_ids, ranker)
         write_score_file(self._folder / "scores" / f"{collection.slug}.parquet", scores + rag_scores)
         return {**values, **rag_values}, retrieved.facts

@@ -53,7 +53,9 @@ def hybrid(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     if cfg.gold_answers:
         judge_beside_gold(cfg.annotator)
     split = cfg.dataset
-    collection = open_training_split(split.train, split.path, split.positive_grade, split.answers, split.language)
+    collection = open_training_split(
+        split.train, split.path, split.positive_grade, split.answers, split.language, split.judgements, split.assisted
+    )
     files = run_files(cfg.runs, "runs")
     runs = {name: read_known(path, collection, list(collection.queries)) for name, path in files.items()}
     parsed(cfg.measures)  # refuses unknown measures before anything is asked

@@ -29,10 +29,11 @@ def forget_evaluation(folder: Path, slugs: Collection[str]) -> None:
     metrics = read_metrics(folder)
     for slug in {*metrics["retrieval"], *metrics["rag"], *slugs}:
         names = [f"runs/{slug}.rag.trec", f"generations/{slug}.parquet"]
+        names += [f"judged/{slug}.jsonl", f"judged/{slug}.failures.jsonl"]
         names += [] if slug in slugs else [f"runs/{slug}.trec", f"scores/{slug}.parquet"]
         for name in names:
             (folder / name).unlink(missing_ok=True)
-    for name in ("significance.json", "baselines.json"):
+    for name in ("significance.json", "baselines.json", "robustness.json"):
         (folder / name).unlink(missing_ok=True)
     times = {name: value for name, value in metrics["time"].items() if name.split()[0] not in ("retrieval", "rag")}
     if any(metrics.values()):

@@ -1,5 +1,8 @@
-"""Texts that an LLM writes for queries, with which they are searched."""
+"""Texts that an LLM writes for queries and passages, with which they are searched."""
 
-from uar.expansion.expanded import ByLLM, Expanded, expanded
+from uar.expansion.by_llm import ByLLM
+from uar.expansion.expanded import Expanded, expanded
+from uar.expansion.expanded_passages import ExpandedPassages
+from uar.expansion.expanded_pool import ExpandedPool
 
-__all__ = ["ByLLM", "Expanded", "expanded"]
+__all__ = ["ByLLM", "Expanded", "ExpandedPassages", "ExpandedPool", "expanded"]

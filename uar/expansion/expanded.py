@@ -1,7 +1,6 @@
 """A ranker that searches with what an LLM wrote for the queries."""
 
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from copy import copy
 from typing import Any, Protocol
 
@@ -9,17 +8,14 @@ import hydra
 
 from uar.collections import Collection
 from uar.errors import UserError
-from uar.expansion.query_texts import QueryWriter, with_texts
-from uar.llm.one_model import OneModel
-from uar.llm.pooled import PooledQuestions
+from uar.expansion.by_llm import JOINS, MEAN, ByLLM
+from uar.expansion.expanded_passages import ExpandedPassages
+from uar.expansion.query_texts import with_texts
 from uar.retrievers.fusion.methods import fuse
 from uar.retrievers.ranker import Pools, Ranker
 from uar.retrievers.session import Session
 from uar.storage.runs import Run
 
-log = logging.getLogger(__name__)
-MEAN = "mean"
-JOINS = ("append", "replace", "fuse", MEAN)
 REPEATED = 5  # times that the query stands before what was written, for BM25 (query2doc, arXiv 2303.07678)
 
 
@@ -40,56 +36,11 @@ class Expansion(Protocol):
     def opened(self, session: Session) -> None: ...
 
 
-class ByLLM:
-    """What `expand=NAME` instantiates. `writer`, `llm`: configs; see `OneModel` for the model and the options below it.
-
-    `join`: the text that is searched is the query and then what was written (`append`, the query `repeat` times; None is 5 for
-    BM25 and 1 for others), or what was written alone (`replace`). `fuse` ranks with both, and adds up reciprocal ranks. `mean`
-    searches with the mean of both vectors (as HyDE, arXiv 2212.10496). A query for which nothing was written is searched as it
-    is.
-    """
-
-    def __init__(
-        self,
-        writer: Mapping[str, Any],
-        llm: Mapping[str, Any],
-        store: str,
-        join: str = "append",
-        repeat: int | None = None,
-        max_failure_rate: float = 0.05,
-        retry_failures: Sequence[str] = (),
-        price: Mapping[str, Any] | None = None,
-    ) -> None:
-        if join not in JOINS:
-            raise UserError(f"expand.join={join!r}; allowed: {', '.join(JOINS)}")
-        if repeat is not None and (repeat < 1 or join != "append"):
-            raise UserError(f"expand.repeat={repeat}: at least 1 is needed, with expand.join=append alone; else leave it null")
-        self.writer: QueryWriter = hydra.utils.instantiate(writer, _convert_="all")
-        self.join, self.repeat = join, repeat
-        self.model = OneModel("expand", llm, store, max_failure_rate, retry_failures, price)
-        self.name = f"{self.writer.prompt.name} of {self.model.name} ({join})"
-
-    def opened(self, session: Session) -> None:
-        """For the length of a session, with which the model closes."""
-        self.model.opened(session)
-
-    def written(self, collection: Collection) -> dict[str, str]:
-        """What the LLM wrote, by query; nothing of those whose call failed, which are counted."""
-        queries = collection.queries
-        work = self.model.ask(self.writer, PooledQuestions(collection, dict.fromkeys(queries, ())), "expand", self.name)
-        if work.failed:
-            line = "%s: calls failed: %d of %d questions are searched as they are"
-            log.warning(line, collection.slug, len(work.failed), len(queries))
-        return dict(work.results)
-
-
 class Expanded(Ranker):
     """`ranker`, which is given other texts of the queries. What is scored and re-ranked stays the question. It has no `key`,
     since a call that failed is asked again, and then the run is another one."""
 
     def __init__(self, ranker: Ranker, expansion: Expansion) -> None:
-        if not ranker.searches:
-            raise UserError(f"expand: {ranker.name} is there already, and searches nothing; give model=DIR or retriever=NAME")
         if expansion.join == MEAN:
             from uar.retrievers.bi_encoder.encoder import BiEncoder  # brings torch, which BM25 has no use for
 
@@ -144,7 +95,17 @@ class Expanded(Ranker):
 
 
 def expanded(ranker: Ranker, settings: Any) -> Ranker:
-    """`ranker` as the config group `expand` says: given other texts of the queries, or as it is for `off`."""
-    if not settings.get("_target_"):
+    """`ranker` as the config group `expand` says: given other texts of the queries, of the passages, or of both; as it is
+    where nothing is written."""
+    if not settings.get("writer") and settings.get("documents") is None:
         return ranker
-    return Expanded(ranker, hydra.utils.instantiate(settings, _convert_="all"))
+    return expanded_by(ranker, hydra.utils.instantiate(settings, _convert_="all"))
+
+
+def expanded_by(ranker: Ranker, expansion: ByLLM) -> Ranker:
+    """`ranker`, given what `expansion` has written."""
+    if not ranker.searches:
+        raise UserError(f"expand: {ranker.name} is there already, and searches nothing; give model=DIR or retriever=NAME")
+    if expansion.writer:
+        ranker = Expanded(ranker, expansion)
+    return ExpandedPassages(ranker, expansion) if expansion.document_writer else ranker

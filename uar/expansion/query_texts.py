@@ -33,8 +33,10 @@ class QueryWriter(OnePrompt):
 
     def chain(self, question: Question) -> Chain:
         prompt = self.prompt
-        request = self.generate(prompt.render(query=as_material(question.text)), self.query_tokens)
-        (reply,) = yield [Call(self.stage, prompt.name, prompt.hash, (), request, self.check)]
+        passages = [self.shown(text) for text in question.passages.values()]
+        messages = prompt.render(query=as_material(question.text), passages=passages)
+        request = self.generate(messages, self.query_tokens)
+        (reply,) = yield [Call(self.stage, prompt.name, prompt.hash, tuple(question.passages), request, self.check)]
         return self.read(reply.text) if self.check(reply) == Outcome.OK else None
 
     def read(self, text: str) -> str:

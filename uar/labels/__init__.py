@@ -1,6 +1,7 @@
 """Label sources: judgements by people, by an LLM or by clicks -> the stages that a retriever is trained in."""
 
 from uar.labels.clicks import ClickLabels
+from uar.labels.clicks_llm import ClickLLMLabels
 from uar.labels.curriculum import Curriculum
 from uar.labels.examples import Example, Pair
 from uar.labels.human import HumanLabels
@@ -11,6 +12,7 @@ from uar.labels.source import LabelContext, LabelSource, Stage
 from uar.labels.teacher import TeacherLabels
 
 __all__ = [
+    "ClickLLMLabels",
     "ClickLabels",
     "Curriculum",
     "Example",

@@ -5,28 +5,15 @@ from collections import defaultdict
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
-from uar.collections import Collection
-from uar.errors import DataError, UserError
+from uar.collections.click_log import Shown, read_clicks
+from uar.errors import UserError
 from uar.labels.equal_texts import with_shared_labels
 from uar.labels.examples import Example, Pair, example_of
 from uar.labels.source import LabelContext, LabelSource, Stage
-from uar.storage.lines import read_lines
 from uar.storage.ordering import best_first
 
 log = logging.getLogger(__name__)
-COLUMNS = ("query", "doc", "impressions", "clicks", "position")
-
-
-class Shown(NamedTuple):
-    """A passage was shown at `position` (from 1) for a query `impressions` times and clicked `clicks` times."""
-
-    query_id: str
-    doc_id: str
-    impressions: int
-    clicks: int
-    position: int
 
 
 @dataclass(frozen=True)
@@ -82,13 +69,7 @@ def _example(query_id: str, rates: Mapping[str, float], clicked: Set[str], thres
 
 def click_rates(rows: list[Shown], eta: float = 1.0, prior: float = 10.0) -> dict[str, dict[str, float]]:
     """Position-corrected, smoothed click-through from 0 to 1 of the passages that were shown, by query."""
-    clicks: dict[tuple[str, str], float] = defaultdict(float)
-    looked: dict[tuple[str, str], float] = defaultdict(float)
-    for row in rows:
-        if not row.impressions:
-            continue
-        clicks[row.query_id, row.doc_id] += row.clicks
-        looked[row.query_id, row.doc_id] += row.impressions * (1 / row.position) ** eta
+    clicks, looked = examined(rows, eta)
     mean = sum(clicks.values()) / max(sum(looked.values()), 1e-9)
     rates: dict[str, dict[str, float]] = defaultdict(dict)
     for (query_id, doc_id), seen in looked.items():
@@ -97,30 +78,13 @@ def click_rates(rows: list[Shown], eta: float = 1.0, prior: float = 10.0) -> dic
     return dict(rates)
 
 
-def read_clicks(path: Path, collection: Collection) -> list[Shown]:
-    """The log's lines; a header is skipped, lines of other splits' queries are left out. DataError names a faulty line."""
-    rows, others = [], 0
-    positions = False
-    for number, line in read_lines(path):
-        cells = [cell.strip() for cell in line.split("\t")]
-        if number == 1 and len(cells) > 2 and not cells[2].isdecimal():
+def examined(rows: list[Shown], eta: float) -> tuple[dict[tuple[str, str], float], dict[tuple[str, str], float]]:
+    """By (query id, passage id), clicks, and Σ over positions of impressions × examination."""
+    clicks: dict[tuple[str, str], float] = defaultdict(float)
+    looked: dict[tuple[str, str], float] = defaultdict(float)
+    for row in rows:
+        if not row.impressions:
             continue
-        if len(cells) not in (4, 5):
-            raise DataError(path, f"{len(cells)} columns; {', '.join(COLUMNS[:4])} (and position) are needed, by tabs", number)
-        counts = [int(c) if c.isdecimal() else -1 for c in cells[2:]]
-        if min(counts) < 0 or counts[1] > counts[0] or (len(counts) > 2 and counts[2] < 1):
-            raise DataError(
-                path, f"{', '.join(COLUMNS[2:])} are {cells[2:]}; whole numbers, clicks ≤ impressions, position from 1", number
-            )
-        if cells[0] not in collection.queries:
-            others += 1
-            continue
-        if collection.corpus.row(cells[1]) < 0:
-            raise DataError(path, f"passage id {cells[1]!r} is not in the corpus; remove the line", number)
-        positions = positions or len(counts) > 2
-        rows.append(Shown(cells[0], cells[1], counts[0], counts[1], counts[2] if len(counts) > 2 else 1))
-    if others:
-        log.info("%s: %d lines are of queries that %s does not have, and left out", path, others, collection.reference)
-    if rows and not positions:
-        log.warning("%s has no positions (a fifth column): click-through is not corrected for them", path)
-    return rows
+        clicks[row.query_id, row.doc_id] += row.clicks
+        looked[row.query_id, row.doc_id] += row.impressions * (1 / row.position) ** eta
+    return clicks, looked

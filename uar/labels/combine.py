@@ -2,15 +2,28 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from statistics import fmean
+from typing import Any
 
 from uar.annotation.annotators.scored import entropy
 from uar.annotation.judgement import Judged, Judgement
 from uar.errors import UserError
+from uar.labels.combination import Combination
+from uar.labels.source import LabelContext
 
 RULES = ("any", "majority", "all")
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Votes(Combination):
+    """Labels by what `any`, a `majority` or `all` of the annotators say, see `combine`."""
+
+    rule: str = "any"
+
+    def combine(self, judged: Mapping[str, Judged], context: LabelContext) -> tuple[Judged, dict[str, Any] | None]:
+        return combine(judged, self.rule), None
 
 
 def combine(judged: Mapping[str, Judged], rule: str) -> Judged:

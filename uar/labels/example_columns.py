@@ -216,6 +216,20 @@ def have_utilities(examples: Sequence[Example]) -> bool:
     return any(e.utility for e in examples)
 
 
+def share_of_chances(examples: Sequence[Example], below: float) -> float | None:
+    """Share of the negatives whose utility is `below` or less; None where there are no utilities, or one is no probability."""
+    if isinstance(examples, Examples):
+        utility, labels = examples.columns.utility, examples.labels()
+    else:
+        pairs = [pair for example in examples for pair in example.pairs()]
+        utility = np.array([np.nan if pair.utility is None else pair.utility for pair in pairs], np.float64)
+        labels = np.array([pair.label for pair in pairs], np.bool_)
+    known = utility[~np.isnan(utility)]
+    if not len(known) or known.min() < 0 or known.max() > 1:
+        return None
+    return float((utility <= below)[~labels].mean()) if (~labels).any() else 0.0
+
+
 def sources_of(examples: Sequence[Example]) -> list[str]:
     """Those of the examples, each once."""
     if isinstance(examples, Examples):

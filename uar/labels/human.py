@@ -41,9 +41,7 @@ def human_examples(context: LabelContext, fraction: float, acquire: Acquisition 
     collection = context.collection
     positive = [q for q in context.query_ids if collection.trainable(q)]
     labelled = collection.by_people(positive)
-    wanted = budget(fraction, len(labelled))
-    asked = AcquisitionContext(labelled, context.seed, frozenset(), context.judgements, context.pools, collection, wanted)
-    sample = first_share(labelled, acquire.order(asked) if 0 < wanted < len(labelled) else labelled, fraction)
+    sample = human_sample(context, fraction, acquire)
     who = collection.origin_of(labelled[0]) if labelled else collection.origin
     log.info(
         "%s labels: %d of %d queries (human_frac=%s; %d without a positive are left out)",
@@ -64,10 +62,20 @@ def human_examples(context: LabelContext, fraction: float, acquire: Acquisition 
     return with_shared_labels(examples, collection)
 
 
-def budget(fraction: float, number: int) -> int:
+def human_sample(context: LabelContext, fraction: float, acquire: Acquisition, option: str = "human_frac") -> list[str]:
+    """The `fraction` that `acquire` puts first of the queries that people found a positive for; where people judged some of
+    them, of these alone. `option`: what errors call the fraction."""
+    collection = context.collection
+    labelled = collection.by_people(q for q in context.query_ids if collection.trainable(q))
+    wanted = budget(fraction, len(labelled), option)
+    asked = AcquisitionContext(labelled, context.seed, frozenset(), context.judgements, context.pools, collection, wanted)
+    return first_share(labelled, acquire.order(asked) if 0 < wanted < len(labelled) else labelled, fraction)
+
+
+def budget(fraction: float, number: int, option: str = "human_frac") -> int:
     """How many of a number of queries a share of them is; UserError where it is none."""
     if isinstance(fraction, bool) or not isinstance(fraction, int | float) or not 0 <= fraction <= 1:
-        raise UserError(f"human_frac={fraction}: a share from 0 to 1 is needed, such as human_frac=0.2")
+        raise UserError(f"{option}={fraction}: a share from 0 to 1 is needed, such as human_frac=0.2")
     return round(fraction * number)
 
 

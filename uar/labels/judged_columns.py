@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from uar.annotation.concluded_judgements import Judgements
-from uar.annotation.judgement import Judged
+from uar.annotation.judgement import Judged, Judgement
 from uar.collections import Collection, Corpus
 from uar.storage.segments import ends_of
 
@@ -70,3 +70,8 @@ def positives_by_people(collection: Collection, query_ids: Sequence[str]) -> tup
     rows = collection.corpus.find([d for of_query in positives for d in of_query])
     query = np.repeat(np.arange(len(positives)), [len(of_query) for of_query in positives])
     return ends_of(np.bincount(query[rows >= 0], minlength=len(positives))), rows[rows >= 0]
+
+
+def utility_of(judgement: Judgement, graded: bool) -> float | None:
+    """The score, else the grade where grades say more than yes and no."""
+    return judgement.score if judgement.score is not None else float(judgement.grade) if graded else None

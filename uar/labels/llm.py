@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from uar.annotation.annotators import Judgement
 from uar.collections import Collection
 from uar.errors import UserError
 from uar.labels.corrupt import corrupted
+from uar.labels.doubted import with_doubted_weight
 from uar.labels.example_columns import Columns, Examples
 from uar.labels.judged_columns import JudgedBlock, are_graded, judged_blocks, positives_by_people
 from uar.labels.source import LabelContext, LabelSource, Stage
@@ -26,16 +26,22 @@ class LLMLabels(LabelSource):
 
     `human_positive`: the human positives among the judged passages are `random`, not treated apart; `exclude`, left out;
     `include`, positive whatever the LLM said (arXiv 2504.05220, table 7). `corrupt`: the share of the queries whose labels are
-    moved to wrong passages, see `corrupted`.
+    moved to wrong passages, see `corrupted`. `doubted_by`: a model that was trained before; where it disagrees, a query weighs
+    `doubted_weight`, see `with_doubted_weight`.
     """
 
     epochs: int = 1
     positives: str = "all"
     human_positive: str = "random"
     corrupt: float = 0.0
+    doubted_by: str | None = None
+    doubted_weight: float = 0.5
 
     def stages(self, context: LabelContext) -> list[Stage]:
-        return [Stage("llm", llm_examples(context, self.human_positive, self.corrupt), self.epochs, self.positives)]
+        examples = llm_examples(context, self.human_positive, self.corrupt)
+        if self.doubted_by is not None:
+            examples = with_doubted_weight(examples, context, self.doubted_by, self.doubted_weight)
+        return [Stage("llm", examples, self.epochs, self.positives)]
 
 
 def llm_examples(context: LabelContext, human_positive: str = "random", corrupt: float = 0.0) -> Examples:
@@ -140,8 +146,3 @@ def _named_by_both(block: JudgedBlock, both: np.ndarray, collection: Collection,
         name = f"{origin}+{said[int(block.by[at])]}" if block.label[at] else origin
         source[at] = names.setdefault(name, len(names))
     return source
-
-
-def utility_of(judgement: Judgement, graded: bool) -> float | None:
-    """The score, else the grade where grades say more than yes and no."""
-    return judgement.score if judgement.score is not None else float(judgement.grade) if graded else None

@@ -1,5 +1,7 @@
 """What a label source is given and what it gives."""
 
+import inspect
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,11 +11,12 @@ import numpy as np
 from uar.annotation.annotators import Judgement
 from uar.collections import Collection
 from uar.errors import UserError
-from uar.labels.example_columns import have_utilities, positives_of, weights_of
+from uar.labels.example_columns import have_utilities, positives_of, share_of_chances, weights_of
 from uar.labels.examples import Example
-from uar.losses import Loss, name_of, takes_utility, takes_weights
+from uar.losses import Loss, name_of, takes_chance, takes_utility, takes_weights
 from uar.pools import PoolSource
 
+log = logging.getLogger(__name__)
 POSITIVES = ("one", "average", "all")
 
 
@@ -76,12 +79,26 @@ class Stage:
                 "label_source=qa_metric, label_source=clicks, or an annotator with scores (likelihood, pointwise), "
                 "or loss=summed_marginal"
             )
+        if takes_chance(loss):
+            self._check_chances(loss)
         weights = weights_of(self.examples)
         if not takes_weights(loss) and len(np.unique(weights[weights > 0])) > 1:
             raise UserError(
                 f"loss={name_of(loss)} has no argument weights, and the queries of stage {self.name} have different ones; "
                 "give the function weights and hand them to mean_over_targeted, or use loss=summed_marginal"
             )
+
+    def _check_chances(self, loss: Loss) -> None:
+        """UserError where the utilities are no probabilities; else say how much is surely useless."""
+        below = float(inspect.signature(loss).parameters["below"].default)
+        useless = share_of_chances(self.examples, below)
+        if useless is None:
+            raise UserError(
+                f"loss={name_of(loss)} needs to know how probably a passage is useful, and the utilities of stage {self.name} "
+                "are none or no probabilities; use combine=learned, annotator=pointwise or the votes of annotator=ensemble"
+            )
+        line = "Stage %s: loss=%s: %.0f %% of the negatives are surely useless (a probability up to %g)"
+        log.info(line, self.name, name_of(loss), 100 * useless, below)
 
 
 @dataclass(frozen=True)

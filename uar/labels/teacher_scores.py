@@ -8,7 +8,7 @@ import numpy as np
 
 from uar.collections import Collection
 from uar.errors import MissingModel, UserError
-from uar.labels.llm import utility_of
+from uar.labels.judged_columns import utility_of
 from uar.labels.source import LabelContext
 from uar.retrievers.ranker import Pools, Ranker
 from uar.retrievers.run_file import RunFile
@@ -22,17 +22,25 @@ BLOCK = 256  # questions that are scored, and kept, at a time
 Scores = Mapping[str, Mapping[str, float]]  # by query id and passage id
 
 
-def teacher_scores(teacher: str, revision: str | None, precision: str, context: LabelContext, pools: Pools) -> Scores:
+def teacher_scores(
+    teacher: str,
+    revision: str | None,
+    precision: str,
+    context: LabelContext,
+    pools: Pools,
+    option: str = "label_source.scores",
+) -> Scores:
     """Of the passages of `pools` that the teacher has scores of; see `TeacherLabels`. Those of a model are multiplied by the
-    scale that it was trained with, and kept in the cache by what they depend on, so that a run that was killed goes on."""
+    scale that it was trained with, and kept in the cache by what they depend on, so that a run that was killed goes on.
+    `option`: what errors call the teacher."""
     if teacher == ANNOTATOR:
         return _of_annotator(context, pools)
     if Path(teacher).suffix in FILES:
         if not Path(teacher).is_file():
-            raise UserError(f"label_source.scores={teacher}: no such run file; give a TREC run, a model, or annotator")
+            raise UserError(f"{option}={teacher}: no such run file; give a TREC run, a model, or annotator")
         run = RunFile(teacher).score(context.collection, pools)
         return {q: dict(hits) for q, hits in run.items()}
-    return _of_model(teacher, revision, precision, context.collection, pools)
+    return _of_model(teacher, revision, precision, context.collection, pools, option)
 
 
 def _of_annotator(context: LabelContext, pools: Pools) -> Scores:
@@ -45,14 +53,14 @@ def _of_annotator(context: LabelContext, pools: Pools) -> Scores:
     return found
 
 
-def _of_model(teacher: str, revision: str | None, precision: str, collection: Collection, pools: Pools) -> Scores:
+def _of_model(teacher: str, revision: str | None, precision: str, collection: Collection, pools: Pools, option: str) -> Scores:
     from uar.retrievers.model_folder import open_model
     from uar.retrievers.vector_index import ExactSearch
 
     try:
         model = open_model(teacher, revision)
     except MissingModel as error:
-        raise UserError(f"label_source.scores={teacher}: {error}") from error
+        raise UserError(f"{option}={teacher}: {error}") from error
     key = digest(model.key(collection), collection.hash, precision)
     scale = float(model.scale)
     found: dict[str, Mapping[str, float]] = {}

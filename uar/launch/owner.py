@@ -67,5 +67,5 @@ def _take(held: int, folder: Path) -> dict:
         known = {}
     if taken:
         who = f"process {known['process']} on {known['host']}" if "process" in known else "another process"
-        raise UserError(f"{folder}: {who} is writing there; wait for it, or give another name= or hydra.run.dir=")
+        raise UserError(f"{folder}: {who} is writing there; wait for it, or give another name=, out= or hydra.run.dir=")
     return known

@@ -119,7 +119,7 @@ class Chains:
                 return True
             if llm.model is None:
                 return False
-            if self._spending and (self._held or not self._spending.fits(call.request)):
+            if self._spending and (self._held or not self._spending.fits(call.request, call.llm)):
                 self._held.append((llm.model, call, key))
             else:
                 self._send(llm.model, call, key)
@@ -129,7 +129,7 @@ class Chains:
 
     def _send(self, model: Model, call: Call, key: str) -> None:
         if self._spending:
-            self._spending.sent(call.request)
+            self._spending.sent(call.request, call.llm)
         self._tickets[call.llm][self._next] = key
         model.submit(self._next, call.request)
         self._next += 1
@@ -137,13 +137,13 @@ class Chains:
     def _send_held(self) -> None:
         while self._spending and self._held:
             model, call, key = self._held[0]
-            if self._spending.fits(call.request):
+            if self._spending.fits(call.request, call.llm):
                 self._held.popleft()
                 self._send(model, call, key)
             elif any(self._tickets):
                 return
             else:
-                raise self._spending.reached(call.request)
+                raise self._spending.reached(call.request, call.llm)
 
     def _kept(self, call: Call, key: str, llm: LLM) -> Record | None:
         """What the store answers, unless that is a failure that is asked again."""
@@ -165,7 +165,7 @@ class Chains:
             if nth == 0:
                 self._store.append(record)
                 if self._spending:
-                    self._spending.came(call.request, reply)
+                    self._spending.came(call.request, reply, call.llm)
             self._count(call, record, asked=nth == 0)
             running.replies[at] = reply
             running.missing -= 1
@@ -202,6 +202,8 @@ class Chains:
         stage.kept += 1
         for name in TOKENS:
             stage.kept_tokens[name] += getattr(record, name)
+            if call.llm:
+                stage.kept_further[call.llm][name] += getattr(record, name)
         self._on_call(self.progress)
 
     def _count(self, call: Call, record: Record, asked: bool = False) -> None:
@@ -216,3 +218,5 @@ class Chains:
             self.progress.failures.append(record)
         for name in TOKENS:
             stage.tokens[name] += getattr(record, name)
+            if call.llm:
+                stage.further[call.llm][name] += getattr(record, name)

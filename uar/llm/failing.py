@@ -14,7 +14,7 @@ from uar.storage.files import write_jsonl
 log = logging.getLogger(__name__)
 JUDGE_RATE_FROM = 50  # calls before the failure rate may stop a run
 SURE = 3.0  # standard deviations by which the rate must be past its limit while calls are still to come
-FORMAT = "use a model that follows the format, or hold it to it where the server can (llm.constrain=true)"
+FORMAT = "use a model that follows the format, or hold it to it where the server can (llm.constrain=true or json_schema)"
 ADVICE = {
     Outcome.ERROR: "see what the server says: its log, the key, llm.model, and the length that it takes",
     Outcome.REFUSED: "the server or the model refuses what it is shown: use another one",

@@ -9,6 +9,7 @@ import hydra
 
 from uar.launch.bars import bar
 from uar.llm.call import Asker, Questions
+from uar.llm.costs.discount import discounted
 from uar.llm.costs.ledger import Prices, ledger
 from uar.llm.engines.work import Work, ask, outcomes_to_retry
 from uar.llm.failing import write_failures
@@ -36,23 +37,31 @@ class OneModel:
         price: Mapping[str, Any] | None = None,
     ) -> None:
         self._stage, self._config, self._store = stage, llm, Path(store)
-        self._rate, self._retry, self._prices = max_failure_rate, outcomes_to_retry(retry_failures), Prices(**(price or {}))
+        self._rate, self._retry = max_failure_rate, outcomes_to_retry(retry_failures)
+        self._prices = discounted(Prices(**(price or {})), [llm])
         self._done: list[tuple[Work, int]] = []  # with the passages that were judged
         self._folder: Path | None = None
         self._llm: LLM | None = None
+        self._in_session = False
         self.name = identity_of(llm)
 
     def opened(self, session: Session) -> None:
         """For the length of a session, with which the model closes."""
-        self._folder = session.folder
+        self._folder, self._in_session = session.folder, True
         session.at_end(self._close)
 
-    def ask(self, asker: Asker, questions: Questions, doing: str, whose: str) -> Work:
-        """The work once it is done. `doing` stands beside the bar; `whose`: before what is said of the calls."""
+    @property
+    def is_open(self) -> bool:
+        """Whether a session will close the model."""
+        return self._in_session
+
+    def ask(self, asker: Asker, questions: Questions, doing: str, whose: str, unit: str = "questions") -> Work:
+        """The work once it is done. `doing` and `unit`, what is counted, stand beside the bar; `whose`: before what is said of
+        the calls."""
         work = Work(asker, questions, [self._config], self._store, self._rate, self._retry)
         store = Store(self._store)
         try:
-            with work.timed(), bar(doing, len(questions), "questions") as shown:
+            with work.timed(), bar(doing, len(questions), unit) as shown:
                 ask(work, store, [self._open()], lambda work: shown.at(len(work.results)))
         finally:
             store.close()
@@ -84,4 +93,4 @@ class OneModel:
     def _close(self) -> None:
         if self._llm is not None and self._llm.model is not None:
             self._llm.model.close()
-        self._llm = None
+        self._llm, self._in_session = None, False

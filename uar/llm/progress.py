@@ -1,6 +1,6 @@
 """What happened to the calls of a run so far, by stage."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -9,11 +9,15 @@ from uar.llm.record import Record
 TOKENS = ("tokens_in", "tokens_out", "tokens_cached")
 
 
+def _by_model() -> defaultdict[int, Counter[str]]:
+    return defaultdict(Counter)
+
+
 @dataclass
 class Counts:
     """`asked`: calls made now; `kept`: calls that the store answered; `outcomes` and `notes` (see `Call`): of both; `tokens`:
-    of the calls made now (in, out, cached); `kept_tokens`: of the others when they were made; `seconds`: that the calls made
-    now took, each."""
+    of the calls made now (in, out, cached); `kept_tokens`: of the others when they were made; `further` and `kept_further`:
+    those of both that are of the models from the second on, by their number; `seconds`: that the calls made now took, each."""
 
     asked: int = 0
     kept: int = 0
@@ -21,6 +25,8 @@ class Counts:
     notes: Counter[str] = field(default_factory=Counter)
     tokens: Counter[str] = field(default_factory=Counter)
     kept_tokens: Counter[str] = field(default_factory=Counter)
+    further: defaultdict[int, Counter[str]] = field(default_factory=_by_model)
+    kept_further: defaultdict[int, Counter[str]] = field(default_factory=_by_model)
     seconds: float = 0.0
 
     def add(self, other: "Counts") -> None:
@@ -29,6 +35,9 @@ class Counts:
         self.seconds += other.seconds
         for name in ("outcomes", "notes", "tokens", "kept_tokens"):
             getattr(self, name).update(getattr(other, name))
+        for name in ("further", "kept_further"):
+            for llm, tokens in getattr(other, name).items():
+                getattr(self, name)[llm].update(tokens)
 
 
 @dataclass

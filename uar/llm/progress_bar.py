@@ -28,7 +28,7 @@ class _Asking:
 
     def draw(self, work: Work) -> None:
         total = work.progress.total
-        cost = self._prices.cost(work.progress.total.tokens, work.seconds)
+        cost = self._prices.cost(total.tokens, work.seconds, total.further)
         spent = "" if cost is None else f", {cost:.4g} {self._prices.currency}"
         self._shown.at(len(work.results), f"{total.asked:,} calls, {total.kept:,} from the store{spent}")
         if total.asked and not self._asking:

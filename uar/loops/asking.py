@@ -1,7 +1,7 @@
 """Who labels the questions of a round: people whose judgements the qrels hold, or an LLM."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from uar.labels import HumanLabels, LLMLabels, MixedLabels
 from uar.launch.command_options import compose
 from uar.storage.files import read_json
 
+AskPeople = Callable[[DictConfig, Path, Sequence[str], Path], int]
 WHO = ("simulated", "llm", "human")
 SHARED = ("dataset", "candidates", "annotator", "llm", "llms", "store", "seed")  # options of both commands
 
@@ -24,13 +25,10 @@ def check_who(cfg: DictConfig) -> None:
     """UserError where `who` cannot be asked, or its labels are not those that are trained on."""
     if cfg.who not in WHO:
         raise UserError(f"who={cfg.who!r}; allowed: {', '.join(WHO)}")
-    if cfg.who == "human":
-        raise UserError(
-            "who=human: there is no page to label on yet; put people's judgements into the qrels and use who=simulated, or "
-            "have an LLM label with who=llm label_source=llm"
-        )
+    if cfg.who == "human" and cfg.dataset.judgements is not None:
+        raise UserError("who=human: dataset.judgements= is what people say in the rounds; leave it null")
     source = hydra.utils.get_class(cfg.label_source._target_)
-    wanted = {"simulated": (HumanLabels, MixedLabels), "llm": (LLMLabels,)}[cfg.who]
+    wanted = (LLMLabels,) if cfg.who == "llm" else (HumanLabels, MixedLabels)
     if not issubclass(source, wanted):
         names = " or ".join(one.__name__.removesuffix("Labels").lower() for one in wanted)
         raise UserError(f"who={cfg.who}: its labels are not what label_source trains on; give label_source={names}")

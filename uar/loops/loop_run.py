@@ -15,21 +15,35 @@ from uar.collections.presets import averaged
 from uar.errors import UserError
 from uar.evaluation.metrics_file import read_metrics
 from uar.launch.side_by_side import several_devices
-from uar.loops.asking import ask_llm, check_who, judged_pairs
+from uar.loops.asking import AskPeople, ask_llm, check_who, judged_pairs
 from uar.loops.curves import ROUNDS, areas, compared, log_curve, read_rounds
 from uar.storage.files import digest, read_json, write_json, write_jsonl
+from uar.storage.judgement_files import NAME as PEOPLE
+from uar.storage.judgement_files import read_judgements
 from uar.storage.manifest import save_config
 from uar.training.context import label_context
 from uar.training.train_run import IDENTITY, objective, train
 
 log = logging.getLogger(__name__)
-FREE = ("rounds", "stop", "baseline", "name", "resume", "logger", "hub")  # of the options: what may change when a loop goes on
+FREE = (
+    "rounds",
+    "stop",
+    "baseline",
+    "name",
+    "resume",
+    "logger",
+    "hub",
+    "review",
+)  # of the options: what may change when a loop goes on
 
 
-def loop(cfg: DictConfig, folder: Path) -> float | None:
+def loop(cfg: DictConfig, folder: Path, ask_people: AskPeople | None = None) -> float | None:
     """Write `rounds.json` and a folder a round; return what decides of the last one. A round that is done is not made again,
-    one that was stopped goes on: with its questions, the store and the checkpoints."""
+    one that was stopped goes on: with its questions, the store and the checkpoints. `ask_people`: has people judge
+    questions, where who=human: (options, folder of the loop, questions, file that gets all judgements) -> their number."""
     check_who(cfg)
+    if cfg.who == "human" and ask_people is None:
+        raise UserError("who=human: loop() from Python needs ask_people=, such as uar.reviewing.round_review.ask_people")
     for name in ("rounds", "per_round"):
         if cfg[name] < 1:
             raise UserError(f"{name}={cfg[name]}: at least 1 is needed")
@@ -40,7 +54,9 @@ def loop(cfg: DictConfig, folder: Path) -> float | None:
     if cfg.baseline:
         read_rounds(Path(cfg.baseline))
     split = cfg.dataset
-    collection = open_training_split(split.train, split.path, split.positive_grade, split.answers, split.language)
+    collection = open_training_split(
+        split.train, split.path, split.positive_grade, split.answers, split.language, split.judgements, split.assisted
+    )
     chooses_from = _questions(cfg, collection)
     rounds = _kept(cfg, folder, collection)
     save_config(folder, cfg)
@@ -50,7 +66,8 @@ def loop(cfg: DictConfig, folder: Path) -> float | None:
         chosen = _choose(cfg, here, collection, chooses_from, chosen)
         if cfg.who == "simulated" and (why := _too_dear(cfg, rounds, collection, chosen)):
             break
-        rounds.append(_round(cfg, here, collection, len(chooses_from), chosen, rounds))
+        labelled = _labelled(cfg, here, collection, chosen, rounds, ask_people)
+        rounds.append(_round(cfg, here, len(chooses_from), chosen, rounds, labelled))
         write_json(folder / ROUNDS, {"settings": _settings(cfg, collection), "rounds": rounds})
     if not rounds:
         raise UserError(f"no round was made: {why}")
@@ -70,7 +87,7 @@ def _questions(cfg: DictConfig, collection: Collection) -> list[str]:
     if cfg.who == "simulated":
         query_ids = collection.by_people(q for q in query_ids if collection.trainable(q))
     if not query_ids:
-        raise UserError(f"{collection.reference}: no question with a positive by people; use who=llm label_source=llm")
+        raise UserError(f"{collection.reference}: no question with a positive by people; use who=human, or who=llm")
     return query_ids
 
 
@@ -129,27 +146,45 @@ def _with_last_model(cfg: DictConfig, here: Path) -> DictConfig:
     return own
 
 
-def _round(
+def _labelled(
     cfg: DictConfig,
     here: Path,
     collection: Collection,
+    chosen: Sequence[str],
+    rounds: Sequence[dict[str, Any]],
+    ask_people: AskPeople | None,
+) -> tuple[int, float | None]:
+    """Have the chosen questions labelled; the number of labels and the cost, of all rounds."""
+    log.info("Round %d: %d questions labelled, %d of them new", len(rounds) + 1, len(chosen), len(chosen) - _before(rounds))
+    if cfg.who == "llm":
+        return _asked(cfg, here, len(chosen), rounds)
+    if ask_people is None:
+        labels = judged_pairs(collection, chosen)
+    elif (here / PEOPLE).is_file():  # the round was stopped after they had judged
+        labels = len(read_judgements(here / PEOPLE).table)
+    else:
+        labels = ask_people(cfg, here.parent, chosen, here / PEOPLE)
+    return labels, labels * cfg.human_judgement
+
+
+def _round(
+    cfg: DictConfig,
+    here: Path,
     of: int,
     chosen: Sequence[str],
     rounds: Sequence[dict[str, Any]],
+    labelled: tuple[int, float | None],
 ) -> dict[str, Any]:
-    """Have the chosen questions labelled, train on all that are, and score."""
-    log.info("Round %d: %d questions labelled, %d of them new", len(rounds) + 1, len(chosen), len(chosen) - _before(rounds))
+    """Train on all that is labelled, and score."""
     own = deepcopy(cfg)
     with open_dict(own):
         own.acquire = {"_target_": "uar.acquisition.ListedAcquisition", "path": str(here / "chosen.jsonl")}
         own.human_frac, own.resume = len(chosen) / of, (here / IDENTITY).is_file()
         if cfg.who == "llm":
             own.annotation = str(here / "annotate")
-    if cfg.who == "llm":
-        labels, cost = _asked(cfg, here, len(chosen), rounds)
-    else:
-        labels = judged_pairs(collection, chosen)
-        cost = labels * cfg.human_judgement
+        if cfg.who == "human":
+            own.dataset.judgements, own.human_frac = str(here / PEOPLE), 1.0
+    labels, cost = labelled
     train(own, here)
     metrics = read_metrics(here)
     decides = objective(metrics["train"], averaged(metrics["retrieval"]))
@@ -198,6 +233,8 @@ def _stops(cfg: DictConfig, rounds: Sequence[dict[str, Any]], left: int) -> str:
         return "all questions are labelled"
     if stop.questions is not None and _before(rounds) >= stop.questions:
         return f"{_before(rounds)} questions are labelled (stop.questions={stop.questions})"
+    if stop.cost is not None and _cost(rounds) >= stop.cost:
+        return f"{_cost(rounds):.4g} are spent (stop.cost={stop.cost:g})"
     if stop.target is not None and scores and scores[-1] >= stop.target:
         return f"what decides is {scores[-1]:.4f} (stop.target={stop.target:g})"
     if stop.patience is not None and len(scores) > stop.patience:

@@ -2,8 +2,9 @@
 
 scores: (queries, passages) similarities, already scaled; targets: (queries, passages) true for the positives of a row;
 valid: (queries, passages) false where a passage must not count for a row; utility: (queries, passages) a grade, score or
-log-likelihood, nan where nobody gave one; weights: (queries,) how much a row counts, None for all alike. The loss is the
-weighted mean over rows, Σ w_i l_i / Σ w_i; rows that say nothing are left out of both sums.
+log-likelihood, nan where nobody gave one; chance: a utility that is a probability; weights: (queries,) how much a row counts,
+None for all alike. The loss is the weighted mean over rows, Σ w_i l_i / Σ w_i; rows that say nothing are left out of both
+sums.
 """
 
 import inspect
@@ -16,6 +17,7 @@ from uar.losses.joint import joint
 from uar.losses.kl import kl
 from uar.losses.lse_pair import lse_pair
 from uar.losses.margin_mse import margin_mse
+from uar.losses.negative_learning import negative_learning
 from uar.losses.rank_net import rank_net
 from uar.losses.summed_marginal import summed_marginal
 
@@ -25,6 +27,11 @@ Loss = Callable[..., torch.Tensor]
 def takes_utility(loss: Loss) -> bool:
     """Whether a loss learns from graded or soft labels, and so has the argument `utility`."""
     return "utility" in inspect.signature(loss).parameters
+
+
+def takes_chance(loss: Loss) -> bool:
+    """Whether a loss of labels also looks at how probably a passage is useful, and so has the argument `chance`."""
+    return "chance" in inspect.signature(loss).parameters
 
 
 def takes_weights(loss: Loss) -> bool:
@@ -45,8 +52,10 @@ __all__ = [
     "lse_pair",
     "margin_mse",
     "name_of",
+    "negative_learning",
     "rank_net",
     "summed_marginal",
+    "takes_chance",
     "takes_utility",
     "takes_weights",
 ]

@@ -2,11 +2,13 @@
 
 import importlib.util
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from uar.errors import MissingModel, UserError
-from uar.storage.files import cache_dir, digest, file_hash, is_whole, whole_dir
+from uar.storage.files import cache_dir, digest, file_hash, whole_dir
+from uar.storage.locks import built_once
 
 log = logging.getLogger(__name__)
 BESIDE = ("*.jinja", "*/*.jinja", "*.model", "*.tiktoken", "vocab.txt", "merges.txt")
@@ -97,8 +99,10 @@ def _find(reference: str) -> Path | str:
 def _dequantised(gguf: Path) -> Path:
     """Hugging Face folder in bf16 made from a GGUF file, keyed by its content."""
     folder = cache_dir() / "models" / f"{gguf.stem}-{file_hash(gguf)[:12]}"
-    if is_whole(folder):
-        return folder
+    return built_once(folder, partial(_dequantise, gguf, folder))
+
+
+def _dequantise(gguf: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -113,4 +117,3 @@ def _dequantised(gguf: Path) -> Path:
     with whole_dir(folder) as beside:
         model.save_pretrained(beside)
         tokenizer.save_pretrained(beside)
-    return folder

@@ -2,6 +2,7 @@
 choice."""
 
 from uar.pools.bm25_pool import BM25Pool
+from uar.pools.contrast_pool import ContrastPool
 from uar.pools.dense_pool import DensePool
 from uar.pools.given_pool import GivenPool
 from uar.pools.other_split import pools_of_other_split
@@ -10,6 +11,7 @@ from uar.pools.union_pool import RunsPool, UnionPool
 
 __all__ = [
     "BM25Pool",
+    "ContrastPool",
     "DensePool",
     "GivenPool",
     "PoolSource",

@@ -14,12 +14,14 @@ from uar.storage.near_copies import NearCopies
 
 
 class Written(NamedTuple):
-    """A question, the passage that it was written from, and its answer, which may be empty."""
+    """A question, the passage that it was written from, its answer, and a text that looks right beside it and is false; the
+    last two may be empty."""
 
     id: str
     text: str
     source: str
     answer: str = ""
+    against: str = ""
 
 
 class Dropped(NamedTuple):
@@ -57,6 +59,18 @@ def kept_by_wording(questions: Sequence[Written], wording: Wording, passages: di
 def with_answers_of_passages(questions: Sequence[Written], passages: Mapping[str, str]) -> list[Written]:
     """The questions without the answers that do not stand in their passage, word by word."""
     return [q if any(hold_answer([passages[q.source]], [q.answer])) else q._replace(answer="") for q in questions]
+
+
+def without_copies_of_passages(
+    questions: Sequence[Written], passages: Mapping[str, str], similarity: float, language: str
+) -> list[Written]:
+    """The questions without the hard negatives that are no negatives: their stems are those of the passage, with a Jaccard
+    similarity from `similarity` up."""
+    texts = [text for q in questions for text in (q.against, passages[q.source])]
+    stems = [set(terms) for terms in terms_of(texts, language)] if texts else []
+    pairs = zip(stems[::2], stems[1::2], strict=True)
+    alike = [len(own & other) >= similarity * max(1, len(own | other)) for own, other in pairs]
+    return [q._replace(against="") if same else q for q, same in zip(questions, alike, strict=True)]
 
 
 def kept_by_round_trip(questions: Sequence[Written], corpus: Collection, retriever: PoolSource) -> Sifted:

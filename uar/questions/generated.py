@@ -20,7 +20,7 @@ from uar.llm.costs.ledger import Prices, keep_rate, ledger, rate_name
 from uar.llm.engines.local import LocalEngine
 from uar.llm.engines.work import Work
 from uar.llm.failing import write_failures
-from uar.llm.models import LLM
+from uar.llm.models import LLM, model_class
 from uar.llm.pooled import PooledQuestions
 from uar.llm.progress_bar import progress_bar
 from uar.llm.record import Outcome
@@ -34,7 +34,9 @@ from uar.questions.filters import (
     kept_by_wording,
     kept_once,
     with_answers_of_passages,
+    without_copies_of_passages,
 )
+from uar.questions.text_pairs import DescriptionWriter, HardWriter
 from uar.questions.writer import QuestionWriter
 from uar.questions.written_folder import split_by_passage, write_collection
 from uar.storage.files import digest, write_json
@@ -42,6 +44,7 @@ from uar.storage.ordering import rank_of
 
 SPLITS = ("train", "dev", "test")
 GENERATED = "generated"  # before the name of a split that people have judged
+COUNTERPARTS = {"misleading": "a misleading description", "passages": "a hard negative that the LLM wrote"}
 ANSWERS = ("in_passage", "any", "none")
 log = logging.getLogger(__name__)
 
@@ -70,7 +73,7 @@ class Generate:
     test: float
     max_failure_rate: float
     round_trip: PoolSource | None
-    writer: QuestionWriter
+    writer: QuestionWriter | DescriptionWriter | HardWriter
     answers: str = "none"
     own: bool = True
 
@@ -101,13 +104,14 @@ class Generate:
                 f"{setting.reference}: no passage has questions.min_passage_words={self.min_passage_words} words; lower it"
             )
         pseudo = Collection(setting.reference, slug(setting.reference), corpus, {d: Query(d, "") for d in drawn}, {})
-        writer = replace(self.writer, number=self.per_passage, answers=self.answers != "none")
+        writer = self.writer.asking(self.per_passage, self.answers != "none")
         work = Work(
             writer, PooledQuestions(pseudo, {d: [d] for d in drawn}), [setting.llm], setting.store, self.max_failure_rate
         )
         kept = Chains(writer, Store(setting.store), pseudo.slug, [LLM(work.models[0])], 1.0)
         results = dict(kept.run(work.questions))
-        missing = len(drawn) - kept.progress.calls + kept.progress.total.outcomes[Outcome.ERROR]  # which are asked again
+        ended = len(results) + len(kept.failed)
+        missing = len(drawn) - ended + kept.progress.total.outcomes[Outcome.ERROR]  # which are asked again
         work = work if missing else replace(work, results=results, progress=kept.progress)
         return Writing(self, setting, pseudo, drawn, work, missing)
 
@@ -140,16 +144,17 @@ class Writing:
         finally:
             write_failures(folder, self.work.progress.failures)
             spent = ledger(self.work.progress, 0, 0, self.work.seconds, self.work.models, prices)
-            keep_rate(self.work.store, rate_name(self.work.models[0], self.work.asker), spent)
+            if model_class(self.work.llms[0]).steady:
+                keep_rate(self.work.store, rate_name(self.work.models[0], self.work.asker), spent)
             write_json(folder / "ledger.json", spent)  # that of the whole run takes its place
 
     def collection(self) -> tuple[Collection, dict[str, Any]]:
         """Filter what was written, write it as a collection, and open its train split; with it what a ledger tells."""
         collection = self.corpus
         written = [
-            Written(f"{doc_id}-q{number}", question, doc_id, answer)
+            Written(f"{doc_id}-q{number}", question, doc_id, answer, against)
             for doc_id in self.drawn
-            for number, (question, answer) in enumerate(self.work.results.get(doc_id, ()), start=1)
+            for number, (question, answer, against) in enumerate(self.work.results.get(doc_id, ()), start=1)
         ]
         own = self._own
         kept, dropped = self._filtered(written, own)
@@ -162,6 +167,8 @@ class Writing:
             "with_answer": sum(bool(q.answer) for q in kept),
             "dropped": dict(counts.most_common()),
         }
+        if self.options.writer.against:
+            summary["with_counterpart"] = sum(bool(q.against) for q in kept)
         if not kept:
             raise UserError(
                 f"{self.setting.reference}: of {len(written)} questions written from {summary['passages']} passages none is "
@@ -173,17 +180,22 @@ class Writing:
         folder = Path(self.options.folder) / self._name()
         manifest = {
             "model": self.work.models[0],
-            "prompt": self.options.writer.prompt.hash,
+            "prompt": "+".join(self.options.writer.prompts()),
             "seed": self.setting.seed,
             "options": self.setting.options,
             **summary,
             "splits": {split: len(of_split) for split, of_split in splits.items()},
         }
-        write_collection(folder, collection.corpus, corpus_file(self.setting.reference), splits, dropped, own, manifest)
+        against = self.options.writer.against
+        write_collection(
+            folder, collection.corpus, corpus_file(self.setting.reference), splits, dropped, own, manifest, against
+        )
         log.info(
             "%d questions of %d written from %d passages are kept (%s), %d of them with an answer; they lie in %s",
             len(kept), len(written), summary["passages"], _listed(counts), summary["with_answer"], folder,
         )  # fmt: skip
+        if against:
+            log.info("%d of them with %s", summary["with_counterpart"], COUNTERPARTS[against])
         for collection in own.values():
             line = "Beside them: %d questions of %s, of which people judged %d"
             log.info(line, len(collection.queries), collection.reference, len(collection.qrels))
@@ -212,6 +224,8 @@ class Writing:
         if options.round_trip is not None:
             kept, lost = kept_by_round_trip(kept, collection, options.round_trip)
             dropped += lost
+        if options.writer.against == "passages":
+            kept = without_copies_of_passages(kept, texts, options.near_duplicate, collection.corpus.language)
         if options.answers == "in_passage":
             kept = with_answers_of_passages(kept, texts)
         people = [Written(q.id, q.text, "") for one in own.values() for q in one.queries.values()]
@@ -223,7 +237,7 @@ class Writing:
         """The corpus' name and a hash of all that the questions were made from, so that records of two lots never mix."""
         name = self.corpus.slug.removesuffix(f".{self.setting.reference.rpartition(':')[2]}")
         own = [collection.hash for collection in self._own.values()]
-        made_from = (self.corpus.corpus.hash, self.work.models, self.options.writer.prompt.hash, *own)
+        made_from = (self.corpus.corpus.hash, self.work.models, *self.options.writer.prompts(), *own)
         options = {k: v for k, v in self.setting.options.items() if k not in {"folder", "max_failure_rate"}}
         return f"{name}-{digest(*made_from, self.setting.seed, options)[:8]}"
 

@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from uar.collections.languages import words_in
 from uar.llm.call import Call, Chain, Question
@@ -24,10 +24,12 @@ LETTERS = 6  # that a token of an answer is taken to have, at most
 
 
 class Asked(NamedTuple):
-    """A question and its answer, which may be empty."""
+    """A question, or another text that is searched for; its answer, and a text that looks right beside it and is false. Both
+    may be empty."""
 
     question: str
     answer: str = ""
+    against: str = ""
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,20 @@ class QuestionWriter(OnePrompt):
 
     variables = frozenset({"passage", "number", "answers"})
     rate = STAGE
+    against: ClassVar[str] = ""  # what it writes beside each text: misleading ones, passages, or nothing
 
     number: int = 1
     question_tokens: int = 32
     answers: bool = False
     answer_tokens: int = 16
+
+    def asking(self, number: int, answers: bool) -> "QuestionWriter":
+        """As it is asked for `number` questions, with answers or without."""
+        return replace(self, number=number, answers=answers)
+
+    def prompts(self) -> tuple[str, ...]:
+        """Hashes of its prompts."""
+        return (self.prompt.hash,)
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -106,7 +117,7 @@ def read_questions(reply: Reply, answers: bool = False) -> list[Asked]:
     lines = reply.text.splitlines()
     for number, line in enumerate(lines, start=1):
         whole = reply.outcome == Outcome.OK or number < len(lines)
-        line = _bare(line)
+        line = bare(line)
         parts = WITH_ANSWER.fullmatch(line)
         if parts and (not parts[3] or (answers and (parts[2] or words_in(parts[3]) <= LONGEST))):
             last = parts[1]
@@ -120,7 +131,8 @@ def _answer(text: str) -> str:
     return ANSWER.sub("", text.strip(QUOTES)).strip(QUOTES)
 
 
-def _bare(line: str) -> str:
+def bare(line: str) -> str:
+    """A line without numbers, bullets, marks and what else a model puts around it."""
     before, line = "", line.strip(QUOTES)
     while line != before:
         before, line = line, LEAD.sub("", line).strip(QUOTES)

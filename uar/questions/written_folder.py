@@ -4,11 +4,14 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from uar.collections import Collection, Corpus
+from uar.errors import UserError
 from uar.questions.filters import Dropped, Written
+from uar.questions.misleading_file import write_misleading
 from uar.storage.files import file_hash, write_json, write_jsonl, write_text
 from uar.storage.manifest import save_manifest
 from uar.storage.ordering import rank_of
@@ -25,15 +28,26 @@ def write_collection(
     dropped: Sequence[Dropped],
     own: Mapping[str, Collection],
     manifest: Mapping[str, Any],
+    against: str = "",
 ) -> None:
     """`corpus.jsonl` (a link where it is a file already), `queries.jsonl`, `qrels/<split>.tsv` with each question's source as
     its positive, `dropped.jsonl`, `collection.json` that calls the judgements generated, and `manifest.json`. `own`: splits of
-    questions that are there already; they keep their judgements and their split, and say that people judged them."""
+    questions that are there already; they keep their judgements and their split, and say that people judged them.
+
+    `against`: what the counterparts of questions are: `misleading` texts, which go to `misleading.jsonl`, or `passages`, hard
+    negatives that join the corpus and, with the source, the candidates of their question."""
     folder.mkdir(parents=True, exist_ok=True)
-    _passages(folder / "corpus.jsonl", corpus, corpus_file)
+    written = [question for of_split in splits.values() for question in of_split]
+    negatives = {f"{q.id}-hard": q for q in written if q.against and against == "passages"}
+    if negatives:
+        _with_negatives(folder / "corpus.jsonl", corpus, {doc_id: q.against for doc_id, q in negatives.items()})
+    else:
+        _passages(folder / "corpus.jsonl", corpus, corpus_file)
+    if against == "misleading":
+        write_misleading(folder, ((q.source, q.against) for q in written if q.against))
     people = {q.id: q for collection in own.values() for q in collection.queries.values()}
     rows: list[dict[str, Any]] = [_row(q.id, q.text, q.answers, q.origin or PEOPLE) for q in people.values()]
-    for question in (q for of_split in splits.values() for q in of_split):
+    for question in written:
         row = _row(question.id, question.text, [question.answer] if question.answer else [], ORIGIN)
         rows.append({**row, "source": question.source})
     write_jsonl(folder / "queries.jsonl", rows)
@@ -44,8 +58,11 @@ def write_collection(
         lines += [f"{query_id}\t{doc_id}\t{grade}\n" for query_id, given in qrels.items() for doc_id, grade in given.items()]
         write_text(folder / "qrels" / f"{split}.tsv", HEADER + "".join(lines))
         unjudged = [q for q in own[split].queries if q not in qrels] if split in own else []
-        if unjudged:
-            write_jsonl(folder / "candidates" / f"{split}.jsonl", ({"query_id": q, "candidates": []} for q in unjudged))
+        pools: dict[str, list[str]] = {q: [] for q in unjudged}
+        pools |= {q.id: [q.source, d] for d, q in negatives.items() if q in splits.get(split, ())}
+        if pools:
+            rows = [{"query_id": q, "candidates": pool} for q, pool in pools.items()]
+            write_jsonl(folder / "candidates" / f"{split}.jsonl", rows)
     write_jsonl(
         folder / "dropped.jsonl", ({"text": d.question.text, "source": d.question.source, "why": d.why} for d in dropped)
     )
@@ -72,11 +89,20 @@ def split_by_passage(questions: Sequence[Written], shares: Mapping[str, float], 
     return {split: [q for q in questions if of.get(q.source, "train") == split] for split in ("train", *shares)}
 
 
+def _with_negatives(path: Path, corpus: Corpus, negatives: Mapping[str, str]) -> None:
+    """The passages of the corpus, and then those that the LLM wrote. UserError where an id is taken."""
+    taken = next((doc_id for doc_id in negatives if corpus.row(doc_id) >= 0), None)
+    if taken is not None:
+        raise UserError(f"the corpus has a passage {taken!r}, the id of a hard negative that was written; rename it")
+    rows = chain(corpus.passages(), ((doc_id, "", text) for doc_id, text in negatives.items()))
+    path.unlink(missing_ok=True)  # it may be a link to the corpus
+    write_jsonl(path, ({"_id": d, "title": title, "text": text} for d, title, text in rows))
+
+
 def _passages(path: Path, corpus: Corpus, file: Path | None) -> None:
     if file is None:
         if not path.is_file():
-            rows = ((d, *corpus.parts(d)) for d in corpus.ids())
-            write_jsonl(path, ({"_id": doc_id, "title": title, "text": text} for doc_id, title, text in rows))
+            write_jsonl(path, ({"_id": d, "title": title, "text": text} for d, title, text in corpus.passages()))
         return
     if path.is_file() and file_hash(path) == file_hash(file):
         return

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from uar.reporting.alike import notes_of
+from uar.reporting.band_table import band_table
 from uar.reporting.constants import without_constants
 from uar.reporting.differences_table import differences_table
 from uar.reporting.explorer import Explorer
@@ -18,7 +19,15 @@ from uar.reporting.hybrid_columns import with_hybrid
 from uar.reporting.marks import Marks, marks
 from uar.reporting.page import page
 from uar.reporting.paper_table import PaperTable, asked_for, paper_table
-from uar.reporting.result_table import Table, agreement_table, columns_of, cost_table, score_table, search_table
+from uar.reporting.result_table import (
+    Table,
+    agreement_table,
+    columns_of,
+    cost_table,
+    judge_agreement_table,
+    score_table,
+    search_table,
+)
 from uar.reporting.rows import Row, find_row, rows_of, shared
 from uar.reporting.run_folders import find_runs
 from uar.reporting.text import latex, markdown, overview, terminal
@@ -41,9 +50,10 @@ def report(cfg: DictConfig, folder: Path) -> None:
     by_row = {row.name: marks(row, against, tested, notes if baseline else []) for row in others}
     differences = explorer.pairs(against, others, by_row)
     by_row = by_row if baseline else {}
-    tables = _tables(rows, papers, by_row, baseline, cfg.deepest)
+    of_bands = band_table(rows, Path(cfg.bands), notes) if cfg.bands is not None else None
+    tables = _tables(rows, papers, by_row, baseline, cfg.deepest, of_bands)
     out = Path(cfg.out)
-    figures = draw_all(rows, out / "figures", notes)
+    figures = draw_all(rows, out / "figures", notes, cfg.pareto)
     notes = list(dict.fromkeys(notes))
     drawn = [(figure.title, f"figures/{figure.key}.svg") for figure in figures if figure.svg]
     missing = [f"{figure.title}: {figure.missing}" for figure in figures if figure.missing]
@@ -76,15 +86,22 @@ def _several(value: Any) -> list[str] | None:
 
 
 def _tables(
-    rows: Sequence[Row], papers: Sequence[PaperTable], by_row: dict[str, Marks], baseline: Row | None, deepest: float
+    rows: Sequence[Row],
+    papers: Sequence[PaperTable],
+    by_row: dict[str, Marks],
+    baseline: Row | None,
+    deepest: float,
+    of_bands: Table | None,
 ) -> list[Table]:
     """Those of the paper, then all that the runs hold."""
     name = baseline.name if baseline else ""
     own = [
         score_table("retrieval", "Retrieval", rows, "retrieval", by_row, name, deepest),
+        of_bands,
         *([differences_table(rows, baseline, by_row)] if baseline else []),
         search_table(rows),
         score_table("rag", "Answers from the retrieved passages (RAG)", rows, "rag", by_row, name),
+        judge_agreement_table(rows),
         agreement_table(rows),
         cost_table(rows),
     ]

@@ -1,6 +1,6 @@
 """Tables over rows: best and second best, significance marks, the paper's value beside ours."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from operator import itemgetter
@@ -11,6 +11,7 @@ from uar.collections.presets import averaged
 from uar.evaluation.rag.answer_measures import BERT, MEASURES
 from uar.reporting.alike import unlike
 from uar.reporting.depth import too_deep
+from uar.reporting.judge_columns import LINES, agreeing, failed, judged_of, judged_otherwise
 from uar.reporting.marks import Marks, described
 from uar.reporting.rows import Row
 
@@ -18,7 +19,6 @@ DASH = "–"
 QUESTIONS = "questions"
 RAG = (*MEASURES, BERT)
 Part = tuple[str, str, str]  # part of metrics.json, slug, measure
-LINES = ("closed_book", "oracle")
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,10 @@ def columns_of(rows: Sequence[Row], part: str) -> list[tuple[str, str]]:
             names = list(dict.fromkeys(m for found in there for m, value in found.items() if isinstance(value, int | float)))
         else:
             names = [m for m in RAG if any(m in found for found in there)]
+            judged = list(judged_of(rows, slug))
+            names += [name for name in judged if " (" not in name]
             names += [f"{m} ({at})" for at in LINES for m in RAG if any(m in found.get(at, {}) for found in there)]
+            names += [name for name in judged if " (" in name]
         wanted.update(dict.fromkeys((slug, name) for name in names))
     return list(wanted)
 
@@ -180,12 +183,44 @@ def score_table(
     wanted = columns_of(rows, part)
     left_out = {at: said for at in wanted if part == "retrieval" and (said := too_deep(rows, *at, deepest))}
     wanted = [at for at in wanted if at not in left_out]
+    columns = [Column(*at) for at in wanted]
+    notes = list(left_out.values())
     if part == "rag":
-        wanted = [at for slug, of_slug in groupby(wanted, key=itemgetter(0)) for at in [*of_slug, *_counted(rows, slug)]]
-    columns = [Column(*at) if at[1] != QUESTIONS else Column(*at, digits=0, ranked=False, count=True) for at in wanted]
+        otherwise = {at: said for slug in dict(wanted) for at, said in judged_otherwise(rows, slug).items()}
+        wanted, columns, notes = *_answer_columns(rows, wanted, otherwise), list(otherwise.values())
+        by_row = {name: {at: mark for at, mark in of.items() if at not in otherwise} for name, of in by_row.items()}
     shown = trained_first(rows, [(part, *at) for at in wanted], columns)
     table = plain_table(key, title, *shown, by_row, baseline)
-    return replace(table, notes=[*table.notes, *left_out.values()]) if table else None
+    return replace(table, notes=[*table.notes, *notes]) if table else None
+
+
+def _answer_columns(
+    rows: Sequence[Row], wanted: Sequence[tuple[str, str]], unranked: Container[tuple[str, str]]
+) -> tuple[list[tuple[str, str]], list[Column]]:
+    """(names, columns): after each judged measure the share of questions that failed, and after those of a collection the
+    number of its questions."""
+    found: list[tuple[tuple[str, str], Column]] = []
+    for slug, of_slug in groupby(wanted, key=itemgetter(0)):
+        judged = judged_of(rows, slug)
+        for at in of_slug:
+            found.append((at, Column(*at, ranked=at not in unranked)))
+            if at[1] in judged:
+                found.append(((slug, failed(at[1])), Column(slug, f"{at[1]} failed", ranked=False, count=True)))
+        found += [(at, Column(*at, digits=0, ranked=False, count=True)) for at in _counted(rows, slug)]
+    return [at for at, _ in found], [column for _, column in found]
+
+
+def judge_agreement_table(rows: Sequence[Row]) -> Table | None:
+    """How judged measures agree with those that compare with gold answers, by run."""
+    slugs = list(averaged({slug: {} for row in rows for slug in row.slugs}))
+    wanted = [(slug, heading, name) for slug in slugs for heading, name in agreeing(rows, slug)]
+    columns = [Column(slug, heading, ranked=False) for slug, heading, _ in wanted]
+    parts = [("rag", slug, name) for slug, _, name in wanted]
+    table = plain_table("judges", "Judged measures against gold answers", rows, parts, columns, {})
+    told = (
+        "Kendall's tau over the questions that have both values; a dash where one value is the same for all, or under three."
+    )
+    return replace(table, notes=[told]) if table else None
 
 
 def trained_first(

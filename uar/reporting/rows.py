@@ -13,6 +13,7 @@ from uar.evaluation.score_files import Values
 from uar.evaluation.significance import read_scores
 from uar.reporting.run_folders import RunFolder
 
+JUDGED, AGREEMENT = "judged", "agreement"  # in metrics.json, under rag: what is told of measures that an LLM judges
 BESIDE = ("seed", "name", "resume", "baseline", "model")  # do not tell one method from another
 Seed = tuple[RunFolder, ...]  # the run that trained, and those that evaluated its model on further collections
 
@@ -68,7 +69,9 @@ def _value(run: RunFolder, part: str, slug: str, measure: str) -> float | None:
     if part in ("retrieval", "rag"):
         place: Any = run.metrics[part].get(slug, {})
         name, _, line = measure.removesuffix(")").partition(" (")
-        keys = [line, name] if line else [measure]
+        name = name if line else measure
+        inner = name.split(".") if name.startswith((f"{JUDGED}.", f"{AGREEMENT}.")) else [name]
+        keys = [line, *inner] if line else inner
     else:
         if part == "learnt":
             place = run.learnt

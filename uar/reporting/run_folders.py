@@ -46,8 +46,8 @@ class RunFolder:
 
     @cached_property
     def learnt(self) -> dict[str, int]:
-        """`questions` that the run's model was trained on, and those that `people` labelled; empty where it was not
-        trained, or the labels cannot be read."""
+        """`questions` that the run's model was trained on, and those that `people` labelled, for training or for `fitted_on`;
+        empty where it was not trained, or the labels cannot be read."""
         path = (self.trained or self.path) / NAME
         if "label_source._target_" not in self.config or not path.is_file():
             return {}
@@ -58,7 +58,15 @@ class RunFolder:
         counts = pc.not_equal(pc.fill_null(table["weight"], 1.0), 0.0)
         by_people = pc.and_(counts, pc.match_substring(table["source"], "human"))
         masks = {"questions": counts, "people": by_people}
-        return {name: pc.count_distinct(table["query_id"].filter(mask)).as_py() for name, mask in masks.items()}
+        found = {name: set(pc.unique(table["query_id"].filter(mask)).to_pylist()) for name, mask in masks.items()}
+        found["people"].update(self.fitted_on)
+        return {name: len(questions) for name, questions in found.items()}
+
+    @cached_property
+    def fitted_on(self) -> list[str]:
+        """Questions whose human labels told how several annotators are joined (combine=learned)."""
+        used = read_manifest(self.trained or self.path).get("annotations") or []
+        return [q for facts in used if isinstance(facts, dict) for q in facts.get("human_questions", ())]
 
     def keeps(self, slug: str) -> bool:
         """Whether it has scores of the single questions of a collection."""

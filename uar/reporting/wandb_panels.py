@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from uar.reporting.rows import JUDGED
 from uar.reporting.run_folders import RunFolder
 
 STEP = "trainer/global_step"
@@ -57,5 +58,5 @@ def _bars(runs: Sequence[RunFolder], part: str, slugs: Sequence[str]) -> tuple[s
     names = []
     for slug in slugs:
         of_slug: dict[str, Any] = {m: v for run in runs for m, v in run.metrics[part].get(slug, {}).items()}
-        names += [f"{part}/{slug}/{m}" for m in FIRST if m in of_slug]
+        names += [f"{part}/{slug}/{m}" for m in (*FIRST, *of_slug.get(JUDGED, {})) if m in of_slug]
     return tuple(names)

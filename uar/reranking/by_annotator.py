@@ -54,6 +54,11 @@ class ByAnnotator(Reranker):
         return self
 
     def rerank(self, collection: Collection, run: Run, depth: int | None) -> Run:
+        if self._annotator.shows_labels_of == collection.reference:
+            raise UserError(
+                f"rerank.annotator.examples_from={collection.reference}: its labels are what the ranking is measured on; give "
+                "another split"
+            )
         pools = {q: [d for d, _ in hits[:depth]] for q, hits in run.items()}
         rows_of(collection, pools)
         orders = self._orders(collection, {q: pool for q, pool in pools.items() if len(pool) > 1})

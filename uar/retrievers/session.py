@@ -28,6 +28,7 @@ class Session:
         self._vectors: Vectors | None = None
         self._stack = ExitStack()
         self._facts: dict[str, float] = {}
+        self._others: dict[str, dict[str, Corpus]] = {}
         self._prepared, self._preparing = 0.0, False
 
     def __enter__(self) -> "Session":
@@ -53,11 +54,17 @@ class Session:
         """Called when the session ends, however it does."""
         self._stack.callback(close)
 
+    def stands_for(self, other: Corpus, corpus: Corpus) -> None:
+        """`other` is searched in place of `corpus`, and released with it."""
+        self._others.setdefault(corpus.hash, {})[other.hash] = other
+
     def release(self, corpus: Corpus) -> None:
-        """A corpus is not searched any more: its vectors and indexes go."""
+        """A corpus is not searched any more: its vectors and indexes go, and those of what stands for it."""
+        searched = {corpus.hash: corpus, **self._others.pop(corpus.hash, {})}
         if self._vectors is not None:
-            self._vectors.forget(corpus)
-            self.search.forget(corpus)
+            for one in searched.values():
+                self._vectors.forget(one)
+                self.search.forget(one)
 
     def note(self, part: str, facts: Mapping[str, float]) -> None:
         """Keep what a ranker called `part` says of its last search, such as `bytes_per_passage` or `recall@100`."""

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -44,6 +44,11 @@ class Scored:
     views: tuple[torch.Tensor, ...] = ()
     penalties: Mapping[str, torch.Tensor] = field(default_factory=dict)
     facts: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+    def of(self, queries: slice) -> "Scored":
+        """The scores of some of the queries."""
+        scored = None if self.scored is None else self.scored[queries]
+        return replace(self, scores=self.scores[queries], scored=scored, views=tuple(view[queries] for view in self.views))
 
 
 def first_places(rows: torch.Tensor) -> torch.Tensor:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from uar.collections import Corpus
 from uar.errors import UserError
@@ -18,6 +19,8 @@ from uar.retrievers.small_vectors import KINDS, SmallVectors
 from uar.retrievers.ties import Found, Ranks, first_of
 from uar.retrievers.vector_shards import Rows, evenly, load_shard, shard_sizes
 from uar.retrievers.vectors import Vectors
+from uar.storage.files import digest, whole_file
+from uar.storage.locks import alone
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +28,8 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class ExactSearch:
     """Every vector is looked at. `embeddings`: a folder that keeps the vectors of each corpus; None: see `Vectors`.
-    `processes`: so many encode beside each other. `precision` of the encoding: auto, bf16, fp32 or fp16.
+    `processes`: so many encode beside each other; auto: one a GPU, or one. `precision` of the encoding: auto, bf16, fp32 or
+    fp16.
 
     `dimensions`: the first so many numbers of each vector are looked at; None for all. `quantize`: int8 or binary codes are
     looked at; see `SmallVectors`. With either, `rescore` times as many results as are wanted are scored again with the whole
@@ -36,7 +40,7 @@ class ExactSearch:
 
     scans = True
     embeddings: str | None = None
-    processes: int = 1
+    processes: int | str = "auto"
     precision: str = "auto"
     dimensions: int | None = None
     quantize: str | None = None
@@ -45,14 +49,19 @@ class ExactSearch:
     facts: dict[str, float] = field(default_factory=dict, init=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.processes < 1:
-            raise UserError(f"search.processes={self.processes}: at least 1 is needed")
+        if self.processes != "auto" and not (isinstance(self.processes, int) and self.processes >= 1):
+            raise UserError(f"search.processes={self.processes}: auto, or a whole number from 1 on, is needed")
         if self.precision not in ("auto", *NAMES):
             raise UserError(f"search.precision={self.precision!r} is not known; allowed: auto, {', '.join(NAMES)}")
         if self.quantize is not None and self.quantize not in KINDS:
             raise UserError(f"search.quantize={self.quantize!r} is not known; allowed: null, {', '.join(KINDS)}")
         if not isinstance(self.rescore, int) or self.rescore < 0:
             raise UserError(f"search.rescore={self.rescore}: a whole number from 0 on is needed")
+
+    @property
+    def encoders(self) -> int:
+        """Processes that encode beside each other."""
+        return max(1, torch.cuda.device_count()) if self.processes == "auto" else int(self.processes)
 
     def vectors(self) -> Vectors:
         return Vectors(Path(self.embeddings) if self.embeddings else None)
@@ -64,8 +73,8 @@ class ExactSearch:
 
     def warn_of_processes(self, name: str) -> None:
         """Say where there are several that a retriever of that name encodes in one process."""
-        if self.processes > 1:
-            log.warning("search.processes=%d has no effect on %s, which encodes in one process", self.processes, name)
+        if self.processes not in ("auto", 1):
+            log.warning("search.processes=%s has no effect on %s, which encodes in one process", self.processes, name)
 
     def forget(self, corpus: Corpus) -> None:
         """A corpus is not searched any more."""
@@ -122,16 +131,19 @@ class FaissSearch(ExactSearch):
     product. `{lists}` is four times the root of the corpus' size.
 
     `probes`: lists of an IVF that are looked through; `ef_search`: breadth of the search in an HNSW graph; `train_on`: at most
-    so many vectors, evenly from the corpus, train the index, which is made once for a corpus. Smaller codes than `dimensions`
-    are the index' own: `quantize` is refused.
+    so many vectors, evenly from the corpus, train the index; None: 64 a list of it, and 65,536 at least. Smaller codes than
+    `dimensions` are the index' own: `quantize` is refused.
+
+    The index is a file beside the vectors, by their content and by what makes it, and stays as long as they do. It is mapped
+    into memory.
     """
 
     scans = False
     factory: str = "Flat"
     probes: int = 32
     ef_search: int = 128
-    train_on: int = 262_144
-    _made: dict[tuple[tuple[Path, int], ...], Any] = field(default_factory=dict, init=False, compare=False)
+    train_on: int | None = None
+    _opened: dict[Path, Any] = field(default_factory=dict, init=False, compare=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -144,34 +156,53 @@ class FaissSearch(ExactSearch):
     def check(self, passages: int, dim: int) -> None:
         super().check(passages, dim)
         index = self._empty(passages, self.dimensions or dim)
-        given = min(passages, self.train_on)
+        most = self._training(index)
+        given = min(passages, most)
         needed = 0 if index.is_trained else training_vectors(index)
         if given < needed:
             raise UserError(
                 f"search.factory={self.factory}: its training needs {needed} vectors and gets {given} (passages: {passages}, "
-                f"search.train_on={self.train_on}); give a factory with fewer lists or smaller codes, such as Flat or HNSW32"
+                f"search.train_on={most}); give a factory with fewer lists or smaller codes, such as Flat or HNSW32"
             )
 
     def forget(self, corpus: Corpus) -> None:
-        for made in [made for made in self._made if corpus.hash in made[0][0].parts]:
-            del self._made[made]
+        for path in [path for path in self._opened if corpus.hash in path.parts]:
+            del self._opened[path]
 
     @property
     def shortcut(self) -> str:
         return ", ".join(part for part in (self.factory, super().shortcut) if part)
 
     def _among(self, queries: np.ndarray, shards: Sequence[Path], k: int, ranks: Ranks | None) -> Found:
-        made = tuple((shard, shard.stat().st_mtime_ns) for shard in shards)
-        if made not in self._made:
-            self._made[made] = self._index(shards, queries.shape[1])
-        return first_of(self._made[made], queries, k, ranks)
+        made_of = [(shard.name, shard.stat().st_size, shard.stat().st_mtime_ns) for shard in shards]
+        name = digest(self._name(sum(shard_sizes(shards))), self.train_on, queries.shape[1], made_of)
+        path = shards[0].parent / f"{name}.faiss"
+        if path not in self._opened:
+            self._opened[path] = self._read(path, shards, queries.shape[1])
+        return first_of(self._opened[path], queries, k, ranks)
 
-    def _index(self, shards: Sequence[Path], dim: int) -> Any:
+    def _read(self, path: Path, shards: Sequence[Path], dim: int) -> Any:
         import faiss  # after torch: both bring OpenMP
 
+        if not path.is_file():
+            with alone(path.with_suffix(".lock")):
+                if not path.is_file():
+                    with whole_file(path) as beside:
+                        faiss.write_index(self._index(shards, dim), str(beside))
+        try:
+            index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+        except RuntimeError as error:
+            raise UserError(f"{path}: no whole index ({_message(error)}); remove it, and it is made again") from error
+        if "IVF" in self.factory:
+            faiss.extract_index_ivf(index).nprobe = self.probes
+        if isinstance(index, faiss.IndexHNSW):
+            index.hnsw.efSearch = self.ef_search
+        return index
+
+    def _index(self, shards: Sequence[Path], dim: int) -> Any:
         index = self._empty(sum(shard_sizes(shards)), dim)
         if not index.is_trained:
-            vectors = evenly(shards, self.train_on)
+            vectors = evenly(shards, self._training(index))
             try:
                 index.train(vectors)
             except RuntimeError as error:
@@ -180,16 +211,20 @@ class FaissSearch(ExactSearch):
                 raise UserError(f"search.factory={self.factory}: {reason}") from error
         for shard in shards:
             index.add(load_shard(shard).astype(np.float32))
-        if "IVF" in self.factory:
-            faiss.extract_index_ivf(index).nprobe = self.probes
-        if isinstance(index, faiss.IndexHNSW):
-            index.hnsw.efSearch = self.ef_search
         return index
+
+    def _training(self, index: Any) -> int:
+        """At most so many vectors."""
+        return self.train_on or max(65_536, 64 * _lists(index))
+
+    def _name(self, passages: int) -> str:
+        """In faiss' factory language, for so many vectors."""
+        return self.factory.replace("{lists}", str(max(1, round(4 * passages**0.5))))
 
     def _empty(self, passages: int, dim: int) -> Any:
         import faiss
 
-        factory = self.factory.replace("{lists}", str(max(1, round(4 * passages**0.5))))
+        factory = self._name(passages)
         try:
             return faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
         except RuntimeError as error:
@@ -199,6 +234,15 @@ class FaissSearch(ExactSearch):
 
 def _message(error: RuntimeError) -> str:
     return str(error).split("Error: ")[-1].splitlines()[0]
+
+
+def _lists(index: Any) -> int:
+    import faiss
+
+    try:
+        return int(faiss.extract_index_ivf(index).nlist)
+    except RuntimeError:  # it has no lists
+        return 0
 
 
 def training_vectors(index: Any) -> int:

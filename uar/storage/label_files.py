@@ -33,6 +33,7 @@ SCHEMA = pa.schema(
         ("weight", pa.float32()),  # of the query, in the loss
     ]
 )
+ASSISTED = "assisted"  # further column of people's labels: true where they saw what an LLM says of the passage
 IDS = ("query_id", "doc_id")
 VALUES = ("label", "grade", "score", "rank")
 TEXT = (".tsv", ".qrels", ".txt", ".trec")
@@ -120,7 +121,16 @@ def _read_parquet(path: Path) -> Labels:
             first = next(n for n, q, d, _ in _parquet_rows(path) if (q, d) == (query_id, doc_id))
             raise contradiction(path, f"passage {doc_id!r} of query {query_id!r}", first, number)
     log_repeats(path, rows - sum(map(len, labels.values())), "labels")
+    _tell_assisted(path)
     return labels
+
+
+def _tell_assisted(path: Path) -> None:
+    if ASSISTED in pq.read_schema(path).names:
+        seen = sum(pq.read_table(path, columns=[ASSISTED])[ASSISTED].fill_null(False).to_pylist())
+        if seen:
+            line = "%s: %d labels by people were made while an LLM's suggestion was seen, and are not independent of it"
+            log.warning(line, path, seen)
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[int, str, str, FileLabel]]:

@@ -3,11 +3,11 @@ writing, and are of files of their own, which stay."""
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from uar.storage.files import NO_LOCKS
+from uar.storage.files import NO_LOCKS, cache_dir, digest, is_whole, writable
 
 
 def lock(held: int, how: int) -> None:
@@ -32,3 +32,14 @@ def alone(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(held)
+
+
+def built_once(folder: Path, build: Callable[[], object]) -> Path:
+    """The folder of the cache, which `build` writes with `whole_dir` where it is not whole. Of several processes one builds
+    and the others wait."""
+    if not is_whole(folder):
+        place = cache_dir() / "locks" / digest(str(folder))
+        with writable(place), alone(place):
+            if not is_whole(folder):
+                build()
+    return folder

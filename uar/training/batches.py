@@ -5,7 +5,7 @@ goes on with the batches that an uninterrupted one would have had.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,10 @@ from uar.labels import Example, Stage
 from uar.labels.example_columns import Examples, Passages, weights_of
 from uar.retrievers.trainable import first_places
 from uar.storage.ordering import rank_of
+from uar.training.further_texts import FurtherTexts
 from uar.training.masks import among, utilities
+
+NONE = torch.zeros(0, dtype=torch.int64)
 
 
 @dataclass
@@ -24,7 +27,9 @@ class Batch:
     """queries, passages: token ids; rows: (passages,) corpus rows, each once; shown, targets, known: (queries, most) corpus
     rows of the passages that were chosen for a query, of the positives to learn and of all passages that are never a
     negative, padded with -2; judged, utility: (queries, most) corpus rows of the passages that have a utility, and it;
-    row_weights: (queries,) fp32, the stage's greatest being 1."""
+    row_weights: (queries,) fp32, the stage's greatest being 1; variants: token ids of other wordings, the first of each query,
+    then the second, and so on. misleading: token ids of texts that look as if they described a passage; misleading_of:
+    (texts,) places of the queries whose positive it is; misled: (queries,) its corpus row, -2 where there is none."""
 
     query_ids: list[str]
     queries: list[np.ndarray]
@@ -36,6 +41,10 @@ class Batch:
     judged: torch.Tensor
     utility: torch.Tensor
     row_weights: torch.Tensor
+    misled: torch.Tensor = field(default_factory=lambda: NONE)
+    misleading_of: torch.Tensor = field(default_factory=lambda: NONE)
+    misleading: list[np.ndarray] = field(default_factory=list)
+    variants: list[np.ndarray] = field(default_factory=list)
 
     def to(self, device: torch.device) -> "Batch":
         moved = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.type is torch.Tensor}
@@ -66,7 +75,7 @@ class BatchStream:
     corpus row of the first: a batch shows one of them, and what is a positive of a query in one copy is its negative in none.
 
     `random_negatives`: passages a query that are drawn from the whole corpus and shown beside those of its example, as
-    negatives of all queries of the batch.
+    negatives of all queries of the batch. `further`: texts that are encoded beside the queries.
     """
 
     def __init__(
@@ -82,6 +91,7 @@ class BatchStream:
         rank: int = 0,
         world: int = 1,
         random_negatives: int = 0,
+        further: FurtherTexts | None = None,
     ) -> None:
         self._examples = Examples.of(stage.examples, passages)
         self._used = np.flatnonzero(weights_of(self._examples) > 0)
@@ -90,7 +100,7 @@ class BatchStream:
         self._passage_tokens = passage_tokens
         self._batch_size, self._per_query = batch_size, passages_per_query
         self._rank, self._world = rank, world
-        self._random = random_negatives
+        self._random, self._further = random_negatives, further
         self._is_shown = self._shown_rows() if random_negatives else np.zeros(0, bool)
         self._alike = _alike(self._examples, query_tokens, query_rows)
         self.epoch = 0
@@ -147,7 +157,21 @@ class BatchStream:
             judged=_padded([list(u) for u in useful], -2),
             utility=_padded([list(u.values()) for u in useful], torch.nan),
             row_weights=torch.tensor([e.weight / self._heaviest for e in examples], dtype=torch.float32),
+            **self._further_texts(queries, chosen),
         )
+
+    def _further_texts(self, queries: Sequence["Shown"], chosen: Sequence[tuple[list[str], list[str]]]) -> dict[str, Any]:
+        """Variants of the queries, and the misleading texts of the first positive that each is shown with."""
+        positives = [picked[0] if picked else None for picked, _ in chosen]
+        misled = [-2 if d is None else query.rows[d] for query, d in zip(queries, positives, strict=True)]
+        further = self._further
+        misleading, of = further.misleading_of(positives) if further else ([], [])
+        return {
+            "misled": torch.tensor(misled),
+            "misleading_of": torch.tensor(of, dtype=torch.int64),
+            "misleading": misleading,
+            "variants": further.variants_of([query.example.query_id for query in queries]) if further else [],
+        }
 
     def _choose(self, query: "Shown") -> tuple[list[str], list[str]]:
         """Positives and negatives of one query, `passages_per_query` in all where there are as many."""

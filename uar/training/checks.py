@@ -1,6 +1,7 @@
 """What training cannot do is told before anything is made; what it will do otherwise than was asked is logged."""
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from hydra.utils import get_object
@@ -40,10 +41,22 @@ def check_options(cfg: DictConfig) -> None:
         )
     if not 0 <= options.warmup <= 1:
         raise UserError(f"training.warmup={options.warmup}: a share of a stage's steps from 0 to 1 is needed, such as 0.1")
+    for name in ("invariance", "misleading"):
+        if options[name] < 0:
+            raise UserError(f"training.{name}={options[name]}: a weight from 0 on is needed; 0 leaves the term out")
     if options.patience is not None and not cfg.dataset.dev:
         log.warning("training.patience=%s has no effect without a dev split (dataset.dev=null)", options.patience)
-    if cfg.human_frac is not None and not _mentions(OmegaConf.to_container(cfg.label_source), "human_frac"):
+    takers = (cfg.label_source, cfg.combine)
+    if cfg.human_frac is not None and not any(_mentions(OmegaConf.to_container(taker), "human_frac") for taker in takers):
         log.warning("human_frac=%s has no effect: this label_source takes no human labels by share", cfg.human_frac)
+
+
+def check_examples(cfg: DictConfig, tests: Sequence[str]) -> None:
+    """UserError where an annotator shows labels of a test as examples."""
+    of_run = (cfg.annotator, *cfg.annotators.values())
+    for shown in (OmegaConf.select(one, key) for one in of_run for key in ("examples_from", "member.examples_from")):
+        if shown in tests:
+            raise UserError(f"annotator.examples_from={shown} is a test of this run (dataset.test); give a training split")
 
 
 def check_dimensions(dimensions: Any, retriever: Trainable) -> list[int] | None:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from uar.collections import Collection
 from uar.collections.reference import MINI
 from uar.errors import UserError
 from uar.labels import LabelContext
+from uar.labels.combination import Combination
 from uar.labels.combine import combine
 from uar.launch.other_commands import annotate_command
 from uar.llm.models import identity_of
@@ -32,9 +33,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Used:
-    """An annotation that a training takes labels from: what trackers are given, and what the manifest says."""
+    """An annotation that a training takes labels from: what trackers are given, and what the manifest says. Without the
+    former it is how several were joined."""
 
-    labelled: Labelled
+    labelled: Labelled | None
     facts: Mapping[str, Any]
 
 
@@ -51,17 +53,21 @@ def label_context(
 
     @cache
     def judgements() -> Judged:  # a curriculum or an allocation asks again
-        return _judgements(cfg, collection, used)
+        return _judgements(cfg, context, used)
 
-    return LabelContext(collection, query_ids, pools, judgements, cfg.seed)
+    context = LabelContext(collection, query_ids, pools, judgements, cfg.seed)
+    return context
 
 
-def _judgements(cfg: DictConfig, collection: Collection, used: list[Used]) -> Judged:
+def _judgements(cfg: DictConfig, context: LabelContext, used: list[Used]) -> Judged:
     """Of the run's annotator, joined with those of the further ones where there are any."""
+    collection = context.collection
     shipped = (MINI / "annotations",) if collection.reference.startswith("mini:") else ()
     annotations = Annotations(Path(cfg.store), shipped)
+    combination: Combination = hydra.utils.instantiate(cfg.combine, _convert_="all")
     if not cfg.annotators:
-        return _of_one(cfg, collection, annotations, cfg.annotator, llm_configs(cfg), used)
+        alone = _of_one(cfg, collection, annotations, cfg.annotator, llm_configs(cfg), used)
+        return _combined(combination, {"first": alone}, context, used) if combination.takes_one else alone
     if cfg.annotation not in ("latest", "union"):
         raise UserError(f"annotation={cfg.annotation}: a run folder has one annotator; with annotators: latest or union")
     every = {"first": cfg.annotator, **cfg.annotators}
@@ -69,7 +75,15 @@ def _judgements(cfg: DictConfig, collection: Collection, used: list[Used]) -> Ju
     for name, annotator in every.items():
         llms = llm_configs(cfg)[:1] if name not in cfg.llms else [cfg.llms[name]]
         judged[name] = _of_one(cfg, collection, annotations, annotator, llms, used)
-    return combine(judged, cfg.combine)
+    return _combined(combination, judged, context, used)
+
+
+def _combined(combination: Combination, judged: Mapping[str, Judged], context: LabelContext, used: list[Used]) -> Judged:
+    votes = replace(context, judgements=lambda: combine(judged, "majority"))
+    joined, facts = combination.combine(judged, votes)
+    if facts:
+        used.append(Used(None, facts))
+    return joined
 
 
 def _of_one(

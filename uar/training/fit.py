@@ -22,7 +22,8 @@ from uar.tracking.stages import StageStart
 from uar.training.batches import BatchStream
 from uar.training.callbacks import Best, Latest, StageMark, StepSeed, Stopwatch, StreamPosition
 from uar.training.dev_score import NAME, DevScore
-from uar.training.module import RetrieverModule
+from uar.training.further_terms import FurtherTerms
+from uar.training.module import NO_TERMS, RetrieverModule
 from uar.training.schedules import Schedule, linear
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ class Settings:
     schedule: Schedule = linear
     keep_checkpoints: bool = False
     keep_better: bool = False
+    terms: FurtherTerms = NO_TERMS
 
 
 @dataclass(frozen=True)
@@ -164,6 +166,7 @@ class Fitting:
             common.grad_cache,
             common.schedule,
             retriever.penalty_warmup if first else 0.0,
+            common.terms,
         )
         module.train()  # models are loaded in eval mode, and Lightning leaves them as they are
         return module

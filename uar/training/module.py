@@ -7,20 +7,24 @@ import lightning as L
 import torch
 
 from uar.errors import UserError
-from uar.losses import Loss, takes_utility, takes_weights
+from uar.losses import Loss, takes_chance, takes_utility, takes_weights
 from uar.losses.masking import counted
-from uar.retrievers.trainable import Scored, Texts, Trainable
+from uar.retrievers.trainable import Scored, Trainable
 from uar.training.batches import Batch
+from uar.training.further_terms import FurtherTerms
 from uar.training.gather import gather_passages, mean_of_rows
-from uar.training.masks import among, close_to_positive
+from uar.training.masks import close_to_positive
 from uar.training.optimizer import parameter_groups
 from uar.training.schedules import Schedule, linear
+
+NO_TERMS = FurtherTerms()
 
 
 class RetrieverModule(L.LightningModule):
     """`optimizer`: a partial that takes parameters; `warmup`: share of the steps with rising learning rate; `schedule`: how it
     goes on, see `schedules`. `stage`: name that the logged values carry. `false_negative_margin`: see `close_to_positive`, in
     units of the unscaled score. `penalty_warmup`: share of the steps in which `Scored.penalties` rise from 0.
+    `terms`: beside the loss, of further texts.
     `grad_cache`: texts are encoded chunk by chunk without keeping activations, and again for the gradient
     (arXiv 2101.06983)."""
 
@@ -35,18 +39,24 @@ class RetrieverModule(L.LightningModule):
         grad_cache: bool = False,
         schedule: Schedule = linear,
         penalty_warmup: float = 0.0,
+        terms: FurtherTerms = NO_TERMS,
     ) -> None:
         super().__init__()
         self.retriever, self._loss = retriever, loss
         self._optimizer, self._warmup, self._schedule, self.stage = optimizer, warmup, schedule, stage
-        self._penalty_warmup = penalty_warmup
+        self._penalty_warmup, self._terms = penalty_warmup, terms
         self._margin, self._grad_cache = false_negative_margin, grad_cache
         self._takes_utility, self._takes_weights = takes_utility(loss), takes_weights(loss)
+        self._takes_chance = takes_chance(loss)
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
-        texts = Texts(batch.queries, batch.passages, batch.rows, among(batch.rows, batch.shown))
-        found = self.retriever.batch_scores(texts, gather_passages, cached=self._grad_cache)
-        loss, weight = self._loss_of(batch, found)
+        texts = self._terms.texts(batch)
+        every = self.retriever.batch_scores(texts, gather_passages, cached=self._grad_cache)
+        found = every.of(slice(len(batch.queries)))
+        loss, weights = self._loss_of(batch, found)
+        with torch.autocast(self.device.type, enabled=False):
+            terms = self._terms.of(batch, every, self.retriever.scale, weights)
+        loss, weight = loss + sum(terms.values()), weights.sum()
         scaled, mean = mean_of_rows(loss, weight)
         penalties = {name: self._penalty_factor() * penalty for name, penalty in found.penalties.items()}
         regular = sum(penalties.values(), torch.zeros_like(mean))
@@ -56,7 +66,7 @@ class RetrieverModule(L.LightningModule):
                 "exports no model; try trainer.precision=fp32, a smaller training.learning_rate or a smaller retriever.scale"
             )
         self.log(f"{self.stage}/loss", mean, prog_bar=True, batch_size=len(batch.queries))
-        for name, value in {**penalties, **found.facts}.items():
+        for name, value in {**penalties, **found.facts, **terms}.items():
             self.log(f"{self.stage}/{name}", value, batch_size=len(batch.queries))
         return scaled + regular
 
@@ -67,7 +77,7 @@ class RetrieverModule(L.LightningModule):
         return min(1.0, self.trainer.global_step / rising) ** 2
 
     def _loss_of(self, batch: Batch, found: Scored) -> tuple[torch.Tensor, torch.Tensor]:
-        """The weighted mean over this process' rows that count, and the weight of these."""
+        """The weighted mean over this process' rows that count, and (queries,) the weights of these, 0 for others."""
         targets, valid = batch.masks(found.rows)
         if found.scored is not None:
             targets, valid = targets & found.scored, valid & found.scored
@@ -76,16 +86,16 @@ class RetrieverModule(L.LightningModule):
                 valid &= ~close_to_positive(found.scores, targets, self._margin)
             given: tuple[torch.Tensor, ...] = (targets, valid)
             learnt = targets & valid
-            if self._takes_utility:
+            if self._takes_utility or self._takes_chance:
                 utility = batch.utilities(found.rows)
                 if found.scored is not None:
                     utility = utility.masked_fill(~found.scored, torch.nan)
-                learnt = utility.isfinite()
+                learnt = utility.isfinite() if self._takes_utility else learnt
                 given = targets, valid | learnt, utility
             weights = {"weights": batch.row_weights} if self._takes_weights else {}
             views = found.views or (found.scores,)
             losses = [self._loss(self.retriever.scale * scores, *given, **weights) for scores in views]
-            return torch.stack(losses).mean(), counted(learnt, batch.row_weights).sum()
+            return torch.stack(losses).mean(), counted(learnt, batch.row_weights)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         return batch.to(device)

@@ -21,6 +21,7 @@ from uar.evaluation.evaluation_tracking import track_evaluation
 from uar.evaluation.evaluator import Evaluator
 from uar.evaluation.metrics_file import read_metrics, update_metrics
 from uar.evaluation.retrieving import as_configured
+from uar.expansion.variants import Variants
 from uar.labels import Stage
 from uar.labels.example_columns import Examples, positives_by_source
 from uar.labels.label_table import write_label_table
@@ -37,11 +38,13 @@ from uar.tracking.artefacts import artefact_name, folder_artefact, model_artefac
 from uar.tracking.job import Job, tracked
 from uar.training.baselines import Baselines, chosen
 from uar.training.batches import BatchStream
-from uar.training.checks import check_dimensions, check_options, check_stage, random_negatives, tell_other_step
+from uar.training.checks import check_dimensions, check_examples, check_options, check_stage, random_negatives, tell_other_step
 from uar.training.context import Used, label_context
 from uar.training.dev_score import DevScore
 from uar.training.exported import check_restored, drop_checkpoints, is_done, of_a_few, restore
 from uar.training.fit import Fitting, Settings
+from uar.training.further_terms import FurtherTerms
+from uar.training.further_texts import FurtherTexts, further_texts, misleading_of, variants_of
 from uar.training.identity import keep_identity, label_hash, loss_hash, parts_of, schedule_hash, start_anew
 from uar.training.mining import with_mined_negatives
 from uar.training.optimizer import fused
@@ -66,9 +69,12 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
         return objective(metrics["train"], averaged(metrics["retrieval"]))
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     split = cfg.dataset
-    collection = open_training_split(split.train, split.path, split.positive_grade, split.answers, split.language)
+    collection = open_training_split(
+        split.train, split.path, split.positive_grade, split.answers, split.language, split.judgements, split.assisted
+    )
     tests = [reference for test in expand(list(cfg.dataset.test)) if (reference := resolve(test, cfg.dataset.path))]
     distinct_slugs(tests)
+    check_examples(cfg, tests)
     test_collections = [open_collection(test, split.language) for test in tests]  # a fault in them is told before the training
     dev_reference = resolve(cfg.dataset.dev, cfg.dataset.path)
     dev = open_collection(dev_reference, split.language) if dev_reference else None
@@ -86,6 +92,7 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
     cfg.training.random_negatives = random_negatives(cfg.training.random_negatives, pool_source, retriever)
     if (dimensions := check_dimensions(cfg.training.dimensions, retriever)) and isinstance(retriever, Encoder):
         retriever.dimensions = dimensions
+    further = _further(cfg, collection, stages, retriever, folder)
     labels = ""
     ranker: Ranker = retriever
     if rank_zero_only.rank == 0:
@@ -97,6 +104,7 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
             start_anew(folder)
         devices = make_trainer(cfg, [], folder).world_size  # of all machines, -1 counted
         identity = _identity(cfg, collection, stages, labels, loss, retriever, devices)
+        identity |= {"further texts": further.hash} if further else {}
         keep_identity(folder / IDENTITY, identity, cfg.resume)
         tell_other_step(cfg.training, devices)
         save_config(folder, cfg)
@@ -104,11 +112,11 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
     checkpoints = folder / "checkpoints"
     with tracked(cfg, folder) as job:
         job.facts({"stages": [stage.name for stage in stages]})
-        for used in annotations if job.tracks_files else ():
-            job.took(annotations_artefact(folder, collection.slug, collection.hash, used.labelled, context.query_ids))
+        for labelled in [used.labelled for used in annotations if used.labelled] if job.tracks_files else ():
+            job.took(annotations_artefact(folder, collection.slug, collection.hash, labelled, context.query_ids))
         fitting = Fitting(
             settings=_settings(cfg, loss),
-            streams=_streams(cfg, collection, retriever, loss),
+            streams=_streams(cfg, collection, retriever, loss, further),
             trainer=partial(make_trainer, cfg, job.loggers, folder),
             mine=_miner(cfg, collection, retriever),
             dev=_dev_score(cfg, dev, collection, pool_source, folder),
@@ -133,7 +141,8 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
             retriever.save(folder / "model")
         facts = [used.facts for used in annotations]
         made_from = {"collection": collection.hash, "labels": labels, "annotations": facts}
-        save_manifest(folder, **made_from, model=retriever.name, precision=precision)
+        assisted = collection.assisted
+        save_manifest(folder, **made_from, model=retriever.name, precision=precision, assisted_pairs=assisted)
         seconds = sum(stage_summary["seconds"] for stage_summary in summaries.values())
         update_metrics(folder, train=summaries, time={"train": round(seconds, 2)})
         facts_of_stage = list(dict.fromkeys(fact for of_stage in summaries.values() for fact in of_stage))
@@ -186,6 +195,7 @@ def _settings(cfg: DictConfig, loss: Loss) -> Settings:
         schedule=hydra.utils.instantiate(options.scheduler, _convert_="all"),
         keep_checkpoints=options.keep_checkpoints,
         keep_better=options.keep_better,
+        terms=FurtherTerms(options.invariance, options.misleading),
     )
 
 
@@ -210,7 +220,19 @@ def _identity(
     }
 
 
-def _streams(cfg: DictConfig, collection: Collection, retriever: Trainable, loss: Loss) -> Any:
+def _further(
+    cfg: DictConfig, collection: Collection, stages: Sequence[Stage], retriever: Trainable, folder: Path
+) -> FurtherTexts | None:
+    """What the terms beside the loss look at; None where there are none."""
+    texts, options = {}, cfg.training
+    if options.invariance:
+        variants: Variants = hydra.utils.instantiate(cfg.variants, _convert_="all")
+        texts = variants_of(collection, stages, variants, options.variants, folder)
+    false = misleading_of(collection) if options.misleading else {}
+    return further_texts(collection, texts, false, retriever) if texts or false else None
+
+
+def _streams(cfg: DictConfig, collection: Collection, retriever: Trainable, loss: Loss, further: FurtherTexts | None) -> Any:
     passages, queries = retriever.passage_tokens(collection), retriever.query_tokens(collection)
 
     def stream(stage: Stage, rank: int, world: int) -> BatchStream:
@@ -219,8 +241,9 @@ def _streams(cfg: DictConfig, collection: Collection, retriever: Trainable, loss
         judged_alone = takes_utility(stage.loss or loss)
         random = 0 if judged_alone else cfg.training.random_negatives
         return BatchStream(
-            stage, queries, collection.query_rows, passages, collection.corpus, size, per_query, cfg.seed, rank, world, random
-        )
+            stage, queries, collection.query_rows, passages, collection.corpus, size, per_query, cfg.seed, rank, world, random,
+            further,
+        )  # fmt: skip
 
     return stream
 

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
-from uar.annotation import parsing
+from uar.annotation import parsing, reply_form
 from uar.annotation.judgement import Judged, Judgement
 from uar.collections import Collection, answer_match
 from uar.llm import record, replies, thinking
@@ -30,6 +30,7 @@ class Annotator(Asker):
     reading: ClassVar[frozenset[str]] = frozenset({"rule", "threshold", "floor", "metric"})
     needs_gold_answers = False  # whether a question without gold answers cannot be annotated
     models = 1  # how many models it asks
+    notes_doubt = False  # whether its judgements say how sure it is
     can_sample = False  # whether asking it again at a temperature may give another judgement
 
     @abstractmethod
@@ -52,6 +53,11 @@ class Annotator(Asker):
         return None
 
     @property
+    def shows_labels_of(self) -> str | None:
+        """Reference of the split whose human labels its prompts show, which nothing may be measured on."""
+        return None
+
+    @property
     def passage_wise(self) -> bool:
         """Whether each passage is judged by calls that show no other, so that pools of a question add up."""
         return False
@@ -68,6 +74,8 @@ class Annotator(Asker):
                 value = value.asks()
             elif option.name.endswith(FILES) and isinstance(value, str):
                 value = content_hash(value, "scales" if option.name.endswith("scale") else "prompts")
+            elif option.name == "templates" and value:
+                value = [content_hash(name) for name in value]
             elif value == option.default:  # so that an option of later times changes nothing for annotations of before
                 continue
             settings[option.name] = value
@@ -81,6 +89,19 @@ class Annotator(Asker):
     def notes(self, sizes: Iterable[int]) -> str | None:
         """What users should know of its options, given the sizes of the pools."""
         return None
+
+    def at_most(self) -> "Annotator":
+        """One that asks all that this one may ask, for dry runs, where what it asks hangs on what is replied."""
+        return self
+
+    def lacks(self, query_ids: Iterable[str]) -> str | None:
+        """What users should know of what is missing for some of the queries."""
+        return None
+
+    def written(self) -> Mapping[str, Asker]:
+        """Askers whose calls are part of its own, by the name of the text that they give for a question: what an annotate run
+        writes as `NAMEs.jsonl` for people to read."""
+        return {}
 
     def own_pools(self, collection: Collection) -> dict[str, list[str]] | None:
         """Passage ids a query where the annotator, not the candidates, says what is judged."""
@@ -110,7 +131,8 @@ def _alike(question: Question, judged: Sequence[Judgement]) -> list[Judgement]:
 
 @cache
 def _code(kind: type) -> str:
-    modules = [answer_match, parsing, record, replies, thinking, *(sys.modules.get(base.__module__) for base in kind.__mro__)]
+    readers = [answer_match, parsing, reply_form, record, replies, thinking]
+    modules = [*readers, *(sys.modules.get(base.__module__) for base in kind.__mro__)]
     files = {str(f) for module in modules if (f := getattr(module, "__file__", None))}
     return digest([Path(file).read_text(encoding="utf-8") for file in sorted(files)])
 

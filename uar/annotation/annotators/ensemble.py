@@ -1,8 +1,8 @@
-"""Ensemble: one annotator asked several times, of one model or of several, in one order of the pool or in several, and what
-the answers agree on."""
+"""Ensemble: one annotator asked several times, of one model or of several, in one order of the pool or in several, with one
+prompt or with several, and what the answers agree on."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import fmean, pstdev
@@ -11,8 +11,9 @@ from uar.annotation.annotators.annotator import Annotator
 from uar.annotation.annotators.scored import Rule, entropy
 from uar.annotation.judgement import Judgement
 from uar.errors import UserError
-from uar.llm.call import Call, Chain, Question
+from uar.llm.call import Asker, Call, Chain, Question
 from uar.llm.prompted import Chatting, one_of
+from uar.llm.prompts.template import content_hash
 from uar.llm.record import Reply
 from uar.storage.ordering import rank_of
 
@@ -23,7 +24,9 @@ MAJORITY = math.nextafter(0.5, 1.0)  # of votes: two that differ have none
 class Ensemble(Annotator):
     """`member` is asked `samples` times of each of `models` models (the run's `llm` and its `llms`); repeats differ by their
     seed, at `temperature`. Each is asked with the pool in `shuffles` orders, as it is and drawn by their numbers: a list-wise
-    member that prefers what it sees first, or last, then votes for each place of a passage.
+    member that prefers what it sees first, or last, then votes for each place of a passage. `templates`: prompts that take the
+    place of the member's own, each of which is asked; differently formed ones disagree where the model is unsure
+    (CoAnnotating, arXiv 2310.15638).
 
     `combine=votes`: score = share of the members whose label is 1, label 1 from `threshold` (a share; None: more than half)
     up, uncertainty = entropy of the share in bits. `combine=mean_rank`: score = minus the mean rank, label 1 for the best
@@ -33,11 +36,13 @@ class Ensemble(Annotator):
     """
 
     reading = frozenset({"combine", "threshold"})
+    notes_doubt = True
 
     member: Annotator
     samples: int = 1
     models: int = 1
     shuffles: int = 1
+    templates: Sequence[str] | None = None
     temperature: float = 0.7
     combine: str = "votes"
     threshold: float | None = None
@@ -48,13 +53,14 @@ class Ensemble(Annotator):
             raise UserError(f"annotator.threshold={self.threshold}: a share of votes above 0 and up to 1 is needed")
         if self.combine == "mean_rank":
             Rule("top_percent", self._threshold)
-        if min(self.samples, self.shuffles) < 1 or self.samples * self.models * self.shuffles < 2:
+        prompts = len(self.templates or [None])
+        if min(self.samples, self.shuffles) < 1 or self.samples * self.models * self.shuffles * prompts < 2:
             raise UserError(
                 f"annotator.samples={self.samples} of {self.models} model(s), annotator.shuffles={self.shuffles}: an ensemble "
-                "needs two members; raise one of these or add a model with +llm@llms.NAME=CHOICE"
+                "needs two members; raise one of these, give annotator.templates or add a model with +llm@llms.NAME=CHOICE"
             )
         name = type(self.member).__name__
-        if isinstance(self.member, Ensemble) or not self.member.needs_llm:
+        if not self.member.needs_llm or self.member.models > 1 or isinstance(self.member, Ensemble):
             raise UserError(f"annotator.member: {name} cannot be a member; an annotator that asks an LLM itself is needed")
         if self.shuffles > 1 and self.member.passage_wise:
             raise UserError(f"annotator.shuffles={self.shuffles}: {name} sees one passage a call, in no order; give 1")
@@ -62,6 +68,15 @@ class Ensemble(Annotator):
             raise UserError(f"annotator.samples={self.samples}: {name} says the same each time; add models instead")
         if self.samples > 1 and not self.temperature > 0:
             raise UserError(f"annotator.temperature={self.temperature}: several samples need a temperature above 0")
+        self._members  # noqa: B018 a prompt that cannot be read is refused before anything is asked
+        if self.templates and len({content_hash(name) for name in self.templates}) < prompts:
+            raise UserError(f"annotator.templates={list(self.templates)}: two are one prompt, which would say the same")
+
+    def lacks(self, query_ids: Iterable[str]) -> str | None:
+        return self.member.lacks(query_ids)
+
+    def written(self) -> Mapping[str, Asker]:
+        return self.member.written()
 
     @property
     def _threshold(self) -> float:
@@ -76,7 +91,8 @@ class Ensemble(Annotator):
                 one = self.member
                 if self.samples > 1 and isinstance(one, Chatting):
                     one = replace(one, temperature=self.temperature, sample=sample)  # type: ignore[call-arg]
-                found += [(llm, order, one) for order in range(self.shuffles)]
+                forms = [replace(one, template=name) for name in self.templates or ()]  # type: ignore[call-arg]
+                found += [(llm, order, form) for form in forms or [one] for order in range(self.shuffles)]
         return found
 
     def orders(self, query_id: str, pool: Sequence[str]) -> list[list[str]]:
@@ -89,6 +105,10 @@ class Ensemble(Annotator):
     @property
     def stages(self) -> tuple[str, ...]:
         return self.member.stages
+
+    @property
+    def shows_labels_of(self) -> str | None:
+        return self.member.shows_labels_of
 
     @property
     def passage_wise(self) -> bool:

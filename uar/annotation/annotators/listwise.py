@@ -5,12 +5,12 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from uar.annotation.annotators.annotator import Annotator
+from uar.annotation.annotators.guided import Guided
 from uar.annotation.annotators.pseudo_answer import VARIABLES, written_answer
 from uar.annotation.parsing import parse_ranking, parse_selection, ranking_pattern, selection_pattern
 from uar.errors import UserError
 from uar.llm.call import Call, Chain, Question
-from uar.llm.prompted import Chatting, one_of
+from uar.llm.prompted import one_of
 from uar.llm.prompts import ChatPrompt, load_chat
 from uar.llm.prompts.escaping import as_material
 from uar.llm.record import Messages, Outcome, Reply
@@ -36,7 +36,7 @@ class Listed:
 
 
 @dataclass(frozen=True)
-class ListWise(Chatting, Annotator):
+class ListWise(Guided):
     """`layout`: `paper` (role, question, then the passages of the stage; arXiv 2504.05220) or `shared_prefix` (question and
     the whole pool first, from `opening_template`, then the task, so that a prefix cache reads the pool once a question).
     `acknowledge`: whether the assistant answers each passage; null: in the layout of the paper, which has it so, alone, since
@@ -121,7 +121,8 @@ class ListWise(Chatting, Annotator):
         """`more`: names of what the stage supplies besides. Read once, so that a run goes on with what it began with."""
         if (template, *more) not in self._prompts:
             prefix = self.opening_template if self.layout == "shared_prefix" else None
-            self._prompts[template, *more] = load_chat(template, VARIABLES | set(more), prefix)
+            prompt = load_chat(template, VARIABLES | set(more), prefix)
+            self._prompts[template, *more] = prompt.with_guideline(self.guidance)
         return self._prompts[template, *more]
 
     def _show(

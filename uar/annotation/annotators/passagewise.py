@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass
 
-from uar.annotation.annotators.annotator import Annotator
-from uar.llm.prompted import OnePrompt
+from uar.annotation.annotators.guided import GuidedPrompt
 
 
 @dataclass(frozen=True)
-class PassageWise(OnePrompt, Annotator):
+class PassageWise(GuidedPrompt):
     """Passages are judged one by one, so that pools add up."""
 
     @property

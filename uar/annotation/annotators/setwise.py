@@ -1,29 +1,18 @@
 """Set-wise: of up to twenty passages a call names the most useful one; a tournament of such calls gives the best few."""
 
-import json
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from string import ascii_uppercase
-from typing import Any
 
-from uar.annotation.annotators.annotator import Annotator, ranked_judgements
+from uar.annotation.annotators.annotator import ranked_judgements
+from uar.annotation.annotators.picking import WIDEST, Picking
 from uar.annotation.annotators.scored import Rule, top_percent
 from uar.errors import UserError
-from uar.llm.call import Call, Chain, Question
-from uar.llm.prompted import OnePrompt
-from uar.llm.prompts.escaping import as_material
-from uar.llm.record import Choose, Generate, Outcome, Reply
-from uar.llm.replies import check_choices, unread
-
-WIDEST = 20  # passages of a call: servers tell the 20 likeliest tokens
-PICK_TOKENS = 16
-STAGE = "setwise"
-NAMED, ALONE = re.compile(r"\[\s*([A-Z])\s*\]"), re.compile(r"\W*([A-Z])\W*")
+from uar.llm.call import Chain, Question
+from uar.llm.record import Outcome
 
 
 @dataclass(frozen=True)
-class Setwise(OnePrompt, Annotator):
+class Setwise(Picking):
     """One call shows up to `window` passages under letters and asks for the most useful one (the prompt form of Rank-R1, arXiv
     2503.06034). The probability of each letter is read, so that the call ranks its passages too.
 
@@ -34,8 +23,6 @@ class Setwise(OnePrompt, Annotator):
 
     A model that reasons has the letter read from its text, and gives no probability.
     """
-
-    variables = frozenset({"query", "passages"})
 
     k: int = 10
     window: int = WIDEST
@@ -50,12 +37,8 @@ class Setwise(OnePrompt, Annotator):
         super().__post_init__()
 
     @property
-    def can_sample(self) -> bool:  # type: ignore[override]
-        return bool(self.reasoning)
-
-    @property
     def stages(self) -> tuple[str, ...]:
-        return (STAGE,)
+        return ("setwise",)
 
     def notes(self, sizes: Iterable[int]) -> str | None:
         size = max(sizes, default=0)
@@ -123,47 +106,15 @@ class Setwise(OnePrompt, Annotator):
         """Part of a chain: the pick of each window, asked together; one passage alone is it, an empty window has none. None
         where a reply failed."""
         asked = [window for window in windows if len(window) > 1]
-        replies = yield [self._call(question, window) for window in asked]
+        replies = yield [self.pick(question, window) for window in asked]
         picks: dict[tuple[str, ...], str] = {}
         for window, reply in zip(asked, replies, strict=True):
-            outcome, said = self._read(reply, len(window))
+            outcome, said = self.said(reply, len(window))
             if outcome != Outcome.OK:
                 return None
             logprobs.update(zip(window, said, strict=True))
             picks[tuple(window)] = window[said.index(max(said))]
         return [picks.get(tuple(window), window[0] if window else None) for window in windows]
-
-    def _call(self, question: Question, window: Sequence[str]) -> Call:
-        letters = ascii_uppercase[: len(window)]
-        texts = [NAMED.sub(r"(\1)", self.shown(question.passages[d])) for d in window]  # `[B]` in a text is text
-        passages = list(zip(letters, texts, strict=True))
-        messages = self.prompt.render(query=NAMED.sub(r"(\1)", as_material(question.text)), passages=passages)
-        request: Generate | Choose = (
-            self.generate(messages, PICK_TOKENS) if self.reasoning else Choose(messages, tuple(letters), self.reasoning)
-        )
-
-        example = letters[0] if self.reasoning else json.dumps(dict.fromkeys(letters, -3.0))
-
-        def check(reply: Reply) -> Outcome:
-            return self._read(reply, len(window))[0]
-
-        return Call(STAGE, self.prompt.name, self.prompt.hash, tuple(window), request, check, example=example)
-
-    def _read(self, reply: Reply, size: int) -> tuple[Outcome, list[float]]:
-        """What a reply says of each of `size` passages: log-likelihoods, or of a text 0 for its pick and minus infinity."""
-        letters = ascii_uppercase[:size]
-        if not self.reasoning:
-            outcome = check_choices(reply)
-            said: Any = reply.choice_logprobs() if outcome == Outcome.OK else {}
-            return outcome, [said[letter] for letter in letters] if said else []
-        if reply.outcome != Outcome.OK:
-            return reply.outcome, []
-        alone = ALONE.fullmatch(reply.text)
-        named = {alone[1]} if alone else set(NAMED.findall(reply.text))
-        if len(named) != 1:
-            return unread(reply.text), []
-        (pick,) = named
-        return (Outcome.OK, [0.0 if x == pick else -1e9 for x in letters]) if pick in letters else (Outcome.OUT_OF_RANGE, [])
 
 
 def most_calls(passages: int, window: int, k: int) -> int:

@@ -20,10 +20,15 @@ def estimates(counts: Counts, measure: Callable[[Counts], Counts], resamples: in
 
 
 def intervals(
-    counts: Mapping[str, np.ndarray], measure: Callable[[Counts], Counts], resamples: int, seed: int
+    counts: Mapping[str, np.ndarray],
+    measure: Callable[[Counts], Counts],
+    resamples: int,
+    seed: int,
+    percentiles: tuple[float, float] = (2.5, 97.5),
 ) -> dict[str, list[float]]:
-    """95 % intervals [low, high] of measures that are functions of sums over queries (Efron's percentile method: queries,
-    not pairs, are drawn with replacement, since the pairs of a query are not independent).
+    """Intervals [low, high], of 95 % unless `percentiles` says otherwise, of measures that are functions of sums over queries
+    (Efron's percentile method: queries, not pairs, are drawn with replacement, since the pairs of a query are not
+    independent).
 
     `counts`: by name, (queries,). `measure`: sums by name, each of (resamples,) -> values by name, each of (resamples,).
     Resamples where a measure is NaN are left out; a measure that is NaN in all of them, or fewer than two queries, gives
@@ -44,4 +49,4 @@ def intervals(
     )
     found = measure(dict(zip(counts, sums.T, strict=True)))
     defined = {name: values[~np.isnan(values)] for name, values in found.items()}
-    return {name: np.percentile(values, [2.5, 97.5]).tolist() for name, values in defined.items() if len(values)}
+    return {name: np.percentile(values, percentiles).tolist() for name, values in defined.items() if len(values)}

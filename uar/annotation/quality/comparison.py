@@ -7,7 +7,7 @@ import numpy as np
 from uar.annotation.judgement import Judged
 from uar.annotation.quality.bootstrap import estimates
 from uar.annotation.quality.kappa import cohen_kappa, comparable, label_rate, prevalence, ratio, weighted_kappa
-from uar.annotation.quality.pairs import Counts, shared_pairs
+from uar.annotation.quality.pairs import Counts, Pairs, shared_pairs
 
 
 def compare(judged: Judged, reference: Judged, resamples: int = 1_000, seed: int = 0) -> dict[str, Any] | None:
@@ -23,8 +23,11 @@ def compare(judged: Judged, reference: Judged, resamples: int = 1_000, seed: int
     pairs = shared_pairs(judged, reference)
     if not pairs.query_ids:
         return None
-    counts = pairs.known_counts()
-    graded = comparable(_scale(judged), _scale(reference))
+    return compare_pairs(pairs, comparable(_scale(judged), _scale(reference)), resamples, seed)
+
+
+def compare_pairs(pairs: Pairs, graded: bool, resamples: int = 1_000, seed: int = 0) -> dict[str, Any]:
+    """The same of pairs that both sides know. `graded`: whether grades of the two can be set against each other."""
 
     def measure(sums: Counts) -> Counts:
         kappa = cohen_kappa(sums)
@@ -41,8 +44,8 @@ def compare(judged: Judged, reference: Judged, resamples: int = 1_000, seed: int
 
     return {
         "queries": len(pairs.query_ids),
-        "pairs": len(pairs.doc_ids),
-        **estimates(counts, measure, resamples, seed),
+        "pairs": int(pairs.known.sum()),
+        **estimates(pairs.known_counts(), measure, resamples, seed),
         "confusion": pairs.confusion(),
     }
 

@@ -48,6 +48,10 @@ def quality(
         origin = collection.origin_of(compared[0])
         _log(JUDGES[origin], found)
         found |= {"judged_by": origin}
+        if collection.assisted:
+            found["assisted_pairs"] = collection.assisted
+            line = "%d pairs were judged while an LLM's suggestion was seen: agreement with it is too high"
+            log.warning(line, collection.assisted)
         held = held_answers(collection, mine)
         if held:
             found["answers"] = held

@@ -126,11 +126,14 @@ MEASURES: dict[str, Measure] = {
 BERT = "BERTScore"
 
 
-def open_measures(names: Sequence[str], bert: Callable[[], BertScore]) -> dict[str, Measure]:
-    """Measures by name; `bert` makes the scorer of BERTScore where it is asked for. UserError for an unknown name."""
+def open_measures(names: Sequence[str], bert: Callable[[], BertScore], judged: Sequence[str] = ()) -> dict[str, Measure]:
+    """Measures by name, without those that are `judged`; `bert` makes the scorer of BERTScore where it is asked for. UserError
+    for an unknown name."""
+    known = [*MEASURES, BERT, *judged]
     for name in names:
-        if name not in MEASURES and name != BERT:
-            raise UserError(f"rag.measures: {name!r} is not known; allowed: {', '.join([*MEASURES, BERT])}")
+        if name not in known:
+            raise UserError(f"rag.measures: {name!r} is not known; allowed: {', '.join(known)}")
     if not names:
-        raise UserError(f"rag.measures is empty; name at least one of {', '.join([*MEASURES, BERT])}, or give rag=off")
-    return {name: Bert(bert()) if name == BERT else MEASURES[name] for name in dict.fromkeys(names)}
+        raise UserError(f"rag.measures is empty; name at least one of {', '.join(known)}, or give rag=off")
+    gold = (name for name in dict.fromkeys(names) if name not in judged)
+    return {name: Bert(bert()) if name == BERT else MEASURES[name] for name in gold}

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 from uar.evaluation.rag.reader import Asking
 from uar.evaluation.rag.shown_passages import Passages
+from uar.evaluation.rag.structured_replies import check_yes_no, read_yes_no
 from uar.expansion.query_texts import LABEL, QueryWriter, written_query
 from uar.llm.call import Call, Chain, Question
 from uar.llm.prompted import OnePrompt
+from uar.llm.prompts import load_chat
 from uar.llm.prompts.escaping import as_material
 from uar.llm.record import Outcome, Reply
 from uar.llm.replies import check_text, first_line
@@ -54,6 +56,37 @@ class Verifier(OnePrompt):
         return written_query(reply.text)
 
 
+@dataclass(frozen=True)
+class Missing(QueryWriter):
+    """A question with its passages: a call that says whether they are enough for an answer, and where not a second one that
+    writes what is missing, as a question or a passage to search with (LLatrieval, arXiv 2311.07838). The chain's value is this
+    text, or empty where the passages are enough, or where a reply failed."""
+
+    variables = frozenset({"query", "passages"})
+    stage = "rag_missing"
+
+    enough_template: str = "rag_enough"
+    verdict_tokens: int = 8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        load_chat(self.enough_template, self.variables)
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        return ("rag_verify", self.stage)
+
+    def chain(self, question: Question) -> Chain:
+        prompt = load_chat(self.enough_template, self.variables)
+        passages = [self.shown(text) for text in question.passages.values()]
+        request = self.generate(prompt.render(query=as_material(question.text), passages=passages), self.verdict_tokens)
+        (reply,) = yield [Call("rag_verify", prompt.name, prompt.hash, tuple(question.passages), request, check_yes_no)]
+        outcome, enough = read_yes_no(reply)
+        if outcome != Outcome.OK or enough:
+            return ""
+        return (yield from super().chain(question)) or ""
+
+
 def check_verdict(reply: Reply) -> Outcome:
     """Good are `supported` and `search: QUERY`."""
     outcome = check_text(reply)
@@ -73,30 +106,34 @@ def rewritten(ask: Asking, rewriter: Rewriter, texts: Mapping[str, str]) -> dict
 
 def verified(
     ask: Asking,
-    verifier: Verifier,
+    verifier: Verifier | Missing,
     rounds: int,
     show: Callable[[Run, list[str]], dict[str, Passages]],
     search: Search,
     run: Run,
     texts: Mapping[str, str],
+    select: Callable[[Run, Run], Run],
 ) -> tuple[Run, dict[str, str]]:
     """(run, text it was searched with a query) after up to `rounds` times asking whether the passages support an answer, and
-    retrieving with the LLM's better query where they do not."""
+    retrieving with the LLM's better query where they do not. `select`: what is kept of the passages that were there and those
+    that were found."""
     texts, run = dict(texts), dict(run)
     asked = list(texts)
     for number in range(1, rounds + 1):
-        before = _failed(ask, "rag_verify")
+        before = _failed(ask, *verifier.stages)
         better = {q: query for q, query in ask(verifier, show(run, asked)).items() if query and query != texts[q]}
         line = "%s: round %d: the passages of %d of %d questions are said not to support an answer and retrieved again"
-        unread = _failed(ask, "rag_verify") - before
-        log.info(f"{line} (%d verdicts could not be read)", ask.collection.slug, number, len(better), len(asked), unread)
+        unread = _failed(ask, *verifier.stages) - before
+        log.info(f"{line} (%d replies could not be read)", ask.collection.slug, number, len(better), len(asked), unread)
         if not better:
             break
-        run.update(search(better))
+        found = search(better)
+        run.update(select({q: run.get(q, []) for q in better}, found))
         texts.update(better)
         asked = list(better)
     return run, texts
 
 
-def _failed(ask: Asking, stage: str) -> int:
-    return sum(number for outcome, number in ask.progress.stage(stage).outcomes.items() if outcome != Outcome.OK)
+def _failed(ask: Asking, *stages: str) -> int:
+    counts = [ask.progress.stage(stage).outcomes for stage in stages]
+    return sum(number for of_stage in counts for outcome, number in of_stage.items() if outcome != Outcome.OK)

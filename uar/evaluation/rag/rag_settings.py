@@ -12,6 +12,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "lines": (RETRIEVED, CLOSED_BOOK, ORACLE),
     "rewrite": ("llm",),
     "verify": ("llm",),
+    "select": ("llm",),
+    "query": ("better", "missing_question", "missing_passage"),
 }
 
 
@@ -20,8 +22,10 @@ class Settings:
     """`top_k`: passages a question, shown by `order`: in rank order, or reversed, the best one next to the question. At most
     `max_words` or `max_tokens` of all of them. `limit`: questions a collection, drawn by `seed`; None: all. `lines`: answers
     are made from the retrieved passages, with a closed book, or from the gold passages. `rewrite`: the LLM writes the search
-    query. `verify`: up to `rounds` times the LLM says whether the passages support an answer, and is given those of a better
-    query where not.
+    query. `verify`: up to `rounds` times the LLM says whether the passages support an answer, and is given those of another
+    query where not: by `query` a better one, or what is missing, as a question or a passage. `select`: the LLM selects `keep`
+    passages out of the first `candidates` of each search and those that it kept before; None: what a search finds takes the
+    place of what was there.
     `max_failure_rate`: share of failed answers past which the run stops."""
 
     top_k: int
@@ -35,10 +39,14 @@ class Settings:
     rounds: int
     max_failure_rate: float = 0.05
     seed: int = 0
+    select: str | None = None
+    keep: int = 5
+    candidates: int = 50
+    query: str = "better"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "lines", [self.lines] if isinstance(self.lines, str) else list(dict.fromkeys(self.lines)))
-        for name in ("top_k", "rounds"):
+        for name in ("top_k", "rounds", "keep", "candidates"):
             _at_least_one(name, getattr(self, name))
         for name in ("max_words", "max_tokens", "limit"):
             if getattr(self, name) is not None:
@@ -48,13 +56,21 @@ class Settings:
         _known("order", self.order)
         for line in self.lines:
             _known("lines", line)
-        for name in ("rewrite", "verify"):
+        _known("query", self.query)
+        for name in ("rewrite", "verify", "select"):
             if getattr(self, name) is not None:
                 _known(name, getattr(self, name), " or null")
         if not self.lines:
             raise UserError(f"rag.lines is empty; name at least one of {', '.join(ALLOWED['lines'])}, or give rag=off")
-        if self.searches_again and RETRIEVED not in self.lines:
-            raise UserError(f"rag.lines={self.lines}: rag.rewrite and rag.verify change retrieved passages; add {RETRIEVED}")
+        if (self.searches_again or self.select) and RETRIEVED not in self.lines:
+            changing = "rag.rewrite, rag.verify and rag.select"
+            raise UserError(f"rag.lines={self.lines}: {changing} change retrieved passages; add {RETRIEVED}")
+        if self.select and self.keep > self.top_k:
+            raise UserError(
+                f"rag.keep={self.keep}: the reader is shown rag.top_k={self.top_k} of them; raise it, or keep fewer"
+            )
+        if self.query != "better" and not self.verify:
+            raise UserError(f"rag.query={self.query}: it is asked for where passages are verified; add rag.verify=llm")
 
     @property
     def searches_again(self) -> bool:

@@ -1,8 +1,9 @@
 """Answers from passages, or without any, kept in the annotation store like any other call."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from uar.collections import Collection
@@ -37,6 +38,11 @@ class Reader(OnePrompt):
     @property
     def stages(self) -> tuple[str, ...]:
         return ("rag",)
+
+    @cached_property
+    def cites(self) -> bool:
+        """Whether its prompt shows passages under numbers such as [1], which answers may cite."""
+        return any("[1]" in text for _, text in self.prompt.render(query="", passages=[""]))
 
     def chain(self, question: Question) -> Chain:
         query, passages = as_material(question.text), [self.shown(text) for text in question.passages.values()]
@@ -79,12 +85,28 @@ class Asking:
 
     def __call__(self, asker: Asker, shown: Mapping[str, Passages]) -> dict[str, str]:
         """What the asker's chain made of each question; empty where the LLM returned nothing."""
-        found = self._asked(asker, shown, 1.0)
+        found = self.of(asker, self._questions(shown))
         return {q: str(found.get(q, "")) for q in shown}
+
+    def of(self, asker: Asker, questions: Sequence[Question], max_failure_rate: float = 1.0) -> dict[str, Any]:
+        """What the asker's chain made of each question that it made something of. UserError where more than a share of the
+        calls surely fails."""
+        progress = Progress()  # of this asker alone, whose failures count
+        chains = Chains(asker, self.store, self.collection.slug, [self.llm], max_failure_rate, progress=progress)
+        found: dict[str, Any] = {}
+        try:
+            with bar("RAG", len(questions), "questions") as drawn:
+                for question_id, result in chains.run(questions):
+                    found[question_id] = result
+                    total = progress.total
+                    drawn.at(len(found), f"{total.asked:,} calls, {total.kept:,} from the store")
+            return found
+        finally:
+            self.progress.add(progress)
 
     def answers(self, reader: Reader, shown: Mapping[str, Passages], max_failure_rate: float) -> dict[str, Given]:
         """UserError where more than a share of the calls fails, or every one, with what was answered kept."""
-        found = self._asked(reader, shown, max_failure_rate)
+        found = self.of(reader, self._questions(shown), max_failure_rate)
         failed = [q for q in shown if found[q].outcome not in (Outcome.OK, Outcome.EMPTY)]
         if failed:
             last = self.progress.failures[-1]
@@ -99,18 +121,5 @@ class Asking:
                 )
         return found
 
-    def _asked(self, asker: Asker, shown: Mapping[str, Passages], max_failure_rate: float) -> dict[str, Any]:
-        queries = self.collection.queries
-        progress = Progress()  # of this asker alone, whose failures count
-        chains = Chains(asker, self.store, self.collection.slug, [self.llm], max_failure_rate, progress=progress)
-        questions = (Question(q, queries[q].text, passages) for q, passages in shown.items())
-        found: dict[str, Any] = {}
-        try:
-            with bar("RAG", len(shown), "questions") as drawn:
-                for question_id, result in chains.run(questions):
-                    found[question_id] = result
-                    total = progress.total
-                    drawn.at(len(found), f"{total.asked:,} calls, {total.kept:,} from the store")
-            return found
-        finally:
-            self.progress.add(progress)
+    def _questions(self, shown: Mapping[str, Passages]) -> list[Question]:
+        return [Question(q, self.collection.queries[q].text, passages) for q, passages in shown.items()]

@@ -21,12 +21,13 @@ Kept = Callable[[Call], Reply | None]
 
 
 class Asked(NamedTuple):
-    """A call: its stage, its request, a reply as it may be, and whether the store has one."""
+    """A call: its stage, its request, a reply as it may be, whether the store has one, and which model is asked."""
 
     stage: str
     request: Request
     example: str
     kept: bool
+    llm: int
 
 
 Rendered = tuple[Question, list[Asked]]
@@ -40,7 +41,7 @@ def _prompts_of(asker: Asker, question: Question, kept: Kept) -> Iterator[Asked]
         while True:
             replies = [kept(call) for call in calls]
             for call, reply in zip(calls, replies, strict=True):
-                yield Asked(call.stage, call.request, call.example, reply is not None)
+                yield Asked(call.stage, call.request, call.example, reply is not None, call.llm)
             calls = chain.send([reply or Reply(call.example) for call, reply in zip(calls, replies, strict=True)])
     except StopIteration:
         return
@@ -74,17 +75,23 @@ def estimate(
     a question, and between questions where the model `keeps_prefixes`; `sampled_calls_kept` of the `sampled_calls` would not
     be asked. Calls of several models are counted by the first one's tokenizer."""
     stages: dict[str, Counter[str]] = {}
+    further: dict[int, Counter[str]] = {}
     begins = _beginnings(sample, tokenizer) if keeps_prefixes else {}
     for _, asked in sample:
         before: list[Prompt] = []
-        for stage, request, example, _ in asked:
+        for stage, request, example, _, llm in asked:
             prompt = tokenizer.prompt(request)
             shared = len(begins.get(stage, ())) if stage in stages else 0
             counts = stages.setdefault(stage, Counter())
-            counts["calls"] += 1
-            counts["tokens_in"] += tokenizer.count(prompt)
-            counts["tokens_out"] += _written(request, tokenizer, example)
-            counts["tokens_cached"] += max((tokenizer.count(_shared(prompt, other)) for other in before), default=shared)
+            of_call = {
+                "calls": 1,
+                "tokens_in": tokenizer.count(prompt),
+                "tokens_out": _written(request, tokenizer, example),
+                "tokens_cached": max((tokenizer.count(_shared(prompt, other)) for other in before), default=shared),
+            }
+            counts.update(of_call)
+            if llm:
+                further.setdefault(llm, Counter()).update(of_call)
             before.append(prompt)
     scale = queries / len(sample)
     rows = {stage: {name: round(scale * n) for name, n in counts.items()} for stage, counts in stages.items()}
@@ -93,7 +100,8 @@ def estimate(
         total.update(row)
     computed = total["tokens_in"] - total["tokens_cached"] + total["tokens_out"]
     seconds = computed / tokens_per_second if tokens_per_second else None
-    cost, hours = prices.cost(total, seconds), prices.gpu_hours(seconds)
+    of_models = {llm: {name: scale * n for name, n in counts.items()} for llm, counts in further.items()}
+    cost, hours = prices.cost(total, seconds, of_models), prices.gpu_hours(seconds)
     pairs = round(scale * sum(len(question.passages) for question, _ in sample))
     return {
         "queries": queries,

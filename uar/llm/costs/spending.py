@@ -1,8 +1,6 @@
 """A run that may cost so much and no more: what a call may cost at most is known before it is sent."""
 
 import time
-from collections import Counter
-from typing import Any
 
 from uar.errors import UserError
 from uar.llm.costs.ledger import Prices
@@ -23,50 +21,51 @@ class Spending:
 
     def __init__(self, prices: Prices) -> None:
         self._prices, self.limit = prices, float(prices.limit or 0)
-        if prices.cost(dict.fromkeys(TOKENS, 0), 1.0) is None:
+        nothing = dict.fromkeys(TOKENS, 0)
+        if prices.cost(nothing, 1.0, dict.fromkeys(prices.further, nothing)) is None:
             raise UserError(
                 f"price.limit={prices.limit}: nothing has a price; give price.input and price.output, or price.gpu_hour and "
                 "price.gpus"
             )
-        self._tokens = Counter[str](dict.fromkeys(TOKENS, 0))
-        self._ahead = self._replies = 0.0
+        self._by_tokens = self._ahead = self._replies = 0.0
         self._flying = 0
         self._begun: float | None = None
 
     @property
     def spent(self) -> float:
-        return self._cost(self._tokens, 0.0 if self._begun is None else time.perf_counter() - self._begun)
+        return self._by_tokens + self._hours(0.0 if self._begun is None else time.perf_counter() - self._begun)
 
-    def fits(self, request: Request) -> bool:
+    def fits(self, request: Request, llm: int = 0) -> bool:
         """Whether the call may be sent: all that is spent, on its way, and this call, stay within the limit."""
-        by_clock = (self.spent - self._cost(self._tokens, 0.0)) / self._replies if self._replies else 0.0
-        return self.spent + self._ahead + by_clock * (self._flying + 1) + self.at_most(request) <= self.limit
+        by_clock = (self.spent - self._by_tokens) / self._replies if self._replies else 0.0
+        return self.spent + self._ahead + by_clock * (self._flying + 1) + self.at_most(request, llm) <= self.limit
 
-    def sent(self, request: Request) -> None:
+    def sent(self, request: Request, llm: int = 0) -> None:
         self._begun = time.perf_counter() if self._begun is None else self._begun
         self._flying += 1
-        self._ahead += self.at_most(request)
+        self._ahead += self.at_most(request, llm)
 
-    def came(self, request: Request, reply: Reply) -> None:
+    def came(self, request: Request, reply: Reply, llm: int = 0) -> None:
         """Where a reply does not say what it took, it counts as much as it might."""
         self._flying -= 1
         self._replies += 1
-        self._ahead -= self.at_most(request)
+        self._ahead -= self.at_most(request, llm)
         unsaid = not reply.tokens_in and reply.outcome != Outcome.ERROR
-        self._tokens.update(_most(request) if unsaid else {name: getattr(reply, name) for name in TOKENS})
+        tokens = _most(request) if unsaid else {name: getattr(reply, name) for name in TOKENS}
+        self._by_tokens += self._prices.of(llm).of_tokens(tokens)
 
-    def at_most(self, request: Request) -> float:
+    def at_most(self, request: Request, llm: int = 0) -> float:
         """Of one call, by its tokens."""
-        return self._cost(_most(request), 0.0)
+        return self._prices.of(llm).of_tokens(_most(request))
 
-    def reached(self, request: Request) -> LimitReached:
-        prices, may = self._prices, self.at_most(request)
+    def reached(self, request: Request, llm: int = 0) -> LimitReached:
+        prices, may = self._prices, self.at_most(request, llm)
         return LimitReached(
             f"price.limit={prices.limit:g} {prices.currency}: {self.spent:.6g} are spent, and the next call may cost {may:.2g}"
         )
 
-    def _cost(self, tokens: Any, seconds: float) -> float:
-        return self._prices.cost(tokens, seconds) or 0.0
+    def _hours(self, seconds: float) -> float:
+        return (self._prices.gpu_hours(seconds) or 0.0) * (self._prices.gpu_hour or 0.0)
 
 
 def _most(request: Request) -> dict[str, int]:

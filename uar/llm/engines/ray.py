@@ -54,40 +54,45 @@ class RayEngine:
         ray.init(address=self._address, ignore_reinit_error=True, log_to_driver=False, include_dashboard=False)
         try:
             ray.data.DataContext.get_current().enable_progress_bars = False
-            rows = [{"item": pickle.dumps(item)} for item in work.questions.items()]
-            blocks = max(self._actors, -(-len(rows) // self._batch_size))
-            done = ray.data.from_items(rows, override_num_blocks=blocks).map_batches(
-                Actor,
-                fn_constructor_kwargs={
-                    "opener": work.questions.opener(),
-                    "asker": work.asker,
-                    "llms": list(work.llms),
-                    "models": work.models,
-                    "store": str(work.store.absolute()),
-                    "retry": work.retry,
-                    "folder": os.getcwd(),
-                },
-                batch_size=self._batch_size,
-                compute=ray.data.ActorPoolStrategy(size=self._actors, max_tasks_in_flight_per_actor=IN_FLIGHT),
-                num_cpus=self._num_cpus,
-                num_gpus=self._num_gpus,
-                runtime_env={"env_vars": self._environment()},  # there before an actor imports anything
-            )
             with work.timed():
-                for row in done.iter_rows():
-                    results, failed, progress, serves, fault = pickle.loads(row["result"])  # noqa: S301 by our own actor
-                    work.results.update(results)
-                    work.serves.update(serves)
-                    work.failed += failed
-                    work.progress.add(progress)
-                    report(work)
-                    if fault:
-                        raise UserError(fault)
-                    stop_when_surely_failing(work.progress, work.max_failure_rate)
-            stop_where_too_many_failed(work.progress, work.max_failure_rate)
+                for questions in work.parts():
+                    self._run_part(ray, work, questions, report)
+                    stop_where_too_many_failed(work.progress, work.max_failure_rate)
         finally:
             ray.shutdown()
             adopt_new_journals(work.store, known)
+
+    def _run_part(self, ray: Any, work: Work, questions: Questions, report: Report) -> None:
+        """Deal out some of the questions, and take in what comes of them."""
+        rows = [{"item": pickle.dumps(item)} for item in questions.items()]
+        blocks = max(self._actors, -(-len(rows) // self._batch_size))
+        done = ray.data.from_items(rows, override_num_blocks=blocks).map_batches(
+            Actor,
+            fn_constructor_kwargs={
+                "opener": questions.opener(),
+                "asker": work.asker,
+                "llms": list(work.llms),
+                "models": work.models,
+                "store": str(work.store.absolute()),
+                "retry": work.retry,
+                "folder": os.getcwd(),
+            },
+            batch_size=self._batch_size,
+            compute=ray.data.ActorPoolStrategy(size=self._actors, max_tasks_in_flight_per_actor=IN_FLIGHT),
+            num_cpus=self._num_cpus,
+            num_gpus=self._num_gpus,
+            runtime_env={"env_vars": self._environment()},  # there before an actor imports anything
+        )
+        for row in done.iter_rows():
+            results, failed, progress, serves, fault = pickle.loads(row["result"])  # noqa: S301 by our own actor
+            work.results.update(results)
+            work.serves.update(serves)
+            work.failed += failed
+            work.progress.add(progress)
+            report(work)
+            if fault:
+                raise UserError(fault)
+            stop_when_surely_failing(work.progress, work.max_failure_rate)
 
     def _environment(self) -> dict[str, str]:
         """Of an actor. Where each has no GPU, actors share the cores of a machine."""

@@ -1,7 +1,7 @@
 """One piece of asking: who asks, about which questions, of which models, with which store; and how far it is."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +23,9 @@ class Work:
     """`llms`: plain configs of the models, the first one the run's own. `retry`: outcomes of replies in the store that are
     asked again, besides `error`. `spending`: what may be spent; None: anything. `results` (what each chain returned, by
     question), `failed` (questions whose chain returned nothing) and `progress` grow as it goes on, so that what was done is
-    there when it stops. `serves`: what engines of this process say of the models that answer, by their names in records."""
+    there when it stops. `rounds`: all questions in parts that are asked one after the other, where what comes of one decides
+    whether the next is asked; `between` is called between two of them and may raise UserError. `serves`: what engines of this
+    process say of the models that answer, by their names in records."""
 
     asker: Asker
     questions: Questions
@@ -32,6 +34,8 @@ class Work:
     max_failure_rate: float
     retry: tuple[str, ...] = ()
     spending: Spending | None = None
+    rounds: Sequence[Questions] = ()
+    between: Callable[[], None] = lambda: None
     results: dict[str, Any] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
     progress: Progress = field(default_factory=Progress)
@@ -43,6 +47,17 @@ class Work:
     def seconds(self) -> float:
         """Of wall time since the asking began."""
         return self._spent if self._start is None else time.perf_counter() - self._start
+
+    def results_of(self, query_ids: Iterable[str]) -> dict[str, Any]:
+        """Those that are there, in the order of the questions."""
+        return {q: self.results[q] for q in query_ids if q in self.results}
+
+    def parts(self) -> Iterator[Questions]:
+        """What is asked at once: the rounds, or all questions."""
+        for number, questions in enumerate(self.rounds or [self.questions]):
+            if number:
+                self.between()
+            yield questions
 
     @contextmanager
     def timed(self) -> Iterator[None]:
@@ -62,25 +77,27 @@ Report = Callable[[Work], None]  # called with the work as it goes on
 
 
 def ask(work: Work, store: Store, llms: Sequence[LLM], report: Report) -> None:
-    """Run the chains of all questions, in their order; UserError where more than `max_failure_rate` of the calls failed."""
+    """Run the chains of all questions, in their order; UserError where more than `max_failure_rate` of the calls of a round
+    and those before it failed."""
 
     def on_call(progress: Progress) -> None:
         report(work)
 
     rate = work.max_failure_rate
-    chains = Chains(work.asker, store, work.questions.name, llms, rate, on_call, work.progress, work.retry, work.spending)
-    try:
-        for question_id, result in chains.run(work.questions):
-            work.results[question_id] = result
-            report(work)
-    except LimitReached as reached:
-        raise UserError(
-            f"{reached}. {len(work.results)} of {len(work.questions)} questions are done, and what was answered is kept: the "
-            "same command goes on from there and may spend as much again; dry_run=true tells what all would cost"
-        ) from reached
-    finally:
-        work.failed += chains.failed
-    stop_where_too_many_failed(work.progress, rate)
+    for questions in work.parts():
+        chains = Chains(work.asker, store, questions.name, llms, rate, on_call, work.progress, work.retry, work.spending)
+        try:
+            for question_id, result in chains.run(questions):
+                work.results[question_id] = result
+                report(work)
+        except LimitReached as reached:
+            raise UserError(
+                f"{reached}. {len(work.results)} of {len(work.questions)} questions are done, and what was answered is kept: "
+                "the same command goes on from there and may spend as much again; dry_run=true tells what all would cost"
+            ) from reached
+        finally:
+            work.failed += chains.failed
+        stop_where_too_many_failed(work.progress, rate)
 
 
 def outcomes_to_retry(names: Sequence[str]) -> tuple[str, ...]:

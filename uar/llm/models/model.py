@@ -16,7 +16,8 @@ class Model(ABC):
     `window`: how many requests the caller should keep submitted, so that the model can batch or share work. `commit`: on the
     hub, of the weights that it loaded. `config`: the plain config that a model of this class is made from. `free_trial`:
     whether it is loaded in seconds and asked at no cost. `keeps_prefixes`: whether what the prompts of several texts begin
-    with alike is computed once. `ends_early`: whether it ends replies at `Generate.until`.
+    with alike is computed once. `ends_early`: whether it ends replies at `Generate.until`. `steady`: whether how
+    fast it was tells how fast it will be.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Model(ABC):
     free_trial = False
     keeps_prefixes = False
     ends_early = False
+    steady = True
 
     @classmethod
     def identity(cls, config: Mapping[str, Any]) -> str:
@@ -37,6 +39,11 @@ class Model(ABC):
     def gpus(cls, config: Mapping[str, Any]) -> float | None:
         """GPUs that it works on where there are any; None where it cannot be known."""
         return 1
+
+    @classmethod
+    def price_factor(cls, config: Mapping[str, Any]) -> float:
+        """What its tokens cost, as a share of the prices of a run."""
+        return 1.0
 
     @abstractmethod
     def submit(self, ticket: int, request: Request) -> None:

@@ -21,7 +21,17 @@ from omegaconf import OmegaConf
 
 from uar.errors import EngineError
 from uar.llm.models.model import Model
-from uar.llm.models.openai_bodies import NoLogprobs, NoPromptLogprobs, NotEnded, adapted, body_of, error_in, holds, read
+from uar.llm.models.openai_bodies import (
+    NoLogprobs,
+    NoPromptLogprobs,
+    NotEnded,
+    adapted,
+    body_of,
+    checked_constrain,
+    error_in,
+    holds,
+    read,
+)
 from uar.llm.models.openai_servers import Server, Servers
 from uar.llm.record import Generate, Outcome, Reply, Request, Score
 from uar.storage.files import digest
@@ -61,9 +71,10 @@ class OpenAI(Model):
     answer of status 200 counts as the status that it names. Where no server answers any more, `step` raises EngineError. The
     key is read from the environment variable named by `api_key_env` and is shown nowhere.
 
-    `constrain`: send `Generate.pattern` as vLLM's `structured_outputs`, which other servers may refuse. `max_tokens_field`:
-    what the server calls the limit of a chat's reply. `extra`: fields of every body on top of these, null to leave one out;
-    they are a part of the model's name in records.
+    `constrain`: True sends `Generate.pattern` as vLLM's `structured_outputs`, which other servers may refuse; `json_schema` as
+    the pattern of a string in an object (`response_format`), out of which the reply is taken. `max_tokens_field`: what the
+    server calls the limit of a chat's reply. `extra`: fields of every body on top of these, null to leave one out; they are
+    a part of the model's name in records.
 
     `Score` uses `/completions` with `echo`, which vLLM serves and llama.cpp does not: the first call shows it, for which
     the others wait, and `step` raises EngineError. The tokens that are scored spell the target, else the
@@ -83,7 +94,7 @@ class OpenAI(Model):
         timeout: float = 120.0,
         retries: int = 5,
         backoff: float = 0.5,
-        constrain: bool = False,
+        constrain: bool | str | None = None,
         max_tokens_field: str = "max_tokens",
         extra: Mapping[str, Any] | None = None,
     ) -> None:
@@ -92,11 +103,12 @@ class OpenAI(Model):
                 f"llm.window={window}, llm.timeout={timeout}, llm.retries={retries}, llm.backoff={backoff}: window must be "
                 "null or at least 1, timeout above 0, retries and backoff at least 0"
             )
+        self._constrain = checked_constrain(constrain)
         self.model = model
         self._max_tokens_field, self._extra = max_tokens_field, dict(extra or {})
         self._servers = Servers(base_urls, os.environ.get(api_key_env, "").strip(), backoff)
         self._timeout = aiohttp.ClientTimeout(total=timeout, sock_connect=min(CONNECT_SECONDS, timeout / 2))
-        self._retries, self._backoff, self._constrain = retries, backoff, constrain
+        self._retries, self._backoff = retries, backoff
         self._waiting: deque[tuple[int, Request]] = deque()
         self._done: queue.SimpleQueue[tuple[int, Reply] | EngineError] = queue.SimpleQueue()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -283,7 +295,7 @@ class OpenAI(Model):
             self._servers.serves(server)
             return _error(f"{status} {message}", start)
         try:
-            reply = read(request, body, time.perf_counter() - start)
+            reply = read(request, body, time.perf_counter() - start, self._constrain)
         except NoPromptLogprobs as error:
             if not server.scores:
                 raise _no_scores(server, f"it {error}") from error

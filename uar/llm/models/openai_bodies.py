@@ -6,11 +6,15 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from uar.errors import EngineError
 from uar.llm.models.spelling import spelled
 from uar.llm.record import THINK_END, THINK_START, Choose, Generate, Outcome, Reply, Request, Score
 from uar.llm.replies import outcome_of
 
 TOP_LOGPROBS = 20  # as many as servers give for a token
+SCHEMA = "json_schema"  # of `constrain`: replies are held to their pattern inside a JSON object
+CONSTRAIN = (False, True, SCHEMA)
+REPLY = "reply"  # the field of that object
 LEAST = 1e-10  # probability that is left for a choice where the listed ones, rounded, take all
 
 
@@ -56,8 +60,16 @@ def _status(error: Mapping[str, Any]) -> int:
     return 429 if LIMITED.search(words) else 400 if FINAL.search(words) else 500
 
 
-def body_of(request: Request, model: str, constrain: bool) -> tuple[str, dict[str, Any]]:
-    """Path and body. `constrain`: whether the server takes a regular expression that the reply must follow."""
+def checked_constrain(constrain: bool | str | None) -> bool | str:
+    """The option `llm.constrain`; EngineError where it is none of CONSTRAIN. None is false."""
+    if constrain not in (None, *CONSTRAIN):
+        raise EngineError(f"llm.constrain={constrain!r}; allowed: false, true (vLLM), {SCHEMA} (other servers)")
+    return constrain or False
+
+
+def body_of(request: Request, model: str, constrain: bool | str) -> tuple[str, dict[str, Any]]:
+    """Path and body. `constrain`: whether the server takes a regular expression that the reply must follow, or, as SCHEMA, a
+    JSON schema (`response_format`), in which the pattern is that of a string."""
     if isinstance(request, Score):
         prompt = request.prefix + request.target
         return "/completions", {
@@ -79,13 +91,24 @@ def body_of(request: Request, model: str, constrain: bool) -> tuple[str, dict[st
     if request.temperature > 0:
         body["seed"] = request.sample
     if holds(request, constrain):
-        body["structured_outputs"] = {"regex": request.pattern}
+        body |= _schema(request.pattern or "") if constrain == SCHEMA else {"structured_outputs": {"regex": request.pattern}}
     return "/chat/completions", body
 
 
-def holds(request: Generate, constrain: bool) -> bool:
+def _schema(pattern: str) -> dict[str, Any]:
+    """Patterns of JSON schemas match anywhere in a string, so the ends are said."""
+    schema = {
+        "type": "object",
+        "properties": {REPLY: {"type": "string", "pattern": f"^(?:{pattern})$"}},
+        "required": [REPLY],
+        "additionalProperties": False,
+    }
+    return {"response_format": {"type": "json_schema", "json_schema": {"name": REPLY, "strict": True, "schema": schema}}}
+
+
+def holds(request: Generate, constrain: bool | str) -> bool:
     """Whether the server is told the pattern of the reply; it would hold thoughts to it too."""
-    return constrain and request.pattern is not None and not request.reasoning
+    return bool(constrain) and request.pattern is not None and not request.reasoning
 
 
 def adapted(body: dict[str, Any], max_tokens_field: str, extra: Mapping[str, Any]) -> dict[str, Any]:
@@ -96,9 +119,9 @@ def adapted(body: dict[str, Any], max_tokens_field: str, extra: Mapping[str, Any
     return {field: value for field, value in fields.items() if value is not None}
 
 
-def read(request: Request, body: Any, seconds: float) -> Reply:
-    """The reply in an answer's JSON. Raises NoLogprobs, NotEnded, and ValueError, LookupError, TypeError, AttributeError or
-    ArithmeticError where the JSON is not what a server of this interface sends."""
+def read(request: Request, body: Any, seconds: float, constrain: bool | str = False) -> Reply:
+    """The reply in an answer's JSON; `constrain` as it was asked, see `body_of`. Raises NoLogprobs, NotEnded, and ValueError,
+    LookupError, TypeError, AttributeError or ArithmeticError where the JSON is not what a server of this interface sends."""
     usage = body.get("usage") or {}
     cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
     counts: dict[str, Any] = {
@@ -113,7 +136,7 @@ def read(request: Request, body: Any, seconds: float) -> Reply:
     if outcome == Outcome.ERROR:
         raise NotEnded(f"ended a reply for {json.dumps(reason)}")
     if isinstance(request, Generate):
-        return _written(choice, outcome, counts)
+        return _written(choice, outcome, counts, constrain == SCHEMA and holds(request, constrain))
     if outcome == Outcome.REFUSED:
         return Reply(str(reason), outcome, **counts)
     if isinstance(request, Score):
@@ -121,15 +144,25 @@ def read(request: Request, body: Any, seconds: float) -> Reply:
     return Reply.of_choices(*_chosen(request.choices, choice), **counts)
 
 
-def _written(choice: dict[str, Any], outcome: Outcome, counts: dict[str, Any]) -> Reply:
+def _written(choice: dict[str, Any], outcome: Outcome, counts: dict[str, Any], in_object: bool) -> Reply:
     message = choice["message"]
     if message.get("refusal"):
         return Reply(_text(message["refusal"]), Outcome.REFUSED, **counts)
     text = _text(message.get("content") or "")
+    text = _taken_out(text) if in_object else text
     thinking = _text(message.get("reasoning") or message.get("reasoning_content") or "")
     if thinking:
         text = f"{THINK_START}\n{thinking}\n{THINK_END}\n\n{text}"
     return Reply(text, outcome, **counts)
+
+
+def _taken_out(text: str) -> str:
+    """The reply in the object of a schema; a text that is none, of a server that holds to no schema, as it is."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return _text(found[REPLY]) if isinstance(found, dict) and isinstance(found.get(REPLY), str) else text
 
 
 def _text(value: Any) -> str:

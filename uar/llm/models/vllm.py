@@ -1,5 +1,8 @@
 """The `vllm` engine, in this process."""
 
+import gc
+import logging
+import math
 import os
 import sys
 import time
@@ -8,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count, takewhile
 from typing import Any
+
+import torch
 
 from uar.errors import EngineError
 from uar.llm.models.ending import Ends, early_end
@@ -18,6 +23,7 @@ from uar.llm.replies import outcome_of
 from uar.machine.model_files import commit_of, locate
 from uar.machine.precision import bf16_is_fast, device
 
+log = logging.getLogger(__name__)
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 ONE_TOKEN: dict[str, Any] = {"max_tokens": 1, "temperature": 0.0, "detokenize": False}
 IN_FLIGHT = 0.6  # of the key-value cache: the rest keeps what prompts that follow will begin with
@@ -71,7 +77,8 @@ class VLLM(Model):
 
     A prompt that begins as one read lately goes before the others, while the cache still holds its beginning. New prompts
     wait where those in flight fill most of the cache: they would drive out what a chain's next prompt begins with. On a CPU
-    `kv_gib` is the space of the key-value cache; on a GPU vLLM takes `gpu_memory_utilization` of the memory. At most
+    `kv_gib` is the space of the key-value cache; on a GPU vLLM takes `gpu_memory_utilization` of the memory, or what this
+    process, which may have trained on it, leaves of that. At most
     `max_num_seqs` requests run at a time, in steps of at most `max_num_batched_tokens` tokens (null: vLLM's own).
     """
 
@@ -118,7 +125,7 @@ class VLLM(Model):
             use_tqdm_on_load=False,
             max_num_seqs=max_num_seqs,
             max_num_batched_tokens=max_num_batched_tokens,
-            **({"gpu_memory_utilization": gpu_memory_utilization} if on_gpu else {"block_size": CPU_BLOCK}),
+            **({"gpu_memory_utilization": _share_left(gpu_memory_utilization)} if on_gpu else {"block_size": CPU_BLOCK}),
         )
         self._engine: Any = self._llm.llm_engine
         self._tokenizer: Any = self._llm.get_tokenizer()
@@ -292,6 +299,20 @@ def _kind(watched: bool) -> Any:
     from vllm.sampling_params import RequestOutputKind
 
     return RequestOutputKind.CUMULATIVE if watched else RequestOutputKind.FINAL_ONLY
+
+
+def _share_left(wanted: float) -> float:
+    """Of the GPU's memory; vLLM does not start where less is free than it is told to take. What torch reserved and does not
+    use goes first. A process that has not used the GPU is left so: vLLM starts others in another way from one that has."""
+    if not torch.cuda.is_initialized():
+        return wanted
+    gc.collect()
+    torch.cuda.empty_cache()
+    free, total = torch.cuda.mem_get_info()
+    left = math.floor(100 * free / total - 2) / 100  # a hundredth or two for what CUDA itself takes
+    if left < wanted:
+        log.info("vLLM takes %.2f of the GPU's memory in place of gpu_memory_utilization=%g: the rest is in use", left, wanted)
+    return min(wanted, left)
 
 
 def _make_room_beside_numba() -> None:

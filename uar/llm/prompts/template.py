@@ -3,11 +3,12 @@
 A chat prompt has `turns`, a list of {role, content}; a turn with `each: passages` is rendered once a passage, sees
 `number` (from 1) and `passage`, and may have a `reply`, the assistant's turn after each. Under `shared_prefix` it may have
 the turns that its task takes where the passages stand first, in a prefix that all stages of a question share (itself a
-prompt file). A text prompt has `prefix` and `target`.
+prompt file). `replies`, of prompts that grade one passage: see `uar.annotation.reply_form`. A text prompt has `prefix` and
+`target`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -55,9 +56,14 @@ class Turn:
 
 @dataclass(frozen=True)
 class ChatPrompt:
+    """`replies`: what the LLM is to reply, in the words of whoever reads it, where prompts differ in that. `guideline`: a text
+    for the system turn, after what the prompt itself has there; no template."""
+
     name: str
     hash: str
     turns: tuple["Turn", ...]
+    replies: Any = "numbers"
+    guideline: str = ""
 
     def render(self, acknowledge: bool = True, **values: Any) -> Messages:
         """(role, content) messages; `acknowledge=False` leaves out the replies to single passages."""
@@ -73,7 +79,13 @@ class ChatPrompt:
                 messages.append((turn.role, template.render(own)))
                 if reply is not None:
                     messages.append(("assistant", reply.render(own)))
+        if self.guideline:
+            messages.insert(int(messages[0][0] == "system"), ("system", self.guideline))
         return _merge_neighbours(messages)
+
+    def with_guideline(self, text: str) -> "ChatPrompt":
+        """Another prompt, by its hash too, unless the text is empty."""
+        return replace(self, hash=digest(self.hash, text), guideline=text) if text else self
 
 
 @dataclass(frozen=True)
@@ -98,7 +110,8 @@ def load_chat(name: str, variables: frozenset[str], prefix: str | None = None) -
 def _chat(path: Path, text: bytes, variables: frozenset[str], opening: ChatPrompt | None) -> ChatPrompt:
     content = _content(path, text)
     if opening is None:
-        return ChatPrompt(content["name"], digest(content), _turns(path, content, "turns", variables))
+        turns, replies = _turns(path, content, "turns", variables), content.get("replies", "numbers")
+        return ChatPrompt(content["name"], digest(content), turns, replies)
     turns = opening.turns + _turns(path, content, "shared_prefix", variables)
     return ChatPrompt(content["name"], digest(opening.hash, content), turns)
 

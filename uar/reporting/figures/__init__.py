@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,7 @@ class Drawn:
 Draw = Callable[[Sequence[Row], list[str]], "tuple[Figure, str]"]  # rows, notes -> figure, caption
 
 
-def _all() -> dict[str, tuple[str, Draw]]:
+def _all(pareto: bool) -> dict[str, tuple[str, Draw]]:
     from uar.reporting.figures import collections, cost, label_quality, training
     from uar.reporting.figures import human_share as budget
 
@@ -39,17 +40,17 @@ def _all() -> dict[str, tuple[str, Draw]]:
         "loss": ("Loss while training", training.loss),
         "dev": ("Development score while training", training.dev),
         "beir": ("BEIR by set", collections.beir),
-        "cost": ("Cost against quality", cost.cost_and_quality),
+        "cost": ("Cost against quality", partial(cost.cost_and_quality, pareto=pareto)),
     }
 
 
-def draw_all(rows: Sequence[Row], folder: Path, notes: list[str]) -> list[Drawn]:
+def draw_all(rows: Sequence[Row], folder: Path, notes: list[str], pareto: bool = True) -> list[Drawn]:
     """Every figure whose data the rows hold, also as SVG and PDF in `folder`. What an earlier report left there of the others
-    is removed."""
+    is removed. `pareto`: see `cost_and_quality`."""
     from uar.reporting.figures.style import inline, save, styled
 
     drawn = []
-    for key, (title, draw) in _all().items():
+    for key, (title, draw) in _all(pareto).items():
         try:
             with styled():
                 figure, caption = draw(rows, notes)

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from uar.reporting.figures.missing import Missing
 from uar.storage.files import whole_file
 
-INK, GRID = "#222426", "#e4e5e7"
+INK, GRID, FADED = "#222426", "#e4e5e7", "#a9adb1"
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#9b4f96", "#8a6d00", "#3f8fd2", "#b03a48", "#5f6b76")  # told apart by all eyes
 MARKERS = "osD^vPX*"
 STROKES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 3)), (0, (4, 1, 1, 3)))
@@ -93,7 +93,12 @@ def inline(figure: Figure, key: str, label: str) -> str:
     svg = re.sub(r'\bid="', f'id="{key}-', svg)
     svg = re.sub(r"url\(#", f"url(#{key}-", svg)
     svg = re.sub(r'xlink:href="#', f'xlink:href="#{key}-', svg)
-    for name, colour in {"ink": INK, "grid": GRID, **{f"series-{n}": c for n, c in enumerate(SERIES, start=1)}}.items():
+    for name, colour in {
+        "ink": INK,
+        "grid": GRID,
+        "faded": FADED,
+        **{f"series-{n}": c for n, c in enumerate(SERIES, start=1)},
+    }.items():
         svg = re.sub(re.escape(colour), f"var(--{name})", svg, flags=re.IGNORECASE)
     svg = re.sub(r"font: ([\d.]+px) [^;\"]+", r"font: \1 var(--sans)", svg)
     head = f'<svg role="img" aria-label="{escape(label)}"'

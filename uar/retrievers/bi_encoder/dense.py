@@ -37,7 +37,7 @@ class DenseRanker(Ranker):
             passages = self._encoder.passage_tokens(collection)
             made = made_by(self._encoder, passages, search.precision)
             folder = self._session.vectors.folder(collection.corpus, self._part, digest(made))
-            shards = encode_corpus(self._encoder, passages, folder, search.precision, search.processes, made=made)
+            shards = encode_corpus(self._encoder, passages, folder, search.precision, search.encoders, made=made)
         queries = self._encode_queries(wordings, query_ids)
         deep = min(depth + collection.drop_own, len(passages))
         scores, rows = search.best(queries, shards, deep, collection.corpus.id_ranks, self._encoder.unit)

@@ -1,65 +1,64 @@
-"""BM25 through bm25s, its index cached by the corpus' content.
+"""BM25 over an inverted index, which is cached by the corpus' content.
 
-bm25s is imported where it is used: it brings numba, which is slow to import and of which vLLM's worker processes, importing
-what the main program imports, have no need.
+What is slow to import, numba and bm25s, is imported where it is used: vLLM's worker processes, importing what the main program
+imports, have no need of it.
 """
 
 import logging
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from uar.collections import Corpus
 from uar.errors import UserError
-from uar.launch.bars import bar, counted
-from uar.retrievers.bm25.terms import VERSION, indexed, terms_of
-from uar.storage.files import cache_dir, digest, is_whole, whole_dir, write_json
+from uar.launch.bars import Bar, bar, counted
+from uar.retrievers.bm25.postings import Postings, write_postings
+from uar.retrievers.bm25.terms import VERSION, numbered, terms_of
+from uar.storage.files import cache_dir, digest, is_whole, whole_dir, write_array, write_json
+from uar.storage.locks import built_once
 from uar.storage.ordering import best_first
 
 log = logging.getLogger(__name__)
-BLOCK = 1_024  # queries scored at once
+FORMAT = 2  # of the files; a new number indexes anew
 K1, B = 1.5, 0.75
+BLOCK = 4_096  # queries that are kept together
+FOUND = ("rows.npy", "scores.npy")
+NO_RANKS = np.zeros(0, np.int64)
+Found = tuple[np.ndarray, np.ndarray]
+Hits = list[tuple[str, float]]
 
 
 class BM25:
-    """Lucene's BM25 over title and text, in the terms of the corpus' language; see `terms`."""
+    """Lucene's BM25 over title and text, in the terms of the corpus' language; see `terms`. `key`: of all that scores hang
+    on."""
 
-    def __init__(self, index: Any, corpus: Corpus) -> None:
-        self._index = index
-        self._corpus = corpus
+    def __init__(self, folder: Path, corpus: Corpus) -> None:
+        self.key = folder.name
+        self._postings, self._corpus = Postings.open(folder), corpus
 
     @classmethod
     def open(cls, corpus: Corpus, k1: float = K1, b: float = B) -> "BM25":
         """UserError where `k1` is below 0 or `b` not between 0 and 1."""
-        import bm25s
-
         if not (k1 >= 0 and 0 <= b <= 1):
             raise UserError(f"BM25 with k1={k1}, b={b}: k1 from 0 on and b from 0 to 1 are needed")
-        others: tuple[object, ...] = () if (k1, b) == (K1, B) else (float(k1), float(b))
-        if corpus.language != "en":
-            others = (*others, corpus.language, VERSION)
-        folder = cache_dir() / "bm25" / digest(corpus.hash, bm25s.__version__, *others)
-        if not is_whole(folder):
-            _build(folder, corpus, k1, b)
-        return cls(bm25s.BM25.load(folder, mmap=True, load_corpus=False), corpus)
+        folder = cache_dir() / "bm25" / digest(corpus.hash, FORMAT, float(k1), float(b), corpus.language, VERSION)
+        return cls(built_once(folder, partial(_build, folder, corpus, k1, b)), corpus)
 
-    def search(self, queries: Sequence[str], k: int) -> list[list[tuple[str, float]]]:
-        """(passage id, score) of the k best passages a query, by score, then id. Passages that share no term are left out."""
-        depth = min(k + 1, len(self._corpus))  # one more, to see whether a tie goes on past the cut
-        found: list[list[tuple[str, float]]] = []
+    def search(self, queries: Sequence[str], k: int, keep: bool = False) -> list[Hits]:
+        """(passage id, score) of the k best passages a query, by score, then id. Passages that share no term are left out.
+        `keep`: what is found stays in the cache, a block of queries at a time."""
+        k = min(k, len(self._corpus))
+        found: list[Hits] = []
         with bar("BM25", len(queries), "questions") as shown:
             for start in range(0, len(queries), BLOCK):
-                tokens = terms_of(queries[start : start + BLOCK], self._corpus.language)
-                rows, scores = self._index.retrieve(tokens, k=depth, show_progress=False, n_threads=0)
-                for words, row, score in counted(zip(tokens, rows, scores, strict=True), shown):
-                    if depth > k and 0 < score[k] == score[k - 1]:
-                        every = self._index.get_scores(words)
-                        row = np.flatnonzero(every >= score[k - 1])
-                        score = every[row]
-                    hits = [(self._corpus.id(int(r)), float(s)) for r, s in zip(row, score, strict=True) if s > 0]
-                    found.append(best_first(hits)[:k])
+                asked = queries[start : start + BLOCK]
+                found += self._hits(*(self._kept(asked, k, shown) if keep else self._best(asked, k, shown)))
         nothing = sum(not hits for hits in found)
         if nothing:
             line = "BM25 finds nothing for %d of %d questions, which share no term with any passage (language=%s)"
@@ -68,23 +67,83 @@ class BM25:
 
     def scores(self, queries: Sequence[str], rows: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Scores of the passages in `rows`, an array of corpus rows a query; 0 where a passage shares no term with it."""
-        return [
-            self._index.get_scores(words)[own] if words else np.zeros(len(own), np.float32)
-            for words, own in zip(terms_of(queries, self._corpus.language), rows, strict=True)
-        ]
+        from uar.retrievers.bm25.kernels import scores_at
+
+        found = [np.zeros(len(own), np.float32) for own in rows]
+        for terms, own, scores in zip(self._terms(queries), rows, found, strict=True):
+            scores_at(terms, *self._arrays, np.asarray(own, np.int64), scores)
+        return found
+
+    def _hits(self, rows: np.ndarray, scores: np.ndarray) -> Iterator[Hits]:
+        there = rows >= 0
+        ids = iter(self._corpus.ids_at(rows[there]))
+        for own, values in zip(there, scores.tolist(), strict=True):
+            yield best_first(zip(islice(ids, int(own.sum())), values, strict=False))
+
+    def _kept(self, queries: Sequence[str], k: int, shown: Bar) -> Found:
+        """As `_best`, from the cache where it is there."""
+        folder = cache_dir() / "bm25_found" / digest(self.key, k, queries)
+
+        def find() -> None:
+            with whole_dir(folder) as beside:
+                for name, array in zip(FOUND, self._best(queries, k, shown), strict=True):
+                    write_array(beside / name, array)
+
+        if is_whole(folder):
+            shown.advance(len(queries))
+            shown.time_from_here()
+        built_once(folder, find)
+        rows, scores = (np.load(folder / name) for name in FOUND)
+        return rows, scores
+
+    def _best(self, queries: Sequence[str], k: int, shown: Bar) -> Found:
+        """(rows, scores), both (queries, k), in any order; at the end -1 and 0 where fewer passages share a term."""
+        with _threads() as pool:
+            found = list(counted(pool.map(partial(self._best_of, k), self._terms(queries)), shown))
+        rows, scores = (np.stack(arrays) for arrays in zip(*found, strict=True))
+        return rows, scores
+
+    def _best_of(self, k: int, terms: np.ndarray) -> Found:
+        """(k,) each, of one query."""
+        from uar.retrievers.bm25.kernels import best_rows
+
+        passages = len(self._corpus)
+        wide = min(k + 1, passages)  # one more, to see whether a tie goes on past the cut
+        rows, scores = np.full(wide, -1, np.int32), np.zeros(wide, np.float32)
+        best_rows(terms, *self._arrays, passages, NO_RANKS, rows, scores)
+        order = np.argsort(-scores, kind="stable")
+        if wide > k and 0 < scores[order[k]] == scores[order[k - 1]]:
+            rows, scores = np.full(k, -1, np.int32), np.zeros(k, np.float32)
+            best_rows(terms, *self._arrays, passages, self._ranks, rows, scores)
+            return rows, scores
+        return rows[order[:k]], scores[order[:k]]
+
+    def _terms(self, queries: Sequence[str]) -> list[np.ndarray]:
+        return self._postings.numbers(terms_of(queries, self._corpus.language))
+
+    @cached_property
+    def _arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return self._postings.ends, self._postings.rows, self._postings.weights
+
+    @cached_property
+    def _ranks(self) -> np.ndarray:
+        return self._corpus.id_ranks()
+
+
+@contextmanager
+def _threads() -> Iterator[ThreadPoolExecutor]:
+    """One a core that this process may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    pool = ThreadPoolExecutor(cores)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _build(folder: Path, corpus: Corpus, k1: float, b: float) -> None:
-    import bm25s
-
     log.info("Indexing %d passages (language=%s) for BM25 once into %s", len(corpus), corpus.language, folder)
-    index = bm25s.BM25(k1=k1, b=b, method="lucene", dtype="float32")
-    with bar("index for BM25", len(corpus), "passages") as shown:
-        tokens = indexed(counted(corpus.texts(), shown), corpus.language)
-    if not tokens.vocab:
-        raise UserError(f"{len(corpus)} passages with no words that BM25 could index; use candidates=given or another corpus")
-    with bar("weigh terms for BM25", None, "passages"):
-        index.index(tokens, show_progress=False)
-    with whole_dir(folder) as beside:
-        index.save(beside, show_progress=False)
+    vocabulary: dict[str, int] = {}
+    with whole_dir(folder) as beside, bar("index for BM25", len(corpus), "passages") as shown:
+        write_postings(beside, numbered(counted(corpus.texts(), shown), corpus.language, vocabulary), vocabulary, k1, b)
         write_json(beside / "manifest.json", {"corpus": corpus.hash, "passages": len(corpus), "k1": k1, "b": b})

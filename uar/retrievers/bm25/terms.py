@@ -9,15 +9,17 @@ bm25s is imported where it is used: it brings numba, which is slow to import and
 what the main program imports, have no need.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
-from typing import Any
+from itertools import chain, islice
 
+import numpy as np
 import regex
 
 from uar.collections.languages import STEMMERS, TERM, clusters, folded, is_unspaced
 
 VERSION = 1  # of the terms of other languages than English; a new number indexes anew
+BLOCK = 16_384  # texts whose words are stemmed at once
 HANGUL = regex.compile(r"\p{Hangul}")
 SHORTEST = 2  # letters of a word
 
@@ -25,28 +27,29 @@ SHORTEST = 2  # letters of a word
 def terms_of(texts: Sequence[str], language: str) -> list[list[str]]:
     """The terms of each text, as a query."""
     if language == "en":
-        return list(_english(list(texts), return_ids=False))
+        return _english(texts)
     split = _splitter(language)
     return [split(text) for text in texts]
 
 
-def indexed(texts: Iterable[str], language: str) -> Any:
-    """bm25s' form of the terms of many texts: numbers a text, and a vocabulary."""
-    if language == "en":
-        return _english(texts)  # each is read once
-    from bm25s.tokenization import Tokenized
+def numbered(texts: Iterable[str], language: str, vocabulary: dict[str, int]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Of a block of texts at a time, the numbers of their terms, one text after another, and how many each has. Terms that
+    `vocabulary` lacks join it."""
+    left = iter(texts)
+    while block := list(islice(left, BLOCK)):
+        terms = terms_of(block, language)
+        lengths = np.fromiter(map(len, terms), np.int64, len(block))
+        words = chain.from_iterable(terms)
+        yield np.fromiter((vocabulary.setdefault(w, len(vocabulary)) for w in words), np.int32, int(lengths.sum())), lengths
 
-    split = _splitter(language)
-    vocabulary: dict[str, int] = {}
-    ids = [[vocabulary.setdefault(term, len(vocabulary)) for term in split(text)] for text in texts]
-    return Tokenized(ids=ids, vocab=vocabulary)
 
-
-def _english(texts: Iterable[str], **options: Any) -> Any:
+def _english(texts: Sequence[str]) -> list[list[str]]:
     import bm25s
     import Stemmer
 
-    return bm25s.tokenize(texts, stopwords="en", stemmer=Stemmer.Stemmer("english"), show_progress=False, **options)
+    stemmer = Stemmer.Stemmer("english")
+    terms: list[list[str]] = bm25s.tokenize(texts, stopwords="en", stemmer=stemmer, show_progress=False, return_ids=False)
+    return terms
 
 
 def _splitter(language: str) -> Callable[[str], list[str]]:

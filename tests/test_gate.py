@@ -1,0 +1,202 @@
+"""The gate: an annotator that does not agree with people well enough is stopped before it is asked about all questions."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from annotate_runs import asking
+from conftest import write_jsonl
+from llm_server import LLMServer, Messages
+
+from uar.annotation.annotate_run import annotate
+from uar.annotation.gate import Gate, GateClosed
+from uar.annotation.judgement import Judgement
+from uar.annotation.quality.lower_bound import at_least
+from uar.collections import open_collection
+from uar.errors import UserError
+from uar.launch.entry import composed
+from uar.storage.ordering import rank_of
+
+QUESTIONS, PASSAGES, GATED = 120, 4, 60
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """120 questions with a pool of four passages each, two of which people judged positive, two negative."""
+    place = tmp_path_factory.mktemp("gate") / "own"
+    (place / "qrels").mkdir(parents=True)
+    (place / "candidates").mkdir()
+    ids = [(f"q{n}", [f"q{n}p{at}" for at in range(PASSAGES)]) for n in range(QUESTIONS)]
+    passages = [{"_id": d, "title": "", "text": f"Passage <{d}> of it."} for _, pool in ids for d in pool]
+    write_jsonl(place / "corpus.jsonl", passages)
+    write_jsonl(place / "queries.jsonl", [{"_id": q, "text": f"question {q}"} for q, _ in ids])
+    write_jsonl(place / "candidates" / "train.jsonl", [{"query_id": q, "candidates": pool} for q, pool in ids])
+    rows = "".join(f"{q}\t{d}\t{int(at < 2)}\n" for q, pool in ids for at, d in enumerate(pool))
+    (place / "qrels" / "train.tsv").write_text(f"query-id\tcorpus-id\tscore\n{rows}")
+    return place
+
+
+def right(share: float) -> Callable[[Messages], str]:
+    """Selects as people did but for a share of the passages, drawn by their ids."""
+
+    def answer(messages: Messages) -> str:
+        shown = re.findall(r"\[(\d+)\] Passage q(\d+)p(\d)", re.sub(r"[<>]", "", str(messages)))
+        chosen = []
+        for number, query, at in dict.fromkeys(shown):
+            wrong = int.from_bytes(rank_of(0, "wrong", query, at)[:4], "big") / 2**32 >= share
+            chosen += [f"[{number}]"] if (int(at) < 2) != wrong else []
+        return f"My selection:[{','.join(chosen)}]"
+
+    return answer
+
+
+@pytest.fixture
+def gated(judged: Path, tmp_path: Path, server: LLMServer, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict]:
+    monkeypatch.chdir(tmp_path)
+    given = ["dataset=local", f"dataset.path={judged}", "candidates=given", "annotator=relsel", "logger=none"]
+
+    def run(name: str, *overrides: str) -> dict:
+        return annotate(composed("annotate", *given, f"gate.questions={GATED}", *overrides, *asking(server)), Path(name))
+
+    return run
+
+
+def result(name: str) -> dict:
+    return json.loads(Path(name, "gate.json").read_text())
+
+
+def test_an_annotator_that_is_right_in_three_of_five_is_stopped_after_the_questions_of_the_gate(
+    gated: Callable[..., dict], server: LLMServer
+) -> None:
+    server.answer = right(0.6)
+    with pytest.raises(
+        GateClosed, match=r"balanced_accuracy 0\.\d+ over 30 of 30 .*, below gate.floor=0.8. Nothing else was"
+    ) as error:
+        gated("run")
+    assert len(server.seen) == GATED and "\n" not in str(error.value) and "gate_disagreements.jsonl" in str(error.value)
+    found = result("run")
+    deciding, refining = (set(found[half]["query_ids"]) for half in ("deciding", "refining"))
+    assert (len(deciding), len(refining), deciding & refining, found["passed"]) == (30, 30, set(), False)
+    pairs = [json.loads(line) for line in Path("run/gate_disagreements.jsonl").read_text().splitlines()]
+    assert pairs and {pair["query_id"] for pair in pairs} <= refining
+    assert json.loads(Path("run/agreement.json").read_text())["queries"] == 30  # nobody refines on those that decide
+    assert json.loads(Path("run/ledger.json").read_text())["calls"] == GATED
+    with pytest.raises(GateClosed):
+        gated("again")
+    assert len(server.seen) == GATED and result("again")["decisions"] == 1
+
+
+def test_one_that_is_right_in_nineteen_of_twenty_passes_and_is_asked_nothing_twice(
+    gated: Callable[..., dict], server: LLMServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.answer = right(0.95)
+    with caplog.at_level("INFO"):
+        spent = gated("run", "limit=100")
+    extra = GATED - len(set(result("run")["deciding"]["query_ids"] + result("run")["refining"]["query_ids"])
+                        & {f"q{n}" for n in range(100)})  # fmt: skip
+    assert len(server.seen) == spent["calls"] == 100 + extra and spent["queries"] == 100
+    assert (spent["queries_for_gate_alone"], spent["queries_for_calibration_alone"]) == (extra, 0)
+    assert "Gate passed: balanced_accuracy 0.9" in caplog.text and result("run")["deciding"]["low"] > 0.8
+    gated("all")
+    assert len(server.seen) == QUESTIONS
+    with caplog.at_level("INFO"):
+        gated("prompt", "annotator.max_words=299")
+    assert "these questions have decided on 2 annotators or prompts" in caplog.text
+
+
+def test_only_the_deciding_half_decides(judged: Path, gated: Callable[..., dict], server: LLMServer) -> None:
+    collection = open_collection(f"local:{judged}:train")
+    refining, deciding = Gate(questions=GATED).draw(collection, 0, (), lambda q: True)
+    smaller = Gate(questions=20).draw(collection, 0, (), lambda q: True)
+    assert set(smaller[0]) < set(refining) and set(smaller[1]) < set(deciding)
+    good, bad = right(1.0), right(0.0)
+    server.answer = lambda messages: (good if re.search(r"question (q\d+)", str(messages))[1] in deciding else bad)(messages)
+    gated("run", "limit=1")
+    found = result("run")
+    assert (found["deciding"]["value"], found["refining"]["value"], found["passed"]) == (1.0, 0.0, True)
+
+
+def test_questions_without_a_passage_that_both_judged_decide_nothing(
+    judged: Path, gated: Callable[..., dict], server: LLMServer, tmp_path: Path
+) -> None:
+    place = tmp_path / "apart"
+    (place / "qrels").mkdir(parents=True)
+    for name in ("corpus.jsonl", "queries.jsonl", "candidates"):
+        (place / name).symlink_to(judged / name)
+    last = f"q0p{PASSAGES - 1}"  # which is in the pool of one question
+    rows = "".join(f"q{n}\t{last}\t{int(n % 2)}\n" for n in range(QUESTIONS))
+    (place / "qrels" / "train.tsv").write_text(f"query-id\tcorpus-id\tscore\n{rows}")
+    with pytest.raises(
+        GateClosed, match=r"not defined over [01] of 30 .*: of the others no passage was judged by both"
+    ) as error:
+        gated("run", f"dataset.path={place}", "candidates.include_positive=false")
+    assert len(server.seen) == GATED and "\n" not in str(error.value)
+
+
+def test_bounds_by_hand(judged: Path) -> None:
+    collection = open_collection(f"local:{judged}:train")
+
+    def says(labels: dict[str, tuple[int, ...]]) -> dict[str, list[Judgement]]:
+        return {q: [Judgement(f"{q}p{at}", label, label, None, at + 1) for at, label in enumerate(of_query)]
+                for q, of_query in labels.items()}  # fmt: skip
+
+    everything = says({f"q{n}": (1, 1, 0, 0) for n in range(20)})
+    z = 1.6448536
+    wilson = 40 / (40 + z**2)  # of 40 right ones of 40
+    perfect = at_least(collection, everything, "balanced_accuracy")
+    assert (perfect.value, perfect.questions, perfect.pairs) == (1.0, 20, 80)
+    assert perfect.low == pytest.approx(wilson, abs=1e-6)  # a bootstrap alone would say 1
+    assert at_least(collection, everything, "accuracy").low == pytest.approx(80 / (80 + z**2), abs=1e-6)
+    assert at_least(collection, everything, "kappa").low == pytest.approx(2 * 80 / (80 + z**2) - 1, abs=1e-6)
+    assert at_least(collection, everything, "ranked_first").low == pytest.approx(20 / (20 + z**2), abs=1e-6)
+    lazy = at_least(collection, says({f"q{n}": (0, 0, 0, 0) for n in range(20)}), "balanced_accuracy")
+    assert lazy.value == 0.5 and lazy.low < 0.5
+    half = says({f"q{n}": (1, 1, 0, 0) if n % 2 else (0, 0, 1, 1) for n in range(20)})  # pairs of a question go together
+    values = np.random.default_rng(0).binomial(20, 0.5, 100_000) / 20
+    assert at_least(collection, half, "accuracy").low == pytest.approx(np.percentile(values, 5), abs=0.051)
+    assert at_least(collection, {}, "accuracy").low is None
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"questions": 8}, "gate.questions=8, gate.refine=0.5: 4 questions would decide, and 5 or more"),
+        ({"measure": "f2"}, "gate.measure=f2: allowed: balanced_accuracy, accuracy,"),
+        ({"floor": 1.2}, "gate.floor=1.2: a number from 0 to below 1"),
+        ({"questions": -1}, "gate.questions=-1: a number of questions"),
+    ],
+)
+def test_an_impossible_gate_is_one_line(options: dict, said: str) -> None:
+    with pytest.raises(UserError, match=said) as error:
+        Gate(**options)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["gate.questions=200"], r"gate.questions=200: people judged 120 questions of local:.*; have more judged"),
+        (["questions=generate", "questions.min_passage_words=1"], "not written yet, so nobody judged them; annotate without"),
+    ],
+)
+def test_a_gate_with_too_few_judged_questions_asks_nothing(
+    gated: Callable[..., dict], server: LLMServer, options: list[str], said: str
+) -> None:
+    with pytest.raises(UserError, match=said) as error:
+        gated("run", *options)
+    assert "\n" not in str(error.value) and server.seen == []
+
+
+def test_without_judgements_by_people_there_is_no_gate(
+    judged: Path, gated: Callable[..., dict], server: LLMServer, tmp_path: Path
+) -> None:
+    place = tmp_path / "unjudged"
+    place.mkdir()
+    for name in ("corpus.jsonl", "queries.jsonl", "candidates"):
+        (place / name).symlink_to(judged / name)
+    with pytest.raises(UserError, match="people judged 0 questions of local:.*; have more judged"):
+        gated("run", f"dataset.path={place}")
+    assert server.seen == []

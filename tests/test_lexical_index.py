@@ -1,0 +1,85 @@
+"""BM25's index: whole blocks of passages, what is kept of a search, and one build by many."""
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from uar.collections import Corpus
+from uar.collections.documents import build_corpus
+from uar.retrievers.bm25 import lexical_index
+from uar.retrievers.bm25.kernels import BLOCK
+from uar.retrievers.bm25.lexical_index import BM25
+from uar.storage.files import is_whole, whole_dir
+from uar.storage.locks import built_once
+from uar.storage.ordering import best_first
+
+WORDS = [f"word{letter}" for letter in "abcdefghij"]
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """More passages than are scored at a time, of few words, so that many scores are equal."""
+    drawn = np.random.default_rng(0)
+    texts = (" ".join(drawn.choice(WORDS, drawn.integers(1, 5))) for _ in range(BLOCK + 700))
+    ids = (f"p{number}" for number in drawn.permutation(BLOCK + 700))
+    rows = ((doc_id, "", text) for doc_id, text in zip(ids, texts, strict=True))
+    return build_corpus(tmp_path_factory.mktemp("wide") / "corpus", rows)
+
+
+def test_the_best_of_several_blocks_are_those_of_all_scores(wide: Corpus, own_cache: Path) -> None:
+    bm25 = BM25.open(wide)
+    queries = ["worda wordb", "wordc", "wordd worde wordf wordg", "wordh wordh wordi"]
+    every = list(range(len(wide)))
+    ids = wide.ids_at(every)
+    for query, hits, scores in zip(
+        queries, bm25.search(queries, 50), bm25.scores(queries, [np.array(every)] * 4), strict=True
+    ):
+        assert hits == best_first((d, float(s)) for d, s in zip(ids, scores, strict=True) if s > 0)[:50], query
+    assert np.flatnonzero(scores)[-1] >= BLOCK
+
+
+def test_what_was_found_is_kept_block_by_block(wide: Corpus, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lexical_index, "BLOCK", 2)
+    bm25 = BM25.open(wide)
+    queries = ["worda", "wordb", "wordc", "wordd", "worde"]
+    expected = bm25.search(queries, 20)
+    asked: list[list[str]] = []
+    best = BM25._best
+
+    def counted(self: BM25, block: list[str], *more: object) -> object:
+        if len(asked) == 1:
+            raise KeyboardInterrupt
+        asked.append(block)
+        return best(self, block, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(BM25, "_best", counted)
+    with pytest.raises(KeyboardInterrupt):
+        bm25.search(queries, 20, keep=True)
+    asked[:] = [[], []]  # no further interruption
+    assert bm25.search(queries, 20, keep=True) == expected
+    assert asked[2:] == [["wordc", "wordd"], ["worde"]]
+    assert bm25.search(queries, 20, keep=True) == expected and len(asked) == 4
+    bm25.search(queries, 19, keep=True)  # another depth is another search
+    assert len(asked) == 7
+
+
+def test_of_many_that_need_a_folder_of_the_cache_one_builds_it(own_cache: Path) -> None:
+    folder, built, both = own_cache / "things" / "one", [], threading.Barrier(4)
+
+    def build() -> None:
+        built.append(1)
+        with whole_dir(folder) as beside:
+            (beside / "content").write_text("whole")
+
+    def need() -> None:
+        both.wait()
+        assert built_once(folder, build) == folder
+
+    many = [threading.Thread(target=need) for _ in range(4)]
+    for thread in many:
+        thread.start()
+    for thread in many:
+        thread.join()
+    assert built == [1] and is_whole(folder)

@@ -1,0 +1,105 @@
+"""A review as files of other tools, and what comes back from them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from review_page import labelling, rows
+
+from uar.errors import DataError
+from uar.reviewing.exchange.taking_back import take_back, write_for
+from uar.reviewing.label_database import Item
+from uar.reviewing.labelling import Labelling
+
+COMPARED = ("query_id", "doc_id", "who", "grade", "start", "end", "words", "suggestion_shown")
+
+
+def label(item: int, place: int, grade: int, **more: Any) -> dict[str, Any]:
+    return {"id": f"event-{item}-{place}", "kind": "label", "item": item, "place": place, "grade": grade, "time": 5.5, **more}
+
+
+@pytest.fixture
+def work(tmp_path: Path, folder: Path) -> Labelling:
+    """Two of three questions, of which `ann` judged one and marked words after a character beyond the BMP."""
+    corpus = (folder / "corpus.jsonl").read_text(encoding="utf-8")
+    (folder / "corpus.jsonl").write_text(corpus.replace("The heart", "=\U0001f600 The heart"), encoding="utf-8")
+    items = [Item(q, ["d1", "d2"], {"d1": "t1", "d2": "t2"}, {"d1": (1, None)}, False) for q in ("q1", "q2")]
+    found = labelling(tmp_path / "r", folder, items, suggestion="shown")
+    found.save("ann", [label(0, 0, 1, start=3, end=12, seconds=2.5, confidence=1.0), label(0, 1, 0, confidence=0.0)])
+    return found
+
+
+def told(of: Labelling) -> list[dict[str, Any]]:
+    return [{name: row[name] for name in COMPARED} for row in rows(of)]
+
+
+@pytest.mark.parametrize("tool", ["csv", "label_studio", "argilla"])
+def test_what_goes_out_comes_back(tool: str, work: Labelling, tmp_path: Path, folder: Path) -> None:
+    path = write_for(tool, work, tmp_path / "out")
+    assert take_back(work, path) == 0, "it is kept already"
+    empty = labelling(tmp_path / "empty", folder, [], suggestion="shown")
+    items = [Item(q, ["d1", "d2"], {"d1": "t1", "d2": "t2"}, {"d1": (1, None)}, False) for q in ("q1", "q2")]
+    with empty.database.change():
+        for table in ("items", "passages"):
+            empty.database.write(f"delete from {table} where item >= ?", [(0,)])
+    empty.database.add(items)
+    assert take_back(empty, path) == 2 and take_back(empty, path) == 0
+    back = told(empty)
+    if tool == "argilla":  # it keeps no marks here
+        back[0] |= {name: told(work)[0][name] for name in ("start", "end", "words")}
+    assert back == told(work) and back[0]["words"] == "The heart"[:9]
+    assert empty.progress("ann")["mine"] == 1, "a question whose passages all have a label is done"
+
+
+def test_a_sheet_that_somebody_filled_out_is_taken(work: Labelling, tmp_path: Path) -> None:
+    text = write_for("csv", work, tmp_path).read_text(encoding="utf-8-sig")
+    assert "\"'=\U0001f600" in text or ",'=\U0001f600" in text, "no spreadsheet computes it"
+    sheet = tmp_path / "sheet.csv"
+    sheet.write_text("query_id;doc_id;who;grade\nq2;d1;bob;1\nq2;d2;bob;\nother;d1;bob;1\n", encoding="utf-8")
+    assert take_back(work, sheet) == 1
+    assert told(work)[-1] == {
+        "query_id": "q2", "doc_id": "d1", "who": "bob", "grade": 1, "start": None, "end": None, "words": None,
+        "suggestion_shown": False,
+    }  # fmt: skip
+
+
+def test_an_export_of_label_studio_names_people_by_their_accounts(work: Labelling, tmp_path: Path) -> None:
+    tasks = json.loads(write_for("label_studio", work, tmp_path).read_text())
+    assert tasks[0]["predictions"][0]["result"][0]["value"] == {"choices": ["1"]} and tasks[1]["predictions"] == []
+    choice = {"type": "choices", "from_name": "grade", "to_name": "passage", "value": {"choices": ["0"]}}
+    done = {"completed_by": {"id": 3, "email": "eve@x.org"}, "result": [choice], "created_at": "2026-03-09T22:16:08.728353Z"}
+    tasks[2]["annotations"] = [done | {"lead_time": 4.2}, done | {"was_cancelled": True}, done | {"result": []}]
+    (tmp_path / "back.json").write_text(json.dumps(tasks))
+    assert take_back(work, tmp_path / "back.json") == 1
+    eve = rows(work)[-1]
+    assert (eve["who"], eve["grade"], eve["seconds"], eve["time"].year) == ("eve@x.org", 0, 4.2, 2026)
+    assert eve["suggestion_shown"] is True, "the task had a prediction"
+
+
+HEAD = "query_id,doc_id,who,grade\n"
+FAULTS = {
+    "absent.csv": (None, "no such file"),
+    "other.csv": (HEAD + "x,y,ann,1\n", "none of its 1 judgements is of a passage of this review"),
+    "grade.csv": (HEAD + "q1,d1,ann,9\n", r"grade.csv:2: grade is 9; 0 to 1 are allowed"),
+    "word.csv": (HEAD + "q1,d1,ann,yes\n", r"word.csv:2: grade is 'yes'; a number is needed"),
+    "nobody.csv": (HEAD + "q1,d1,,1\n", "a name of 1 to 60"),
+    "columns.csv": ("a,b\n1,2\n", "query_id, doc_id, who, grade are needed too"),
+    "broken.json": ("[{", "no JSON"),
+    "strange.json": ('[{"x": 1}]', "neither tasks of Label Studio nor records of Argilla"),
+    "half.json": ('[{"data": {}, "annotations": [{"result": [{"type": "choices"}]}]}]', "not as the tool writes it"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_faulty_file_is_one_line_and_changes_nothing(name: str, work: Labelling, tmp_path: Path) -> None:
+    content, why = FAULTS[name]
+    before = told(work)
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(Exception, match=why) as caught:
+        take_back(work, tmp_path / name)
+    assert isinstance(caught.value, DataError) or name == "nobody.csv"
+    assert told(work) == before
+    with pytest.raises(DataError, match="no such tool; allowed: label_studio, argilla, csv"):
+        write_for("excel", work, tmp_path)

@@ -1,0 +1,102 @@
+"""What is asked of the LLM for a passage, and the corpus that passages make with what it wrote."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
+from uar.collections import Corpus, open_corpus
+from uar.collections.documents import build_corpus
+from uar.expansion.query_texts import written_text
+from uar.llm.call import Call, Chain, Item, Question
+from uar.llm.prompted import OnePrompt
+from uar.llm.record import Outcome, Reply
+from uar.llm.replies import check_text
+from uar.storage.files import cache_dir, digest, is_whole
+
+FORMS = ("keywords", "abstract", "questions")  # prompts of the package, passage_NAME
+
+
+@dataclass(frozen=True)
+class PassageWriter(OnePrompt):
+    """One call a passage; the chain's value is the reply as one line. A reply without a text fails; one that was cut at
+    `tokens` counts as far as it goes. `before`: what was written stands before the passage, where retrievers that cut passages
+    still read it, and not after it."""
+
+    variables = frozenset({"passage"})
+    stage: ClassVar[str] = "expand_passage"
+
+    tokens: int = 96
+    before: bool = False
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        return (self.stage,)
+
+    def chain(self, question: Question) -> Chain:
+        prompt = self.prompt
+        ((doc_id, text),) = question.passages.items()
+        request = self.generate(prompt.render(passage=self.shown(text)), self.tokens)
+        (reply,) = yield [Call(self.stage, prompt.name, prompt.hash, (doc_id,), request, self.check)]
+        return written_text(reply.text) if self.check(reply) == Outcome.OK else None
+
+    def check(self, reply: Reply) -> Outcome:
+        outcome = check_text(reply)
+        if outcome not in (Outcome.OK, Outcome.TRUNCATED):
+            return outcome
+        return Outcome.OK if written_text(reply.text) else Outcome.EMPTY
+
+
+@dataclass(frozen=True)
+class Passages:
+    """Passages of a corpus, as what is asked about it: those of `doc_ids`, or all. `reference`: of a collection of it."""
+
+    name: str
+    reference: str
+    corpus: Corpus
+    doc_ids: Sequence[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.corpus if self.doc_ids is None else self.doc_ids)
+
+    def __iter__(self) -> Iterator[Question]:
+        ids = self._ids()
+        rows = None if self.doc_ids is None else self.corpus.rows(self.doc_ids)
+        for doc_id, text in zip(ids, self.corpus.texts(rows), strict=True):
+            yield Question(doc_id, "", {doc_id: text})
+
+    def items(self) -> Iterator[Item]:
+        return ({"doc_id": doc_id} for doc_id in self._ids())
+
+    def opener(self) -> Callable[[], Callable[[Sequence[Item]], "Passages"]]:
+        return partial(_open, self.name, self.reference)
+
+    def _ids(self) -> Iterable[str]:
+        return self.corpus.ids() if self.doc_ids is None else self.doc_ids
+
+
+def _open(name: str, reference: str) -> Callable[[Sequence[Item]], Passages]:
+    corpus = open_corpus(reference)
+    return lambda items: Passages(name, reference, corpus, [str(item["doc_id"]) for item in items])
+
+
+def expanded_corpus(corpus: Corpus, written: Mapping[str, str], before: bool) -> Corpus:
+    """The passages with what was `written` for them, by id, after their text or before it. The ids and titles, their order and
+    the language stay. It is kept in the cache, and its hash is that of its content, so that indexes, token ids and vectors of
+    it are not taken for those of `corpus`."""
+    if not written:
+        return corpus
+    running = hashlib.blake2b(digest_size=16)
+    for doc_id in corpus.ids():
+        if doc_id in written:
+            running.update(f"{doc_id}\0{written[doc_id]}\0".encode("utf-8", "surrogatepass"))
+    folder = cache_dir() / "corpora" / digest("expanded", corpus.hash, before, running.hexdigest())
+
+    def joined(doc_id: str, text: str) -> str:
+        more = written.get(doc_id)
+        return text if more is None else f"{more} {text}" if before else f"{text} {more}"
+
+    if not is_whole(folder):
+        build_corpus(folder, ((doc_id, title, joined(doc_id, text)) for doc_id, title, text in corpus.passages()))
+    return Corpus(folder).in_language(corpus.language)

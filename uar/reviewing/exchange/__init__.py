@@ -1,0 +1,1 @@
+"""Reviews as files of other labelling tools, and back."""

@@ -1,0 +1,84 @@
+"""A table for spreadsheets: a row a judgement, one without a grade for a passage that nobody judged yet."""
+
+import csv
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from uar.errors import DataError
+from uar.reviewing.exchange.review_pairs import Returned, ReviewPair
+from uar.reviewing.manner import Manner
+from uar.storage.files import whole_file
+
+FILE = "review.csv"
+TEXTS = ("query_id", "doc_id", "question", "title", "passage", "who")
+COLUMNS = (*TEXTS, "grade", "confidence", "seconds", "time", "start", "end", "suggestion", "suggestion_shown")
+FORMULA = tuple("=+-@\t\r")  # what a spreadsheet would compute
+
+
+def write(folder: Path, pairs: Iterable[ReviewPair], manner: Manner) -> Path:
+    """`review.csv`, in UTF-8 with a mark that spreadsheets look for."""
+    with whole_file(folder / FILE) as beside, beside.open("w", encoding="utf-8-sig", newline="") as file:
+        table = csv.DictWriter(file, COLUMNS)
+        table.writeheader()
+        for pair in pairs:
+            texts = {"question": pair.question, "title": pair.title, "passage": pair.text}
+            shared = {"query_id": pair.query_id, "doc_id": pair.doc_id, **texts}
+            nobody = {"suggestion": pair.suggestion, "suggestion_shown": int(pair.suggestion is not None)}
+            for row in pair.judgements or [nobody]:
+                own = {name: row.get(name) for name in COLUMNS if name in row} | shared
+                table.writerow({name: _cell(value) for name, value in own.items()})
+    return folder / FILE
+
+
+def read(path: Path) -> Iterator[Returned]:
+    """The rows that have a grade. The columns may be parted by commas, semicolons or tabs."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        head = file.readline()
+        file.seek(0)
+        table = csv.DictReader(file, delimiter=max(",;\t", key=head.count))
+        lacking = [name for name in ("query_id", "doc_id", "who", "grade") if name not in (table.fieldnames or ())]
+        if lacking:
+            raise DataError(path, f"columns are {', '.join(table.fieldnames or ())}; {', '.join(lacking)} are needed too", 1)
+        for row in table:
+            if not (row["grade"] or "").strip():
+                continue
+            at = table.line_num
+            grade = _number(path, at, row, "grade")
+            if grade is None or grade != int(grade):
+                raise DataError(path, f"grade is {row['grade']!r}; a whole number is needed", at)
+            start, end = (None if (n := _number(path, at, row, name)) is None else int(n) for name in ("start", "end"))
+            yield Returned(
+                at,
+                _text(row["query_id"]),
+                _text(row["doc_id"]),
+                _text(row["who"]),
+                int(grade),
+                bool(_number(path, at, row, "suggestion_shown")),
+                _number(path, at, row, "time"),
+                _number(path, at, row, "seconds"),
+                _number(path, at, row, "confidence"),
+                start,
+                end,
+            )
+
+
+def _cell(value: Any) -> Any:
+    if hasattr(value, "timestamp"):
+        return round(value.timestamp(), 3)
+    if isinstance(value, bool):
+        return int(value)
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+
+
+def _text(cell: str | None) -> str:
+    text = cell or ""
+    return text[1:] if text[:1] == "'" and text[1:].startswith(FORMULA) else text
+
+
+def _number(path: Path, at: int, row: dict[str, Any], name: str) -> float | None:
+    text = (row.get(name) or "").strip()
+    try:
+        return float(text) if text else None
+    except ValueError as error:
+        raise DataError(path, f"{name} is {text!r}; a number is needed", at) from error

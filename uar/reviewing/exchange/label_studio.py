@@ -1,0 +1,117 @@
+"""Tasks and annotations as Label Studio takes and writes them (https://labelstud.io/guide/task_format): a task a passage."""
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import quoteattr
+
+from uar.errors import DataError
+from uar.reviewing.exchange.review_pairs import Returned, ReviewPair
+from uar.reviewing.manner import Manner
+from uar.storage.files import read_json, write_json, write_text
+
+FILE, CONFIG, MARK = "label_studio.json", "label_studio.xml", "answers it here"
+VIEW = """<View>
+  <Header value="$question"/>
+  <Header value="$title" size="5"/>
+  <Labels name="answer" toName="passage"><Label value="{mark}"/></Labels>
+  <Text name="passage" value="$text"/>
+  <Choices name="grade" toName="passage" choice="single" required="true">
+{choices}
+  </Choices>
+</View>
+"""
+
+
+def write(folder: Path, pairs: Iterable[ReviewPair], manner: Manner) -> Path:
+    """`label_studio.json`, and `label_studio.xml`, the labelling interface of the project that imports it."""
+    choices = "\n".join(f'    <Choice value="{grade}" hint={quoteattr(meaning)}/>' for grade, meaning in manner.scale)
+    write_text(folder / CONFIG, VIEW.format(mark=MARK, choices=choices))
+    write_json(folder / FILE, [_task(pair) for pair in pairs])
+    return folder / FILE
+
+
+def _task(pair: ReviewPair) -> dict[str, Any]:
+    data = {
+        "query_id": pair.query_id,
+        "doc_id": pair.doc_id,
+        "question": pair.question,
+        "title": pair.title,
+        "text": pair.text,
+    }
+    suggested = [] if pair.suggestion is None else [{"model_version": "uar", "result": [_choice(pair.suggestion)]}]
+    annotations = []
+    for row in pair.judgements:
+        results = [_choice(row["grade"])]
+        if row["start"] is not None:
+            start, end = (_units(pair.text, row[name]) for name in ("start", "end"))
+            value = {"start": start, "end": end, "text": row["words"], "labels": [MARK]}
+            results.append({"from_name": "answer", "to_name": "passage", "type": "labels", "value": value})
+        meta = {"who": row["who"], "confidence": row["confidence"], "suggestion_shown": row["suggestion_shown"]}
+        annotations.append(
+            {"result": results, "lead_time": row["seconds"], "created_at": row["time"].isoformat(), "meta": meta}
+        )
+    return {"data": data, "predictions": suggested, "annotations": annotations}
+
+
+def _choice(grade: int) -> dict[str, Any]:
+    return {"from_name": "grade", "to_name": "passage", "type": "choices", "value": {"choices": [str(grade)]}}
+
+
+def reads(content: Any) -> bool:
+    """Whether a list of JSON objects is of this kind."""
+    return all(isinstance(task, dict) and "data" in task for task in content)
+
+
+def read(path: Path) -> Iterator[Returned]:
+    """The annotations that were not cancelled; a task may hold several, of several people."""
+    for at, task in enumerate(read_json(path), start=1):
+        data = task["data"]
+        for annotation in task.get("annotations") or []:
+            if annotation.get("was_cancelled"):
+                continue
+            results = annotation.get("result") or []
+            grades = [one["value"]["choices"] for one in results if one.get("type") == "choices"]
+            if not grades:
+                continue
+            marks = [one["value"] for one in results if one.get("type") == "labels"]
+            meta = annotation.get("meta") or {}
+            text = str(data.get("text", ""))
+            yield Returned(
+                at,
+                str(data.get("query_id", "")),
+                str(data.get("doc_id", "")),
+                str(meta.get("who") or _person(annotation)),
+                _grade(path, at, grades[0]),
+                bool(meta.get("suggestion_shown", bool(task.get("predictions")))),
+                _time(annotation.get("created_at")),
+                annotation.get("lead_time"),
+                meta.get("confidence"),
+                _characters(text, marks[0]["start"]) if marks else None,
+                _characters(text, marks[0]["end"]) if marks else None,
+            )
+
+
+def _person(annotation: Any) -> str:
+    by = annotation.get("completed_by")
+    return str(by.get("email") or by.get("id")) if isinstance(by, dict) else str(by)
+
+
+def _grade(path: Path, at: int, chosen: Any) -> int:
+    if isinstance(chosen, list) and len(chosen) == 1 and str(chosen[0]).isdecimal():
+        return int(chosen[0])
+    raise DataError(path, f"task {at}: choices are {chosen!r}; one grade is needed")
+
+
+def _time(text: Any) -> float | None:
+    return datetime.fromisoformat(text).timestamp() if isinstance(text, str) else None
+
+
+def _units(text: str, place: int) -> int:
+    """UTF-16 units before a character, as a browser counts."""
+    return len(text[:place].encode("utf-16-le", "surrogatepass")) // 2
+
+
+def _characters(text: str, units: int) -> int:
+    return len(text.encode("utf-16-le", "surrogatepass")[: 2 * units].decode("utf-16-le", "replace"))

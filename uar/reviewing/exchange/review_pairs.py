@@ -1,0 +1,68 @@
+"""What is exchanged with other tools: passages to judge, and judgements that come back."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from uar.reviewing.labelling import Labelling
+from uar.reviewing.review_files import judgement_rows
+
+
+@dataclass(frozen=True)
+class ReviewPair:
+    """A passage to judge for a question. `suggestion`: the LLM's grade, its label where the scale has two grades; None where
+    there is none, or it is hidden. `judgements`: as in a file of judgements."""
+
+    query_id: str
+    doc_id: str
+    question: str
+    title: str
+    text: str
+    suggestion: int | None
+    judgements: Sequence[Mapping[str, Any]]
+
+    @property
+    def key(self) -> str:
+        """Ids have no white space."""
+        return f"{self.query_id} {self.doc_id}"
+
+
+@dataclass(frozen=True)
+class Returned:
+    """A judgement that came back. `row`: its place in the file, from 1. `time`: seconds since 1970; None where the file does
+    not say. `start`, `end`: of the marked words, in characters."""
+
+    row: int
+    query_id: str
+    doc_id: str
+    who: str
+    grade: int
+    shown: bool
+    time: float | None = None
+    seconds: float | None = None
+    confidence: float | None = None
+    start: int | None = None
+    end: int | None = None
+
+
+def review_pairs(labelling: Labelling) -> Iterator[ReviewPair]:
+    """In the order of the queue."""
+    collection, manner = labelling.collection, labelling.manner
+    judged = {
+        key: list(rows) for key, rows in groupby(judgement_rows(labelling), lambda row: (row["query_id"], row["doc_id"]))
+    }
+    binary = len(manner.scale) == 2
+    for row in labelling.database.rows("select * from passages join items using (item) order by item, place"):
+        query_id, doc_id = row["query_id"], row["doc_id"]
+        title, text = collection.corpus.parts(doc_id)
+        suggestion = row["label"] if binary else row["grade"]
+        yield ReviewPair(
+            query_id,
+            doc_id,
+            collection.queries[query_id].text,
+            title,
+            text,
+            suggestion if manner.shows(query_id, "") else None,
+            judged.get((query_id, doc_id), []),
+        )
