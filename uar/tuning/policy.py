@@ -105,8 +105,8 @@ class Drawn:
         number = self._numbers["replies"]
         if number >= least and self._numbers["failed"] == number:
             raise UserError(
-                f"none of {number} replies can be read, so there is nothing to learn from; the last: {self._last[:120]!r}. Use "
-                "a model that follows the prompt, or tuner=sft first"
+                f"none of {number} replies can be read, so there is nothing to learn from; the last: {self._last[:120]!r}. "
+                "Use a model that follows the prompt, or tuner=sft first"
             )
 
     def _keep(self, case: Case, reply: Reply, step: int, place: int) -> None:

@@ -54,12 +54,12 @@ def sft(load: Load, tokenizer: Any, rows: Sequence[TokenRow], taken: StepsTaken,
     ]
     model = load()
     lengths = {"max_length": None, "train_sampling_strategy": "group_by_length", "length_column_name": "length"}
-    arguments = SFTConfig(**_arguments(taken, folder), **lengths)
+    arguments = _config(SFTConfig, taken, folder, **lengths)
     cuts = "logits_to_keep" in signature(type(model).forward).parameters
     trainer = OfReplies(
         model, arguments, train_dataset=_dataset(content), processing_class=tokenizer, peft_config=taken.lora.config(model)
     )
-    return _trained(trainer, taken, report)
+    return _trained(trainer, report)
 
 
 def dpo(
@@ -82,7 +82,7 @@ def dpo(
 
     model = load()
     content = [{"prompt_ids": a.prompt, "chosen_ids": a.reply, "rejected_ids": b.reply} for a, b in pairs]
-    arguments = DPOConfig(**_arguments(taken, folder), max_length=None, beta=beta)
+    arguments = _config(DPOConfig, taken, folder, max_length=None, beta=beta)
     trainer = OfTokens(
         model,
         args=arguments,
@@ -90,7 +90,7 @@ def dpo(
         processing_class=tokenizer,
         peft_config=taken.lora.config(model),
     )
-    return _trained(trainer, taken, report)
+    return _trained(trainer, report)
 
 
 def grpo(
@@ -112,7 +112,7 @@ def grpo(
     def rewarded(completion_ids: list[list[int]], case: list[int], trainer_state: Any, **_: Any) -> list[float]:
         return reward(case, completion_ids, int(trainer_state.global_step))
 
-    arguments = GRPOConfig(**_arguments(taken, folder), **options)
+    arguments = _config(GRPOConfig, taken, folder, **options)
     model = load()
     content = [{"prompt": chat, "case": at} for at, chat in enumerate(chats)]
     trainer = GRPOTrainer(
@@ -123,7 +123,7 @@ def grpo(
         processing_class=tokenizer,
         peft_config=taken.lora.config(model),
     )
-    return _trained(trainer, taken, report)
+    return _trained(trainer, report)
 
 
 def whole_checkpoint(folder: Path) -> Path | None:
@@ -156,11 +156,11 @@ class Reporting(TrainerCallback):
             self._report(numbers, state.global_step)
 
 
-def _arguments(taken: StepsTaken, folder: Path) -> dict[str, Any]:
-    """What the configs of all trainers have alike."""
+def _config(kind: Any, taken: StepsTaken, folder: Path, **own: Any) -> Any:
+    """Of a trainer: what it has like the others, and its own."""
     on_gpu = device().type == "cuda"
     fast = taken.precision == "bf16" or (taken.precision == "auto" and bf16_is_fast())
-    return {
+    shared = {
         "output_dir": str(folder),
         "per_device_train_batch_size": taken.chunk,
         "gradient_accumulation_steps": taken.batch_size // taken.chunk,
@@ -184,6 +184,11 @@ def _arguments(taken: StepsTaken, folder: Path) -> dict[str, Any]:
         "disable_tqdm": True,
         "seed": taken.seed,
     }
+    config = kind(**shared, **own)
+    if (seen := torch.cuda.device_count()) > 1 and config.n_gpu > 1:
+        log.info("%d GPUs are seen; one of them tunes", seen)
+        config._n_gpu = 1  # on several the trainer would copy the model, which TRL refuses
+    return config
 
 
 def _dataset(rows: Sequence[Mapping[str, Any]]) -> Any:
@@ -192,16 +197,14 @@ def _dataset(rows: Sequence[Mapping[str, Any]]) -> Any:
     return Dataset.from_list([dict(row) for row in rows])
 
 
-def _trained(trainer: Any, taken: StepsTaken, report: Report) -> Any:
+def _trained(trainer: Any, report: Report) -> Any:
     from transformers import PrinterCallback
 
     trainer.remove_callback(PrinterCallback)
-    if (seen := torch.cuda.device_count()) > 1:
-        log.info("%d GPUs are seen; one of them tunes", seen)
     last = whole_checkpoint(Path(trainer.args.output_dir))
     if last is not None:
         log.info("Going on from %s", last)
-    with bar("Tuning", None, "steps") as shown, memory_told(taken.chunk):
+    with bar("Tuning", None, "steps") as shown:
         trainer.add_callback(Reporting(report, shown))
         trainer.train(resume_from_checkpoint=None if last is None else str(last))
     return trainer.model

@@ -28,7 +28,7 @@ from uar.tuning.dev_rewards import Scores, dev_rewards
 from uar.tuning.reward import Rewards
 from uar.tuning.rollouts import Asked
 from uar.tuning.task import Case, Task
-from uar.tuning.trl_training import STATE, whole_checkpoint
+from uar.tuning.trl_training import STATE, memory_told, whole_checkpoint
 from uar.tuning.tuned_model import MODEL, export, write_card
 from uar.tuning.tuner import Tuner, Work
 
@@ -61,7 +61,8 @@ def tune(cfg: DictConfig, folder: Path) -> float | None:
         asked = Asked(task, collection, rewards.opened(session), llm, Path(cfg.store))
         if not done:
             work = Work(cases, asked, base, folder, _reporting(cfg, job, folder), f"{base.name}+{settings[:12]}")
-            export(tuner.tune(work), base, folder)
+            with memory_told(tuner.chunk):
+                export(tuner.tune(work), base, folder)
             shutil.rmtree(work.checkpoints, ignore_errors=True)
         scores = _scores(cfg, folder, asked)
         facts = {
