@@ -76,7 +76,7 @@ def told(command: str, *words: str) -> str:
         (["batch_size=8"], "did you mean training.batch_size or"),
         (
             ["label_source=lllm"],
-            "label_source=lllm: no such choice; did you mean llm? Allowed: clicks, curriculum,",
+            "label_source=lllm: no such choice; did you mean llm? Allowed: clicks, clicks_llm, curriculum,",
         ),
         (["-m", "loss=joint,contrastve"], "loss=contrastve: no such choice; did you mean contrastive?"),
         (["+experiment=tabel2"], "experiment=tabel2: no such choice; did you mean table2_in_domain?"),
