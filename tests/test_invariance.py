@@ -150,7 +150,7 @@ def test_variants_of_an_llm_have_a_seed_each(toy: Collection, tmp_path: Path, ca
 class Written(dict[str, list[str]]):
     """Variants that a test wrote."""
 
-    def texts(self, collection: Collection, query_ids: Any, number: int, folder: Path) -> dict[str, list[str]]:
+    def texts(self, collection: Collection, query_ids: Any, number: int, folder: Path | None) -> dict[str, list[str]]:
         return {q: self[q][:number] for q in query_ids}
 
 

@@ -22,8 +22,11 @@ log = logging.getLogger(__name__)
 class Variants(Protocol):
     """What `variants=NAME` instantiates."""
 
-    def texts(self, collection: Collection, query_ids: Sequence[str], number: int, folder: Path) -> dict[str, list[str]]:
-        """`number` wordings of each query besides its own. `folder`: of the run, for what is told of them."""
+    def texts(
+        self, collection: Collection, query_ids: Sequence[str], number: int, folder: Path | None
+    ) -> dict[str, list[str]]:
+        """`number` wordings of each query besides its own. `folder`: of the run, for what they cost; None where
+        another process tells it."""
 
 
 class RuleVariants:
@@ -34,7 +37,9 @@ class RuleVariants:
         if not self._kinds:
             raise UserError("variants.kinds is empty; name at least one, such as variants.kinds=[typos]")
 
-    def texts(self, collection: Collection, query_ids: Sequence[str], number: int, folder: Path) -> dict[str, list[str]]:
+    def texts(
+        self, collection: Collection, query_ids: Sequence[str], number: int, folder: Path | None
+    ) -> dict[str, list[str]]:
         turns = [divmod(n, len(self._kinds)) for n in range(number)]
         each = [perturbed(collection, query_ids, self._kinds[kind], self._seed + turn) for turn, kind in turns]
         return {q: [texts[q] for texts in each] for q in query_ids}
@@ -59,7 +64,9 @@ class WrittenVariants:
             raise UserError("variants.writer.temperature=0 would write the same text again and again; give one above 0")
         self._model = OneModel("variants", llm, store, max_failure_rate, retry_failures, price)
 
-    def texts(self, collection: Collection, query_ids: Sequence[str], number: int, folder: Path) -> dict[str, list[str]]:
+    def texts(
+        self, collection: Collection, query_ids: Sequence[str], number: int, folder: Path | None
+    ) -> dict[str, list[str]]:
         own = with_texts(collection, {q: collection.queries[q].text for q in query_ids})
         questions = PooledQuestions(own, dict.fromkeys(query_ids, ()))
         found: dict[str, list[str]] = {q: [] for q in query_ids}

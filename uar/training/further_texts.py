@@ -52,7 +52,7 @@ def variants_of(
         raise UserError(f"training.variants={number}: at least 1 is needed for training.invariance")
     query_ids = list(dict.fromkeys(example.query_id for stage in stages for example in stage.examples))
     with alone(folder / "variants.lock"):  # the other processes of a run take from the store what the first one asked
-        texts = variants.texts(collection, query_ids, number, folder)
+        texts = variants.texts(collection, query_ids, number, folder if rank_zero_only.rank == 0 else None)
     if rank_zero_only.rank == 0:
         write_jsonl(folder / "variants.jsonl", ({"query_id": q, "variants": own} for q, own in texts.items()))
     same = sum(text == collection.queries[q].text for q, own in texts.items() for text in own)
