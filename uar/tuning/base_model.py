@@ -85,6 +85,8 @@ def _with_adapter(model: Any, reference: str, adapter: str) -> Any:
     if named != reference:
         line = "lora.adapter=%s was made for %s, and goes on with %s, whose layers are as large"
         log.warning(line, adapter, named, reference)
+    for config in found.peft_config.values():
+        config.base_model_name_or_path = locate(reference)  # where peft finds its files when it keeps a checkpoint
     return found
 
 

@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ def export(model: Any, base: BaseModel, folder: Path) -> None:
     if hasattr(model, "merge_and_unload"):
         for config in model.peft_config.values():
             config.base_model_name_or_path = base.reference
-        _whole(folder / ADAPTER, model.save_pretrained)
+        save_adapter = partial(model.save_pretrained, save_embedding_layers=False)  # else peft looks for the base on the hub
+        _whole(folder / ADAPTER, save_adapter)
         model = model.merge_and_unload()
     tokenizer = base.tokenizer()
 
