@@ -6,19 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig, open_dict
 
 from uar.annotation.annotate_run import annotate
 from uar.collections import Collection
 from uar.errors import UserError
 from uar.labels import HumanLabels, LLMLabels, MixedLabels
-from uar.launch.command_options import compose
+from uar.launch.round_config import round_config
 from uar.storage.files import read_json
 
 AskPeople = Callable[[DictConfig, Path, Sequence[str], Path], int]
 WHO = ("simulated", "llm", "human")
-SHARED = ("dataset", "candidates", "annotator", "llm", "llms", "store", "seed")  # options of both commands
 
 
 def check_who(cfg: DictConfig) -> None:
@@ -45,15 +43,8 @@ def ask_llm(cfg: DictConfig, folder: Path, chosen: Path, number: int, left: floa
     before = sum(_cost(path) or 0.0 for path in folder.glob("ledger*.json"))
     if (folder / "ledger.json").is_file():  # of a try that was stopped
         os.replace(folder / "ledger.json", folder / f"ledger-{len(list(folder.glob('ledger-*.json'))) + 1}.json")
-    asked = compose("annotate", ["logger=none", "acquire=listed"]).cfg
-    OmegaConf.set_struct(asked, True)
-    try:
-        asked.merge_with(cfg.ask)
-    except OmegaConfBaseException as error:
-        raise UserError(f"ask={cfg.ask}: no options of annotate.py ({str(error).splitlines()[0]})") from error
+    asked = round_config(cfg, "ask", "annotate.py", "annotate", ["logger=none", "acquire=listed"])
     with open_dict(asked):
-        for name in SHARED:
-            asked[name] = OmegaConf.to_container(cfg[name], resolve=True) if OmegaConf.is_config(cfg[name]) else cfg[name]
         asked.acquire.path, asked.limit = str(chosen), number
         if left is not None:
             asked.price.limit = left - before

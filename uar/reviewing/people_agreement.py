@@ -8,7 +8,7 @@ import numpy as np
 
 from uar.annotation.quality.bootstrap import estimates
 from uar.annotation.quality.kappa import cohen_kappa, ratio, weighted_kappa
-from uar.annotation.quality.pairs import Counts
+from uar.annotation.quality.pairs import Counts, counted
 from uar.reviewing.agreement_so_far import alpha, equal_share
 from uar.reviewing.judged_rows import JudgedRows
 
@@ -79,17 +79,7 @@ def _counts(labels: np.ndarray, grades: np.ndarray, query: np.ndarray) -> Counts
     """Sums a question of what two people gave, each (2, passages): cells of the labels, and what weighted kappa is a function
     of."""
     _, place = np.unique(query, return_inverse=True)
-    (ours, theirs), (grade, other) = labels == 1, grades
-    values = {
-        "tp": ours & theirs,
-        "fp": ours & ~theirs,
-        "fn": ~ours & theirs,
-        "tn": ~ours & ~theirs,
-        "grades": grade,
-        "other_grades": other,
-        "squares": grade**2 + other**2,
-        "squared_differences": (grade - other) ** 2,
-    }
+    values = counted(*(labels == 1), *grades)
     return {name: np.bincount(place, value.astype(float)) for name, value in values.items()}
 
 

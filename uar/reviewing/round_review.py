@@ -5,33 +5,23 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig
 
 from uar.errors import UserError
-from uar.launch.command_options import compose
+from uar.launch.round_config import round_config
 from uar.reviewing.review_files import write_files
 from uar.reviewing.review_run import open_review, serve_page
 from uar.storage.files import whole_file
 from uar.storage.judgement_files import NAME
 
 log = logging.getLogger(__name__)
-SHARED = ("dataset", "candidates", "annotator", "llm", "llms", "store", "seed")  # options of both commands
 ENDING = "This round is labelled. A model learns from it now; the questions of the next round come here by themselves."
 
 
 def ask_people(cfg: DictConfig, folder: Path, chosen: Sequence[str], file: Path) -> int:
     """Serve the page until people have judged the chosen questions, of all rounds so far. `folder`: of the loop, whose review
     is one; `file`: gets the judgements as they are then. Returns their number."""
-    asked = compose("review", []).cfg
-    OmegaConf.set_struct(asked, True)
-    try:
-        asked.merge_with(cfg.review)
-    except OmegaConfBaseException as error:
-        raise UserError(f"review={cfg.review}: no options of uar.review ({str(error).splitlines()[0]})") from error
-    with open_dict(asked):
-        for name in SHARED:
-            asked[name] = OmegaConf.to_container(cfg[name], resolve=True) if OmegaConf.is_config(cfg[name]) else cfg[name]
+    asked = round_config(cfg, "review", "uar.review", "review")
     labelling = open_review(asked, folder / "review", chosen)
     labelling.ending = ENDING
     try:

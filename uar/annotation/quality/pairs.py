@@ -39,17 +39,7 @@ class Pairs:
     def known_counts(self) -> Counts:
         """Of the known pairs of each query: the cells tp, fp, fn, tn of the labels, the other side taken as the truth, and
         the sums that quadratically weighted kappa is a function of."""
-        ours, theirs, grade, other = self.label > 0, self.other_label > 0, self.grade, self.other_grade
-        values = {
-            "tp": ours & theirs,
-            "fp": ours & ~theirs,
-            "fn": ~ours & theirs,
-            "tn": ~ours & ~theirs,
-            "grades": grade,
-            "other_grades": other,
-            "squares": grade**2 + other**2,
-            "squared_differences": (grade - other) ** 2,
-        }
+        values = counted(self.label > 0, self.other_label > 0, self.grade, self.other_grade)
         return {name: self.per_query(value * self.known) for name, value in values.items()}
 
     def confusion(self) -> dict[str, Any]:
@@ -62,6 +52,20 @@ class Pairs:
             "columns": columns.tolist(),
             "counts": counts.reshape(len(rows), len(columns)).tolist(),
         }
+
+
+def counted(ours: np.ndarray, theirs: np.ndarray, grade: np.ndarray, other: np.ndarray) -> Counts:
+    """What a pair adds to the cells of both labels and to the sums that weighted kappa is a function of; all (pairs,)."""
+    return {
+        "tp": ours & theirs,
+        "fp": ours & ~theirs,
+        "fn": ~ours & theirs,
+        "tn": ~ours & ~theirs,
+        "grades": grade,
+        "other_grades": other,
+        "squares": grade**2 + other**2,
+        "squared_differences": (grade - other) ** 2,
+    }
 
 
 def human_pairs(collection: Collection, judged: Judged) -> Pairs:
