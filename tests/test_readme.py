@@ -87,6 +87,12 @@ ELSEWHERE = {
     "uar.tune": "test_tuning",
     "acquire=": "test_acquisition",
     "estimate.": "test_prediction_powered",
+    "annotator.definitions": "test_definitions",
+    "annotator.examples": "test_labelled_examples",
+    "combine=learned": "test_learned_combination",
+    "label_source.strategy=fused": "test_clicks_llm",
+    "questions=describe": "test_text_pairs",
+    "questions=hard": "test_text_pairs",
 }
 SAME_ELSEWHERE = {  # run word for word, or with more options, by test_train
     "python train.py",
