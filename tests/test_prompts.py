@@ -46,13 +46,18 @@ def test_every_packaged_prompt_is_rendered_by_a_test() -> None:
     assert set(packaged("prompts")) == {
         "relsel", "utilsel", "utilrank", "pseudo_answer", "rag_short", "likelihood_question", "likelihood_answer",
         "passages", "pointwise", "qa_metric", "setwise", "listwise", "likelihood_both",  # in the tests of their annotators
-            "pairwise", "pointwise_reason",  # in test_pairwise.py and test_rationales.py
+        "pairwise", "pointwise_reason",  # in test_pairwise.py and test_rationales.py
         "rag_closed_book", "rag_closed_book_sentence", "rag_sentence", "rag_rewrite", "rag_verify",  # in test_rag.py
         "write_questions",  # in test_questions.py
         "pseudo_document", "rewrite_query", "query_keywords",  # in test_expansion.py
         "umbrela",  # in test_prediction_powered.py
         "pointwise_last", "pointwise_negated", "pointwise_choice", "pointwise_true",  # in test_ensemble.py
-        "pointwise_leading_yes", "pointwise_leading_no",
+        "pointwise_leading_yes", "pointwise_leading_no", "write_definition",  # and in test_definitions.py
+        "passage_abstract", "passage_keywords", "passage_questions", "reworded_query",  # and in test_invariance.py
+        "write_descriptions", "write_misleading", "write_hard_questions", "write_hard_negative",  # in test_text_pairs.py
+        "rag_cited", "rag_enough", "rag_missing_question", "rag_missing_passage", "rag_select",  # in test_rag_rounds.py
+        "rag_faithful", "rag_helps", "rag_states", "rag_statements",  # in test_judges.py
+        "rag_nuggets", "rag_nugget_importance", "rag_nugget_support",
     }  # fmt: skip
 
 

@@ -231,7 +231,7 @@ def test_questions_are_read_from_what_models_write(output: str, questions: list[
 def test_a_reply_that_was_cut_counts_for_the_whole_lines():
     assert read_questions(Reply("who was it?\nwhat did the", Outcome.TRUNCATED)) == [Asked("who was it?")]
     cut = Reply("who was it? | Haydn\nwhat is it? | the ve", Outcome.TRUNCATED)
-    assert read_questions(cut, answers=True) == [("who was it?", "Haydn"), ("what is it?", "")]
+    assert read_questions(cut, answers=True) == [Asked("who was it?", "Haydn"), Asked("what is it?")]
     assert check_questions(Reply("who was it?\nwhat did the", Outcome.TRUNCATED)) == "ok"
     assert check_questions(Reply("what did the the the", Outcome.TRUNCATED)) == "truncated"
     assert check_questions(Reply("who was it?", Outcome.ERROR)) == "error"
