@@ -132,11 +132,11 @@ def test_pairs_that_were_not_scored_say_nothing_to_a_loss(model: CrossEncoder):
     module = RetrieverModule(model.eval(), contrastive, partial(torch.optim.SGD, lr=0.1), 0.0, "llm")
     texts = Texts(batch.queries, batch.passages, rows, torch.tensor([[True, True, False], [False, True, True]]))
     found = model.batch_scores(texts, lambda *_: pytest.fail("asked for"))
-    loss, weight = module._loss_of(batch, found)
+    loss, weights = module._loss_of(batch, found)
     score = found.scores
     expected = torch.nn.functional.softplus(torch.stack([score[0, 1] - score[0, 0], score[1, 1] - score[1, 2]])).mean()
     torch.testing.assert_close(loss, expected)
-    assert weight == 2
+    assert weights.tolist() == [1, 1]
 
 
 def test_it_ranks_the_best_of_its_first_stage_and_keeps_the_rest(model: CrossEncoder, toy: Collection):

@@ -143,7 +143,7 @@ def test_a_mix_without_human_labels_says_so(folder: Path, caplog: pytest.LogCapt
     ],
 )
 def test_answers_are_read_from_what_models_write(output: str, found: list[tuple[str, str]]) -> None:
-    assert read_questions(Reply(output), answers=True) == found
+    assert [(one.question, one.answer) for one in read_questions(Reply(output), answers=True)] == found
 
 
 def test_answers_stand_in_their_passage_as_whole_words() -> None:

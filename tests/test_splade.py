@@ -35,7 +35,7 @@ from uar.retrievers.vector_index import ExactSearch
 from uar.training.batches import BatchStream
 from uar.training.checks import check_dimensions
 from uar.training.fit import Fitting
-from uar.training.module import RetrieverModule
+from uar.training.module import NO_TERMS, RetrieverModule
 from uar.training.schedules import linear
 
 STAGE = Stage("human", [], 1, "all")
@@ -239,7 +239,7 @@ def test_penalties_are_of_mean_vectors_and_rise_with_the_square_of_the_step(mlm:
         factors.append(module._penalty_factor())
     assert factors == [0, 1 / 16, 4 / 16, 9 / 16, 1, 1, 1, 1]
     settings = SimpleNamespace(loss=contrastive, optimizer=None, warmup=0.0, false_negative_margin=None, grad_cache=False)
-    settings.schedule = linear
+    settings.schedule, settings.terms = linear, NO_TERMS
     of_stage = [Fitting._module(SimpleNamespace(settings=settings), encoder, STAGE, first) for first in (True, False)]
     assert [made._penalty_warmup for made in of_stage] == [0.33, 0]
 

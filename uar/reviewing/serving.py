@@ -25,6 +25,7 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             sock.bind((host, port))
+            sock.listen()  # from here on who comes waits, and is not turned away
         except (OSError, OverflowError) as error:
             raise UserError(
                 f"port={port}: cannot listen on {host} ({error}); give another port=, 0 for any free one"
