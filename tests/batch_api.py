@@ -1,16 +1,13 @@
 """A real HTTP server on 127.0.0.1 with OpenAI's batch interface. How slow it is and what it leaves out, a test chooses."""
 
 import json
-import socket
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import uvicorn
 from llm_server import Messages
+from serving_thread import listening, serving
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -99,19 +96,10 @@ def _form(body: bytes, kind: str) -> list[bytes]:
 @contextmanager
 def serve_batches() -> Iterator[BatchAPI]:
     """Serve in a thread for as long as the block runs."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        api = BatchAPI(f"http://127.0.0.1:{listening.getsockname()[1]}/v1")
-        server = uvicorn.Server(uvicorn.Config(_app(api), log_level="critical", lifespan="off"))
-        thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        try:
+    with listening() as (bound, address):
+        api = BatchAPI(f"{address}/v1")
+        with serving(_app(api), bound):
             yield api
-        finally:
-            server.should_exit = server.force_exit = True
-            thread.join(timeout=10)
 
 
 def _app(api: BatchAPI) -> Starlette:

@@ -10,6 +10,10 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+NAMES = (
+    *("train", "annotate", "evaluate", "report", "hybrid", "corpus", "dashboard", "store"),
+    *("loop", "review", "tune", "validate"),
+)
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
     [

@@ -3,15 +3,13 @@
 import asyncio
 import itertools
 import re
-import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import uvicorn
+from serving_thread import listening, serving
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -63,19 +61,10 @@ class LLMServer:
 @contextmanager
 def serve() -> Iterator[LLMServer]:
     """Serve in a thread for as long as the block runs."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        state = LLMServer(f"http://127.0.0.1:{listening.getsockname()[1]}/v1")
-        server = uvicorn.Server(uvicorn.Config(_app(state), log_level="critical", lifespan="off"))
-        thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        try:
+    with listening() as (bound, address):
+        state = LLMServer(f"{address}/v1")
+        with serving(_app(state), bound):
             yield state
-        finally:
-            server.should_exit = server.force_exit = True
-            thread.join(timeout=10)
 
 
 def gold_answers(collection: Collection) -> Callable[[Messages], str]:

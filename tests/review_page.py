@@ -1,9 +1,5 @@
 """A review served on loopback in a thread of this process, as the command serves it, and Chromium to open it."""
 
-import shutil
-import socket
-import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
-import uvicorn
+from serving_thread import listening, serving
 
 from uar.collections import open_collection
 from uar.reviewing.label_database import Item, LabelDatabase
@@ -23,9 +18,6 @@ from uar.reviewing.review_files import write_files
 from uar.reviewing.review_source import ReviewSource
 
 SCALE = ((0, "It does not help."), (1, "It helps."))
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"))), None
-)
 
 
 def manner(**options: Any) -> Manner:
@@ -59,31 +51,9 @@ class Served:
 
 @contextmanager
 def served(work: Labelling, folder: Path, token: str | None = None, port: int = 0) -> Iterator[Served]:
-    with socket.socket() as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(("127.0.0.1", port))
-        app = review_app(work, token, lambda: write_files(work, folder))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
-        thread = threading.Thread(target=server.run, args=([sock],), daemon=True)
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        try:
-            yield Served(f"http://127.0.0.1:{sock.getsockname()[1]}", work)
-        finally:
-            server.should_exit = server.force_exit = True
-            thread.join(timeout=10)
-
-
-@contextmanager
-def chromium() -> Iterator[Any]:
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine (apt-get install chromium)")
-    playwright = pytest.importorskip("playwright.sync_api", reason="no Playwright (pip install playwright)")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+    app = review_app(work, token, lambda: write_files(work, folder))
+    with listening(port) as (bound, address), serving(app, bound, lifespan="auto"):
+        yield Served(address, work)
 
 
 def opened(browser: Any, at: Served, who: str = "", **options: Any) -> Any:

@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from commands import NAMES as COMMANDS
 from conftest import ROOT
 from hydra import compose, initialize_config_dir
 from hydra.utils import get_object
@@ -125,21 +126,6 @@ def test_a_config_offers_every_option_of_what_it_builds(path: str):
         assert set(node) - {"_target_", "_partial_", "_recursive_", "_convert_"} == options
 
 
-COMMANDS = [
-    "train",
-    "annotate",
-    "evaluate",
-    "report",
-    "hybrid",
-    "corpus",
-    "dashboard",
-    "store",
-    "loop",
-    "review",
-    "tune",
-    "validate",
-]
-LOADED_WHEN_USED = ("wandb", "matplotlib", "bert_score", "faiss", "torch", "ray", "vllm", "ir_datasets", "peft")
 LOADED_WHEN_USED = ("wandb", "matplotlib", "bert_score", "faiss", "torch", "ray", "vllm", "ir_datasets", "peft", "trl")
 
 

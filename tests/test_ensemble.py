@@ -6,15 +6,12 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from scripted import BEES, POOL, Scripted, kept, replayed, replies, run, stage_of
 
 from uar.annotation.annotators import (
     Annotator,
     Ensemble,
-    Imported,
     Judgement,
     Likelihood,
     Pointwise,
@@ -24,8 +21,7 @@ from uar.annotation.annotators import (
     UtilRank,
     UtilSel,
 )
-from uar.annotation.outputs import write_labels
-from uar.collections import Collection, open_collection
+from uar.collections import open_collection
 from uar.errors import UserError
 from uar.llm.pooled import question_of
 from uar.llm.record import Choose, Outcome, Reply
@@ -280,74 +276,6 @@ def test_an_impossible_ensemble_is_told_in_one_line(options: dict, told: str) ->
 
 
 LABELS = {"q1": {"d1": 2, "d2": 0, "d3": 1}, "q2": {"d2": 1, "d4": 0}}
-ALL = {q: {d: (int(g >= 1), g) for d, g in of_query.items()} for q, of_query in LABELS.items()}
-
-
-def files(place: Path) -> dict[str, Path]:
-    """LABELS in every form; each also names a passage and a question that the corpus lacks."""
-    rows = [(q, d, g) for q, of_query in (LABELS | {"q9": {"d1": 1}}).items() for d, g in (of_query | {"d99": 2}).items()]
-    (place / "labels.qrels").write_text("".join(f"{q} 0 {d} {g}\n" for q, d, g in rows))
-    (place / "labels.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(f"{q}\t{d}\t{g}\n" for q, d, g in rows))
-    columns = dict(zip(("query_id", "doc_id", "grade"), map(list, zip(*rows, strict=True)), strict=True))
-    pq.write_table(pa.table(columns), place / "labels.parquet")
-    judged: dict[str, list[Judgement]] = {}
-    for q, d, g in sorted(rows, key=lambda row: -row[2]):
-        judged.setdefault(q, []).append(Judgement(d, int(g >= 1), g, None, len(judged.get(q, [])) + 1))
-    write_labels(place / "run", judged)
-    return {p.name: p for p in (place / "labels.qrels", place / "labels.tsv", place / "labels.parquet", place / "run")}
-
-
-def imported(collection: Collection, annotator: Annotator, store: Path) -> dict[str, list[Judgement]]:
-    """As the annotate command does it, which must be what a replay gives."""
-    pools = annotator.own_pools(collection)
-    questions = [question_of(collection, q, pool) for q, pool in pools.items()]
-    judged, chains = run(store, annotator, None, questions, collection=collection.slug)
-    assert (chains.progress.calls, list(store.glob("*"))) == (0, [])
-    assert replayed(store, annotator, [], collection) == judged
-    return judged
-
-
-@pytest.mark.parametrize("name", ["labels.qrels", "labels.tsv", "labels.parquet", "run"])
-def test_labels_of_a_file_are_taken_as_they_are(tmp_path: Path, folder: Path, name: str) -> None:
-    collection = open_collection(f"local:{folder}:train")
-    path = str(files(tmp_path)[name])
-    judged = imported(collection, Imported(path), tmp_path / "store")
-    assert {q: {j.doc_id: (j.label, j.grade) for j in js} for q, js in judged.items()} == ALL
-    assert [(j.doc_id, j.rank) for j in judged["q1"]] == [("d1", 1), ("d3", 2), ("d2", 3)]
-    strict = imported(collection, Imported(path, threshold=2), tmp_path / "store")
-    assert [(j.doc_id, j.label, j.grade) for j in strict["q1"]] == [("d1", 1, 2), ("d3", 0, 1), ("d2", 0, 0)]
-    assert not any(j.label for j in strict["q2"])
-    assert not Imported(path).needs_llm
-
-
-def test_a_file_with_labels_and_grades_keeps_its_labels_unless_a_threshold_is_given(tmp_path: Path, folder: Path) -> None:
-    collection = open_collection(f"local:{folder}:train")
-    path = tmp_path / "strict.parquet"
-    rows = {"query_id": ["q1"] * 3, "doc_id": ["d1", "d2", "d3"], "label": [1, 0, 0], "grade": [3, 2, 1], "rank": [2, 1, 3]}
-    pq.write_table(pa.table(rows), path)
-    judged = imported(collection, Imported(str(path)), tmp_path / "store")
-    assert [(j.doc_id, j.label, j.grade) for j in judged["q1"]] == [("d2", 0, 2), ("d1", 1, 3), ("d3", 0, 1)]
-    judged = imported(collection, Imported(str(path), threshold=2), tmp_path / "store")
-    assert [(j.doc_id, j.label) for j in judged["q1"]] == [("d2", 1), ("d1", 1), ("d3", 0)]
-
-
-def test_a_labels_file_that_was_changed_is_read_again(tmp_path: Path, folder: Path) -> None:
-    collection, path = open_collection(f"local:{folder}:train"), tmp_path / "labels.qrels"
-    path.write_text("q1 0 d1 0\n")
-    assert [j.grade for j in imported(collection, Imported(str(path)), tmp_path / "store")["q1"]] == [0]
-    path.write_text("q1 0 d1 2\n")
-    assert [j.grade for j in imported(collection, Imported(str(path)), tmp_path / "store")["q1"]] == [2]
-
-
-def test_labels_of_passages_that_the_corpus_lacks_are_counted_and_labels_of_none_refused(
-    tmp_path: Path, folder: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    collection, path = open_collection(f"local:{folder}:train"), str(files(tmp_path)["labels.qrels"])
-    assert Imported(path).own_pools(collection) == {"q1": ["d1", "d3", "d2"], "q2": ["d2", "d4"]}
-    assert "2 of 7 labels are of passages that the corpus lacks" in caplog.text
-    (tmp_path / "other.qrels").write_text("q1 0 e1 1\nq2 0 e2 1\n")
-    with pytest.raises(UserError, match="none of its passages is in local:.*, such as 'e1'"):
-        Imported(str(tmp_path / "other.qrels")).own_pools(collection)
 
 
 def test_the_threshold_of_an_ensemble_is_that_of_its_rule_unless_given(tmp_path: Path) -> None:
@@ -361,11 +289,6 @@ def test_the_threshold_of_an_ensemble_is_that_of_its_rule_unless_given(tmp_path:
     assert positives(judged) == ["d1"]  # one of two is no majority
     judged, _ = run(tmp_path / "votes", Ensemble(RELSEL, models=2, threshold=0.5), selections)
     assert positives(judged) == ["d1", "d2"]
-
-
-def test_an_imported_file_cannot_be_a_member(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="annotator.member: Imported"):
-        Ensemble(Imported(str(files(tmp_path)["labels.tsv"])), models=2)
 
 
 KINDS = [

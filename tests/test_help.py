@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Callable
 
 import pytest
+from commands import NAMES as COMMANDS
 from conftest import ok
 
 from uar.errors import UserError
@@ -12,21 +13,6 @@ from uar.launch.command_options import compose, groups_of, options_of
 from uar.launch.config_reference import config_files
 from uar.launch.help_page import print_help
 from uar.launch.mistyped import check_given, in_words
-
-COMMANDS = (
-    "train",
-    "annotate",
-    "evaluate",
-    "report",
-    "hybrid",
-    "corpus",
-    "store",
-    "dashboard",
-    "loop",
-    "review",
-    "tune",
-    "validate",
-)
 
 
 def of(command: str, words: list[str], capsys: pytest.CaptureFixture[str]) -> str:

@@ -1,12 +1,12 @@
 """The report command on real runs, and its page in a real browser."""
 
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from chromium import chromium
 from commands import run_command
 from conftest import ROOT, SMALL, ok
 from written_runs import write_labels, write_parquet, write_run
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"))), None
-)
 SCORE = {"mini.test": {"nDCG@10": 0.5}}
 
 
@@ -115,13 +112,8 @@ def test_make_report_runs_a_sweep_of_eight_and_prints_the_page():
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator:
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine (apt-get install chromium)")
-    playwright = pytest.importorskip("playwright.sync_api", reason="no Playwright (pip install playwright)")
-    with playwright.sync_playwright() as started:
-        chromium = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
+    with chromium() as found:
+        yield found
 
 
 @pytest.fixture

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chromium import chromium
 from conftest import write_jsonl
-from review_page import Served, chromium, labelling, opened, rows, served
+from review_page import Served, labelling, opened, rows, served
 from test_report import contrast
 
 from uar.reviewing.label_database import Item

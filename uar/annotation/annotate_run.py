@@ -104,7 +104,7 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         log.info("%d further queries that people judged are asked, for the gate alone", len(at_gate))
     alone_counts = {"queries_for_calibration_alone": len(besides), "queries_for_gate_alone": len(at_gate)}
     besides += at_gate
-    every = [*query_ids, *besides]
+    every, alone_asked = [*query_ids, *besides], set(besides)
     sampled = every[:SAMPLE] if cfg.dry_run else every
     pools = _pools(cfg, collection, annotator, sampled, None if cfg.dry_run else folder)
     if note := annotator.notes(map(len, pools.values())):
@@ -133,8 +133,8 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             if annotation:
                 annotation.keep(work.results, work.failed)
             judged, calibrated = annotator.finish(collection, work.results_of(pools), cfg.seed)
-            judged = {q: judgements for q, judgements in judged.items() if q not in besides}
-            pairs, unlabelled = sum(map(len, judged.values())), len(pools.keys() - set(besides)) - len(judged)
+            judged = {q: judged[q] for q in judged if q not in alone_asked}
+            pairs, unlabelled = sum(map(len, judged.values())), len(pools.keys() - alone_asked) - len(judged)
             works = [writing.work, work] if writing else [work]
             progress, models = joined(one.progress for one in works), work.models or works[0].models
             spent = ledger(progress, len(judged), pairs, sum(one.seconds for one in works), models, prices, unlabelled)

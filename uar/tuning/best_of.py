@@ -31,9 +31,7 @@ class BestOf(SFT):
         check_sampling(self.samples, self.temperature)
 
     def tune(self, work: Work) -> Any:
-        rollouts = work.asked.rollouts(work.cases, self.samples, self.temperature)
-        write_rollouts(work.folder / "rollouts.parquet", rollouts)
-        pairs = best_and_worst(rollouts, self.margin)
+        pairs = drawn_pairs(work, self.samples, self.temperature, self.margin)
         return self.learn(work, [drawn_row(work.tokenizer, best.rolled) for best, _ in pairs])
 
 
@@ -42,6 +40,13 @@ def check_sampling(samples: int, temperature: float) -> None:
         raise UserError(f"tuner.samples={samples}: at least 2 replies a prompt are needed, one of which is better")
     if temperature <= 0:
         raise UserError(f"tuner.temperature={temperature}: above 0 is needed, or all replies to a prompt are alike")
+
+
+def drawn_pairs(work: Work, samples: int, temperature: float, margin: float) -> list[tuple[Rollout, Rollout]]:
+    """`best_and_worst` of so many replies to each case, all of which are kept in the run folder."""
+    rollouts = work.asked.rollouts(work.cases, samples, temperature)
+    write_rollouts(work.folder / "rollouts.parquet", rollouts)
+    return best_and_worst(rollouts, margin)
 
 
 def best_and_worst(rollouts: Sequence[Sequence[Rollout]], margin: float) -> list[tuple[Rollout, Rollout]]:

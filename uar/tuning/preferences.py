@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from uar.tuning import trl_training
-from uar.tuning.best_of import best_and_worst, check_sampling
-from uar.tuning.rollouts import write_rollouts
+from uar.tuning.best_of import check_sampling, drawn_pairs
 from uar.tuning.token_rows import drawn_row
 from uar.tuning.tuner import Tuner, Work
 
@@ -27,9 +26,7 @@ class DPO(Tuner):
         check_sampling(self.samples, self.temperature)
 
     def tune(self, work: Work) -> Any:
-        rollouts = work.asked.rollouts(work.cases, self.samples, self.temperature)
-        write_rollouts(work.folder / "rollouts.parquet", rollouts)
-        chosen = best_and_worst(rollouts, self.margin)
+        chosen = drawn_pairs(work, self.samples, self.temperature, self.margin)
         pairs = [(drawn_row(work.tokenizer, a.rolled), drawn_row(work.tokenizer, b.rolled)) for a, b in chosen]
         longer = [max(map(len, pair)) for pair in pairs]
         kept = [pairs[at] for at in self.fitting(work, longer, "prompts with replies")]
