@@ -1,5 +1,6 @@
 """Entry points run as a user runs them, each in a process of its own that need not import torch and transformers again."""
 
+import faulthandler
 import multiprocessing
 import os
 import runpy
@@ -14,6 +15,7 @@ NAMES = (
     *("train", "annotate", "evaluate", "report", "hybrid", "corpus", "dashboard", "store"),
     *("loop", "review", "tune", "validate"),
 )
+STACKS = 5  # seconds in which a command that is late writes its stacks
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
     [
@@ -44,33 +46,50 @@ def run_command(
     None for what is not set."""
     with tempfile.TemporaryDirectory() as place:
         outputs = [Path(place, stream) for stream in ("stdout", "stderr")]
-        process = start_command(name, arguments, folder, outputs, environment)
-        process.join(timeout)
-        if process.is_alive():
-            process.kill()
-            process.join()
-            raise subprocess.TimeoutExpired([name, *arguments], timeout, *(o.read_bytes() for o in outputs))
+        process = start_command(name, arguments, folder, outputs, environment, timeout)
+        try:
+            ended(process, timeout + STACKS)
+        except TimeoutError as error:
+            raise TimeoutError(f"{name} {' '.join(arguments)}: {error}\n{outputs[1].read_text()[-8000:]}") from None
         stdout, stderr = (o.read_text() for o in outputs)
     return subprocess.CompletedProcess([name, *arguments], process.exitcode or 0, stdout, stderr)
 
 
+def ended(process: BaseProcess, timeout: float = 120) -> int | None:
+    """Wait for a process and return its status; one that does not end is killed."""
+    process.join(timeout)
+    if process.is_alive():
+        process.kill()
+        process.join()
+        raise TimeoutError(f"did not end within {timeout:.0f} s")
+    return process.exitcode
+
+
 def start_command(
-    name: str, arguments: list[str], folder: Path, outputs: list[Path], environment: dict[str, str | None] | None = None
+    name: str,
+    arguments: list[str],
+    folder: Path,
+    outputs: list[Path],
+    environment: dict[str, str | None] | None = None,
+    timeout: float = 600,
 ) -> BaseProcess:
-    """Start what `run_command` runs, with stdout and stderr to two files."""
+    """Start what `run_command` runs, with stdout and stderr to two files; after `timeout` it writes its threads' stacks."""
     values = {name: value for name, value in {**os.environ, **(environment or {})}.items() if value is not None}
-    process = FORKS.Process(target=_run, args=(name, arguments, folder, values, outputs))
+    process = FORKS.Process(target=_run, args=(name, arguments, folder, values, outputs, timeout))
     process.start()
     return process
 
 
-def _run(name: str, arguments: list[str], folder: Path, environment: dict[str, str], outputs: list[Path]) -> None:
+def _run(
+    name: str, arguments: list[str], folder: Path, environment: dict[str, str], outputs: list[Path], timeout: float
+) -> None:
     os.environ.clear()
     os.environ.update(environment)
     tempfile.tempdir = None  # TMPDIR is read anew
     os.chdir(folder)
     for descriptor, path in zip((1, 2), outputs, strict=True):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
+    faulthandler.dump_traceback_later(timeout, file=2)
     script = f"{ROOT / name}.py"
     module = name.startswith("uar.")
     sys.argv = [script, *arguments]

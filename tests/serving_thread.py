@@ -26,6 +26,7 @@ def serving(app: Any, bound: socket.socket, lifespan: Literal["auto", "off"] = "
     thread = threading.Thread(target=server.run, args=([bound],), daemon=True)
     thread.start()
     while not server.started:
+        assert thread.is_alive(), "the server did not start"
         time.sleep(0.01)
     try:
         yield

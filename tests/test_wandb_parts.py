@@ -1,5 +1,6 @@
 """A W&B run whose job was resumed, or whose server is away."""
 
+import faulthandler
 import logging
 import os
 import signal
@@ -9,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from commands import FORKS
+from commands import FORKS, ended
 from wandb_files import read_run
 from wandb_server import serve_wandb
 
@@ -21,6 +22,7 @@ from uar.tracking.wandb_run import wandb_logger
 def log_steps(folder: Path, resume: bool, steps: range) -> None:
     """A part of a job that logs a loss every step and a score every tenth one; the first part is killed. The rows are so
     long that W&B has written some of them by then."""
+    faulthandler.dump_traceback_later(110)
     logger = wandb_logger(str(folder), "p", mode="offline", resume=resume)
     assert logger is not None
     logger.begin(StageStart(1, "human", steps[0], 5))
@@ -42,8 +44,7 @@ def test_the_parts_of_a_resumed_run_sync_every_step_once(tmp_path: Path, goes_on
     for resume, steps in ((False, range(40)), (True, range(goes_on_at, 50))):
         part = FORKS.Process(target=log_steps, args=(tmp_path, resume, steps))
         part.start()
-        part.join()
-        assert part.exitcode == (0 if resume else -signal.SIGKILL)
+        assert ended(part) == (0 if resume else -signal.SIGKILL)
         for path in () if resume else tmp_path.glob("wandb/offline-run-*/*.wandb"):
             os.truncate(path, BLOCK)  # it may have been quick, and have written more than its first block
     first, second = (read_run(folder) for folder in sorted((tmp_path / "wandb").glob("offline-run-*")))
