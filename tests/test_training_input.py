@@ -158,7 +158,9 @@ def test_only_the_same_run_is_resumed(tmp_path: Path, caplog: pytest.LogCaptureF
 def identity(*overrides: str, devices: int = 8) -> dict[str, str]:
     """Of a run with these options; collection and retriever stand for their hash and name."""
     cfg = composed("train", "trainer.precision=fp32", *overrides)
-    return train_run._identity(cfg, SimpleNamespace(hash="c"), [], "labels", contrastive, SimpleNamespace(name="r"), devices)  # type: ignore[arg-type]
+    part = SimpleNamespace(hash="c", name="r")
+    work = SimpleNamespace(collection=part, stages=[], loss=contrastive, retriever=part, further=None)
+    return train_run._identity(cfg, work, "labels", devices)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
