@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import write_jsonl
-from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from scripted import Scripted
+from scripted_writer import ASKED, LLM, WRITES, forget, with_writer
 
 from uar.collections import Collection, open_collection
 from uar.collections.documents import Corpus
@@ -20,10 +19,10 @@ from uar.errors import UserError
 from uar.evaluate import evaluate
 from uar.evaluation.measures import per_query
 from uar.evaluation.retrieving import Retrieving
-from uar.expansion import ExpandedPassages, expanded
+from uar.expansion import ExpandedPassages
 from uar.expansion.passage_texts import Passages, PassageWriter, expanded_corpus
 from uar.launch.entry import composed
-from uar.llm.record import Outcome, Reply, Request
+from uar.llm.record import Outcome, Reply
 from uar.retrievers.bi_encoder.encoder import BiEncoder
 from uar.retrievers.bm25.bm25_ranker import BM25Ranker
 from uar.retrievers.ranker import Ranker
@@ -32,28 +31,11 @@ from uar.retrievers.session import Session
 from uar.retrievers.vector_index import ExactSearch
 from uar.storage.runs import write_run
 
-WRITES: dict[str, str | Reply] = {}  # by the beginning of a passage; "" for others
-ASKED: list[Request] = []
-
-
-def answer(request: Request) -> Reply | str:
-    ASKED.append(request)
-    text = "\n".join(text for _, text in request.messages)
-    return next(reply for passage, reply in WRITES.items() if passage in text)
-
-
-class Writer(Scripted):
-    """As a config names it."""
-
-    def __init__(self, model: str) -> None:
-        super().__init__(answer)
-
 
 @pytest.fixture(autouse=True)
 def written() -> Iterator[None]:
     yield
-    WRITES.clear()
-    ASKED.clear()
+    forget()
 
 
 @pytest.fixture
@@ -63,11 +45,7 @@ def toy(folder: Path) -> Collection:
 
 def with_llm(store: Path, ranker: Ranker, documents: str, *options: str) -> Ranker:
     cfg = composed("evaluate", f"expand.documents={documents}", f"store={store}", *options)
-    cfg.expand.llm = {"_target_": f"{__name__}.Writer", "model": "writer"}
-    try:
-        return expanded(ranker, cfg.expand)
-    except InstantiationException as error:  # which commands tell as what is behind it
-        raise error.__cause__ or error from error
+    return with_writer(ranker, cfg)
 
 
 def by_hand(collection: Collection, folder: Path, texts: dict[str, str]) -> Collection:
@@ -178,7 +156,7 @@ def test_pools_come_from_what_the_expanded_passages_find(toy: Collection, tmp_pa
     WRITES.update({"A violin": "what pumps blood blood blood pumps", "": "zebra"})
     more = ["candidates=expanded", f"store={tmp_path}", "candidates.depth=1", "candidates.include_positive=false"]
     cfg = composed("annotate", "dataset=local", f"dataset.path={tmp_path}", *more)
-    cfg.candidates.expand.llm = {"_target_": f"{__name__}.Writer", "model": "writer"}
+    cfg.candidates.expand.llm = LLM
     source = instantiate(cfg.candidates)
     assert source.pools(toy, ["q1", "q2"]) == {"q1": ["d5"], "q2": ["d2"]}
     assert source.ranked_by(BM25Ranker()).pools(toy, ["q1"]) == {"q1": ["d5"]}

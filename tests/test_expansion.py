@@ -8,17 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hydra.errors import InstantiationException
-from scripted import Scripted
+from scripted_writer import WRITES, forget, with_writer
 
 from uar.collections import Collection, open_collection
 from uar.errors import UserError
 from uar.evaluate import evaluate
 from uar.evaluation.measures import per_query
-from uar.expansion import Expanded, expanded
+from uar.expansion import Expanded
 from uar.expansion.query_texts import QueryWriter, with_texts
 from uar.launch.entry import composed
-from uar.llm.record import Outcome, Reply, Request
+from uar.llm.record import Outcome, Reply
 from uar.retrievers.bi_encoder.encoder import BiEncoder
 from uar.retrievers.bm25.bm25_ranker import BM25Ranker
 from uar.retrievers.fusion.methods import fuse
@@ -28,26 +27,13 @@ from uar.retrievers.session import Session
 from uar.retrievers.vector_index import ExactSearch
 from uar.storage.runs import write_run
 
-WRITES: dict[str, str | Reply] = {}  # by question
 QUERIES = ["q1", "q2", "q3"]
-
-
-def answer(request: Request) -> Reply | str:
-    text = "\n".join(text for _, text in request.messages)
-    return next(reply for question, reply in WRITES.items() if question in text)
-
-
-class Writer(Scripted):
-    """As a config names it."""
-
-    def __init__(self, model: str) -> None:
-        super().__init__(answer)
 
 
 @pytest.fixture(autouse=True)
 def written() -> Iterator[None]:
     yield
-    WRITES.clear()
+    forget()
 
 
 @pytest.fixture
@@ -57,11 +43,7 @@ def toy(folder: Path) -> Collection:
 
 def with_llm(store: Path, ranker: Ranker, name: str, *options: str) -> Expanded:
     cfg = composed("evaluate", f"expand={name}", f"store={store}", *options)
-    cfg.expand.llm = {"_target_": f"{__name__}.Writer", "model": "writer"}
-    try:
-        both = expanded(ranker, cfg.expand)
-    except InstantiationException as error:  # which commands tell as what is behind it
-        raise error.__cause__ or error from error
+    both = with_writer(ranker, cfg)
     assert isinstance(both, Expanded)
     return both
 
