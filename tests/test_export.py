@@ -112,6 +112,27 @@ def test_two_encoders_become_a_router(tmp_path: Path, lora_rank: int | None):
     assert BiEncoder(str(tmp_path / "further")).name != again.name
 
 
+@pytest.mark.parametrize("make", [tiny_bert, tiny_llama])
+def test_weights_in_bf16_stay_so_and_their_adapters_learn_in_fp32(tmp_path: Path, make):
+    options = {"normalize": True, "lora_rank": 4}
+    whole, half = (BiEncoder(make(tmp_path / "start"), dtype=dtype, **options) for dtype in ("fp32", "bf16"))
+    shaken(half)
+    adapters = {name: weight for name, weight in half.named_parameters() if weight.requires_grad}
+    assert {weight.dtype for weight in adapters.values()} == {torch.float32}
+    assert {w.dtype for n, w in half.encoder.named_parameters() if not w.requires_grad} == {torch.bfloat16}
+    whole.load_state_dict({**whole.state_dict(), **adapters})
+    found, expected = (vectors(one, TEXTS, "passage") for one in (half, whole))
+    assert found.dtype == np.float32 and (found * expected).sum(1).min() > 0.999  # bf16 keeps 8 bits
+    texts = [np.array([5, 6, 7]), np.array([8, 9])]
+    half(texts).square().sum().backward()
+    assert all(weight.grad is not None for weight in adapters.values())
+    half.save(tmp_path / "model")
+    with safe_open(tmp_path / "model" / "model.safetensors", "pt") as file:
+        assert {file.get_tensor(name).dtype for name in file.keys()} == {torch.bfloat16}  # noqa: SIM118
+    again = BiEncoder(str(tmp_path / "model"), dtype="bf16")
+    assert (vectors(again, TEXTS, "passage") * found).sum(1).min() > 0.999
+
+
 @pytest.mark.parametrize("make", [tiny_bert, tiny_llama, tiny_gpt2])
 def test_adapters_are_merged_and_stay_in_training(tmp_path: Path, make):
     retriever = shaken(BiEncoder(make(tmp_path / "start"), normalize=True, lora_rank=4))

@@ -43,10 +43,15 @@ def test_a_run_that_is_done_is_resumed_from_its_model(command: Command, tmp_path
 
 
 def test_checkpoints_that_are_wanted_stay(command: Command, tmp_path: Path) -> None:
+    """They hold what learns: of adapters over weights in bf16, the adapters."""
     quick = ["label_source=human", *SMALL, "rag=off", "logger=none", "trainer.max_steps=1", "dataset.test=[]"]
+    quick += ["retriever.lora_rank=2", "retriever.dtype=bf16"]
     ok(command("train", *quick, "training.keep_checkpoints=true", "hydra.run.dir=run"))
     place = tmp_path / "run" / "checkpoints" / "0-human"
     assert {"best.ckpt", "last.ckpt", "done.json"} <= {path.name for path in place.iterdir()}
+    for name in ("best.ckpt", "last.ckpt"):
+        kept = torch.load(place / name, weights_only=False)["state_dict"]
+        assert kept and all(".lora_" in weight and value.dtype == torch.float32 for weight, value in kept.items())
     assert not is_done(tmp_path / "run" / "checkpoints")
     ok(command("train", *quick, "resume=true", "hydra.run.dir=run"))  # which no longer wants them
     assert checkpoints(tmp_path / "run") == []

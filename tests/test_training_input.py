@@ -112,6 +112,22 @@ def test_what_has_no_weights_is_not_trained(retriever: str):
 
 
 @pytest.mark.parametrize(
+    "strategy",
+    ["fsdp", "deepspeed_stage_2", "{_target_:lightning.pytorch.strategies.FSDPStrategy}", "model_parallel"],
+)
+def test_strategies_that_split_weights_are_refused(strategy: str):
+    with pytest.raises(UserError, match="splits weights among devices.*take ddp.*lora_rank=16"):
+        check_options(composed("train", f"trainer.strategy={strategy}"))
+    check_options(composed("train", "trainer.strategy=ddp_find_unused_parameters_true"))
+
+
+def test_weights_in_bf16_do_not_learn():
+    with pytest.raises(UserError, match="retriever.dtype=bf16: .* give retriever.lora_rank=16"):
+        check_options(composed("train", "retriever.dtype=bf16"))
+    check_options(composed("train", "retriever.dtype=bf16", "retriever.lora_rank=4"))
+
+
+@pytest.mark.parametrize(
     "option",
     [
         "checkpoint_every=0",

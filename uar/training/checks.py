@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 AT_LEAST_1 = (
     "batch_size", "passages_per_query", "epochs", "steps", "dev_queries", "checkpoint_every", "patience", "step_queries"
 )  # fmt: skip
+SHARDING = ("fsdp", "deepspeed", "model_parallel", "modelparallel")
 
 
 def check_options(cfg: DictConfig) -> None:
@@ -28,6 +29,18 @@ def check_options(cfg: DictConfig) -> None:
         raise UserError(
             f"retriever={made.__name__ if made else 'none'} has no weights to train; choose a bi-encoder, such as "
             "retriever=minilm, or score this one with python -m uar.evaluate"
+        )
+    strategy = _words(cfg.trainer.strategy)
+    if sharded := next((kind for kind in SHARDING if kind in strategy.lower()), None):
+        raise UserError(
+            f"trainer.strategy={strategy}: {sharded} splits weights among devices, which this training cannot (gradients "
+            "would be clipped by the norm of a part); take ddp, and for a large encoder retriever.dtype=bf16 "
+            "retriever.lora_rank=16 retriever.gradient_checkpointing=true"
+        )
+    if cfg.retriever.get("dtype", "fp32") != "fp32" and cfg.retriever.lora_rank is None:
+        raise UserError(
+            f"retriever.dtype={cfg.retriever.dtype}: small steps of weights are lost in it; give retriever.lora_rank=16, "
+            "whose adapters learn in fp32, or dtype=fp32"
         )
     options = cfg.training
     for name in AT_LEAST_1:
@@ -49,6 +62,11 @@ def check_options(cfg: DictConfig) -> None:
     takers = (cfg.label_source, cfg.combine)
     if cfg.human_frac is not None and not any(_mentions(OmegaConf.to_container(taker), "human_frac") for taker in takers):
         log.warning("human_frac=%s has no effect: this label_source takes no human labels by share", cfg.human_frac)
+
+
+def _words(strategy: Any) -> str:
+    """The name of a strategy, or of the class that a config names."""
+    return str(strategy.get("_target_", "")) if OmegaConf.is_dict(strategy) else str(strategy)
 
 
 def check_examples(cfg: DictConfig, tests: Sequence[str]) -> None:

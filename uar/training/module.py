@@ -1,5 +1,6 @@
 """The Lightning module: a step scores the queries of a batch against its passages, and takes the loss."""
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -99,6 +100,17 @@ class RetrieverModule(L.LightningModule):
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         return batch.to(device)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """What does not learn, such as the weights that adapters lie on, is in the model that the run began with."""
+        for name in self._frozen():
+            checkpoint["state_dict"].pop(name, None)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **options: Any) -> Any:
+        return super().load_state_dict({**self._frozen(), **state_dict}, *args, **options)
+
+    def _frozen(self) -> dict[str, torch.Tensor]:
+        return {name: weight for name, weight in self.named_parameters() if not weight.requires_grad}
 
     def configure_optimizers(self) -> dict[str, Any]:
         learned = [p for p in self.parameters() if p.requires_grad]

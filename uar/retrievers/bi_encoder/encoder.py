@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from uar.retrievers.trainable import Encoder
 from uar.storage.files import digest
 
 ROLES = ("query", "passage")
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 COSINE_SCALE = 20.0  # of sentence-transformers' losses: a temperature of 0.05
 HIGHEST_SCALE = 100.0  # as in CLIP, arXiv 2103.00020
 
@@ -56,7 +58,8 @@ class BiEncoder(Encoder):
     `lora_rank`: learn adapters of this rank on `lora_targets` (names of layers, or all-linear) in place of the weights;
     `lora_alpha` None is twice the rank. `gradient_checkpointing`: keep one activation a layer and compute the rest again.
     `compile`: through torch.compile. `token_budget`: tokens, padding included, of one forward pass; texts are sorted by
-    length first, so that little is padded.
+    length first, so that little is padded. `dtype`: of the weights, one of DTYPES; adapters and what follows the pooling are
+    in fp32 nevertheless, and with bf16 the transformer computes in bf16 whatever the precision of the run.
     """
 
     def __init__(
@@ -82,17 +85,21 @@ class BiEncoder(Encoder):
         gradient_checkpointing: bool = False,
         compile: bool = False,
         token_budget: int = 2048,
+        dtype: str = "fp32",
     ) -> None:
         super().__init__()
+        if dtype not in DTYPES:
+            raise UserError(f"retriever.dtype={dtype}; allowed: {', '.join(DTYPES)}")
+        weights = DTYPES[dtype]
         without_bars()
         path = locate(model)
         try:
             own = read_published(model, path, revision)
-            self.encoder: Any = load_encoder(model, path, revision, own.passages, layers, dropout)
+            self.encoder: Any = load_encoder(model, path, revision, own.passages, layers, dropout, weights)
             self.query_encoder: Any = None
             if not tied or own.queries is not None:
                 folder = own.passages if own.queries is None else own.queries
-                self.query_encoder = load_encoder(model, path, revision, folder, layers, dropout)
+                self.query_encoder = load_encoder(model, path, revision, folder, layers, dropout, weights)
             self.tokenizer: Any = load_tokenizer(model, path, revision, own.passages, own.do_lower_case)
             if own.queries is not None:
                 check_alike(self.tokenizer, load_tokenizer(model, path, revision, own.queries), model)
@@ -198,7 +205,10 @@ class BiEncoder(Encoder):
         return [self.encoder] if self.query_encoder is None else [self.encoder, self.query_encoder]
 
     def _embed(self, encoder: Any, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        vectors = self.head(pool(hidden_states(encoder, ids, mask), mask, self.pooling)).float()
+        half = encoder.dtype == torch.bfloat16
+        with torch.autocast(ids.device.type, torch.bfloat16) if half else nullcontext():
+            states = hidden_states(encoder, ids, mask)
+        vectors = self.head(pool(states.float() if half else states, mask, self.pooling)).float()
         return nn.functional.normalize(vectors, dim=-1) if self.normalize else vectors
 
 

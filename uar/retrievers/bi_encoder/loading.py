@@ -95,11 +95,19 @@ def encoder_config(model: str, path: str, revision: str | None, folder: str, lay
     return config
 
 
-def load_encoder(model: str, path: str, revision: str | None, folder: str, layers: int | None, dropout: float | None) -> Any:
-    """The transformer of `model` in fp32 without its head, its first `layers` layers where that is given."""
+def load_encoder(
+    model: str,
+    path: str,
+    revision: str | None,
+    folder: str,
+    layers: int | None,
+    dropout: float | None,
+    dtype: torch.dtype = torch.float32,
+) -> Any:
+    """The transformer of `model` without its head, its first `layers` layers where that is given, its weights in `dtype`."""
     config = encoder_config(model, path, revision, folder, layers, dropout)
     with quiet_loading(layers is not None):
-        encoder: Any = pretrained(AutoModel, path, revision=revision, subfolder=folder, config=config, dtype=torch.float32)
+        encoder: Any = pretrained(AutoModel, path, revision=revision, subfolder=folder, config=config, dtype=dtype)
     if getattr(encoder, "pooler", None) is not None:
         encoder.pooler.requires_grad_(False)  # its output is not used
     return encoder

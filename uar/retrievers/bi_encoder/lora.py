@@ -18,6 +18,7 @@ def add_lora(encoder: nn.Module, rank: int, alpha: float | None, dropout: float,
     `alpha`: None is 2 · rank. `targets`: names of layers, or all-linear.
     """
     from peft import LoraConfig, inject_adapter_in_model
+    from peft.tuners.tuners_utils import cast_adapter_dtype
 
     if rank < 1 or not 0 <= dropout < 1:
         raise UserError(f"retriever.lora_rank={rank}, lora_dropout={dropout}: at least 1, and 0 to below 1, are needed")
@@ -32,6 +33,7 @@ def add_lora(encoder: nn.Module, rank: int, alpha: float | None, dropout: float,
     )
     try:
         inject_adapter_in_model(config, encoder, ADAPTER)
+        cast_adapter_dtype(encoder, ADAPTER)  # fp32, whatever the weights beside them are in
     except ValueError as error:
         linear = {n.rpartition(".")[2] for n, m in encoder.named_modules() if isinstance(m, nn.Linear)}
         raise UserError(
@@ -40,8 +42,8 @@ def add_lora(encoder: nn.Module, rank: int, alpha: float | None, dropout: float,
 
 
 def merged_state(encoder: nn.Module) -> dict[str, torch.Tensor] | None:
-    """State of the encoder with its adapters merged into the weights, under the names it has without adapters; the encoder
-    stays as it is. None where it has no adapters."""
+    """State of the encoder with its adapters merged into the weights, in the weights' dtype, under the names it has without
+    adapters; the encoder stays as it is. None where it has no adapters."""
     if not any(".lora_" in name for name, _ in encoder.named_modules()):
         return None
     from peft.tuners.tuners_utils import BaseTunerLayer
@@ -51,5 +53,6 @@ def merged_state(encoder: nn.Module) -> dict[str, torch.Tensor] | None:
         for name, module in encoder.named_modules():
             if isinstance(module, BaseTunerLayer):
                 layer: Any = module
-                state[f"{name}.weight"] = state[f"{name}.weight"] + layer.get_delta_weight(ADAPTER)
+                weight = state[f"{name}.weight"]
+                state[f"{name}.weight"] = (weight.float() + layer.get_delta_weight(ADAPTER).float()).to(weight.dtype)
     return state
