@@ -1,5 +1,6 @@
 """A run that is done has its weights once, in its model, and is resumed from there."""
 
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,9 @@ from hydra.utils import instantiate
 
 from uar.errors import UserError
 from uar.launch.entry import composed
+from uar.storage.files import read_json, write_json
 from uar.training.exported import ALIKE, check_restored, drop_checkpoints, is_done, restore
+from uar.training.lent import IDENTITY, borrow
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 VECTORS = np.array([[3.0, 4.0], [0.0, 2.0]])
@@ -55,6 +58,37 @@ def test_checkpoints_that_are_wanted_stay(command: Command, tmp_path: Path) -> N
     assert not is_done(tmp_path / "run" / "checkpoints")
     ok(command("train", *quick, "resume=true", "hydra.run.dir=run"))  # which no longer wants them
     assert checkpoints(tmp_path / "run") == []
+
+
+def test_a_model_that_another_run_trained_is_taken_and_scored(command: Command, tmp_path: Path, tiny: list[str]) -> None:
+    options = [
+        "label_source=mixed",
+        "human_frac=0.5",
+        *SMALL,
+        *tiny,
+        "rag=off",
+        "logger=none",
+        "trainer.max_steps=2",
+        "baselines=[]",
+    ]
+    first, second, other = (tmp_path / "outputs" / name for name in ("a", "b", "c"))
+    ok(command("train", *options, f"hydra.run.dir={first}", "trained_by=outputs/*"))
+    taking = [*(o for o in options if not o.startswith("dataset.test")), "dataset.test=[mini:ood]", "trained_by=outputs/*"]
+    said = ok(command("train", *taking, f"hydra.run.dir={second}"))
+    assert "The model is that of outputs/a" in said and "from step" not in said
+    weights = [(run / "model" / "model.safetensors").read_bytes() for run in (first, second)]
+    assert weights[0] == weights[1] and metrics(first)["train"] == metrics(second)["train"]
+    assert list(metrics(second)["retrieval"]) == ["mini.ood"] and is_done(second / "checkpoints")
+    said = ok(command("train", *taking, "seed=1", f"hydra.run.dir={other}"))
+    assert "from step 0" in said and "The model is that of" not in said
+    assert "was finished before" in ok(command("train", *taking, "resume=true", f"hydra.run.dir={second}"))
+    manifest = read_json(first / "manifest.json")
+    for made in (manifest | {"git_commit": "another"}, manifest):  # of which the second is taken
+        write_json(first / "manifest.json", made)
+        shutil.rmtree(second)
+        (second / "checkpoints").mkdir(parents=True)
+        shutil.copy(first / IDENTITY, second / IDENTITY)
+        assert borrow(str(first), second) == (made == manifest)
 
 
 @pytest.mark.parametrize("options", [[], ["retriever.tied=false"], ["retriever.lora_rank=2"], ["retriever.learn_scale=true"]])

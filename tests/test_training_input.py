@@ -175,7 +175,7 @@ def identity(*overrides: str, devices: int = 8) -> dict[str, str]:
     """Of a run with these options; collection and retriever stand for their hash and name."""
     cfg = composed("train", "trainer.precision=fp32", *overrides)
     part = SimpleNamespace(hash="c", name="r")
-    work = SimpleNamespace(collection=part, stages=[], loss=contrastive, retriever=part, further=None)
+    work = SimpleNamespace(collection=part, stages=[], loss=contrastive, retriever=part, further=None, dev=None)
     return train_run._identity(cfg, work, "labels", devices)  # type: ignore[arg-type]
 
 

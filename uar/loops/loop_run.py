@@ -22,7 +22,8 @@ from uar.storage.judgement_files import NAME as PEOPLE
 from uar.storage.judgement_files import read_judgements
 from uar.storage.manifest import save_config
 from uar.training.context import label_context
-from uar.training.train_run import IDENTITY, objective, train
+from uar.training.lent import IDENTITY
+from uar.training.train_run import objective, train
 
 log = logging.getLogger(__name__)
 FREE = (

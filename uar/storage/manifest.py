@@ -55,7 +55,12 @@ def _is_secret(name: str) -> bool:
 
 def save_manifest(folder: Path, **hashes: Any) -> None:
     """`manifest.json`: git commit, package versions and the given hashes."""
-    write_json(folder / "manifest.json", {"git_commit": _commit(), "packages": _versions(), **hashes})
+    write_json(folder / "manifest.json", {**software(), **hashes})
+
+
+def software() -> dict[str, Any]:
+    """Git commit and package versions, as a manifest has them."""
+    return {"git_commit": _commit(), "packages": _versions()}
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

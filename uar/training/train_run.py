@@ -22,6 +22,7 @@ from uar.evaluation.retrieving import as_configured
 from uar.labels import Stage
 from uar.labels.example_columns import positives_by_source
 from uar.labels.label_table import write_label_table
+from uar.launch.side_by_side import started_outside
 from uar.launch.small_table import log_table
 from uar.losses import Loss, name_of, takes_utility
 from uar.machine.precision import device
@@ -41,6 +42,7 @@ from uar.training.exported import check_restored, drop_checkpoints, is_done, of_
 from uar.training.fit import Fitting, Settings
 from uar.training.further_terms import FurtherTerms
 from uar.training.identity import keep_identity, label_hash, loss_hash, parts_of, schedule_hash, start_anew
+from uar.training.lent import CHECKPOINTS, IDENTITY, borrow
 from uar.training.mining import with_mined_negatives
 from uar.training.opened import Opened, opened
 from uar.training.optimizer import fused
@@ -49,7 +51,6 @@ from uar.training.shared_pools import SharedPools, pools_key
 from uar.training.trainer import make_trainer, precision_of, scoring_precision
 
 log = logging.getLogger(__name__)
-IDENTITY = Path("checkpoints", "identity.json")
 OF_SCHEDULE = ("max_steps", "accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm")
 
 
@@ -64,15 +65,16 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
         return objective(metrics["train"], averaged(metrics["retrieval"]))
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     work = opened(cfg, folder)
-    retriever, checkpoints = work.retriever, folder / "checkpoints"
+    retriever, checkpoints = work.retriever, folder / CHECKPOINTS
     begun = _begin(cfg, folder, work) if rank_zero_only.rank == 0 else None
+    lent = begun is not None and begun.lent
     with tracked(cfg, folder) as job:
         _tell_labels(job, folder, work)
-        trained_before = cfg.resume and is_done(checkpoints)
+        trained_before = lent or (cfg.resume and is_done(checkpoints))
         if trained_before:
             restore(cfg, folder / "model", retriever)
         fitting = _fitting(cfg, folder, work, job)
-        summaries, stages = fitting.fit(retriever, work.stages, cfg.resume, trained_before)
+        summaries, stages = fitting.fit(retriever, work.stages, cfg.resume or lent, trained_before)
         if begun is None:
             return None
         vectors = _export(cfg, folder, work, stages, begun.labels, trained_before)
@@ -92,11 +94,13 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
 
 @dataclass(frozen=True)
 class Begun:
-    """What process 0 keeps until the others are done. `labels`: hash of those that the training began with."""
+    """What process 0 keeps until the others are done. `labels`: hash of those that the training began with. `lent`: whether
+    another run's model was taken."""
 
     ranker: Ranker
     baselines: Baselines
     labels: str
+    lent: bool
 
 
 def _begin(cfg: DictConfig, folder: Path, work: Opened) -> Begun:
@@ -112,7 +116,8 @@ def _begin(cfg: DictConfig, folder: Path, work: Opened) -> Begun:
     tell_other_step(cfg.training, devices)
     save_config(folder, cfg)
     write_label_table(folder / "labels.parquet", work.stages)
-    return Begun(ranker, baselines, labels)
+    lent = cfg.trained_by is not None and not cfg.resume and not started_outside() and borrow(cfg.trained_by, folder)
+    return Begun(ranker, baselines, labels, lent)
 
 
 def _fitting(cfg: DictConfig, folder: Path, work: Opened, job: Job) -> Fitting:
@@ -122,7 +127,7 @@ def _fitting(cfg: DictConfig, folder: Path, work: Opened, job: Job) -> Fitting:
         trainer=partial(make_trainer, cfg, job.loggers, folder),
         mine=_miner(cfg, work.collection, work.retriever),
         dev=_dev_score(cfg, folder, work),
-        folder=folder / "checkpoints",
+        folder=folder / CHECKPOINTS,
         given=partial(hydra.utils.instantiate, cfg.retriever, _convert_="all"),
     )
 
@@ -138,7 +143,7 @@ def _export(
     retriever.to(device())
     vectors = of_a_few(retriever, work.collection, scoring_precision(precision))
     if trained_before:
-        check_restored(folder / "checkpoints", vectors)
+        check_restored(folder / CHECKPOINTS, vectors)
     else:
         retriever.save(folder / "model")
     save_manifest(
@@ -216,6 +221,7 @@ def _identity(cfg: DictConfig, work: Opened, labels: str, devices: int) -> dict[
         "precision": precision_of(cfg.trainer),
         "schedule": schedule_hash(work.stages, parts_of("training", cfg), trainer, cfg.seed),
         "number of devices": str(devices),
+        "dev split": work.dev.hash if work.dev else "none",
     }
     return identity | ({"further texts": work.further.hash} if work.further else {})
 
