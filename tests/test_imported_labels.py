@@ -5,13 +5,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from scripted import replayed, run
+from scripted import replayed
 
 from uar.annotation.annotators import Annotator, Ensemble, Imported, Judgement
 from uar.annotation.outputs import write_labels
 from uar.collections import Collection, open_collection
 from uar.errors import UserError
-from uar.llm.pooled import question_of
+from uar.pools.stored_pools import ShownIds
 
 LABELS = {"q1": {"d1": 2, "d2": 0, "d3": 1}, "q2": {"d2": 1, "d4": 0}}
 ALL = {q: {d: (int(g >= 1), g) for d, g in of_query.items()} for q, of_query in LABELS.items()}
@@ -32,13 +32,10 @@ def files(place: Path) -> dict[str, Path]:
 
 
 def imported(collection: Collection, annotator: Annotator, store: Path) -> dict[str, list[Judgement]]:
-    """As the annotate command does it, which must be what a replay gives."""
-    pools = annotator.own_pools(collection)
-    questions = [question_of(collection, q, pool) for q, pool in pools.items()]
-    judged, chains = run(store, annotator, None, questions, collection=collection.slug)
-    assert (chains.progress.calls, list(store.glob("*"))) == (0, [])
-    assert replayed(store, annotator, [], collection) == judged
-    return judged
+    """As the annotate command and training read it, the second of which finds it concluded."""
+    first, second = (dict(replayed(store, annotator, [], collection)) for _ in range(2))
+    assert first == second and not store.exists()
+    return second
 
 
 @pytest.mark.parametrize("name", ["labels.qrels", "labels.tsv", "labels.parquet", "run"])
@@ -77,11 +74,12 @@ def test_labels_of_passages_that_the_corpus_lacks_are_counted_and_labels_of_none
     tmp_path: Path, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     collection, path = open_collection(f"local:{folder}:train"), str(files(tmp_path)["labels.qrels"])
-    assert Imported(path).own_pools(collection) == {"q1": ["d1", "d3", "d2"], "q2": ["d2", "d4"]}
+    pools = ShownIds(collection, Imported(path).own(collection).pools)
+    assert dict(pools) == dict(pools.items()) == {"q1": ["d1", "d3", "d2"], "q2": ["d2", "d4"]}
     assert "2 of 7 labels are of passages that the corpus lacks" in caplog.text
     (tmp_path / "other.qrels").write_text("q1 0 e1 1\nq2 0 e2 1\n")
     with pytest.raises(UserError, match="none of its passages is in local:.*, such as 'e1'"):
-        Imported(str(tmp_path / "other.qrels")).own_pools(collection)
+        Imported(str(tmp_path / "other.qrels")).own(collection)
 
 
 def test_an_imported_file_cannot_be_a_member(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from conftest import SHARED
 from uar.annotation.annotators import Judgement
 from uar.annotation.outputs import write_labels
 from uar.errors import DataError
-from uar.storage.label_files import FileLabel, read_labels
+from uar.storage.labelled_pairs import FileLabel, read_labels
 
 EXPECTED = {"q1": {"d1": FileLabel(2), "7": FileLabel(0)}, "2": {"d1": FileLabel(1)}}
 TEXTS = {
