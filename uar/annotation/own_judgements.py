@@ -9,8 +9,10 @@ import pyarrow as pa
 from uar.annotation.conclusions import BLOCK, judged_batch
 from uar.collections import Corpus
 from uar.pools.stored_pools import PoolTable
-from uar.storage.copies import first_of_equal, first_of_hashes
+from uar.storage.copies import first_of_hashes
 from uar.storage.segments import places_of, ranks_of
+
+ODD = np.uint64(0x9E3779B97F4A7C15)  # by whose multiples hashes of different questions are apart
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,8 @@ class OwnJudgements:
             chosen = self.pools.places(block)
             ends, places = places_of(self.pools.ends, chosen)
             sizes, rows = np.diff(ends), self.pools.rows[places]
-            best = places[_best_of_equal(corpus, np.repeat(np.arange(len(block)), sizes), rows)]
+            query = np.repeat(np.arange(len(block), dtype=np.uint64), sizes)
+            best = places[first_of_hashes(corpus.text_hashes[rows] + query * ODD)]
             score = self.score[best]
             columns = {
                 "row": pa.array(rows),
@@ -39,15 +42,3 @@ class OwnJudgements:
                 "rank": pa.array(ranks_of(sizes)),
             }
             yield judged_batch(block, self.pools.hashes[chosen], ends, columns)
-
-
-def _best_of_equal(corpus: Corpus, query: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """(pairs,) the place of the first pair of the same question whose passage has the same text. Texts are read only where
-    their lengths are equal."""
-    first = first_of_hashes(query << 32 | corpus.text_lengths()[rows])
-    maybe = np.flatnonzero(np.bincount(first, minlength=len(first))[first] > 1)
-    texts = corpus.texts(rows[maybe].tolist())
-    contents = (b"%d %b" % (at, text.encode("utf-8", "surrogatepass")) for at, text in zip(query[maybe], texts, strict=True))
-    best = np.arange(len(rows))
-    best[maybe] = maybe[first_of_equal(contents)]
-    return best

@@ -15,6 +15,7 @@ from uar.annotation.quality.from_files import FileJudgements, judgements_of
 from uar.collections import Collection, Corpus
 from uar.errors import UserError
 from uar.llm.call import Chain, Question
+from uar.machine.heap import release_heap
 from uar.pools.stored_pools import pool_table
 from uar.storage.files import file_hash
 from uar.storage.labelled_pairs import read_pairs
@@ -41,7 +42,9 @@ class Imported(Annotator):
     @cached_property
     def _judged(self) -> FileJudgements:
         grade = 1 if self.threshold is None else self.threshold
-        return judgements_of(read_pairs(Path(self.path)), grade, own_labels=self.threshold is None)
+        judged = judgements_of(read_pairs(Path(self.path)), grade, own_labels=self.threshold is None)
+        release_heap()
+        return judged
 
     @property
     def stages(self) -> tuple[str, ...]:
