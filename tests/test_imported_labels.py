@@ -1,14 +1,20 @@
 """Labels of a file as an annotator's."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from conftest import write_jsonl
 from scripted import replayed
 
+from uar.annotation.annotation import Asked
 from uar.annotation.annotators import Annotator, Ensemble, Imported, Judgement
 from uar.annotation.outputs import write_labels
+from uar.annotation.quality import agreement, compare, worst_disagreements
+from uar.annotation.selection import Annotations
 from uar.collections import Collection, open_collection
 from uar.errors import UserError
 from uar.pools.stored_pools import ShownIds
@@ -85,3 +91,37 @@ def test_labels_of_passages_that_the_corpus_lacks_are_counted_and_labels_of_none
 def test_an_imported_file_cannot_be_a_member(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="annotator.member: Imported"):
         Ensemble(Imported(str(files(tmp_path)["labels.tsv"])), models=2)
+
+
+def test_passages_of_equal_text_share_what_the_best_ranked_of_them_got(tmp_path: Path, folder: Path) -> None:
+    passages = [json.loads(line) for line in (folder / "corpus.jsonl").read_text().splitlines()]
+    copies = [{**passages[0], "_id": "d1a"}, {**passages[0], "_id": "d1b", "title": "Heart"}]
+    write_jsonl(folder / "corpus.jsonl", [*passages, *copies])
+    rows = {"query_id": ["q1"] * 4 + ["q2"], "doc_id": ["d1a", "d1b", "d2", "d1", "d1"], "grade": [3, 2, 1, 0, 1]}
+    pq.write_table(pa.table({**rows, "score": [0.9, 0.5, 0.4, 0.1, 0.7]}), tmp_path / "a.parquet")
+    judged = imported(open_collection(f"local:{folder}:train"), Imported(str(tmp_path / "a.parquet")), tmp_path / "store")
+    said = [(j.doc_id, j.grade, j.score, j.rank) for j in judged["q1"]]
+    assert said == [("d1a", 3, 0.9, 1), ("d1b", 2, 0.5, 2), ("d2", 1, 0.4, 3), ("d1", 3, 0.9, 4)]
+    assert [(j.doc_id, j.grade) for j in judged["q2"]] == [("d1", 1)]
+
+
+def test_questions_that_an_earlier_run_left_out_are_concluded_too(tmp_path: Path, folder: Path) -> None:
+    collection, annotator = open_collection(f"local:{folder}:train"), Imported(str(files(tmp_path)["labels.qrels"]))
+    asked, annotations = Asked(annotator, [], collection), Annotations(tmp_path / "store")
+    first = annotations.own(asked, asked.own.pools.chosen(["q2"])).concluded()
+    assert list(first.judgements) == ["q2"]
+    assert dict(annotations.choose(asked, "latest").concluded().judgements) == imported(collection, annotator, tmp_path / "s")
+
+
+def test_columns_are_measured_and_written_as_judgements_are(tmp_path: Path, folder: Path) -> None:
+    collection = replace(open_collection(f"local:{folder}:train"), qrels={"q1": {"d1": 0, "d2": 2}, "q2": {"d2": 2, "d4": 1}})
+    asked = Asked(Imported(str(files(tmp_path)["run"])), [], collection)
+    columns = Annotations(tmp_path / "store").choose(asked, "latest").concluded().judgements
+    single = dict(columns)
+    assert agreement(collection, columns) == agreement(collection, single) is not None
+    assert compare(columns, asked.annotator._judged) == compare(single, dict(asked.annotator._judged)) is not None
+    assert worst_disagreements(collection, columns) == worst_disagreements(collection, single) != []
+    for name, judged in (("columns", columns), ("single", single)):
+        assert write_labels(tmp_path / name, judged) == 5
+    for name in ("labels.parquet", "labels.qrels"):
+        assert (tmp_path / "columns" / name).read_bytes() == (tmp_path / "single" / name).read_bytes()
