@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from functools import cached_property
@@ -122,13 +123,16 @@ class Corpus:
     def text_hashes(self) -> np.ndarray:
         """(passages,) of 64 bits. Made once, and read without the mapping, whose pages would stay in memory."""
         path = self.folder / "texts.npy"
-        if not path.is_file():
-            with pa.OSFile(str(self.folder / "corpus.arrow")) as source:
-                reader = pa.ipc.open_file(source)
-                batches = map(reader.get_batch, range(reader.num_record_batches))
-                blocks = [hashes_of(t.encode("utf-8", "surrogatepass") for t in _texts(batch)) for batch in batches]
-            write_array(path, np.concatenate(blocks))
-        return np.asarray(np.load(path, mmap_mode="r"))
+        if path.is_file():
+            return np.asarray(np.load(path, mmap_mode="r"))
+        with pa.OSFile(str(self.folder / "corpus.arrow")) as source:
+            reader = pa.ipc.open_file(source)
+            batches = map(reader.get_batch, range(reader.num_record_batches))
+            blocks = [hashes_of(t.encode("utf-8", "surrogatepass") for t in _texts(batch)) for batch in batches]
+        hashes = np.concatenate(blocks)
+        if os.access(self.folder, os.W_OK):
+            write_array(path, hashes)
+        return hashes
 
     def parts(self, doc_id: str) -> tuple[str, str]:
         """(title, text) of a passage id."""

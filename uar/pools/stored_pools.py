@@ -85,6 +85,12 @@ class PoolTable(Mapping[str, Pool]):
         ends, values = places_of(self.ends, places)
         return PoolTable(query_ids, self.questions[places], ends, self.rows[values])
 
+    def joined(self, other: "PoolTable") -> "PoolTable":
+        """The pools of both, which are of different questions."""
+        ends = np.concatenate([self.ends, self.ends[-1] + other.ends[1:]])
+        questions, rows = np.concatenate([self.questions, other.questions]), np.concatenate([self.rows, other.rows])
+        return PoolTable([*self, *other], questions, ends, rows)
+
     def _pool(self, at: int) -> Pool:
         return Pool(int(self.questions[at]), self.rows[self.ends[at] : self.ends[at + 1]])
 
