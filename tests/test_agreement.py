@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import SHARED
 from sklearn.metrics import cohen_kappa_score, precision_score, recall_score
@@ -15,7 +17,7 @@ from uar.annotation.quality.calibration import calibration
 from uar.annotation.quality.figures import write_figures
 from uar.collections import Collection, open_collection
 from uar.errors import UserError
-from uar.storage.label_files import FileLabel, read_labels
+from uar.storage.labelled_pairs import LabelledPairs, read_pairs
 
 QRELS = {"q1": {"d1": 3, "d2": 0, "d3": 1}, "q2": {"d2": 2, "d1": 0}}  # positive from 2; d4 of q1 is not judged
 JUDGED = {
@@ -145,9 +147,9 @@ def test_one_query_has_no_intervals(small: Collection) -> None:
     assert found is not None and found["intervals"] == {} and found["kappa"] is not None
 
 
-def test_two_annotators_by_hand(small: Collection) -> None:
-    labels = {"q1": {"d1": FileLabel(3), "d2": FileLabel(0), "d9": FileLabel(2)}, "q2": {"d2": FileLabel(2)}}
-    reference = judgements_of(labels, 2)
+def test_two_annotators_by_hand(small: Collection, tmp_path: Path) -> None:
+    (tmp_path / "a.qrels").write_text("q1 0 d1 3\nq1 0 d2 0\nq2 0 d2 2\nq1 0 d9 2\n")
+    reference = judgements_of(read_pairs(tmp_path / "a.qrels"), 2)
     assert [(j.doc_id, j.label, j.rank) for j in reference["q1"]] == [("d1", 1, 1), ("d9", 1, 2), ("d2", 0, 3)]
     found = compare(JUDGED, reference)
     assert found is not None
@@ -162,16 +164,28 @@ def test_two_annotators_by_hand(small: Collection) -> None:
     assert compare(JUDGED, {"q1": [Judgement("d6", 1, 1, None, 1)]}) is None
 
 
-def test_labels_of_a_file_are_ranked_and_labelled_as_it_says() -> None:
-    labels = {"q": {"a": FileLabel(1, 0, 0.2), "b": FileLabel(0, 1, 0.9), "c": FileLabel(2, 1, 0.1, 1)}}
-    found = judgements_of(labels, 1)["q"]
+def table(folder: Path, **columns: list) -> LabelledPairs:
+    pq.write_table(pa.table(columns), folder / "a.parquet")
+    return read_pairs(folder / "a.parquet")
+
+
+def test_labels_of_a_file_are_ranked_and_labelled_as_it_says(tmp_path: Path) -> None:
+    values = {"grade": [1, 0, 2], "label": [0, 1, 1], "score": [0.2, 0.9, 0.1], "rank": [None, None, 1]}
+    found = judgements_of(table(tmp_path, query_id=["q"] * 3, doc_id=["a", "b", "c"], **values), 1)["q"]
     expected = [Judgement("c", 1, 2, 0.1, 1), Judgement("b", 1, 0, 0.9, 2), Judgement("a", 0, 1, 0.2, 3)]
     assert found == expected
 
 
-def test_scores_alone_are_no_labels() -> None:
+def test_equal_ranks_scores_and_grades_fall_by_passage_id(tmp_path: Path) -> None:
+    ids = {"query_id": ["q", "p", "q", "q", "q"], "doc_id": ["b", "d", "d", "a", "c"]}
+    judged = judgements_of(table(tmp_path, **ids, grade=[1, 0, 1, 1, 2], score=[0.5, None, None, 0.5, 0.5]), 1)
+    assert {q: [j.doc_id for j in of_query] for q, of_query in judged.items()} == {"q": ["c", "a", "b", "d"], "p": ["d"]}
+    assert judged.chosen(["p", "q"])["q"] == judged["q"] and list(judged.chosen(["p", "q"])) == ["p", "q"]
+
+
+def test_scores_alone_are_no_labels(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="passage 'a' of query 'q' has a score or a rank alone; "):
-        judgements_of({"q": {"a": FileLabel(None, None, 0.2)}}, 1)
+        judgements_of(table(tmp_path, query_id=["q"], doc_id=["a"], score=[0.2]), 1)
 
 
 def test_the_worst_disagreements_come_first(small: Collection) -> None:
@@ -202,7 +216,7 @@ def test_figures_are_written_where_their_data_are_there(small: Collection, tmp_p
 def test_labels_of_trec_dl_20_agree_with_nist_as_published(labels: str, kappa: float) -> None:
     folder = SHARED / "msmarco_dl20"
     collection = replace(open_collection(f"local:{folder}:test"), positive_grade=2)
-    judged = judgements_of(read_labels(folder / "llm_labels" / f"test.4prompts{labels}.tsv"), 2)
+    judged = judgements_of(read_pairs(folder / "llm_labels" / f"test.4prompts{labels}.tsv"), 2)
     found = agreement(collection, judged)
     assert found is not None
     assert (found["queries"], found["judged_pairs"]) == (54, 11_386)

@@ -7,6 +7,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import SHARED, write_jsonl
 
@@ -316,6 +317,14 @@ def test_a_corpus_opens_from_its_folder_alone(own_cache: Path) -> None:
     built = build_corpus(own_cache / "c", [("a", "T", "x")])
     assert Corpus(own_cache / "c").parts("a") == ("T", "x")
     assert Corpus(own_cache / "c").hash == built.hash
+
+
+def test_hashes_are_equal_where_texts_are_and_are_kept(own_cache: Path) -> None:
+    passages = [("a", "Bees", "make honey."), ("b", "", "Bees make honey."), ("c", "", "make honey.")]
+    made = build_corpus(own_cache / "c", passages).text_hashes
+    assert made[0] == made[1] != made[2]
+    np.save(own_cache / "c" / "texts.npy", made + np.uint64(1))
+    assert Corpus(own_cache / "c").text_hashes.tolist() == (made + np.uint64(1)).tolist(), "read, not made again"
 
 
 def write_jsonl_at(path: Path, rows: list) -> None:

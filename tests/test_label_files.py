@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from conftest import SHARED
@@ -10,7 +11,9 @@ from conftest import SHARED
 from uar.annotation.annotators import Judgement
 from uar.annotation.outputs import write_labels
 from uar.errors import DataError
-from uar.storage.label_files import FileLabel, read_labels
+from uar.storage import labelled_pairs
+from uar.storage.labelled_pairs import FileLabel, read_labels
+from uar.storage.lines import NO_WORD
 
 EXPECTED = {"q1": {"d1": FileLabel(2), "7": FileLabel(0)}, "2": {"d1": FileLabel(1)}}
 TEXTS = {
@@ -121,6 +124,34 @@ def test_real_labels_of_an_llm_are_read() -> None:
     found = read_labels(SHARED / "msmarco_dl20" / "llm_labels" / "test.4prompts_llama3-8b.tsv")
     assert (len(found), sum(map(len, found.values()))) == (54, 11_386)
     assert {label.grade for labels in found.values() for label in labels.values()} == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("suffix", ["qrels", "parquet"])
+def test_rows_are_counted_through_all_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+    monkeypatch.setattr(labelled_pairs, "BLOCK", 2)
+    path, rows = (
+        tmp_path / f"a.{suffix}",
+        [("q1", "d1", 1), ("q2", "d1", 0), ("q1", "d2", 2), ("q2", "d1", 0), ("q1", "d3", 1)],
+    )
+
+    def write(rows: list[tuple[str, str, int]]) -> None:
+        if suffix == "qrels":
+            return path.write_text("".join(f"{q} 0 {d} {g}\n" for q, d, g in rows))
+        return pq.write_table(pa.table(dict(zip(("query_id", "doc_id", "grade"), zip(*rows, strict=True), strict=True))), path)
+
+    write(rows)
+    found = read_labels(path)
+    assert found == {"q1": {d: FileLabel(g) for d, g in (("d1", 1), ("d2", 2), ("d3", 1))}, "q2": {"d1": FileLabel(0)}}
+    write([*rows, ("q1", "d3", 1), ("q1", "d2", 1)])
+    fault(path, f"a.{suffix}:7: passage 'd2' of query 'q1' stands at line 3 too")
+    write([*rows, ("q1", "d4", 1 << 31)])
+    fault(path, f"a.{suffix}:6: grade is 2147483648; a whole number below 2147483648 is needed")
+
+
+def test_columns_know_white_space_as_lines_do() -> None:
+    letters = [chr(code) for code in range(0x3100)]
+    odd = pc.match_substring_regex(pa.array(["", "a b", "ab", *letters]), NO_WORD).to_pylist()
+    assert odd == [True, True, False, *(letter.split() != [letter] for letter in letters)]
 
 
 def fault(path: Path, told: str) -> None:

@@ -15,7 +15,7 @@ from uar.collections.people_judgements import texts_hash
 from uar.errors import DataError, UserError
 from uar.launch.entry import composed
 from uar.storage.judgement_files import NAME, read_judgements, write_judgements
-from uar.storage.label_files import read_labels
+from uar.storage.labelled_pairs import read_labels
 
 
 def row(folder: Path, q: str, d: str, grade: int, who: str = "ann", shown: bool = False, **more: Any) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from uar.evaluation.passage_estimates import estimated_share
 from uar.evaluation.prediction_powered import estimated_mean
 from uar.launch.entry import composed
 from uar.retrievers.bm25.bm25_ranker import BM25Ranker
-from uar.storage.label_files import FileLabel
+from uar.storage.labelled_pairs import FileLabel
 from uar.storage.runs import write_run
 
 RUNS = 2_000  # simulations; 95 % of so many vary by 1 % around it, with two standard deviations

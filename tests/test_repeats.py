@@ -17,7 +17,8 @@ from uar.labels import Example, Stage
 from uar.labels.label_table import write_label_table
 from uar.pools import GivenPool
 from uar.storage.candidate_files import read_candidates
-from uar.storage.label_files import FileLabel, read_label_columns, read_labels
+from uar.storage.label_files import read_label_columns
+from uar.storage.labelled_pairs import FileLabel, read_labels
 from uar.storage.qrels import read_qrels, write_qrels
 from uar.storage.runs import read_run
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from uar.acquisition import Acquisition, AcquisitionContext
@@ -18,6 +19,7 @@ from uar.annotation.annotation_tracking import Labelled, track
 from uar.annotation.annotators import Annotator, Judged
 from uar.annotation.gate import Gate, open_gate
 from uar.annotation.guidelines import compare_guidelines, compare_with_files, keep_guidelines
+from uar.annotation.judged_blocks import of_queries
 from uar.annotation.outputs import DOUBTFUL, write_doubtful, write_labels, write_prompts, write_rationales
 from uar.annotation.quality.from_files import judgements_of
 from uar.annotation.quality.quality_report import Other, quality
@@ -44,8 +46,9 @@ from uar.llm.prompts.escaping import attempts
 from uar.llm.record import Outcome
 from uar.llm.store.store import Store
 from uar.pools import write_pools
+from uar.pools.stored_pools import ShownIds, pools_of
 from uar.storage.files import write_json, write_jsonl
-from uar.storage.label_files import read_labels
+from uar.storage.labelled_pairs import read_pairs
 from uar.storage.manifest import save_config, save_manifest
 from uar.tracking.job import tracked
 
@@ -60,7 +63,7 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     llms = llm_configs(cfg)
     asked_models = llms if annotator.needs_llm else []
     prices = hydra.utils.instantiate(cfg.price, _convert_="all").for_models(list(cfg.llms))
-    prices = discounted(prices, llms)
+    prices = discounted(prices, asked_models)
     prices = with_gpus(prices, asked_models, OmegaConf.to_container(cfg.engine, resolve=True))  # type: ignore[arg-type]
     _fitting_models(annotator, llms)
     gate: Gate = hydra.utils.instantiate(cfg.gate)
@@ -69,7 +72,7 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             f"doubtful={cfg.doubtful}: a share of the questions above 0 and up to 1 is needed, or null for no list"
         )
     retry = outcomes_to_retry(cfg.retry_failures)
-    other = read_labels(Path(cfg.against)) if cfg.against else None
+    other = read_pairs(Path(cfg.against)) if cfg.against else None
     save_config(folder, cfg)
     writing = open_writing(cfg, llms[0])
     alone = len(llms) == 1 and "actors" not in cfg.engine
@@ -93,12 +96,13 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             split.train, split.path, split.positive_grade, split.answers, split.language, split.judgements, split.assisted
         )
     against = Other(cfg.against, judgements_of(other, collection.positive_grade)) if other else None
+    asked = Asked(annotator, [identity_of(llm) for llm in asked_models], collection)
     query_ids = part_of(asked_first(cfg, collection), cfg.shard)
     wanted = set(query_ids)
     besides = [q for q in annotator.asked_besides(collection, cfg.seed) if q not in wanted]
     if besides:
         log.info("%d further queries that people judged are asked, for calibration alone", len(besides))
-    compared = open_gate(gate, collection, annotator, cfg.seed)
+    compared = open_gate(gate, asked, cfg.seed)
     at_gate = [q for q in compared.every if q not in wanted] if compared else []
     if at_gate:
         log.info("%d further queries that people judged are asked, for the gate alone", len(at_gate))
@@ -106,8 +110,8 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     besides += at_gate
     every, alone_asked = [*query_ids, *besides], set(besides)
     sampled = every[:SAMPLE] if cfg.dry_run else every
-    pools = _pools(cfg, collection, annotator, sampled, None if cfg.dry_run else folder)
-    if note := annotator.notes(map(len, pools.values())):
+    pools = _pools(cfg, asked, sampled, None if cfg.dry_run else folder)
+    if note := annotator.notes(pools.table.sizes()):
         log.info("%s", note)
     if lacking := annotator.lacks(pools):
         log.warning("%s", lacking)
@@ -118,32 +122,37 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         if work.asker is not annotator:
             log.info("A dry run counts the second annotator as if the first doubted everything: it will be asked about less")
         return _dry_run(work, round(len(pools) / len(sampled) * len(every)), prices, folder, alone)
-    asked = Asked(annotator, work.models, collection)
-    if compared:
+    if compared and not asked.own:
         compared.ask_first(work, pools, asked, folder)
     keep_guidelines(folder, annotator)
     compare_guidelines(Annotations(Path(cfg.store)), asked)
-    annotation = _annotation(cfg, asked, pools, folder) if annotator.needs_llm else None
+    annotation = _annotation(cfg, asked, pools, folder)
+    with work.timed():
+        own = annotation.concluded().judgements if asked.own else None
     with tracked(cfg, folder) as job:
         try:
-            with progress_bar(work, prices) as bar:
-                hydra.utils.instantiate(cfg.engine).run(work, bar)
+            if own is not None and compared:
+                compared.decide(asked, own.chosen(compared.every), folder, work.store)
+            elif own is None:
+                with progress_bar(work, prices) as bar:
+                    hydra.utils.instantiate(cfg.engine).run(work, bar)
         finally:  # what was judged is written however the asking ends
             compare_with_files(annotator)
-            if annotation:
+            if own is None:
                 annotation.keep(work.results, work.failed)
-            judged, calibrated = annotator.finish(collection, work.results_of(pools), cfg.seed)
-            judged = {q: judged[q] for q in judged if q not in alone_asked}
-            pairs, unlabelled = sum(map(len, judged.values())), len(pools.keys() - alone_asked) - len(judged)
+            elif compared and compared.closed:
+                own = own.chosen(compared.every)
+            judged, calibrated = annotator.finish(collection, work.results_of(pools) if own is None else own, cfg.seed)
+            judged = of_queries(judged, [q for q in judged if q not in alone_asked])
+            pairs, unlabelled = write_labels(folder, judged), len(pools.keys() - alone_asked) - len(judged)
             works = [writing.work, work] if writing else [work]
             progress, models = joined(one.progress for one in works), work.models or works[0].models
             spent = ledger(progress, len(judged), pairs, sum(one.seconds for one in works), models, prices, unlabelled)
             spent |= alone_counts
             spent["models_served"] = {name: served for one in works for name, served in one.serves.items() if served}
-            spent["material"] = _material(collection, pools)
+            spent["material"] = _material(collection, pools.table.rows if annotator.needs_llm else pools.table.rows[:0])
             if writing:
                 spent["questions"] = question_counts
-            write_labels(folder, judged)
             write_rationales(folder, judged)
             _write_texts(folder, annotator, work)
             write_failures(folder, progress.failures)
@@ -156,7 +165,7 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
                 collection=collection.hash,
                 model=spent["model"],
                 store=str(cfg.store),
-                annotation=annotation.key if annotation else None,
+                annotation=None if asked.own else annotation.key,
             )
             if annotator.needs_llm and len(llms) == 1 and not writing and model_class(llms[0]).steady:
                 keep_rate(work.store, rate_name(work.models[0], annotator), spent)
@@ -184,7 +193,7 @@ def asked_first(cfg: DictConfig, collection: Collection) -> list[str]:
 
     context = AcquisitionContext(list(collection.queries), cfg.seed, pools=pools, collection=collection, wanted=limit)
     if cfg.against:
-        judgements = partial(judgements_of, read_labels(Path(cfg.against)), collection.positive_grade)
+        judgements = partial(judgements_of, read_pairs(Path(cfg.against)), collection.positive_grade)
         context = replace(context, judgements=judgements)
     return acquire.order(context)[:limit]
 
@@ -198,8 +207,10 @@ def open_writing(cfg: DictConfig, llm: Mapping[str, Any]) -> Writing | None:
     )
 
 
-def _annotation(cfg: DictConfig, asked: Asked, pools: Mapping[str, Sequence[str]], folder: Path) -> Annotation:
+def _annotation(cfg: DictConfig, asked: Asked, pools: ShownIds, folder: Path) -> Annotation:
     """The pools in the store, before anything is asked of them."""
+    if asked.own:
+        return Annotations(Path(cfg.store)).own(asked, pools.table)
     candidates: dict[str, Any] = OmegaConf.to_container(cfg.candidates, resolve=True)  # type: ignore[assignment]
     return Annotations(Path(cfg.store)).begin(asked, candidates, pools, {"folder": str(folder), "command": command_line()})
 
@@ -219,18 +230,19 @@ def _fitting_models(annotator: Annotator, llms: Sequence[Any]) -> None:
         raise UserError(f"llm and llms name {twice} more than once, which would say the same; raise annotator.samples instead")
 
 
-def _pools(
-    cfg: DictConfig, collection: Collection, annotator: Annotator, query_ids: Sequence[str], folder: Path | None
-) -> dict[str, list[str]]:
+def _pools(cfg: DictConfig, asked: Asked, query_ids: Sequence[str], folder: Path | None) -> ShownIds:
     """Passage ids of each query that can be annotated. All pools are written in `folder`."""
-    every = annotator.own_pools(collection)
-    if every is None:
-        every = hydra.utils.instantiate(cfg.candidates).pools(collection, query_ids)
-    pools = {q: every[q] for q in query_ids if q in every}
+    collection, wants_gold = asked.collection, asked.annotator.needs_gold_answers
+    if asked.own:
+        every = asked.own.pools.chosen([q for q in query_ids if q in asked.own.pools])
+    else:
+        found = hydra.utils.instantiate(cfg.candidates).pools(collection, query_ids)
+        every = pools_of(collection, {q: found[q] for q in query_ids if q in found})
     if folder is not None:
-        write_pools(folder / "candidates" / f"{collection.slug}.jsonl", pools)
-    wants_gold = annotator.needs_gold_answers
-    pools = {q: pool for q, pool in pools.items() if pool and (collection.queries[q].answers or not wants_gold)}
+        write_pools(folder / "candidates" / f"{collection.slug}.jsonl", ShownIds(collection, every))
+    sized = zip(every, every.sizes(), strict=True)
+    good = [q for q, size in sized if size and (collection.queries[q].answers or not wants_gold)]
+    pools = ShownIds(collection, every.chosen(good))
     if len(pools) < len(query_ids):
         missing = len(query_ids) - len(pools)
         log.info("%d of %d queries have no candidates or no target text and are left out", missing, len(query_ids))
@@ -317,20 +329,21 @@ def _cost(costs: Mapping[str, Any]) -> str:
     return f" ({', '.join(parts)})" if parts else ""
 
 
-def _material(collection: Collection, pools: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """How many of the passages shown hold what could break the protocol, by kind. Instructions are shown as they are."""
-    shown_ids = list(dict.fromkeys(d for pool in pools.values() for d in pool))
+def _material(collection: Collection, shown: np.ndarray) -> dict[str, Any]:
+    """How many of the passages shown (rows) hold what could break the protocol, by kind. Instructions are shown as they
+    are."""
+    rows = np.unique(shown).tolist()
     kinds = ("control_tokens", "role_markers", "identifiers", "answer_formats", "instructions")
     counts = dict.fromkeys(kinds, 0)
     defused = 0
-    for row in collection.corpus.rows(shown_ids):
-        seen = list(attempts(collection.corpus.text(row)))
+    for text in collection.corpus.texts(rows):
+        seen = list(attempts(text))
         defused += any(kind != "instructions" for kind in seen)
         for kind in seen:
             counts[kind] += 1
     if kinds_seen := ", ".join(f"{n} {kind.replace('_', ' ')}" for kind, n in counts.items() if n):
         log.info(
             "%d of %d passages hold what could pass for the protocol and are defused; seen: %s",
-            defused, len(shown_ids), kinds_seen,
+            defused, len(rows), kinds_seen,
         )  # fmt: skip
-    return {"passages": len(shown_ids), "passages_defused": defused, "by_kind": counts}
+    return {"passages": len(rows), "passages_defused": defused, "by_kind": counts}

@@ -9,9 +9,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from uar.annotation.annotators import Annotator, Judgement
 from uar.annotation.concluded_judgements import Judgements
-from uar.annotation.conclusions import Conclusions, Row, row_of
+from uar.annotation.conclusions import Conclusions, Row, batches_of, row_of
+from uar.annotation.own_judgements import OwnJudgements
 from uar.collections import Collection
 from uar.launch.bars import bar, counted
 from uar.llm.chains import Chains
@@ -36,6 +39,11 @@ class Asked:
     @cached_property
     def key(self) -> str:
         return digest(self.annotator.asks(), list(self.models), self.collection.corpus.hash)
+
+    @cached_property
+    def own(self) -> OwnJudgements | None:
+        """See `Annotator.own`."""
+        return self.annotator.own(self.collection)
 
 
 @dataclass(frozen=True)
@@ -69,17 +77,18 @@ class Annotation:
         ended = ((q, results.get(q)) for q in chain(results, failed) if q in self.pools)
         with alone(self._path.with_suffix(".lock")):
             conclusions = Conclusions(self._path)
-            conclusions.add(self._rows(ended)).joined(conclusions.seen)
+            conclusions.add(batches_of(self._rows(ended))).joined(conclusions.seen)
 
     def concluded(self) -> Concluded:
-        """Read what was concluded; of the other pools replay what the store holds, once for all processes."""
+        """Read what was concluded; of the other pools conclude what the store, or the annotator itself, says, once for all
+        processes."""
         conclusions = Conclusions(self._path)
-        state = state_of([self.store, *self.also])
+        state = self.key if self.asked.own else state_of([self.store, *self.also])
         if self._missing(conclusions) and conclusions.seen != state:
             with alone(self._path.with_suffix(".lock")):
                 conclusions = Conclusions(self._path)
                 if (missing := self._missing(conclusions)) and conclusions.seen != state:
-                    conclusions = conclusions.add(self._rows(self._replayed(missing))).joined(state)
+                    conclusions = conclusions.add(self._batches(missing)).joined(state)
         held, judged = conclusions.held(self.pools).tolist(), conclusions.judged(self.pools).tolist()
         ended = list(zip(self.pools, held, judged, strict=True))
         good = [q for q, known, labelled in ended if known and labelled]
@@ -89,6 +98,11 @@ class Annotation:
 
     def _missing(self, conclusions: Conclusions) -> list[str]:
         return [q for q, known in zip(self.pools, conclusions.held(self.pools).tolist(), strict=True) if not known]
+
+    def _batches(self, query_ids: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        if self.asked.own:
+            return self.asked.own.batches(self.asked.collection.corpus, query_ids)
+        return batches_of(self._rows(self._replayed(query_ids)))
 
     def _replayed(self, query_ids: Sequence[str]) -> Iterator[tuple[str, Sequence[Judgement] | None]]:
         """Of the questions that end, what their chains return."""

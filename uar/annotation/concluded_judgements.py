@@ -1,13 +1,16 @@
 """Judgements as they lie in conclusions: made when a question is asked for, or read as columns."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
-from uar.annotation.conclusions import Conclusions
+import numpy as np
+
+from uar.annotation.conclusions import NUMBERS, Conclusions
+from uar.annotation.judged_blocks import JudgedBlock, JudgedColumns
 from uar.annotation.judgement import Judgement
 from uar.collections import Corpus
 
 
-class Judgements(Mapping[str, list[Judgement]]):
+class Judgements(JudgedColumns):
     """Of some questions, by query id."""
 
     def __init__(self, corpus: Corpus, conclusions: Conclusions, query_ids: Iterable[str]) -> None:
@@ -34,3 +37,12 @@ class Judgements(Mapping[str, list[Judgement]]):
                 self._corpus.ids_at(row["row"]), *columns, strict=True
             )
         ]
+
+    def chosen(self, query_ids: Iterable[str]) -> "Judgements":
+        return Judgements(self._corpus, self.conclusions, query_ids)
+
+    def blocks(self) -> Iterator[JudgedBlock]:
+        for query_ids, batch in self.conclusions.taken(list(self._query_ids), ("row", *NUMBERS)):
+            numbers = {name: batch[name].flatten() for name in NUMBERS}
+            doc_ids = self._corpus.id_column(batch["row"].flatten().to_numpy()).combine_chunks()
+            yield JudgedBlock(query_ids, np.diff(batch["row"].offsets.to_numpy()), {"doc_id": doc_ids, **numbers})

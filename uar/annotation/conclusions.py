@@ -46,6 +46,25 @@ def row_of(query_id: str, pool: int, judgements: Sequence[Judgement] | None, row
     }
 
 
+def batches_of(rows: Iterable[Row]) -> Iterator[pa.RecordBatch]:
+    """Rows in blocks."""
+    rows = iter(rows)
+    while block := list(islice(rows, BLOCK)):
+        yield pa.RecordBatch.from_pylist(block, schema=SCHEMA)
+
+
+def judged_batch(
+    query_ids: Sequence[str], pools: np.ndarray, ends: np.ndarray, columns: Mapping[str, pa.Array]
+) -> pa.RecordBatch:
+    """Questions with judgements. pools: (queries,) hashes; ends: (queries + 1,) places in `columns`, which are `row` and some
+    of `NUMBERS`."""
+    offsets, pairs = pa.array(ends, pa.int32()), int(ends[-1])
+    nothing = pa.ListArray.from_arrays(np.zeros(pairs + 1, np.int32), pa.nulls(0, pa.float64()))
+    values = [columns.get(name, pa.nulls(pairs, kind)) for name, kind in (("row", pa.int32()), *NUMBERS.items())]
+    lists = [pa.ListArray.from_arrays(offsets, own) for own in (*values, nothing, nothing.cast(pa.list_(pa.int8())))]
+    return pa.record_batch([pa.array(query_ids), pa.array(pools), pa.repeat(True, len(query_ids)), *lists], schema=SCHEMA)
+
+
 class Conclusions:
     """The file `path`, and beside it parts of a block of questions each, which a run that is reading replies writes as it
     goes on, and which are joined with the file at its end. Rows are read when they are asked for; of several of a question
@@ -103,13 +122,11 @@ class Conclusions:
             (joined,) = pa.Table.from_batches(parts).combine_chunks().to_batches()
             yield block, joined.take(pa.array(np.argsort(order)))
 
-    def add(self, rows: Iterable[Row]) -> "Conclusions":
-        """Keep rows as parts, each as soon as it is full, so that a kill loses one of them."""
-        rows, number = iter(rows), len(self._parts())
-        while block := list(islice(rows, BLOCK)):
+    def add(self, batches: Iterable[pa.RecordBatch]) -> "Conclusions":
+        """Keep each batch as a part as soon as it is there, so that a kill loses one of them."""
+        for number, batch in enumerate(batches, len(self._parts())):
             with whole_file(self._part(number)) as beside:
-                _write(beside, [pa.RecordBatch.from_pylist(block, schema=SCHEMA)])
-            number += 1
+                _write(beside, [batch])
         return Conclusions(self.path)
 
     def joined(self, seen: str) -> "Conclusions":

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from uar.annotation.annotation import Asked
-from uar.annotation.annotators import Annotator, Judged
+from uar.annotation.annotators import Judged
+from uar.annotation.judged_blocks import of_queries
 from uar.annotation.quality.disagreements import worst_disagreements
 from uar.annotation.quality.lower_bound import MEASURES, AtLeast, at_least
 from uar.collections import Collection
@@ -111,7 +112,7 @@ class Comparison:
     def to_refine(self, judged: Judged) -> Judged:
         """Without the questions that decided against the annotator: who reads single pairs of these would refine on them."""
         hidden = set(self.deciding) if self.closed else set()
-        return {q: judgements for q, judgements in judged.items() if q not in hidden}
+        return of_queries(judged, [q for q in judged if q not in hidden])
 
     def decide(self, asked: Asked, judged: Judged, folder: Path, store: Path) -> None:
         """Write `gate.json` and `gate_disagreements.jsonl`; GateClosed where the bound is below the floor."""
@@ -175,18 +176,18 @@ class Comparison:
         return known.index(mine) + 1
 
 
-def open_gate(gate: Gate, collection: Collection, annotator: Annotator, seed: int) -> Comparison | None:
+def open_gate(gate: Gate, asked: Asked, seed: int) -> Comparison | None:
     """With its questions drawn; None where the gate asks none. They are apart from those of calibration."""
     if not gate.questions:
         return None
-    own = annotator.own_pools(collection)
+    collection, annotator, own = asked.collection, asked.annotator, asked.own
 
     def can_be_asked(query_id: str) -> bool:
         answered = bool(collection.queries[query_id].answers) or not annotator.needs_gold_answers
-        return answered and (own is None or query_id in own)
+        return answered and (own is None or query_id in own.pools)
 
     return Comparison(gate, *gate.draw(collection, seed, annotator.asked_besides(collection, seed), can_be_asked), seed)
 
 
-def _of(judged: Judged, query_ids: Sequence[str]) -> Mapping[str, Any]:
-    return {q: judged[q] for q in query_ids if q in judged}
+def _of(judged: Judged, query_ids: Sequence[str]) -> Judged:
+    return of_queries(judged, [q for q in query_ids if q in judged])

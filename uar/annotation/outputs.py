@@ -3,23 +3,29 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+import pyarrow as pa
+
 from uar.acquisition.uncertainty_acquisition import uncertainties
 from uar.annotation.annotators import Judged
+from uar.annotation.judged_blocks import JudgedBlock, JudgedColumns, blocks_of
 from uar.llm.record import Request, Score
 from uar.storage.files import write_jsonl
-from uar.storage.label_files import NAME, write_label_file
-from uar.storage.qrels import write_qrels
+from uar.storage.label_files import NAME, write_label_blocks
+from uar.storage.qrels import write_qrels_blocks
 
 DOUBTFUL = "doubtful.jsonl"
-COLUMNS = ("query_id", "doc_id", "label", "grade", "score", "rank", "uncertainty", "source")
 
 
-def write_labels(folder: Path, judged: Judged) -> None:
-    """`labels.parquet` and `labels.qrels` (TREC), one row a judged passage."""
-    rows = [(q, j) for q, judgements in judged.items() for j in judgements]
-    values = ((q, j.doc_id, j.label, j.grade, j.score, j.rank, j.uncertainty, "llm") for q, j in rows)
-    write_label_file(folder / NAME, COLUMNS, values)
-    write_qrels(folder / "labels.qrels", ((q, j.doc_id, j.label) for q, j in rows))
+def write_labels(folder: Path, judged: Judged) -> int:
+    """`labels.parquet` and `labels.qrels` (TREC), one row a judged passage. Their number is returned."""
+    write_label_blocks(folder / NAME, map(_columns, blocks_of(judged)))
+    columns = map(_columns, blocks_of(judged))
+    return write_qrels_blocks(folder / "labels.qrels", ((of["query_id"], of["doc_id"], of["label"]) for of in columns))
+
+
+def _columns(block: JudgedBlock) -> dict[str, pa.Array]:
+    query_ids = pa.array(block.query_ids, pa.string()).take(pa.array(block.query))
+    return {"query_id": query_ids, "source": pa.repeat("llm", len(query_ids)), **block.columns}
 
 
 def write_doubtful(folder: Path, judged: Judged, share: float) -> int:
@@ -33,6 +39,8 @@ def write_doubtful(folder: Path, judged: Judged, share: float) -> int:
 
 def write_rationales(folder: Path, judged: Judged) -> None:
     """`rationales.jsonl`, where the annotator gave reasons: one line a passage that has one."""
+    if isinstance(judged, JudgedColumns):
+        return
     rows = [(q, j) for q, judgements in judged.items() for j in judgements if j.reason]
     if rows:
         said = ({"query_id": q, "doc_id": j.doc_id, "grade": j.grade, "reason": j.reason} for q, j in rows)

@@ -49,9 +49,8 @@ class Annotations:
     def choose(self, asked: Asked, which: str) -> Annotation | None:
         """`which`: `latest`, `union`, or an annotate run folder; None where the store has none of the collection's questions.
         A passage-wise annotator's pools add up in a union; of others a question's latest pool counts."""
-        own = asked.annotator.own_pools(asked.collection)
-        if own is not None:
-            return Annotation(asked, "own", pools_of(asked.collection, own), {}, self.store, self.also)
+        if asked.own:
+            return self.own(asked, asked.own.pools)
         if which not in ("latest", "union"):
             return self.of_run(asked, Path(which))
         if which == "latest":
@@ -66,6 +65,10 @@ class Annotations:
                 pools[query_id] = _joined(pools[query_id], pool) if adds else pool
         about = {"union": [annotation.name for annotation in every], "run": every[-1].about["run"]}
         return Annotation(asked, "union", PoolTable.of(pools), about, self.store, self.also)
+
+    def own(self, asked: Asked, pools: PoolTable) -> Annotation:
+        """Of an annotator that needs not be asked, and of some of its pools."""
+        return Annotation(asked, "own", pools, {}, self.store, self.also)
 
     def of_run(self, asked: Asked, folder: Path) -> Annotation:
         """The pools that an annotate run has shown, as its folder says."""

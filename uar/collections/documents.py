@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from functools import cached_property
@@ -14,7 +15,8 @@ import pyarrow.compute as pc
 
 from uar.collections.languages import AUTO, language_of
 from uar.errors import UserError
-from uar.storage.files import read_json, whole_dir, write_json
+from uar.storage.copies import hashes_of
+from uar.storage.files import read_json, whole_dir, write_array, write_json
 
 log = logging.getLogger(__name__)
 SCHEMA = pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.string())])
@@ -117,6 +119,21 @@ class Corpus:
         title, text = self._table["title"][row].as_py(), self._table["text"][row].as_py()
         return f"{title} {text}" if title else str(text)
 
+    @cached_property
+    def text_hashes(self) -> np.ndarray:
+        """(passages,) of 64 bits. Made once, and read without the mapping, whose pages would stay in memory."""
+        path = self.folder / "texts.npy"
+        if path.is_file():
+            return np.asarray(np.load(path, mmap_mode="r"))
+        with pa.OSFile(str(self.folder / "corpus.arrow")) as source:
+            reader = pa.ipc.open_file(source)
+            batches = map(reader.get_batch, range(reader.num_record_batches))
+            blocks = [hashes_of(t.encode("utf-8", "surrogatepass") for t in _texts(batch)) for batch in batches]
+        hashes = np.concatenate(blocks)
+        if os.access(self.folder, os.W_OK):
+            write_array(path, hashes)
+        return hashes
+
     def parts(self, doc_id: str) -> tuple[str, str]:
         """(title, text) of a passage id."""
         row = self.rows([doc_id])[0]
@@ -133,8 +150,12 @@ class Corpus:
             yield from map(self.text, rows)
             return
         for batch in self._table.to_batches(max_chunksize=BLOCK):
-            for title, text in zip(batch["title"].to_pylist(), batch["text"].to_pylist(), strict=True):
-                yield f"{title} {text}" if title else text
+            yield from _texts(batch)
+
+
+def _texts(batch: pa.RecordBatch) -> Iterator[str]:
+    for title, text in zip(batch["title"].to_pylist(), batch["text"].to_pylist(), strict=True):
+        yield f"{title} {text}" if title else text
 
 
 def build_corpus(folder: Path, passages: Iterable[tuple[str, str, str]], content_hash: str | None = None) -> Corpus:

@@ -14,7 +14,7 @@ from uar.evaluation.passage_estimates import precision_estimates
 from uar.evaluation.prediction_powered import estimated_mean
 from uar.evaluation.score_files import Values, by_measure
 from uar.launch.small_table import log_table
-from uar.storage.label_files import FileLabel, Labels
+from uar.storage.labelled_pairs import FileLabel, Labels
 from uar.storage.ordering import rank_of
 from uar.storage.runs import Run
 

@@ -21,7 +21,7 @@ from uar.evaluation.measures import means, parsed, per_query, refuse_deeper
 from uar.evaluation.run_estimates import estimate_runs
 from uar.llm.engines.work import part_of
 from uar.storage.files import file_hash, read_json, write_json, write_table
-from uar.storage.label_files import read_labels
+from uar.storage.labelled_pairs import read_labels
 from uar.storage.qrels import write_qrels
 from uar.storage.runs import Run, cut_at, run_files
 

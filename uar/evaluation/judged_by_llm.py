@@ -14,7 +14,7 @@ from uar.errors import DataError, UserError
 from uar.evaluation.estimates import Estimating, llm_grades, log_estimates
 from uar.evaluation.score_files import Values
 from uar.storage.files import read_json, write_json
-from uar.storage.label_files import Labels, read_labels
+from uar.storage.labelled_pairs import Labels, read_labels
 from uar.storage.runs import Run
 
 log = logging.getLogger(__name__)

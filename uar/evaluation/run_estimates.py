@@ -10,7 +10,7 @@ from uar.collections import Collection
 from uar.errors import UserError
 from uar.evaluation.estimates import FEWEST, Estimating, llm_grades, log_estimates, rank_agreement, values_of
 from uar.storage.files import write_json
-from uar.storage.label_files import Labels
+from uar.storage.labelled_pairs import Labels
 from uar.storage.runs import Run
 
 log = logging.getLogger(__name__)

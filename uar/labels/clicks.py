@@ -50,8 +50,7 @@ class ClickLabels(LabelSource):
         chosen = [q for q in context.query_ids if q in clicked]
         if not chosen:
             raise UserError(f"{self.path}: no query of {context.collection.reference} has a click; give the log of this split")
-        examples = [_example(q, rates[q], clicked[q], self.threshold) for q in chosen]
-        examples = with_shared_labels(examples, context.collection)
+        examples = with_shared_labels((_example(q, rates[q], clicked[q], self.threshold) for q in chosen), context.collection)
         counts = [sum(len(getattr(e, kind)) for e in examples) for kind in ("positives", "negatives", "ignored")]
         log.info(
             "Clicks: %d of %d queries have one; %d positives, %d negatives, %d passages shown too seldom to tell",

@@ -1,18 +1,25 @@
 """Passages of equal text, which have one label a query."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 
 from uar.collections import Collection
+from uar.labels.example_columns import BLOCK, Examples
 from uar.labels.examples import Example, Pair, example_of
-from uar.storage.copies import first_of_equal
 
 
-def with_shared_labels(examples: Sequence[Example], collection: Collection) -> list[Example]:
+def with_shared_labels(examples: Iterable[Example], collection: Collection) -> Examples:
     """The examples with copies of a positive among its query's negatives as positives, by who said so and with its utility."""
-    docs = list(dict.fromkeys(pair.doc_id for example in examples for pair in example.pairs()))
-    texts = collection.corpus.texts(collection.corpus.rows(docs))
-    text_of = dict(zip(docs, first_of_equal(t.encode("utf-8", "surrogatepass") for t in texts).tolist(), strict=True))
-    return [_shared(example, text_of) for example in examples]
+    return Examples.of(_in_blocks(examples, collection), collection.corpus)
+
+
+def _in_blocks(examples: Iterable[Example], collection: Collection) -> Iterator[Example]:
+    coming = iter(examples)
+    while block := list(islice(coming, BLOCK)):
+        docs = list(dict.fromkeys(pair.doc_id for example in block for pair in example.pairs()))
+        hashes = collection.corpus.text_hashes[collection.corpus.rows(docs)]
+        text_of = dict(zip(docs, hashes.tolist(), strict=True))
+        yield from (_shared(example, text_of) for example in block)
 
 
 def _shared(example: Example, text_of: Mapping[str, int]) -> Example:

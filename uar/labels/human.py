@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from uar.acquisition import Acquisition, AcquisitionContext, RandomAcquisition
 from uar.errors import UserError
 from uar.labels.equal_texts import with_shared_labels
+from uar.labels.example_columns import Examples
 from uar.labels.examples import Example, Pair, example_of
 from uar.labels.source import LabelContext, LabelSource, Stage
 
@@ -35,7 +36,7 @@ class HumanLabels(LabelSource):
         return [Stage("human", examples, self.epochs, self.positives)]
 
 
-def human_examples(context: LabelContext, fraction: float, acquire: Acquisition = AT_RANDOM) -> list[Example]:
+def human_examples(context: LabelContext, fraction: float, acquire: Acquisition = AT_RANDOM) -> Examples:
     """Examples of the `fraction` that `acquire` puts first of the queries that have a positive; where people judged some of
     them, of these alone. Their source is their `origin`."""
     collection = context.collection
@@ -51,15 +52,15 @@ def human_examples(context: LabelContext, fraction: float, acquire: Acquisition 
         log.info("%d generated questions have no human label: the LLM's labels are theirs", len(positive) - len(labelled))
     pools = context.pools(sample)
     graded = len({g for grades in collection.qrels.values() for g in grades.values() if g > 0}) > 1
-    examples = []
-    for query_id in sample:
+
+    def example(query_id: str) -> Example:
         grades = collection.qrels[query_id] if graded else {}
         positives = collection.trainable(query_id)
         negatives = [d for d in pools[query_id] if d not in positives]
         labels = {**dict.fromkeys(positives, 1), **dict.fromkeys(negatives, 0)}
-        pairs = [Pair(d, x, who, grades.get(d)) for d, x in labels.items()]
-        examples.append(example_of(query_id, pairs, who))
-    return with_shared_labels(examples, collection)
+        return example_of(query_id, [Pair(d, x, who, grades.get(d)) for d, x in labels.items()], who)
+
+    return with_shared_labels(map(example, sample), collection)
 
 
 def human_sample(context: LabelContext, fraction: float, acquire: Acquisition, option: str = "human_frac") -> list[str]:

@@ -1,7 +1,7 @@
 """LLM labels for all queries, human labels for a share of them."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from uar.acquisition import Acquisition, RandomAcquisition, UncertaintyAcquisition
@@ -68,14 +68,14 @@ class MixedLabels(LabelSource):
         return named[self.allocation]
 
 
-def union(first: Sequence[Example], second: Sequence[Example]) -> list[Example]:
+def union(first: Sequence[Example], second: Sequence[Example]) -> Iterator[Example]:
     """Both kinds of labels in one: a passage is positive where either says so; utilities are the first's, and the weight is
     the greater of the two."""
-    joined = {e.query_id: e for e in first}
-    for example in second:
-        other = joined.get(example.query_id)
-        joined[example.query_id] = example if other is None else _joined(example, other)
-    return list(joined.values())
+    places = {example.query_id: at for at, example in enumerate(second)}
+    for example in first:
+        at = places.pop(example.query_id, None)
+        yield example if at is None else _joined(second[at], example)
+    yield from (second[at] for at in places.values())
 
 
 def _joined(human: Example, llm: Example) -> Example:

@@ -93,6 +93,6 @@ class PoolSource:
         return [d for d in ranked if d in kept] + [d for d in people if d not in ranked]
 
 
-def write_pools(path: Path, pools: dict[str, list[str]]) -> None:
+def write_pools(path: Path, pools: Mapping[str, Sequence[str]]) -> None:
     """One {query_id, candidates} line a query, as in a collection's candidates folder."""
     write_jsonl(path, ({"query_id": q, "candidates": pool} for q, pool in pools.items()))

@@ -4,7 +4,7 @@ import hashlib
 import json
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import ItemsView, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -73,13 +73,23 @@ class PoolTable(Mapping[str, Pool]):
         """Passages of each pool."""
         return np.diff(self.ends).tolist()
 
+    def places(self, query_ids: Sequence[str]) -> np.ndarray:
+        """(queries,) where the questions stand."""
+        return np.fromiter((self._at[q] for q in query_ids), np.int64, len(query_ids))
+
     def chosen(self, query_ids: Sequence[str]) -> "PoolTable":
         """The pools of some of the questions, in that order."""
-        places = np.fromiter((self._at[q] for q in query_ids), np.int64, len(query_ids))
+        places = self.places(query_ids)
         if np.array_equal(places, np.arange(len(self))):
             return self
         ends, values = places_of(self.ends, places)
         return PoolTable(query_ids, self.questions[places], ends, self.rows[values])
+
+    def joined(self, other: "PoolTable") -> "PoolTable":
+        """The pools of both, which are of different questions."""
+        ends = np.concatenate([self.ends, self.ends[-1] + other.ends[1:]])
+        questions, rows = np.concatenate([self.questions, other.questions]), np.concatenate([self.rows, other.rows])
+        return PoolTable([*self, *other], questions, ends, rows)
 
     def _pool(self, at: int) -> Pool:
         return Pool(int(self.questions[at]), self.rows[self.ends[at] : self.ends[at + 1]])
@@ -87,11 +97,18 @@ class PoolTable(Mapping[str, Pool]):
 
 def pools_of(collection: Collection, pools: Mapping[str, Sequence[str]]) -> PoolTable:
     """Passage ids by query id as pools; UserError where the corpus lacks one."""
+    if isinstance(pools, ShownIds):
+        return pools.table
     query_ids = list(pools)
     blocks = [query_ids[start : start + BLOCK] for start in range(0, len(query_ids), BLOCK)]
     rows = [np.array(collection.corpus.rows([d for q in block for d in pools[q]]), np.int32) for block in blocks]
+    return pool_table(collection, query_ids, ends_of([len(pools[q]) for q in query_ids]), _joined(rows))
+
+
+def pool_table(collection: Collection, query_ids: Sequence[str], ends: np.ndarray, rows: np.ndarray) -> PoolTable:
+    """Pools of questions as they are worded and answered today."""
     questions = np.fromiter((question_hash(collection, q) for q in query_ids), np.uint64, len(query_ids))
-    return PoolTable(query_ids, questions, ends_of([len(pools[q]) for q in query_ids]), _joined(rows))
+    return PoolTable(query_ids, questions, ends, rows)
 
 
 def question_hash(collection: Collection, query_id: str) -> int:
@@ -119,6 +136,28 @@ class ShownIds(Mapping[str, list[str]]):
 
     def __getitem__(self, query_id: str) -> list[str]:
         return ids_of(self._collection, self.table[query_id])
+
+    def items(self) -> ItemsView[str, list[str]]:
+        return _Items(self)
+
+    def blocks(self) -> Iterator[tuple[str, list[str]]]:
+        """All of them, those of many questions read at once."""
+        query_ids, ends = list(self.table), self.table.ends.tolist()
+        for start in range(0, len(query_ids), BLOCK):
+            block = query_ids[start : start + BLOCK]
+            first, last = ends[start], ends[start + len(block)]
+            ids = self._collection.corpus.ids_at(self.table.rows[first:last])
+            for at, query_id in enumerate(block, start):
+                yield query_id, ids[ends[at] - first : ends[at + 1] - first]
+
+
+class _Items(ItemsView[str, list[str]]):
+    def __init__(self, shown: ShownIds) -> None:
+        super().__init__(shown)
+        self._shown = shown
+
+    def __iter__(self) -> Iterator[tuple[str, list[str]]]:
+        return self._shown.blocks()
 
 
 class StoredPools:

@@ -17,7 +17,7 @@ from uar.reviewing.judged_rows import JudgedRows, judged_rows
 from uar.reviewing.people_agreement import by_person, people_agreement
 from uar.storage.files import write_json
 from uar.storage.judgement_files import read_judgements
-from uar.storage.label_files import read_labels
+from uar.storage.labelled_pairs import read_pairs
 
 log = logging.getLogger(__name__)
 NAME = "review_report.json"
@@ -72,7 +72,7 @@ def review_report(files: Sequence[Path], out: Path, gold: Path | None, gold_grad
 
 def _gold(table: pa.Table, path: Path, positive_grade: int) -> np.ndarray:
     """(rows,) labels of a file; -1 where it says nothing of a passage. UserError where it says nothing at all."""
-    labels = {q: {j.doc_id: j.label for j in found} for q, found in judgements_of(read_labels(path), positive_grade).items()}
+    labels = {q: {j.doc_id: j.label for j in found} for q, found in judgements_of(read_pairs(path), positive_grade).items()}
     pairs = zip(table["query_id"].to_pylist(), table["doc_id"].to_pylist(), strict=True)
     right = np.array([labels.get(q, {}).get(d, -1) for q, d in pairs])
     if (right < 0).all():

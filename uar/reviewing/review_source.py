@@ -22,7 +22,8 @@ from uar.collections.reference import resolve
 from uar.errors import UserError
 from uar.reviewing.label_database import Item
 from uar.storage.files import read_json
-from uar.storage.label_files import NAME, read_labels
+from uar.storage.label_files import NAME
+from uar.storage.labelled_pairs import read_pairs
 from uar.storage.ordering import rank_of
 from uar.training.context import label_context
 
@@ -111,7 +112,7 @@ def _of_run(folder: Path, scale: Scale) -> ReviewSource:
             "reviewed with dataset=, candidates=runs and candidates.runs={NAME: FILE.trec}"
         )
     pools, _ = candidates_of(files[0], collection)
-    judged = judgements_of(read_labels(folder), 1)
+    judged = judgements_of(read_pairs(folder), 1)
     return _of_judged(collection, judged, pools, _same_scale(config["annotator"].get("scale"), scale))
 
 

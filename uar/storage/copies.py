@@ -6,10 +6,9 @@ from collections.abc import Iterable
 import numpy as np
 
 
-def first_of_equal(contents: Iterable[bytes]) -> np.ndarray:
-    """(contents,) the place of the first that each equals. There may be millions, so hashes of 8 bytes are compared."""
-    hashes = b"".join(hashlib.blake2b(content, digest_size=8).digest() for content in contents)
-    return first_of_hashes(np.frombuffer(hashes, np.uint64))
+def hashes_of(contents: Iterable[bytes]) -> np.ndarray:
+    """(contents,) of 64 bits."""
+    return np.frombuffer(b"".join(hashlib.blake2b(content, digest_size=8).digest() for content in contents), np.uint64)
 
 
 def first_of_hashes(hashes: np.ndarray) -> np.ndarray:

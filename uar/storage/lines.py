@@ -9,6 +9,7 @@ from typing import Any
 from uar.errors import DataError, UserError
 
 log = logging.getLogger(__name__)
+NO_WORD = r"^$|[\t-\r\x1c-\x1f\x85\pZ]"  # in RE2's words, for columns: empty, or with white space as `str.split` has it
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -4,9 +4,12 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from uar.errors import DataError
 from uar.storage.files import whole_file
-from uar.storage.lines import contradiction, log_repeats, one_word, read_lines, refuse_spaces
+from uar.storage.lines import NO_WORD, contradiction, log_repeats, one_word, read_lines, refuse_spaces
 
 Qrels = dict[str, dict[str, int]]  # grade by query id and passage id
 LARGEST = 2**31
@@ -23,7 +26,7 @@ def read_qrels(path: Path) -> Qrels:
     """
     qrels: Qrels = {}
     lines = 0
-    for number, query_id, doc_id, grade in _lines(path):
+    for number, query_id, doc_id, grade in qrel_lines(path):
         lines += 1
         if qrels.setdefault(query_id, {}).setdefault(doc_id, grade) != grade:
             raise contradiction(path, f"passage {doc_id!r} of query {query_id!r}", line_of(path, query_id, doc_id), number)
@@ -33,7 +36,7 @@ def read_qrels(path: Path) -> Qrels:
 
 def line_of(path: Path, query_id: str, doc_id: str | None = None) -> int:
     """The first line of a query, or of a pair, that the file has."""
-    return next(number for number, q, d, _ in _lines(path) if q == query_id and doc_id in (None, d))
+    return next(number for number, q, d, _ in qrel_lines(path) if q == query_id and doc_id in (None, d))
 
 
 def write_qrels(path: Path, rows: Iterable[tuple[str, str, int]]) -> None:
@@ -44,7 +47,22 @@ def write_qrels(path: Path, rows: Iterable[tuple[str, str, int]]) -> None:
             file.write(f"{query_id} 0 {doc_id} {grade}\n")
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str, str, int]]:
+def write_qrels_blocks(path: Path, blocks: Iterable[tuple[pa.Array, pa.Array, pa.Array]]) -> int:
+    """Columns of many rows at a time as TREC qrels, and the number of rows; otherwise as `write_qrels`."""
+    rows = 0
+    with whole_file(path) as beside, beside.open("wb") as file:
+        for query_ids, doc_ids, grades in blocks:
+            for ids in (query_ids, doc_ids):
+                if pc.any(pc.match_substring_regex(ids, NO_WORD)).as_py():
+                    refuse_spaces(path, ids.to_pylist())
+            ends = pc.binary_join_element_wise(grades.cast(pa.string()), "\n", "")
+            lines = pc.binary_join_element_wise(query_ids, "0", doc_ids, ends, " ")
+            file.write(pc.binary_join(pa.ListArray.from_arrays([0, len(lines)], lines), "")[0].as_buffer())
+            rows += len(lines)
+    return rows
+
+
+def qrel_lines(path: Path) -> Iterator[tuple[int, str, str, int]]:
     """Line number, query id, passage id and grade."""
     columns = 0  # 3 for BEIR, 4 for TREC
     for number, line in read_lines(path):

@@ -15,3 +15,9 @@ def places_of(ends: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndar
     sizes = (ends[1:] - ends[:-1])[chosen]
     own = ends_of(sizes)
     return own, np.repeat(ends[:-1][chosen] - own[:-1], sizes) + np.arange(own[-1])
+
+
+def ranks_of(sizes: np.ndarray) -> np.ndarray:
+    """(values,) ranks from 1 in segments of these sizes."""
+    ends = ends_of(sizes)
+    return (np.arange(ends[-1]) - np.repeat(ends[:-1], sizes) + 1).astype(np.int32)

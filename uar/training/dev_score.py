@@ -1,5 +1,6 @@
 """nDCG@10 over the dev pools, before a stage and at the end of each epoch: what weights are chosen by."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import lightning as L
@@ -23,7 +24,7 @@ class DevScore(L.Callback):
 
     before: float | None = None
 
-    def __init__(self, collection: Collection, pools: dict[str, list[str]], precision: str) -> None:
+    def __init__(self, collection: Collection, pools: Mapping[str, list[str]], precision: str) -> None:
         self._collection, self._precision = collection, precision
         self._pools = {q: pool for q, pool in pools.items() if pool}
 

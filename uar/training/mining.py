@@ -6,11 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from uar.collections import Collection
-from uar.labels import Pair, Stage
+from uar.labels import Example, Pair, Stage
+from uar.labels.example_columns import Examples
 from uar.labels.examples import example_of
 from uar.retrievers.ranker import Ranker
 from uar.storage.files import digest
-from uar.training.shared_pools import Pools, SharedPools
+from uar.training.shared_pools import SharedPools
 
 log = logging.getLogger(__name__)
 
@@ -25,17 +26,18 @@ def with_mined_negatives(stage: Stage, collection: Collection, retriever: Ranker
         return stage
     source = replace(stage.candidates, include_positive=False, shuffle=False).ranked_by(retriever)
 
-    def look_up(query_ids: Sequence[str]) -> Pools:
+    def look_up(query_ids: Sequence[str]) -> dict[str, list[str]]:
         log.info("Stage %s: negatives of %d queries are looked up again", stage.name, len(query_ids))
         return source.pools(collection, query_ids)
 
     key = digest(repr(stage.candidates), collection.hash, state)
     pools = SharedPools(path, key, collection, look_up, resume=True)([e.query_id for e in stage.examples])
-    examples = []
-    for example in stage.examples:
+
+    def mined(example: Example) -> Example:
         known = {p.doc_id: p for p in example.pairs()}
         spared = {*example.positives, *example.ignored}
         negatives = [known.get(d) or Pair(d, 0, "mined", None) for d in pools[example.query_id] if d not in spared]
         positives = [known[d] for d in example.positives]
-        examples.append(example_of(example.query_id, positives + negatives, example.source, example.ignored, example.weight))
-    return replace(stage, examples=examples)
+        return example_of(example.query_id, positives + negatives, example.source, example.ignored, example.weight)
+
+    return replace(stage, examples=Examples.of(map(mined, stage.examples), collection.corpus))

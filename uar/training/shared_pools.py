@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -11,9 +11,9 @@ from uar.collections import Collection
 from uar.collections.checked_files import checked_candidates
 from uar.errors import UserError
 from uar.pools import write_pools
+from uar.pools.stored_pools import ShownIds, pools_of
 from uar.storage.files import digest, write_text
 
-Pools = dict[str, list[str]]
 LONGEST = 6 * 3600.0  # seconds that a process waits for process 0
 BETWEEN = 0.2  # seconds between two looks
 LAUNCH = ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
@@ -29,22 +29,28 @@ class SharedPools:
     """
 
     def __init__(
-        self, path: Path, key: str, collection: Collection, make: Callable[[Sequence[str]], Pools], resume: bool = False
+        self,
+        path: Path,
+        key: str,
+        collection: Collection,
+        make: Callable[[Sequence[str]], Mapping[str, Sequence[str]]],
+        resume: bool = False,
     ) -> None:
         self._path, self._mark, self._key = path, path.with_suffix(".key"), key
         self._collection, self._make, self._resume = collection, make, resume
-        self._found: Pools = {}
+        self._found = ShownIds(collection, pools_of(collection, {}))
         self._seen: tuple[int, int] | None = None
 
-    def __call__(self, query_ids: Sequence[str]) -> Pools:
+    def __call__(self, query_ids: Sequence[str]) -> Mapping[str, list[str]]:
         missing = [q for q in query_ids if q not in self._found]
         if missing and rank_zero_only.rank > 0:
             self._wait(missing)
         elif missing and not (self._resume and self._read(missing)):
-            self._found |= self._make(missing)
+            made = pools_of(self._collection, self._make(missing))
+            self._found = ShownIds(self._collection, self._found.table.joined(made))
             write_pools(self._path, self._found)
             write_text(self._mark, self._key)
-        return {q: self._found[q] for q in query_ids}
+        return ShownIds(self._collection, self._found.table.chosen(query_ids))
 
     def _wait(self, query_ids: Sequence[str]) -> None:
         start = time.monotonic()
@@ -69,7 +75,7 @@ class SharedPools:
         self._seen = written
         if not set(query_ids) <= set(found):
             return False
-        self._found |= found
+        self._found = ShownIds(self._collection, pools_of(self._collection, found))
         return True
 
 

@@ -14,7 +14,7 @@ from uar.errors import UserError
 from uar.llm.call import Asker, Question
 from uar.llm.pooled import question_of
 from uar.llm.record import Reply
-from uar.storage.label_files import FileLabel, read_labels
+from uar.storage.labelled_pairs import FileLabel, read_labels
 from uar.storage.ordering import rank_of
 from uar.tuning.task import Case, Task, calls_of
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from uar.annotation import parsing, reply_form
 from uar.annotation.judgement import Judged, Judgement
+from uar.annotation.own_judgements import OwnJudgements
 from uar.collections import Collection, answer_match
 from uar.llm import record, replies, thinking
 from uar.llm.call import Asker, Chain, Question
@@ -103,8 +104,8 @@ class Annotator(Asker):
         writes as `NAMEs.jsonl` for people to read."""
         return {}
 
-    def own_pools(self, collection: Collection) -> dict[str, list[str]] | None:
-        """Passage ids a query where the annotator, not the candidates, says what is judged."""
+    def own(self, collection: Collection) -> OwnJudgements | None:
+        """What it says of a collection without being asked, of passages of its own; None where it asks about candidates."""
         return None
 
     def orders(self, query_id: str, pool: Sequence[str]) -> list[list[str]]:

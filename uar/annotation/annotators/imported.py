@@ -1,27 +1,33 @@
 """Imported labels: what somebody else's annotator said, from a file, on equal terms with the others."""
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+
 from uar.annotation.annotators.annotator import Annotator
-from uar.annotation.judgement import Judgement
-from uar.annotation.quality.from_files import judgements_of
-from uar.collections import Collection
+from uar.annotation.own_judgements import OwnJudgements
+from uar.annotation.quality.from_files import FileJudgements, judgements_of
+from uar.collections import Collection, Corpus
 from uar.errors import UserError
 from uar.llm.call import Chain, Question
+from uar.machine.heap import release_heap
+from uar.pools.stored_pools import pool_table
 from uar.storage.files import file_hash
-from uar.storage.label_files import read_labels
+from uar.storage.labelled_pairs import read_pairs
+from uar.storage.segments import ends_of
 
 log = logging.getLogger(__name__)
+BLOCK = 1 << 17  # ids that are looked up at once
 
 
 @dataclass(frozen=True)
 class Imported(Annotator):
-    """`path`: TREC qrels, a TSV, Parquet, or an annotate run folder; see `read_labels`. Label 1 is grade `threshold` or more;
+    """`path`: TREC qrels, a TSV, Parquet, or an annotate run folder; see `read_pairs`. Label 1 is grade `threshold` or more;
     null: the file's own labels, or where it has grades alone, grade 1 or more. Every passage of the file is judged, whatever
     the candidates are; those that the corpus lacks are left out."""
 
@@ -34,12 +40,11 @@ class Imported(Annotator):
         self._judged  # noqa: B018 a fault in the file is told before anything else is done
 
     @cached_property
-    def _judged(self) -> Mapping[str, Mapping[str, Judgement]]:
-        labels = read_labels(Path(self.path))
-        if self.threshold is not None:
-            labels = {q: {d: replace(x, label=None) for d, x in found.items()} for q, found in labels.items()}
-        judged = judgements_of(labels, 1 if self.threshold is None else self.threshold)
-        return {q: {j.doc_id: j for j in judgements} for q, judgements in judged.items()}
+    def _judged(self) -> FileJudgements:
+        grade = 1 if self.threshold is None else self.threshold
+        judged = judgements_of(read_pairs(Path(self.path)), grade, own_labels=self.threshold is None)
+        release_heap()
+        return judged
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -49,22 +54,27 @@ class Imported(Annotator):
         path = Path(self.path)
         return {"annotator": type(self).__name__, "labels": file_hash(path / "labels.parquet" if path.is_dir() else path)}
 
-    def own_pools(self, collection: Collection) -> dict[str, list[str]]:
-        named = {q: self._judged[q] for q in collection.queries if q in self._judged}
-        pools = {q: [d for d in found if collection.corpus.row(d) >= 0] for q, found in named.items()}
-        given, known = (sum(map(len, found.values())) for found in (named, pools))
-        if given and not known:
-            odd = next(d for found in named.values() for d in found)
+    def own(self, collection: Collection) -> OwnJudgements:
+        named = self._judged.chosen(q for q in collection.queries if q in self._judged)
+        rows = _rows_of(collection.corpus, named.doc_ids)[named.doc]
+        known = rows >= 0
+        if len(rows) and not known.any():
             raise UserError(
-                f"{self.path}: none of its passages is in {collection.reference}, such as {odd!r}; give labels of this corpus"
+                f"{self.path}: none of its passages is in {collection.reference}, such as "
+                f"{named.doc_ids[named.doc[0]].as_py()!r}; give labels of this corpus"
             )
-        if known < given:
-            lacking = f"{given - known} of {given} labels are of passages that the corpus lacks and are left out"
+        if not known.all():
+            lacking = f"{(~known).sum()} of {len(rows)} labels are of passages that the corpus lacks and are left out"
             log.warning("%s: %s", self.path, lacking)
-        return pools
+        ends = ends_of(known)[named.ends]
+        pools = pool_table(collection, list(named), ends, rows[known])
+        return OwnJudgements(pools, named.label[known], named.grade[known], named.score[known])
 
     def judgements(self, question: Question) -> Chain:
-        of_query = self._judged[question.id]
-        found = sorted((of_query[d] for d in question.passages), key=lambda j: j.rank)
-        return [replace(judgement, rank=rank) for rank, judgement in enumerate(found, start=1)]
-        yield []  # a chain that asks nothing is a generator still
+        raise TypeError("imported labels ask nothing; see `own`")
+
+
+def _rows_of(corpus: Corpus, doc_ids: pa.Array) -> np.ndarray:
+    """(ids,) rows of the corpus; -1 where it has no such passage."""
+    blocks = (doc_ids.slice(start, BLOCK).to_pylist() for start in range(0, len(doc_ids), BLOCK))
+    return np.concatenate([np.zeros(0, np.int32), *(corpus.find(block).astype(np.int32) for block in blocks)])

@@ -3,7 +3,9 @@
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 
+from uar.annotation.judged_blocks import blocks_of
 from uar.annotation.judgement import Judged
 from uar.annotation.quality.bootstrap import estimates
 from uar.annotation.quality.kappa import cohen_kappa, comparable, label_rate, prevalence, ratio, weighted_kappa
@@ -51,5 +53,5 @@ def compare_pairs(pairs: Pairs, graded: bool, resamples: int = 1_000, seed: int 
 
 
 def _scale(judged: Judged) -> tuple[int, int]:
-    grades = [j.grade for judgements in judged.values() for j in judgements]
-    return min(grades), max(grades)
+    ends = [pc.min_max(block.columns["grade"]).as_py() for block in blocks_of(judged) if block.sizes.any()]
+    return min(end["min"] for end in ends), max(end["max"] for end in ends)

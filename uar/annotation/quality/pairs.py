@@ -1,24 +1,26 @@
 """(query, passage) pairs as arrays: what an annotator says of each beside what people, or another annotator, say of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from uar.annotation.judgement import Judged, Judgement
+from uar.annotation.judged_blocks import blocks_of, of_queries
+from uar.annotation.judgement import Judged
 from uar.collections import Collection
+from uar.storage.segments import ends_of
 
 Counts = dict[str, np.ndarray]  # by name
+Others = Callable[[str, Sequence[str]], Iterable[tuple[int, int] | None]]
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Arrays of (pairs,), the pairs of a query in one run of them. `query`: place in `query_ids`. `known`: whether the other
+    """Arrays of (pairs,), in the order of the queries. `query`: place in `query_ids`. `known`: whether the other
     side has judged the pair; elsewhere its label and grade are 0."""
 
     query_ids: list[str]
-    doc_ids: list[str]
     query: np.ndarray
     label: np.ndarray
     grade: np.ndarray
@@ -33,14 +35,18 @@ class Pairs:
 
     def best_ranked(self) -> np.ndarray:
         """(queries,) places of each query's pair of the best rank, the first of equals."""
-        order = np.lexsort((self.rank, self.query))
-        return order[np.searchsorted(self.query[order], np.arange(len(self.query_ids)))]
+        starts = np.searchsorted(self.query, np.arange(len(self.query_ids)))
+        best = np.flatnonzero(self.rank == np.minimum.reduceat(self.rank, starts)[self.query])
+        return best[np.searchsorted(self.query[best], np.arange(len(self.query_ids)))]
 
     def known_counts(self) -> Counts:
         """Of the known pairs of each query: the cells tp, fp, fn, tn of the labels, the other side taken as the truth, and
         the sums that quadratically weighted kappa is a function of."""
-        values = counted(self.label > 0, self.other_label > 0, self.grade, self.other_grade)
-        return {name: self.per_query(value * self.known) for name, value in values.items()}
+        of = self.known
+        grade, other = self.grade[of].astype(np.int64), self.other_grade[of].astype(np.int64)
+        values = counted(self.label[of] > 0, self.other_label[of] > 0, grade, other)
+        number = len(self.query_ids)
+        return {name: np.bincount(self.query[of], value, minlength=number) for name, value in values.items()}
 
     def confusion(self) -> dict[str, Any]:
         """Counts of the known pairs by grade: a row a grade of the other side, a column a grade of the annotator."""
@@ -70,35 +76,39 @@ def counted(ours: np.ndarray, theirs: np.ndarray, grade: np.ndarray, other: np.n
 
 def human_pairs(collection: Collection, judged: Judged) -> Pairs:
     """All judged pairs of the queries that people judged; the other side is the qrels, its label 1 from `positive_grade`."""
-    kept = {q: judgements for q, judgements in judged.items() if judgements and q in collection.qrels}
-    found = [collection.qrels[q].get(j.doc_id) for q, judgements in kept.items() for j in judgements]
-    labels = [int(grade is not None and grade >= collection.positive_grade) for grade in found]
-    return _pairs(kept, [grade is not None for grade in found], labels, [grade or 0 for grade in found])
+
+    def by_people(query_id: str, doc_ids: Sequence[str]) -> Iterator[tuple[int, int] | None]:
+        for grade in map(collection.qrels[query_id].get, doc_ids):
+            yield None if grade is None else (int(grade >= collection.positive_grade), grade)
+
+    return _pairs(of_queries(judged, [q for q in judged if q in collection.qrels]), by_people, alone=True)
 
 
 def shared_pairs(judged: Judged, reference: Judged) -> Pairs:
     """The pairs that both annotators judged; the other side is the reference."""
-    kept: dict[str, list[Judgement]] = {}
-    others: list[Judgement] = []
-    for query_id, judgements in judged.items():
-        theirs = {j.doc_id: j for j in reference.get(query_id, ())}
-        shared = [j for j in judgements if j.doc_id in theirs]
-        if shared:
-            kept[query_id] = shared
-            others += [theirs[j.doc_id] for j in shared]
-    return _pairs(kept, [True] * len(others), [j.label for j in others], [j.grade for j in others])
+
+    def by_reference(query_id: str, doc_ids: Sequence[str]) -> Iterator[tuple[int, int] | None]:
+        theirs = {j.doc_id: (j.label, j.grade) for j in reference.get(query_id, ())}
+        return map(theirs.get, doc_ids)
+
+    return _pairs(judged, by_reference, alone=False)
 
 
-def _pairs(kept: Mapping[str, Sequence[Judgement]], known: list[bool], labels: list[int], grades: list[int]) -> Pairs:
-    flat = [j for judgements in kept.values() for j in judgements]
-    return Pairs(
-        query_ids=list(kept),
-        doc_ids=[j.doc_id for j in flat],
-        query=np.repeat(np.arange(len(kept)), [len(judgements) for judgements in kept.values()]),
-        label=np.array([j.label for j in flat], dtype=np.int64),
-        grade=np.array([j.grade for j in flat], dtype=np.int64),
-        rank=np.array([j.rank for j in flat], dtype=np.int64),
-        known=np.array(known, dtype=bool),
-        other_label=np.array(labels, dtype=np.int64),
-        other_grade=np.array(grades, dtype=np.int64),
-    )
+def _pairs(judged: Judged, others: Others, alone: bool) -> Pairs:
+    """`others`: (label, grade) of passages of a query by the other side, None where it judged one not. `alone`: whether
+    pairs that it did not judge are there too."""
+    parts: list[tuple[np.ndarray, ...]] = []
+    query_ids: list[str] = []
+    for block in blocks_of(judged):
+        doc_ids, ends = block.columns["doc_id"].to_pylist(), ends_of(block.sizes).tolist()
+        spans = zip(block.query_ids, ends[:-1], ends[1:], strict=True)
+        said = [other for query_id, a, b in spans for other in others(query_id, doc_ids[a:b])]
+        known = np.array([other is not None for other in said], bool)
+        there = np.full(len(said), True) if alone else known
+        label, grade = np.array([other or (0, 0) for other in said], np.int32).reshape(-1, 2)[there].T
+        places, query = np.unique(block.query[there], return_inverse=True)
+        own = (np.asarray(block.columns[name])[there] for name in ("label", "grade", "rank"))
+        parts.append(((query + len(query_ids)).astype(np.int32), *own, known[there], label.astype(np.int8), grade))
+        query_ids += [block.query_ids[at] for at in places.tolist()]
+    columns = zip(*parts, strict=True) if parts else [[np.zeros(0, np.int32)]] * 7
+    return Pairs(query_ids, *(np.concatenate(column) for column in columns))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from uar.annotation.annotators import Annotator, Judged
+from uar.annotation.judged_blocks import of_queries
 from uar.annotation.quality.agreement import agreement, table_of
 from uar.annotation.quality.comparison import compare
 from uar.annotation.quality.held_answers import held_answers
@@ -40,9 +41,9 @@ def quality(
     passages were shown together. `pools`: passage ids in the order shown.
     Queries that the annotator was calibrated on count nowhere."""
     fitted_on = set(calibrated["queries"]) if calibrated else set()
-    judged = {q: judgements for q, judgements in judged.items() if q not in fitted_on}
+    judged = of_queries(judged, [q for q in judged if q not in fitted_on])
     compared = collection.by_people(q for q in judged if q in collection.qrels)  # with them alone where they judged some
-    mine = {q: judged[q] for q in compared}
+    mine = of_queries(judged, compared)
     found = agreement(collection, mine, annotator.grades) or {}
     if found:
         origin = collection.origin_of(compared[0])

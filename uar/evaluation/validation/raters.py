@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 
 from uar.annotation.quality.pairs import Pairs
 from uar.errors import DataError, UserError
-from uar.storage.label_files import NAME, read_label_columns, read_labels
+from uar.storage.label_files import NAME, read_label_columns
+from uar.storage.labelled_pairs import read_labels
 
 log = logging.getLogger(__name__)
 KEYS = ["query_id", "doc_id"]
@@ -61,7 +62,6 @@ class Rated:
         number = int(both.sum())
         return Pairs(
             query_ids=[self.query_ids[at] for at in places],
-            doc_ids=[""] * number,
             query=query,
             label=rater.label[both].astype(np.int64),
             grade=rater.grade[both].astype(np.int64),

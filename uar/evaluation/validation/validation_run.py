@@ -22,7 +22,8 @@ from uar.evaluation.validation.repeats import consistency, errors_by_doubt
 from uar.evaluation.validation.replacement import among_people, check_options, constant, krippendorff_alpha, pairwise
 from uar.launch.small_table import Cell, log_table
 from uar.storage.files import matching, write_json
-from uar.storage.label_files import NAME, TEXT
+from uar.storage.label_files import NAME
+from uar.storage.labelled_pairs import TEXT
 from uar.storage.manifest import save_config
 
 log = logging.getLogger(__name__)

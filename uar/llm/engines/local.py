@@ -23,8 +23,7 @@ class LocalEngine:
         store = Store(work.store)
         models: list[Model] = []
         try:
-            if work.asker.needs_llm:
-                models.extend(hydra.utils.instantiate(llm, _convert_="all") for llm in work.llms)
+            models.extend(hydra.utils.instantiate(llm, _convert_="all") for llm in work.llms)
             llms = [LLM(name, one) for name, one in zip(work.models, models, strict=True)]
             work.serves.update({llm.name: one.serves() for llm, one in zip(llms, models, strict=True)})
             with work.timed():

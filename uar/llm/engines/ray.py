@@ -44,8 +44,6 @@ class RayEngine:
             import ray
         except ImportError as error:
             raise EngineError("engine=ray: Ray is not installed; run: pip install 'uar[ray]'") from error
-        if not work.asker.needs_llm:
-            raise UserError("engine=ray: this annotator asks nothing; leave engine=local")
         if work.spending:
             raise UserError(
                 "engine=ray: its actors do not know what others spend, so price.limit cannot hold; use engine=local"
