@@ -63,6 +63,10 @@ class Cascade(Annotator):
         return self.then.notes_doubt
 
     @property
+    def shows_images(self) -> bool:  # type: ignore[override]
+        return self.first.shows_images and self.then.shows_images
+
+    @property
     def needs_gold_answers(self) -> bool:  # type: ignore[override]
         return self.first.needs_gold_answers or self.then.needs_gold_answers
 

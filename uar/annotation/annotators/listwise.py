@@ -46,6 +46,8 @@ class ListWise(Guided):
     `constrain`: hold replies to their format where the engine can (not while a model reasons). `selection_tokens`: of a
     list; null for what its length needs."""
 
+    shows_images = True
+
     relsel_template: str = field(default="relsel", kw_only=True)
     opening_template: str = field(default="passages", kw_only=True)
     layout: str = field(default="paper", kw_only=True)
@@ -135,6 +137,7 @@ class ListWise(Guided):
         numbers = {n: d for n, d in enumerate(pool, start=1) if d in wanted}
         messages = prompt.render(
             self.layout == "paper" if self.acknowledge is None else self.acknowledge,
+            image=question.image,
             query=as_material(question.text),
             passages=[self.shown(question.passages[d]) for d in pool],
             considered=list(numbers),

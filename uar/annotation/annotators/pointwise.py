@@ -60,6 +60,7 @@ class Pointwise(PassageWise):
     """
 
     variables = frozenset({"query", "passage", "scale"})
+    shows_images = True
 
     reading = frozenset({"threshold", "positive_grade", "calibration_queries"})
 
@@ -207,7 +208,7 @@ class Pointwise(PassageWise):
         calls = []
         before = self._before(question)
         for doc_id, text in question.passages.items():
-            messages = _after(before, prompt.render(passage=self.shown(text), **values))
+            messages = _after(before, prompt.render(image=question.image, passage=self.shown(text), **values))
             request: Generate | Choose = (
                 self.generate(messages, REASON_TOKENS if self.rationale else GRADE_TOKENS)
                 if self._in_text
