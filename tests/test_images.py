@@ -229,6 +229,15 @@ def test_a_prompt_without_the_question_is_refused(tmp_path: Path) -> None:
         prompt.render(image=Image("a.gif", tmp_path), passage="x")
 
 
+def test_a_turn_that_is_joined_with_its_neighbour_keeps_the_image(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    turns = "[{role: user, content: 'Look.'}, {role: user, content: '{{ query }}?'}, {role: user, content: 'Say.'}]"
+    path.write_text(f"variables: [query]\nturns: {turns}\n")
+    image = Image("a.gif", tmp_path)
+    ((role, text),) = load_chat(str(path), frozenset({"query"})).render(image=image, query="What is it")
+    assert isinstance(text, Pictured) and (role, str(text), text.image) == ("user", "Look.\nWhat is it?\nSay.", image)
+
+
 def test_calls_are_told_apart_by_what_is_shown(tmp_path: Path) -> None:
     for name, content in (("a.png", PNG), ("b.png", PNG), ("c.webp", WEBP)):
         (tmp_path / name).write_bytes(content)
