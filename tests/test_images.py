@@ -15,7 +15,7 @@ from llm_server import LLMServer, serve
 from scripted import POOL, Scripted, run
 
 from uar.annotation.annotate_run import annotate
-from uar.annotation.annotators import Annotator, Ensemble, Likelihood, RelSel, Setwise, UtilSel
+from uar.annotation.annotators import Annotator, Ensemble, Likelihood, Pointwise, RelSel, Setwise, UtilSel
 from uar.collections import open_collection
 from uar.collections.images import Image
 from uar.errors import DataError, EngineError, UserError
@@ -23,9 +23,10 @@ from uar.launch.entry import composed
 from uar.llm.call import Question
 from uar.llm.models.openai_bodies import body_of, without_base64
 from uar.llm.models.tokens import chat_ids
-from uar.llm.pictured import Pictured
+from uar.llm.pictured import Pictured, images_of
+from uar.llm.pooled import question_of
 from uar.llm.prompts import load_chat
-from uar.llm.record import Choose, Generate
+from uar.llm.record import Choose, Generate, Reply
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
 JPEG = b"\xff\xd8\xff\xe0" + bytes(range(255, -1, -1))
@@ -219,6 +220,19 @@ def test_a_window_of_passages_shows_it_and_members_of_an_ensemble_do(tmp_path: P
     assert isinstance(one.messages[-1][1], Pictured)
     assert Ensemble(member=RelSel(template="relsel"), shuffles=2).shows_images
     assert not Ensemble(member=Likelihood(template="likelihood_question"), models=2).shows_images
+
+
+def test_examples_of_the_same_words_are_shown_with_their_own_images(pictured: Path, tmp_path: Path) -> None:
+    (pictured / "images" / "copy.png").write_bytes(PNG)
+    (pictured / "images" / "other.png").write_bytes(GIF)
+    images = {"q1": "images/heart.png", "q2": "images/other.png", "q3": "images/copy.png"}
+    write_jsonl(pictured / "queries.jsonl", [{"_id": q, "text": "what is it", "image": i} for q, i in images.items()])
+    shows = Pointwise(template="pointwise", examples="random", examples_from=f"local:{pictured}:train", calibration_queries=0)
+    toy = open_collection(f"local:{pictured}:train")
+    engine = Seeing(lambda request: Reply.of_choices({"0": -2.0, "1": -2.0, "2": -2.0, "3": -0.5}))
+    run(tmp_path / "store", shows, engine, [question_of(toy, "q1", ["d1"])])
+    ((*examples, asked),) = [images_of(request.messages) for request in engine.asked]
+    assert {image.name for image in examples} == {"images/other.png"} and asked.name == "images/heart.png"
 
 
 def test_a_prompt_without_the_question_is_refused(tmp_path: Path) -> None:

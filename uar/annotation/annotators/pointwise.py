@@ -229,7 +229,7 @@ class Pointwise(PassageWise):
         found: Messages = ()
         for shot in self._labelled.of(question) if self.examples is not None else ():
             values: dict[str, Any] = {"query": as_material(shot.question), "scale": self._form.shown}
-            asked = self.prompt.render(passage=self.shown(shot.passage), **values)
+            asked = self.prompt.render(image=shot.image, passage=self.shown(shot.passage), **values)
             found = (*_after(found, asked), ("assistant", self._form.reply_of(shot.grade)))
         return found
 
