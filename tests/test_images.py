@@ -15,18 +15,24 @@ from llm_server import LLMServer, serve
 from scripted import POOL, Scripted, run
 
 from uar.annotation.annotate_run import annotate
-from uar.annotation.annotators import Annotator, Ensemble, Likelihood, Pointwise, RelSel, Setwise, UtilSel
+from uar.annotation.annotators import Annotator, Ensemble, Likelihood, Pointwise, QAMetric, RelSel, Setwise, UtilSel
 from uar.collections import open_collection
 from uar.collections.images import Image
 from uar.errors import DataError, EngineError, UserError
+from uar.evaluation.rag.passage_selection import Selector
+from uar.evaluation.rag.query_writing import Missing, Verifier
+from uar.evaluation.rag.reader import Asking, Reader
+from uar.expansion.query_texts import QueryWriter
 from uar.launch.entry import composed
 from uar.llm.call import Question
+from uar.llm.models import LLM
 from uar.llm.models.openai_bodies import body_of, without_base64
 from uar.llm.models.tokens import chat_ids
 from uar.llm.pictured import Pictured, images_of
 from uar.llm.pooled import question_of
 from uar.llm.prompts import load_chat
 from uar.llm.record import Choose, Generate, Reply
+from uar.llm.store.store import Store
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
 JPEG = b"\xff\xd8\xff\xe0" + bytes(range(255, -1, -1))
@@ -202,7 +208,12 @@ def shown(folder: Path, annotator: Annotator, answer: str | Callable[..., Any] =
     """Requests of an annotator about a question with an image."""
     engine = Seeing(answer if callable(answer) else lambda request: answer)
     (folder / "a.gif").write_bytes(GIF)
-    run(folder / "store", annotator, engine, [Question("q1", "what do bees make", POOL, image=Image("a.gif", folder))])
+    run(
+        folder / "store",
+        annotator,
+        engine,
+        [Question("q1", "what do bees make", POOL, ("honey",), image=Image("a.gif", folder))],
+    )
     return engine.asked
 
 
@@ -220,6 +231,31 @@ def test_a_window_of_passages_shows_it_and_members_of_an_ensemble_do(tmp_path: P
     assert isinstance(one.messages[-1][1], Pictured)
     assert Ensemble(member=RelSel(template="relsel"), shuffles=2).shows_images
     assert not Ensemble(member=Likelihood(template="likelihood_question"), models=2).shows_images
+
+
+@pytest.mark.parametrize(
+    ("asker", "reply"),
+    [
+        (QueryWriter(template="rewrite_query"), "what bees make"),
+        (Verifier(template="rag_verify"), "supported"),
+        (Missing(template="rag_missing_question"), "no"),
+        (Selector(template="rag_select"), "My selection:[[1]]"),
+        (QAMetric(template="qa_metric"), "honey"),
+        (Pointwise(template="pointwise", definitions="write", reasoning=True), "3"),
+    ],
+)
+def test_whoever_shows_the_question_to_an_llm_shows_its_image(tmp_path: Path, asker: Any, reply: str) -> None:
+    requests = shown(tmp_path, asker, reply)
+    assert requests and all([image.name for image in images_of(r.messages)] == ["a.gif"] for r in requests)
+
+
+def test_a_reader_is_shown_the_image_of_a_collection_s_question(pictured: Path, tmp_path: Path) -> None:
+    toy, engine = open_collection(f"local:{pictured}:train"), Seeing(lambda request: "heart")
+    store = Store(tmp_path / "store")
+    Asking(toy, LLM("scripted@1", engine), store).answers(Reader(template="rag_short"), {"q1": POOL, "q3": {}}, 1.0)
+    store.close()
+    names = [[image.name for image in images_of(r.messages)] for r in engine.asked]
+    assert sorted(names) == [[], ["images/heart.png"]]
 
 
 def test_examples_of_the_same_words_are_shown_with_their_own_images(pictured: Path, tmp_path: Path) -> None:
