@@ -39,6 +39,7 @@ from uar.llm.costs.trial import tried_rate
 from uar.llm.engines.work import Work, outcomes_to_retry, part_of
 from uar.llm.failing import write_failures
 from uar.llm.models import LLM, identity_of, model_class
+from uar.llm.pictured import check_shown
 from uar.llm.pooled import PooledQuestions
 from uar.llm.progress import Progress, joined
 from uar.llm.progress_bar import progress_bar
@@ -111,6 +112,9 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     every, alone_asked = [*query_ids, *besides], set(besides)
     sampled = every[:SAMPLE] if cfg.dry_run else every
     pools = _pools(cfg, asked, sampled, None if cfg.dry_run else folder)
+    pictured = next((q for q in pools if collection.queries[q].image), None)
+    if pictured is not None:
+        check_shown(pictured, annotator, map(model_class, asked_models))
     if note := annotator.notes(pools.table.sizes()):
         log.info("%s", note)
     if lacking := annotator.lacks(pools):
@@ -275,6 +279,9 @@ def _dry_run(work: Work, queries: int, prices: Prices, folder: Path, alone: bool
         plan["queries"], plan["calls"], plan["tokens_in"], plan["tokens_cached"], plan["tokens_out"], time, _cost(plan),
         plan["sampled_calls_kept"], plan["sampled_calls"], folder / "prompts.jsonl",
     )  # fmt: skip
+    if plan["images"] and prices.image_tokens is None:
+        line = "The tokens of the %d images that are shown are not counted; price.image_tokens=N counts N for each"
+        log.warning(line, plan["images"])
     if prices.limit is not None and (plan["cost"] or 0) > prices.limit:
         log.warning("That is more than price.limit=%g: the run would stop before its end", prices.limit)
     return plan

@@ -24,6 +24,7 @@ class DefinitionWriter(OnePrompt):
     """One call a question; the chain's value is the definition. One that was cut at `tokens` counts as far as it goes."""
 
     variables = frozenset({"query"})
+    shows_images = True
     stage: ClassVar[str] = "definition"
 
     tokens: int = 192
@@ -33,7 +34,8 @@ class DefinitionWriter(OnePrompt):
         return (self.stage,)
 
     def chain(self, question: Question) -> Chain:
-        request = self.generate(self.prompt.render(query=as_material(question.text)), self.tokens)
+        messages = self.prompt.render(image=question.image, query=as_material(question.text))
+        request = self.generate(messages, self.tokens)
         (reply,) = yield [Call(self.stage, self.prompt.name, self.prompt.hash, (), request, self.check, example=EXAMPLE)]
         return " ".join(reply.text.split()) if self.check(reply) == Outcome.OK else None
 

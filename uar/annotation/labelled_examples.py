@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from uar.collections import Collection, open_collection
+from uar.collections.images import Image
 from uar.collections.reference import parse
 from uar.errors import MissingModel, UserError
 from uar.llm.call import Question
@@ -25,9 +26,10 @@ BLOCK = 256  # questions that are encoded at once
 
 
 class Shot(NamedTuple):
-    """A question, a passage, and the grade that people gave it."""
+    """A question, with its image where it has one, a passage, and the grade that people gave it."""
 
     question: str
+    image: Image | None
     passage: str
     grade: int
     useful: bool
@@ -38,7 +40,7 @@ class LabelledExamples:
     """Of the split `reference`, of which `share` of the judged questions are shown, the first that `acquire=random` draws with
     seed 0. `kind`: `knn`, the questions nearest by the vectors of `model`, the nearest last (arXiv 2504.15022); `random`,
     drawn by the asked question. Each gives a useful and a useless passage. The question that is asked, and any of the same
-    words, is none of its examples, and a test split is refused."""
+    words and image, is none of its examples, and a test split is refused."""
 
     kind: str
     reference: str
@@ -66,11 +68,12 @@ class LabelledExamples:
         return found[-self.shots :]
 
     def _chosen(self, question: Question) -> list[str]:
-        wanted, words = math.ceil(self.shots / 2), _words(question.text)
+        wanted, asked = math.ceil(self.shots / 2), _said(question.text, question.image)
         found: list[str] = []
         for at in self._order(question, wanted):
             query_id = self._queries[at]
-            if query_id != question.id and _words(self._collection.queries[query_id].text) != words:
+            other = self._collection.queries[query_id]
+            if query_id != question.id and _said(other.text, other.image) != asked:
                 found.append(query_id)
                 if len(found) == wanted:
                     break
@@ -142,7 +145,8 @@ class LabelledExamples:
         useful = grade >= collection.positive_grade
         shown = grade if self._same_scale else self.top * useful
         text = collection.corpus.text(collection.corpus.row(doc_id))
-        return Shot(collection.queries[query_id].text, text, shown, useful)
+        query = collection.queries[query_id]
+        return Shot(query.text, query.image, text, shown, useful)
 
     @cached_property
     def _same_scale(self) -> bool:
@@ -198,6 +202,6 @@ def _number(*names: str) -> int:
     return int.from_bytes(rank_of(0, *names)[:8], "little")
 
 
-def _words(text: str) -> str:
-    """What questions of the same words have in common."""
-    return " ".join(text.casefold().split()).strip("?!. ")
+def _said(text: str, image: Image | None) -> tuple[str, str | None]:
+    """What questions of the same words and image have in common."""
+    return " ".join(text.casefold().split()).strip("?!. "), image.key if image else None

@@ -8,7 +8,8 @@ import pyarrow as pa
 from uar.acquisition.uncertainty_acquisition import uncertainties
 from uar.annotation.annotators import Judged
 from uar.annotation.judged_blocks import JudgedBlock, JudgedColumns, blocks_of
-from uar.llm.record import Request, Score
+from uar.llm.pictured import Pictured
+from uar.llm.record import Messages, Request, Score, as_chat
 from uar.storage.files import write_jsonl
 from uar.storage.label_files import NAME, write_label_blocks
 from uar.storage.qrels import write_qrels_blocks
@@ -48,12 +49,17 @@ def write_rationales(folder: Path, judged: Judged) -> None:
 
 
 def write_prompts(path: Path, asked: Iterable[tuple[str, str, Request]]) -> None:
-    """One line a request: query_id, stage, and the messages or the prefix and target."""
+    """One line a request: query_id, stage, and the messages, with the names of their images, or the prefix and target."""
     write_jsonl(
         path,
         (
             {"query_id": q, "stage": stage}
-            | ({"prefix": r.prefix, "target": r.target} if isinstance(r, Score) else {"messages": r.chat()})
+            | ({"prefix": r.prefix, "target": r.target} if isinstance(r, Score) else {"messages": _shown(r.messages)})
             for q, stage, r in asked
         ),
     )
+
+
+def _shown(messages: Messages) -> list[dict[str, str]]:
+    turns = zip(as_chat(messages), messages, strict=True)
+    return [turn | ({"image": text.image.name} if isinstance(text, Pictured) else {}) for turn, (_, text) in turns]

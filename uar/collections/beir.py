@@ -1,5 +1,7 @@
 """BEIR-format folders: corpus.jsonl, queries.jsonl, qrels/<split>.tsv, optional candidates/<split>.jsonl.
 
+A line of queries.jsonl may name an `image`, a path below the folder or an http(s) URL.
+
 An optional `collection.json` holds {"positive_grade": 2, "graded": false}, for folders whose judgements are graded,
 {"drop_own": true} where a query's own document is no result of it, {"origin": "generated"} where no person judged (a line of
 queries.jsonl may say it for its question), and {"language": "de"} where the passages' script does not say it.
@@ -15,6 +17,7 @@ from uar.collections.answer_files import answers_of
 from uar.collections.checked_files import checked_candidates, checked_qrels
 from uar.collections.collection import Collection, Query
 from uar.collections.documents import Corpus, DuplicateId, build_corpus
+from uar.collections.images import Image, check_images
 from uar.collections.languages import AUTO, language_code
 from uar.errors import DataError, UserError
 from uar.launch.override_text import typed
@@ -51,6 +54,9 @@ def read_folder(folder: Path, split: str, reference: str, slug: str) -> Collecti
     qrels = checked_qrels(qrels_path, everything, corpus) if qrels_path.is_file() else {}
     candidates = checked_candidates(candidates_path, everything, corpus) if candidates_path else {}
     queries = {i: q for i, q in everything.items() if i in qrels or i in candidates}
+    if pictured := check_images(folder / "queries.jsonl", ((q.id, q.image) for q in queries.values())):
+        line = "%s: %d of %d questions have an image, which LLMs are shown; retrievers search with the text alone"
+        log.info(line, reference, pictured, len(queries))
     settings = {name: value for name, value in _settings(folder / "collection.json").items() if name != "language"}
     return Collection(reference, slug, corpus, queries, qrels, candidates, **settings)
 
@@ -136,5 +142,12 @@ def read_queries(path: Path) -> dict[str, Query]:
         if query_id in queries:
             raise DataError(path, f"duplicate id {query_id!r}; ids must differ", number)
         origin = row.get("origin") if row.get("origin") in ORIGINS else None  # other folders mean other things by it
-        queries[query_id] = Query(query_id, read_string(path, number, row, "text"), answers_of(path, number, row), origin)
+        image = read_string(path, number, row, "image", "")
+        queries[query_id] = Query(
+            query_id,
+            read_string(path, number, row, "text"),
+            answers_of(path, number, row),
+            origin,
+            Image(image, path.parent) if image else None,
+        )
     return queries

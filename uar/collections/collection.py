@@ -5,18 +5,21 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from uar.collections.documents import Corpus
+from uar.collections.images import Image
 from uar.errors import UserError
 from uar.storage.files import digest
 
 
 @dataclass(frozen=True)
 class Query:
-    """`origin`: who judged what answers it, see `Collection`; None: as the collection says."""
+    """`origin`: who judged what answers it, see `Collection`; None: as the collection says. `image`: shown to LLMs with the
+    text."""
 
     id: str
     text: str
     answers: tuple[str, ...] = ()
     origin: str | None = None
+    image: Image | None = None
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,9 @@ class Collection:
     def hash(self) -> str:
         """Changes with the corpus, the split's queries or its judgements, and with how these are counted."""
         queries = [(q.id, q.text, q.answers) for q in self.queries.values()]
-        return digest(self.corpus.hash, queries, self.qrels, self.positive_grade, self.graded, self.drop_own)
+        images = {q.id: q.image.key for q in self.queries.values() if q.image}
+        counted = (self.qrels, self.positive_grade, self.graded, self.drop_own)
+        return digest(self.corpus.hash, queries, *counted, *([images] if images else []))
 
     @cached_property
     def query_rows(self) -> dict[str, int]:

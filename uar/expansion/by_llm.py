@@ -51,7 +51,7 @@ class ByLLM:
         if repeat is not None and (repeat < 1 or join != "append"):
             raise UserError(f"expand.repeat={repeat}: at least 1 is needed, with expand.join=append alone; else leave it null")
         self.writer: QueryWriter | None = hydra.utils.instantiate(writer, _convert_="all") if writer else None
-        self.document_writer = _document_writer(documents, document_writer or {})
+        self.document_writer = writer_of(documents, document_writer or {})
         self.join, self.repeat = join, repeat
         self.model = OneModel("expand", llm, store, max_failure_rate, retry_failures, price)
         self.name = f"{self.writer.prompt.name} of {self.model.name} ({join})" if self.writer else ""
@@ -89,7 +89,8 @@ class ByLLM:
         return self._corpora[corpus.hash]
 
 
-def _document_writer(documents: str | None, config: Mapping[str, Any]) -> PassageWriter | None:
+def writer_of(documents: str | None, config: Mapping[str, Any]) -> PassageWriter | None:
+    """Who writes for passages, by the options `documents` and `document_writer` of `ByLLM`; None for nobody."""
     if documents is None:
         return None
     if documents not in FORMS and not Path(documents).is_file():

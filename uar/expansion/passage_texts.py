@@ -85,18 +85,34 @@ def expanded_corpus(corpus: Corpus, written: Mapping[str, str], before: bool) ->
     """The passages with what was `written` for them, by id, after their text or before it. The ids and titles, their order and
     the language stay. It is kept in the cache, and its hash is that of its content, so that indexes, token ids and vectors of
     it are not taken for those of `corpus`."""
-    if not written:
-        return corpus
+    return _built(corpus, {d: [text] for d, text in written.items()}, before, lambda doc_id, at: doc_id) if written else corpus
+
+
+def corpus_of_each(corpus: Corpus, texts: Mapping[str, Sequence[str]], before: bool) -> Corpus:
+    """As `expanded_corpus`, each passage as often as it has texts, once with each of them, under the ids of `with_text`. What
+    has none stays as it is."""
+    return _built(corpus, texts, before, with_text) if texts else corpus
+
+
+def with_text(doc_id: str, at: int) -> str:
+    """The id of a passage with the text of that place, which no passage has: ids have no white space."""
+    return f"{doc_id} {at}"
+
+
+def _built(corpus: Corpus, texts: Mapping[str, Sequence[str]], before: bool, named: Callable[[str, int], str]) -> Corpus:
     running = hashlib.blake2b(digest_size=16)
     for doc_id in corpus.ids():
-        if doc_id in written:
-            running.update(f"{doc_id}\0{written[doc_id]}\0".encode("utf-8", "surrogatepass"))
+        for at, more in enumerate(texts.get(doc_id, ())):
+            running.update(f"{named(doc_id, at)}\0{more}\0".encode("utf-8", "surrogatepass"))
     folder = cache_dir() / "corpora" / digest("expanded", corpus.hash, before, running.hexdigest())
 
-    def joined(doc_id: str, text: str) -> str:
-        more = written.get(doc_id)
-        return text if more is None else f"{more} {text}" if before else f"{text} {more}"
+    def rows() -> Iterator[tuple[str, str, str]]:
+        for doc_id, title, text in corpus.passages():
+            if doc_id not in texts:
+                yield doc_id, title, text
+            for at, more in enumerate(texts.get(doc_id, ())):
+                yield named(doc_id, at), title, f"{more} {text}" if before else f"{text} {more}"
 
     if not is_whole(folder):
-        build_corpus(folder, ((doc_id, title, joined(doc_id, text)) for doc_id, title, text in corpus.passages()))
+        build_corpus(folder, rows())
     return Corpus(folder).in_language(corpus.language)

@@ -22,6 +22,7 @@ class QueryWriter(OnePrompt):
     one that was cut in its first line where that is all; any other may be cut."""
 
     variables = frozenset({"query"})
+    shows_images = True
     stage: ClassVar[str] = "expand"
 
     query_tokens: int = 96
@@ -34,7 +35,7 @@ class QueryWriter(OnePrompt):
     def chain(self, question: Question) -> Chain:
         prompt = self.prompt
         passages = [self.shown(text) for text in question.passages.values()]
-        messages = prompt.render(query=as_material(question.text), passages=passages)
+        messages = prompt.render(image=question.image, query=as_material(question.text), passages=passages)
         request = self.generate(messages, self.query_tokens)
         (reply,) = yield [Call(self.stage, prompt.name, prompt.hash, tuple(question.passages), request, self.check)]
         return self.read(reply.text) if self.check(reply) == Outcome.OK else None

@@ -5,17 +5,20 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
+from uar.collections.images import Image
 from uar.llm.record import Outcome, Reply, Request
 
 
 @dataclass(frozen=True)
 class Question:
-    """One question with the passages that are shown. `passages`: texts by passage id, in the order shown."""
+    """One question with the passages that are shown. `passages`: texts by passage id, in the order shown. `image`: shown with
+    the text, by askers of `shows_images`."""
 
     id: str
     text: str
     passages: dict[str, str]
     answers: tuple[str, ...] = ()
+    image: Image | None = None
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class Asker(ABC):
     apart, where they are not those of most askers."""
 
     needs_llm = True
+    shows_images = False  # whether its calls show a question's image
     rate: ClassVar[str] = ""
 
     @property

@@ -11,6 +11,7 @@ from uar.llm.call import Asker, Call, Chain, Question
 from uar.llm.costs.spending import Spending
 from uar.llm.failing import stop_when_surely_failing
 from uar.llm.models import LLM, Model
+from uar.llm.pictured import check_shown
 from uar.llm.progress import TOKENS, Progress
 from uar.llm.record import Outcome, Record, Reply
 from uar.llm.store.answers import answer
@@ -69,6 +70,8 @@ class Chains:
                 if question is None:
                     exhausted = True
                 else:
+                    if question.image:
+                        check_shown(question.id, self._asker, [llm.model for llm in self._llms if llm.model])
                     self._advance(_Running(question, self._asker.chain(question)), done, first=True)
             while done:
                 yield done.popleft()

@@ -49,4 +49,4 @@ def question_of(collection: Collection, query_id: str, pool: Sequence[str]) -> Q
 def _question(collection: Collection, query_id: str, pool: Sequence[str], rows: Sequence[int]) -> Question:
     query, corpus = collection.queries[query_id], collection.corpus
     texts = {d: corpus.text(row) for d, row in zip(pool, rows, strict=True)}
-    return Question(query_id, query.text, texts, query.answers)
+    return Question(query_id, query.text, texts, query.answers, query.image)

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
+from uar.llm.pictured import image_keys, images_of
 from uar.llm.thinking import without_thinking
 from uar.storage.files import canonical_once, digest
 
@@ -30,7 +31,7 @@ class Outcome(StrEnum):
     ERROR = "error"
 
 
-Messages = tuple[tuple[str, str], ...]  # (role, content)
+Messages = tuple[tuple[str, str], ...]  # (role, content), which is `Pictured` where an image is shown with it
 
 
 def weights_of(model: str) -> str:
@@ -129,7 +130,9 @@ class Generate(Keyed):
         return digest("generate to the end", weights_of(model), canonical_once(self.messages), float(self.temperature), extras)
 
     def _extras(self, *names: str) -> dict[str, Any]:
-        return {name: value for name in names if (value := getattr(self, name)) not in (None, 0) or value is False}
+        said = {name: value for name in names if (value := getattr(self, name)) not in (None, 0) or value is False}
+        images = image_keys(self.messages)
+        return said | ({"images": images} if images else {})
 
 
 @dataclass(frozen=True)
@@ -159,7 +162,8 @@ class Choose(Keyed):
         return as_chat(self.messages)
 
     def parts(self, model: str) -> tuple[Any, ...]:
-        return "choose", model, canonical_once(self.messages), self.choices, self.reasoning
+        images = image_keys(self.messages)
+        return "choose", model, canonical_once(self.messages), self.choices, self.reasoning, *([images] if images else [])
 
 
 Request = Generate | Score | Choose
@@ -175,9 +179,14 @@ def without_until(request: Request) -> Request:
     return replace(request, until=None) if isinstance(request, Generate) and request.until else request
 
 
+def shown_images(request: Request) -> int:
+    """How many images a call shows."""
+    return 0 if isinstance(request, Score) else len(images_of(request.messages))
+
+
 def as_chat(messages: Messages) -> list[dict[str, str]]:
-    """Messages as chat templates and servers take them."""
-    return [{"role": role, "content": content} for role, content in messages]
+    """The texts of messages as chat templates and servers take them."""
+    return [{"role": role, "content": str(content)} for role, content in messages]
 
 
 @dataclass(frozen=True)

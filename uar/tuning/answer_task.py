@@ -54,7 +54,7 @@ class AnswerTask(Task):
         if without:
             line = "%s: %d of %d questions have no gold answer%s and are left out"
             log.info(line, collection.slug, without, len(pools), " in the passages shown" if self.held else "")
-        return [self._case(Question(q, queries[q].text, shown[q], queries[q].answers)) for q in kept]
+        return [self._case(Question(q, queries[q].text, shown[q], queries[q].answers, queries[q].image)) for q in kept]
 
     def value(self, case: Case, reply: Reply, written: bool = True) -> str | None:
         given: Given | None = super().value(case, reply, written)

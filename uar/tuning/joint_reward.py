@@ -1,8 +1,121 @@
 """What texts that are added to queries and to passages are worth together (co-augmentation, arXiv 2506.18670, section 3)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, NamedTuple
 
 import numpy as np
+
+from uar.collections import Collection
+from uar.errors import UserError
+from uar.expansion.expanded import Expanded
+from uar.expansion.passage_texts import corpus_of_each, with_text
+from uar.retrievers.ranker import Ranker
+from uar.retrievers.session import Session
+from uar.tuning.co_augmentation_task import CoAugmentationTask, PooledCase
+from uar.tuning.reward import Reward, no_gold
+from uar.tuning.search_rewards import Written
+from uar.tuning.task import Case, Rolled, Task
+
+
+@dataclass(frozen=True)
+class JointReward(Reward):
+    """nDCG@`depth` of the pool of a query as `retriever` scores it, expected over the texts of the other side: see
+    `joint_rewards` for that, and for `samples` and `seed`. A text of a passage has the mean of what it is worth to the queries
+    whose pools hold the passage, and 0 where none of these has a text that can be read. A passage without a readable text is
+    searched as it is.
+
+    All are scored in one corpus, in which each passage stands once with each of its texts: statistics of BM25 are the means of
+    those of the corpora that the draws make.
+    """
+
+    retriever: Ranker
+    depth: int = 10
+    samples: int = 64
+    seed: int = 0
+
+    together: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.depth < 1 or self.samples < 1:
+            raise UserError(f"reward.depth={self.depth}, reward.samples={self.samples}: at least 1 is needed of either")
+
+    def opened(self, session: Session) -> "JointReward":
+        opened = replace(self)
+        object.__setattr__(opened, "_session", session)
+        return opened
+
+    def check(self, task: Task, collection: Collection, cases: Sequence[Case]) -> None:
+        if not isinstance(task, CoAugmentationTask):
+            raise UserError("reward=joint is of texts of queries and of passages; it is for task=co_augmentation")
+        if task.join == "fuse":
+            raise UserError(
+                "expand.join=fuse: ranks hang on all passages at once; give append, replace or mean with reward=joint"
+            )
+        if not any(isinstance(case, PooledCase) and collection.positives(case.question.id) for case in cases):
+            raise no_gold("joint", collection, "judgements", "give a split with qrels")
+
+    def values(self, task: Task, collection: Collection, rolled: Sequence[Rolled]) -> list[float]:
+        if not isinstance(task, CoAugmentationTask):
+            raise TypeError(type(task).__name__)
+        of_query: dict[str, list[int]] = {}  # places in `rolled`
+        of_passage: dict[str, list[int]] = {}
+        pools: dict[str, list[str]] = {}
+        for at, one in enumerate(rolled):
+            own = one.case
+            (of_query if isinstance(own, PooledCase) else of_passage).setdefault(own.question.id, []).append(at)
+            if isinstance(own, PooledCase):
+                pools[own.question.id] = sorted(own.pool)  # equal scores are ranked by id
+        columns = {q: list(_columns(pool, of_passage)) for q, pool in pools.items()}
+        shown = {str(at): [c.doc_id for c in columns[q]] for q, own in of_query.items() for at in own}
+        scores = self._scores(task, collection, rolled, shown, of_passage)
+        found: list[list[float]] = [[] for _ in rolled]
+        gains = collection.gains()
+        for query_id, texts in of_query.items():
+            worth = [gains.get(query_id, {}).get(d, 0) for d in pools[query_id]]
+            matrix, owners = np.array([scores[str(at)] for at in texts]), [c.owner for c in columns[query_id]]
+            queries, passages = joint_rewards(matrix, owners, worth, self.samples, self.seed, self.depth)
+            for at, value in zip(texts, queries.tolist(), strict=True):
+                found[at].append(value)
+            for column, value in zip(columns[query_id], passages.tolist(), strict=True):
+                if column.at is not None:
+                    found[column.at].append(value)
+        return [sum(values) / len(values) if values else 0.0 for values in found]
+
+    def _scores(
+        self,
+        task: CoAugmentationTask,
+        collection: Collection,
+        rolled: Sequence[Rolled],
+        shown: Mapping[str, Sequence[str]],
+        of_passage: Mapping[str, Sequence[int]],
+    ) -> dict[str, list[float]]:
+        """Of what is `shown` to each query text, which is named by its place in `rolled`."""
+        texts = {d: [rolled[at].value for at in places] for d, places in of_passage.items()}
+        corpus = corpus_of_each(collection.corpus, texts, task.passage_writer.before)
+        queries = {at: replace(collection.queries[rolled[int(at)].case.question.id], id=at) for at in shown}
+        written = Written({at: rolled[int(at)].value for at in shown}, task.join, task.repeat)
+        ranker = Expanded(self.retriever, written).opened(self.__dict__["_session"])
+        run = ranker.score(replace(collection, queries=queries, corpus=corpus), shown)
+        by_id = {at: dict(hits) for at, hits in run.items()}
+        return {at: [by_id[at][d] for d in ids] for at, ids in shown.items()}
+
+
+class Column(NamedTuple):
+    """A text of a passage: the passage's place in the pool, its id with this text, and the text's place among all replies;
+    None where nobody wrote for the passage."""
+
+    owner: int
+    doc_id: str
+    at: int | None
+
+
+def _columns(pool: Sequence[str], of_passage: Mapping[str, Sequence[int]]) -> Iterator[Column]:
+    for owner, doc_id in enumerate(pool):
+        if doc_id not in of_passage:
+            yield Column(owner, doc_id, None)
+        for nth, at in enumerate(of_passage.get(doc_id, ())):
+            yield Column(owner, with_text(doc_id, nth), at)
 
 
 def joint_rewards(

@@ -12,6 +12,7 @@ from uar.llm.record import Generate, Outcome, Record, Reply
 from uar.llm.store.store import Store
 from uar.tuning import trl_training
 from uar.tuning.best_of import check_sampling
+from uar.tuning.reward import Rewards
 from uar.tuning.task import Case, Rolled
 from uar.tuning.token_rows import end_token
 from uar.tuning.tuner import Tuner, Work
@@ -40,6 +41,14 @@ class GRPO(Tuner):
         if self.batch_size % self.samples:
             raise UserError(
                 f"tuner.batch_size={self.batch_size}: replies a step, a multiple of tuner.samples={self.samples} is needed"
+            )
+
+    def check(self, cases: Sequence[Case], rewards: Rewards) -> None:
+        super().check(cases, rewards)
+        if joint := [name for name, part in rewards.parts.items() if part.together]:
+            raise UserError(
+                f"tuner=grpo draws replies to a few prompts a step, and reward={joint[0]} needs those to all prompts of a "
+                "question together; give tuner=best_of or dpo"
             )
 
     def tune(self, work: Work) -> Any:

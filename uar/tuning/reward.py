@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from uar.collections import Collection
 from uar.errors import UserError
@@ -17,6 +18,8 @@ class Reward(ABC):
     """What `reward=NAME` instantiates. `weight`: of its value in the sum of all rewards."""
 
     weight: float = field(default=1.0, kw_only=True)
+
+    together: ClassVar[bool] = False  # whether what a reply is worth hangs on the replies to other cases
 
     @abstractmethod
     def check(self, task: Task, collection: Collection, cases: Sequence[Case]) -> None:

@@ -64,6 +64,10 @@ class Task(ABC):
     def cases(self, collection: Collection, pools: Mapping[str, Sequence[str]]) -> list[Case]:
         """Of the questions of `pools`, with the passages that they have there. UserError where there is none."""
 
+    def asker_of(self, case: Case) -> Asker:
+        """Who asks this case, where there are several who do."""
+        return self.asker
+
     def value(self, case: Case, reply: Reply, written: bool = True) -> Any:
         """What the asker makes of a reply; None where it cannot be read. `written`: whether it is one to `Case.written`, or to
         the call as it is."""
@@ -72,7 +76,7 @@ class Task(ABC):
             return None
         if case.choices and written:
             reply = Reply.of_choices({c: 0.0 if c == reply.text.strip() else NEVER for c in case.choices})
-        return concluded(self.asker, case.question, reply)
+        return concluded(self.asker_of(case), case.question, reply)
 
 
 def calls_of(asker: Asker, question: Question) -> list[Call]:

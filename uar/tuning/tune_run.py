@@ -31,6 +31,7 @@ from uar.tuning.task import Case, Task
 from uar.tuning.trl_training import STATE, memory_told, whole_checkpoint
 from uar.tuning.tuned_model import MODEL, export, write_card
 from uar.tuning.tuner import Tuner, Work
+from uar.tuning.unread_options import refuse_unread
 
 log = logging.getLogger(__name__)
 TUNING = "tuning.json"
@@ -42,6 +43,8 @@ def tune(cfg: DictConfig, folder: Path) -> float | None:
     where there is none."""
     if find_spec("trl") is None or find_spec("datasets") is None:
         raise UserError("TRL, which tunes, is not installed; pip install 'uar[tune]'")
+    if HydraConfig.initialized():
+        refuse_unread(cfg, HydraConfig.get().overrides.task, _choice("task"))
     llm: dict[str, Any] = OmegaConf.to_container(cfg.llm, resolve=True)  # type: ignore[assignment]
     base = _base(cfg, llm)
     tuner: Tuner = hydra.utils.instantiate(cfg.tuner, _convert_="all")

@@ -25,6 +25,7 @@ class QAMetric(PassageWise):
 
     variables = frozenset({"query", "passage"})
     needs_gold_answers = True
+    shows_images = True
 
     metric: str = "f1"
     rule: str = "at_least"
@@ -51,7 +52,8 @@ class QAMetric(PassageWise):
         prompt, query = self.prompt, as_material(question.text)
         calls = []
         for doc_id, text in question.passages.items():
-            request = self.generate(prompt.render(query=query, passage=self.shown(text)), self.answer_tokens)
+            messages = prompt.render(image=question.image, query=query, passage=self.shown(text))
+            request = self.generate(messages, self.answer_tokens)
             calls.append(Call("passage_answer", prompt.name, prompt.hash, (doc_id,), request, check_answer, example="unknown"))
         replies = yield calls
         measure = METRICS[self.metric]

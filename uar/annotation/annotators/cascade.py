@@ -12,6 +12,7 @@ from uar.errors import UserError
 from uar.llm.call import Chain, Question
 from uar.llm.prompted import one_of
 
+SELECTED = "selected"
 SECOND = "then_{}"  # stages of the second annotator, so that the ledger counts them apart
 
 
@@ -22,9 +23,10 @@ class Cascade(Annotator):
     judge and whose call failed is not judged.
 
     `doubt`: `entropy`, the uncertainty that `first` noted, in bits; `margin`, one minus the distance of the probabilities of
-    the likeliest grade and the next, or of the shares of votes (SILICON, arXiv 2412.14461). The models are the run's `llm` and
-    its `llms`: those of `first`, then those of `then`; one model alone is asked by both.
+    the likeliest grade and the next, or of the shares of votes (SILICON, arXiv 2412.14461); `selected`: `first` need not say
+    how sure it is, and `then` is shown those passages alone that it calls positive (TagLLM, arXiv 2602.20972).
 
+    The models are the run's `llm` and its `llms`: those of `first`, then those of `then`; one model alone is asked by both.
     A score stays where both give probabilities or shares of votes, a grade where both have one scale; else it is the label.
     Passages are ranked by label, then score, then the rank that `first` gave. Neither annotator is calibrated.
     """
@@ -36,7 +38,7 @@ class Cascade(Annotator):
     models: int = 2
 
     def __post_init__(self) -> None:
-        one_of("doubt", self.doubt, ("entropy", "margin"))
+        one_of("doubt", self.doubt, ("entropy", "margin", SELECTED))
         if not 0 <= self.above < 1:
             raise UserError(f"annotator.above={self.above}: a doubt from 0 to below 1 is needed")
         for name, member in (("first", self.first), ("then", self.then)):
@@ -44,9 +46,12 @@ class Cascade(Annotator):
                 raise UserError(
                     f"annotator.{name}: {type(member).__name__} cannot be a part of a cascade; one that asks an LLM can"
                 )
-        if not self.first.notes_doubt:
+        if not self.first.notes_doubt and self.doubt != SELECTED:
             name = type(self.first).__name__
-            raise UserError(f"annotator.first: {name} does not say how sure it is; use pointwise, umbrela, or an ensemble")
+            raise UserError(
+                f"annotator.first: {name} does not say how sure it is; use pointwise, umbrela, or an ensemble, or "
+                f"annotator.doubt={SELECTED}"
+            )
         alone = self.models == self.first.models == self.then.models == 1
         if not alone and self.models != self.first.models + self.then.models:
             raise UserError(
@@ -61,6 +66,10 @@ class Cascade(Annotator):
     @property
     def notes_doubt(self) -> bool:  # type: ignore[override]
         return self.then.notes_doubt
+
+    @property
+    def shows_images(self) -> bool:  # type: ignore[override]
+        return self.first.shows_images and self.then.shows_images
 
     @property
     def needs_gold_answers(self) -> bool:  # type: ignore[override]
@@ -91,7 +100,8 @@ class Cascade(Annotator):
         again = self._doubtful(judged)
         if not again:
             return self._joined(judged, [])
-        shown = {d: text for d, text in question.passages.items() if d in again or not self.then.passage_wise}
+        whole = not self.then.passage_wise and self.doubt != SELECTED
+        shown = {d: text for d, text in question.passages.items() if d in again or whole}
         second = yield from self._second(replace(question, passages=shown))
         kept = [j for j in judged if j.doc_id not in again]
         if not (kept or second):
@@ -100,6 +110,8 @@ class Cascade(Annotator):
 
     def _doubtful(self, judged: Sequence[Judgement]) -> set[str]:
         """The passages that the second annotator decides on. Doubt that is not known is doubt."""
+        if self.doubt == SELECTED:
+            return {j.doc_id for j in judged if j.label}
         doubts = {j.doc_id: 1.0 if (doubt := self._doubt(j)) is None else doubt for j in judged}
         if self.then.passage_wise:
             return {d for d, doubt in doubts.items() if doubt > self.above}

@@ -99,6 +99,10 @@ class Ensemble(Annotator):
         return [_shuffled(query_id, pool, order) for _, order, _ in self._members]
 
     @property
+    def shows_images(self) -> bool:  # type: ignore[override]
+        return self.member.shows_images
+
+    @property
     def needs_gold_answers(self) -> bool:  # type: ignore[override]
         return self.member.needs_gold_answers
 

@@ -43,8 +43,11 @@ class ListWise(Guided):
     it takes a tenth of the prompt and more. `max_selected`: at most so many passages a selection.
     `gold_answer`: the reference answer is the gold one where a question has one (several are joined by semicolons), as in the
     hybrid test of the paper; else the LLM writes it.
+    `group`: RelSel is asked about so many passages a call, side by side, in the order of the pool; null: about all in one.
     `constrain`: hold replies to their format where the engine can (not while a model reasons). `selection_tokens`: of a
     list; null for what its length needs."""
+
+    shows_images = True
 
     relsel_template: str = field(default="relsel", kw_only=True)
     opening_template: str = field(default="passages", kw_only=True)
@@ -54,16 +57,25 @@ class ListWise(Guided):
     gold_answer: bool = field(default=False, kw_only=True)
     constrain: bool = field(default=True, kw_only=True)
     selection_tokens: int | None = field(default=None, kw_only=True)
+    group: int | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         one_of("layout", self.layout, ("paper", "shared_prefix"))
         if self.max_selected is not None and self.max_selected < 1:
             raise UserError(f"annotator.max_selected={self.max_selected}: at least 1 is needed, or null for no limit")
+        if self.group is not None and self.group < 1:
+            raise UserError(f"annotator.group={self.group}: at least 1 passage a call is needed, or null for all in one")
+        if self.group is not None and self.layout == "shared_prefix":
+            raise UserError(f"annotator.group={self.group}: layout=shared_prefix shows the whole pool; use layout=paper")
 
-    def relevant(self, question: Question) -> Chain:
-        """Part of a chain: the passage ids that RelSel keeps; None where the reply failed."""
-        (chosen,) = yield from ask_lists([self.selection("relsel", self.relsel_template, question, list(question.passages))])
-        return chosen
+    def relevant(self, question: Question, template: str = "") -> Chain:
+        """Part of a chain: the passage ids that RelSel keeps, asked by `relsel_template` or by `template`; None where a reply
+        failed."""
+        pool, asked = list(question.passages), template or self.relsel_template
+        size = self.group or len(pool)
+        groups = [pool[start : start + size] for start in range(0, len(pool), size)]
+        chosen = yield from ask_lists([self.selection("relsel", asked, question, group) for group in groups])
+        return None if None in chosen else [d for of_group in chosen for d in of_group]
 
     def selection(self, stage: str, template: str, question: Question, among: Sequence[str], **values: str) -> Listed:
         """The call that selects from `among`; of more than `max_selected` the first are taken."""
@@ -135,6 +147,7 @@ class ListWise(Guided):
         numbers = {n: d for n, d in enumerate(pool, start=1) if d in wanted}
         messages = prompt.render(
             self.layout == "paper" if self.acknowledge is None else self.acknowledge,
+            image=question.image,
             query=as_material(question.text),
             passages=[self.shown(question.passages[d]) for d in pool],
             considered=list(numbers),

@@ -23,6 +23,7 @@ class Picking(GuidedPrompt):
     """The probability of each letter is read. A model that reasons has the letter read from its text, and gives none."""
 
     variables = frozenset({"query", "passages"})
+    shows_images = True
 
     @property
     def can_sample(self) -> bool:  # type: ignore[override]
@@ -33,7 +34,8 @@ class Picking(GuidedPrompt):
         letters = ascii_uppercase[: len(window)]
         texts = [NAMED.sub(r"(\1)", self.shown(question.passages[d])) for d in window]  # `[B]` in a text is text
         passages = list(zip(letters, texts, strict=True))
-        messages = self.prompt.render(query=NAMED.sub(r"(\1)", as_material(question.text)), passages=passages)
+        query = NAMED.sub(r"(\1)", as_material(question.text))
+        messages = self.prompt.render(image=question.image, query=query, passages=passages)
         request: Generate | Choose = (
             self.generate(messages, PICK_TOKENS) if self.reasoning else Choose(messages, tuple(letters), self.reasoning)
         )

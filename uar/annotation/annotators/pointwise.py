@@ -60,6 +60,7 @@ class Pointwise(PassageWise):
     """
 
     variables = frozenset({"query", "passage", "scale"})
+    shows_images = True
 
     reading = frozenset({"threshold", "positive_grade", "calibration_queries"})
 
@@ -207,7 +208,7 @@ class Pointwise(PassageWise):
         calls = []
         before = self._before(question)
         for doc_id, text in question.passages.items():
-            messages = _after(before, prompt.render(passage=self.shown(text), **values))
+            messages = _after(before, prompt.render(image=question.image, passage=self.shown(text), **values))
             request: Generate | Choose = (
                 self.generate(messages, REASON_TOKENS if self.rationale else GRADE_TOKENS)
                 if self._in_text
@@ -228,7 +229,7 @@ class Pointwise(PassageWise):
         found: Messages = ()
         for shot in self._labelled.of(question) if self.examples is not None else ():
             values: dict[str, Any] = {"query": as_material(shot.question), "scale": self._form.shown}
-            asked = self.prompt.render(passage=self.shown(shot.passage), **values)
+            asked = self.prompt.render(image=shot.image, passage=self.shown(shot.passage), **values)
             found = (*_after(found, asked), ("assistant", self._form.reply_of(shot.grade)))
         return found
 

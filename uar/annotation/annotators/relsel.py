@@ -1,9 +1,9 @@
-"""RelSel: which passages are on the question's topic, one call a pool."""
+"""RelSel: which passages are on the question's topic, one call a pool or a group of it."""
 
 from dataclasses import dataclass
 
 from uar.annotation.annotators.annotator import ranked_judgements
-from uar.annotation.annotators.listwise import ListWise, ask_lists, in_order
+from uar.annotation.annotators.listwise import ListWise, in_order
 from uar.llm.call import Chain, Question
 
 
@@ -23,7 +23,7 @@ class RelSel(ListWise):
         pool = list(question.passages)
         if not pool:
             return []
-        (chosen,) = yield from ask_lists([self.selection("relsel", self.template, question, pool)])
+        chosen = yield from self.relevant(question, self.template)
         if chosen is None:
             return None
         return ranked_judgements(in_order(chosen, pool), {d: int(d in chosen) for d in pool}, {}, positive=1)

@@ -32,6 +32,7 @@ class Selector(OnePrompt):
     reply that cannot be read, or names none, leaves what was kept."""
 
     variables = frozenset({"query", "passages", "most"})
+    shows_images = True
 
     keep: int = 5
     window: int = 20
@@ -61,7 +62,8 @@ class Selector(OnePrompt):
     def _call(self, question: Question, shown: list[str]) -> Call:
         numbers = range(1, len(shown) + 1)
         texts = [self.shown(question.passages[d]) for d in shown]
-        messages = self.prompt.render(query=as_material(question.text), passages=texts, most=self.keep)
+        query = as_material(question.text)
+        messages = self.prompt.render(image=question.image, query=query, passages=texts, most=self.keep)
         pattern = selection_pattern(numbers, self.keep) if self.constrain and not self.reasoning else None
         request = self.generate(messages, 16 + 6 * len(shown), pattern)
 
@@ -81,7 +83,8 @@ def selected(ask: Asking, selector: Selector, kept: Run, found: Run, depth: int)
     old = {q: [d for d, _ in kept.get(q, ())] for q in found}
     ids = {q: [*old[q], *(d for d, _ in hits[:depth] if d not in set(old[q]))] for q, hits in found.items()}
     texts = show(collection, ids, "rank", str, {})
-    questions = [Candidates(q, collection.queries[q].text, texts[q], kept=tuple(old[q])) for q in found]
+    queries = collection.queries
+    questions = [Candidates(q, queries[q].text, texts[q], image=queries[q].image, kept=tuple(old[q])) for q in found]
     before = ask.progress.stage(STAGE)
     calls, failed, longer = sum(before.outcomes.values()), _bad(before.outcomes), before.notes["longer"]
     chosen = ask.of(selector, questions)

@@ -38,6 +38,7 @@ class Verifier(OnePrompt):
     answer, or where the reply says neither."""
 
     variables = frozenset({"query", "passages"})
+    shows_images = True
 
     query_tokens: int = 48
 
@@ -48,7 +49,7 @@ class Verifier(OnePrompt):
     def chain(self, question: Question) -> Chain:
         prompt = self.prompt
         passages = [self.shown(text) for text in question.passages.values()]
-        messages = prompt.render(query=as_material(question.text), passages=passages)
+        messages = prompt.render(image=question.image, query=as_material(question.text), passages=passages)
         request = self.generate(messages, self.query_tokens)
         (reply,) = yield [Call("rag_verify", prompt.name, prompt.hash, tuple(question.passages), request, check_verdict)]
         if check_verdict(reply) != Outcome.OK or SUPPORTED.match(first_line(reply.text)):
@@ -79,7 +80,8 @@ class Missing(QueryWriter):
     def chain(self, question: Question) -> Chain:
         prompt = load_chat(self.enough_template, self.variables)
         passages = [self.shown(text) for text in question.passages.values()]
-        request = self.generate(prompt.render(query=as_material(question.text), passages=passages), self.verdict_tokens)
+        messages = prompt.render(image=question.image, query=as_material(question.text), passages=passages)
+        request = self.generate(messages, self.verdict_tokens)
         (reply,) = yield [Call("rag_verify", prompt.name, prompt.hash, tuple(question.passages), request, check_yes_no)]
         outcome, enough = read_yes_no(reply)
         if outcome != Outcome.OK or enough:

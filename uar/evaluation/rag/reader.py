@@ -30,6 +30,7 @@ class Reader(OnePrompt):
     `closed_book_template`. The chain's value is a `Given`: the reply's first line, or all of it as one line."""
 
     variables = frozenset({"query", "passages"})
+    shows_images = True
 
     closed_book_template: str = "rag_closed_book"
     answer_tokens: int = 24
@@ -48,10 +49,10 @@ class Reader(OnePrompt):
         query, passages = as_material(question.text), [self.shown(text) for text in question.passages.values()]
         if passages:
             prompt = self.prompt
-            messages = prompt.render(query=query, passages=passages)
+            messages = prompt.render(image=question.image, query=query, passages=passages)
         else:
             prompt = load_chat(self.closed_book_template, frozenset({"query"}))
-            messages = prompt.render(query=query)
+            messages = prompt.render(image=question.image, query=query)
         request = self.generate(messages, self.answer_tokens)
         (reply,) = yield [Call("rag", prompt.name, prompt.hash, tuple(question.passages), request, check_written)]
         outcome = check_answer(reply)
@@ -122,4 +123,5 @@ class Asking:
         return found
 
     def _questions(self, shown: Mapping[str, Passages]) -> list[Question]:
-        return [Question(q, self.collection.queries[q].text, passages) for q, passages in shown.items()]
+        queries = self.collection.queries
+        return [Question(q, queries[q].text, passages, image=queries[q].image) for q, passages in shown.items()]

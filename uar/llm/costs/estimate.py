@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from os.path import commonprefix
 from typing import Any, NamedTuple
 
@@ -9,7 +10,8 @@ from uar.errors import UserError
 from uar.llm.call import Asker, Call, Question
 from uar.llm.costs.ledger import Prices
 from uar.llm.models.tokens import chat_ids, prefix_ids, text_ids
-from uar.llm.record import Choose, Generate, Outcome, Reply, Request, Score
+from uar.llm.pictured import without_images
+from uar.llm.record import Choose, Generate, Outcome, Reply, Request, Score, shown_images
 from uar.llm.store.answers import answer
 from uar.llm.store.store import Store
 from uar.machine.model_files import locate, pretrained
@@ -73,19 +75,23 @@ def estimate(
     """Calls, tokens, seconds and cost of `queries` questions like those of `sample`, as if the store were empty. Replies that
     it does not hold are made up: a selection keeps two passages of five. `tokens_cached` is what a prefix cache spares within
     a question, and between questions where the model `keeps_prefixes`; `sampled_calls_kept` of the `sampled_calls` would not
-    be asked. Calls of several models are counted by the first one's tokenizer."""
+    be asked. Calls of several models are counted by the first one's tokenizer. Each of the `images` that calls show counts
+    `image_tokens` of the prices, none where these do not say it."""
     stages: dict[str, Counter[str]] = {}
     further: dict[int, Counter[str]] = {}
+    pictured = 0
     begins = _beginnings(sample, tokenizer) if keeps_prefixes else {}
     for _, asked in sample:
         before: list[Prompt] = []
         for stage, request, example, _, llm in asked:
             prompt = tokenizer.prompt(request)
+            images = shown_images(request)
+            pictured += images
             shared = len(begins.get(stage, ())) if stage in stages else 0
             counts = stages.setdefault(stage, Counter())
             of_call = {
                 "calls": 1,
-                "tokens_in": tokenizer.count(prompt),
+                "tokens_in": tokenizer.count(prompt) + images * (prices.image_tokens or 0),
                 "tokens_out": _written(request, tokenizer, example),
                 "tokens_cached": max((tokenizer.count(_shared(prompt, other)) for other in before), default=shared),
             }
@@ -109,6 +115,8 @@ def estimate(
         "sampled_calls": sum(len(asked) for _, asked in sample),
         "sampled_calls_kept": sum(one.kept for _, asked in sample for one in asked),
         "pairs": pairs,
+        "images": round(scale * pictured),
+        "image_tokens": prices.image_tokens,
         "tokens_counted_by": tokenizer.name,
         **{name: total[name] for name in ("calls", "tokens_in", "tokens_cached", "tokens_out")},
         "tokens_per_second": tokens_per_second,
@@ -153,13 +161,14 @@ class TokenCounter:
             self.name = f"characters, {CHARACTERS_A_TOKEN:g} a token"
 
     def prompt(self, request: Request) -> Prompt:
-        """What the model reads."""
+        """What the model reads, without images."""
         if isinstance(request, Score):
             whole = request.prefix + request.target
             return whole if self._tokenizer is None else prefix_ids(self._tokenizer, whole)
+        text = replace(request, messages=without_images(request.messages))
         if self._tokenizer is None or self._tokenizer.chat_template is None:
-            return self._ids("\n".join(f"{role}: {content}" for role, content in request.messages))
-        return chat_ids(self._tokenizer, request)
+            return self._ids("\n".join(f"{role}: {content}" for role, content in text.messages))
+        return chat_ids(self._tokenizer, text)
 
     def count(self, prompt: Prompt) -> int:
         return round(len(prompt) / CHARACTERS_A_TOKEN) if isinstance(prompt, str) else len(prompt)

@@ -17,7 +17,8 @@ OF_TOKENS = ("input", "cached", "output")
 class Prices:
     """In `currency`: `gpu_hour` of one of `gpus` GPUs (null: it is not known how many); `input`, `cached` (null: as input) and
     `output` for a million tokens; `human_judgement` for one pair. Null: no price, and it is left out of the cost. `limit`:
-    what a run may cost, see `Spending`; null: no limit. `models`: `input`, `cached` and `output` of further models, by their
+    what a run may cost, see `Spending`; null: no limit. `image_tokens`: what an image counts, at most; null: it is not known.
+    `models`: `input`, `cached` and `output` of further models, by their
     names in `llms`, where they differ; `further`: the same by the number that calls name a model by, see `for_models`."""
 
     currency: str = "USD"
@@ -28,6 +29,7 @@ class Prices:
     output: float | None = None
     human_judgement: float | None = None
     limit: float | None = None
+    image_tokens: int | None = None
     models: Mapping[str, Mapping[str, float]] | None = None
     further: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
 
@@ -37,6 +39,8 @@ class Prices:
         for name in ("gpu_hour", "gpus", "input", "cached", "output", "human_judgement"):
             if (value := getattr(self, name)) is not None and value < 0:
                 raise UserError(f"price.{name}={value}: a price from 0 up is needed, or null for none")
+        if self.image_tokens is not None and self.image_tokens < 0:
+            raise UserError(f"price.image_tokens={self.image_tokens}: tokens from 0 up are needed, or null where not known")
         for model, own in (self.models or {}).items():
             if set(own) - set(OF_TOKENS) or not all(isinstance(v, int | float) and v >= 0 for v in own.values()):
                 raise UserError(f"price.models.{model}={dict(own)}: prices from 0 up of {', '.join(OF_TOKENS)} are needed")

@@ -5,7 +5,7 @@ import time
 from uar.errors import UserError
 from uar.llm.costs.ledger import Prices
 from uar.llm.progress import TOKENS
-from uar.llm.record import Generate, Outcome, Reply, Request, Score
+from uar.llm.record import Generate, Outcome, Reply, Request, Score, shown_images
 
 AROUND = 16  # tokens around a message and at the end of a prompt, at most
 
@@ -51,12 +51,12 @@ class Spending:
         self._replies += 1
         self._ahead -= self.at_most(request, llm)
         unsaid = not reply.tokens_in and reply.outcome != Outcome.ERROR
-        tokens = _most(request) if unsaid else {name: getattr(reply, name) for name in TOKENS}
+        tokens = self._most(request) if unsaid else {name: getattr(reply, name) for name in TOKENS}
         self._by_tokens += self._prices.of(llm).of_tokens(tokens)
 
     def at_most(self, request: Request, llm: int = 0) -> float:
         """Of one call, by its tokens."""
-        return self._prices.of(llm).of_tokens(_most(request))
+        return self._prices.of(llm).of_tokens(self._most(request))
 
     def reached(self, request: Request, llm: int = 0) -> LimitReached:
         prices, may = self._prices, self.at_most(request, llm)
@@ -67,8 +67,13 @@ class Spending:
     def _hours(self, seconds: float) -> float:
         return (self._prices.gpu_hours(seconds) or 0.0) * (self._prices.gpu_hour or 0.0)
 
-
-def _most(request: Request) -> dict[str, int]:
-    texts = [request.prefix, request.target] if isinstance(request, Score) else [text for _, text in request.messages]
-    read = sum(len(text.encode("utf-8", "surrogatepass")) + AROUND for text in texts) + AROUND
-    return {"tokens_in": read, "tokens_cached": 0, "tokens_out": request.limit if isinstance(request, Generate) else 1}
+    def _most(self, request: Request) -> dict[str, int]:
+        texts = [request.prefix, request.target] if isinstance(request, Score) else [text for _, text in request.messages]
+        read = sum(len(text.encode("utf-8", "surrogatepass")) + AROUND for text in texts) + AROUND
+        if images := shown_images(request):
+            if self._prices.image_tokens is None:
+                raise UserError(
+                    f"price.limit={self._prices.limit}: how many tokens an image counts is not known; give price.image_tokens"
+                )
+            read += images * self._prices.image_tokens
+        return {"tokens_in": read, "tokens_cached": 0, "tokens_out": request.limit if isinstance(request, Generate) else 1}

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from uar.llm.models.openai_bodies import NoLogprobs, NotEnded, error_in, read
+from uar.llm.models.openai_bodies import NoLogprobs, NotEnded, error_in, read, without_base64
 from uar.llm.record import Outcome, Reply, Request
 from uar.storage.files import digest
 
@@ -54,10 +54,11 @@ def reply_of(request: Request, row: dict[str, Any] | None, why: str, constrain: 
     error = row.get("error")
     if error:
         text = error.get("message") or error.get("code") if isinstance(error, dict) else error
-        return Reply(f"the batch says: {text}"[:300], Outcome.ERROR)
+        return Reply(f"the batch says: {without_base64(str(text))}"[:300], Outcome.ERROR)
     told = error_in(body)
     if status != 200 or told:
-        return Reply(f"{told[0] if told else status} {told[1] if told else json.dumps(body)}"[:300], Outcome.ERROR)
+        said = without_base64(f"{told[0] if told else status} {told[1] if told else json.dumps(body)}")
+        return Reply(said[:300], Outcome.ERROR)
     try:
         return read(request, body, 0.0, constrain)
     except (NoLogprobs, NotEnded) as problem:

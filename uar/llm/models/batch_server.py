@@ -14,6 +14,7 @@ import aiohttp
 
 from uar.errors import EngineError
 from uar.llm.models.batch_lines import ENDPOINT, UNREADABLE
+from uar.llm.models.openai_bodies import without_base64
 from uar.llm.models.openai_servers import Server, Servers
 
 log = logging.getLogger(__name__)
@@ -127,7 +128,7 @@ class BatchServer:
                 continue
             if 200 <= status < 300:
                 return payload
-            text = " ".join(self._servers.hide(payload.decode("utf-8", "replace")).split())[:300]
+            text = " ".join(self._servers.hide(without_base64(payload.decode("utf-8", "replace"))).split())[:300]
             problem = f"answered {status} {text}".rstrip()
             large = status == 413 or (status == 400 and any(words in text.lower() for words in TOO_LARGE))
             if large and isinstance(sent, bytes):

@@ -17,7 +17,7 @@ class Model(ABC):
     hub, of the weights that it loaded. `config`: the plain config that a model of this class is made from. `free_trial`:
     whether it is loaded in seconds and asked at no cost. `keeps_prefixes`: whether what the prompts of several texts begin
     with alike is computed once. `ends_early`: whether it ends replies at `Generate.until`. `steady`: whether how
-    fast it was tells how fast it will be.
+    fast it was tells how fast it will be. `takes_images`: whether it can be shown images.
     """
 
     name: str
@@ -27,6 +27,7 @@ class Model(ABC):
     keeps_prefixes = False
     ends_early = False
     steady = True
+    takes_images = False
 
     @classmethod
     def identity(cls, config: Mapping[str, Any]) -> str:

@@ -31,6 +31,7 @@ from uar.llm.models.openai_bodies import (
     error_in,
     holds,
     read,
+    without_base64,
 )
 from uar.llm.models.openai_servers import Server, Servers
 from uar.llm.record import Generate, Outcome, Reply, Request, Score
@@ -83,6 +84,7 @@ class OpenAI(Model):
     """
 
     name = "openai"
+    takes_images = True
 
     def __init__(
         self,
@@ -286,7 +288,7 @@ class OpenAI(Model):
             status, inside = error_in(body) or (status, "")
         if not 200 <= status < 300:
             text = f"(in an answer of status {response.status}) {inside}" if inside else payload.decode("utf-8", "replace")
-            message = " ".join(self._servers.hide(text).split())[:300]
+            message = " ".join(self._servers.hide(without_base64(text)).split())[:300]
             if isinstance(request, Score) and not server.scores and WITHOUT_ECHO.search(message):
                 raise _no_scores(server, f"{status} {message}")
             if status in AGAIN or status >= 500:

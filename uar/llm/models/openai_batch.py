@@ -50,6 +50,7 @@ class OpenAIBatch(Model):
 
     name = "openai_batch"
     steady = False
+    takes_images = True
 
     def __init__(
         self,

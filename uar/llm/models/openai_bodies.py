@@ -8,6 +8,7 @@ from typing import Any
 
 from uar.errors import EngineError
 from uar.llm.models.spelling import spelled
+from uar.llm.pictured import Pictured
 from uar.llm.record import THINK_END, THINK_START, Choose, Generate, Outcome, Reply, Request, Score
 from uar.llm.replies import outcome_of
 
@@ -15,6 +16,7 @@ TOP_LOGPROBS = 20  # as many as servers give for a token
 SCHEMA = "json_schema"  # of `constrain`: replies are held to their pattern inside a JSON object
 CONSTRAIN = (False, True, SCHEMA)
 REPLY = "reply"  # the field of that object
+BASE64 = re.compile(r"(?:data:[\w/+.-]*;base64,)?(?:[A-Za-z0-9+]|\\?/){64,}={0,2}")
 LEAST = 1e-10  # probability that is left for a choice where the listed ones, rounded, take all
 
 
@@ -80,7 +82,7 @@ def body_of(request: Request, model: str, constrain: bool | str) -> tuple[str, d
             "echo": True,
             "logprobs": 1,
         }
-    body: dict[str, Any] = {"model": model, "messages": request.chat(), "top_p": 1}
+    body: dict[str, Any] = {"model": model, "messages": _with_images(request), "top_p": 1}
     if request.reasoning is not None:
         body["chat_template_kwargs"] = {"enable_thinking": request.reasoning}
     if isinstance(request, Choose):
@@ -93,6 +95,20 @@ def body_of(request: Request, model: str, constrain: bool | str) -> tuple[str, d
     if holds(request, constrain):
         body |= _schema(request.pattern or "") if constrain == SCHEMA else {"structured_outputs": {"regex": request.pattern}}
     return "/chat/completions", body
+
+
+def _with_images(request: Generate | Choose) -> list[dict[str, Any]]:
+    turns: list[dict[str, Any]] = [*request.chat()]
+    for turn, (_, text) in zip(turns, request.messages, strict=True):
+        if isinstance(text, Pictured):
+            image = {"type": "image_url", "image_url": {"url": text.image.url()}}
+            turn["content"] = [image, {"type": "text", "text": turn["content"]}]
+    return turns
+
+
+def without_base64(text: str) -> str:
+    """What a server says, without the images that it may repeat."""
+    return BASE64.sub("[base64]", text)
 
 
 def _schema(pattern: str) -> dict[str, Any]:

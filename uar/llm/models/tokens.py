@@ -5,6 +5,7 @@ from typing import Any
 from jinja2 import TemplateError
 
 from uar.errors import EngineError
+from uar.llm.pictured import images_of
 from uar.llm.record import Choose, Generate, Score
 
 
@@ -26,6 +27,8 @@ def accepted_chat(tokenizer: Any, request: Generate | Choose) -> list[dict[str, 
 def _accepted(tokenizer: Any, request: Generate | Choose) -> tuple[list[dict[str, str]], list[int]]:
     if tokenizer.chat_template is None:
         raise EngineError(f"{tokenizer.name_or_path} has no chat template; choose an instruction-tuned model")
+    if images_of(request.messages):
+        raise EngineError(f"{tokenizer.name_or_path} is asked in text alone, and a question has an image; use llm=openai")
     chat = request.chat()
     try:
         return chat, _rendered(tokenizer, chat, request.reasoning)

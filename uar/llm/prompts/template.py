@@ -18,7 +18,9 @@ import jinja2.meta
 import jinja2.nodes
 import yaml
 
-from uar.errors import DataError
+from uar.collections.images import Image
+from uar.errors import DataError, UserError
+from uar.llm.pictured import Pictured, images_of
 from uar.llm.record import Messages
 from uar.storage.files import digest
 
@@ -32,7 +34,9 @@ class Template:
 
     def __init__(self, source: str) -> None:
         self._template = ENVIRONMENT.from_string(source)
-        nodes = [node for output in ENVIRONMENT.parse(source).body for node in getattr(output, "nodes", [None])]
+        parsed = ENVIRONMENT.parse(source)
+        self.variables = jinja2.meta.find_undeclared_variables(parsed)
+        nodes = [node for output in parsed.body for node in getattr(output, "nodes", [None])]
         plain = all(isinstance(node, jinja2.nodes.TemplateData | jinja2.nodes.Name) for node in nodes)
         self._pieces = [(getattr(n, "data", ""), getattr(n, "name", None)) for n in nodes] if plain else None
 
@@ -65,13 +69,17 @@ class ChatPrompt:
     replies: Any = "numbers"
     guideline: str = ""
 
-    def render(self, acknowledge: bool = True, **values: Any) -> Messages:
-        """(role, content) messages; `acknowledge=False` leaves out the replies to single passages."""
+    def render(self, acknowledge: bool = True, image: Image | None = None, **values: Any) -> Messages:
+        """(role, content) messages; `acknowledge=False` leaves out the replies to single passages. `image`: shown in the first
+        user's turn that has the `query`; UserError where none has it."""
         messages: list[tuple[str, str]] = []
         for turn in self.turns:
             template = _compiled(turn.content)
             if not turn.each:
-                messages.append((turn.role, template.render(values)))
+                text = template.render(values)
+                if image is not None and turn.role == "user" and "query" in template.variables:
+                    text, image = Pictured(text, image), None
+                messages.append((turn.role, text))
                 continue
             reply = _compiled(turn.reply) if turn.reply is not None and acknowledge else None
             for number, passage in enumerate(values["passages"], start=1):
@@ -79,6 +87,10 @@ class ChatPrompt:
                 messages.append((turn.role, template.render(own)))
                 if reply is not None:
                     messages.append(("assistant", reply.render(own)))
+        if image is not None:
+            raise UserError(
+                f"prompt {self.name}: no user's turn has {{{{ query }}}}, where the question's image is shown; add it to one"
+            )
         if self.guideline:
             messages.insert(int(messages[0][0] == "system"), ("system", self.guideline))
         return _merge_neighbours(messages)
@@ -208,7 +220,14 @@ def _merge_neighbours(messages: list[tuple[str, str]]) -> Messages:
     merged: list[tuple[str, str]] = []
     for role, text in messages:
         if merged and merged[-1][0] == role:
-            merged[-1] = (role, f"{merged[-1][1]}\n{text}")
+            merged[-1] = (role, _joined(merged[-1][1], text))
         else:
             merged.append((role, text))
     return tuple(merged)
+
+
+def _joined(first: str, second: str) -> str:
+    """Two texts of one turn, of which one may be shown with an image."""
+    images = images_of([("", first), ("", second)])
+    text = f"{first}\n{second}"
+    return Pictured(text, images[0]) if images else text
