@@ -2,12 +2,12 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from annotate_runs import asking
+from annotate_runs import asking, labels
 from conftest import write_jsonl
 from llm_server import LLMServer, Messages
 
@@ -105,6 +105,37 @@ def test_one_that_is_right_in_nineteen_of_twenty_passes_and_is_asked_nothing_twi
     with caplog.at_level("INFO"):
         gated("prompt", "annotator.max_words=299")
     assert "these questions have decided on 2 annotators or prompts" in caplog.text
+
+
+@pytest.fixture
+def ray_stays() -> Iterator[None]:
+    """Ray is started once for the runs of a test."""
+    ray = pytest.importorskip("ray")
+    ray.init(num_cpus=2, log_to_driver=False, include_dashboard=False)
+    yield
+    ray.shutdown()
+
+
+def test_with_actors_of_ray_the_gate_decides_the_same_and_asks_first_too(
+    gated: Callable[..., dict], server: LLMServer, ray_stays: None
+) -> None:
+    on_ray = ["engine=ray", "engine.batch_size=16"]
+    server.answer = right(0.6)
+    with pytest.raises(GateClosed, match=r"below gate.floor=0.8. Nothing else was"):
+        gated("closed", *on_ray)
+    assert len(server.seen) == GATED and not result("closed")["passed"]
+    server.answer = right(0.95)
+    spent = gated("run", "limit=100", "store=other", *on_ray)
+    assert len(server.seen) == GATED + spent["calls"] and spent["queries"] == 100
+    of_gate = result("run")["deciding"]["query_ids"][0]
+    write_jsonl(Path("listed.jsonl"), [{"query_id": of_gate}])
+    listed = ["limit=1", "acquire=listed", "acquire.path=listed.jsonl", *on_ray]  # nothing is left after the gate
+    for name, options in (("here", ["limit=100"]), ("listed", listed)):
+        gated(name, "store=other", *options)
+    assert len(server.seen) == GATED + spent["calls"]
+    assert result("here") == result("run") == result("listed")
+    assert [row["query_id"] for row in labels(Path("listed"))] == [of_gate] * PASSAGES
+    assert labels(Path("here")) == labels(Path("run"))
 
 
 def test_only_the_deciding_half_decides(judged: Path, gated: Callable[..., dict], server: LLMServer) -> None:

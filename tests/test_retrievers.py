@@ -146,6 +146,7 @@ def test_of_many_equal_scores_the_first_rows_are_kept(tmp_path: Path, monkeypatc
     """On the CPU whatever faiss keeps of them, over blocks that end within and beyond shards."""
     monkeypatch.setattr(search_module, "BLOCK", 64)
     monkeypatch.setattr(search_module, "FP32", 0)
+    monkeypatch.setattr(search_module, "OF_FAISS", 1)
     vectors = np.eye(300, 4, dtype=np.float16)
     vectors[70 : 70 + alike] = (0.5, 0.5, 0, 0)
     for number, part in enumerate(np.split(vectors, [30, 65, 200])):
@@ -162,6 +163,7 @@ def test_of_many_equal_scores_those_of_the_lowest_rank_are_kept(
     monkeypatch.setattr(search_module, "FIRST", 16)
     monkeypatch.setattr(search_module, "BLOCK", 64)
     monkeypatch.setattr(search_module, "FP32", 0)
+    monkeypatch.setattr(search_module, "OF_FAISS", 1)
     if by_torch:
         on_the_cpu = lambda queries, shards, k: search_module._by_torch(queries, shards, k, torch.device("cpu"))  # noqa: E731
         monkeypatch.setattr(search_module, "_by_faiss", on_the_cpu)

@@ -20,6 +20,7 @@ from uar.evaluation.robustness import Robustness
 from uar.evaluation.significance import COLUMNS, note_untested, table_of
 from uar.launch.entry import entry
 from uar.launch.small_table import log_table
+from uar.launch.with_workers import with_workers
 from uar.reranking import ByRanker, Reranked
 from uar.retrievers.ranker import Ranker
 from uar.retrievers.run_file import RunFile
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 OF_ENCODERS = ("pooling", "normalize", "query_prefix", "passage_prefix", "query_length", "passage_length")
 
 
+@with_workers
 def evaluate(cfg: DictConfig, folder: Path) -> float | None:
     """Score `model`, `retriever` or `run` on `collections`; returns the mean of the first of the `measures`."""
     if not cfg.collections:

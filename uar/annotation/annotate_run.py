@@ -29,6 +29,7 @@ from uar.collections import Collection, open_training_split
 from uar.errors import UserError
 from uar.launch.command_line import command_line
 from uar.launch.small_table import log_table
+from uar.launch.with_workers import with_workers
 from uar.llm.chains import Chains
 from uar.llm.costs.discount import discounted
 from uar.llm.costs.estimate import SAMPLE, TokenCounter, estimate, good_replies, render
@@ -57,6 +58,7 @@ log = logging.getLogger(__name__)
 WRITE = "annotate without a gate (limit=1), have some of the questions judged, then annotate that folder with the gate"
 
 
+@with_workers
 def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Annotate `dataset.train` (its first `limit` queries, of them `shard`) and return the ledger; with `dry_run` ask nothing
     and return the estimate."""

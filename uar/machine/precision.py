@@ -24,6 +24,11 @@ def bf16_is_fast(on: str | None = None) -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported() and torch.cpu._is_avx512_bf16_supported())
 
 
+def name_of(dtype: torch.dtype) -> str:
+    """As options name it, such as bf16."""
+    return next(name for name, known in NAMES.items() if known == dtype)
+
+
 def resolve_dtype(name: str) -> torch.dtype:
     """`auto` as the fastest safe type, else the named one; UserError for another name."""
     if name == "auto":

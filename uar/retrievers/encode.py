@@ -1,8 +1,10 @@
 """Encoding into fp16 shards: memory does not grow with the corpus, an interrupted run goes on where it was, and any number of
 processes write the same files."""
 
+import io
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,9 @@ from torch.multiprocessing.spawn import spawn
 from uar.collections.token_ids import Tokens
 from uar.errors import UserError
 from uar.launch.bars import Bar, bar
-from uar.machine.precision import resolve_dtype
+from uar.machine.precision import device, name_of, resolve_dtype
 from uar.machine.waiting import children_side_by_side
+from uar.machine.workers import VISIBLE, Workers, chosen_workers, visible
 from uar.retrievers.shard_folder import DOING, SHARD, by_length, encoding, missing_shards, open_folder, rows_of_shard
 from uar.retrievers.trainable import Encoder
 from uar.storage.files import write_array
@@ -34,15 +37,18 @@ def encode_corpus(
     """Write `shard-00000.npy`, … ((passages, dim) fp16) for all rows. Shards that are there are kept; UserError where they are
     of another model or other texts.
 
-    `processes`: so many beside each other, on as many GPUs where there are any. `shard`: passages a shard.
-    `made`: what `made_by` says, where that is known already.
+    `processes`: so many beside each other, on as many GPUs where there are any; `chosen_workers` are asked in their place.
+    `shard`: passages a shard. `made`: what `made_by` says, where that is known already.
     """
     open_folder(folder, made or made_by(retriever, tokens, precision, shard))
     shards = [folder / f"shard-{number:05d}.npy" for number in range(-(-len(tokens) // shard))]
     missing = missing_shards(folder, len(shards), lambda number: shards[number].is_file())
     sizes = {number: len(rows_of_shard(number, shard, len(tokens))) for number in missing}
+    workers = chosen_workers()
     with encoding(sum(sizes.values())) as shown:
-        if processes > 1 and len(missing) > 1:
+        if workers and missing:
+            _encode_on(workers, retriever, tokens, folder, precision, shard, missing, shown)
+        elif processes > 1 and len(missing) > 1:
             parts = [missing[rank::processes] for rank in range(min(processes, len(missing)))]
             with children_side_by_side():
                 work = retriever, tokens, folder, precision, shard, parts
@@ -52,6 +58,43 @@ def encode_corpus(
         else:
             _encode(retriever, tokens, folder, precision, shard, missing, shown)
     return shards
+
+
+def _encode_on(
+    workers: Workers,
+    retriever: Encoder,
+    tokens: Tokens,
+    folder: Path,
+    precision: str,
+    shard: int,
+    numbers: list[int],
+    shown: Bar,
+) -> None:
+    """On their machines, in the precision that this one chooses, so that all shards are of one."""
+    model = io.BytesIO()
+    torch.save(retriever, model)
+    dtype = name_of(resolve_dtype(precision))
+    place = folder.absolute()
+    opener = partial(_opened, model.getvalue(), tokens, place, dtype, shard)
+    with workers.opened(opener, len(numbers), written=place) as crew:
+        for at, _ in crew.each(numbers):
+            path = folder / f"shard-{numbers[at]:05d}.npy"
+            if not visible(path):
+                raise UserError(
+                    f"{path}: a worker wrote it, and it is not here {VISIBLE:g} s later; all must share the folder"
+                )
+            shown.advance(len(rows_of_shard(numbers[at], shard, len(tokens))))
+
+
+def _opened(model: bytes, tokens: Tokens, folder: Path, precision: str, shard: int) -> Callable[[int, None], None]:
+    """What encodes the shard of a number, in a worker."""
+    retriever: Encoder = torch.load(io.BytesIO(model), map_location="cpu", weights_only=False).to(device())
+
+    def encode(number: int, _: None) -> None:
+        with bar(DOING, None, "passages") as shown:
+            _encode(retriever, tokens, folder, precision, shard, [number], shown)
+
+    return encode
 
 
 def _work(

@@ -1,17 +1,21 @@
 """Exact search over fp16 shards: corpus shards outside, all queries resident, top-k merged."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from uar.retrievers.ties import Found
 from uar.retrievers.vector_shards import load_shard
 
 FIRST, BLOCK = 4_096, 32_768  # passages scored at a time: few at first, since all of them are candidates
 QUERIES = 1_024  # queries scored at a time
 FP32 = 32 * 2**20  # numbers of a block that faiss searches
+OF_FAISS = 1_024  # passages of one product of faiss; parts of a corpus begin at a multiple, so that its products are the same
 SPARE = 16
+Find = Callable[[np.ndarray, int, np.ndarray | None], Found]  # of queries, k and ranks
 
 
 class Best:
@@ -35,11 +39,8 @@ class Best:
         else:
             scores, rows = self._above(scores, start)
         scores, rows = torch.cat([self.scores, scores], 1), torch.cat([self.rows, rows], 1)
-        if self._ranks is not None:
-            order = self._ranks[rows].argsort(dim=1)  # row -1, which fills up, has the lowest score of all
-            scores, rows = scores.gather(1, order), rows.gather(1, order)
-        self.scores, order = scores.sort(dim=1, descending=True, stable=True)
-        self.scores, self.rows = self.scores[:, : self._k].clone(), rows.gather(1, order[:, : self._k])
+        places = None if self._ranks is None else self._ranks[rows]  # row -1, which fills up, has the lowest score of all
+        self.scores, self.rows = first(scores, rows, self._k, places)
 
     def _above(self, scores: torch.Tensor, start: int) -> tuple[torch.Tensor, torch.Tensor]:
         """(queries, most) scores that may be among the k best and their rows, filled up with -inf and -1. A score that equals
@@ -56,6 +57,17 @@ class Best:
         return found, rows
 
 
+def first(
+    scores: torch.Tensor, rows: torch.Tensor, k: int, places: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The k best of each query, equal scores by `places`, or as they stand; all are (queries, found)."""
+    if places is not None:
+        order = places.argsort(dim=1)
+        scores, rows = scores.gather(1, order), rows.gather(1, order)
+    scores, order = scores.sort(dim=1, descending=True, stable=True)
+    return scores[:, :k].clone(), rows.gather(1, order[:, :k])
+
+
 @torch.inference_mode()
 def search(
     queries: np.ndarray,
@@ -63,23 +75,34 @@ def search(
     k: int,
     device: torch.device | None = None,
     ranks: Callable[[], np.ndarray] | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
+    find: Find | None = None,
+) -> Found:
     """(scores, rows), both (queries, k), by inner product in fp32, best first; row -1 where the corpus has fewer than k.
 
     queries: (queries, dim) fp32. `device`: where it is computed; None is the CPU. Equal scores fall by row. `ranks`, such as
     `Corpus.id_ranks`, is asked where equal scores go on past the k-th: those of the lowest rank are kept, in any order.
+    `find`: another that looks through the shards, as `best_of` does.
     """
     queries = np.ascontiguousarray(queries, np.float32)
-    place = device or torch.device("cpu")
+    find = find or partial(best_of, shards, device or torch.device("cpu"))
     look = k if ranks is None else k + 1  # one more, to see whether a tie goes on past the cut
-    scores, rows = _by_faiss(queries, shards, look) if place.type == "cpu" else _by_torch(queries, shards, look, place)
+    scores, rows = find(queries, look, None)
     if ranks is not None and scores.shape[1] > k:
         tied = np.flatnonzero(scores[:, k - 1] == scores[:, k])
         scores, rows = scores[:, :k].copy(), rows[:, :k].copy()
         if len(tied):
-            scores[tied], rows[tied] = _by_torch(queries[tied], shards, k, place, ranks())
+            scores[tied], rows[tied] = find(queries[tied], k, ranks())
     missing = ((0, 0), (0, k - scores.shape[1]))
     return np.pad(scores, missing, constant_values=-np.inf), np.pad(rows, missing, constant_values=-1)
+
+
+def best_of(
+    shards: Sequence[Path], device: torch.device, queries: np.ndarray, k: int, ranks: np.ndarray | None = None
+) -> Found:
+    """(scores, rows) of the k best, equal scores by rank, else by row; fewer where the shards have fewer."""
+    if device.type == "cpu" and ranks is None:
+        return _by_faiss(queries, shards, k)
+    return _by_torch(queries, shards, k, device, ranks)
 
 
 def _by_torch(
@@ -87,8 +110,9 @@ def _by_torch(
 ) -> tuple[np.ndarray, np.ndarray]:
     places = None if ranks is None else torch.from_numpy(ranks).to(device)
     best = [Best(part, k, places) for part in torch.from_numpy(queries).to(device).split(QUERIES)]
-    dtype = torch.float32 if device.type == "cpu" else torch.float16  # half the bytes on the way to a GPU
-    for start, block in _blocks(shards, FIRST, BLOCK, dtype):
+    on_cpu = device.type == "cpu"
+    dtype = torch.float32 if on_cpu else torch.float16  # half the bytes on the way to a GPU
+    for start, block in _blocks(shards, FIRST, FIRST if on_cpu else BLOCK, dtype):  # on a CPU the same wherever shards begin
         passages = block.to(device).float()
         for part in best:
             part.add(passages, start)
@@ -101,7 +125,7 @@ def _by_faiss(queries: np.ndarray, shards: Sequence[Path], k: int) -> tuple[np.n
     are asked for; a query whose ties go on beyond them is searched again."""
     import faiss  # after torch: both bring OpenMP
 
-    block = max(BLOCK, FP32 // queries.shape[1], 256 * k)  # k of each block are sorted out
+    block = -(-max(BLOCK, FP32 // queries.shape[1], 256 * k) // OF_FAISS) * OF_FAISS  # k of each are sorted out
     scores, rows = torch.empty(len(queries), 0), torch.empty(len(queries), 0, dtype=torch.int64)
     for start, passages in _blocks(shards, block, block):
         found = faiss.knn(queries, passages.numpy(), min(k + SPARE, len(passages)), metric=faiss.METRIC_INNER_PRODUCT)
@@ -109,14 +133,12 @@ def _by_faiss(queries: np.ndarray, shards: Sequence[Path], k: int) -> tuple[np.n
         rows = torch.cat([rows, torch.from_numpy(found[1]) + start], 1)
         scores, order = scores.topk(min(k + SPARE, scores.shape[1]), dim=1)
         rows = rows.gather(1, order)
-    rows, order = rows.sort(dim=1)
-    scores, order = scores.gather(1, order).sort(dim=1, descending=True, stable=True)
-    rows = rows.gather(1, order)
+    scores, rows = first(scores, rows, k + SPARE, rows)
     if scores.shape[1] == k + SPARE:
         tied = (scores[:, k - 1] == scores[:, -1]).nonzero()[:, 0]
         if len(tied):
-            again = _by_torch(queries[tied.numpy()], shards, k, torch.device("cpu"))
-            scores[tied, :k], rows[tied, :k] = (torch.from_numpy(a) for a in again)
+            _, again = _by_torch(queries[tied.numpy()], shards, k, torch.device("cpu"))
+            rows[tied, :k] = torch.from_numpy(again)
     return scores[:, :k].numpy(), rows[:, :k].numpy()
 
 

@@ -13,8 +13,10 @@ import torch
 from uar.collections import Corpus
 from uar.errors import UserError
 from uar.machine.precision import NAMES, device
+from uar.machine.workers import chosen_workers
 from uar.retrievers.exact_search import search
 from uar.retrievers.rescoring import rescored
+from uar.retrievers.search_on_workers import search_on_workers
 from uar.retrievers.small_vectors import KINDS, SmallVectors
 from uar.retrievers.ties import Found, Ranks, first_of
 from uar.retrievers.vector_shards import Rows, evenly, load_shard, shard_sizes
@@ -75,6 +77,8 @@ class ExactSearch:
         """Say where there are several that a retriever of that name encodes in one process."""
         if self.processes not in ("auto", 1):
             log.warning("search.processes=%s has no effect on %s, which encodes in one process", self.processes, name)
+        if chosen_workers():
+            log.warning("workers=ray has no effect on %s, which encodes and is searched in one process", name)
 
     def forget(self, corpus: Corpus) -> None:
         """A corpus is not searched any more."""
@@ -106,7 +110,7 @@ class ExactSearch:
 
     def _among(self, queries: np.ndarray, shards: Sequence[Path], k: int, ranks: Ranks | None) -> Found:
         """The best of files of numbers, whole vectors or smaller ones."""
-        return search(queries, shards, k, device(), ranks)
+        return _exact(queries, shards, k, ranks)
 
     @property
     def shortcut(self) -> str:
@@ -119,7 +123,7 @@ class ExactSearch:
             self.facts["bytes_per_passage"] = size
         some = queries[: self.recall_queries]
         if self.shortcut and len(some):
-            _, exact = search(some, shards, k, device(), ranks)
+            _, exact = _exact(some, shards, k, ranks)
             value = self.facts[f"recall@{k}"] = recall(found[1], exact)
             message = "search: recall@%d of %s against exact search: %.4f (%d queries)"
             log.info(message, k, self.shortcut, value, len(some))
@@ -230,6 +234,13 @@ class FaissSearch(ExactSearch):
         except RuntimeError as error:
             message = _message(error)
             raise UserError(f"search.factory={self.factory}: faiss cannot make it for {dim} dimensions ({message})") from error
+
+
+def _exact(queries: np.ndarray, shards: Sequence[Path], k: int, ranks: Ranks | None) -> Found:
+    workers = chosen_workers()
+    if workers and len(shards) > 1:
+        return search_on_workers(workers, queries, shards, k, ranks)
+    return search(queries, shards, k, device(), ranks)
 
 
 def _message(error: RuntimeError) -> str:

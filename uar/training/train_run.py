@@ -24,6 +24,7 @@ from uar.labels.example_columns import positives_by_source
 from uar.labels.label_table import write_label_table
 from uar.launch.side_by_side import started_outside
 from uar.launch.small_table import log_table
+from uar.launch.with_workers import with_workers
 from uar.losses import Loss, name_of, takes_utility
 from uar.machine.precision import device
 from uar.pools import pools_of_other_split
@@ -54,6 +55,7 @@ log = logging.getLogger(__name__)
 OF_SCHEDULE = ("max_steps", "accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm")
 
 
+@with_workers
 def train(cfg: DictConfig, folder: Path) -> float | None:
     """Train, export to `model/`, evaluate on `dataset.test`. Returns the `objective` of searches."""
     check_shared_folder()

@@ -8,14 +8,14 @@ from typing import Any
 
 import hydra
 
-from uar.errors import EngineError, UserError
+from uar.errors import UserError
 from uar.llm.call import Asker, Item, Questions
 from uar.llm.engines.work import Report, Work, ask
 from uar.llm.failing import stop_when_surely_failing, stop_where_too_many_failed
 from uar.llm.models import LLM, Model
 from uar.llm.store.journal import adopt_new_journals, journals_of
 from uar.llm.store.store import Store
-from uar.machine.waiting import wait_settings
+from uar.machine.ray_cluster import actor_environment, cluster, enter
 
 IN_FLIGHT = 2  # batches that an actor has at most: more would wait for it while another is idle
 
@@ -40,24 +40,19 @@ class RayEngine:
 
     def run(self, work: Work, report: Report) -> None:
         """Like `LocalEngine.run`. Questions are dealt out in batches; what an actor answered is in the store at once."""
-        try:
-            import ray
-        except ImportError as error:
-            raise EngineError("engine=ray: Ray is not installed; run: pip install 'uar[ray]'") from error
         if work.spending:
             raise UserError(
                 "engine=ray: its actors do not know what others spend, so price.limit cannot hold; use engine=local"
             )
         known = journals_of(work.store)
-        ray.init(address=self._address, ignore_reinit_error=True, log_to_driver=False, include_dashboard=False)
         try:
-            ray.data.DataContext.get_current().enable_progress_bars = False
-            with work.timed():
+            with cluster("engine", self._address) as ray, work.timed():
+                ray.data.DataContext.get_current().enable_progress_bars = False
                 for questions in work.parts():
-                    self._run_part(ray, work, questions, report)
+                    if len(questions):  # a gate may leave none for after it
+                        self._run_part(ray, work, questions, report)
                     stop_where_too_many_failed(work.progress, work.max_failure_rate)
         finally:
-            ray.shutdown()
             adopt_new_journals(work.store, known)
 
     def _run_part(self, ray: Any, work: Work, questions: Questions, report: Report) -> None:
@@ -79,7 +74,7 @@ class RayEngine:
             compute=ray.data.ActorPoolStrategy(size=self._actors, max_tasks_in_flight_per_actor=IN_FLIGHT),
             num_cpus=self._num_cpus,
             num_gpus=self._num_gpus,
-            runtime_env={"env_vars": self._environment()},  # there before an actor imports anything
+            runtime_env={"env_vars": actor_environment(side_by_side=self._actors > 1 and not self._num_gpus)},
         )
         for row in done.iter_rows():
             results, failed, progress, serves, fault = pickle.loads(row["result"])  # noqa: S301 by our own actor
@@ -91,11 +86,6 @@ class RayEngine:
             if fault:
                 raise UserError(fault)
             stop_when_surely_failing(work.progress, work.max_failure_rate)
-
-    def _environment(self) -> dict[str, str]:
-        """Of an actor. Where each has no GPU, actors share the cores of a machine."""
-        ours = {name: value for name, value in os.environ.items() if name.startswith(("HF_", "UAR_", "TOKENIZERS_"))}
-        return ours | wait_settings(side_by_side=self._actors > 1 and not self._num_gpus)
 
 
 class Actor:
@@ -111,8 +101,7 @@ class Actor:
         retry: tuple[str, ...],
         folder: str,
     ) -> None:
-        if Path(folder).is_dir():
-            os.chdir(folder)  # relative paths of references and models
+        enter(folder)
         self._questions_of, self._asker = opener(), asker
         self._store, self._retry = Store(Path(store)), retry
         engines: list[Model] = [hydra.utils.instantiate(llm, _convert_="all") for llm in llms]

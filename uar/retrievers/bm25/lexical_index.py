@@ -6,7 +6,7 @@ imports, have no need of it.
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property, partial
@@ -18,6 +18,7 @@ import numpy as np
 from uar.collections import Corpus
 from uar.errors import UserError
 from uar.launch.bars import Bar, bar, counted
+from uar.machine.workers import chosen_workers, visible
 from uar.retrievers.bm25.postings import Postings, write_postings
 from uar.retrievers.bm25.terms import VERSION, numbered, terms_of
 from uar.storage.files import cache_dir, digest, is_whole, whole_dir, write_array, write_json
@@ -29,6 +30,7 @@ FORMAT = 2  # of the files; a new number indexes anew
 K1, B = 1.5, 0.75
 BLOCK = 4_096  # queries that are kept together
 FOUND = ("rows.npy", "scores.npy")
+KEPT = "bm25_found"  # folder of the cache
 NO_RANKS = np.zeros(0, np.int64)
 Found = tuple[np.ndarray, np.ndarray]
 Hits = list[tuple[str, float]]
@@ -38,9 +40,9 @@ class BM25:
     """Lucene's BM25 over title and text, in the terms of the corpus' language; see `terms`. `key`: of all that scores hang
     on."""
 
-    def __init__(self, folder: Path, corpus: Corpus) -> None:
+    def __init__(self, folder: Path, corpus: Corpus, k1: float, b: float) -> None:
         self.key = folder.name
-        self._postings, self._corpus = Postings.open(folder), corpus
+        self._postings, self._corpus, self._k1, self._b = Postings.open(folder), corpus, k1, b
 
     @classmethod
     def open(cls, corpus: Corpus, k1: float = K1, b: float = B) -> "BM25":
@@ -48,16 +50,19 @@ class BM25:
         if not (k1 >= 0 and 0 <= b <= 1):
             raise UserError(f"BM25 with k1={k1}, b={b}: k1 from 0 on and b from 0 to 1 are needed")
         folder = cache_dir() / "bm25" / digest(corpus.hash, FORMAT, float(k1), float(b), corpus.language, VERSION)
-        return cls(built_once(folder, partial(_build, folder, corpus, k1, b)), corpus)
+        return cls(built_once(folder, partial(_build, folder, corpus, k1, b)), corpus, k1, b)
 
     def search(self, queries: Sequence[str], k: int, keep: bool = False) -> list[Hits]:
         """(passage id, score) of the k best passages a query, by score, then id. Passages that share no term are left out.
-        `keep`: what is found stays in the cache, a block of queries at a time."""
+        `keep`: what is found stays in the cache, a block of queries at a time, which `chosen_workers` look up where there are
+        any."""
         k = min(k, len(self._corpus))
         found: list[Hits] = []
+        blocks = [list(queries[start : start + BLOCK]) for start in range(0, len(queries), BLOCK)]
+        if keep:
+            self._keep_on_workers(blocks, k)
         with bar("BM25", len(queries), "questions") as shown:
-            for start in range(0, len(queries), BLOCK):
-                asked = queries[start : start + BLOCK]
+            for asked in blocks:
                 found += self._hits(*(self._kept(asked, k, shown) if keep else self._best(asked, k, shown)))
         nothing = sum(not hits for hits in found)
         if nothing:
@@ -80,9 +85,27 @@ class BM25:
         for own, values in zip(there, scores.tolist(), strict=True):
             yield best_first(zip(islice(ids, int(own.sum())), values, strict=False))
 
+    def _keep_on_workers(self, blocks: Sequence[list[str]], k: int) -> None:
+        """Let the workers of the command find what the cache lacks, where that are several blocks."""
+        workers = chosen_workers()
+        missing = [block for block in blocks if not is_whole(self._folder_of(block, k))]
+        if workers is None or len(missing) < 2:
+            return
+        opener = partial(_opened, self._corpus.folder.absolute(), self._corpus.language, self._k1, self._b)
+        with (
+            bar("BM25", sum(map(len, missing)), "questions") as shown,
+            workers.opened(opener, len(missing), written=cache_dir() / KEPT) as crew,
+        ):
+            for number, _ in crew.each(missing, k):
+                visible(self._folder_of(missing[number], k) / FOUND[-1])  # what is not seen is found again here
+                shown.advance(len(missing[number]))
+
+    def _folder_of(self, queries: Sequence[str], k: int) -> Path:
+        return cache_dir() / KEPT / digest(self.key, k, queries)
+
     def _kept(self, queries: Sequence[str], k: int, shown: Bar) -> Found:
         """As `_best`, from the cache where it is there."""
-        folder = cache_dir() / "bm25_found" / digest(self.key, k, queries)
+        folder = self._folder_of(queries, k)
 
         def find() -> None:
             with whole_dir(folder) as beside:
@@ -130,11 +153,22 @@ class BM25:
         return self._corpus.id_ranks()
 
 
+def _opened(corpus: Path, language: str, k1: float, b: float) -> Callable[[list[str], int], None]:
+    """What keeps the best of some queries, in a worker."""
+    index = BM25.open(Corpus(corpus).in_language(language), k1, b)
+
+    def keep(queries: list[str], k: int) -> None:
+        index.search(queries, k, keep=True)
+
+    return keep
+
+
 @contextmanager
 def _threads() -> Iterator[ThreadPoolExecutor]:
-    """One a core that this process may use."""
+    """One a core that this process may use; an actor of Ray may use those that Ray tells OpenMP's libraries of."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    pool = ThreadPoolExecutor(cores)
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    pool = ThreadPoolExecutor(min(cores, int(said)) if said.isdecimal() and int(said) else cores)
     try:
         yield pool
     finally:

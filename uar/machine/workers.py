@@ -1,0 +1,199 @@
+"""Who does work that falls into parts and has no gradient: this process, or Ray actors on one machine or many.
+
+`workers=ray` holds for a whole command, as joblib's `parallel_config` does for a block: no result depends on it, so it is in
+no key and no constructor. What an actor makes, it writes where this process would have written it.
+"""
+
+import errno
+import logging
+import os
+import secrets
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from uar.errors import UserError
+from uar.machine.ray_cluster import actor_environment, cluster, enter, ray_module
+
+log = logging.getLogger(__name__)
+Work = Callable[[Any, Any], Any]  # of a part and of what all parts have in common
+STARTING = 60.0  # seconds without any actor before the log says so
+VISIBLE = 90.0  # seconds that another machine's file may take to be seen: NFS keeps what it knows of a folder for up to 60
+TRIES = 2  # more of a part whose actor died
+
+
+@dataclass(frozen=True)
+class Workers:
+    """`actors` with `num_cpus` (which is how many threads each has) and `num_gpus` each. `address`: of a cluster that runs,
+    whose machines see the cache and the folders of the command under the same paths; None starts one on this machine."""
+
+    actors: int = 2
+    num_cpus: float = 0.5
+    num_gpus: float = 0
+    address: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.actors < 1:
+            raise UserError(f"workers.actors={self.actors}: at least 1 is needed")
+        ray_module("workers")
+
+    @contextmanager
+    def opened(self, opener: Callable[[], Work], most: int, written: Path | None = None) -> Iterator["Crew"]:
+        """Actors that each call `opener` once, for as long as the block runs; not more than `most`, the parts that there are.
+        `written`: the folder that they write to, which has to be the one that this process sees under that name."""
+        with cluster("workers", self.address) as ray, _probe(written) as probe:
+            self._check_fits(ray)
+            job = [ray.put(ray.cloudpickle.dumps(opener))]  # in a list it is fetched by an actor that needs it
+            kind = ray.remote(Worker).options(
+                num_cpus=self.num_cpus,
+                num_gpus=self.num_gpus,
+                max_restarts=TRIES,
+                max_task_retries=TRIES,
+                runtime_env={"env_vars": actor_environment(side_by_side=self.actors > 1 and not self.num_gpus)},
+            )
+            actors = [kind.remote(probe, os.getcwd()) for _ in range(min(self.actors, most))]
+            try:
+                yield Crew(ray, actors, job)
+            finally:
+                for actor in actors:
+                    ray.kill(actor)
+
+    def _check_fits(self, ray: Any) -> None:
+        """Of a machine that cannot grow; a cluster may."""
+        there = ray.cluster_resources()
+        for name, kind in (("num_cpus", "CPU"), ("num_gpus", "GPU")):
+            wanted, has = getattr(self, name), there.get(kind, 0)
+            if self.address is None and wanted > has:
+                raise UserError(f"workers.{name}={wanted:g}: an actor cannot have more than this machine, {has:g} {kind}s")
+
+
+class Crew:
+    """Actors at work. Those that did not start yet get nothing to do, so that none waits for a machine that never comes."""
+
+    def __init__(self, ray: Any, actors: Sequence[Any], job: list[Any]) -> None:
+        self._ray, self._job = ray, job
+        self._starting = {actor.open.remote(job): actor for actor in actors}
+        self._idle: list[Any] = []
+
+    def each(self, parts: Iterable[Any], common: Any = None) -> Iterator[tuple[int, Any]]:
+        """(number from 0, what the work gives) of each part, as they are done. `common` goes with all of them. UserError where
+        a part raises it or a worker is lost for good; what was written stays."""
+        waiting, shared = deque(enumerate(parts)), self._ray.put(common)
+        busy: dict[Any, tuple[Any, int]] = {}
+        while waiting or busy:
+            while waiting and self._idle:
+                actor, (number, part) = self._idle.pop(), waiting.popleft()
+                busy[actor.do.remote(self._job, part, shared)] = actor, number
+            done, _ = self._ray.wait([*busy, *self._starting], num_returns=1, timeout=STARTING)
+            if not done and not busy:
+                log.warning("workers: no actor could start yet; the cluster has %s free", self._ray.available_resources())
+            for ref in done:
+                result = self._result(ref)
+                if ref in self._starting:
+                    self._idle.append(self._starting.pop(ref))
+                else:
+                    actor, number = busy.pop(ref)
+                    self._idle.append(actor)
+                    yield number, result
+
+    def _result(self, ref: Any) -> Any:
+        failures = self._ray.exceptions
+        try:
+            result, fault = self._ray.get(ref)
+        except failures.RayTaskError:  # a fault of the program, with its traceback
+            raise
+        except failures.RayError as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(f"workers: one is lost ({reason}); what is done is kept, and the same command goes on") from error
+        if fault:
+            raise UserError(fault)
+        return result
+
+
+class Worker:
+    """An actor. Each method returns what came of it and, where the user can mend what went wrong, a line on it."""
+
+    def __init__(self, probe: Path | None, folder: str) -> None:
+        enter(folder)
+        self._probe = probe
+        self._work: Work | None = None
+
+    def open(self, job: list[Any]) -> tuple[None, str | None]:
+        """`job`: a reference to the pickled opener."""
+        _, fault = self._told(lambda: self._opened(job))
+        return None, fault
+
+    def do(self, job: list[Any], part: Any, common: Any) -> tuple[Any, str | None]:
+        """Also after a restart, with nothing opened."""
+        return self._told(lambda: self._opened(job)(part, common))
+
+    def _opened(self, job: list[Any]) -> Work:
+        if self._work is None:
+            import ray
+
+            if self._probe is not None and not visible(self._probe):
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self._probe.parent))
+            self._work = ray.cloudpickle.loads(ray.get(job[0]))()
+        return self._work
+
+    def _told(self, what: Callable[[], Any]) -> tuple[Any, str | None]:
+        try:
+            return what(), None
+        except FileNotFoundError as error:
+            return None, (
+                f"workers: {socket.gethostname()} does not have {error.filename} of the starting machine; give folders that "
+                "all machines share under the same paths: UAR_CACHE, search.embeddings, and those of models and collections"
+            )
+        except (UserError, OSError) as error:
+            return None, f"workers: {socket.gethostname()}: {error}"
+
+
+def visible(path: Path) -> bool:
+    """Whether a file that another machine wrote is there, or comes in sight. To list its folder is what makes NFS ask anew."""
+    end = time.monotonic() + VISIBLE
+    while not path.exists():
+        if time.monotonic() > end:
+            return False
+        with suppress(OSError):
+            os.listdir(path.parent)
+        time.sleep(0.5)
+    return True
+
+
+@contextmanager
+def _probe(folder: Path | None) -> Iterator[Path | None]:
+    """A file in the folder that workers look for."""
+    if folder is None:
+        yield None
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder.absolute() / f".shared-{secrets.token_hex(8)}"
+    path.touch()
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+_chosen: ContextVar[Workers | None] = ContextVar("workers", default=None)
+
+
+def chosen_workers() -> Workers | None:
+    """Those of the block that runs; None where this process does all by itself."""
+    return _chosen.get()
+
+
+@contextmanager
+def working(workers: Workers | None) -> Iterator[None]:
+    """What falls into parts goes to `workers` while the block runs."""
+    before = _chosen.set(workers)
+    try:
+        yield
+    finally:
+        _chosen.reset(before)
