@@ -187,3 +187,10 @@ def test_the_command_serves_until_it_is_stopped_and_goes_on_after_a_kill(
             process.kill()
     assert process.exitcode == 0 and "2 judgements: " in outputs[0].read_text()
     assert pq.read_table(tmp_path / "r" / "labels.parquet")["grade"].to_pylist() == [3, 3]
+
+
+def test_a_command_that_fails_leaves_the_folder_to_a_better_one(options: Callable[..., DictConfig]) -> None:
+    for wrong, told in (("suggestion=shown", "there is no LLM's judgement to show"), ("shared=7", "shared=7: a share")):
+        with pytest.raises(UserError, match=told):
+            open_review(options(wrong), Path("r"))
+    assert open_review(options("acquire=first"), Path("r")).about()["items"] == 4, "it is another queue"
