@@ -13,13 +13,14 @@ from uar.launch.override_text import written
 from uar.launch.resolvers import CONF
 
 LISTED = {"trainer.devices"}  # numbers that may be lists as well
+ANY_SIGN = "trainer."  # Lightning takes -1 for all
 KINDS = {bool: "true or false", int: "a whole number", float: "a number"}
 NONE = "null"  # stands in the meaning of an option that may have no value
 
 
 def check_types(taken: Taken) -> None:
-    """UserError where the command line gives text for a number, a fraction for a whole number, a number for a list, or null
-    for what cannot be left out."""
+    """UserError where the command line gives text for a number, a fraction for a whole number, a number below 0, one for a
+    list, or null for what cannot be left out."""
     task, of_hydra = HydraConfig.get().overrides.task, HydraConfig.get().overrides.hydra
     if not task:
         return
@@ -59,7 +60,10 @@ def _wanted(key: str, default: Any, given: Any) -> str | None:
     kind = next((k for k in KINDS if type(default) is k), None)
     fits = kind is None or given is None or type(given) is kind or (kind is float and type(given) is int)
     fits = fits or (key in LISTED and OmegaConf.is_list(given) and all(type(part) is kind for part in given))
-    return None if fits or kind is None else KINDS[kind]
+    if not fits and kind is not None:
+        return KINDS[kind]
+    below = type(given) in (int, float) and given < 0 and kind in (int, float) and default >= 0
+    return "a number from 0 up" if below and not key.startswith(ANY_SIGN) else None
 
 
 def _is_needed(taken: Taken, key: str, default: Any) -> bool:

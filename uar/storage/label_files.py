@@ -121,11 +121,12 @@ def _read_parquet(path: Path) -> Labels:
             first = next(n for n, q, d, _ in _parquet_rows(path) if (q, d) == (query_id, doc_id))
             raise contradiction(path, f"passage {doc_id!r} of query {query_id!r}", first, number)
     log_repeats(path, rows - sum(map(len, labels.values())), "labels")
-    _tell_assisted(path)
+    tell_assisted(path)
     return labels
 
 
-def _tell_assisted(path: Path) -> None:
+def tell_assisted(path: Path) -> None:
+    """Warn of labels by people who saw what an LLM says, where a Parquet file knows of any."""
     if ASSISTED in pq.read_schema(path).names:
         seen = sum(pq.read_table(path, columns=[ASSISTED])[ASSISTED].fill_null(False).to_pylist())
         if seen:
