@@ -7,7 +7,7 @@ import shlex
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -15,15 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import write_jsonl
 from hydra import compose, initialize_config_dir
-from hydra.core.hydra_config import HydraConfig
 
 from uar.collections import open_collection
 from uar.errors import DataError, UserError
 from uar.labels.human import first_share
-from uar.launch.command_options import Taken
 from uar.launch.entry import CONF, composed
 from uar.launch.other_commands import annotate_command
-from uar.launch.value_kinds import check_types, one_or_several
 
 QUICK = ("rag=off", "logger=none")
 CORPUS = '{"_id": "d1", "title": "", "text": "The heart pumps blood."}\n'
@@ -206,45 +203,6 @@ def test_a_depth_that_is_no_number_is_named(fails: Fails, folder: Path) -> None:
     error = fails("annotate", *local(folder), "candidates.depth=eight")
     assert "depth" in error
     assert "eight" in error
-
-
-KINDS = [  # command, option, whether its value is of a kind that it takes
-    ("train", "trainer.devices=2", True),
-    ("train", "trainer.devices=[0,1]", True),
-    ("train", "trainer.devices=[a]", False),
-    ("train", "trainer.devices=1.5", False),
-    ("train", "human_frac=null", True),
-    ("train", "seed=null", False),
-    ("train", "seed=-1", False),
-    ("train", "training.warmup=-0.1", False),
-    ("train", "trainer.devices=-1", True),
-    ("train", "trainer.max_steps=-1", True),
-    ("tune", "dev_questions=-1", False),
-    ("loop", "human_judgement=-1", False),
-    ("train", "dataset.test=mini:test", True),
-    ("train", "dataset.test=5", False),
-    ("train", "measures=null", False),
-    ("train", "measures=[5]", False),
-    ("evaluate", "perturb=null", True),
-    ("evaluate", "collections=5", False),
-    ("review", "shared=null", False),
-    ("review", "limit=null", True),
-]
-
-
-@pytest.mark.parametrize(("name", "option", "fits"), KINDS)
-def test_a_value_is_of_the_kind_that_the_option_takes(name: str, option: str, fits: bool) -> None:
-    cfg = composed(name, option)
-    told = nullcontext() if fits else pytest.raises(UserError, match=f"{option.partition('=')[0]}=.* is needed")
-    with initialize_config_dir(str(CONF), version_base="1.3"), told:
-        check_types(Taken(name, cfg, HydraConfig.get().runtime.choices))
-
-
-def test_an_option_of_one_or_several_names_takes_no_other_thing() -> None:
-    assert one_or_several("runs", "a") == ["a"] and one_or_several("runs", ["a", 5]) == ["a", "5"]
-    for given in (None, 1.5, True, {"a": "b"}, ["a", None]):
-        with pytest.raises(UserError, match="runs=.*: a name or a list of names is needed"):
-            one_or_several("runs", given)
 
 
 def test_missing_labels_are_told_with_the_command_that_makes_them(fails: Fails, folder: Path) -> None:
