@@ -4,9 +4,9 @@ import csv
 import json
 import logging
 import secrets
-from collections.abc import Iterator, Mapping
+import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from uar.errors import DataError
 from uar.reviewing.exchange import argilla, csv_table, label_studio
@@ -91,7 +91,7 @@ def _keep(labelling: Labelling, item: int, place: int, one: Returned) -> str:
     return "new"
 
 
-def _says(row: Mapping[str, Any], one: Returned) -> bool:
+def _says(row: sqlite3.Row, one: Returned) -> bool:
     marks = one.start is None or (row["start"], row["end"]) == (one.start, one.end)  # not every tool keeps them
     return bool(row["grade"] == one.grade and marks)
 
