@@ -15,6 +15,7 @@ from uar.acquisition import (
     CoreSetAcquisition,
     DualAcquisition,
     IDDSAcquisition,
+    ListedAcquisition,
     ModelMarginAcquisition,
     RandomAcquisition,
     UncertaintyAcquisition,
@@ -23,7 +24,7 @@ from uar.acquisition.uncertainty_acquisition import uncertainties
 from uar.annotation.annotate_run import asked_first
 from uar.annotation.annotators import Judgement
 from uar.collections import open_collection
-from uar.errors import UserError
+from uar.errors import DataError, UserError
 from uar.labels.human import first_share
 from uar.launch.entry import composed
 from uar.retrievers.bi_encoder.encoder import BiEncoder
@@ -194,3 +195,14 @@ def test_a_new_acquisition_is_a_file_and_a_yaml(tmp_path: Path, monkeypatch: pyt
     monkeypatch.syspath_prepend(tmp_path)
     cfg = composed("train", "acquire=longest", f"hydra.searchpath=[file://{tmp_path}]")
     assert instantiate(cfg.label_source).acquire.order(context())[0] == "q100"
+
+
+def test_where_all_that_is_listed_has_labels_the_others_are_drawn(tmp_path: Path) -> None:
+    path = tmp_path / "listed.jsonl"
+    path.write_text('{"query_id": "b"}\n{"query_id": "elsewhere"}\n')
+    every = ["a", "b", "c"]
+    assert ListedAcquisition(str(path)).order(AcquisitionContext(every, 0))[0] == "b"
+    left = AcquisitionContext(every, 0, frozenset("b"))
+    assert ListedAcquisition(str(path)).order(left) == left.drawn
+    with pytest.raises(DataError, match="none of its 2 queries is among the 1 to choose from"):
+        ListedAcquisition(str(path)).order(AcquisitionContext(["a"], 0))

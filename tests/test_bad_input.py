@@ -7,7 +7,7 @@ import shlex
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from hydra import compose, initialize_config_dir
 from uar.collections import open_collection
 from uar.errors import DataError, UserError
 from uar.labels.human import first_share
-from uar.launch.entry import CONF, _check_types, composed
+from uar.launch.entry import CONF, composed
 from uar.launch.other_commands import annotate_command
 
 QUICK = ("rag=off", "logger=none")
@@ -203,13 +203,6 @@ def test_a_depth_that_is_no_number_is_named(fails: Fails, folder: Path) -> None:
     error = fails("annotate", *local(folder), "candidates.depth=eight")
     assert "depth" in error
     assert "eight" in error
-
-
-def test_devices_are_a_number_or_a_list_of_numbers() -> None:
-    for devices, fits in (("2", True), ("[0,1]", True), ("[a]", False), ("1.5", False)):
-        cfg = composed("train", f"trainer.devices={devices}")
-        with initialize_config_dir(str(CONF), version_base="1.3"), nullcontext() if fits else pytest.raises(UserError):
-            _check_types(cfg, "train")
 
 
 def test_missing_labels_are_told_with_the_command_that_makes_them(fails: Fails, folder: Path) -> None:

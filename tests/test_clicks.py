@@ -103,6 +103,8 @@ def test_without_positions_nothing_is_corrected_and_the_log_says_so(
     (stage,) = ClickLabels(str(log(folder, "q1\td1\t10\t5\nq1\td2\t10\t1\nqx\td1\t1\t1\n")), prior=0).stages(context)
     assert stage.examples[0].utilities() == {"d1": 0.5, "d2": 0.1}
     assert "not corrected" in caplog.text
+    ClickLabels(str(log(folder, "q1\td1\t10\t5\t2\nq1\td2\t10\t1\n"))).stages(context)
+    assert "1 of 2 lines have no position (a fifth column) and count as shown first" in caplog.text
 
 
 @pytest.mark.parametrize(

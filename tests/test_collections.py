@@ -1,6 +1,7 @@
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -125,6 +126,18 @@ def test_a_split_may_have_candidates_alone_or_under_a_run_name(folder: Path) -> 
     assert list(pool.queries) == ["q2"]
     assert pool.qrels == {}
     assert pool.candidates == {"q2": ["d5"]}
+
+
+def test_a_folder_without_splits_has_one_of_questions_that_nobody_judged(folder: Path) -> None:
+    shutil.rmtree(folder / "qrels")
+    found = open_collection(f"local:{folder}:train")
+    assert (list(found.queries), found.qrels, found.candidates) == (["q1", "q2", "q3"], {}, {})
+    with pytest.raises(UserError, match="it has train alone, of questions that nobody judged"):
+        open_collection(f"local:{folder}:test")
+    (folder / "qrels").mkdir()
+    (folder / "qrels" / "test.tsv").write_text("q1\td1\t1\n")
+    with pytest.raises(UserError, match="no split 'train' .* it has test: name one of these"):
+        open_collection(f"local:{folder}:train")
 
 
 def test_of_several_run_files_the_one_that_is_taken_is_told(folder: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -81,8 +81,23 @@ def test_a_loop_reveals_what_it_asks_for_goes_on_where_it_was_killed_and_is_comp
         loop(options("seed=1"), Path("killed"))
     assert loop(options("stop.questions=10", "rounds=9"), Path("killed")) == whole  # nothing is made
     Path("killed/rounds.json").write_text(json.dumps({"rounds": [{**made[0], "questions": 6}]}))
-    with pytest.raises(UserError, match="its first round has another number of questions"):
+    with pytest.raises(UserError, match="its first round has . questions, this one .; give per_round alike"):
         compared(Path("whole"), Path("killed"))
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        ("stop.patience=0", "stop.patience=0: at least 1 round is needed"),
+        ("baseline=other", "its first round has . questions, this one .; give per_round alike"),
+    ],
+)
+def test_a_loop_that_cannot_end_well_is_not_begun(options: Callable[..., DictConfig], option: str, told: str) -> None:
+    Path("other").mkdir()
+    Path("other/rounds.json").write_text('{"rounds": [{"questions": 3}]}')
+    with pytest.raises(UserError, match=told):
+        loop(options(option), Path("run"))
+    assert not Path("run").exists()
 
 
 def test_an_llm_is_asked_for_the_chosen_questions_alone(options: Callable[..., DictConfig], server: LLMServer) -> None:

@@ -99,6 +99,19 @@ def test_a_faulty_file_is_one_line(folder: Path, tmp_path: Path) -> None:
     pq.write_table(pa.table(good), tmp_path / "good.parquet")  # of somebody else's making
     assert open_training_split("train", str(folder), judgements=str(tmp_path / "good.parquet")).qrels == {"q1": {"d1": 1}}
     assert read_judgements(tmp_path / "good.parquet").about == {}
+    odd = {"query_id": ["q1", "q1"], "doc_id": ["d1", "d2"], "grade": [1, 2], "label": [1, 0]}
+    pq.write_table(pa.table(odd), tmp_path / "odd.parquet")
+    with pytest.raises(DataError, match="grade 2 is negative and grade 1 positive there"):
+        read_judgements(tmp_path / "odd.parquet")
+
+
+def test_a_file_without_a_positive_grade_has_that_of_its_labels(folder: Path, tmp_path: Path) -> None:
+    """Such as a review's labels, or judgements that another program wrote anew."""
+    columns = {"query_id": ["q1"] * 3, "doc_id": ["d1", "d2", "d3"], "grade": [1, 2, 3], "label": [0, 1, 1]}
+    pq.write_table(pa.table(columns | {"assisted": [False, False, True]}), tmp_path / "labels.parquet")
+    found = open_training_split("train", str(folder), judgements=str(tmp_path / "labels.parquet"))
+    assert found.positive_grade == 2
+    assert found.qrels == {"q1": {"d1": 1, "d2": 2}}, "an LLM's suggestion was seen for the third"
 
 
 def test_a_label_file_that_says_so_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,6 +1,7 @@
 """The review command: from a run, an annotation or a collection to a page, and from the page to files that others read."""
 
 import os
+import shutil
 import signal
 import socket
 import time
@@ -187,3 +188,22 @@ def test_the_command_serves_until_it_is_stopped_and_goes_on_after_a_kill(
             process.kill()
     assert process.exitcode == 0 and "2 judgements: " in outputs[0].read_text()
     assert pq.read_table(tmp_path / "r" / "labels.parquet")["grade"].to_pylist() == [3, 3]
+
+
+def test_questions_that_nobody_judged_are_judged_and_then_have_labels(
+    options: Callable[..., DictConfig], folder: Path
+) -> None:
+    shutil.rmtree(folder / "qrels")
+    own = ["dataset=local", f"dataset.path={folder}", "candidates.depth=2"]
+    work = open_review(options(*own), Path("r"))
+    assert judge(work, "ann", lambda query_id, doc_id: int(query_id[1] == doc_id[1])) == 3
+    write_files(work, Path("r"))
+    found = open_training_split("train", str(folder), judgements="r")
+    assert {q: found.positives(q) for q in found.queries} == {"q1": ["d1"], "q2": ["d2"], "q3": ["d3"]}
+
+
+def test_a_command_that_fails_leaves_the_folder_to_a_better_one(options: Callable[..., DictConfig]) -> None:
+    for wrong, told in (("suggestion=shown", "there is no LLM's judgement to show"), ("shared=7", "shared=7: a share")):
+        with pytest.raises(UserError, match=told):
+            open_review(options(wrong), Path("r"))
+    assert open_review(options("acquire=first"), Path("r")).about()["items"] == 4, "it is another queue"

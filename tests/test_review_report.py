@@ -165,3 +165,17 @@ def test_a_faulty_file_is_one_line(name: str, tmp_path: Path) -> None:
         review_report([tmp_path], tmp_path, None, None, 0)
     with pytest.raises(DataError, match="no such file; give a file of judgements"):
         review_report([tmp_path / "none"], tmp_path, None, None, 0)
+
+
+def test_files_of_different_reviews_are_not_compared(tmp_path: Path) -> None:
+    one = write(tmp_path / "a", [row("q1", "d1", "ann", 1, texts="t1")])
+    same = write(tmp_path / "b", [row("q1", "d1", "bob", 1, texts="t1")])
+    assert review_report([one, same], tmp_path, None, None, 0)["agreement"]["passages"] == 1
+    other = write(tmp_path / "c", [row("q1", "d1", "bob", 1, texts="t2")])
+    with pytest.raises(UserError, match="passage 'd1' of question 'q1' is not the same text in all files"):
+        review_report([one, other], tmp_path, None, None, 0)
+    nobody = write(tmp_path / "d", [row("q1", "d1", "bob", 1) | {"who": None}])
+    with pytest.raises(DataError, match="it does not say who judged"):
+        review_report([nobody], tmp_path, None, None, 0)
+    with pytest.raises(UserError, match="no judgements yet"):
+        review_report([], tmp_path, None, None, 0)

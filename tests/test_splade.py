@@ -262,6 +262,16 @@ def test_an_encoder_of_another_kind_is_refused(mlm: str, tmp_path: Path):
         Splade(str(tmp_path / "out"))
 
 
+def test_a_masked_language_model_that_says_no_kind_is_opened_with_a_word_of_warning(
+    mlm: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    assert isinstance(open_model(mlm), BiEncoder)
+    assert "it is taken for a bi-encoder; a learned sparse model (SPLADE) is opened by retriever=splade" in caplog.text
+    caplog.clear()
+    made(mlm).save(tmp_path / "out")
+    assert isinstance(open_model(str(tmp_path / "out")), Splade) and "taken for" not in caplog.text
+
+
 def test_faults_are_told_in_a_line(mlm: str, toy: Collection, tmp_path: Path):
     (tmp_path / "of.json").write_text('{"bees": 1, "no such token": 2}')
     (tmp_path / "bad.json").write_text('{"bees": -1}')

@@ -137,6 +137,8 @@ def test_a_student_learns_which_passage_is_picked(toy: Collection) -> None:
 def test_a_target_may_be_a_positive_passage(toy: Collection) -> None:
     task = QueryTask(QueryWriter(template="pseudo_document"), passage_words=3)
     assert task.cases(toy, {"q2": ()})[0].target == "Bees make honey"
+    with pytest.raises(UserError, match="task.passage_words=0: at least 1 is needed"):
+        QueryTask(QueryWriter(template="pseudo_document"), passage_words=0)
 
 
 def test_what_is_learned_is_what_is_asked(toy: Collection, model: str) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from omegaconf import OmegaConf
 from scipy.stats import ttest_1samp
@@ -209,6 +211,17 @@ def test_passages_that_people_do_not_name_may_count_as_negative(
     found = validate(composed("validate", *given, "unjudged=negative"), tmp_path / "out")
     assert found["runs"]["run"]["pairs"] == 2000
     assert found["runs"]["run"]["equal_labels"] == pytest.approx(0.9, abs=0.02)
+
+
+def test_labels_that_saw_the_llm_and_lists_of_nothing_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = file(tmp_path / "run.tsv", {("q1", "d1"): 1, ("q1", "d2"): 0})
+    (tmp_path / "review").mkdir()
+    columns = {"query_id": ["q1", "q1"], "doc_id": ["d1", "d2"], "label": [1, 0], "grade": [1, 0], "assisted": [True, False]}
+    pq.write_table(pa.table(columns), tmp_path / "review" / "labels.parquet")
+    validate(composed("validate", f"labels={tmp_path / 'review'}", f"runs={run}"), tmp_path / "out")
+    assert "1 labels by people were made while an LLM's suggestion was seen" in caplog.text
+    with pytest.raises(UserError, match="labels names nothing; give files"):
+        validate(composed("validate", "labels=[]", f"runs={run}"), tmp_path / "out")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from omegaconf import DictConfig
 
 from uar.errors import UserError
 from uar.launch.entry import entry
+from uar.launch.value_kinds import one_or_several
 from uar.reporting.run_folders import find_runs
 from uar.reporting.wandb_pages import report, save, workspace, write_specs
 from uar.reporting.wandb_panels import panels_of
@@ -16,7 +17,7 @@ log = logging.getLogger(__name__)
 
 def dashboard(cfg: DictConfig, folder: Path) -> list[str]:
     """Write `workspace.json` and `report.json` to `out`; with `save` put both into the project and return their addresses."""
-    found = find_runs([cfg.runs] if isinstance(cfg.runs, str) else list(cfg.runs))
+    found = find_runs(one_or_several("runs", cfg.runs))
     log.info("%d run folders", len(found.runs))
     sections = panels_of(found.runs)
     entity = cfg.entity or (_own_entity() if cfg.save else "")

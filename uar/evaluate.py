@@ -20,6 +20,7 @@ from uar.evaluation.robustness import Robustness
 from uar.evaluation.significance import COLUMNS, note_untested, table_of
 from uar.launch.entry import entry
 from uar.launch.small_table import log_table
+from uar.launch.value_kinds import one_or_several
 from uar.launch.with_workers import with_workers
 from uar.reranking import ByRanker, Reranked
 from uar.retrievers.ranker import Ranker
@@ -49,7 +50,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> float | None:
     judged: JudgedByLLM | None = hydra.utils.instantiate(cfg.estimate)
     if judged:
         judged.forget(folder)
-    kinds = [cfg.perturb] if isinstance(cfg.perturb, str) else list(cfg.perturb or [])
+    kinds = one_or_several("perturb", cfg.perturb or [])
     evaluator = Evaluator(cfg, folder, llm=judged, robustness=Robustness(kinds, cfg.perturb_seed) if kinds else None)
     with tracked(cfg, folder) as job:
         first = _evaluate(cfg, folder, job, evaluator, chosen, collections)

@@ -20,9 +20,8 @@ class ListedAcquisition(Acquisition):
         if not path.is_file():
             raise DataError(path, 'no such file; give lines such as {"query_id": "q1"}')
         listed = [read_id(path, number, row, "query_id") for number, row in read_jsonl(path)]
-        left = context.drawn
-        known = set(left)
-        first = dict.fromkeys(q for q in listed if q in known)
-        if not first:
-            raise DataError(path, f"none of its {len(listed)} queries is among the {len(left)} to choose from")
-        return [*first, *(q for q in left if q not in first)]
+        known = set(context.query_ids)
+        if not known & set(listed):
+            raise DataError(path, f"none of its {len(listed)} queries is among the {len(known)} to choose from")
+        left = dict.fromkeys(context.drawn)
+        return list(dict.fromkeys([*(q for q in listed if q in left), *left]))

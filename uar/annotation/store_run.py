@@ -14,6 +14,7 @@ from uar.annotation.selection import Annotations
 from uar.annotation.why import why
 from uar.collections import open_collection, open_corpus
 from uar.errors import UserError
+from uar.launch.value_kinds import one_or_several
 from uar.llm.store import upkeep
 from uar.llm.store.journal import journals_of
 from uar.llm.store.parts import parts_of
@@ -109,7 +110,7 @@ def _annotations(cfg: DictConfig, place: Path) -> int:
 
 def _adopt(annotations: Annotations, cfg: DictConfig) -> None:
     """Bring over what can be, and say of the other runs why not; UserError where none could be."""
-    patterns = [cfg.runs] if isinstance(cfg.runs, str) else list(cfg.runs)
+    patterns = one_or_several("runs", cfg.runs)
     places = dict.fromkeys(path for pattern in patterns for path in matching(pattern))
     folders = [place for place in places if (place / "candidates").is_dir() and (place / "ledger.json").is_file()]
     good = 0

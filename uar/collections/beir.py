@@ -27,11 +27,13 @@ from uar.storage.locks import built_once
 
 log = logging.getLogger(__name__)
 ORIGINS = ("human", "generated")
+UNJUDGED = "train"  # the split of a folder that has no other
 FORMAT = 2  # of the built corpus; a new number builds anew
 
 
 def read_folder(folder: Path, split: str, reference: str, slug: str) -> Collection:
-    """Open one split of a folder; every fault is a DataError that names file and line."""
+    """Open one split of a folder; every fault is a DataError that names file and line. A folder without any split has one,
+    `train`: all its questions, which nobody judged."""
     corpus = read_corpus(folder, reference)
     if not (folder / "queries.jsonl").is_file():
         of_folder = {"dataset": "local", "dataset.path": str(folder), "questions": "generate"}
@@ -42,18 +44,24 @@ def read_folder(folder: Path, split: str, reference: str, slug: str) -> Collecti
         )
     qrels_path = folder / "qrels" / f"{split}.tsv"
     candidates_path = _candidates_path(folder, split)
-    if not qrels_path.is_file() and candidates_path is None:
-        known = sorted(
-            {p.stem for p in folder.glob("qrels/*.tsv")} | {p.name.split(".")[0] for p in folder.glob("candidates/*.jsonl")}
-        )
+    known = sorted(
+        {p.stem for p in folder.glob("qrels/*.tsv")} | {p.name.split(".")[0] for p in folder.glob("candidates/*.jsonl")}
+    )
+    unjudged = not known and split == UNJUDGED
+    if not qrels_path.is_file() and candidates_path is None and not unjudged:
+        has = ", ".join(known) or f"{UNJUDGED} alone, of questions that nobody judged"
         raise UserError(
             f"{reference}: no split {split!r} in {folder} (no qrels/{split}.tsv); "
-            f"it has {', '.join(known) or 'none'}: name one of these, or set the option to null where a split is optional"
+            f"it has {has}: name one of these, or set the option to null where a split is optional"
         )
     everything = read_queries(folder / "queries.jsonl")
     qrels = checked_qrels(qrels_path, everything, corpus) if qrels_path.is_file() else {}
     candidates = checked_candidates(candidates_path, everything, corpus) if candidates_path else {}
-    queries = {i: q for i, q in everything.items() if i in qrels or i in candidates}
+    queries = {i: q for i, q in everything.items() if unjudged or i in qrels or i in candidates}
+    if unjudged:
+        log.info(
+            "%s: no qrels and no candidates there; its %d questions are taken, which nobody judged", reference, len(queries)
+        )
     if pictured := check_images(folder / "queries.jsonl", ((q.id, q.image) for q in queries.values())):
         line = "%s: %d of %d questions have an image, which LLMs are shown; retrievers search with the text alone"
         log.info(line, reference, pictured, len(queries))

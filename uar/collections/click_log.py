@@ -45,17 +45,19 @@ def read_clicks(path: Path, collection: Collection, tell: bool = True) -> list[S
     """The log's lines; lines of other splits' queries are left out. DataError names a faulty line. `tell`: say what is left
     out."""
     rows, others = [], 0
-    positions = False
+    without = 0
     for number, row, has_position in click_lines(path):
         if row.query_id not in collection.queries:
             others += 1
             continue
         if collection.corpus.row(row.doc_id) < 0:
             raise DataError(path, f"passage id {row.doc_id!r} is not in the corpus; remove the line", number)
-        positions = positions or has_position
+        without += not has_position
         rows.append(row)
     if others and tell:
         log.info("%s: %d lines are of queries that %s does not have, and left out", path, others, collection.reference)
-    if rows and not positions and tell:
+    if rows and without == len(rows) and tell:
         log.warning("%s has no positions (a fifth column): click-through is not corrected for them", path)
+    elif without and tell:
+        log.warning("%s: %d of %d lines have no position (a fifth column) and count as shown first", path, without, len(rows))
     return rows

@@ -28,7 +28,7 @@ def with_judgements(collection: Collection, path: Path, assisted: bool) -> Colle
     judged the passage without. DataError where no judgement is of a question and a passage of the collection as they are
     worded today; those that are not are left out, and the log says how many.
     """
-    table, about = read_judgements(path)
+    table, positive_grade, _ = read_judgements(path)
     names = ("query_id", "doc_id", "grade", "suggestion_shown", "texts")
     columns = [table[name].to_pylist() for name in names]
     rows_of_corpus = collection.corpus.find(columns[1]).tolist()
@@ -55,7 +55,7 @@ def with_judgements(collection: Collection, path: Path, assisted: bool) -> Colle
         collection,
         queries=queries,
         qrels=qrels,
-        positive_grade=int(about.get("positive_grade", 1)),
+        positive_grade=positive_grade,
         graded=True,
         assisted=len(helped),
     )

@@ -12,7 +12,7 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from uar.errors import UserError
 from uar.launch import sweeps
@@ -26,10 +26,10 @@ from uar.launch.resolvers import CONF, register_resolvers
 from uar.launch.side_by_side import several_devices, started_outside, which_process
 from uar.launch.stopping import Stopping
 from uar.launch.terminal_log import tidy_terminal
+from uar.launch.value_kinds import check_types
 from uar.machine.waiting import set_waiting
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
-LISTED = {"trainer.devices"}  # numbers that may be lists as well
 SCALE = "+scale="
 SCALED = ("+experiment=", "+setting=", "+method=")  # set what a scale changes
 
@@ -58,8 +58,9 @@ def entry(config_name: str, task: Task) -> None:
         swept = sweeps.in_sweep()
         try:
             with _environment(FULL_ERROR, given):  # what the task starts has the user's environment
-                check_given(Taken(config_name, cfg, HydraConfig.get().runtime.choices))
-                _check_types(cfg, config_name)
+                taken = Taken(config_name, cfg, HydraConfig.get().runtime.choices)
+                check_given(taken)
+                check_types(taken)
                 set_waiting(side_by_side=several_devices(cfg))
                 if "name" not in cfg:  # a command without run folders of its own
                     return task(cfg, folder)
@@ -141,24 +142,3 @@ def _check_order(overrides: Sequence[str]) -> None:
     for scale, later in pairwise(groups):
         if scale.startswith(SCALE):
             raise UserError(f"{scale} stands before {later}, which would win over it; give {scale} after it")
-
-
-def _check_types(cfg: DictConfig, config_name: str) -> None:
-    """UserError where the command line gives text for a number, a fraction for a whole number, or the like."""
-    task, of_hydra = HydraConfig.get().overrides.task, HydraConfig.get().overrides.hydra
-    if not task:
-        return
-    groups = [o for o in task if (CONF / o.split("=")[0].split("@")[0]).is_dir()]
-    places = [o for o in of_hydra if o.split("=")[0].lstrip("+") == "hydra.searchpath"]  # of the user's own choices
-    defaults = hydra.compose(config_name, [*groups, *places])
-    for override in task:
-        key = override.split("=")[0].lstrip("+~")
-        if override in groups or override[0] in "+~":
-            continue
-        default, given = (OmegaConf.select(c, key, throw_on_missing=False) for c in (defaults, cfg))
-        kinds = {bool: "true or false", int: "a whole number", float: "a number"}
-        kind = next((k for k in kinds if type(default) is k), None)
-        fits = kind is None or given is None or type(given) is kind or (kind is float and type(given) is int)
-        fits = fits or (key in LISTED and OmegaConf.is_list(given) and all(type(part) is kind for part in given))
-        if not fits:
-            raise UserError(f"{key}={given!r}: {kinds[kind]} is needed, such as {default!r}")  # type: ignore[index]

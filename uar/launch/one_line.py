@@ -6,6 +6,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from uar.errors import UserError
+from uar.storage.files import NOT_WRITABLE
 
 INTERNAL = ("object_type", "reference_type", "full_key", "To append", "See https://hydra.cc")
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -20,7 +21,18 @@ def one_line(error: BaseException) -> str | None:
             place = cause.filename2 or cause.filename or "the output folder"
             advice = "free some space and run the same command again: what was finished is kept"
             return f"no space left while writing {place} ({cause.strerror}); {advice}"
+        if isinstance(cause, OSError) and cause.errno in NOT_WRITABLE and cause.filename and _said(error, cause):
+            advice = "give a folder that can be (hydra.run.dir=, out=, store=), or mend its permissions"
+            return f"{cause.filename} cannot be written or read ({cause.strerror}); {advice}"
     return about_config(error) if is_of_config(error) else None
+
+
+def _said(error: BaseException, cause: BaseException) -> bool:
+    """Whether `cause` is the error, or what it was raised from; not one that was being handled."""
+    step: BaseException | None = error
+    while step is not None and step is not cause:
+        step = step.__cause__
+    return step is cause
 
 
 def is_of_config(error: BaseException) -> bool:

@@ -53,17 +53,23 @@ def read_rounds(folder: Path) -> list[dict[str, Any]]:
     return found
 
 
+def check_comparable(first: int, baseline: Path) -> None:
+    """UserError where a loop whose first round has so many questions cannot be compared with another one's folder."""
+    other = read_rounds(baseline)[0]["questions"]
+    if other != first:
+        raise UserError(f"baseline={baseline}: its first round has {other} questions, this one {first}; give per_round alike")
+
+
 def compared(ours: Path, baseline: Path) -> dict[str, dict[str, Any]]:
     """Paired tests of the areas under the curves of the single questions, over the rounds that both loops have with as many
     labelled questions."""
     both = [read_rounds(folder) for folder in (ours, baseline)]
+    check_comparable(both[0][0]["questions"], baseline)
     shared = 0
     for one, other in zip(*both, strict=False):
         if one["questions"] != other["questions"]:
             break
         shared += 1
-    if not shared:
-        raise UserError(f"baseline={baseline}: its first round has another number of questions; give per_round alike")
     questions = [one["questions"] for one in both[0][:shared]]
     found = compare(_areas_by_question(ours, questions), _areas_by_question(baseline, questions))
     for slug, values in found.items():

@@ -16,7 +16,7 @@ from uar.errors import UserError
 from uar.evaluation.metrics_file import read_metrics
 from uar.launch.side_by_side import several_devices
 from uar.loops.asking import AskPeople, ask_llm, check_who, judged_pairs
-from uar.loops.curves import ROUNDS, areas, compared, log_curve, read_rounds
+from uar.loops.curves import ROUNDS, areas, check_comparable, compared, log_curve
 from uar.storage.files import digest, read_json, write_json, write_jsonl
 from uar.storage.judgement_files import NAME as PEOPLE
 from uar.storage.judgement_files import read_judgements
@@ -50,16 +50,18 @@ def loop(cfg: DictConfig, folder: Path, ask_people: AskPeople | None = None) -> 
             raise UserError(f"{name}={cfg[name]}: at least 1 is needed")
     if cfg.choose_with not in ("last", "given"):
         raise UserError(f"choose_with={cfg.choose_with!r}; allowed: last, given")
+    if cfg.stop.patience is not None and cfg.stop.patience < 1:
+        raise UserError(f"stop.patience={cfg.stop.patience}: at least 1 round is needed, or null for not that reason")
     if several_devices(cfg):
         raise UserError("uar.loop trains in one process; give trainer.devices=1")
-    if cfg.baseline:
-        read_rounds(Path(cfg.baseline))
     split = cfg.dataset
     collection = open_training_split(
         split.train, split.path, split.positive_grade, split.answers, split.language, split.judgements, split.assisted
     )
     chooses_from = _questions(cfg, collection)
     rounds = _kept(cfg, folder, collection)
+    if cfg.baseline:
+        check_comparable(_before(rounds[:1]) or min(cfg.per_round, len(chooses_from)), Path(cfg.baseline))
     save_config(folder, cfg)
     chosen = _chosen(folder, len(rounds))
     while not (why := _stops(cfg, rounds, len(chooses_from) - len(chosen))):

@@ -3,12 +3,12 @@ report.html."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 
+from uar.launch.value_kinds import one_or_several
 from uar.reporting.alike import notes_of
 from uar.reporting.band_table import band_table
 from uar.reporting.constants import without_constants
@@ -36,11 +36,11 @@ from uar.storage.files import write_text
 
 def report(cfg: DictConfig, folder: Path) -> None:
     """Print one table of `runs`; write tables, figures and the explorer to `out`. UserError for an unknown name."""
-    found = find_runs(_several(cfg.runs) or [])
+    found = find_runs(one_or_several("runs", cfg.runs))
     notes = list(found.notes)
     rows = rows_of(with_hybrid(found.runs, notes))
     notes += notes_of(rows)
-    papers = asked_for(_several(cfg.paper), rows)
+    papers = asked_for(None if cfg.paper is None else one_or_several("paper", cfg.paper), rows)
     baseline = _named(str(cfg.baseline), rows, papers) if cfg.baseline is not None else None
     explorer = Explorer(hydra.utils.instantiate(cfg.explorer), rows, notes)
     against = baseline or rows[0]
@@ -77,12 +77,6 @@ def _named(name: str, rows: Sequence[Row], papers: Sequence[PaperTable]) -> Row:
     lines = [line for paper in papers for line in paper_table(paper, rows, {}).lines if line.row and line.name == name]
     shown = {line.row for line in lines}
     return find_row(rows, shown.pop() if len(shown) == 1 else name, "baseline")
-
-
-def _several(value: Any) -> list[str] | None:
-    if value is None:
-        return None
-    return [str(v) for v in value] if OmegaConf.is_list(value) else [str(value)]
 
 
 def _tables(

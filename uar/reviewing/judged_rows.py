@@ -30,9 +30,9 @@ class JudgedRows:
 
 
 def judged_rows(table: pa.Table, positive_grade: int) -> JudgedRows:
-    """Of a table with the columns of a file of judgements. A label that is null is made of the grade."""
+    """Of a table with the columns of a file of judgements. Labels are made of the grades."""
     query_ids, query = _places(table["query_id"])
-    people, person = _places(table["who"].fill_null("?"))
+    people, person = _places(table["who"])
     _, doc = _places(table["doc_id"])
     _, passage = np.unique(np.stack([query, doc]), axis=1, return_inverse=True)
     grade = _numbers(table["grade"]).astype(np.int64)

@@ -7,6 +7,7 @@ from typing import Any
 from uar.errors import UserError
 
 LONGEST_NAME = 60
+LONGEST_TEXT = (1 << 31) - 1  # characters
 JOINERS = {0x200C: None, 0x200D: None}  # that names in some scripts are spelt with
 STATES = ("done", "skipped", "open")
 
@@ -31,7 +32,7 @@ def checked_event(event: Mapping[str, Any], passages: int, grades: int, now: flo
     if grade is not None and (type(grade) is not int or not 0 <= grade < grades):
         raise Refused(f"grade is {grade!r}; 0 to {grades - 1}, or null for none, are allowed")
     start, end, shown = event.get("start"), event.get("end"), event.get("shown")
-    marked = type(start) is int and type(end) is int and 0 <= start < end
+    marked = type(start) is int and type(end) is int and 0 <= start < end <= LONGEST_TEXT
     return found | {
         "place": place,
         "grade": grade,

@@ -10,13 +10,13 @@ import numpy as np
 import pyarrow as pa
 
 from uar.annotation.quality.from_files import judgements_of
-from uar.errors import UserError
+from uar.errors import DataError, UserError
 from uar.launch.small_table import log_table
 from uar.reviewing.anchoring import anchoring, wrong_suggestions
 from uar.reviewing.judged_rows import JudgedRows, judged_rows
 from uar.reviewing.people_agreement import by_person, people_agreement
 from uar.storage.files import write_json
-from uar.storage.judgement_files import read_judgements
+from uar.storage.judgement_files import SCHEMA, JudgementFile, read_judgements
 from uar.storage.labelled_pairs import read_pairs
 
 log = logging.getLogger(__name__)
@@ -42,15 +42,13 @@ def review_report(files: Sequence[Path], out: Path, gold: Path | None, gold_grad
     """Write `review_report.json` to `out`, log its tables and return it. `gold`: labels by which suggestions are wrong,
     positive from `gold_grade` up; without it, what others said of a passage who saw no suggestion."""
     read = [read_judgements(path) for path in files]
-    least = {int(about.get("positive_grade", 1)) for _, about in read}
-    if len(least) > 1:
-        raise UserError(
-            f"report: the files have different positive grades ({', '.join(map(str, sorted(least)))}); give them apart"
-        )
-    table = pa.concat_tables([one.table for one in read])
+    table = pa.concat_tables([SCHEMA.empty_table(), *(one.table for one in read)])
     if not len(table):
         raise UserError(f"report={', '.join(map(str, files))}: no judgements yet")
-    positive_grade = least.pop()
+    for file, one in zip(files, read, strict=True):
+        if one.table["who"].null_count:
+            raise DataError(file, "it does not say who judged, which agreement needs; give the judgements.parquet of a review")
+    positive_grade = _same_kind(read)
     rows = judged_rows(table, positive_grade)
     if len(np.unique(np.stack([rows.passage, rows.person]), axis=1).T) < len(table):
         raise UserError("report: a person judged a passage in two of the files; give each judgement once")
@@ -67,7 +65,27 @@ def review_report(files: Sequence[Path], out: Path, gold: Path | None, gold_grad
     }
     write_json(out / NAME, found)
     _log(found)
+    log.info("The report: %s", out / NAME)
     return found
+
+
+def _same_kind(read: Sequence[JudgementFile]) -> int:
+    """The positive grade of all files. UserError where their scales differ, or they judge other texts under the same ids."""
+    least = sorted({one.positive_grade for one in read})
+    if len(least) > 1:
+        raise UserError(f"report: the files have different positive grades ({', '.join(map(str, least))}); give them apart")
+    scales = {tuple(sorted(one.about["grades"].items())) for one in read if "grades" in one.about}
+    if len(scales) > 1:
+        raise UserError("report: the files have different scales of grades; give them apart")
+    texts: dict[tuple[str, str], str] = {}
+    for one in read:
+        for query_id, doc_id, text in zip(*(one.table[n].to_pylist() for n in ("query_id", "doc_id", "texts")), strict=True):
+            if text is not None and texts.setdefault((query_id, doc_id), text) != text:
+                raise UserError(
+                    f"report: passage {doc_id!r} of question {query_id!r} is not the same text in all files; "
+                    "give reviews of one collection"
+                )
+    return least[0]
 
 
 def _gold(table: pa.Table, path: Path, positive_grade: int) -> np.ndarray:

@@ -15,15 +15,16 @@ from uar.annotation.scale import load_scale
 from uar.collections import Collection
 from uar.errors import DataError, UserError
 from uar.launch.owner import owned
+from uar.launch.value_kinds import one_or_several
 from uar.reviewing.access import token_for
 from uar.reviewing.exchange.taking_back import take_back, write_for
-from uar.reviewing.label_database import LabelDatabase
+from uar.reviewing.label_database import Item, LabelDatabase
 from uar.reviewing.labelling import Labelling
 from uar.reviewing.manner import Manner
 from uar.reviewing.review_app import review_app
 from uar.reviewing.review_files import write_files
 from uar.reviewing.review_report import review_report
-from uar.reviewing.review_source import ReviewSource, review_source
+from uar.reviewing.review_source import review_source
 from uar.reviewing.serving import address, listening, serve
 from uar.storage.files import digest
 from uar.storage.judgement_files import DATABASE, NAME
@@ -37,9 +38,9 @@ QUEUE = ("dataset", "run", "annotation", "candidates", "annotator", "acquire", "
 def review(cfg: DictConfig, folder: Path) -> int:
     """Serve the page, report, or exchange files with another tool; return how many judgements there are."""
     if cfg.report is not None:
-        files = [cfg.report] if isinstance(cfg.report, str) else list(cfg.report)
+        files = [Path(file) for file in one_or_several("report", cfg.report)]
         gold = None if cfg.gold is None else Path(cfg.gold)
-        return int(review_report([Path(file) for file in files], folder, gold, cfg.gold_grade, cfg.seed)["judgements"])
+        return int(review_report(files, folder, gold, cfg.gold_grade, cfg.seed)["judgements"])
     with owned(folder):
         labelling = open_review(cfg, folder)
         try:
@@ -64,15 +65,21 @@ def open_review(cfg: DictConfig, folder: Path, chosen: Sequence[str] | None = No
     manner = manner_of(cfg)
     source = review_source(cfg, folder, manner.scale)
     database = LabelDatabase(folder / DATABASE)
-    _same_review(cfg, folder, database, source.collection, manner)
+    facts = _same_review(cfg, folder, database, source.collection, manner)
+    if manner.suggestion != "hidden" and not source.suggests:
+        raise UserError(f"suggestion={manner.suggestion}: there is no LLM's judgement to show; give run= or annotation=")
     known = {row["query_id"] for row in database.rows("select query_id from items")}
     wanted = len(source.query_ids) if cfg.limit is None else min(cfg.limit, len(source.query_ids))
+    items: Sequence[Item] = []
     if chosen is not None:
-        database.add(source.of([q for q in chosen if q not in known], cfg.seed, cfg.shared))
+        items = source.of([q for q in chosen if q not in known], cfg.seed, cfg.shared)
     elif len(known) < wanted:
         acquire: Acquisition = hydra.utils.instantiate(cfg.acquire, _convert_="all")
-        database.add(source.items(acquire, cfg.seed, wanted, cfg.shared, known))
-    _tell(source, database, manner)
+        items = source.items(acquire, cfg.seed, wanted, cfg.shared, known)
+    if not items and not known:
+        raise UserError(f"{source.collection.reference}: no question with passages to judge; widen candidates")
+    database.add(items, facts)  # a command that fails before leaves the folder to another one
+    _tell(database)
     title = cfg.title or f"{source.collection.slug}: which passages help to answer?"
     return Labelling(database, source.collection, manner, title)
 
@@ -107,8 +114,11 @@ def serve_page(cfg: DictConfig, labelling: Labelling, folder: Path, until_settle
         serve(app, sock, servers.append)
 
 
-def _same_review(cfg: DictConfig, folder: Path, database: LabelDatabase, collection: Collection, manner: Manner) -> None:
-    """UserError where the folder holds a review of something else, or was made by another guideline."""
+def _same_review(
+    cfg: DictConfig, folder: Path, database: LabelDatabase, collection: Collection, manner: Manner
+) -> dict[str, str]:
+    """What tells this review from others, to be kept with it. UserError where the folder holds a review of something else, or
+    was made by another guideline."""
     options = {n: OmegaConf.to_container(cfg[n], resolve=True) if OmegaConf.is_config(cfg[n]) else cfg[n] for n in QUEUE}
     queries = {q: query.text for q, query in collection.queries.items()}
     now = {
@@ -131,14 +141,10 @@ def _same_review(cfg: DictConfig, folder: Path, database: LabelDatabase, collect
             "on, and each label says which one it was made by; another out= begins anew"
         )
     now |= {"guideline": manner.guideline_hash, "review": database.fact("review") or secrets.token_hex(8)}
-    database.add([], {**now, "options": json.dumps(mask(options))})
+    return {**now, "options": json.dumps(mask(options))}
 
 
-def _tell(source: ReviewSource, database: LabelDatabase, manner: Manner) -> None:
+def _tell(database: LabelDatabase) -> None:
     items, labels = (database.count(f"select count(*) from {table}") for table in ("items", "labels"))
     passages = database.count("select count(*) from passages")
-    if not items:
-        raise UserError(f"{source.collection.reference}: no question with passages to judge; widen candidates")
     log.info("%d questions with %d passages; %d labels are kept already", items, passages, labels)
-    if manner.suggestion != "hidden" and not source.suggests:
-        raise UserError(f"suggestion={manner.suggestion}: there is no LLM's judgement to show; give run= or annotation=")

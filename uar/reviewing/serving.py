@@ -16,6 +16,8 @@ log = logging.getLogger(__name__)
 @contextmanager
 def listening(host: str, port: int) -> Iterator[socket.socket]:
     """A socket that listens. `port` 0: any free one. UserError where it cannot."""
+    if not 0 <= port < 1 << 16:
+        raise UserError(f"port={port}: 0 to 65535 are allowed; 0 takes any free one")
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         sock = socket.socket(family)
@@ -26,7 +28,7 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
         try:
             sock.bind((host, port))
             sock.listen()  # from here on who comes waits, and is not turned away
-        except (OSError, OverflowError) as error:
+        except OSError as error:
             raise UserError(
                 f"port={port}: cannot listen on {host} ({error}); give another port=, 0 for any free one"
             ) from error

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from uar.errors import DataError
 from uar.storage.files import write_table
+from uar.storage.label_files import ASSISTED
 
 log = logging.getLogger(__name__)
 NAME = "judgements.parquet"
@@ -44,10 +45,11 @@ ABOUT = b"uar"  # key of the table's metadata
 
 
 class JudgementFile(NamedTuple):
-    """`table`: the columns of `SCHEMA`; those that a file lacks are null. `about`: `positive_grade`, `grades` (meaning by
-    grade) and `collection`, as far as the file says them."""
+    """`table`: the columns of `SCHEMA`; those that a file lacks are null. `positive_grade`: from which a passage is positive.
+    `about`: `grades` (meaning by grade) and `collection`, as far as the file says them."""
 
     table: pa.Table
+    positive_grade: int
     about: Mapping[str, Any]
 
 
@@ -58,7 +60,9 @@ def write_judgements(path: Path, rows: Sequence[Mapping[str, Any]], about: Mappi
 
 
 def read_judgements(path: Path) -> JudgementFile:
-    """Of a file, or of the folder of a review. DataError where it is no such file, or a row lacks an id or a grade."""
+    """Of a file, or of the folder of a review. DataError where it is no such file, or a row lacks an id or a grade.
+
+    A review's file of labels has them too: what it calls `assisted` is `suggestion_shown`."""
     place = path / NAME if path.is_dir() else path
     if not place.is_file():
         raise DataError(place, "no such file; give a file of judgements, or the folder of a review that has labels")
@@ -70,6 +74,8 @@ def read_judgements(path: Path) -> JudgementFile:
     if lacking:
         found = ", ".join(table.column_names)
         raise DataError(place, f"columns are {found}; {', '.join(lacking)} are needed too, as a review writes them")
+    if "suggestion_shown" not in table.column_names and ASSISTED in table.column_names:
+        table = table.rename_columns(["suggestion_shown" if name == ASSISTED else name for name in table.column_names])
     columns = []
     for field in SCHEMA:
         try:
@@ -85,7 +91,20 @@ def read_judgements(path: Path) -> JudgementFile:
     kept = (table.schema.metadata or {}).get(ABOUT)
     about = json.loads(kept) if kept else {}
     _tell_older(place, about)
-    return JudgementFile(found, about)
+    return JudgementFile(found, _positive_grade(place, found, about), about)
+
+
+def _positive_grade(path: Path, table: pa.Table, about: Mapping[str, Any]) -> int:
+    """As the file says, or as its labels do; of a file of grades alone, 1. DataError where labels contradict each other."""
+    if "positive_grade" in about:
+        return int(about["positive_grade"])
+    rows = list(zip(table["label"].to_pylist(), table["grade"].to_pylist(), strict=True))
+    positive, negative = ([grade for label, grade in rows if label == wanted] for wanted in (1, 0))
+    found = min(positive) if positive else max(negative, default=0) + 1
+    if negative and max(negative) >= found:
+        raise DataError(path, f"grade {max(negative)} is negative and grade {found} positive there; mend column 'label'")
+    log.warning("%s: it does not say from which grade on a passage is positive; %d is taken", path, found)
+    return found
 
 
 def _tell_older(path: Path, about: Mapping[str, Any]) -> None:

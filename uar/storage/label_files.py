@@ -1,16 +1,19 @@
 """The file `labels.parquet` of an annotate or train run."""
 
+import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from uar.errors import DataError
 from uar.storage.files import whole_file
 
+log = logging.getLogger(__name__)
 NAME = "labels.parquet"
 SCHEMA = pa.schema(
     [
@@ -64,6 +67,15 @@ def read_label_columns(path: Path, names: Sequence[str], query_ids: Collection[s
         if name not in there:
             table = table.append_column(name, pa.nulls(table.num_rows, SCHEMA.field(name).type))
     return table.select(list(names))
+
+
+def tell_assisted(path: Path) -> None:
+    """Warn of labels by people who saw what an LLM says, where a Parquet file knows of any."""
+    if ASSISTED in pq.read_schema(path).names:
+        seen = pc.sum(pq.read_table(path, columns=[ASSISTED])[ASSISTED]).as_py()
+        if seen:
+            line = "%s: %d labels by people were made while an LLM's suggestion was seen, and are not independent of it"
+            log.warning(line, path, seen)
 
 
 def no_parquet(path: Path, error: Exception) -> DataError:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from uar.errors import DataError
 from uar.storage.copies import first_of_hashes
-from uar.storage.label_files import ASSISTED, BLOCK, NAME, no_parquet
+from uar.storage.label_files import BLOCK, NAME, no_parquet, tell_assisted
 from uar.storage.lines import NO_WORD, contradiction, log_repeats, one_word
 from uar.storage.qrels import LARGEST, qrel_lines
 
@@ -119,8 +119,7 @@ def _parquet_blocks(path: Path) -> Iterator[pa.RecordBatch]:
             _check_type(path, name, file.schema_arrow.field(name).type)
         if "stage" in names:
             _one_stage(path)
-        if ASSISTED in names:
-            _warn_of_assisted(path)
+        tell_assisted(path)
         start = 1
         for batch in file.iter_batches(BLOCK, columns=[*IDS, *given]):
             ids = [batch[name].cast(pa.string()).dictionary_encode() for name in IDS]
@@ -190,13 +189,6 @@ def _same(ours: pa.ChunkedArray, theirs: pa.ChunkedArray) -> np.ndarray:
 def _number(path: Path, row: int, text: bool) -> int:
     """The line, or the row from 1, that a row from 0 is in the file."""
     return next(islice(qrel_lines(path), row, None))[0] if text else row + 1
-
-
-def _warn_of_assisted(path: Path) -> None:
-    seen = pc.sum(pq.read_table(path, columns=[ASSISTED])[ASSISTED]).as_py()
-    if seen:
-        line = "%s: %d labels by people were made while an LLM's suggestion was seen, and are not independent of it"
-        log.warning(line, path, seen)
 
 
 def _one_stage(path: Path) -> None:

@@ -25,6 +25,10 @@ class QueryTask(Task):
     depth: int = 0
     shuffle: bool = False
 
+    def __post_init__(self) -> None:
+        if self.passage_words is not None and self.passage_words < 1:
+            raise UserError(f"task.passage_words={self.passage_words}: at least 1 is needed, or null for no right reply")
+
     @property
     def asker(self) -> Asker:
         return self.writer

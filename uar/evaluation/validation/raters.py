@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from uar.annotation.quality.pairs import Pairs
 from uar.errors import DataError, UserError
-from uar.storage.label_files import NAME, read_label_columns
+from uar.storage.label_files import NAME, read_label_columns, tell_assisted
 from uar.storage.labelled_pairs import read_labels
 
 log = logging.getLogger(__name__)
@@ -114,6 +114,7 @@ def _read(path: Path, positive_grade: int, query_ids: set[str] | None = None) ->
         table = read_label_columns(path / NAME, COLUMNS, query_ids) if (path / NAME).is_file() else None
         if table is None:
             raise DataError(path, f"a folder without {NAME}; give the folder of an annotate run, or a file of labels")
+        tell_assisted(path / NAME)
         pairs = table.group_by(KEYS).aggregate([]).num_rows
         if pairs < table.num_rows or table["label"].null_count:
             twice, without = table.num_rows - pairs, table["label"].null_count

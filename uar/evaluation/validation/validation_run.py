@@ -21,6 +21,7 @@ from uar.evaluation.validation.raters import Rated, Rater, read_raters
 from uar.evaluation.validation.repeats import consistency, errors_by_doubt
 from uar.evaluation.validation.replacement import among_people, check_options, constant, krippendorff_alpha, pairwise
 from uar.launch.small_table import Cell, log_table
+from uar.launch.value_kinds import one_or_several
 from uar.storage.files import matching, write_json
 from uar.storage.label_files import NAME
 from uar.storage.labelled_pairs import TEXT
@@ -138,8 +139,9 @@ def _named(option: str, given: Any) -> dict[str, Path]:
     """Files and folders by name: as given, or told apart by the last parts of their paths."""
     if OmegaConf.is_dict(given):
         return {str(name): Path(path) for name, path in given.items()}
-    patterns = [given] if isinstance(given, str) else list(given)
-    places = list(dict.fromkeys(place for pattern in patterns for place in _places(option, str(pattern))))
+    places = list(dict.fromkeys(place for name in one_or_several(option, given) for place in _places(option, name)))
+    if not places:
+        raise UserError(f"{option} names nothing; give files of labels, run folders or a pattern")
     parts = [place.with_suffix("").parts if place.suffix in (*TEXT, ".parquet") else place.parts for place in places]
     for length in range(1, max(map(len, parts), default=1) + 1):
         names = ["/".join(part[-length:]) for part in parts]

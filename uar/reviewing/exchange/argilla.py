@@ -73,4 +73,4 @@ def read(path: Path) -> Iterator[Returned]:
             if not value.isdecimal():
                 raise DataError(path, f"record {at}: the response is {value!r}; a grade is needed")
             shown = bool(record.get("suggestions"))
-            yield Returned(at, query_id, doc_id, str(response.get("user_id")), int(value), shown)
+            yield Returned(at, query_id, doc_id, str(response.get("user_id") or ""), int(value), shown)

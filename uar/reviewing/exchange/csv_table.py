@@ -1,6 +1,7 @@
 """A table for spreadsheets: a row a judgement, one without a grade for a passage that nobody judged yet."""
 
 import csv
+import io
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,11 @@ def write(folder: Path, pairs: Iterable[ReviewPair], manner: Manner) -> Path:
 
 def read(path: Path) -> Iterator[Returned]:
     """The rows that have a grade. The columns may be parted by commas, semicolons or tabs."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(path, f"not UTF-8 ({error.reason}); save the sheet as CSV in UTF-8") from error
+    with io.StringIO(text, newline="") as file:
         head = file.readline()
         file.seek(0)
         table = csv.DictReader(file, delimiter=max(",;\t", key=head.count))
@@ -44,16 +49,13 @@ def read(path: Path) -> Iterator[Returned]:
             if not (row["grade"] or "").strip():
                 continue
             at = table.line_num
-            grade = _number(path, at, row, "grade")
-            if grade is None or grade != int(grade):
-                raise DataError(path, f"grade is {row['grade']!r}; a whole number is needed", at)
-            start, end = (None if (n := _number(path, at, row, name)) is None else int(n) for name in ("start", "end"))
+            start, end = (_whole(path, at, row, name) for name in ("start", "end"))
             yield Returned(
                 at,
                 _text(row["query_id"]),
                 _text(row["doc_id"]),
                 _text(row["who"]),
-                int(grade),
+                _whole(path, at, row, "grade") or 0,
                 bool(_number(path, at, row, "suggestion_shown")),
                 _number(path, at, row, "time"),
                 _number(path, at, row, "seconds"),
@@ -74,6 +76,13 @@ def _cell(value: Any) -> Any:
 def _text(cell: str | None) -> str:
     text = cell or ""
     return text[1:] if text[:1] == "'" and text[1:].startswith(FORMULA) else text
+
+
+def _whole(path: Path, at: int, row: dict[str, Any], name: str) -> int | None:
+    number = _number(path, at, row, name)
+    if number is not None and not number.is_integer():
+        raise DataError(path, f"{name} is {row[name]!r}; a whole number is needed", at)
+    return None if number is None else int(number)
 
 
 def _number(path: Path, at: int, row: dict[str, Any], name: str) -> float | None:

@@ -95,7 +95,8 @@ def read(path: Path) -> Iterator[Returned]:
 
 def _person(annotation: Any) -> str:
     by = annotation.get("completed_by")
-    return str(by.get("email") or by.get("id")) if isinstance(by, dict) else str(by)
+    name = (by.get("email") or by.get("id")) if isinstance(by, dict) else by
+    return "" if name is None else str(name)
 
 
 def _grade(path: Path, at: int, chosen: Any) -> int:

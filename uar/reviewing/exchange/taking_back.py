@@ -1,19 +1,25 @@
 """Judgements of another tool into the review that they came from."""
 
+import csv
 import json
 import logging
+import secrets
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
 from uar.errors import DataError
 from uar.reviewing.exchange import argilla, csv_table, label_studio
+from uar.reviewing.exchange.returned_checks import check_returned, latest_of_each
 from uar.reviewing.exchange.review_pairs import Returned, review_pairs
 from uar.reviewing.label_database import CURRENT
 from uar.reviewing.labelling import Labelling
 from uar.reviewing.page_events import person
-from uar.storage.files import digest, read_json
+from uar.storage.files import read_json
 
 log = logging.getLogger(__name__)
+FROM_FILE = "file:"  # begins the ids of labels that were taken back
+MS = 3  # digits of seconds that files of other tools keep
 TOOLS = {"label_studio": label_studio, "argilla": argilla, "csv": csv_table}
 
 
@@ -28,57 +34,66 @@ def write_for(tool: str, labelling: Labelling, folder: Path) -> Path:
 
 def take_back(labelling: Labelling, path: Path) -> int:
     """Keep what a tool's file says, all or nothing; what is kept already is not kept twice. Returns how many judgements are
-    new. DataError where a grade is none of the scale, or none of the judgements is of this review."""
+    new. DataError where a value is out of its range, or none of the judgements is of this review."""
     places = {
         (row["query_id"], row["doc_id"]): (row["item"], row["place"])
         for row in labelling.database.rows("select query_id, doc_id, item, place from passages join items using (item)")
     }
     try:
         found = list(_read(path))
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError, csv.Error) as error:
         raise DataError(path, f"not as the tool writes it ({type(error).__name__}: {error}); export it there again") from error
     own = [one for one in found if (one.query_id, one.doc_id) in places]
     if found and not own:
         raise DataError(path, f"none of its {len(found)} judgements is of a passage of this review; give its own file")
-    last = len(labelling.manner.scale) - 1
+    corpus = labelling.collection.corpus
     for one in own:
-        if not 0 <= one.grade <= last:
-            raise DataError(path, f"grade is {one.grade}; 0 to {last} are allowed (grades=)", one.row)
-    new = 0
+        length = len(corpus.parts(one.doc_id)[1]) if one.end is not None else 0
+        check_returned(path, one, len(labelling.manner.scale), length, labelling.clock())
+    chosen = latest_of_each(path, own)
     with labelling.database.change():
-        for one in own:
-            item, place = places[one.query_id, one.doc_id]
-            new += _keep(labelling, item, place, one)
+        kept = [_keep(labelling, *places[one.query_id, one.doc_id], one) for one in chosen]
         _finish(labelling)
+    new, older = kept.count("new"), kept.count("older")
     others = len(found) - len(own)
     if others:
         log.warning(
             "%s: %d of %d judgements are of passages that this review lacks, and are left out", path, others, len(found)
         )
-    log.info("%s: %d judgements, %d of them new", path, len(own), new)
+    if older:
+        log.warning("%s: %d judgements differ from what was judged here since, and are left out", path, older)
+    log.info("%s: %d judgements, %d of them new", path, len(chosen), new)
     return new
 
 
-def _keep(labelling: Labelling, item: int, place: int, one: Returned) -> bool:
-    """Within a change of the database: keep a judgement that was made elsewhere, unless the person's label is that already, or
-    one that was given here later. Whether it was kept."""
+def _keep(labelling: Labelling, item: int, place: int, one: Returned) -> str:
+    """Within a change of the database: keep a judgement that was made elsewhere as `new`. It is the `same` where the person's
+    label is that already, and `older` where the person gave another one here after it: later by the clock, or where the file
+    has no times, after it was taken back."""
     name = person(one.who)
-    now = labelling.database.row(
-        "select grade, start, end, time from labels where item = ? and place = ? and who = ? order by rowid desc limit 1",
+    given = labelling.database.rows(
+        "select id, grade, start, end, time from labels where item = ? and place = ? and who = ? order by rowid desc",
         item, place, name,
     )  # fmt: skip
-    if now is not None:
-        marks = one.start is None or (now["start"], now["end"]) == (one.start, one.end)  # not every tool keeps them
-        same = now["grade"] == one.grade and marks
-        if same or (one.time is not None and one.time < now["time"]):
-            return False
-    event_id = digest(one.query_id, one.doc_id, one.who, one.grade, one.time, one.start, one.end)
+    if given and _says(given[0], one):
+        return "same"
+    taken_back = next((row for row in given if row["id"].startswith(FROM_FILE)), None)
+    if one.time is None and taken_back is not None and _says(taken_back, one):
+        return "older"
+    if given and one.time is not None and round(one.time, MS) < round(given[0]["time"], MS):
+        return "older"
     values = (
-        event_id, item, place, name, one.grade, one.confidence, one.seconds, one.time or labelling.clock(), one.shown,
-        one.start, one.end, labelling.manner.guideline_hash,
+        FROM_FILE + secrets.token_hex(16), item, place, name, one.grade, one.confidence, one.seconds,
+        labelling.clock() if one.time is None else one.time, one.shown, one.start, one.end, labelling.manner.guideline_hash,
     )  # fmt: skip
     labelling.changes += 1
-    return labelling.database.write(f"insert or ignore into labels values ({', '.join('?' * len(values))})", [values]) > 0
+    labelling.database.write(f"insert into labels values ({', '.join('?' * len(values))})", [values])
+    return "new"
+
+
+def _says(row: sqlite3.Row, one: Returned) -> bool:
+    marks = one.start is None or (row["start"], row["end"]) == (one.start, one.end)  # not every tool keeps them
+    return bool(row["grade"] == one.grade and marks)
 
 
 def _finish(labelling: Labelling) -> None:
