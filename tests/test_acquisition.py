@@ -21,8 +21,8 @@ from uar.acquisition import (
     UncertaintyAcquisition,
 )
 from uar.acquisition.uncertainty_acquisition import uncertainties
-from uar.annotation.annotate_run import asked_first
 from uar.annotation.annotators import Judgement
+from uar.annotation.assignment import asked_first
 from uar.collections import open_collection
 from uar.errors import DataError, UserError
 from uar.labels.human import first_share

@@ -11,7 +11,8 @@ import torch
 from llm_server import LLMServer, Messages
 from scripted import Scripted
 
-from uar.annotation.annotate_run import llm_configs, open_writing
+from uar.annotation.annotate_run import open_writing
+from uar.annotation.means import llm_configs
 from uar.collections import Collection, open_collection
 from uar.errors import UserError
 from uar.labels import Example, Stage

@@ -11,7 +11,8 @@ import hydra
 import pyarrow as pa
 from omegaconf import DictConfig
 
-from uar.annotation.annotate_run import annotate, asked_first
+from uar.annotation.annotate_run import annotate
+from uar.annotation.assignment import asked_first
 from uar.collections import Collection, open_training_split
 from uar.collections.collection_runs import read_known
 from uar.collections.presets import expand

@@ -10,11 +10,11 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from uar.annotation.annotate_run import llm_configs
 from uar.annotation.annotation import Annotation, Asked, Concluded
 from uar.annotation.annotation_tracking import Labelled
 from uar.annotation.annotators import Annotator
 from uar.annotation.judgement import Judged
+from uar.annotation.means import llm_configs
 from uar.annotation.run_settings import annotator_of, run_config
 from uar.annotation.selection import Annotations
 from uar.collections import Collection
