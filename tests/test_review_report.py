@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from uar.errors import DataError, UserError
-from uar.reviewing.agreement_so_far import alpha, equal_share
+from uar.reviewing.agreement_so_far import equal_share
 from uar.reviewing.anchoring import anchoring
 from uar.reviewing.judged_rows import JudgedRows, judged_rows
 from uar.reviewing.people_agreement import people_agreement
@@ -94,12 +94,7 @@ def test_who_takes_no_suggestion_over_has_no_anchoring() -> None:
     assert anchoring(rows.of(~rows.shown), resamples=10, seed=0) is None
 
 
-def test_alpha_and_shares_by_hand() -> None:
-    """Krippendorff's own example of nominal data has more values; two people, four passages, one difference:
-    D_o = 2/8, D_e = (2 · 3 · 5) / (8 · 7), alpha = 1 - 0.25 / (30/56) = 8/15."""
-    table = np.array([[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 0.0]])
-    assert alpha(table) == pytest.approx(8 / 15)
-    assert alpha(np.zeros((2, 3))) is None
+def test_shares_by_hand() -> None:
     known = np.array([[True, True, True], [True, True, False], [True, False, False]])
     labels = np.array([[True, True, True], [False, True, True], [True, True, True]])
     assert equal_share(labels, known) == pytest.approx((2 + 2) / (6 + 2))

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-import krippendorff
 import numpy as np
 
+from uar.annotation.quality.reliability import alpha
 from uar.reviewing.label_database import CURRENT, LabelDatabase
 
 
@@ -25,7 +25,7 @@ def agreement_so_far(database: LabelDatabase, positive_grade: int) -> dict[str, 
     return {
         "passages": len(pairs),
         "equal": equal_share(table >= positive_grade, ~np.isnan(table)),
-        "alpha": alpha(table),
+        "alpha": alpha(table, ordinal=True),
     }
 
 
@@ -35,11 +35,3 @@ def equal_share(labels: np.ndarray, known: np.ndarray) -> float:
     negative = judged - positive
     equal = positive * (positive - 1) + negative * (negative - 1)
     return float(equal.sum() / (judged * (judged - 1)).sum())
-
-
-def alpha(table: np.ndarray) -> float | None:
-    """Krippendorff's alpha of ordinal grades (people, passages), NaN where a person did not judge; None where it is undefined,
-    since all grades are equal (Krippendorff, Content Analysis, 2004, chapter 11)."""
-    if len(np.unique(table[~np.isnan(table)])) < 2:
-        return None
-    return float(krippendorff.alpha(reliability_data=table, level_of_measurement="ordinal"))

@@ -9,7 +9,8 @@ import numpy as np
 from uar.annotation.quality.bootstrap import estimates
 from uar.annotation.quality.kappa import cohen_kappa, ratio, weighted_kappa
 from uar.annotation.quality.pairs import Counts, counted
-from uar.reviewing.agreement_so_far import alpha, equal_share
+from uar.annotation.quality.reliability import alpha_with_interval
+from uar.reviewing.agreement_so_far import equal_share
 from uar.reviewing.judged_rows import JudgedRows
 
 
@@ -19,7 +20,7 @@ def people_agreement(rows: JudgedRows, resamples: int, seed: int) -> dict[str, A
 
     `passages`, `equal_labels` (share of pairs of people), Krippendorff's `alpha` of grades (ordinal), null where it is
     undefined, and `pairs`: of each two people the passages, `equal_labels`, `kappa` (Cohen's, of labels) and `weighted_kappa`
-    (of grades), with `intervals` by bootstrap over questions.
+    (of grades). `intervals` of all are by bootstrap over questions.
     """
     grades = _by_person(rows)
     shared = (~np.isnan(grades)).sum(axis=0) > 1
@@ -30,7 +31,7 @@ def people_agreement(rows: JudgedRows, resamples: int, seed: int) -> dict[str, A
     return {
         "passages": int(shared.sum()),
         "equal_labels": equal_share(labels, known),
-        "alpha": alpha(grades[:, shared]),
+        **alpha_with_interval(grades, _query(rows, grades.shape[1]), True, resamples, seed),
         "pairs": list(_pairs(rows, grades, resamples, seed)),
     }
 
@@ -63,10 +64,16 @@ def _by_person(rows: JudgedRows, values: np.ndarray | None = None) -> np.ndarray
     return table
 
 
+def _query(rows: JudgedRows, passages: int) -> np.ndarray:
+    """(passages,) the question of each."""
+    query = np.zeros(passages, np.int64)
+    query[rows.passage] = rows.query
+    return query
+
+
 def _pairs(rows: JudgedRows, grades: np.ndarray, resamples: int, seed: int) -> Iterator[dict[str, Any]]:
     labels = _by_person(rows, rows.label.astype(float))
-    query = np.zeros(grades.shape[1], np.int64)
-    query[rows.passage] = rows.query
+    query = _query(rows, grades.shape[1])
     for one, other in combinations(range(len(rows.people)), 2):
         both = ~np.isnan(grades[one]) & ~np.isnan(grades[other])
         if both.any():

@@ -135,9 +135,10 @@ def _log(found: Mapping[str, Any]) -> None:
             for p in agreement["pairs"]
         ]
         every = ["all", agreement["passages"], agreement["equal_labels"], None, None, None]
+        reliability = f"{_number(agreement['alpha'])} {_interval(agreement, 'alpha')}"
         log_table(
             log,
-            f"Agreement without suggestions: Krippendorff's alpha {_number(agreement['alpha'])}",
+            f"Agreement without suggestions: Krippendorff's alpha {reliability}",
             ("people", "passages", "equal labels", "kappa", "95 %", "weighted kappa"),
             [*pairs, every],
         )

@@ -134,20 +134,6 @@ def _below(values: np.ndarray, bound: float) -> float | None:
     return float(stdtr(len(values) - 1, (mean - bound) / error)) if error else float(mean >= bound)
 
 
-def krippendorff_alpha(people: list[Rater]) -> float | None:
-    """Of labels (nominal), over pairs that two or more judged: 1 - D_o / D_e (Krippendorff 2011,
-    repository.upenn.edu/asc_papers/43). None where there is no such pair, or all labels are the same."""
-    yes, no = (np.sum([rater.label == label for rater in people], axis=0) for label in (1, 0))
-    several = yes + no >= 2
-    yes, no = yes[several], no[several]
-    total, positives = int((yes + no).sum()), int(yes.sum())
-    if not 0 < positives < total:
-        return None
-    observed = float((2 * yes * no / (yes + no - 1)).sum()) / total
-    expected = 2 * positives * (total - positives) / (total * (total - 1))
-    return 1 - observed / expected
-
-
 def check_options(margin: float, epsilon: float, level: float) -> None:
     """UserError for a value that no test can have."""
     for name, value, highest in (("margin", margin, 1.0), ("epsilon", epsilon, 1.0), ("level", level, 0.5)):

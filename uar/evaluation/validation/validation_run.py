@@ -14,12 +14,13 @@ from scipy.stats import friedmanchisquare
 
 from uar.annotation.quality.comparison import compare_pairs
 from uar.annotation.quality.kappa import comparable
+from uar.annotation.quality.reliability import alpha_with_interval
 from uar.annotation.run_settings import run_config
 from uar.errors import UserError
 from uar.evaluation.validation.question_values import Measured, mean_of, measured
 from uar.evaluation.validation.raters import Rated, Rater, read_raters
 from uar.evaluation.validation.repeats import consistency, errors_by_doubt
-from uar.evaluation.validation.replacement import among_people, check_options, constant, krippendorff_alpha, pairwise
+from uar.evaluation.validation.replacement import among_people, check_options, constant, pairwise
 from uar.launch.small_table import Cell, log_table
 from uar.launch.value_kinds import one_or_several
 from uar.storage.files import matching, write_json
@@ -66,8 +67,15 @@ def _people(rated: Rated, resamples: int, seed: int) -> dict[str, Any]:
         if (a.known & b.known).any()
     ]
     judged = {person.name: int(person.known.sum()) for person in rated.people}
-    alpha = krippendorff_alpha(rated.people) if len(rated.people) > 1 else None
-    return {"judged": judged, "agreement": pairs, "krippendorff_alpha": alpha}
+    labels = np.stack([np.where(person.known, person.label, np.nan) for person in rated.people])
+    found = alpha_with_interval(labels, rated.query, False, resamples, seed)
+    interval = found["intervals"].get("alpha")
+    return {
+        "judged": judged,
+        "agreement": pairs,
+        "krippendorff_alpha": found["alpha"],
+        "krippendorff_alpha_interval": interval,
+    }
 
 
 def _run(rated: Rated, run: Rater, cfg: DictConfig) -> dict[str, Any]:
@@ -166,8 +174,10 @@ def _places(option: str, pattern: str) -> list[Path]:
 def _log(rated: Rated, result: Mapping[str, Any]) -> None:
     names = [(row, f"{row['first']} – {row['second']}") for row in result["people"]["agreement"]]
     if names:
-        alpha = result["people"]["krippendorff_alpha"]
-        title = "People among each other" + (f" (Krippendorff's alpha {alpha:.3f})" if alpha is not None else "")
+        title = "People among each other"
+        if (alpha := result["people"]["krippendorff_alpha"]) is not None:
+            within = result["people"]["krippendorff_alpha_interval"]
+            title += f" (Krippendorff's alpha {alpha:.3f}" + (f", {within[0]:.3f} to {within[1]:.3f})" if within else ")")
         rows: list[Sequence[Cell]] = [[name, row["pairs"], row["equal_labels"], _bounds(row, "kappa")] for row, name in names]
         log_table(log, title, ("", "pairs", "equal labels", "kappa (95 %)"), rows)
     named = [column for column in ("prompt", "model") if any(run[column] for run in result["runs"].values())]
