@@ -37,7 +37,7 @@ def test_each_query_is_asked_once_and_all_are_kept_for_the_others(
     path, asked = tmp_path / "pools.jsonl", []
     first = SharedPools(path, "key", toy, counted(asked))
     assert first(["q1"]) == {"q1": ["d1", "d2"]}
-    assert list(first(["q2", "q1"])) == ["q2", "q1"] and asked == ["q1", "q2"]
+    assert list(first(["q2", "q1", "q2"])) == ["q2", "q1"] and asked == ["q1", "q2"]
     monkeypatch.setattr(rank_zero_only, "rank", 1)
     assert SharedPools(path, "key", toy, never)(["q1", "q2"]) == first(["q1", "q2"])
     monkeypatch.setattr(shared_pools, "LONGEST", 0.0)

@@ -30,7 +30,8 @@ def _key(doc_id: str) -> int:
 
 
 class Corpus:
-    """A built corpus folder: `corpus.arrow` (id, title, text), `keys.npy` and `rows.npy` (hashes of ids, sorted)."""
+    """A built corpus folder: `corpus.arrow` (id, title, text), `keys.npy` and `rows.npy` (hashes of ids, sorted), and
+    once it was asked for, `texts.npy` (hashes of texts)."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -41,10 +41,9 @@ def line_of(path: Path, query_id: str, doc_id: str | None = None) -> int:
 
 def write_qrels(path: Path, rows: Iterable[tuple[str, str, int]]) -> None:
     """(query id, passage id, grade) as TREC qrels. UserError for an id with white space."""
-    with whole_file(path) as beside, beside.open("w", encoding="utf-8") as file:
-        for query_id, doc_id, grade in rows:
-            refuse_spaces(path, (query_id, doc_id))
-            file.write(f"{query_id} 0 {doc_id} {grade}\n")
+    query_ids, doc_ids, grades = zip(*given, strict=True) if (given := list(rows)) else ((), (), ())
+    ids = (pa.array(own, pa.string()) for own in (query_ids, doc_ids))
+    write_qrels_blocks(path, [(*ids, pa.array(grades, pa.int64()))])
 
 
 def write_qrels_blocks(path: Path, blocks: Iterable[tuple[pa.Array, pa.Array, pa.Array]]) -> int:

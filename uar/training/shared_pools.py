@@ -42,6 +42,7 @@ class SharedPools:
         self._seen: tuple[int, int] | None = None
 
     def __call__(self, query_ids: Sequence[str]) -> Mapping[str, list[str]]:
+        query_ids = list(dict.fromkeys(query_ids))
         missing = [q for q in query_ids if q not in self._found]
         if missing and rank_zero_only.rank > 0:
             self._wait(missing)
