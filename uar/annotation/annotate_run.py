@@ -108,13 +108,13 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     every, alone_asked = [*query_ids, *besides], set(besides)
     sampled = every[:SAMPLE] if cfg.dry_run else every
     pools = _pools(cfg, collection, annotator, sampled, None if cfg.dry_run else folder)
+    pictured = next((q for q in pools if collection.queries[q].image), None)
+    if pictured is not None:
+        check_shown(pictured, annotator, map(model_class, asked_models))
     if note := annotator.notes(map(len, pools.values())):
         log.info("%s", note)
     if lacking := annotator.lacks(pools):
         log.warning("%s", lacking)
-    pictured = next((q for q in pools if collection.queries[q].image), None)
-    if pictured is not None:
-        check_shown(pictured, annotator, map(model_class, asked_models))
     questions = PooledQuestions(collection, pools)
     work = Work(annotator, questions, llms, Path(cfg.store), cfg.max_failure_rate, retry, spending)
     if cfg.dry_run:
