@@ -200,6 +200,11 @@ def test_who_takes_no_image_refuses_with_one_line(asked: Annotate, server: LLMSe
     assert server.seen == []
 
 
+def test_labels_from_elsewhere_ask_nothing_and_need_no_image(asked: Annotate, tmp_path: Path) -> None:
+    (tmp_path / "labels.qrels").write_text("q1 0 d1 1\nq2 0 d2 1\n")
+    assert asked("annotator=import", f"annotator.path={tmp_path / 'labels.qrels'}")["queries"] == 2
+
+
 class Seeing(Scripted):
     takes_images = True
 

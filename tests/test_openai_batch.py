@@ -1,5 +1,6 @@
 """Batches of calls at a server that is slow, partial, and lets them expire."""
 
+import base64
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -16,9 +17,12 @@ from openai_clients import BEES, chats, nobody
 
 from uar.annotation.annotate_run import annotate
 from uar.collections import open_collection
+from uar.collections.images import Image
 from uar.errors import DataError, EngineError
 from uar.launch.entry import composed
+from uar.llm.models.batch_lines import reply_of
 from uar.llm.models.openai_batch import OpenAIBatch
+from uar.llm.pictured import Pictured
 from uar.llm.record import Choose, Generate, Outcome
 
 Connect = Callable[..., OpenAIBatch]
@@ -60,6 +64,23 @@ def test_calls_go_in_files_and_replies_come_to_who_asked(api: BatchAPI, connect:
     line = json.loads(api.files["file_0"].splitlines()[0])
     assert (line["method"], line["url"]) == ("POST", "/v1/chat/completions")
     assert not kept(tmp_path)
+
+
+def test_an_image_goes_in_the_file_and_is_not_remembered(api: BatchAPI, connect: Connect, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(300))
+    content, api.answer = base64.b64encode((tmp_path / "a.png").read_bytes()).decode(), lambda messages: None
+    call = Generate((("user", Pictured("Hi.", Image("a.png", tmp_path))),), 5)
+    api.looks, engine = 1_000, connect(poll=0.0)
+    engine.submit(0, call)
+    engine._send()
+    ((_, body),) = api.asked
+    image, text = body["messages"][0]["content"]
+    assert image["image_url"]["url"] == f"data:image/png;base64,{content}" and text == {"type": "text", "text": "Hi."}
+    (job,) = kept(tmp_path)
+    assert content[:40] not in job.read_text()
+    repeats = {"response": {"status_code": 400, "body": {"error": {"code": 400, "message": f"bad {image}"}}}}
+    assert reply_of(call, repeats, "completed", False).output.startswith("400 bad {'type': 'image_url'")
+    assert content[:40] not in reply_of(call, repeats, "completed", False).output
 
 
 @pytest.mark.parametrize(("status", "code"), [("expired", "executed in time"), ("cancelled", "executed in time")])

@@ -184,7 +184,7 @@ def test_the_loss_of_replies_is_that_of_trl(model: str, tmp_path: Path, monkeypa
 )
 def test_what_cannot_work_is_told(folder: Path, model: str, tmp_path: Path, options: list[str], said: str) -> None:
     with pytest.raises(Exception, match=None) as raised:
-        tuned(folder, model, tmp_path / "run", *ONE, *options)
+        tuned(folder, model, tmp_path / "run", *([] if options[0].startswith("task=") else ONE), *options)
     assert said in str(raised.value) + str(raised.value.__cause__)
 
 

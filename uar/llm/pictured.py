@@ -48,7 +48,7 @@ def without_images(messages: Iterable[tuple[str, str]]) -> tuple[tuple[str, str]
 def check_shown(query_id: str, asker: Any, models: Iterable[Any]) -> None:
     """UserError where the image of a question would not be shown: `asker` says nothing of it, or one of `models`, or of their
     classes, takes text alone."""
-    if not asker.shows_images:
+    if asker.needs_llm and not asker.shows_images:
         raise UserError(
             f"query {query_id!r} has an image, which {type(asker).__name__} shows to no LLM; use a list-wise or point-wise "
             "annotator, or leave `image` out of queries.jsonl"

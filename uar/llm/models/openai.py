@@ -70,7 +70,8 @@ class OpenAI(Model):
     it is waited for longer: five tries take two minutes. Where others were served since the call's last 429, its tries count
     anew, so that calls wait for their turn under a steady quota. Another status is final for its call. An error inside an
     answer of status 200 counts as the status that it names. Where no server answers any more, `step` raises EngineError. The
-    key is read from the environment variable named by `api_key_env` and is shown nowhere.
+    key is read from the environment variable named by `api_key_env` and is shown nowhere. Images are sent as parts of a turn
+    (`image_url`), files as data URIs.
 
     `constrain`: True sends `Generate.pattern` as vLLM's `structured_outputs`, which other servers may refuse; `json_schema` as
     the pattern of a string in an object (`response_format`), out of which the reply is taken. `max_tokens_field`: what the
