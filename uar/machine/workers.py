@@ -57,12 +57,11 @@ class Workers:
                 max_task_retries=TRIES,
                 runtime_env={"env_vars": actor_environment(side_by_side=self.actors > 1 and not self.num_gpus)},
             )
-            actors = [kind.remote(probe, os.getcwd()) for _ in range(min(self.actors, most))]
+            crew = Crew(ray, [kind.remote(probe, os.getcwd()) for _ in range(min(self.actors, most))], job)
             try:
-                yield Crew(ray, actors, job)
+                yield crew
             finally:
-                for actor in actors:
-                    ray.kill(actor)
+                crew.dismiss()
 
     def _check_fits(self, ray: Any) -> None:
         """Of a machine that cannot grow; a cluster may."""
@@ -101,6 +100,14 @@ class Crew:
                     actor, number = busy.pop(ref)
                     self._idle.append(actor)
                     yield number, result
+
+    def dismiss(self) -> None:
+        """Those with nothing to do end at once. The others end when nobody refers to them any more, since Ray would say on the
+        terminal that their part is lost."""
+        for actor in self._idle:
+            self._ray.kill(actor)
+        self._idle.clear()
+        self._starting.clear()
 
     def _result(self, ref: Any) -> Any:
         failures = self._ray.exceptions
