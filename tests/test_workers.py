@@ -167,14 +167,17 @@ def test_a_part_whose_actor_dies_is_done_again_and_a_fault_is_one_line(two: Work
                 os._exit(1)
             if part == 9:
                 raise UserError("the ninth is wrong")
+            if part == 8:
+                import nobodys_package  # noqa: F401
             return part * common
 
         return work
 
     with two.opened(opener, 4) as crew:
         assert sorted(crew.each([1, 2, 3, 4], 10)) == [(0, 10), (1, 20), (2, 30), (3, 40)]
-        with pytest.raises(UserError, match=f"^workers: {socket.gethostname()}: the ninth is wrong$"):
-            list(crew.each([9], 10))
+        for part, said in ((9, "the ninth is wrong"), (8, "No module named 'nobodys_package'")):
+            with pytest.raises(UserError, match=f"^workers: {socket.gethostname()}: {said}$"):
+                list(crew.each([part], 10))
     assert died.exists()
 
 
@@ -190,6 +193,7 @@ def test_a_folder_that_a_machine_does_not_see_is_told(tmp_path: Path, monkeypatc
     ("options", "said"),
     [
         ({"actors": 0}, "workers.actors=0: at least 1 is needed"),
+        ({"num_gpus": -1}, "workers.num_cpus=0.5, workers.num_gpus=-1: from 0 on are needed"),
         ({"num_gpus": 99}, "workers.num_gpus=99: an actor cannot have more than this machine, 0 GPUs"),
     ],
 )
