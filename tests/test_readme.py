@@ -53,6 +53,7 @@ def composes(text: str):
 ELSEWHERE = {
     "llm=openai": "test_annotate",  # against a scripted server
     "engine=ray": "test_ray",
+    "workers=ray": "test_workers",
     "+llm@llms": "test_ensemble",  # two models that differ are not at hand
     "outputs/RUN": "test_train",  # they need a trained model
     "run=FILE": "test_train",

@@ -27,7 +27,7 @@ from uar.launch.one_line import one_line
 from uar.machine import workers as workers_module
 from uar.machine.workers import Worker, Workers, chosen_workers, working
 from uar.pools import DensePool
-from uar.retrievers import encode, search_on_workers, shard_folder
+from uar.retrievers import encode, search_on_workers, shard_folder, vector_index
 from uar.retrievers.bi_encoder.encoder import BiEncoder
 from uar.retrievers.bm25 import lexical_index
 from uar.retrievers.exact_search import search
@@ -87,7 +87,9 @@ def test_shards_are_those_of_one_process_and_those_that_are_there_stay(
     assert {name: (shared / name).stat().st_mtime_ns for name in kept} == kept
 
 
-def test_the_best_of_all_shards_are_those_that_one_process_finds(two: Workers, tmp_path: Path, one_thread: None) -> None:
+def test_the_best_of_all_shards_are_those_that_one_process_finds(
+    two: Workers, tmp_path: Path, one_thread: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """To the bit; among them passages of equal scores, more than are kept, at the cut of some queries."""
     drawn = np.random.default_rng(0)
     vectors = drawn.standard_normal((3 * shard_folder.SHARD - 5_000, 32)).astype(np.float16)
@@ -100,6 +102,7 @@ def test_the_best_of_all_shards_are_those_that_one_process_finds(two: Workers, t
     ranks = drawn.permutation(len(vectors))
     expected = search(queries, shards, 20, ranks=lambda: ranks)
     assert set(expected[1][7]) == set(copies[np.argsort(ranks[copies])][:20])
+    monkeypatch.setattr(vector_index, "search", None)  # this process looks through none
     with working(two):
         found = ExactSearch().best(queries, shards, 20, lambda: ranks)
     for ours, theirs in zip(found, expected, strict=True):
@@ -164,14 +167,17 @@ def test_a_part_whose_actor_dies_is_done_again_and_a_fault_is_one_line(two: Work
                 os._exit(1)
             if part == 9:
                 raise UserError("the ninth is wrong")
+            if part == 8:
+                import nobodys_package  # noqa: F401
             return part * common
 
         return work
 
     with two.opened(opener, 4) as crew:
         assert sorted(crew.each([1, 2, 3, 4], 10)) == [(0, 10), (1, 20), (2, 30), (3, 40)]
-        with pytest.raises(UserError, match=f"^workers: {socket.gethostname()}: the ninth is wrong$"):
-            list(crew.each([9], 10))
+        for part, said in ((9, "the ninth is wrong"), (8, "No module named 'nobodys_package'")):
+            with pytest.raises(UserError, match=f"^workers: {socket.gethostname()}: {said}$"):
+                list(crew.each([part], 10))
     assert died.exists()
 
 
@@ -187,6 +193,7 @@ def test_a_folder_that_a_machine_does_not_see_is_told(tmp_path: Path, monkeypatc
     ("options", "said"),
     [
         ({"actors": 0}, "workers.actors=0: at least 1 is needed"),
+        ({"num_gpus": -1}, "workers.num_cpus=0.5, workers.num_gpus=-1: from 0 on are needed"),
         ({"num_gpus": 99}, "workers.num_gpus=99: an actor cannot have more than this machine, 0 GPUs"),
     ],
 )

@@ -36,6 +36,8 @@ def cluster(option: str, address: str | None) -> Iterator[Any]:
         _knock(address)
         ray.init(address=address, log_to_driver=False, include_dashboard=False, logging_level=logging.WARNING)
     except OSError as error:  # a ConnectionError of Ray's is one
+        if address is None:
+            raise
         reason = str(error).splitlines()[0]
         raise UserError(f"{option}.address={address}: no Ray cluster is there ({reason}); start one, or give null") from error
     try:

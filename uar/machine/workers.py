@@ -20,6 +20,7 @@ from typing import Any
 
 from uar.errors import UserError
 from uar.machine.ray_cluster import actor_environment, cluster, enter, ray_module
+from uar.storage.files import writable
 
 log = logging.getLogger(__name__)
 Work = Callable[[Any, Any], Any]  # of a part and of what all parts have in common
@@ -41,6 +42,8 @@ class Workers:
     def __post_init__(self) -> None:
         if self.actors < 1:
             raise UserError(f"workers.actors={self.actors}: at least 1 is needed")
+        if self.num_cpus < 0 or self.num_gpus < 0:
+            raise UserError(f"workers.num_cpus={self.num_cpus:g}, workers.num_gpus={self.num_gpus:g}: from 0 on are needed")
         ray_module("workers")
 
     @contextmanager
@@ -57,12 +60,11 @@ class Workers:
                 max_task_retries=TRIES,
                 runtime_env={"env_vars": actor_environment(side_by_side=self.actors > 1 and not self.num_gpus)},
             )
-            actors = [kind.remote(probe, os.getcwd()) for _ in range(min(self.actors, most))]
+            crew = Crew(ray, [kind.remote(probe, os.getcwd()) for _ in range(min(self.actors, most))], job)
             try:
-                yield Crew(ray, actors, job)
+                yield crew
             finally:
-                for actor in actors:
-                    ray.kill(actor)
+                crew.dismiss()
 
     def _check_fits(self, ray: Any) -> None:
         """Of a machine that cannot grow; a cluster may."""
@@ -94,13 +96,20 @@ class Crew:
             if not done and not busy:
                 log.warning("workers: no actor could start yet; the cluster has %s free", self._ray.available_resources())
             for ref in done:
+                started = ref in self._starting
+                actor, number = (self._starting.pop(ref), -1) if started else busy.pop(ref)
+                self._idle.append(actor)
                 result = self._result(ref)
-                if ref in self._starting:
-                    self._idle.append(self._starting.pop(ref))
-                else:
-                    actor, number = busy.pop(ref)
-                    self._idle.append(actor)
+                if not started:
                     yield number, result
+
+    def dismiss(self) -> None:
+        """Those with nothing to do end at once. The others end when nobody refers to them any more, since Ray would say on the
+        terminal that their part is lost."""
+        for actor in self._idle:
+            self._ray.kill(actor)
+        self._idle.clear()
+        self._starting.clear()
 
     def _result(self, ref: Any) -> Any:
         failures = self._ray.exceptions
@@ -150,7 +159,7 @@ class Worker:
                 f"workers: {socket.gethostname()} does not have {error.filename} of the starting machine; give folders that "
                 "all machines share under the same paths: UAR_CACHE, search.embeddings, and those of models and collections"
             )
-        except (UserError, OSError) as error:
+        except (UserError, OSError, ImportError) as error:
             return None, f"workers: {socket.gethostname()}: {error}"
 
 
@@ -172,9 +181,10 @@ def _probe(folder: Path | None) -> Iterator[Path | None]:
     if folder is None:
         yield None
         return
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder.absolute() / f".shared-{secrets.token_hex(8)}"
-    path.touch()
+    with writable(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        path.touch()
     try:
         yield path
     finally:

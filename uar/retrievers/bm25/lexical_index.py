@@ -18,7 +18,7 @@ import numpy as np
 from uar.collections import Corpus
 from uar.errors import UserError
 from uar.launch.bars import Bar, bar, counted
-from uar.machine.workers import chosen_workers, visible
+from uar.machine.workers import Workers, chosen_workers, visible
 from uar.retrievers.bm25.postings import Postings, write_postings
 from uar.retrievers.bm25.terms import VERSION, numbered, terms_of
 from uar.storage.files import cache_dir, digest, is_whole, whole_dir, write_array, write_json
@@ -59,8 +59,9 @@ class BM25:
         k = min(k, len(self._corpus))
         found: list[Hits] = []
         blocks = [list(queries[start : start + BLOCK]) for start in range(0, len(queries), BLOCK)]
-        if keep:
-            self._keep_on_workers(blocks, k)
+        workers = chosen_workers()
+        if keep and workers:
+            self._keep_on(workers, blocks, k)
         with bar("BM25", len(queries), "questions") as shown:
             for asked in blocks:
                 found += self._hits(*(self._kept(asked, k, shown) if keep else self._best(asked, k, shown)))
@@ -85,11 +86,10 @@ class BM25:
         for own, values in zip(there, scores.tolist(), strict=True):
             yield best_first(zip(islice(ids, int(own.sum())), values, strict=False))
 
-    def _keep_on_workers(self, blocks: Sequence[list[str]], k: int) -> None:
-        """Let the workers of the command find what the cache lacks, where that are several blocks."""
-        workers = chosen_workers()
+    def _keep_on(self, workers: Workers, blocks: Sequence[list[str]], k: int) -> None:
+        """Let them find what the cache lacks, where that is more than a block."""
         missing = [block for block in blocks if not is_whole(self._folder_of(block, k))]
-        if workers is None or len(missing) < 2:
+        if len(missing) < 2:
             return
         opener = partial(_opened, self._corpus.folder.absolute(), self._corpus.language, self._k1, self._b)
         with (
@@ -158,7 +158,8 @@ def _opened(corpus: Path, language: str, k1: float, b: float) -> Callable[[list[
     index = BM25.open(Corpus(corpus).in_language(language), k1, b)
 
     def keep(queries: list[str], k: int) -> None:
-        index.search(queries, k, keep=True)
+        with bar("BM25", len(queries), "questions") as shown:
+            index._kept(queries, k, shown)
 
     return keep
 
