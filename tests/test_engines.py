@@ -241,6 +241,7 @@ def test_a_template_without_a_systems_turn_gets_it_in_the_users(local: Transform
 
 
 def test_a_model_that_cannot_be_loaded_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "nobody-knows-it"}')
     with pytest.raises(EngineError, match="llm.model=") as error:
         Transformers(str(tmp_path))
     assert "\n" not in str(error.value)

@@ -1,4 +1,4 @@
-"""Models that bring code of their own are refused, without a question."""
+"""Models that bring code of their own are refused, without a question; so are folders of something else."""
 
 import json
 from pathlib import Path
@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-from uar.errors import EngineError, UserError
+from uar.errors import EngineError, MissingModel, UserError
 from uar.llm.models.transformers import Transformers
-from uar.machine.model_files import pretrained
+from uar.machine.model_files import locate, pretrained
 from uar.retrievers.bi_encoder.encoder import BiEncoder
+from uar.retrievers.model_folder import open_model
 
 
 @pytest.fixture
@@ -46,3 +47,15 @@ def test_other_faults_of_a_model_stay_what_they_are(tmp_path: Path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "nobody-knows-it"}))
     with pytest.raises(ValueError, match="nobody-knows-it"):
         pretrained(AutoConfig, tmp_path)
+
+
+def test_the_folder_of_a_run_is_no_model_and_the_one_in_it_is_named(tmp_path: Path):
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(MissingModel, match="a folder, but not of a model; give a folder with one of config.json"):
+        locate(str(tmp_path))
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "modules.json").write_text("[]")
+    for kind in (open_model, Transformers):
+        with pytest.raises(UserError, match=f"a folder, but not of a model; give {tmp_path}/model"):
+            kind(str(tmp_path))
+    assert locate(str(tmp_path / "model")) == str(tmp_path / "model")

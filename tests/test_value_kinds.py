@@ -21,6 +21,9 @@ KINDS = [  # command, option, whether its value is of a kind that it takes
     ("train", "trainer.devices=[a]", False),
     ("train", "trainer.devices=1.5", False),
     ("train", "human_frac=null", True),
+    ("train", "retriever.layers=null", True),
+    ("evaluate", "retriever=minilm_l3 retriever.layers=null", True),
+    ("train", "acquire=idds acquire.retriever.layers=null", True),
     ("train", "seed=null", False),
     ("train", "seed=-1", False),
     ("train", "training.warmup=-0.1", False),
@@ -41,7 +44,7 @@ KINDS = [  # command, option, whether its value is of a kind that it takes
 
 @pytest.mark.parametrize(("name", "option", "fits"), KINDS)
 def test_a_value_is_of_the_kind_that_the_option_takes(name: str, option: str, fits: bool) -> None:
-    cfg = composed(name, option)
+    cfg = composed(name, *option.split())
     told = nullcontext() if fits else pytest.raises(UserError, match=f"{option.partition('=')[0]}=.* is needed")
     with initialize_config_dir(str(CONF), version_base="1.3"), told:
         check_types(Taken(name, cfg, HydraConfig.get().runtime.choices))

