@@ -110,6 +110,11 @@ def test_of_two_judgements_of_a_person_the_later_row_counts(
 
 
 HEAD = "query_id,doc_id,who,grade\n"
+CHOICE = {"type": "choices", "value": {"choices": ["1"]}}
+SLOW = {
+    "data": {"query_id": "q1", "doc_id": "d1"},
+    "annotations": [{"completed_by": 3, "result": [CHOICE], "lead_time": "long"}],
+}
 MORE = "query_id,doc_id,who,grade,time,seconds,start,end\n"
 FAULTS = {
     "absent.csv": (None, "no such file"),
@@ -118,13 +123,14 @@ FAULTS = {
     "word.csv": (HEAD + "q1,d1,ann,yes\n", r"word.csv:2: grade is 'yes'; a number is needed"),
     "nobody.csv": (HEAD + "q1,d1,,1\n", r"nobody.csv:2: who is ''; a name of 1 to 60"),
     "infinite.csv": (HEAD + "q1,d1,ann,inf\n", r"infinite.csv:2: grade is 'inf'; a whole number is needed"),
-    "ms.csv": (MORE + "q1,d1,ann,1,1700000000000,,,\n", r"ms.csv:2: time is 1.7e\+12; seconds since 1970"),
+    "ms.csv": (MORE + "q1,d1,ann,1,1700000000000,,,\n", r"ms.csv:2: time is 1700000000000.0; seconds since 1970"),
     "never.csv": (MORE + "q1,d1,ann,1,inf,,,\n", r"never.csv:2: time is inf; seconds since 1970"),
     "slow.csv": (MORE + "q1,d1,ann,1,,nan,,\n", r"slow.csv:2: seconds is nan; seconds from 0 on are needed"),
     "mark.csv": (MORE + "q1,d1,ann,1,,,3,99999999999\n", r"mark.csv:2: start and end are 3 and 99999999999"),
     "half.csv": (MORE + "q1,d1,ann,1,,,3,\n", r"half.csv:2: start and end are 3 and None; two places"),
     "columns.csv": ("a,b\n1,2\n", "query_id, doc_id, who, grade are needed too"),
     "broken.json": ("[{", "no JSON"),
+    "slow.json": (json.dumps([SLOW]), r"slow.json:1: seconds is 'long'; seconds from 0 on are needed"),
     "strange.json": ('[{"x": 1}]', "neither tasks of Label Studio nor records of Argilla"),
     "half.json": ('[{"data": {}, "annotations": [{"result": [{"type": "choices"}]}]}]', "not as the tool writes it"),
 }

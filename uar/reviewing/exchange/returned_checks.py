@@ -28,8 +28,9 @@ def check_returned(path: Path, one: Returned, grades: int, length: int, now: flo
         "confidence": (one.confidence, 1.0, "0 to 1"),
     }
     for name, (value, most, wanted) in ranges.items():
-        if value is not None and not (math.isfinite(value) and 0 <= value <= most):
-            raise DataError(path, f"{name} is {value:g}; {wanted} are needed", one.row)
+        number = isinstance(value, int | float) and math.isfinite(value)
+        if value is not None and not (number and 0 <= value <= most):
+            raise DataError(path, f"{name} is {value!r}; {wanted} are needed", one.row)
     marks = (one.start, one.end)
     if marks != (None, None) and (one.start is None or one.end is None or not 0 <= one.start < one.end <= length):
         raise DataError(path, f"start and end are {one.start} and {one.end}; two places in the passage are needed", one.row)
