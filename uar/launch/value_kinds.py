@@ -1,6 +1,7 @@
 """What kind of value an option takes, by the one that its config has."""
 
 from collections.abc import Sequence
+from inspect import Parameter, signature
 from typing import Any
 
 import hydra
@@ -67,7 +68,13 @@ def _wanted(key: str, default: Any, given: Any) -> str | None:
 
 
 def _is_needed(taken: Taken, key: str, default: Any) -> bool:
-    """Whether an option of numbers, or of a list that is not empty, says what it means, and nothing of null."""
+    """Whether an option of numbers, or of a list that is not empty, takes no null: by the type of the argument that it is, and
+    where it is none of a class, by its meaning, which would say so."""
     if type(default) not in KINDS and not (OmegaConf.is_list(default) and len(default)):
         return False
+    place, _, name = key.rpartition(".")
+    target = OmegaConf.select(taken.cfg, f"{place}._target_" if place else "_target_", throw_on_missing=False)
+    if target:
+        argument = signature(hydra.utils.get_object(target)).parameters.get(name)
+        return argument is not None and argument.annotation is not Parameter.empty and "None" not in str(argument.annotation)
     return any(option.name == key and option.meaning and NONE not in option.meaning for option in options_of(taken))
