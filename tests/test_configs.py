@@ -17,7 +17,8 @@ from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 import uar
-from uar.launch.entry import register_resolvers
+from uar.launch.entry import composed, register_resolvers
+from uar.llm.costs.ledger import Prices
 
 
 def choices(command: str, groups: list[str]) -> list[tuple[str, str]]:
@@ -100,7 +101,25 @@ OTHERS = {"report", "hybrid", "corpus", "dashboard", "loop", "review", "validate
 def test_every_folder_of_choices_is_used_by_a_command():
     folders = {p.name for p in (ROOT / "conf").iterdir() if p.is_dir()}
     of_experiments = {"experiment", "method", "scale", "setting", "hydra"}  # see test_experiments
-    assert folders - of_experiments == {case[1].split("=")[0] for case in CASES if case[0] not in OTHERS}
+    within_others = {"price"}  # see test_what_asks_an_llm_has_prices
+    assert folders - of_experiments - within_others == {case[1].split("=")[0] for case in CASES if case[0] not in OTHERS}
+
+
+@pytest.mark.parametrize(
+    ("command", "part"),
+    [
+        ("evaluate", "expand=keywords expand"),
+        ("evaluate", "rerank=setwise rerank"),
+        ("evaluate", "rag=cited rag"),
+        ("train", "variants=rewrite variants"),
+    ],
+)
+def test_what_asks_an_llm_has_prices(command: str, part: str):
+    chosen, _, group = part.partition(" ")
+    for given in (f"{group}.price.input=0.15", f"{group}.price={{input: 0.15}}"):
+        price = composed(command, chosen, given)[group].price
+        assert price == {"currency": "USD", "input": 0.15, "cached": None, "output": None}
+        Prices(**price)
 
 
 OF_CLASSES = sorted({f"{case[1].replace('=', '/')}.yaml" for case in CASES if case[0] not in OTHERS})

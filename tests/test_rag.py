@@ -48,7 +48,7 @@ def generations(folder: Path) -> list[dict]:
 
 def test_a_second_evaluation_asks_nothing_and_says_the_same(command: Command, server: LLMServer, folder: Path, tmp_path: Path):
     server.answer = reader
-    first = ok(command("uar.evaluate", *scripted(server, folder), "hydra.run.dir=first"))
+    first = ok(command("uar.evaluate", *scripted(server, folder), "rag.price.input=2000", "hydra.run.dir=first"))
     assert "RAG asked 3 calls and took 0 from the store (3 of 3 answered questions, top 5" in first
     assert len(server.seen) == 3
     again = ok(command("uar.evaluate", *scripted(server, folder), "hydra.run.dir=again"))
@@ -56,6 +56,10 @@ def test_a_second_evaluation_asks_nothing_and_says_the_same(command: Command, se
     found = metrics(tmp_path / "first")["rag"]
     assert found == metrics(tmp_path / "again")["rag"] == {"toy.test": {"EM": 1.0, "F1": 1.0, "questions": 3, **NONE_LOST}}
     assert generations(tmp_path / "first") == generations(tmp_path / "again")
+    costs = [json.loads((tmp_path / run / "rag_ledger.json").read_text())["toy.test"]["answers"] for run in ("first", "again")]
+    assert [(cost["calls"], cost["calls_answered_by_store"], cost["queries"]) for cost in costs] == [(3, 0, 3), (0, 3, 3)]
+    assert costs[0]["tokens_in"] > 0 and costs[0]["cost"] == pytest.approx(costs[0]["tokens_in"] * 2000 / 1e6)
+    assert costs[1]["cost"] is None
     kept = {row["query_id"]: row for row in generations(tmp_path / "first")}
     assert kept["q1"]["answer"] == "The heart." and kept["q1"]["gold"] == ["heart"] and kept["q1"]["line"] == "retrieved"
     assert kept["q1"]["doc_ids"] == ["d1"]  # BM25 finds one

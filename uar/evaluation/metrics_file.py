@@ -33,7 +33,7 @@ def forget_evaluation(folder: Path, slugs: Collection[str]) -> None:
         names += [] if slug in slugs else [f"runs/{slug}.trec", f"scores/{slug}.parquet"]
         for name in names:
             (folder / name).unlink(missing_ok=True)
-    for name in ("significance.json", "baselines.json", "robustness.json"):
+    for name in ("significance.json", "baselines.json", "robustness.json", "rag_ledger.json"):
         (folder / name).unlink(missing_ok=True)
     times = {name: value for name, value in metrics["time"].items() if name.split()[0] not in ("retrieval", "rag")}
     if any(metrics.values()):

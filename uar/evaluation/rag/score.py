@@ -4,7 +4,8 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,14 +25,16 @@ from uar.evaluation.rag.rag_settings import CLOSED_BOOK, ORACLE, RETRIEVED, Sett
 from uar.evaluation.rag.reader import Asking, Given, Reader
 from uar.evaluation.rag.shown_passages import Cut, Passages, show
 from uar.evaluation.score_files import Scores, by_measure
+from uar.llm.costs.ledger import Prices, ledger
 from uar.llm.models import LLM
 from uar.llm.record import Outcome
 from uar.llm.store.store import Store
-from uar.storage.files import write_table
+from uar.storage.files import read_json, write_json, write_table
 from uar.storage.ordering import rank_of
 from uar.storage.runs import Run, write_run
 
 log = logging.getLogger(__name__)
+LEDGER = "rag_ledger.json"
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,8 @@ class OpensLLMs(Protocol):
 
 @dataclass(frozen=True)
 class Rag:
-    """`measures`: those that compare with gold answers; `judged`: names of the others. `budgets`: see `show`. `folder` is the
-    run folder."""
+    """`measures`: those that compare with gold answers; `judged`: names of the others. `budgets`: see `show`. `prices`: of the
+    LLM that answers. `folder` is the run folder."""
 
     settings: Settings
     measures: Mapping[str, Measure]
@@ -66,6 +69,7 @@ class Rag:
     asks: Asks
     budgets: Mapping[str, tuple[Cut, int]]
     generators: OpensLLMs
+    prices: Prices
     store: Path
     folder: Path
 
@@ -87,12 +91,13 @@ class Rag:
         chosen = drawn(possible, self.settings.limit, self.settings.seed)
         start = time.perf_counter()
         store = Store(self.store)
+        ask = Asking(collection, llm, store)
         try:
-            ask = Asking(collection, llm, store)
-            run, texts = self._searched(ask, without_own(collection, run), chosen, search)
-            lines = {line: self._passages(collection, line, run, chosen) for line in self.settings.lines}
-            rate = self.settings.max_failure_rate
-            answers = {line: ask.answers(self.asks.reader, passages, rate) for line, passages in lines.items()}
+            with self._costs(ask, "answers", len(chosen), self.prices):
+                run, texts = self._searched(ask, without_own(collection, run), chosen, search)
+                lines = {line: self._passages(collection, line, run, chosen) for line in self.settings.lines}
+                rate = self.settings.max_failure_rate
+                answers = {line: ask.answers(self.asks.reader, passages, rate) for line, passages in lines.items()}
             calls = ask.progress.total
             summary = "%s: RAG asked %d calls and took %d from the store (%d of %d %squestions, top %d, %.1f s)"
             whose, seconds = "answered " if measures else "", time.perf_counter() - start
@@ -131,11 +136,25 @@ class Rag:
         judging = Judging(self.asks.judges, self.judged, self.settings.max_failure_rate)
         if llm is not None:
             ask = Asking(collection, llm, store)
-            for line, shown in lines.items():
-                judging.judge(ask, line, self._answered(collection, shown, answers[line]))
+            own = self.generators.judge is not self.generators.reader  # whose prices nobody gave
+            with self._costs(ask, "judges", len(answers[self.settings.lines[0]]), Prices() if own else self.prices):
+                for line, shown in lines.items():
+                    judging.judge(ask, line, self._answered(collection, shown, answers[line]))
             total = ask.progress.total
             log.info("%s: judges asked %d calls and took %d from the store", collection.slug, total.asked, total.kept)
         return judging
+
+    @contextmanager
+    def _costs(self, ask: Asking, part: str, questions: int, prices: Prices) -> Iterator[None]:
+        """What the block asks, in `rag_ledger.json` of the run folder under the collection and the part, however it ends."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = ledger(ask.progress, questions, 0, time.perf_counter() - start, [ask.llm.name], prices)
+            path, slug = self.folder / LEDGER, ask.collection.slug
+            every = read_json(path) if path.is_file() else {}
+            write_json(path, every | {slug: every.get(slug, {}) | {part: spent}})
 
     def _answered(
         self, collection: Collection, shown: Mapping[str, Passages], answers: Mapping[str, Given]
