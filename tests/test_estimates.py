@@ -9,7 +9,8 @@ import pytest
 from annotate_runs import QUIET
 from tiny_models import tiny_llama
 
-from uar.annotation import annotate_run as run_module
+from uar.annotation import assignment
+from uar.annotation.annotate_run import annotate
 from uar.annotation.annotators import Pointwise, UtilSel
 from uar.collections import Collection
 from uar.launch.entry import composed
@@ -85,9 +86,9 @@ def test_pools_of_a_dry_run_are_those_of_its_sample(tmp_path: Path, monkeypatch:
         return {q: list(collection.corpus.ids())[:2] for q in query_ids[:1]}
 
     monkeypatch.setattr(GivenPool, "ranked", ranked)
-    monkeypatch.setattr(run_module, "SAMPLE", 2)
+    monkeypatch.setattr(assignment, "SAMPLE", 2)
     options = ["annotator=utilsel", "candidates=given", "candidates.include_positive=false", "dry_run=true", "limit=8", QUIET]
-    found = run_module.annotate(composed("annotate", *options, "llm=openai", "llm.model=m", "llm.base_urls=[]"), tmp_path)
+    found = annotate(composed("annotate", *options, "llm=openai", "llm.model=m", "llm.base_urls=[]"), tmp_path)
     assert len(asked) == 2
     assert (found["queries"], found["queries_rendered"], found["calls"]) == (4, 1, 12)  # half of eight have candidates
 
