@@ -15,8 +15,7 @@ from torch import nn
 
 from uar.launch.entry import composed
 from uar.losses import contrastive
-from uar.training import train_run as run
-from uar.training import trainer
+from uar.training import opened, trainer
 from uar.training.callbacks import Best, Latest, StepSeed, Stopwatch
 from uar.training.identity import schedule_hash
 from uar.training.module import RetrieverModule
@@ -169,7 +168,7 @@ def test_precision_is_settled_by_what_is_trained_on(monkeypatch: pytest.MonkeyPa
 def test_tests_are_scored_as_was_trained_where_search_does_not_say():
     for said, scored in (("auto", "fp32"), ("bf16", "bf16")):
         cfg = OmegaConf.create({"search": {"precision": said}, "trainer": {"precision": "fp32"}})
-        assert run._for_scoring(cfg).search.precision == scored and cfg.search.precision == said
+        assert opened._for_scoring(cfg).search.precision == scored and cfg.search.precision == said
 
 
 def test_slurm_writes_no_checkpoint_of_its_own(monkeypatch: pytest.MonkeyPatch):
