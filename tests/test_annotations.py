@@ -1,14 +1,15 @@
 """Annotations: pools that are stored before they are asked about, and what is read of them afterwards."""
 
-import multiprocessing
 import os
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from multiprocessing.queues import Queue
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from commands import FORKS, ended
 from conftest import ok
 from scripted import Scripted, run
 
@@ -231,7 +232,7 @@ def test_a_store_of_somebody_else_is_read_and_not_written(
     assert list((tmp_path / "cache").rglob("*.arrow"))
 
 
-def _read(store: str, reference: str, replays: "multiprocessing.Queue[str]") -> None:
+def _read(store: str, reference: str, replays: "Queue[str]") -> None:
     class Counting(annotation_module.Chains):
         def run(self, questions):  # type: ignore[no-untyped-def]
             replays.put("replay")
@@ -246,13 +247,11 @@ def test_of_several_processes_one_replays_and_the_others_read_what_it_wrote(tmp_
     begun(tmp_path, collection, LIKELIHOOD)
     questions = PooledQuestions(collection, dict.fromkeys(collection.queries, POOL))
     run(tmp_path, LIKELIHOOD, Scripted(by_length), list(questions))
-    fork = multiprocessing.get_context("fork")
-    replays = fork.Queue()
-    processes = [fork.Process(target=_read, args=(str(tmp_path), collection.reference, replays)) for _ in range(3)]
+    replays = FORKS.Queue()
+    processes = [FORKS.Process(target=_read, args=(str(tmp_path), collection.reference, replays)) for _ in range(3)]
     for process in processes:
         process.start()
-    for process in processes:
-        process.join(60)
+    assert [ended(process) for process in processes] == [0, 0, 0]
     assert sorted(replays.get(timeout=10) for _ in range(4)) == ["read", "read", "read", "replay"]
 
 

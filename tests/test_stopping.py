@@ -41,10 +41,19 @@ entry("corpus", task)
 """
 
 
-def start(words: list[str], folder: Path, **options: object) -> subprocess.Popen[str]:
+IN_PLACE = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.Handlers[sys.argv[1]])
+os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+"""
+
+
+def start(words: list[str], folder: Path, sigint: signal.Handlers = signal.SIG_DFL) -> subprocess.Popen[str]:
+    """`sigint`: as the process finds it. A program sets it and not `preexec_fn`, which runs in a fork of this process, whose
+    threads may hold locks."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, *words]
-    return subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True, **options)  # type: ignore[call-overload]
+    command = [sys.executable, "-c", IN_PLACE, sigint.name, *words]
+    return subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
 
 
 def wait_for(there: Callable[[], object], process: subprocess.Popen[str]) -> None:
@@ -65,8 +74,7 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, list[str]]:
 @pytest.mark.parametrize("in_background", [False, True])
 def test_a_command_that_is_stopped_is_unwound(tmp_path: Path, number: signal.Signals, in_background: bool):
     """In the background of a shell script Ctrl-C is ignored, and SIGTERM is not."""
-    ignore = (lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)) if in_background else None
-    process = start(["-c", SLEEPER], tmp_path, preexec_fn=ignore)
+    process = start(["-c", SLEEPER], tmp_path, signal.SIG_IGN if in_background else signal.SIG_DFL)
     wait_for(lambda: (tmp_path / "started").exists() and (tmp_path / "child").exists(), process)
     process.send_signal(number)
     if in_background and number == signal.SIGINT:

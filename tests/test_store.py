@@ -4,7 +4,6 @@ import errno
 import fcntl
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -104,16 +103,16 @@ def test_a_failed_write_of_a_part_loses_nothing(tmp_path: Path, monkeypatch: pyt
     assert everything(Store(tmp_path)) == [record(1)]
 
 
+LITTLE_SPACE = """
+import resource, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, 5_000))
+"""
+
+
 def test_a_full_disk_keeps_what_was_appended(tmp_path: Path) -> None:
     program = WRITER.format(tests=str(Path(__file__).parent), folder=str(tmp_path), start=0, stop=1000, part=4096)
-
-    def little_space() -> None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, 5_000))
-
-    done = subprocess.run(
-        [sys.executable, "-B", "-c", program], capture_output=True, text=True, preexec_fn=little_space, check=False
-    )
+    done = subprocess.run([sys.executable, "-B", "-c", LITTLE_SPACE + program], capture_output=True, text=True, check=False)
     assert "File too large" in done.stderr
     told = [f"q{n}" for n in done.stdout.split()]
     assert len(told) > 3
