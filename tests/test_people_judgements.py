@@ -85,7 +85,7 @@ def test_labels_of_another_collection_are_refused_and_changed_texts_left_out(
     assert "1 of 2 judgements are of other questions or texts" in caplog.text
 
 
-def test_a_faulty_file_is_one_line(folder: Path, tmp_path: Path) -> None:
+def test_a_faulty_file_is_one_line(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     good = {"query_id": ["q1"], "doc_id": ["d1"], "grade": [1]}
     faults: dict[str, tuple[dict[str, list[Any]], str]] = {
         "lacking": ({"query_id": ["q1"], "doc_id": ["d1"]}, "grade are needed too"),
@@ -99,6 +99,7 @@ def test_a_faulty_file_is_one_line(folder: Path, tmp_path: Path) -> None:
     pq.write_table(pa.table(good), tmp_path / "good.parquet")  # of somebody else's making
     assert open_training_split("train", str(folder), judgements=str(tmp_path / "good.parquet")).qrels == {"q1": {"d1": 1}}
     assert read_judgements(tmp_path / "good.parquet").about == {}
+    assert "good.parquet: 1 of 1 judgements do not say whether an LLM's suggestion was seen" in caplog.text
     odd = {"query_id": ["q1", "q1"], "doc_id": ["d1", "d2"], "grade": [1, 2], "label": [1, 0]}
     pq.write_table(pa.table(odd), tmp_path / "odd.parquet")
     with pytest.raises(DataError, match="grade 2 is negative and grade 1 positive there"):

@@ -1,6 +1,8 @@
 """A review as files of other tools, and what comes back from them."""
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,9 @@ from uar.errors import DataError
 from uar.reviewing.exchange.taking_back import take_back, write_for
 from uar.reviewing.label_database import Item
 from uar.reviewing.labelling import Labelling
+from uar.reviewing.manner import OF_FILES, Manner
 
-COMPARED = ("query_id", "doc_id", "who", "grade", "start", "end", "words", "suggestion_shown")
+COMPARED = ("query_id", "doc_id", "who", "grade", "start", "end", "words", "suggestion_shown", "seconds", "confidence", "time")
 
 
 def label(item: int, place: int, grade: int, **more: Any) -> dict[str, Any]:
@@ -46,8 +49,6 @@ def test_what_goes_out_comes_back(tool: str, work: Labelling, tmp_path: Path, fo
     empty.database.add(items)
     assert take_back(empty, path) == 2 and take_back(empty, path) == 0
     back = told(empty)
-    if tool == "argilla":  # it keeps no marks here
-        back[0] |= {name: told(work)[0][name] for name in ("start", "end", "words")}
     assert back == told(work) and back[0]["words"] == "The heart"[:9]
     assert empty.progress("ann")["mine"] == 1, "a question whose passages all have a label is done"
 
@@ -58,10 +59,8 @@ def test_a_sheet_that_somebody_filled_out_is_taken(work: Labelling, tmp_path: Pa
     sheet = tmp_path / "sheet.csv"
     sheet.write_text("query_id;doc_id;who;grade\nq2;d1;bob;1\nq2;d2;bob;\nother;d1;bob;1\n", encoding="utf-8")
     assert take_back(work, sheet) == 1
-    assert told(work)[-1] == {
-        "query_id": "q2", "doc_id": "d1", "who": "bob", "grade": 1, "start": None, "end": None, "words": None,
-        "suggestion_shown": False,
-    }  # fmt: skip
+    bob = told(work)[-1]
+    assert [bob[name] for name in COMPARED[:-3]] == ["q2", "d1", "bob", 1, None, None, None, True]
 
 
 def test_an_export_of_label_studio_names_people_by_their_accounts(work: Labelling, tmp_path: Path) -> None:
@@ -75,6 +74,51 @@ def test_an_export_of_label_studio_names_people_by_their_accounts(work: Labellin
     eve = rows(work)[-1]
     assert (eve["who"], eve["grade"], eve["seconds"], eve["time"].year) == ("eve@x.org", 0, 4.2, 2026)
     assert eve["suggestion_shown"] is True, "the task had a prediction"
+
+
+@pytest.mark.parametrize("tool", ["csv", "label_studio", "argilla"])
+@pytest.mark.parametrize("by_page", [True, False])
+def test_who_has_seen_a_suggestion_has_seen_it_for_good(tool: str, by_page: bool, tmp_path: Path, folder: Path) -> None:
+    """`ann` saw suggestions on the page where files show none, or the other way round; also into a review that shows none."""
+    items = [Item(q, ["d1"], {"d1": "t1"}, {"d1": (1, None)}, False) for q in ("q1", "q2")]
+    seed = next(s for s in range(99) if shows(s) == (by_page, not by_page))
+    work = labelling(tmp_path / "r", folder, items, suggestion="random", seed=seed)
+    work.save("ann", [label(0, 0, 1)])
+    path = write_for(tool, work, tmp_path / "out")
+    hidden = labelling(tmp_path / "h", folder, items, suggestion="hidden")
+    assert take_back(hidden, path) == 1 and told(hidden)[0]["suggestion_shown"] == by_page
+    path.write_text(CHANGED[tool](path.read_text(encoding="utf-8-sig")), encoding="utf-8")
+    assert take_back(work, path) == 1
+    seen = by_page or tool != "csv"  # the tool shows it beside what is changed, a sheet does not
+    assert (told(work)[0]["grade"], told(work)[0]["suggestion_shown"]) == (0, seen)
+    work.manner = replace(work.manner, suggestion="hidden")
+    work.save("ann", [label(0, 0, 1) | {"id": "event-again", "shown": False}])
+    assert told(work)[0]["suggestion_shown"] == seen
+
+
+def shows(seed: int) -> tuple[bool, bool]:
+    """To `ann`, and in files."""
+    manner = Manner(((0, "no"), (1, "yes")), 1, "list", "random", 1, seed, "", "")
+    return manner.shows("q1", "ann"), manner.shows("q1", OF_FILES)
+
+
+CHANGED = {
+    "csv": lambda text: text.replace(",ann,1,", ",ann,0,").replace(",5.5,", ",6.5,"),
+    "argilla": lambda text: text.replace('"value": "1",\n          "user_id": "ann"', '"value": "0", "user_id": "ann"'),
+    "label_studio": lambda text: re.sub(r'("id": "uar-0".*?)"1"', r'\1"0"', text, flags=re.DOTALL).replace("00:00:05", "00:00:06"),
+}
+
+
+@pytest.mark.parametrize(("suggestion", "seen"), [("shown", True), ("hidden", False)])
+def test_a_sheet_that_does_not_say_what_was_shown_is_taken_as_the_review_writes_it(
+    suggestion: str, seen: bool, tmp_path: Path, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    items = [Item("q1", ["d1", "d2"], {"d1": "t1", "d2": "t2"}, {"d1": (1, None)}, False)]
+    work = labelling(tmp_path / "r", folder, items, suggestion=suggestion)
+    (tmp_path / "sheet.csv").write_text(HEAD + "q1,d1,bob,1\nq1,d2,bob,0\n", encoding="utf-8")
+    assert take_back(work, tmp_path / "sheet.csv") == 2
+    assert [row["suggestion_shown"] for row in told(work)] == [seen, False], "nothing was said of d2"
+    assert f"2 judgements do not say whether a suggestion was seen (suggestion_shown); {int(seen)} count as" in caplog.text
 
 
 def sheet(place: Path, *grades: int) -> Path:

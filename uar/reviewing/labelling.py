@@ -183,13 +183,21 @@ class Labelling:
         """Within a change of the database: what a person is doing with a question."""
         self.database.write("insert or replace into turns values (?, ?, ?, ?)", [(item, name, state, now)])
 
-    def _saw(self, event: Mapping[str, Any], name: str) -> bool:
-        """Whether the person saw a suggestion, as the page says: it may send what it kept while another setting held."""
-        item, place = event["item"], event["place"]
+    def suggests(self, item: int, place: int, name: str) -> bool:
+        """Whether a person is shown what the LLM said of a passage."""
         row = self.database.row("select label from passages where item = ? and place = ?", item, place)
-        if row is None or row["label"] is None:
-            return False
-        return self.manner.shows(self._known(item), name) if event["shown"] is None else event["shown"]
+        return row is not None and row["label"] is not None and self.manner.shows(self._known(item), name)
+
+    def has_seen(self, item: int, place: int, name: str) -> bool:
+        """Whether a person judged the passage before with a suggestion in sight, which cannot be unseen."""
+        query = "select exists (select 1 from labels where item = ? and place = ? and who = ? and shown) as seen"
+        row = self.database.row(query, item, place, name)
+        return row is not None and bool(row["seen"])
+
+    def _saw(self, event: Mapping[str, Any], name: str) -> bool:
+        """Whether the person has seen a suggestion, as the page says: it may send what it kept while another setting held."""
+        at = event["item"], event["place"]
+        return self.has_seen(*at, name) or (self.suggests(*at, name) if event["shown"] is None else event["shown"])
 
     def _others(self, items: set[int], name: str) -> list[str]:
         """Who else has judged questions that were meant for fewer people."""

@@ -7,6 +7,7 @@ from uar.storage.ordering import rank_of
 
 SUGGESTION = ("hidden", "shown", "random")
 MODES = ("list", "passage")
+OF_FILES = ""  # who sees what a file for another tool shows, for `Manner.shows`
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,8 @@ def write_judgements(path: Path, rows: Sequence[Mapping[str, Any]], about: Mappi
 def read_judgements(path: Path) -> JudgementFile:
     """Of a file, or of the folder of a review. DataError where it is no such file, or a row lacks an id or a grade.
 
-    A review's file of labels has them too: what it calls `assisted` is `suggestion_shown`."""
+    A review's file of labels has them too: what it calls `assisted` is `suggestion_shown`. Of judgements that do not say it
+    the log gives the number."""
     place = path / NAME if path.is_dir() else path
     if not place.is_file():
         raise DataError(place, "no such file; give a file of judgements, or the folder of a review that has labels")
@@ -88,6 +89,9 @@ def read_judgements(path: Path) -> JudgementFile:
         if found[name].null_count:
             row = found[name].is_null().to_pylist().index(True) + 1
             raise DataError(place, f"no value under {name!r}; give one or remove the row", row)
+    if silent := found["suggestion_shown"].null_count:
+        line = "%s: %d of %d judgements do not say whether an LLM's suggestion was seen (suggestion_shown); they count as without"
+        log.warning(line, place, silent, len(found))
     kept = (table.schema.metadata or {}).get(ABOUT)
     about = json.loads(kept) if kept else {}
     _tell_older(place, about)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from uar.errors import DataError
-from uar.reviewing.exchange.review_pairs import Returned, ReviewPair
+from uar.reviewing.exchange.review_pairs import JUDGED, SUGGESTED, Returned, ReviewPair, remembered, was_suggested, with_remembered
 from uar.reviewing.manner import Manner
 from uar.storage.files import read_json, write_json
 
@@ -27,7 +27,7 @@ def write(folder: Path, pairs: Iterable[ReviewPair], manner: Manner) -> Path:
         "required": True,
         "settings": {"type": "label_selection", "options": options, "visible_options": None},
     }
-    metadata = [{"name": name, "title": name, "settings": {"type": "terms"}} for name in OUR_IDS]
+    metadata = [{"name": name, "title": name, "settings": {"type": "terms"}} for name in (*OUR_IDS, SUGGESTED)]
     write_json(
         folder / SETTINGS,
         {
@@ -50,7 +50,12 @@ def _record(pair: ReviewPair) -> dict[str, Any]:
     return {
         "id": pair.key,
         "fields": {"question": pair.question, "title": pair.title, "passage": pair.text},
-        "metadata": {"query_id": pair.query_id, "doc_id": pair.doc_id},
+        "metadata": {
+            "query_id": pair.query_id,
+            "doc_id": pair.doc_id,
+            SUGGESTED: "no" if pair.suggestion is None else "yes",
+            JUDGED: remembered(pair),
+        },
         "suggestions": suggestions,
         "responses": {"grade": given} if given else {},
         "vectors": {},
@@ -65,12 +70,14 @@ def reads(content: Any) -> bool:
 def read(path: Path) -> Iterator[Returned]:
     """The responses of each record; those that are drafts or discarded are left out."""
     for at, record in enumerate(read_json(path), start=1):
-        query_id, doc_id = (str(record["metadata"].get(name, "")) for name in OUR_IDS)
+        metadata = record["metadata"]
+        query_id, doc_id = (str(metadata.get(name, "")) for name in OUR_IDS)
+        shown = True if record.get("suggestions") else was_suggested(metadata)
         for response in (record.get("responses") or {}).get("grade", []):
             if response.get("status", "submitted") != "submitted":
                 continue
             value = str(response.get("value"))
             if not value.isdecimal():
                 raise DataError(path, f"record {at}: the response is {value!r}; a grade is needed")
-            shown = bool(record.get("suggestions"))
-            yield Returned(at, query_id, doc_id, str(response.get("user_id") or ""), int(value), shown)
+            one = Returned(at, query_id, doc_id, str(response.get("user_id") or ""), int(value), shown)
+            yield with_remembered(one, metadata.get(JUDGED) or ())

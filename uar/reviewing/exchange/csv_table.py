@@ -28,6 +28,7 @@ def write(folder: Path, pairs: Iterable[ReviewPair], manner: Manner) -> Path:
             nobody = {"suggestion": pair.suggestion, "suggestion_shown": int(pair.suggestion is not None)}
             for row in pair.judgements or [nobody]:
                 own = {name: row.get(name) for name in COLUMNS if name in row} | shared
+                own["suggestion"] = row.get("suggestion") if row["suggestion_shown"] else None
                 table.writerow({name: _cell(value) for name, value in own.items()})
     return folder / FILE
 
@@ -56,7 +57,7 @@ def read(path: Path) -> Iterator[Returned]:
                 _text(row["doc_id"]),
                 _text(row["who"]),
                 _whole(path, at, row, "grade") or 0,
-                bool(_number(path, at, row, "suggestion_shown")),
+                None if (seen := _number(path, at, row, "suggestion_shown")) is None else bool(seen),
                 _number(path, at, row, "time"),
                 _number(path, at, row, "seconds"),
                 _number(path, at, row, "confidence"),

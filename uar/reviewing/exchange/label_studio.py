@@ -1,5 +1,6 @@
 """Tasks and annotations as Label Studio takes and writes them (https://labelstud.io/guide/task_format): a task a passage."""
 
+import json
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -7,11 +8,12 @@ from typing import Any
 from xml.sax.saxutils import quoteattr
 
 from uar.errors import DataError
-from uar.reviewing.exchange.review_pairs import Returned, ReviewPair
+from uar.reviewing.exchange.review_pairs import JUDGED, SUGGESTED, Returned, ReviewPair, remembered, was_suggested, with_remembered
 from uar.reviewing.manner import Manner
 from uar.storage.files import read_json, write_json, write_text
 
 FILE, CONFIG, MARK = "label_studio.json", "label_studio.xml", "answers it here"
+OURS = "uar-"  # begins the id of a grade that was given here; its place among the judgements follows
 VIEW = """<View>
   <Header value="$question"/>
   <Header value="$title" size="5"/>
@@ -39,19 +41,18 @@ def _task(pair: ReviewPair) -> dict[str, Any]:
         "question": pair.question,
         "title": pair.title,
         "text": pair.text,
+        SUGGESTED: "no" if pair.suggestion is None else "yes",
+        JUDGED: remembered(pair),
     }
     suggested = [] if pair.suggestion is None else [{"model_version": "uar", "result": [_choice(pair.suggestion)]}]
     annotations = []
-    for row in pair.judgements:
-        results = [_choice(row["grade"])]
+    for place, row in enumerate(pair.judgements):
+        results = [{"id": f"{OURS}{place}", **_choice(row["grade"])}]
         if row["start"] is not None:
             start, end = (_units(pair.text, row[name]) for name in ("start", "end"))
             value = {"start": start, "end": end, "text": row["words"], "labels": [MARK]}
             results.append({"from_name": "answer", "to_name": "passage", "type": "labels", "value": value})
-        meta = {"who": row["who"], "confidence": row["confidence"], "suggestion_shown": row["suggestion_shown"]}
-        annotations.append(
-            {"result": results, "lead_time": row["seconds"], "created_at": row["time"].isoformat(), "meta": meta}
-        )
+        annotations.append({"result": results, "lead_time": row["seconds"], "created_at": row["time"].isoformat()})
     return {"data": data, "predictions": suggested, "annotations": annotations}
 
 
@@ -65,32 +66,35 @@ def reads(content: Any) -> bool:
 
 
 def read(path: Path) -> Iterator[Returned]:
-    """The annotations that were not cancelled; a task may hold several, of several people."""
+    """The annotations that were not cancelled; a task may hold several, of several people. Those that were made here are of
+    the person who made them, whatever account brought them in."""
     for at, task in enumerate(read_json(path), start=1):
         data = task["data"]
         for annotation in task.get("annotations") or []:
             if annotation.get("was_cancelled"):
                 continue
             results = annotation.get("result") or []
-            grades = [one["value"]["choices"] for one in results if one.get("type") == "choices"]
+            grades = [one for one in results if one.get("type") == "choices"]
             if not grades:
                 continue
             marks = [one["value"] for one in results if one.get("type") == "labels"]
-            meta = annotation.get("meta") or {}
+            judged, ours = data.get(JUDGED) or (), str(grades[0].get("id") or "")
+            who = json.loads(judged[int(ours[len(OURS) :])])["who"] if ours.startswith(OURS) else _person(annotation)
             text = str(data.get("text", ""))
-            yield Returned(
+            one = Returned(
                 at,
                 str(data.get("query_id", "")),
                 str(data.get("doc_id", "")),
-                str(meta.get("who") or _person(annotation)),
-                _grade(path, at, grades[0]),
-                bool(meta.get("suggestion_shown", bool(task.get("predictions")))),
+                who,
+                _grade(path, at, grades[0]["value"]["choices"]),
+                True if task.get("predictions") else was_suggested(data),
                 _time(annotation.get("created_at")),
                 annotation.get("lead_time"),
-                meta.get("confidence"),
+                None,
                 _characters(text, marks[0]["start"]) if marks else None,
                 _characters(text, marks[0]["end"]) if marks else None,
             )
+            yield with_remembered(one, judged)
 
 
 def _person(annotation: Any) -> str:

@@ -14,6 +14,7 @@ from uar.reviewing.exchange.returned_checks import check_returned, latest_of_eac
 from uar.reviewing.exchange.review_pairs import Returned, review_pairs
 from uar.reviewing.label_database import CURRENT
 from uar.reviewing.labelling import Labelling
+from uar.reviewing.manner import OF_FILES
 from uar.reviewing.page_events import person
 from uar.storage.files import read_json
 
@@ -62,6 +63,13 @@ def take_back(labelling: Labelling, path: Path) -> int:
         )
     if older:
         log.warning("%s: %d judgements differ from what was judged here since, and are left out", path, older)
+    if silent := [places[one.query_id, one.doc_id] for one in chosen if one.shown is None]:
+        line = (
+            "%s: %d judgements do not say whether a suggestion was seen (suggestion_shown); %d count as made with one in sight, "
+            "since files of this review show them (suggestion=%s)"
+        )
+        seen = sum(labelling.suggests(*place, OF_FILES) for place in silent)
+        log.warning(line, path, len(silent), seen, labelling.manner.suggestion)
     log.info("%s: %d judgements, %d of them new", path, len(chosen), new)
     return new
 
@@ -82,9 +90,11 @@ def _keep(labelling: Labelling, item: int, place: int, one: Returned) -> str:
         return "older"
     if given and one.time is not None and round(one.time, MS) < round(given[0]["time"], MS):
         return "older"
+    shown = labelling.suggests(item, place, OF_FILES) if one.shown is None else one.shown
     values = (
         FROM_FILE + secrets.token_hex(16), item, place, name, one.grade, one.confidence, one.seconds,
-        labelling.clock() if one.time is None else one.time, one.shown, one.start, one.end, labelling.manner.guideline_hash,
+        labelling.clock() if one.time is None else one.time,
+        shown or labelling.has_seen(item, place, name), one.start, one.end, labelling.manner.guideline_hash,
     )  # fmt: skip
     labelling.changes += 1
     labelling.database.write(f"insert into labels values ({', '.join('?' * len(values))})", [values])
