@@ -57,9 +57,12 @@ def test_a_loop_reveals_what_it_asks_for_goes_on_where_it_was_killed_and_is_comp
     made = rounds("whole")
     assert [r["questions"] for r in made] == [5, 10] and made[-1]["decides"] == whole
     assert people("whole/round-1") < people("whole/round-2") and len(people("whole/round-2")) == 10
-    mini = open_collection("mini:train")
-    labels = sum(len(mini.qrels[q]) for q in people("whole/round-1"))
-    assert made[0]["labels"] == labels and made[0]["cost"] == pytest.approx(0.09 * labels)
+    assert made[0]["labels"] == 5 * 8 and made[0]["cost"] == pytest.approx(0.09 * 40), "the pools that people are shown"
+    mini, judged = open_collection("mini:train"), read_judgements(Path("whole/round-1")).table.to_pylist()
+    assert len(judged) == 40 and all(row["grade"] == mini.qrels[row["query_id"]].get(row["doc_id"], 0) for row in judged)
+    revealed = {(row["query_id"], row["doc_id"]) for row in judged}
+    trained = pq.read_table("whole/round-1/labels.parquet").to_pylist()
+    assert {(row["query_id"], row["doc_id"]) for row in trained if row["label"]} <= revealed, "and nothing else"
     assert json.loads(Path("whole/curve.json").read_text())["area"] == areas(made)
 
     def killed(cfg: DictConfig, folder: Path) -> None:

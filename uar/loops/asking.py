@@ -1,7 +1,7 @@
-"""Who labels the questions of a round: people whose judgements the qrels hold, or an LLM."""
+"""Who labels the questions of a round: people as the qrels have them judge, or an LLM."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,16 @@ from omegaconf import DictConfig, open_dict
 
 from uar.annotation.annotate_run import annotate
 from uar.collections import Collection
+from uar.collections.people_judgements import texts_hash
 from uar.errors import UserError
 from uar.labels import HumanLabels, LLMLabels, MixedLabels
 from uar.launch.round_config import round_config
 from uar.storage.files import read_json
+from uar.storage.judgement_files import write_judgements
 
 AskPeople = Callable[[DictConfig, Path, Sequence[str], Path], int]
-WHO = ("simulated", "llm", "human")
+SIMULATED = "simulated"
+WHO = (SIMULATED, "llm", "human")
 
 
 def check_who(cfg: DictConfig) -> None:
@@ -32,9 +35,19 @@ def check_who(cfg: DictConfig) -> None:
         raise UserError(f"who={cfg.who}: its labels are not what label_source trains on; give label_source={names}")
 
 
-def judged_pairs(collection: Collection, query_ids: Sequence[str]) -> int:
-    """How many pairs people judged of these questions."""
-    return sum(len(collection.qrels.get(q, ())) for q in query_ids)
+def simulate_people(collection: Collection, pools: Mapping[str, Sequence[str]], file: Path) -> int:
+    """Write what the qrels say of the pools as judgements of one person, as people who are shown these would make them: a
+    passage that the qrels lack gets grade 0, and one that is not in the pool stays unknown. Returns their number."""
+    corpus, rows = collection.corpus, []
+    for query_id, doc_ids in pools.items():
+        question, grades = collection.queries[query_id].text, collection.qrels.get(query_id, {})
+        for doc_id, text in zip(doc_ids, corpus.texts(corpus.rows(doc_ids)), strict=True):
+            grade = grades.get(doc_id, 0)
+            about = {"texts": texts_hash(question, text), "who": SIMULATED, "suggestion_shown": False}
+            label = int(grade >= collection.positive_grade)
+            rows.append({"query_id": query_id, "doc_id": doc_id, "grade": grade, "label": label, **about})
+    write_judgements(file, rows, {"positive_grade": collection.positive_grade, "collection": collection.slug})
+    return len(rows)
 
 
 def ask_llm(cfg: DictConfig, folder: Path, chosen: Path, number: int, left: float | None) -> tuple[int, float | None]:

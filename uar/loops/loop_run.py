@@ -15,7 +15,7 @@ from uar.collections.presets import averaged
 from uar.errors import UserError
 from uar.evaluation.metrics_file import read_metrics
 from uar.launch.side_by_side import several_devices
-from uar.loops.asking import AskPeople, ask_llm, check_who, judged_pairs
+from uar.loops.asking import AskPeople, ask_llm, check_who, simulate_people
 from uar.loops.curves import ROUNDS, areas, check_comparable, compared, log_curve
 from uar.storage.files import digest, read_json, write_json, write_jsonl
 from uar.storage.judgement_files import NAME as PEOPLE
@@ -67,10 +67,10 @@ def loop(cfg: DictConfig, folder: Path, ask_people: AskPeople | None = None) -> 
     while not (why := _stops(cfg, rounds, len(chooses_from) - len(chosen))):
         here = folder / f"round-{len(rounds) + 1}"
         chosen = _choose(cfg, here, collection, chooses_from, chosen)
-        if cfg.who == "simulated" and (why := _too_dear(cfg, rounds, collection, chosen)):
-            break
         labelled = _labelled(cfg, here, collection, chosen, rounds, ask_people)
-        rounds.append(_round(cfg, here, len(chooses_from), chosen, rounds, labelled))
+        if cfg.who == "simulated" and (why := _too_dear(cfg, rounds, labelled[1])):
+            break
+        rounds.append(_round(cfg, here, chosen, rounds, labelled))
         write_json(folder / ROUNDS, {"settings": _settings(cfg, collection), "rounds": rounds})
     if not rounds:
         raise UserError(f"no round was made: {why}")
@@ -161,10 +161,11 @@ def _labelled(
     log.info("Round %d: %d questions labelled, %d of them new", len(rounds) + 1, len(chosen), len(chosen) - _before(rounds))
     if cfg.who == "llm":
         return _asked(cfg, here, len(chosen), rounds)
-    if ask_people is None:
-        labels = judged_pairs(collection, chosen)
-    elif (here / PEOPLE).is_file():  # the round was stopped after they had judged
+    if (here / PEOPLE).is_file():  # the round was stopped after they had judged
         labels = len(read_judgements(here / PEOPLE).table)
+    elif ask_people is None:
+        pools = label_context(cfg, collection, hydra.utils.instantiate(cfg.candidates), here, []).pools(chosen)
+        labels = simulate_people(collection, {q: pools.get(q, ()) for q in chosen}, here / PEOPLE)
     else:
         labels = ask_people(cfg, here.parent, chosen, here / PEOPLE)
     return labels, labels * cfg.human_judgement
@@ -173,7 +174,6 @@ def _labelled(
 def _round(
     cfg: DictConfig,
     here: Path,
-    of: int,
     chosen: Sequence[str],
     rounds: Sequence[dict[str, Any]],
     labelled: tuple[int, float | None],
@@ -182,10 +182,10 @@ def _round(
     own = deepcopy(cfg)
     with open_dict(own):
         own.acquire = {"_target_": "uar.acquisition.ListedAcquisition", "path": str(here / "chosen.jsonl")}
-        own.human_frac, own.resume = len(chosen) / of, (here / IDENTITY).is_file()
+        own.resume = (here / IDENTITY).is_file()
         if cfg.who == "llm":
             own.annotation = str(here / "annotate")
-        if cfg.who == "human":
+        else:
             own.dataset.judgements, own.human_frac = str(here / PEOPLE), 1.0
     labels, cost = labelled
     train(own, here)
@@ -220,9 +220,8 @@ def _cost(rounds: Sequence[dict[str, Any]]) -> float:
     return (rounds[-1]["cost"] or 0.0) if rounds else 0.0
 
 
-def _too_dear(cfg: DictConfig, rounds: Sequence[dict[str, Any]], collection: Collection, chosen: Sequence[str]) -> str:
-    cost = judged_pairs(collection, chosen) * cfg.human_judgement
-    if cfg.stop.cost is None or cost <= cfg.stop.cost:
+def _too_dear(cfg: DictConfig, rounds: Sequence[dict[str, Any]], cost: float | None) -> str:
+    if cfg.stop.cost is None or cost is None or cost <= cfg.stop.cost:
         return ""
     return f"{_cost(rounds):.4g} are spent, and the next round would make it {cost:.4g} (stop.cost={cfg.stop.cost:g})"
 
