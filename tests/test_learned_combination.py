@@ -132,6 +132,9 @@ def test_what_cannot_be_learned_from_is_one_line(
     written = replace(context, collection=replace(context.collection, origin="generated"))
     with pytest.raises(UserError, match="has no human label to learn from: 0 questions have one"):
         LearnedCombination(human_frac=0.5).combine(judged, written)
+    for model in ("logistic", "boosting"):
+        with pytest.raises(UserError, match="learns from 1 questions with human labels .* cannot be tried on another one"):
+            LearnedCombination(human_frac=0.05, model=model).combine(judged, context)
     LearnedCombination(human_frac=0.1).combine(judged, context)
     assert "2 questions are few to learn from" in caplog.text
     for odd in ({"model": "tree"}, {"threshold": 1.0}):

@@ -141,6 +141,7 @@ def test_the_command_counts_exports_checks_and_deletes(tmp_path: Path, command: 
         (["action=delete"], "action=delete needs a rule"),
         (["action=export"], "action=export needs out="),
         (["action=why", "collection=mini:train"], "action=why needs question="),
-        (["action=verify", "store=nowhere"], "store=nowhere: no records there"),
+        (["action=verify", "store=nowhere"], "store=nowhere: nothing is kept there"),
+        (["store=nowhere"], "store=nowhere: nothing is kept there"),
     ):
         assert told in fails("uar.store", "store=store", *words)

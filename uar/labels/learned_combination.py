@@ -68,6 +68,12 @@ class LearnedCombination(Combination):
                 f"labels are {said} to people, and it needs both kinds; raise human_frac or use combine=majority"
             )
         fitted = fit(features.flat, human, features.query, self.model)
+        if fitted is None:
+            raise UserError(
+                f"{collection.reference}: combine=learned: what it learns from {len(seen)} questions with human labels "
+                f"(combine.human_frac={self.human_frac}) cannot be tried on another one; useful and useless passages of at "
+                f"least two questions are needed, better of {FEW}; raise human_frac or use combine=majority"
+            )
         facts = _facts(features, human, fitted, names) | {"human_questions": seen}
         _tell(facts, self.human_frac, len(given))
         queries = list(dict.fromkeys(q for of in every for q in of))
@@ -105,8 +111,7 @@ def _facts(features: Features, human: np.ndarray, fitted: Fitted, names: Sequenc
         own = of[:, at, SCORE if scored else PLACE]
         alone[name] = auroc(np.where(np.isfinite(own), own, np.nanmin(own, initial=0.0)))
     facts: dict[str, Any] = {"combine": "learned", "pairs": len(human), "useful": int(human.sum()), "penalty": fitted.penalty}
-    if fitted.held_out is not None:
-        facts |= {"auroc": auroc(fitted.held_out), "brier": round(brier(fitted.held_out, human), 4)}
+    facts |= {"auroc": auroc(fitted.held_out), "brier": round(brier(fitted.held_out, human), 4)}
     return facts | {"auroc_of_votes": auroc(votes), "auroc_alone": alone}
 
 
@@ -117,11 +122,10 @@ def _tell(facts: Mapping[str, Any], human_frac: float, given: int) -> None:
     if questions < given:
         log.warning("combine=learned: %d of %d questions with human labels have no judgements", given - questions, given)
     alone = ", ".join(f"{name} {value:.3f}" for name, value in facts["auroc_alone"].items())
-    if "auroc" in facts:
-        line = "combine=learned: AUROC against people %.3f by cross-validation over questions; votes %.3f; alone: %s"
-        log.info(line, facts["auroc"], facts["auroc_of_votes"], alone)
-        best = max([facts["auroc_of_votes"], *facts["auroc_alone"].values()])
-        if facts["auroc"] < best - 0.01:
-            log.warning("combine=learned is worse than the best of these on the questions it was fitted on; give it more")
+    line = "combine=learned: AUROC against people %.3f by cross-validation over questions; votes %.3f; alone: %s"
+    log.info(line, facts["auroc"], facts["auroc_of_votes"], alone)
+    best = max([facts["auroc_of_votes"], *facts["auroc_alone"].values()])
+    if facts["auroc"] < best - 0.01:
+        log.warning("combine=learned is worse than the best of these on the questions it was fitted on; give it more")
     if questions < FEW:
         log.warning("combine=learned: %d questions are few to learn from; raise human_frac", questions)

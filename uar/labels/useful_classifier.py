@@ -16,10 +16,10 @@ FOLDS = 5
 @dataclass(frozen=True)
 class Fitted:
     """`held_out`: (pairs,) probabilities of the pairs that it was fitted on, each by a model that saw no other pair of its
-    question; None where there are too few questions. `penalty`: inverse strength of the L2 penalty, of `logistic`."""
+    question. `penalty`: inverse strength of the L2 penalty, of `logistic`."""
 
     model: Any
-    held_out: np.ndarray | None
+    held_out: np.ndarray
     penalty: float | None
 
     def probability(self, values: np.ndarray) -> np.ndarray:
@@ -27,9 +27,10 @@ class Fitted:
         return _positive(self.model, values)
 
 
-def fit(values: np.ndarray, human: np.ndarray, query: np.ndarray, model: str) -> Fitted:
+def fit(values: np.ndarray, human: np.ndarray, query: np.ndarray, model: str) -> Fitted | None:
     """values: (pairs, features), nan where there is none; human: (pairs,) bool, of both kinds; query: (pairs,) question of a
-    pair. The penalty is that of the best likelihood by cross-validation over questions."""
+    pair. The penalty is that of the best likelihood by cross-validation over questions; None where there are too few for it,
+    so that nobody could say what was learned."""
     try:
         from sklearn.model_selection import StratifiedGroupKFold
     except ImportError as error:
@@ -40,12 +41,13 @@ def fit(values: np.ndarray, human: np.ndarray, query: np.ndarray, model: str) ->
     if folds > 1:
         cut = StratifiedGroupKFold(folds, shuffle=True, random_state=0).split(values, human, query)
         splits = [(a, b) for a, b in cut if len(np.unique(human[a])) == 2]
-    whole = sum(len(b) for _, b in splits) == len(human)
+    if sum(len(b) for _, b in splits) < len(human):
+        return None
     choices = PENALTIES if model == "logistic" else (1.0,)
-    tried = {c: _held_out(values, human, query, splits, model, c) for c in choices} if whole else {}
-    penalty = min(tried, key=lambda c: _log_loss(tried[c], human)) if tried else 1.0
+    tried = {c: _held_out(values, human, query, splits, model, c) for c in choices}
+    penalty = min(tried, key=lambda c: _log_loss(tried[c], human))
     fitted = _model(model, penalty, query, human).fit(values, human)
-    return Fitted(fitted, tried.get(penalty), penalty if model == "logistic" else None)
+    return Fitted(fitted, tried[penalty], penalty if model == "logistic" else None)
 
 
 def _held_out(
