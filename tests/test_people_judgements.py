@@ -99,7 +99,7 @@ def test_a_faulty_file_is_one_line(folder: Path, tmp_path: Path, caplog: pytest.
     pq.write_table(pa.table(good), tmp_path / "good.parquet")  # of somebody else's making
     assert open_training_split("train", str(folder), judgements=str(tmp_path / "good.parquet")).qrels == {"q1": {"d1": 1}}
     assert read_judgements(tmp_path / "good.parquet").about == {}
-    assert "good.parquet: 1 of 1 judgements do not say whether an LLM's suggestion was seen" in caplog.text
+    assert "good.parquet: 1 of 1 judgements do not say whether a suggestion of an LLM was seen" in caplog.text
     odd = {"query_id": ["q1", "q1"], "doc_id": ["d1", "d2"], "grade": [1, 2], "label": [1, 0]}
     pq.write_table(pa.table(odd), tmp_path / "odd.parquet")
     with pytest.raises(DataError, match="grade 2 is negative and grade 1 positive there"):

@@ -105,7 +105,7 @@ def shows(seed: int) -> tuple[bool, bool]:
 CHANGED = {
     "csv": lambda text: text.replace(",ann,1,", ",ann,0,").replace(",5.5,", ",6.5,"),
     "argilla": lambda text: text.replace('"value": "1",\n          "user_id": "ann"', '"value": "0", "user_id": "ann"'),
-    "label_studio": lambda text: re.sub(r'("id": "uar-0".*?)"1"', r'\1"0"', text, flags=re.DOTALL).replace("00:00:05", "00:00:06"),
+    "label_studio": lambda text: re.sub(r'("id": "uar-0".*?)"1"', r'\1"0"', text, flags=re.S).replace("00:00:05", "00:00:06"),
 }
 
 

@@ -90,7 +90,9 @@ def read_judgements(path: Path) -> JudgementFile:
             row = found[name].is_null().to_pylist().index(True) + 1
             raise DataError(place, f"no value under {name!r}; give one or remove the row", row)
     if silent := found["suggestion_shown"].null_count:
-        line = "%s: %d of %d judgements do not say whether an LLM's suggestion was seen (suggestion_shown); they count as without"
+        line = (
+            "%s: %d of %d judgements do not say whether a suggestion of an LLM was seen (suggestion_shown), and count as own"
+        )
         log.warning(line, place, silent, len(found))
     kept = (table.schema.metadata or {}).get(ABOUT)
     about = json.loads(kept) if kept else {}

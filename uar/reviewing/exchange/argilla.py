@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from uar.errors import DataError
-from uar.reviewing.exchange.review_pairs import JUDGED, SUGGESTED, Returned, ReviewPair, remembered, was_suggested, with_remembered
+from uar.reviewing.exchange.kept_facts import SUGGESTED, kept_facts, with_facts
+from uar.reviewing.exchange.review_pairs import Returned, ReviewPair
 from uar.reviewing.manner import Manner
 from uar.storage.files import read_json, write_json
 
@@ -50,12 +51,7 @@ def _record(pair: ReviewPair) -> dict[str, Any]:
     return {
         "id": pair.key,
         "fields": {"question": pair.question, "title": pair.title, "passage": pair.text},
-        "metadata": {
-            "query_id": pair.query_id,
-            "doc_id": pair.doc_id,
-            SUGGESTED: "no" if pair.suggestion is None else "yes",
-            JUDGED: remembered(pair),
-        },
+        "metadata": {"query_id": pair.query_id, "doc_id": pair.doc_id, **kept_facts(pair)},
         "suggestions": suggestions,
         "responses": {"grade": given} if given else {},
         "vectors": {},
@@ -72,12 +68,11 @@ def read(path: Path) -> Iterator[Returned]:
     for at, record in enumerate(read_json(path), start=1):
         metadata = record["metadata"]
         query_id, doc_id = (str(metadata.get(name, "")) for name in OUR_IDS)
-        shown = True if record.get("suggestions") else was_suggested(metadata)
         for response in (record.get("responses") or {}).get("grade", []):
             if response.get("status", "submitted") != "submitted":
                 continue
             value = str(response.get("value"))
             if not value.isdecimal():
                 raise DataError(path, f"record {at}: the response is {value!r}; a grade is needed")
-            one = Returned(at, query_id, doc_id, str(response.get("user_id") or ""), int(value), shown)
-            yield with_remembered(one, metadata.get(JUDGED) or ())
+            one = Returned(at, query_id, doc_id, str(response.get("user_id") or ""), int(value), None)
+            yield with_facts(one, metadata, bool(record.get("suggestions")))

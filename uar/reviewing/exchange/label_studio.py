@@ -1,6 +1,5 @@
 """Tasks and annotations as Label Studio takes and writes them (https://labelstud.io/guide/task_format): a task a passage."""
 
-import json
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -8,7 +7,8 @@ from typing import Any
 from xml.sax.saxutils import quoteattr
 
 from uar.errors import DataError
-from uar.reviewing.exchange.review_pairs import JUDGED, SUGGESTED, Returned, ReviewPair, remembered, was_suggested, with_remembered
+from uar.reviewing.exchange.kept_facts import kept_facts, person_of, with_facts
+from uar.reviewing.exchange.review_pairs import Returned, ReviewPair
 from uar.reviewing.manner import Manner
 from uar.storage.files import read_json, write_json, write_text
 
@@ -41,8 +41,7 @@ def _task(pair: ReviewPair) -> dict[str, Any]:
         "question": pair.question,
         "title": pair.title,
         "text": pair.text,
-        SUGGESTED: "no" if pair.suggestion is None else "yes",
-        JUDGED: remembered(pair),
+        **kept_facts(pair),
     }
     suggested = [] if pair.suggestion is None else [{"model_version": "uar", "result": [_choice(pair.suggestion)]}]
     annotations = []
@@ -78,8 +77,8 @@ def read(path: Path) -> Iterator[Returned]:
             if not grades:
                 continue
             marks = [one["value"] for one in results if one.get("type") == "labels"]
-            judged, ours = data.get(JUDGED) or (), str(grades[0].get("id") or "")
-            who = json.loads(judged[int(ours[len(OURS) :])])["who"] if ours.startswith(OURS) else _person(annotation)
+            ours = str(grades[0].get("id") or "")
+            who = person_of(data, int(ours[len(OURS) :])) if ours.startswith(OURS) else _person(annotation)
             text = str(data.get("text", ""))
             one = Returned(
                 at,
@@ -87,14 +86,14 @@ def read(path: Path) -> Iterator[Returned]:
                 str(data.get("doc_id", "")),
                 who,
                 _grade(path, at, grades[0]["value"]["choices"]),
-                True if task.get("predictions") else was_suggested(data),
+                None,
                 _time(annotation.get("created_at")),
                 annotation.get("lead_time"),
                 None,
                 _characters(text, marks[0]["start"]) if marks else None,
                 _characters(text, marks[0]["end"]) if marks else None,
             )
-            yield with_remembered(one, judged)
+            yield with_facts(one, data, bool(task.get("predictions")))
 
 
 def _person(annotation: Any) -> str:

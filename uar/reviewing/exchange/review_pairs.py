@@ -1,16 +1,13 @@
 """What is exchanged with other tools: passages to judge, and judgements that come back."""
 
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 from uar.reviewing.labelling import Labelling
 from uar.reviewing.manner import OF_FILES
 from uar.reviewing.review_files import judgement_rows
-
-SUGGESTED, JUDGED = "suggested", "judged"  # what tools keep beside a passage: yes | no, and lines of `remembered`
 
 
 @dataclass(frozen=True)
@@ -70,34 +67,3 @@ def review_pairs(labelling: Labelling) -> Iterator[ReviewPair]:
             suggestion if manner.shows(query_id, OF_FILES) else None,
             judged.get((query_id, doc_id), []),
         )
-
-
-def remembered(pair: ReviewPair) -> list[str]:
-    """The judgements of a passage as lines of JSON, for tools that keep the data of a passage as it is and have no place for
-    what they did not measure themselves."""
-    return [
-        json.dumps(
-            {name: row[name] for name in ("who", "grade", "suggestion_shown", "seconds", "confidence", "start", "end")}
-            | {"time": row["time"].timestamp()},
-            ensure_ascii=False,
-        )
-        for row in pair.judgements
-    ]
-
-
-def was_suggested(kept: Mapping[str, Any]) -> bool | None:
-    """Whether a passage went out with a suggestion, of what a tool keeps beside it; None where it does not say."""
-    return {"yes": True, "no": False}.get(kept.get(SUGGESTED, ""))
-
-
-def with_remembered(one: Returned, lines: Iterable[str]) -> Returned:
-    """A judgement with what `remembered` says of it. Of one that the tool changed: whether the person has seen a suggestion."""
-    for line in lines:
-        known = json.loads(line)
-        if known["who"] != one.who:
-            continue
-        if known["grade"] != one.grade:
-            return replace(one, shown=bool(known["suggestion_shown"] or one.shown))
-        own = {name: known[name] for name in ("time", "seconds", "confidence", "start", "end")}
-        return replace(one, shown=known["suggestion_shown"], **own)
-    return one

@@ -65,8 +65,8 @@ def take_back(labelling: Labelling, path: Path) -> int:
         log.warning("%s: %d judgements differ from what was judged here since, and are left out", path, older)
     if silent := [places[one.query_id, one.doc_id] for one in chosen if one.shown is None]:
         line = (
-            "%s: %d judgements do not say whether a suggestion was seen (suggestion_shown); %d count as made with one in sight, "
-            "since files of this review show them (suggestion=%s)"
+            "%s: %d judgements do not say whether a suggestion was seen (suggestion_shown); %d count as made with one in "
+            "sight, since files of this review show them (suggestion=%s)"
         )
         seen = sum(labelling.suggests(*place, OF_FILES) for place in silent)
         log.warning(line, path, len(silent), seen, labelling.manner.suggestion)

@@ -1,0 +1,41 @@
+"""What other tools have no place for, kept in the data of a passage, which they leave as it is: who judged it, and how."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from uar.reviewing.exchange.review_pairs import Returned, ReviewPair
+
+SUGGESTED, JUDGED = "suggested", "judged"  # yes | no, and judgements as lines of JSON: a tool may allow plain values alone
+AS_TIMED = ("seconds", "confidence", "start", "end")
+
+
+def kept_facts(pair: ReviewPair) -> dict[str, Any]:
+    """Whether the passage goes out with a suggestion, and the judgements that it has."""
+    judged = [
+        json.dumps(
+            {name: row[name] for name in ("who", "grade", "suggestion_shown", *AS_TIMED)} | {"time": row["time"].timestamp()},
+            ensure_ascii=False,
+        )
+        for row in pair.judgements
+    ]
+    return {SUGGESTED: "no" if pair.suggestion is None else "yes", JUDGED: judged}
+
+
+def person_of(facts: Mapping[str, Any], place: int) -> str:
+    """Who made the judgement at a place of those that went out."""
+    return str(json.loads(facts[JUDGED][place])["who"])
+
+
+def with_facts(one: Returned, facts: Mapping[str, Any], suggested: bool) -> Returned:
+    """A judgement with what went out beside it: all of one that came back as it was, else whether the person has seen a
+    suggestion. `suggested`: whether the passage comes back with one."""
+    shown = True if suggested else {"yes": True, "no": False}.get(facts.get(SUGGESTED, ""))
+    for known in map(json.loads, facts.get(JUDGED) or ()):
+        if known["who"] == one.who and known["grade"] == one.grade:
+            own = {name: known[name] for name in (*AS_TIMED, "time")}
+            return replace(one, shown=known["suggestion_shown"], **own)
+        if known["who"] == one.who:
+            shown = shown or known["suggestion_shown"]
+    return replace(one, shown=shown)
