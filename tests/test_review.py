@@ -18,11 +18,13 @@ from omegaconf import DictConfig
 from uar.annotation.annotate_run import annotate
 from uar.collections import open_collection, open_training_split
 from uar.errors import DataError, UserError
+from uar.evaluate import evaluate
 from uar.launch.entry import composed
 from uar.reviewing.labelling import Labelling
 from uar.reviewing.review_files import write_files
 from uar.reviewing.review_run import open_review, review
 from uar.reviewing.serving import address, listening
+from uar.storage.runs import read_run
 
 
 @pytest.fixture
@@ -70,7 +72,7 @@ def test_a_run_is_reviewed_and_its_labels_train(options: Callable[..., DictConfi
     assert pq.read_table("r/labels.parquet")["assisted"].to_pylist() == [True] * number
     assert Path("r/labels.qrels").read_text() == "", "qrels are taken for people's own"
     work.database.close()
-    more = open_review(options("run=run", "suggestion=hidden", "acquire=first", "limit=6"), Path("r"))
+    more = open_review(options(f"run={tmp_path}/./run/", "suggestion=hidden", "acquire=first", "limit=6"), Path("r"))
     assert more.database.count("select count(*) from items") == 6 and judge(more, "ann", by_people) == 2
     assert write_files(more, Path("r")) > number and Path("r/labels.qrels").read_text()
     assert set(open_training_split("mini:train", None, judgements="r").qrels) == set(asked[4:])
@@ -88,8 +90,27 @@ def test_an_annotation_of_the_store_or_a_collection_alone_is_reviewed(options: C
         open_review(options("acquire=uncertainty"), Path("d"))
 
 
+def test_what_a_retriever_ranked_is_reviewed(options: Callable[..., DictConfig]) -> None:
+    given = ["retriever=bm25", "retrieval_depth=20", "measures=[nDCG@10]", "logger=none"]
+    evaluate(composed("evaluate", *given, "collections=[mini:test,mini:dev]"), Path("run"))
+    with pytest.raises(UserError, match="run=run: collection=None: give one of those that it ranked: mini.dev, mini.test"):
+        open_review(options("run=run"), Path("r"))
+    work = open_review(options("run=run", "collection=mini.dev", "candidates.depth=5"), Path("r"))
+    ranked = read_run(Path("run/runs/mini.dev.trec"))
+    found = work.database.rows("select query_id, doc_id from items join passages using (item)")
+    assert {(row["query_id"], row["doc_id"]) for row in found} == {
+        (q, d) for q in {row["query_id"] for row in found} for d, _ in ranked[q][:5]
+    }
+    assert len(found) == 20 and work.collection.reference == "mini:dev"
+    with pytest.raises(UserError, match="suggestion=shown: there is no LLM's judgement to show"):
+        open_review(options("run=run", "collection=mini.dev", "suggestion=shown"), Path("s"))
+    (run := Path("run/runs/mini.dev.trec")).write_text(run.read_text().replace(" Q0 ", " Q0 another"))
+    with pytest.raises(UserError, match="run=run: it ranked another mini.dev than mini:dev is today; evaluate again"):
+        open_review(options("run=run", "collection=mini.dev"), Path("t"))
+
+
 FAULTS: list[tuple[list[str], str]] = [
-    (["run=none"], "none/config.yaml: no such file; give the folder of an annotate run"),
+    (["run=none"], "none/config.yaml: no such file; give the folder of a run"),
     (["run=none", "annotation=latest"], "run= and annotation= are both given"),
     (["mode=grid"], "mode='grid'; allowed: list, passage"),
     (["suggestion=maybe"], "suggestion='maybe'; allowed: hidden, shown, random"),
@@ -119,7 +140,10 @@ def test_a_changed_guideline_or_another_review_is_told_and_nothing_lost(options:
     judge(changed, "ann", lambda q, d: 1)
     assert write_files(changed, Path("r")) == 10
     assert len(set(pq.read_table("r/judgements.parquet")["guideline"].to_pylist())) == 2
-    for other, told in (("seed=1", "another queue"), ("dataset.train=mini:dev", "another collection")):
+    for other, told in (
+        ("seed=1", "another queue: .* seed=1 .then 0.; give"),
+        ("dataset.train=mini:dev", "another collection"),
+    ):
         with pytest.raises(UserError, match=f"r holds a review of {told}"):
             open_review(options(*given, "new_guideline=true", other), Path("r"))
     with pytest.raises(UserError, match="r holds a review of other grades"):

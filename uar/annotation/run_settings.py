@@ -19,14 +19,20 @@ MOVED = {  # places of classes in configs of earlier versions
 }
 
 
-def run_config(folder: Path) -> dict[str, Any]:
-    """The plain config of a run, classes by their places of today."""
+def run_settings(folder: Path) -> dict[str, Any]:
+    """The plain config of a run."""
     path = folder / "config.yaml"
     if not path.is_file():
-        raise DataError(path, "no such file; give the folder of an annotate run")
+        raise DataError(path, "no such file; give the folder of a run")
     config: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(path))  # type: ignore[assignment]
+    return config
+
+
+def run_config(folder: Path) -> dict[str, Any]:
+    """The plain config of an annotate run, classes by their places of today."""
+    config = run_settings(folder)
     if not {"annotator", "llm", "candidates"} <= set(config):
-        raise DataError(path, "not of an annotate run; give the folder of one")
+        raise DataError(folder / "config.yaml", "not of an annotate run; give the folder of one")
     return _moved(config)
 
 

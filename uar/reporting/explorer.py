@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 
 from uar.collections import Collection, open_collection
 from uar.collections.languages import head
-from uar.collections.presets import expand
-from uar.collections.reference import parse, resolve, slug
+from uar.collections.reference import parse, slug
 from uar.errors import UserError
+from uar.evaluation.scored_references import resolved, scored_references
 from uar.reporting.marks import Marks, sureness
 from uar.reporting.rows import Row, scores_of
 from uar.reporting.run_folders import RunFolder, unreadable
@@ -209,25 +209,12 @@ def most_different(differences: Mapping[str, Mapping[str, float]], limit: int) -
 def references(run: RunFolder) -> list[str]:
     """References of the collections that a run was scored on."""
     config = run.config
-    given = config.get("collections") or config.get("dataset.test") or []
-    names = expand([str(name) for name in given] if isinstance(given, list) else str(given))
-    return _resolved(names, config.get("dataset.path"))
+    return scored_references(config.get("collections") or config.get("dataset.test"), config.get("dataset.path"))
 
 
 def _labelled(run: RunFolder) -> list[str]:
     train = run.config.get("dataset.train")
-    return _resolved([train], run.config.get("dataset.path")) if isinstance(train, str) else []
-
-
-def _resolved(names: Sequence[str], path: Any) -> list[str]:
-    found = []
-    for name in names:
-        try:
-            reference = resolve(name, path)
-            found += [reference] if reference and parse(reference) else []
-        except UserError:
-            continue
-    return found
+    return resolved([train], run.config.get("dataset.path")) if isinstance(train, str) else []
 
 
 def _rankings(run: RunFolder, slug: str, query_ids: set[str], notes: list[str]) -> dict[str, list[Hit]]:

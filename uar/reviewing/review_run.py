@@ -21,6 +21,7 @@ from uar.reviewing.exchange.taking_back import take_back, write_for
 from uar.reviewing.label_database import Item, LabelDatabase
 from uar.reviewing.labelling import Labelling
 from uar.reviewing.manner import Manner
+from uar.reviewing.queue_options import differing, kept_options
 from uar.reviewing.review_app import review_app
 from uar.reviewing.review_files import write_files
 from uar.reviewing.review_report import review_report
@@ -32,7 +33,7 @@ from uar.storage.manifest import mask
 
 log = logging.getLogger(__name__)
 NEXT = "dataset.judgements={folder} takes them as people's labels, report={folder} says how they agree"
-QUEUE = ("dataset", "run", "annotation", "candidates", "annotator", "acquire", "seed", "shared")  # of the options
+QUEUE = ("dataset", "run", "collection", "annotation", "candidates", "annotator", "acquire", "seed", "shared")
 
 
 def review(cfg: DictConfig, folder: Path) -> int:
@@ -120,19 +121,18 @@ def _same_review(
     """What tells this review from others, to be kept with it. UserError where the folder holds a review of something else, or
     was made by another guideline."""
     options = {n: OmegaConf.to_container(cfg[n], resolve=True) if OmegaConf.is_config(cfg[n]) else cfg[n] for n in QUEUE}
+    kept = json.loads(database.fact("options") or "{}")
     queries = {q: query.text for q, query in collection.queries.items()}
     now = {
         "collection": digest(collection.corpus.hash, queries),
         "scale": digest([list(grade) for grade in manner.scale], manner.positive_grade),
-        "queue": digest(options),
     }
-    what = {"collection": "another collection", "scale": "other grades", "queue": "another queue"}
-    for name, value in now.items():
-        if database.fact(name) not in (None, value):
-            raise UserError(
-                f"{folder} holds a review of {what[name]} ({', '.join(QUEUE) if name == 'queue' else name} differ); give "
-                "another out=, or the command of then"
-            )
+    advice = "give another out=, or the command of then"
+    for name, what in (("collection", "another collection"), ("scale", "other grades (grades=, positive_grade=)")):
+        if database.fact(name) not in (None, now[name]):
+            raise UserError(f"{folder} holds a review of {what}; {advice}")
+    if differ := differing(kept, mask(options), folder):
+        raise UserError(f"{folder} holds a review of another queue: {', '.join(differ)}; {advice}")
     guideline = database.fact("guideline")
     labels = database.count("select count(*) from labels where guideline != ?", manner.guideline_hash)
     if guideline not in (None, manner.guideline_hash) and labels and not cfg.new_guideline:
@@ -141,7 +141,7 @@ def _same_review(
             "on, and each label says which one it was made by; another out= begins anew"
         )
     now |= {"guideline": manner.guideline_hash, "review": database.fact("review") or secrets.token_hex(8)}
-    return {**now, "options": json.dumps(mask(options))}
+    return {**now, "options": json.dumps(kept_options(mask(options), folder))}
 
 
 def _tell(database: LabelDatabase) -> None:

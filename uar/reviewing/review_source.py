@@ -13,18 +13,21 @@ from omegaconf import DictConfig
 from uar.acquisition import Acquisition, AcquisitionContext
 from uar.annotation.judgement import Judged
 from uar.annotation.quality.from_files import judgements_of
-from uar.annotation.run_settings import run_config
+from uar.annotation.run_settings import run_config, run_settings
 from uar.annotation.scale import Scale, load_scale
 from uar.collections import Collection, open_collection, open_training_split
 from uar.collections.checked_files import candidates_of
+from uar.collections.languages import AUTO
 from uar.collections.people_judgements import texts_hash
-from uar.collections.reference import resolve
+from uar.collections.reference import resolve, slug
 from uar.errors import UserError
+from uar.evaluation.scored_references import scored_references
 from uar.reviewing.label_database import Item
 from uar.storage.files import read_json
 from uar.storage.label_files import NAME
 from uar.storage.labelled_pairs import read_pairs
 from uar.storage.ordering import rank_of
+from uar.storage.runs import read_run
 from uar.training.context import label_context
 
 log = logging.getLogger(__name__)
@@ -88,6 +91,8 @@ def review_source(cfg: DictConfig, folder: Path, scale: Scale) -> ReviewSource:
     if cfg.run is not None:
         if cfg.annotation is not None:
             raise UserError("run= and annotation= are both given; a run folder has its own pools: leave annotation=null")
+        if (Path(cfg.run) / "runs").is_dir():
+            return _of_rankings(Path(cfg.run), cfg.collection, cfg.candidates.depth)
         return _of_run(Path(cfg.run), scale)
     split = cfg.dataset
     collection = open_training_split(
@@ -107,13 +112,28 @@ def _of_run(folder: Path, scale: Scale) -> ReviewSource:
     collection = _collection_of(folder, config["dataset"])
     files = sorted((folder / "candidates").glob("*.jsonl"))
     if len(files) != 1 or not (folder / NAME).is_file() or not (folder / "ledger.json").is_file():
-        raise UserError(
-            f"run={folder}: no annotate run that has ended, with its candidates and {NAME}; what a retriever found is "
-            "reviewed with dataset=, candidates=runs and candidates.runs={NAME: FILE.trec}"
-        )
+        raise UserError(f"run={folder}: no annotate run that has ended, with its candidates and {NAME}; give another run")
     pools, _ = candidates_of(files[0], collection)
     judged = judgements_of(read_pairs(folder), 1)
     return _of_judged(collection, judged, pools, _same_scale(config["annotator"].get("scale"), scale))
+
+
+def _of_rankings(folder: Path, name: str | None, depth: int) -> ReviewSource:
+    """Of a train or evaluate run: the best passages of what it ranked, of the collection with that slug."""
+    config = run_settings(folder)
+    dataset = config.get("dataset") or {}
+    references = {slug(r): r for r in scored_references(config.get("collections") or dataset.get("test"), dataset.get("path"))}
+    ranked = [path.stem for path in sorted((folder / "runs").glob("*.trec")) if path.stem in references]
+    wanted = ranked[0] if name is None and len(ranked) == 1 else name
+    if wanted not in ranked:
+        raise UserError(f"run={folder}: collection={name}: give one of those that it ranked: {', '.join(ranked) or 'none'}")
+    collection = open_collection(references[wanted], dataset.get("language", AUTO))
+    run = read_run(folder / "runs" / f"{wanted}.trec")
+    pools = {q: [d for d, _ in run[q][:depth]] for q in collection.queries if q in run}
+    lost = sum(collection.corpus.row(d) < 0 for found in pools.values() for d in found)
+    if lost or not pools:
+        raise UserError(f"run={folder}: it ranked another {wanted} than {collection.reference} is today; evaluate again")
+    return ReviewSource(collection, list(pools), lambda some: {q: pools.get(q, ()) for q in some}, _none_judged, False, False)
 
 
 def _of_judged(collection: Collection, judged: Judged, pools: Mapping[str, Sequence[str]], grades: bool) -> ReviewSource:
