@@ -77,6 +77,25 @@ def test_judgements_of_single_passages_hold_their_level_too() -> None:
     assert 0.92 <= held / 500 <= 0.98 and np.mean(narrower) < 0.75
 
 
+@pytest.mark.parametrize(("people", "wider"), [(5, 0.12), (10, 0.03)])
+def test_few_people_beside_a_bad_llm_hold_the_level_at_a_cost(people: int, wider: float) -> None:
+    values, llm, truth = simulated(5.0, people, 300)
+    found = estimated_mean(values[:, :people], llm[:, :people], llm[:, people:])
+    assert 0.925 <= ((found.low <= truth) & (truth <= found.high)).mean() <= 0.97
+    assert (found.high - found.low).mean() <= (1 + wider) * (found.people_high - found.people_low).mean()
+
+
+def test_intervals_of_shares_are_shares_and_those_of_other_values_are_not(caplog: pytest.LogCaptureFixture) -> None:
+    people, llm = dict(zip("abcde", [0.9, 1.0, 1.0, 0.4, 1.0], strict=True)), dict.fromkeys("abcdefgh", 0.5) | {"a": 0.9}
+    found = Estimating().estimates({"P@10": people}, {"P@10": llm})["P@10"]
+    assert found["high"] == found["people_high"] == 1 and 0 < found["low"] < found["value"] < 1
+    tenfold = [{q: 10 * v for q, v in of.items()} for of in (people, llm)]
+    assert Estimating().estimates({"x": tenfold[0]}, {"x": tenfold[1]})["x"]["high"] > 10
+    assert "P@10: 5 questions by people are few" in caplog.text
+    shares = estimated_share(np.array([[1.0, np.nan], [1.0, 1.0], [0.0, 1.0]]), np.ones((3, 2)), 0.95)
+    assert shares["high"] == 1 and shares["low"] >= 0
+
+
 def test_systems_are_ordered_alike_or_not() -> None:
     assert rank_agreement([0.1, 0.2, 0.3], [1, 2, 3]) == 1 and rank_agreement([0.1, 0.2, 0.3], [3, 2, 1]) == -1
     assert rank_agreement([0.1], [0.2]) is None and rank_agreement([0.1, 0.2], [0.3, 0.3]) is None

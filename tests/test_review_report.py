@@ -119,7 +119,9 @@ def test_agreement_of_two_people_by_hand(tmp_path: Path) -> None:
     assert low <= 0.5 <= high
 
 
-def test_a_report_counts_wrong_suggestions_by_what_others_said_or_by_gold(tmp_path: Path) -> None:
+def test_a_report_counts_wrong_suggestions_by_what_others_said_or_by_gold(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     rows = []
     for n in range(40):
         rows.append(row(f"q{n}", "d", "bob", 0))  # who sees none knows better
@@ -138,6 +140,7 @@ def test_a_report_counts_wrong_suggestions_by_what_others_said_or_by_gold(tmp_pa
     gold.write_text("".join(f"q{n}\td\t{int(n >= 10)}\n" for n in range(40)))
     assert review_report([tmp_path / "r"], tmp_path, gold, None, 0)["wrong_suggestions"]["judgements_shown"] == 10
     assert review_report([tmp_path / "r"], tmp_path, gold, 2, 0)["wrong_suggestions"]["judgements_shown"] == 20
+    assert "What wrong suggestions do: of fewer than 30 judgements on either side little can be said" in caplog.text
     gold.write_text("other\td\t1\n")
     with pytest.raises(UserError, match="no label of any passage that was judged"):
         review_report([tmp_path / "r"], tmp_path, gold, None, 0)

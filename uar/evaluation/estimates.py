@@ -11,7 +11,7 @@ from uar.collections import Collection
 from uar.errors import UserError
 from uar.evaluation.measures import per_query
 from uar.evaluation.passage_estimates import precision_estimates
-from uar.evaluation.prediction_powered import estimated_mean
+from uar.evaluation.prediction_powered import as_shares, estimated_mean
 from uar.evaluation.score_files import Values, by_measure
 from uar.launch.small_table import log_table
 from uar.storage.labelled_pairs import FileLabel, Labels
@@ -20,6 +20,7 @@ from uar.storage.runs import Run
 
 log = logging.getLogger(__name__)
 FEWEST = 5  # questions that people judged; of fewer the interval says nothing
+FEW = 10  # below which the LLM can cost more than it brings
 UNITS = ("question", "passage")
 COLUMNS = ("measure", "estimate", "low", "high", "people alone", "their low", "their high", "LLM alone", "narrower by")
 
@@ -78,14 +79,15 @@ class Estimating:
                     f"{measure}: {len(both)} questions have judgements by people and by the LLM; at least {FEWEST} are needed "
                     "for an estimate; have more judged by both"
                 )
-            values = estimated_mean(
-                np.array([judged[q] for q in both]),
-                np.array([predicted[q] for q in both]),
-                np.array([value for q, value in predicted.items() if q not in judged]),
-                self.level,
-            )
+            own, beside = (np.array([of[q] for q in both]) for of in (judged, predicted))
+            elsewhere = np.array([value for q, value in predicted.items() if q not in judged])
+            values = {n: float(v) for n, v in vars(estimated_mean(own, beside, elsewhere, self.level)).items()}
+            if len(both) < FEW:
+                log.warning(
+                    "%s: %d questions by people are few: an LLM that says little widens the interval", measure, len(both)
+                )
             found[measure] = {
-                **{name: round(float(value), 6) for name, value in vars(values).items()},
+                **{name: round(value, 6) for name, value in as_shares(values, own, beside, elsewhere).items()},
                 "llm": round(float(np.mean(list(predicted.values()))), 6),
                 "people_questions": len(both),
                 "llm_questions": len(predicted),

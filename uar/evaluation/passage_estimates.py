@@ -1,7 +1,6 @@
 """Precision at a depth from people's judgements of single passages: far fewer than whole questions take."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from scipy.special import stdtrit
@@ -9,6 +8,7 @@ from scipy.special import stdtrit
 from uar.collections import Collection
 from uar.errors import UserError
 from uar.evaluation.measures import parsed
+from uar.evaluation.prediction_powered import as_shares
 from uar.storage.ordering import rank_of
 from uar.storage.runs import Run
 
@@ -60,7 +60,7 @@ def _drawn(seed: int, query_id: str, doc_id: str, share: float | None) -> bool:
     return share is None or place < share
 
 
-def estimated_share(people: np.ndarray, predicted: np.ndarray, level: float) -> dict[str, Any]:
+def estimated_share(people: np.ndarray, predicted: np.ndarray, level: float) -> dict[str, float]:
     """Prediction-powered mean over passages. `people`: (questions, k) 0/1, nan where they did not judge; `predicted`:
     (questions, k) 0/1. Passages of a question are alike, so the variance is that of the questions' shares in the estimate."""
     sampled = ~np.isnan(people)
@@ -79,6 +79,5 @@ def estimated_share(people: np.ndarray, predicted: np.ndarray, level: float) -> 
 
     value, low, high = interval(weight)
     own, own_low, own_high = interval(0.0)
-    return {"value": value, "low": low, "high": high, "weight": weight} | {
-        "people": own, "people_low": own_low, "people_high": own_high
-    }  # fmt: skip
+    both = {"value": value, "low": low, "high": high, "weight": weight}
+    return as_shares(both | {"people": own, "people_low": own_low, "people_high": own_high}, people, predicted)

@@ -5,8 +5,11 @@ Angelopoulos, Duchi and Zrnic, arXiv 2311.01453, of PPI, arXiv 2301.09633).
 
 The mean of people's values alone is right; what is added has mean 0 whatever the predictions are, and takes away noise where
 they go with people's values. So a bad LLM makes the interval no wrong, only no narrower.
+With very few values w itself is uncertain and costs a degree of freedom: at five, an LLM that says little makes the interval
+7 to 9 % wider in the mean, a third at worst; from ten on 2 % at most.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,3 +53,12 @@ def estimated_mean(people: np.ndarray, beside: np.ndarray, elsewhere: np.ndarray
     variance = left.var(-1) / freedom + weight**2 * elsewhere.var(-1, ddof=1) / N
     margin = stdtrit(freedom, (1 + level) / 2) * np.sqrt(variance)
     return Estimated(value, value - margin, value + margin, weight, own, own - half, own + half)
+
+
+def as_shares(found: Mapping[str, float], *values: np.ndarray) -> dict[str, float]:
+    """An estimate by the names of `Estimated` cut to 0 ... 1, where all `values` that it rests on are shares: the truth is one
+    too, so that the interval holds it as often."""
+    given = np.concatenate([one.ravel() for one in values])
+    if np.nanmin(given) < 0 or np.nanmax(given) > 1:
+        return dict(found)
+    return {name: value if name == "weight" else min(1.0, max(0.0, value)) for name, value in found.items()}

@@ -22,11 +22,12 @@ from uar.storage.labelled_pairs import read_pairs
 log = logging.getLogger(__name__)
 NAME = "review_report.json"
 RESAMPLES = 2_000
+FEW = 30  # judgements with a suggestion, or without
 WORDS = {
     "agrees_shown": "labels equal to the LLM's, suggestion shown",
     "agrees_hidden": "the same, hidden",
     "anchoring": "anchoring: the difference",
-    "adoption": "adoption: of what people saw otherwise",
+    "adoption": "adoption: of what people saw otherwise (below 0: turned against it)",
     "kappa_shown": "kappa of the LLM to people, shown",
     "kappa_hidden": "the same, hidden",
     "sure_shown": "labels people were sure of, shown",
@@ -147,6 +148,8 @@ def _log(found: Mapping[str, Any]) -> None:
             values = [[words, of[key], _interval(of, key)] for key, words in WORDS.items() if key in of]
             number = f"{of['judgements_shown']} judgements with a suggestion, {of['judgements_hidden']} without"
             log_table(log, f"{title}: {number}", ("measure", "value", "95 %"), values)
+            if min(of["judgements_shown"], of["judgements_hidden"]) < FEW:
+                log.warning("%s: of fewer than %d judgements on either side little can be said", title, FEW)
 
 
 def _number(value: float | None) -> str:
