@@ -18,6 +18,9 @@ from uar.annotation.quality.lower_bound import at_least
 from uar.collections import open_collection
 from uar.errors import UserError
 from uar.launch.entry import composed
+from uar.reporting.result_table import agreement_table
+from uar.reporting.rows import rows_of
+from uar.reporting.run_folders import find_runs
 from uar.storage.ordering import rank_of
 
 QUESTIONS, PASSAGES, GATED = 120, 4, 60
@@ -68,6 +71,12 @@ def result(name: str) -> dict:
     return json.loads(Path(name, "gate.json").read_text())
 
 
+def agreed(name: str) -> list[str]:
+    """What the report says beside the agreement of a run."""
+    table = agreement_table(rows_of(find_runs([name]).runs))
+    return [] if table is None else list(table.notes)
+
+
 def test_an_annotator_that_is_right_in_three_of_five_is_stopped_after_the_questions_of_the_gate(
     gated: Callable[..., dict], server: LLMServer
 ) -> None:
@@ -87,6 +96,10 @@ def test_an_annotator_that_is_right_in_three_of_five_is_stopped_after_the_questi
     with pytest.raises(GateClosed):
         gated("again")
     assert len(server.seen) == GATED and result("again")["decisions"] == 1
+    assert agreed("run")[-1].endswith(
+        f"run: the gate was closed: balanced_accuracy {found['deciding']['value']:.3f} over 30 questions that decided, at "
+        f"least {found['deciding']['low']:.3f} with 95% confidence, gate.floor=0.8"
+    )
 
 
 def test_one_that_is_right_in_nineteen_of_twenty_passes_and_is_asked_nothing_twice(
@@ -99,6 +112,7 @@ def test_one_that_is_right_in_nineteen_of_twenty_passes_and_is_asked_nothing_twi
                         & {f"q{n}" for n in range(100)})  # fmt: skip
     assert len(server.seen) == spent["calls"] == 100 + extra and spent["queries"] == 100
     assert (spent["queries_for_gate_alone"], spent["queries_for_calibration_alone"]) == (extra, 0)
+    assert "run: the gate was passed: balanced_accuracy 0.9" in agreed("run")[-1]
     assert "Gate passed: balanced_accuracy 0.9" in caplog.text and result("run")["deciding"]["low"] > 0.8
     gated("all")
     assert len(server.seen) == QUESTIONS

@@ -1,5 +1,6 @@
 """Costs and quality of annotation in the run's loggers: numbers everywhere; figures, tables and artefacts in W&B."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,17 +31,21 @@ def annotations_artefact(
 ) -> Artefact:
     """Of the judgements of `query_ids`. What they are is told by one small file, the same wherever they are used; the records
     themselves stay in the store, which has no end."""
-    judged = [(q, labelled.judged[q]) for q in sorted(query_ids) if q in labelled.judged]
-    rows = [(q, j.doc_id, j.label, j.grade, j.score, j.rank) for q, judgements in judged for j in judgements]
+    queries, pairs, positives, each = 0, 0, 0, hashlib.blake2b(digest_size=16)
+    for query_id in sorted(query_ids):
+        if (judged := labelled.judged.get(query_id)) is None:
+            continue
+        each.update(digest(query_id, [(j.doc_id, j.label, j.grade, j.score, j.rank) for j in judged]).encode())
+        queries, pairs, positives = queries + 1, pairs + len(judged), positives + sum(j.label for j in judged)
     facts = {
         "collection": slug,
         "collection_hash": collection_hash,
         "annotator": mask(dict(labelled.annotator)),
         "models": list(labelled.models),
-        "queries": len(judged),
-        "pairs": len(rows),
-        "positives": sum(row[2] for row in rows),
-        "digest": digest(rows),
+        "queries": queries,
+        "pairs": pairs,
+        "positives": positives,
+        "digest": each.hexdigest(),
     }
     path = folder / "lineage" / f"annotations-{digest(facts)[:8]}.json"
     write_json(path, facts)

@@ -274,7 +274,17 @@ def agreement_table(rows: Sequence[Row]) -> Table | None:
         else Column("", m, digits=0, ranked=False, count=True)
         for m in measures
     ]
-    return plain_table("agreement", "Labels against people's", rows, [("agreement", "", m) for m in measures], columns, {})
+    table = plain_table("agreement", "Labels against people's", rows, [("agreement", "", m) for m in measures], columns, {})
+    gates = [f"{row.name}: {_decision(run.gate)}" for row in rows for run in row.folders if run.gate]
+    return replace(table, notes=[*table.notes, *gates]) if table else None
+
+
+def _decision(gate: Mapping[str, Any]) -> str:
+    """Of an annotate run's gate, in words."""
+    of = gate["deciding"]
+    value, low = ("undefined" if of[name] is None else f"{of[name]:.3f}" for name in ("value", "low"))
+    said = f"{gate['measure']} {value} over {of['questions']} questions that decided, at least {low} with {gate['level']:.0%}"
+    return f"the gate was {'passed' if gate['passed'] else 'closed'}: {said} confidence, gate.floor={gate['floor']:g}"
 
 
 def cost_table(rows: Sequence[Row]) -> Table | None:

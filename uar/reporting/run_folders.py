@@ -45,6 +45,11 @@ class RunFolder:
         return read_manifest(self.path)
 
     @cached_property
+    def gate(self) -> dict[str, Any]:
+        """The decision of an annotate run's gate; empty where it had none, or the file cannot be read."""
+        return _object(self.path / "gate.json", self.name, [])
+
+    @cached_property
     def learnt(self) -> dict[str, int]:
         """`questions` that the run's model was trained on, and those that `people` labelled, for training or for `fitted_on`;
         empty where it was not trained, or the labels cannot be read."""
