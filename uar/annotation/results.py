@@ -94,9 +94,7 @@ def write_results(
     return spent
 
 
-def _spent(
-    means: Means, task: Assignment, works: Works, progress: Progress, pairs: int, queries: int
-) -> dict[str, Any]:
+def _spent(means: Means, task: Assignment, works: Works, progress: Progress, pairs: int, queries: int) -> dict[str, Any]:
     """`pairs`, `queries`: how many got labels."""
     models = works.judging.models or works.every[0].models
     unlabelled = len(task.pools.keys() - task.besides) - queries
