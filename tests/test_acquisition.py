@@ -23,6 +23,7 @@ from uar.acquisition import (
 from uar.acquisition.uncertainty_acquisition import uncertainties
 from uar.annotation.annotators import Judgement
 from uar.annotation.assignment import asked_first
+from uar.annotation.means import against_of
 from uar.collections import open_collection
 from uar.errors import DataError, UserError
 from uar.labels.human import first_share
@@ -165,12 +166,12 @@ def test_every_kind_chooses_for_people_and_for_the_llm(
     Path("labels.tsv").write_text("".join(f"{q}\t{d}\t1\n" for q in mini.queries for d in mini.positives(q)))
     if kind == "dual":
         with pytest.raises(UserError, match="no scores to take margin from"):
-            asked_first(annotate, mini)
+            asked_first(annotate, mini, against_of(annotate))
         return
-    chosen = asked_first(annotate, mini)
+    chosen = asked_first(annotate, mini, against_of(annotate))
     assert len(chosen) == 5 and (chosen == list(mini.queries)[:5]) == (kind == "first")
     annotate.limit = 6
-    assert asked_first(annotate, mini)[:5] == chosen
+    assert asked_first(annotate, mini, against_of(annotate))[:5] == chosen
 
 
 @pytest.mark.parametrize("source", ["mixed", "human"])

@@ -29,6 +29,7 @@ from uar.llm.call import Question
 from uar.reporting.hybrid_columns import with_hybrid
 from uar.reporting.run_folders import find_runs
 from uar.retrievers.bm25.bm25_ranker import BM25Ranker
+from uar.storage.label_files import write_label_file
 from uar.storage.runs import read_run, write_run
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -146,6 +147,18 @@ def test_a_collection_that_nobody_judged_is_measured_on_hybrid_alone(
         == found
         == {"hybrid": {"one": dict.fromkeys(MEASURES, 0), "two": dict.fromkeys(MEASURES, 1)}}
     )
+
+
+def test_the_questions_of_most_doubt_by_a_file_are_those_that_are_measured(
+    toy: Collection, runs: list[str], tmp_path: Path, hybrid_in: Callable[..., dict]
+) -> None:
+    second = {"q1": 0.1, "q2": 0.5, "q3": 0.2}  # the scores after a first one of 0.9
+    doubt = [row for q, score in second.items() for row in ((q, "d1", 1, 0.9), (q, "d2", 0, score))]
+    write_label_file(tmp_path / "doubt.parquet", ("query_id", "doc_id", "label", "score"), doubt)
+    (tmp_path / "labels.tsv").write_text("q1\td4\t1\nq2\td5\t1\n")
+    given = [f"collection={toy.reference}", f"runs=[{','.join(runs)}]", "depth=2", "limit=1"]
+    hybrid_in("run", *given, "acquire=uncertainty", "against=doubt.parquet", "annotator=import", "annotator.path=labels.tsv")
+    assert {row[0] for row in rows(tmp_path / "run")} == {"q2"}
 
 
 @pytest.fixture

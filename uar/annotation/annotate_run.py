@@ -16,7 +16,7 @@ from uar.annotation.guidelines import compare_guidelines, keep_guidelines
 from uar.annotation.judged_blocks import JudgedColumns
 from uar.annotation.means import Means, means_of
 from uar.annotation.question_source import QuestionSource, Setting, Writing
-from uar.annotation.results import write_results
+from uar.annotation.results import Works, write_results
 from uar.annotation.selection import Annotations
 from uar.collections import Collection, open_training_split
 from uar.errors import UserError
@@ -46,16 +46,16 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         return dry_run(writing.work, len(writing.work.questions), means.prices, folder, means.tries)
     _check(cfg, means, writing)
     spending = None if means.prices.limit is None else Spending(means.prices)
-    question_counts: Mapping[str, Any] | None = None
     if writing:
         writing.work.spending = spending
         writing.write(cfg.shard, means.prices, folder)
-        collection, question_counts = writing.collection()
+        collection, counts = writing.collection()
     else:
         collection = _collection(cfg)
     task = assign(cfg, means, collection, None if cfg.dry_run else folder)
     questions = PooledQuestions(collection, task.pools)
     work = Work(means.annotator, questions, means.llms, Path(cfg.store), cfg.max_failure_rate, means.retry, spending)
+    works = Works(work, writing.work, counts) if writing else Works(work)
     if cfg.dry_run:
         work.asker = means.annotator.at_most()
         if work.asker is not means.annotator:
@@ -74,8 +74,7 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         finally:  # what was judged is written however the asking ends
             if own is not None and task.compared and task.compared.closed:
                 own = own.chosen(task.compared.every)
-            works = [writing.work, work] if writing else [work]
-            spent = write_results(cfg, folder, job, means, task, annotation, own, works, question_counts)
+            spent = write_results(cfg, folder, job, means, task, annotation, own, works)
         if not spent["queries"]:
             failed = f"{len(work.progress.failures)} calls failed, see {folder / 'failures.jsonl'}"
             raise UserError(f"no query got a label: {failed}")

@@ -22,7 +22,7 @@ from uar.llm.models import identity_of, model_class
 from uar.llm.pictured import check_shown
 from uar.pools import write_pools
 from uar.pools.stored_pools import ShownIds, pools_of
-from uar.storage.labelled_pairs import read_pairs
+from uar.storage.labelled_pairs import LabelledPairs
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def assign(cfg: DictConfig, means: Means, collection: Collection, folder: Path |
     """`folder`: where all pools are written; None makes those of a sample."""
     annotator = means.annotator
     asked = Asked(annotator, [identity_of(llm) for llm in means.asked], collection)
-    query_ids = part_of(asked_first(cfg, collection), cfg.shard)
+    query_ids = part_of(asked_first(cfg, collection, means.against), cfg.shard)
     wanted = set(query_ids)
     calibrating = [q for q in annotator.asked_besides(collection, cfg.seed) if q not in wanted]
     if calibrating:
@@ -76,7 +76,7 @@ def assign(cfg: DictConfig, means: Means, collection: Collection, folder: Path |
     return Assignment(asked, compared, pools, every, calibrating, at_gate)
 
 
-def asked_first(cfg: DictConfig, collection: Collection) -> list[str]:
+def asked_first(cfg: DictConfig, collection: Collection, against: LabelledPairs | None) -> list[str]:
     """The `limit` queries that `acquire` puts first, all where it is null, in its order. Doubt is that of `against`."""
     limit = len(collection.head(cfg.limit))  # refuses what is no number of queries
     acquire: Acquisition = hydra.utils.instantiate(cfg.acquire, _convert_="all")
@@ -86,8 +86,8 @@ def asked_first(cfg: DictConfig, collection: Collection) -> list[str]:
         return found
 
     context = AcquisitionContext(list(collection.queries), cfg.seed, pools=pools, collection=collection, wanted=limit)
-    if cfg.against:
-        judgements = partial(judgements_of, read_pairs(Path(cfg.against)), collection.positive_grade)
+    if against is not None:
+        judgements = partial(judgements_of, against, collection.positive_grade)
         context = replace(context, judgements=judgements)
     return acquire.order(context)[:limit]
 

@@ -18,14 +18,14 @@ from uar.storage.files import write_json
 log = logging.getLogger(__name__)
 
 
-def dry_run(work: Work, queries: int, prices: Prices, folder: Path, alone: bool) -> dict[str, Any]:
+def dry_run(work: Work, queries: int, prices: Prices, folder: Path, tries: bool) -> dict[str, Any]:
     """Write `estimate.json` and `prompts.jsonl` and return the former. `queries`: how many there are like those of the work;
-    `alone`: whether one process asks one model, which is tried."""
+    `tries`: whether one process asks one model, which is tried."""
     questions = islice(work.questions, SAMPLE)
     sample = render(work.asker, questions, good_replies(Store(work.store), work.models))
     model = str(work.llms[0]["model"])
     rates, known = read_rates(work.store), rate_name(work.models[0], work.asker)
-    rate = rates.get(known) or (tried_rate(work.llms[0], sample) if alone else None)
+    rate = rates.get(known) or (tried_rate(work.llms[0], sample) if tries else None)
     prefixes = model_class(work.llms[0]).keeps_prefixes
     plan = estimate(sample, queries, TokenCounter(model), prices, rate, prefixes)
     write_json(folder / "estimate.json", plan)

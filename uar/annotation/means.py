@@ -53,9 +53,14 @@ def means_of(cfg: DictConfig) -> Means:
         prices,
         gate=hydra.utils.instantiate(cfg.gate),
         retry=outcomes_to_retry(cfg.retry_failures),
-        against=read_pairs(Path(cfg.against)) if cfg.against else None,
+        against=against_of(cfg),
         tries=len(llms) == 1 and "actors" not in cfg.engine,
     )
+
+
+def against_of(cfg: DictConfig) -> LabelledPairs | None:
+    """The labels of the file that `against` names."""
+    return read_pairs(Path(cfg.against)) if cfg.against else None
 
 
 def llm_configs(cfg: DictConfig) -> list[Mapping[str, Any]]:

@@ -1,7 +1,8 @@
 """What an annotate run leaves in its folder: labels, texts, failures, costs, quality and the manifest."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,19 @@ from uar.tracking.job import Job
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Works:
+    """What a run asked. `writing`: of the questions, with the counts of those that were kept; None where none were written."""
+
+    judging: Work
+    writing: Work | None = None
+    question_counts: Mapping[str, Any] | None = None
+
+    @property
+    def every(self) -> list[Work]:
+        return [self.judging] if self.writing is None else [self.writing, self.judging]
+
+
 def write_results(
     cfg: DictConfig,
     folder: Path,
@@ -42,22 +56,20 @@ def write_results(
     task: Assignment,
     annotation: Annotation,
     own: JudgedColumns | None,
-    works: Sequence[Work],
-    question_counts: Mapping[str, Any] | None,
+    works: Works,
 ) -> dict[str, Any]:
-    """The ledger. `own`: what the annotator says without being asked. `works`: what was asked, the judging last; the writing
-    of questions, with `question_counts`, before it."""
-    annotator, collection, work = means.annotator, task.asked.collection, works[-1]
+    """The ledger. `own`: what the annotator says without being asked."""
+    annotator, collection, work = means.annotator, task.asked.collection, works.judging
     compare_with_files(annotator)
     if own is None:
         annotation.keep(work.results, work.failed)
     judged, calibrated = annotator.finish(collection, work.results_of(task.pools) if own is None else own, cfg.seed)
     judged = of_queries(judged, [q for q in judged if q not in task.besides])
     shown = task.compared.to_refine(judged) if task.compared else judged
-    progress = joined(one.progress for one in works)
+    progress = joined(one.progress for one in works.every)
     spent = _spent(means, task, works, progress, write_labels(folder, judged), len(judged))
-    if question_counts is not None:
-        spent["questions"] = question_counts
+    if works.question_counts is not None:
+        spent["questions"] = works.question_counts
     write_rationales(folder, judged)
     _write_texts(folder, annotator, work)
     write_failures(folder, progress.failures)
@@ -74,7 +86,7 @@ def write_results(
         store=str(cfg.store),
         annotation=None if task.asked.own else annotation.key,
     )
-    if means.asked and len(means.llms) == 1 and question_counts is None and model_class(means.llms[0]).steady:
+    if means.asked and len(means.llms) == 1 and works.writing is None and model_class(means.llms[0]).steady:
         keep_rate(work.store, rate_name(work.models[0], annotator), spent)
     plain: dict[str, Any] = OmegaConf.to_container(cfg.annotator, resolve=True)  # type: ignore[assignment]
     track(job, folder, spent, measured, collection, Labelled(plain, work.models, shown))
@@ -82,18 +94,16 @@ def write_results(
     return spent
 
 
-def _spent(
-    means: Means, task: Assignment, works: Sequence[Work], progress: Progress, pairs: int, queries: int
-) -> dict[str, Any]:
+def _spent(means: Means, task: Assignment, works: Works, progress: Progress, pairs: int, queries: int) -> dict[str, Any]:
     """`pairs`, `queries`: how many got labels."""
-    models = works[-1].models or works[0].models
+    models = works.judging.models or works.every[0].models
     unlabelled = len(task.pools.keys() - task.besides) - queries
     rows = task.pools.table.rows
     return {
-        **ledger(progress, queries, pairs, sum(one.seconds for one in works), models, means.prices, unlabelled),
+        **ledger(progress, queries, pairs, sum(one.seconds for one in works.every), models, means.prices, unlabelled),
         "queries_for_calibration_alone": len(task.calibrating),
         "queries_for_gate_alone": len(task.at_gate),
-        "models_served": {name: served for one in works for name, served in one.serves.items() if served},
+        "models_served": {name: served for one in works.every for name, served in one.serves.items() if served},
         "material": material(task.asked.collection, rows if means.asked else rows[:0]),
     }
 

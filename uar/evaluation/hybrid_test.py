@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from uar.annotation.annotate_run import annotate
 from uar.annotation.assignment import asked_first
+from uar.annotation.means import against_of
 from uar.collections import Collection, open_training_split
 from uar.collections.collection_runs import read_known
 from uar.collections.presets import expand
@@ -68,7 +69,7 @@ def hybrid(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     spent = annotate(cfg, folder)
     if cfg.dry_run:
         return spent
-    query_ids = part_of(asked_first(cfg, collection), cfg.shard)
+    query_ids = part_of(asked_first(cfg, collection, against_of(cfg)), cfg.shard)
     pools = hydra.utils.instantiate(cfg.candidates, _convert_="all").pools(collection, query_ids)
     rows = list(join(collection, _labels(folder, pools)))
     write_joined(folder, rows)

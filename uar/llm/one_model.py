@@ -9,8 +9,8 @@ import hydra
 
 from uar.launch.bars import bar
 from uar.llm.call import Asker, Questions
-from uar.llm.costs.discount import discounted
-from uar.llm.costs.ledger import Prices, ledger
+from uar.llm.costs.discount import prices_of_one
+from uar.llm.costs.ledger import ledger
 from uar.llm.engines.work import Work, ask, outcomes_to_retry
 from uar.llm.failing import write_failures
 from uar.llm.models import LLM, identity_of
@@ -38,7 +38,7 @@ class OneModel:
     ) -> None:
         self._stage, self._config, self._store = stage, llm, Path(store)
         self._rate, self._retry = max_failure_rate, outcomes_to_retry(retry_failures)
-        self._prices = discounted(Prices(**(price or {})), [llm])
+        self._prices = prices_of_one(price, llm)
         self._done: list[tuple[Work, int]] = []  # with the passages that were judged
         self._folder: Path | None = None
         self._llm: LLM | None = None

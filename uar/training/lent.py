@@ -17,12 +17,12 @@ IDENTITY = Path(CHECKPOINTS, "identity.json")
 def borrow(pattern: str, folder: Path) -> bool:
     """Copy to `folder` the model of a finished run among those that `pattern` (a glob) matches, one with the identity that
     stands in `folder` and of the same software. Whether there was one: `folder` is then that of a finished training."""
-    identity, now = read_json(folder / IDENTITY), software()
+    identity = read_json(folder / IDENTITY)
     for lender in matching(pattern):
         if lender.resolve() == folder.resolve() or not _has_trained(lender, identity):
             continue
         manifest = read_manifest(lender)
-        if any(manifest.get(name) != value for name, value in now.items()):
+        if any(manifest.get(name) != value for name, value in software().items()):
             log.info("%s trained the same model with another version of the software, so that it is trained anew", lender)
             continue
         for name in (MODEL, CHECKPOINTS):

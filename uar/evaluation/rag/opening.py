@@ -18,8 +18,7 @@ from uar.evaluation.rag.judges.judge import Judge
 from uar.evaluation.rag.rag_settings import CLOSED_BOOK, RETRIEVED, Settings
 from uar.evaluation.rag.score import Asks, Rag
 from uar.evaluation.rag.shown_passages import budgets
-from uar.llm.costs.discount import discounted
-from uar.llm.costs.ledger import Prices
+from uar.llm.costs.discount import prices_of_one
 from uar.llm.models import LLM, identity_of
 from uar.llm.prompts import load_chat
 
@@ -101,7 +100,7 @@ def open_rag(cfg: DictConfig, generators: Generators, store: Path, folder: Path)
                 "rag=cited, or a rag.reader.template that shows them as [1], [2], ..."
             )
     asks = Asks(reader, rewriter, verifier, selector, judges)
-    prices = discounted(Prices(**plain["price"]), [plain["llm"]])
+    prices = prices_of_one(plain["price"], plain["llm"])
     return Rag(settings, measures, [n for n in names if n in judged], asks, units, generators, prices, store, folder)
 
 

@@ -11,6 +11,11 @@ from uar.llm.models import model_class
 log = logging.getLogger(__name__)
 
 
+def prices_of_one(price: Mapping[str, Any] | None, llm: Mapping[str, Any]) -> Prices:
+    """What a plain config of prices says, None for no price, as one model costs it."""
+    return discounted(Prices(**(price or {})), [llm])
+
+
 def discounted(prices: Prices, llms: Sequence[Mapping[str, Any]]) -> Prices:
     """The prices of each model's tokens times what its plain config says, see `Model.price_factor`. `llms`: the run's own,
     then the further ones in the order that `Prices.further` numbers them by."""
