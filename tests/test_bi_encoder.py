@@ -16,8 +16,8 @@ from uar.collections import open_collection
 from uar.errors import UserError
 from uar.retrievers import token_batches
 from uar.retrievers.bi_encoder.encoder import BiEncoder
-from uar.retrievers.bi_encoder.loading import check_length
 from uar.retrievers.session import Session
+from uar.retrievers.transformer.loading import check_length
 from uar.retrievers.vector_index import ExactSearch
 
 TEXTS = ["Salt", "Glass is made of sand.", "The Moon raises the tides of the oceans.", "Bees make honey.", "Iron rusts."]

@@ -8,9 +8,9 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import BertConfig, BertModel
 
-from uar.retrievers.bi_encoder import fast_attention
-from uar.retrievers.bi_encoder.dropout import LEVELS, FastDropout, dropout, kept_levels, random_bits, use_fast_dropout
-from uar.retrievers.bi_encoder.fast_attention import (
+from uar.retrievers.transformer import fast_attention
+from uar.retrievers.transformer.dropout import LEVELS, FastDropout, dropout, kept_levels, random_bits, use_fast_dropout
+from uar.retrievers.transformer.fast_attention import (
     NAME,
     attention,
     fast_attention_forward,

@@ -22,7 +22,7 @@ from tiny_models import tiny_bert, tiny_gpt2, tiny_llama
 
 from uar.errors import UserError
 from uar.retrievers.bi_encoder.encoder import BiEncoder
-from uar.retrievers.bi_encoder.model_card import push, write_model_card
+from uar.retrievers.model_card import push, write_model_card
 
 TEXTS = ["Salt", "Glass is made of sand.", "The Moon raises the tides " * 20, "Bees make honey."]
 
@@ -270,7 +270,7 @@ def pushed(folder: Path, endpoint: str, token: str, home: Path) -> str:
     code = f"""
 from pathlib import Path
 from uar.errors import UserError
-from uar.retrievers.bi_encoder.model_card import push
+from uar.retrievers.model_card import push
 try:
     print(push(Path({str(folder)!r}), "owner/mine", True))
 except UserError as error:

@@ -12,6 +12,7 @@ from uar.errors import UserError
 from uar.launch.resolvers import register_resolvers
 from uar.retrievers.bi_encoder import encoder_settings as settings
 from uar.retrievers.bi_encoder.encoder import BiEncoder
+from uar.retrievers.transformer import published_files
 
 # preset: (model, pooling, normalised, prompt of queries, of passages)
 PUBLISHED = {
@@ -161,7 +162,7 @@ def test_settings_of_a_model_on_the_hub_are_read_too(tmp_path: Path, monkeypatch
         asked.append((model, revision))
         return str(tmp_path / "bert" / name) if (tmp_path / "bert" / name).is_file() else None
 
-    monkeypatch.setattr(settings, "cached_file", cached_file)
+    monkeypatch.setattr(published_files, "cached_file", cached_file)
     found = settings.read_published("owner/name", "owner/name", "v1")
     assert (found.pooling, found.normalize, found.query_prefix) == ("cls", True, "q: ")
     assert set(asked) == {("owner/name", "v1")}

@@ -135,6 +135,20 @@ def test_no_command_uses_another(edges: dict[str, set[str]]) -> None:
     assert {f"{m} -> {o}" for m in commands for o in edges.get(m, ()) if o in commands} == set()
 
 
+def test_a_trained_kind_of_retriever_uses_no_other_kind(edges: dict[str, set[str]]) -> None:
+    """What they share lies in `retrievers/transformer` and `retrievers`; BM25 and fusion are tools of all."""
+    kinds = {name: f"uar.retrievers.{name}." for name in ("bi_encoder", "colbert", "cross_encoder", "promptreps", "splade")}
+    assert all(any(module.startswith(place) for module in MODULES) for place in kinds.values())
+    others = [
+        f"{module} -> {other}"
+        for module, found in sorted(edges.items())
+        for other in sorted(found)
+        for place in kinds.values()
+        if module.startswith(tuple(kinds.values())) and other.startswith(place) and not module.startswith(place)
+    ]
+    assert others == []
+
+
 def test_the_name_of_a_file_stands_once_in_the_tree() -> None:
     names = Counter(p.name for m, p in MODULES.items() if p.name != "__init__.py" and room_of(m) != COMMANDS)
     assert {name: count for name, count in names.items() if count > 1} == {}

@@ -11,8 +11,8 @@ from uar.errors import UserError
 from uar.launch.resolvers import CONF
 from uar.machine.model_files import locate
 from uar.retrievers.bi_encoder.encoder import BiEncoder
-from uar.retrievers.bi_encoder.encoder_settings import reader
 from uar.retrievers.trainable import Trainable
+from uar.retrievers.transformer.published_files import reader
 
 log = logging.getLogger(__name__)
 MASKED_LM = "ForMaskedLM"  # ends the names of such architectures

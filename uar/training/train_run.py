@@ -28,7 +28,7 @@ from uar.launch.with_workers import with_workers
 from uar.losses import Loss, name_of, takes_utility
 from uar.machine.precision import device
 from uar.pools import pools_of_other_split
-from uar.retrievers.bi_encoder.model_card import push, write_model_card
+from uar.retrievers.model_card import push, write_model_card
 from uar.retrievers.ranker import Ranker
 from uar.retrievers.trainable import Trainable
 from uar.storage.files import digest, read_json

@@ -16,12 +16,17 @@ from uar.errors import UserError
 from uar.machine.model_files import identity, locate, without_bars
 from uar.machine.precision import device
 from uar.retrievers.bi_encoder.dense import DenseRanker
-from uar.retrievers.bi_encoder.dropout import use_fast_dropout
 from uar.retrievers.bi_encoder.encoder_settings import Published, read_published
 from uar.retrievers.bi_encoder.export import export
-from uar.retrievers.bi_encoder.fast_attention import hidden_states, use_fast_attention
 from uar.retrievers.bi_encoder.head import load_head, out_features
-from uar.retrievers.bi_encoder.loading import (
+from uar.retrievers.bi_encoder.pooling import POOLINGS, pool
+from uar.retrievers.ranker import Ranker
+from uar.retrievers.session import Session
+from uar.retrievers.token_batches import TokenBatches
+from uar.retrievers.trainable import Encoder
+from uar.retrievers.transformer.dropout import use_fast_dropout
+from uar.retrievers.transformer.fast_attention import hidden_states, use_fast_attention
+from uar.retrievers.transformer.loading import (
     append_eos_token,
     check_alike,
     check_length,
@@ -30,12 +35,7 @@ from uar.retrievers.bi_encoder.loading import (
     load_tokenizer,
     use_gradient_checkpointing,
 )
-from uar.retrievers.bi_encoder.lora import add_lora
-from uar.retrievers.bi_encoder.pooling import POOLINGS, pool
-from uar.retrievers.ranker import Ranker
-from uar.retrievers.session import Session
-from uar.retrievers.token_batches import TokenBatches
-from uar.retrievers.trainable import Encoder
+from uar.retrievers.transformer.lora import add_lora
 from uar.storage.files import digest
 
 ROLES = ("query", "passage")

@@ -1,29 +1,29 @@
 """What a model's own files say of it: pooling, dense layers, similarity, prompts, lengths, one encoder or two."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from transformers.utils import cached_file
-
 from uar.errors import UserError
-from uar.storage.files import read_json
+from uar.retrievers.transformer.published_files import (
+    PASSAGE_LENGTH,
+    QUERY_LENGTH,
+    Read,
+    prefixes,
+    read_lengths,
+    reader,
+    transformer_settings,
+)
 
 log = logging.getLogger(__name__)
 OURS = "sentence_transformers."  # what the types of its own modules begin with
 KINDS = ("Transformer", "Router", "Asym", "Pooling", "Dense", "Normalize", "Dropout")
-LENGTHS = "uar_lengths.json"  # of an exported model
-QUERY_LENGTH, PASSAGE_LENGTH = 64, 256  # of a model whose files say nothing of these
-TRANSFORMER_FILES = [f"sentence_{kind}_config.json" for kind in ("bert", "roberta", "distilbert", "xlm-roberta", "xlnet")]
-NO_LIMIT = 10**9  # transformers writes 1e30 for none
 OTHERS = {  # what the architecture of a model of another kind ends with
     "ForSequenceClassification": "use it with retriever=cross_encoder or rerank=cross_encoder",
     "HF_ColBERT": "use it with retriever=colbertv2",
 }
 SIMILARITIES = ("cosine", "dot")
-Read = Callable[[str], Any]
 LEGACY = {  # one true-or-false key a mode, before sentence-transformers 6, in the order in which they are joined
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
@@ -60,12 +60,6 @@ class Published:
     @property
     def passage_prefix(self) -> str:
         return prefixes(self.prompts)[1]
-
-
-def prefixes(prompts: Mapping[str, str]) -> tuple[str, str]:
-    """Of queries and of passages; those of passages by the names, and in the order, of `encode_document`."""
-    names = ("document", "passage", "corpus")
-    return prompts.get("query") or "", next((prompts[name] or "" for name in names if name in prompts), "")
 
 
 def read_published(model: str, path: str, revision: str | None) -> Published:
@@ -126,26 +120,6 @@ def _normalize(model: str, kinds: Sequence[tuple[str, str]], similarity: str | N
     return similarity == "cosine"
 
 
-def transformer_settings(read: Read, folder: str) -> dict[str, Any]:
-    """What sentence-transformers keeps of the encoder in a subfolder."""
-    return next((found for name in TRANSFORMER_FILES if (found := read(f"{folder}/{name}"))), {})
-
-
-def read_lengths(read: Read, folder: str, published: bool) -> dict[str, Any]:
-    """`query_length` and `passage_length` of the encoder in a subfolder. `published`: whether the model has files of
-    sentence-transformers, which then cut where tokenizer and positions do."""
-    if own := read(LENGTHS):
-        return own
-    most = transformer_settings(read, folder).get("max_seq_length")
-    if most is None and published:
-        tokenizer, config = (read(f"{folder}/{name}") or {} for name in ("tokenizer_config.json", "config.json"))
-        limits = tokenizer.get("model_max_length"), config.get("max_position_embeddings")
-        most = min((int(limit) for limit in limits if limit and 0 < limit < NO_LIMIT), default=None)
-    if most is None:
-        return {"query_length": QUERY_LENGTH, "passage_length": PASSAGE_LENGTH}
-    return {"query_length": most, "passage_length": most}
-
-
 def _encoders(model: str, read: Read, kinds: Mapping[str, str]) -> tuple[str, str | None]:
     """Subfolders of the passages' encoder and of the queries' own one."""
     if not {"Router", "Asym"} & set(kinds):
@@ -166,28 +140,3 @@ def _pooling(config: Mapping[str, Any] | None) -> str | None:
     modes = config.get("pooling_mode") or [mode for key, mode in LEGACY.items() if config.get(key)]
     name = modes if isinstance(modes, str) else "+".join(modes) or "mean"
     return name if config.get("include_prompt", True) else f"{name} without the prompt"
-
-
-def reader(path: str, revision: str | None) -> Read:
-    """Reads a JSON file of a model, in a folder or on the hub, by name; None where the model has none."""
-
-    def read(name: str) -> Any:
-        file = model_file(path, name.lstrip("/"), revision)
-        return read_json(file) if file else None
-
-    return read
-
-
-def model_file(path: str, name: str, revision: str | None) -> Path | None:
-    """A file of a model, in a folder or on the hub; None where it has none."""
-    if Path(path).is_dir():
-        return Path(path) / name if (Path(path) / name).is_file() else None
-    found = cached_file(
-        path,
-        name,
-        revision=revision,
-        _raise_exceptions_for_gated_repo=False,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-    )
-    return Path(found) if found else None

@@ -5,12 +5,12 @@ from typing import Any
 
 from torch import nn
 
-from uar.retrievers.bi_encoder.encoder_settings import LEGACY, LENGTHS, Published
+from uar.retrievers.bi_encoder.encoder_settings import LEGACY, Published
 from uar.retrievers.bi_encoder.head import save_head
-from uar.retrievers.bi_encoder.lora import merged_state
+from uar.retrievers.transformer.published_files import DIMENSIONS, LENGTHS, SETTINGS
+from uar.retrievers.transformer.saving import save_encoder
 from uar.storage.files import write_json
 
-SETTINGS, DIMENSIONS = "config_sentence_transformers.json", "matryoshka_dims"
 TYPES = "sentence_transformers.models"  # names that all its versions read
 PASSAGES, QUERIES = "document_0_Transformer", "query_0_Transformer"  # as its Router names them
 
@@ -52,15 +52,6 @@ def export(folder: Path, settings: Published, encoder: Any, query_encoder: Any, 
             **({DIMENSIONS: list(settings.dimensions)} if settings.dimensions else {}),
         },
     )
-
-
-def save_encoder(folder: Path, encoder: Any, tokenizer: Any, length: int, lower_case: bool) -> None:
-    """A transformer without adapters, its tokenizer, and at how many tokens sentence-transformers cuts its texts."""
-    encoder.save_pretrained(folder, state_dict=merged_state(encoder))
-    tokenizer.backend_tokenizer.no_truncation()  # what the last call left behind
-    tokenizer.backend_tokenizer.no_padding()
-    tokenizer.save_pretrained(folder)
-    write_json(folder / "sentence_bert_config.json", {"max_seq_length": length, "do_lower_case": lower_case})
 
 
 def _pooling(size: int, pooling: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from uar.errors import UserError
-from uar.retrievers.bi_encoder.encoder_settings import model_file
+from uar.retrievers.transformer.published_files import model_file
 from uar.storage.files import read_json, write_json
 
 ACTIVATIONS, TANH = "torch.nn.modules.", "torch.nn.modules.activation.Tanh"  # the classes that a config may name begin so

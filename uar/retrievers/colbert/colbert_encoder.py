@@ -14,9 +14,6 @@ from uar.collections.token_ids import Tokens, corpus_tokens, query_tokens
 from uar.errors import UserError
 from uar.machine.model_files import identity, locate, without_bars
 from uar.machine.precision import device
-from uar.retrievers.bi_encoder.dropout import use_fast_dropout
-from uar.retrievers.bi_encoder.fast_attention import hidden_states, use_fast_attention
-from uar.retrievers.bi_encoder.loading import check_length, load_encoder, load_tokenizer
 from uar.retrievers.colbert.max_sim import max_sim
 from uar.retrievers.colbert.multi_vector_files import DIM, PUNCTUATION, MultiVector, export, is_multi_vector, read_multi_vector
 from uar.retrievers.colbert.multi_vector_ranker import MultiVectorRanker
@@ -25,6 +22,9 @@ from uar.retrievers.ranker import Ranker
 from uar.retrievers.session import Session
 from uar.retrievers.token_batches import TokenBatches
 from uar.retrievers.trainable import Encoder, Kind
+from uar.retrievers.transformer.dropout import use_fast_dropout
+from uar.retrievers.transformer.fast_attention import hidden_states, use_fast_attention
+from uar.retrievers.transformer.loading import check_length, load_encoder, load_tokenizer
 from uar.storage.files import digest
 
 SEED = 0  # of a new projection, so that a model is the same whenever it is loaded

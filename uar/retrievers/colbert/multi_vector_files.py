@@ -11,9 +11,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from uar.errors import UserError
-from uar.retrievers.bi_encoder.encoder_settings import model_file, reader
-from uar.retrievers.bi_encoder.export import SETTINGS
-from uar.retrievers.bi_encoder.lora import merged_state
+from uar.retrievers.transformer.lora import merged_state
+from uar.retrievers.transformer.published_files import SETTINGS, model_file, reader
 from uar.storage.files import write_json
 
 QUERY_LENGTH, PASSAGE_LENGTH, DIM = 32, 180, 128  # of ColBERT (arXiv 2004.12832)

@@ -12,9 +12,6 @@ from uar.collections.token_ids import Tokens, corpus_tokens, query_tokens
 from uar.errors import UserError
 from uar.machine.model_files import identity, locate, without_bars
 from uar.machine.precision import device
-from uar.retrievers.bi_encoder.dropout import use_fast_dropout
-from uar.retrievers.bi_encoder.fast_attention import hidden_states, use_fast_attention
-from uar.retrievers.bi_encoder.loading import load_tokenizer, use_gradient_checkpointing
 from uar.retrievers.bm25.bm25_ranker import BM25Ranker
 from uar.retrievers.cross_encoder.pair_form import PairForm
 from uar.retrievers.cross_encoder.pair_ranker import PairRanker
@@ -23,6 +20,9 @@ from uar.retrievers.ranker import Ranker
 from uar.retrievers.session import Session
 from uar.retrievers.token_batches import TokenBatches
 from uar.retrievers.trainable import Exchange, Kind, Scored, Texts, Trainable
+from uar.retrievers.transformer.dropout import use_fast_dropout
+from uar.retrievers.transformer.fast_attention import hidden_states, use_fast_attention
+from uar.retrievers.transformer.loading import load_tokenizer, use_gradient_checkpointing
 from uar.retrievers.weights import weights_hash
 from uar.storage.files import digest
 

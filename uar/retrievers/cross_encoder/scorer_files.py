@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from uar.errors import UserError
 from uar.machine.model_files import pretrained
-from uar.retrievers.bi_encoder.loading import OFFSET, encoder_config, quiet_loading
+from uar.retrievers.transformer.loading import OFFSET, encoder_config, quiet_loading
 
 log = logging.getLogger(__name__)
 LENGTH = 512  # tokens of a pair where neither tokenizer nor model says

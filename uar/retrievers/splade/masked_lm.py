@@ -8,8 +8,8 @@ from transformers import AutoModelForMaskedLM
 
 from uar.errors import UserError
 from uar.machine.model_files import pretrained
-from uar.retrievers.bi_encoder.fast_attention import hidden_states
-from uar.retrievers.bi_encoder.loading import encoder_config, quiet_loading
+from uar.retrievers.transformer.fast_attention import hidden_states
+from uar.retrievers.transformer.loading import encoder_config, quiet_loading
 
 SOME_IDS = ((5, 6, 7),)  # of any vocabulary
 

@@ -9,17 +9,18 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from uar.errors import UserError
-from uar.retrievers.bi_encoder.encoder_settings import (
+from uar.retrievers.transformer.published_files import (
     LENGTHS,
     PASSAGE_LENGTH,
     QUERY_LENGTH,
+    SETTINGS,
     model_file,
     prefixes,
     read_lengths,
     reader,
     transformer_settings,
 )
-from uar.retrievers.bi_encoder.export import SETTINGS, save_encoder
+from uar.retrievers.transformer.saving import save_encoder
 from uar.storage.files import write_json
 
 MODULES = "sentence_transformers.sparse_encoder.models"  # names that all its versions read

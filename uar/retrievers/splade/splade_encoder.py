@@ -14,9 +14,6 @@ from uar.collections.token_ids import Tokens, corpus_tokens, query_tokens
 from uar.errors import UserError
 from uar.machine.model_files import identity, locate, without_bars
 from uar.machine.precision import device
-from uar.retrievers.bi_encoder.dropout import use_fast_dropout
-from uar.retrievers.bi_encoder.fast_attention import use_fast_attention
-from uar.retrievers.bi_encoder.loading import check_alike, check_length, load_tokenizer
 from uar.retrievers.ranker import Ranker
 from uar.retrievers.session import Session
 from uar.retrievers.splade.masked_lm import head_states, load_masked_lm
@@ -27,6 +24,9 @@ from uar.retrievers.splade.sparse_ranker import SparseRanker
 from uar.retrievers.splade.token_weights import TokenWeights, read_weights
 from uar.retrievers.token_batches import TokenBatches
 from uar.retrievers.trainable import Encoder, Exchange, Kind
+from uar.retrievers.transformer.dropout import use_fast_dropout
+from uar.retrievers.transformer.fast_attention import use_fast_attention
+from uar.retrievers.transformer.loading import check_alike, check_length, load_tokenizer
 from uar.storage.files import digest
 
 log = logging.getLogger(__name__)

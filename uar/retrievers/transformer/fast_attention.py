@@ -12,7 +12,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from uar.retrievers.bi_encoder.dropout import keep_mask, kept_levels, random_bits, scale
+from uar.retrievers.transformer.dropout import keep_mask, kept_levels, random_bits, scale
 
 NAME = "sdpa_or_fast"
 BLOCK = 1 << 18  # probabilities that are worked on at a time: 1 MiB of fp32, so that they stay in the cache

@@ -9,8 +9,8 @@ import yaml
 
 from uar.collections.reference import parse, slug
 from uar.errors import UserError
-from uar.retrievers.bi_encoder.export import DIMENSIONS, SETTINGS
 from uar.retrievers.trainable import DENSE, Kind
+from uar.retrievers.transformer.published_files import DIMENSIONS, SETTINGS
 from uar.storage.files import read_json, write_text
 
 VECTORS = """from sentence_transformers import {kind}
