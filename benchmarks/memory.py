@@ -5,7 +5,15 @@ from pathlib import Path
 
 def resident(peak: bool = False, pid: int | None = None) -> int:
     """Bytes now, or at most so far, of this process or of another; 0 of one that is gone."""
-    name = "VmHWM" if peak else "VmRSS"
+    return _read("VmHWM" if peak else "VmRSS", pid)
+
+
+def anonymous(pid: int | None = None) -> int:
+    """Bytes now that are of no file, which the system cannot take back."""
+    return _read("RssAnon", pid)
+
+
+def _read(name: str, pid: int | None) -> int:
     try:
         lines = Path("/proc", str(pid or "self"), "status").read_text().splitlines()
     except OSError:

@@ -1,11 +1,13 @@
 """The size of arXiv 2504.05220 without an LLM and a GPU: what each command costs on a synthetic collection.
 
     python benchmarks/paper_scale.py [share=1.0] [folder=DIR] [steps=empty,tokens,labels,start,ranks,import,index,pools]
-                                     [questions=200]
+                                     [questions=200] [words=80] [replies=1]
 
 491,007 questions with pools of 31 over 8.84 M passages, times `share`: words by Zipf's law, one gold passage a question,
 replies to RelSel, the answer and UtilSel in a store. All lies in `folder`, cache and runs too, and what is there is not made
-again, so that steps may be run one by one; without it a temporary folder is used. The steps:
+again, so that steps may be run one by one; without it a temporary folder is used. `words`: of a passage, at most; with few of
+them, and `replies=0`, which writes what was concluded in place of the replies, the steps that read no text (`start` and
+`ranks`) can be run at full size in little time. The steps:
 
 - `empty`: train.py on `mini`, to step 1. Its memory and seconds are in those of every other step.
 - `tokens`: the corpus built, tokenised, and step 1 on human labels of 64 questions.
@@ -14,7 +16,8 @@ again, so that steps may be run one by one; without it a temporary folder is use
 - `import`: annotate.py annotator=import of a file of all pairs, with agreement and all files.
 - `index`: BM25's index, and the pools of 8 questions. `pools`: those of `questions` more.
 
-Memory is the peak of the largest process, and of all together; disk is what the step left in the cache and its run.
+Memory is the peak of the largest process, its part that is of no mapped file, and that of all together; disk is what the
+step left in the cache and its run.
 """
 
 import sys
@@ -83,8 +86,10 @@ def _size(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
-def main(share: float = 1.0, folder: str = "", steps: str = "", questions: int = 200) -> None:
-    table = Table("step", "wall s", "CPU s", "largest process MiB", "together MiB", "left on disk MiB")
+def main(
+    share: float = 1.0, folder: str = "", steps: str = "", questions: int = 200, words: int = 80, replies: int = 1
+) -> None:
+    table = Table("step", "wall s", "CPU s", "largest process MiB", "of no file MiB", "together MiB", "left on disk MiB")
     with tempfile.TemporaryDirectory(prefix="uar-scale-") as temporary:
         place = Path(folder or temporary).resolve()
         place.mkdir(parents=True, exist_ok=True)
@@ -93,11 +98,12 @@ def main(share: float = 1.0, folder: str = "", steps: str = "", questions: int =
         unknown = [name for name in chosen if name not in rehearsal.steps]
         if unknown:
             raise SystemExit(f"steps={unknown[0]}: unknown; allowed: {', '.join(rehearsal.steps)}")
-        prepare(place, round(share * PASSAGES), round(share * QUESTIONS))
+        prepare(place, round(share * PASSAGES), round(share * QUESTIONS), words, bool(replies))
         for name in chosen:
             cost, left = rehearsal.run(name)
-            memory = (f"{cost.largest / 2**20:,.0f}", f"{cost.together / 2**20:,.0f}", f"{left / 2**20:,.1f}")
-            table.add_row(name, f"{cost.wall:.1f}", f"{cost.cpu:.1f}", *memory)
+            bytes_of = (cost.largest, cost.anonymous, cost.together)
+            memory = [f"{value / 2**20:,.0f}" for value in bytes_of]
+            table.add_row(name, f"{cost.wall:.1f}", f"{cost.cpu:.1f}", *memory, f"{left / 2**20:,.1f}")
     Console(width=120).print(table)
 
 

@@ -7,19 +7,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from memory import resident
+from memory import anonymous, resident
 
 BETWEEN = 0.1  # seconds between two looks
 
 
 @dataclass(frozen=True)
 class Cost:
-    """`largest`: bytes that one process held at most; `together`: the most that all held at once, pages that they share
-    counted for each."""
+    """`largest`: bytes that one process held at most; `anonymous`: those of no file, by looks at it now and then; `together`:
+    the most that all held at once, pages that they share counted for each."""
 
     wall: float
     cpu: float
     largest: int
+    anonymous: int
     together: int
 
 
@@ -27,7 +28,7 @@ def run_measured(command: Sequence[str], folder: Path, log: Path) -> Cost:
     """Run a command in `folder`, what it says in `log`; RuntimeError where it fails."""
     start = time.perf_counter()
     cpu: dict[int, float] = {}
-    together = largest = 0
+    together = largest = own = 0
     with log.open("w") as said:
         process = subprocess.Popen(command, cwd=folder, stdout=said, stderr=subprocess.STDOUT)
         while process.poll() is None:
@@ -36,10 +37,11 @@ def run_measured(command: Sequence[str], folder: Path, log: Path) -> Cost:
             peaks = {pid: resident(True, pid) for pid in tree}
             together = max(together, sum(resident(False, pid) for pid in peaks))
             largest = max(largest, *peaks.values(), 0)
+            own = max(own, *map(anonymous, peaks), 0)
             time.sleep(BETWEEN)
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)}: status {process.returncode}; what it said is in {log}")
-    return Cost(time.perf_counter() - start, sum(cpu.values()), largest, together)
+    return Cost(time.perf_counter() - start, sum(cpu.values()), largest, own, together)
 
 
 def _tree(root: int) -> dict[int, float]:

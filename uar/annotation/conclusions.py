@@ -3,16 +3,20 @@
 import mmap
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from functools import cached_property
+from itertools import chain, islice
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from uar.annotation.judgement import Judgement
 from uar.pools.stored_pools import PoolTable
 from uar.storage.files import whole_file
+from uar.storage.segments import ends_of
 
 NUMBERS = {  # of a passage, beside its row
     "label": pa.int8(),
@@ -32,25 +36,43 @@ SEEN = b"seen"  # metadata: what the store held when it was last looked through 
 Row = dict[str, Any]  # of one question, by SCHEMA
 
 
-def row_of(query_id: str, pool: int, judgements: Sequence[Judgement] | None, rows: Mapping[str, int]) -> Row:
-    """`pool`: its hash; `judgements`: None where the chain ended with nothing; `rows`: of the corpus, by passage id."""
-    judged = judgements or ()
-    return {
-        "query_id": query_id,
-        "pool": pool,
-        "judged": judgements is not None,
-        "row": [rows[j.doc_id] for j in judged],
-        **{name: [getattr(j, name) for j in judged] for name in NUMBERS},
-        "logprobs": [list(j.logprobs) for j in judged],
-        "votes": [list(j.votes) for j in judged],
-    }
+class Ended(NamedTuple):
+    """A question whose chain ended. `pool`: the hash of its pool; `judgements`: None where the chain ended with nothing;
+    `rows`: of the corpus, by passage id."""
+
+    query_id: str
+    pool: int
+    judgements: Sequence[Judgement] | None
+    rows: Mapping[str, int]
 
 
-def batches_of(rows: Iterable[Row]) -> Iterator[pa.RecordBatch]:
-    """Rows in blocks."""
-    rows = iter(rows)
-    while block := list(islice(rows, BLOCK)):
-        yield pa.RecordBatch.from_pylist(block, schema=SCHEMA)
+def batches_of(questions: Iterable[Ended]) -> Iterator[pa.RecordBatch]:
+    """Questions in blocks."""
+    questions = iter(questions)
+    while first := next(questions, None):
+        yield _batch(chain([first], islice(questions, BLOCK - 1)))
+
+
+def _batch(questions: Iterable[Ended]) -> pa.RecordBatch:
+    """What each question has goes into the columns at once, so that its judgements need not be kept."""
+    query_ids, pools, good, sizes, rows = list[str](), list[int](), list[bool](), list[int](), list[int]()
+    numbers: dict[str, list[Any]] = {name: [] for name in NUMBERS}
+    nested: dict[str, list[Any]] = {"logprobs": [], "votes": []}
+    read = [(attrgetter(name), values) for name, values in (numbers | nested).items()]
+    for query_id, pool, judgements, row_by_id in questions:
+        judged = judgements or ()
+        query_ids.append(query_id)
+        pools.append(pool)
+        good.append(judgements is not None)
+        sizes.append(len(judged))
+        rows += [row_by_id[j.doc_id] for j in judged]
+        for value_of, values in read:
+            values += map(value_of, judged)
+    offsets = pa.array(ends_of(sizes), pa.int32())
+    columns = [pa.array(rows, pa.int32()), *(pa.array(numbers[name], kind) for name, kind in NUMBERS.items())]
+    columns += [pa.array(values, SCHEMA.field(name).type.value_type) for name, values in nested.items()]
+    lists = [pa.ListArray.from_arrays(offsets, own) for own in columns]
+    return pa.record_batch([pa.array(query_ids), pa.array(pools, pa.uint64()), pa.array(good), *lists], schema=SCHEMA)
 
 
 def judged_batch(
@@ -81,12 +103,10 @@ class Conclusions:
                 self.seen = (table.schema.metadata or {}).get(SEEN, b"").decode()
         self._starts = np.cumsum([0, *map(len, self._batches)])
         self._pools, self._judged = (self._column(name) for name in ("pool", "judged"))
-        ids = (query_id for batch in self._batches for query_id in batch["query_id"].to_pylist())
-        self._at = {query_id: at for at, query_id in enumerate(ids)}
         self._decoded: tuple[int, int, list[Row]] = (-1, -1, [])
 
     def __len__(self) -> int:
-        return len(self._at)
+        return int(self._last().sum())
 
     def held(self, pools: PoolTable) -> np.ndarray:
         """(pools,) whether each was concluded."""
@@ -109,9 +129,9 @@ class Conclusions:
 
     def taken(self, query_ids: Sequence[str], names: Sequence[str]) -> Iterator[tuple[Sequence[str], pa.RecordBatch]]:
         """Some columns of questions that are concluded, a block at a time: the ids of the block, and rows in their order."""
+        every = self._places(query_ids)
         for start in range(0, len(query_ids), BLOCK):
-            block = query_ids[start : start + BLOCK]
-            places = self._places(block)
+            block, places = query_ids[start : start + BLOCK], every[start : start + BLOCK]
             order = np.argsort(places, kind="stable")
             cuts = np.searchsorted(places[order], self._starts)
             parts = [
@@ -133,8 +153,7 @@ class Conclusions:
         """One file of all that counts. `seen`: the state of the store that was looked through."""
         parts = self._parts()
         if parts or seen != self.seen or not self.path.is_file():
-            last = np.zeros(self._starts[-1], bool)
-            last[list(self._at.values())] = True
+            last = self._last()
             kept = (batch.filter(pa.array(last[a:b])) for a, b, batch in
                     zip(self._starts[:-1], self._starts[1:], self._batches, strict=True))  # fmt: skip
             with whole_file(self.path) as beside:
@@ -154,7 +173,28 @@ class Conclusions:
         return np.concatenate([SCHEMA.empty_table()[name].to_numpy(), *columns])
 
     def _places(self, query_ids: Iterable[str]) -> np.ndarray:
-        return np.fromiter((self._at.get(q, -1) for q in query_ids), np.int64)
+        """(questions,) where each was concluded last, -1 where it was not. The ids of the file stay there: many are looked for
+        at once, without a Python string of each."""
+        return self._found(pa.array(list(query_ids), pa.string()))
+
+    def _last(self) -> np.ndarray:
+        """(rows,) whether no later row is of the same question."""
+        last = np.zeros(self._starts[-1], bool)
+        last[self._found(self._ids())] = True
+        return last
+
+    def _found(self, wanted: pa.Array | pa.ChunkedArray) -> np.ndarray:
+        ids = self._ids()
+        from_last = pc.index_in(wanted, value_set=ids.take(np.arange(len(ids))[::-1]))
+        return len(ids) - 1 - pc.fill_null(from_last, len(ids)).to_numpy(zero_copy_only=False).astype(np.int64)
+
+    def _ids(self) -> pa.ChunkedArray:
+        return pa.chunked_array([batch["query_id"] for batch in self._batches], pa.string())
+
+    @cached_property
+    def _at(self) -> dict[str, int]:
+        """For whoever asks for one question after another."""
+        return {query_id: at for at, query_id in enumerate(self._ids().to_pylist())}
 
 
 def _mapped(path: Path) -> pa.Table:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection as Numbers
+from functools import lru_cache
 from typing import NamedTuple
 
 from uar.llm.record import Outcome, Reply
@@ -17,6 +18,7 @@ NO = re.compile(
 )
 NAMED = re.compile(rf"\[\s*(?:{WORD})?(\d+)\s*\]", re.IGNORECASE)
 
+AS_ASKED = re.compile(r"My selection:\[(?:\[\d{1,9}\](?:,\[\d{1,9}\])*)?\]")
 LABEL = re.compile(rf"my[\s_]+(?:final\s+)?selection(?:\s+(?:is|would\s+be))?(?:\s|{SIGNS})*[:=]", re.IGNORECASE)
 LEAD = re.compile(
     rf"(?:\s|{SIGNS}|json\b)*(?:(?:my|the)[\s_]+)?(?:final[\s_]+)?"
@@ -48,6 +50,7 @@ DENIES = re.compile(
 )
 GRADE = re.compile(r"(?:(?<!\w)[-−])?\d+(?:[.,]\d+|\s*/\s*\d+|\s+(?:out\s+)?of\s+\d+)*[%+]?")
 REASONED = re.compile(r"\W*(?:grade\b\W*)?(?<![-−])(\d+)(?![\w%]|[.,/]\d|\s*/)\W*(.*)", re.IGNORECASE | re.DOTALL)
+READ = 64  # replies that are remembered, since one is checked, counted and read
 LONGEST_SPAN = 1_000  # passages of a range such as [1]-[4]: more than a pool has
 
 GAP = rf"(?:\s|{SIGNS})*"
@@ -74,9 +77,16 @@ def parse_selection(reply: Reply, numbers: Numbers[int]) -> tuple[Outcome, list[
     list without these, another passage in the same sentence, or at the head of the next sentence or line, makes the reply
     unparsable; so does a reason that holds a no, since it may be one against the passage.
     """
-    text = _plain(reply.text)
+    return _outcome(reply, _selection(reply.text), numbers)
+
+
+@lru_cache(maxsize=READ)
+def _selection(text: str) -> list[int] | None:
+    if AS_ASKED.fullmatch(text):
+        return [int(n) for n in re.findall(r"\d+", text)]
+    text = _plain(text)
     labels = list(LABEL.finditer(text))
-    return _outcome(reply, _selected(text[labels[-1].end() :]) if labels else _bare_list(text), numbers)
+    return _selected(text[labels[-1].end() :]) if labels else _bare_list(text)
 
 
 def parse_ranking(reply: Reply, numbers: Numbers[int]) -> tuple[Outcome, list[int], list[int]]:
@@ -88,13 +98,17 @@ def parse_ranking(reply: Reply, numbers: Numbers[int]) -> tuple[Outcome, list[in
     unparsable: it may be the first choice. Without a run the reply must be a list and nothing else. A ranking that leaves out
     passages is good: those that it names are in order. Whoever takes the best of it takes none that it left out.
     """
-    text = _plain(reply.text)
-    found = _ranked(text)
+    found = _ranking(reply.text)
     outcome, named = _outcome(reply, None if found is None else found.before + found.after, numbers)
     if outcome != Outcome.OK or found is None:
         return outcome, [], []
     left_out = [n for n in numbers if n not in named]
     return outcome, list(dict.fromkeys([*found.before, *left_out, *found.after])), left_out
+
+
+@lru_cache(maxsize=READ)
+def _ranking(text: str) -> "_Ranked | None":
+    return _ranked(_plain(text))
 
 
 def parse_grade(reply: Reply, grades: Numbers[int]) -> tuple[Outcome, int | None]:
@@ -129,7 +143,7 @@ def _outcome(reply: Reply, found: list[int] | None, numbers: Numbers[int]) -> tu
         return reply.outcome, []
     if found is None:
         return unread(reply.text), []
-    if any(n not in numbers for n in found):
+    if not set(found).issubset(numbers):
         return Outcome.OUT_OF_RANGE, []
     return Outcome.OK, list(dict.fromkeys(found))
 
@@ -319,4 +333,9 @@ def ranking_pattern(numbers: Numbers[int]) -> str:
 
 
 def _item(numbers: Numbers[int]) -> str:
+    return _one_of(tuple(numbers))
+
+
+@lru_cache(maxsize=READ)
+def _one_of(numbers: tuple[int, ...]) -> str:
     return rf"\[(?:{'|'.join(map(str, numbers))})\]"

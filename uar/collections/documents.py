@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import mmap
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from uar.collections.languages import AUTO, language_of
+from uar.collections.mapped_strings import MappedStrings
 from uar.errors import UserError
 from uar.storage.copies import hashes_of
 from uar.storage.files import read_json, whole_dir, write_array, write_json
@@ -21,7 +23,6 @@ from uar.storage.files import read_json, whole_dir, write_array, write_json
 log = logging.getLogger(__name__)
 SCHEMA = pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.string())])
 BLOCK = 16_384
-FEW = 4_096  # rows, of which one after another is faster than all at once
 SAMPLE, LETTERS = 500, 500  # passages and letters of each that say the language
 
 
@@ -35,7 +36,9 @@ class Corpus:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._table = pa.ipc.open_file(pa.memory_map(str(folder / "corpus.arrow"))).read_all()
+        with (folder / "corpus.arrow").open("rb") as file:
+            self._mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._table = pa.ipc.open_file(pa.py_buffer(self._mapping)).read_all()
         self._keys = np.load(folder / "keys.npy", mmap_mode="r")
         self._rows = np.load(folder / "rows.npy", mmap_mode="r")
         self.hash: str = read_json(folder / "manifest.json")["hash"]
@@ -96,9 +99,7 @@ class Corpus:
 
     def ids_at(self, rows: Sequence[int] | np.ndarray) -> list[str]:
         """Ids of some rows."""
-        if len(rows) < FEW:
-            return [self.id(int(row)) for row in rows]
-        return self.id_column(rows).to_pylist()
+        return self._strings["id"].at(rows)
 
     def id_column(self, rows: Sequence[int] | np.ndarray) -> pa.ChunkedArray:
         """Ids of many rows, without a Python string of each."""
@@ -117,8 +118,20 @@ class Corpus:
 
     def text(self, row: int) -> str:
         """Title and text as one string, as retrievers and prompts see a passage."""
-        title, text = self._table["title"][row].as_py(), self._table["text"][row].as_py()
-        return f"{title} {text}" if title else str(text)
+        return _text(self._table["title"][row].as_py(), self._table["text"][row].as_py())
+
+    def texts_at(self, rows: Sequence[int] | np.ndarray) -> list[str]:
+        """The texts of some rows, all at once."""
+        return [_text(*parts) for parts in zip(self._strings["title"].at(rows), self._strings["text"].at(rows), strict=True)]
+
+    def leave(self) -> None:
+        """Take the pages that were read out of this process's memory. They are mapped again when they are read again."""
+        self._mapping.madvise(mmap.MADV_DONTNEED)
+
+    @cached_property
+    def _strings(self) -> dict[str, MappedStrings]:
+        mapped = pa.py_buffer(self._mapping)
+        return {name: MappedStrings(self._table[name], mapped) for name in SCHEMA.names}
 
     @cached_property
     def text_hashes(self) -> np.ndarray:
@@ -155,8 +168,11 @@ class Corpus:
 
 
 def _texts(batch: pa.RecordBatch) -> Iterator[str]:
-    for title, text in zip(batch["title"].to_pylist(), batch["text"].to_pylist(), strict=True):
-        yield f"{title} {text}" if title else text
+    yield from map(_text, batch["title"].to_pylist(), batch["text"].to_pylist())
+
+
+def _text(title: str, text: str) -> str:
+    return f"{title} {text}" if title else text
 
 
 def build_corpus(folder: Path, passages: Iterable[tuple[str, str, str]], content_hash: str | None = None) -> Corpus:

@@ -109,7 +109,11 @@ def parts_of(text: str, words: int) -> Iterator[str]:
 
 def head(text: str, words: int) -> str:
     """The first words of a text. One that is no longer is left as it is."""
-    if len(text) <= words or (text.isascii() and len(text.split()) + len(text) // LONGEST <= words):
+    if len(text) <= words:
         return text
+    if text.isascii():
+        long_words = len(text) // LONGEST
+        if (len(text) + 1) // 2 + long_words <= words or len(text.split()) + long_words <= words:
+            return text
     start = list(islice(WORD.finditer(text), words + 1))
     return text if len(start) <= words else " ".join(text[: start[-1].start()].split())

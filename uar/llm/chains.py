@@ -2,8 +2,8 @@
 others do. What the store holds is not asked."""
 
 import time
-from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ from uar.llm.costs.spending import Spending
 from uar.llm.failing import stop_when_surely_failing
 from uar.llm.models import LLM, Model
 from uar.llm.pictured import check_shown
-from uar.llm.progress import TOKENS, Progress
+from uar.llm.progress import TOKENS, Counts, Progress
 from uar.llm.record import Outcome, Record, Reply
 from uar.llm.store.answers import answer
 from uar.llm.store.store import Store
@@ -113,15 +113,12 @@ class Chains:
         """False where the reply can never come, since there is no engine."""
         call = running.calls[at]
         llm = self._llms[call.llm]
+        if llm.model is None:
+            return self._take_kept(running, at, self._answer(call, llm))
         key = llm.asked(call.request).key(llm.name)
         if key not in self._waiting:
-            record = self._kept(call, key, llm)
-            if record is not None:
-                self._count_kept(running, call, record)
-                running.replies[at] = record.reply()
+            if self._take_kept(running, at, self._kept(call, key, llm)):
                 return True
-            if llm.model is None:
-                return False
             if self._spending and (self._held or not self._spending.fits(call.request, call.llm)):
                 self._held.append((llm.model, call, key))
             else:
@@ -148,16 +145,24 @@ class Chains:
             else:
                 raise self._spending.reached(call.request, call.llm)
 
+    def _take_kept(self, running: _Running, at: int, record: Record | None) -> bool:
+        """Whether there is a record, whose reply is then that of the call."""
+        if record is not None:
+            self._count_kept(running, running.calls[at], record)
+            running.replies[at] = record.reply()
+        return record is not None
+
     def _kept(self, call: Call, key: str, llm: LLM) -> Record | None:
         """What the store answers, unless that is a failure that is asked again."""
-        record = answer(
-            self._store, call.request, llm.name, lambda kept: call.check(kept.reply()), llm.held(call.request), llm.commit
-        )
-        may_ask = llm.model is not None and key not in self._retried
-        if record is not None and may_ask and call.check(record.reply()) in self._retry:
+        record = self._answer(call, llm)
+        if record is not None and key not in self._retried and call.check(record.reply()) in self._retry:
             self._retried.add(key)
             return None
         return record
+
+    def _answer(self, call: Call, llm: LLM) -> Record | None:
+        held, commit = llm.held(call.request), llm.commit
+        return answer(self._store, call.request, llm.name, lambda kept: call.check(kept.reply()), held, commit)
 
     def _receive(self, key: str, reply: Reply, done: deque[Ended]) -> None:
         for nth, (running, at) in enumerate(self._waiting.pop(key)):
@@ -169,7 +174,7 @@ class Chains:
                 self._store.append(record)
                 if self._spending:
                     self._spending.came(call.request, reply, call.llm)
-            self._count(call, record, asked=nth == 0)
+            self._count_asked(call, record, first=nth == 0)
             running.replies[at] = reply
             running.missing -= 1
             self._on_call(self.progress)
@@ -200,26 +205,37 @@ class Chains:
 
     def _count_kept(self, running: _Running, call: Call, record: Record) -> None:
         """Count a call that the store answers: it costs nothing now."""
-        self._count(call, self._record(running, call, record.key, Reply(record.output, record.reply().outcome)))
-        stage = self.progress.stage(call.stage)
+        reply = record.reply()
+        outcome = call.check(reply)
+        stage = self._count(call, reply, outcome)
+        if outcome != Outcome.OK:
+            self.progress.failures.append(self._record(running, call, record.key, Reply(reply.output, reply.outcome)))
         stage.kept += 1
-        for name in TOKENS:
-            stage.kept_tokens[name] += getattr(record, name)
-            if call.llm:
-                stage.kept_further[call.llm][name] += getattr(record, name)
+        _add(stage.kept_tokens, stage.kept_further, call, reply)
         self._on_call(self.progress)
 
-    def _count(self, call: Call, record: Record, asked: bool = False) -> None:
-        stage = self.progress.stage(record.stage)
-        stage.asked += asked
-        stage.seconds += record.seconds
-        stage.outcomes[record.outcome] += 1
-        if call.notes and record.outcome == Outcome.OK:
-            stage.notes.update(call.notes(record.reply()))
-        self.progress.calls += 1
+    def _count_asked(self, call: Call, record: Record, first: bool) -> None:
+        """Count a call that an engine answered, or that waited for the same answer as the `first`."""
+        reply = record.reply()
+        stage = self._count(call, reply, record.outcome)
         if record.outcome != Outcome.OK:
             self.progress.failures.append(record)
-        for name in TOKENS:
-            stage.tokens[name] += getattr(record, name)
-            if call.llm:
-                stage.further[call.llm][name] += getattr(record, name)
+        stage.asked += first
+        stage.seconds += record.seconds
+        _add(stage.tokens, stage.further, call, reply)
+
+    def _count(self, call: Call, reply: Reply, outcome: str) -> Counts:
+        stage = self.progress.stage(call.stage)
+        stage.outcomes[outcome] += 1
+        if call.notes and outcome == Outcome.OK:
+            stage.notes.update(call.notes(reply))
+        self.progress.calls += 1
+        return stage
+
+
+def _add(tokens: Counter[str], further: Mapping[int, Counter[str]], call: Call, reply: Reply) -> None:
+    """Count the tokens of a reply, of models from the second on among the `further` ones too."""
+    for name in TOKENS:
+        tokens[name] += getattr(reply, name)
+        if call.llm:
+            further[call.llm][name] += getattr(reply, name)

@@ -6,7 +6,10 @@ from functools import partial
 
 from uar.collections import Collection, open_collection
 from uar.llm.call import Item, Question
-from uar.pools.stored_pools import ShownIds
+from uar.pools.stored_pools import PoolTable, ShownIds
+
+BLOCK = 256  # questions whose passages are read at once
+MAPPED = 1_000_000  # passages that are read before the pages that hold them are left
 
 
 @dataclass(frozen=True)
@@ -25,9 +28,24 @@ class PooledQuestions:
 
     def __iter__(self) -> Iterator[Question]:
         if isinstance(self.pools, ShownIds):
-            rows = ((q, pool.rows.tolist()) for q, pool in self.pools.table.items())
-            return (_question(self.collection, q, self.collection.corpus.ids_at(own), own) for q, own in rows)
+            return self._in_blocks(self.pools.table)
         return (question_of(self.collection, q, pool) for q, pool in self.pools.items())
+
+    def _in_blocks(self, table: PoolTable) -> Iterator[Question]:
+        """The ids and texts of many questions are read at once."""
+        corpus, ends, query_ids, read = self.collection.corpus, table.ends.tolist(), list(table), 0
+        for start in range(0, len(query_ids), BLOCK):
+            block = query_ids[start : start + BLOCK]
+            first, last = ends[start], ends[start + len(block)]
+            rows = table.rows[first:last]
+            ids, texts = corpus.ids_at(rows), corpus.texts_at(rows)
+            for at, query_id in enumerate(block, start):
+                own = slice(ends[at] - first, ends[at + 1] - first)
+                yield _question(self.collection, query_id, dict(zip(ids[own], texts[own], strict=True)))
+            read += len(rows)
+            if read > MAPPED:
+                corpus.leave()
+                read = 0
 
     def items(self) -> Iterator[Item]:
         return ({"query_id": q, "pool": list(pool)} for q, pool in self.pools.items())
@@ -43,10 +61,10 @@ def _open(reference: str) -> Callable[[Sequence[Item]], PooledQuestions]:
 
 def question_of(collection: Collection, query_id: str, pool: Sequence[str]) -> Question:
     """A question with the texts of its pool."""
-    return _question(collection, query_id, pool, collection.corpus.rows(pool))
+    corpus = collection.corpus
+    return _question(collection, query_id, dict(zip(pool, corpus.texts_at(corpus.rows(pool)), strict=True)))
 
 
-def _question(collection: Collection, query_id: str, pool: Sequence[str], rows: Sequence[int]) -> Question:
-    query, corpus = collection.queries[query_id], collection.corpus
-    texts = {d: corpus.text(row) for d, row in zip(pool, rows, strict=True)}
+def _question(collection: Collection, query_id: str, texts: dict[str, str]) -> Question:
+    query = collection.queries[query_id]
     return Question(query_id, query.text, texts, query.answers, query.image)

@@ -4,14 +4,15 @@ import json
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
-from typing import Any
+from functools import cache, cached_property, lru_cache
+from typing import Any, NamedTuple
 
 from uar.llm.pictured import image_keys, images_of
 from uar.llm.thinking import without_thinking
-from uar.storage.files import canonical_once, digest
+from uar.storage.files import Canonical, Encoded, digest
 
 THINK_START, THINK_END = "<think>", "</think>"
 BY_CONTENT = re.compile(r"^.*@(?=[0-9a-f]{12}(?:[~+]|$))", re.DOTALL)
@@ -34,6 +35,37 @@ class Outcome(StrEnum):
 Messages = tuple[tuple[str, str], ...]  # (role, content), which is `Pictured` where an image is shown with it
 
 
+Images = tuple[tuple[int, str], ...]  # see `image_keys`
+
+
+class _Shown(NamedTuple):
+    """What keys have of the messages of a call."""
+
+    texts: Canonical
+    images: Images
+
+
+def _of_the_last(make: Callable[[Messages], _Shown]) -> Callable[[Messages], _Shown]:
+    """Remembers what it made last: the keys of a call are asked for one after another, and comparing long messages, as
+    `lru_cache` does, costs more than a key."""
+    last: list[tuple[Messages | None, _Shown]] = [(None, _Shown(Canonical(()), ()))]
+
+    def made(messages: Messages) -> _Shown:
+        known, shown = last[0]
+        if known is not messages:
+            shown = make(messages)
+            last[0] = messages, shown
+        return shown
+
+    return made
+
+
+@_of_the_last
+def _shown(messages: Messages) -> _Shown:
+    return _Shown(Canonical(messages), tuple(image_keys(messages)))
+
+
+@cache
 def weights_of(model: str) -> str:
     """What of a model's name tells its replies apart: where that has a hash of its files, not what the folder is called."""
     return BY_CONTENT.sub("@", model)
@@ -101,16 +133,16 @@ class Generate(Keyed):
         return self.max_tokens + self.reasoning_tokens
 
     def parts(self, model: str) -> tuple[Any, ...]:
-        extras = self._extras("sample", "reasoning", "reasoning_tokens", "until")
-        extras |= {"held": self.pattern} if self.pattern else {}
-        return self._parts(model, extras)
+        return self._parts(model, held=self.pattern or None, until=self.until)
 
     def earlier_parts(self, model: str) -> tuple[Any, ...]:
-        return self._parts(model, self._extras("pattern", "sample", "reasoning", "reasoning_tokens"))
+        return self._parts(model, pattern=self.pattern)
 
-    def _parts(self, model: str, extras: Mapping[str, Any]) -> tuple[Any, ...]:
-        told = [dict(extras)] if extras else []
-        return "generate", model, canonical_once(self.messages), self.max_tokens, float(self.temperature), *told
+    def _parts(self, model: str, **more: Any) -> tuple[Any, ...]:
+        texts, images = _shown(self.messages)
+        own = (self.sample, self.reasoning, images)
+        last = _last(self.max_tokens, float(self.temperature), *own, reasoning_tokens=self.reasoning_tokens, **more)
+        return "generate", model, texts, last
 
     def key_of(self, model: str, outcome: Outcome) -> str:
         """A reply that ended by itself is the same under every limit that it fits in; of one that was cut off the limit is a
@@ -126,13 +158,23 @@ class Generate(Keyed):
         return record.tokens_out <= self.limit
 
     def _ended_key(self, model: str) -> str:
-        extras = self._extras("pattern", "sample", "reasoning", "until")
-        return digest("generate to the end", weights_of(model), canonical_once(self.messages), float(self.temperature), extras)
+        texts, images = _shown(self.messages)
+        own = (self.sample, self.reasoning, images)
+        last = _last(None, float(self.temperature), *own, pattern=self.pattern, until=self.until)
+        return digest("generate to the end", weights_of(model), texts, last)
 
-    def _extras(self, *names: str) -> dict[str, Any]:
-        said = {name: value for name in names if (value := getattr(self, name)) not in (None, 0) or value is False}
-        images = image_keys(self.messages)
-        return said | ({"images": images} if images else {})
+
+@lru_cache(maxsize=1_024, typed=True)
+def _last(
+    max_tokens: int | None, temperature: float, sample: int, reasoning: bool | None, images: Images, **more: Any
+) -> Encoded:
+    """What the key of a `Generate` ends with, which is the same for many calls: its options, where they say something. Without
+    a limit the key is that of a reply that ended by itself."""
+    options = {"sample": sample, "reasoning": reasoning, "images": images, **more}
+    said = {name: value for name, value in options.items() if value not in (None, 0, ()) or value is False}
+    if max_tokens is None:
+        return Encoded.of(temperature, said)
+    return Encoded.of(max_tokens, temperature, *([said] if said else []))
 
 
 @dataclass(frozen=True)
@@ -162,8 +204,8 @@ class Choose(Keyed):
         return as_chat(self.messages)
 
     def parts(self, model: str) -> tuple[Any, ...]:
-        images = image_keys(self.messages)
-        return "choose", model, canonical_once(self.messages), self.choices, self.reasoning, *([images] if images else [])
+        texts, images = _shown(self.messages)
+        return "choose", model, texts, self.choices, self.reasoning, *([images] if images else [])
 
 
 Request = Generate | Score | Choose
@@ -214,7 +256,7 @@ class Reply:
         rounded = {choice: round(value, 6) for choice, value in logprobs.items()}
         return Reply(json.dumps({"logprobs": rounded, "mass": round(mass, 6)}), **usage)
 
-    @property
+    @cached_property
     def text(self) -> str:
         """The reply without the thinking before it, see `without_thinking`; empty where that never ends."""
         return without_thinking(self.output)
@@ -282,6 +324,10 @@ class Record:
     def reply(self) -> Reply:
         """The reply as the engine gave it: what a parser once made of it is left to today's parser. A refusal stays one,
         since the server may have said so beside the text."""
+        return self._reply
+
+    @cached_property
+    def _reply(self) -> Reply:
         outcome = Outcome(self.outcome)
         if outcome not in {Outcome.TRUNCATED, Outcome.ERROR, Outcome.REFUSED}:
             outcome = Outcome.OK

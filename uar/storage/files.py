@@ -8,11 +8,10 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -161,22 +160,39 @@ def write_array(path: Path, array: np.ndarray) -> None:
         np.save(file, array)
 
 
-class Canonical(NamedTuple):
-    """The canonical JSON of a value, as a part of several digests."""
+class Encoded(bytes):
+    """The canonical JSON of some parts of digests."""
 
-    text: str
+    @classmethod
+    def of(cls, *parts: object) -> "Encoded":
+        return cls(CANONICAL.encode(parts).encode("utf-8", "surrogatepass"))
 
 
-@lru_cache(maxsize=64)
-def canonical_once(value: Hashable) -> Canonical:
-    """Of a large value that several digests in a row have as a part."""
-    return Canonical(CANONICAL.encode(value))
+class Canonical:
+    """The canonical JSON of a value that is a part of many digests: what these begin with alike is hashed once."""
+
+    def __init__(self, value: object) -> None:
+        self._encoded = Encoded.of(value)[1:-1]
+        self._begun: dict[tuple[str, ...], Any] = {}  # running hashes, by the parts before the value
+
+    def after(self, before: tuple[str, ...]) -> Any:
+        """A running hash of some parts and the value."""
+        if before not in self._begun:
+            first = Encoded.of(*before)[:-1] + (b"," if before else b"")
+            self._begun[before] = hashlib.blake2b(first + self._encoded, digest_size=16)
+        return self._begun[before].copy()
 
 
 def digest(*parts: object) -> str:
-    """32 hex digits of the canonical JSON of `parts`: the same on any machine and in any process."""
-    canonical = f"[{','.join(part.text if isinstance(part, Canonical) else CANONICAL.encode(part) for part in parts)}]"
-    return hashlib.blake2b(canonical.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    """32 hex digits of the canonical JSON of `parts`: the same on any machine and in any process. At most one is `Canonical`:
+    before it are strings, and after it may be `Encoded`, which is then all the rest."""
+    for at, part in enumerate(parts):
+        if isinstance(part, Canonical):
+            running, rest = part.after(parts[:at]), parts[at + 1 :]  # type: ignore[arg-type]
+            last = rest[0] if rest and isinstance(rest[0], Encoded) else Encoded.of(*rest)
+            running.update(b"," + last[1:] if len(last) > 2 else b"]")
+            return str(running.hexdigest())
+    return hashlib.blake2b(Encoded.of(*parts), digest_size=16).hexdigest()
 
 
 def file_hash(path: Path) -> str:

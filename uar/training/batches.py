@@ -115,11 +115,11 @@ class BatchStream:
         order = self._order()
         each = len(order) // self._world
         mine = order[self._rank : each * self._world : self._world] if each else order
-        for number, chunk in enumerate(np.array_split(mine, len(self))):
-            if number < self._position:
-                continue
+        small, longer = divmod(len(mine), len(self))  # as np.array_split cuts, which makes all pieces at once
+        for number in range(self._position, len(self)):
+            start = number * small + min(number, longer)
             self._position = number + 1
-            yield self._batch(chunk.tolist())
+            yield self._batch(mine[start : start + small + (number < longer)].tolist())
 
     def state_dict(self) -> dict[str, Any]:
         return {"epoch": self.epoch, "position": self._position}

@@ -122,6 +122,8 @@ class Annotator(Asker):
 
 
 def _alike(question: Question, judged: Sequence[Judgement]) -> list[Judgement]:
+    if len(set(question.passages.values())) == len(question.passages):
+        return list(judged)
     first: dict[str, Judgement] = {}
     for judgement in sorted(judged, key=lambda j: j.rank):
         first.setdefault(question.passages[judgement.doc_id], judgement)

@@ -55,6 +55,6 @@ class UtilSel(ListWise):
             if useful is None or None in ranked:
                 return None
             order = ranked[0].order if ranked else in_order(useful, relevant)
-        grades = {d: int(d in relevant) + int(d in useful) for d in pool}
+        grades = dict.fromkeys(pool, 0) | dict.fromkeys(relevant, 1) | dict.fromkeys(useful, 2)
         best_first = sorted(in_order(order, pool), key=lambda d: -grades[d])
         return ranked_judgements(best_first, grades, {}, positive=2)

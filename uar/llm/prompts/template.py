@@ -38,13 +38,23 @@ class Template:
         self.variables = jinja2.meta.find_undeclared_variables(parsed)
         nodes = [node for output in parsed.body for node in getattr(output, "nodes", [None])]
         plain = all(isinstance(node, jinja2.nodes.TemplateData | jinja2.nodes.Name) for node in nodes)
-        self._pieces = [(getattr(n, "data", ""), getattr(n, "name", None)) for n in nodes] if plain else None
+        self._format = "".join(map(_formatted, nodes)) if plain else None
 
     def render(self, values: Mapping[str, Any]) -> str:
         """UndefinedError of jinja2 where a value is missing."""
-        if self._pieces is None or any(name is not None and name not in values for _, name in self._pieces):
+        if self._format is None:
             return self._template.render(values)
-        return "".join(data if name is None else str(values[name]) for data, name in self._pieces)
+        try:
+            return self._format.format_map(values)
+        except KeyError:
+            return self._template.render(values)
+
+
+def _formatted(node: Any) -> str:
+    """A text or a name of a template, as `str.format` takes it."""
+    if isinstance(node, jinja2.nodes.Name):
+        return f"{{{node.name}!s}}"
+    return str(node.data).replace("{", "{{").replace("}", "}}")
 
 
 _compiled = cache(Template)
@@ -82,8 +92,8 @@ class ChatPrompt:
                 messages.append((turn.role, text))
                 continue
             reply = _compiled(turn.reply) if turn.reply is not None and acknowledge else None
-            for number, passage in enumerate(values["passages"], start=1):
-                own = {**values, "number": number, "passage": passage}
+            own = dict(values)
+            for own["number"], own["passage"] in enumerate(values["passages"], start=1):
                 messages.append((turn.role, template.render(own)))
                 if reply is not None:
                     messages.append(("assistant", reply.render(own)))

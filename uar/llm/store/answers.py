@@ -25,10 +25,14 @@ def answer(
 def _kept(store: Store, request: Request, model: str, held: bool | None) -> Iterator[Record]:
     free = without_pattern(request)
     patterned = free != request
-    for variant in [request, free] if patterned and held is None else [free if patterned and not held else request]:
-        for key in variant.keys(model):
-            yield from filter(variant.answered_by, store.of_keys([key]))
-        if variant != request:
-            yield from store.of_keys(variant.earlier_keys(model))
     others = () if held is None or not patterned else FREE if held else HELD
-    yield from (record for record in store.of_keys(request.earlier_keys(model)) if record.engine not in others)
+    wanted: list[tuple[list[str], Callable[[Record], bool]]] = []
+    for variant in [request, free] if patterned and held is None else [free if patterned and not held else request]:
+        wanted.append((variant.keys(model), variant.answered_by))
+        if variant != request:
+            wanted.append((variant.earlier_keys(model), lambda record: True))
+    wanted.append((request.earlier_keys(model), lambda record: record.engine not in others))
+    found = store.of_keys(key for keys, _ in wanted for key in keys)
+    for keys, answers in wanted:
+        for key in keys:
+            yield from filter(answers, found[key])

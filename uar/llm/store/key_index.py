@@ -2,7 +2,7 @@
 
 import logging
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,16 +60,20 @@ class Index:
         table = table_of(records)
         self._add(half_keys(table["key"]), [column.combine_chunks() for column in table.columns])
 
-    def find(self, key: str) -> Iterator[Record]:
-        """All records of a key."""
-        half = half_key(key)
+    def find(self, keys: Sequence[str]) -> dict[str, list[Record]]:
+        """All records of some keys, by key."""
+        found: dict[str, list[Record]] = {key: [] for key in keys}
+        wanted = np.array([half_key(key) for key in keys], np.uint64)
         for halves, sources, rows in self._segments:
-            at = int(halves.searchsorted(half))
-            while at < len(halves) and halves[at] == half:
-                record = self._record(self._sources[sources[at]], int(rows[at]))
-                if record is not None and record.key == key:
-                    yield record
-                at += 1
+            first = halves.searchsorted(wanted)
+            for place in np.flatnonzero(halves.take(first, mode="clip") == wanted).tolist():
+                key, at = keys[place], int(first[place])
+                while at < len(halves) and halves[at] == wanted[place]:
+                    record = self._record(self._sources[sources[at]], int(rows[at]))
+                    if record is not None and record.key == key:
+                        found[key].append(record)
+                    at += 1
+        return found
 
     def _add(self, halves: np.ndarray, source: Group | Columns) -> None:
         if not len(halves):
@@ -79,8 +83,16 @@ class Index:
         self._sources.append(source)
         self._segments.append((halves[rows], sources, rows.astype(np.int32)))
         while len(self._segments) > 1 and len(self._segments[-2][0]) < GROWTH * len(self._segments[-1][0]):
-            last, before = self._segments.pop(), self._segments.pop()
-            self._segments.append(_merged(before, last))
+            self._merge()
+
+    def merge(self) -> None:
+        """Of what is there make one segment, before many keys are looked up."""
+        while len(self._segments) > 1:
+            self._merge()
+
+    def _merge(self) -> None:
+        last, before = self._segments.pop(), self._segments.pop()
+        self._segments.append(_merged(before, last))
 
     def _record(self, source: Group | Columns, row: int) -> Record | None:
         if isinstance(source, list):

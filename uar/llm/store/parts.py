@@ -100,8 +100,8 @@ def half_keys(keys: pa.ChunkedArray) -> np.ndarray:
     return np.concatenate([np.zeros(0, np.uint64), *map(_halves, keys.chunks)])
 
 
-def half_key(key: str) -> np.uint64:
-    return np.uint64(int(key[:16], 16))
+def half_key(key: str) -> int:
+    return int(key[:16], 16)
 
 
 def _halves(keys: pa.StringArray) -> np.ndarray:

@@ -39,13 +39,12 @@ class Store:
                 self._index.add_records(list(read_journal(journal)))
         for part in self._new_parts():
             self._index.add_part(part)
+        self._index.merge()
 
-    def of_keys(self, keys: Iterable[str]) -> Iterator[Record]:
-        """All that is kept under some keys."""
-        for key in keys:
-            if self._journal is not None:
-                yield from self._journal.of_key(key)
-            yield from self._index.find(key)
+    def of_keys(self, keys: Iterable[str]) -> dict[str, list[Record]]:
+        """All that is kept under some keys, by key."""
+        found = self._index.find(list(dict.fromkeys(keys)))
+        return found if self._journal is None else {key: [*self._journal.of_key(key), *own] for key, own in found.items()}
 
     def append(self, record: Record) -> None:
         """Keep a record; on return it survives a kill of this process. OSError where the disk is full."""
