@@ -106,6 +106,21 @@ SAME_ELSEWHERE = {  # run word for word, or with more options, by test_train
 RUN_HERE = [t for t in COMMANDS if t not in SAME_ELSEWHERE and not any(part in t for part in ELSEWHERE)]
 
 
+def short(overrides: list[str]) -> list[str]:
+    """A few tokens of each text that a model writes in the course of a command; a whole one takes it seconds."""
+    places = [key.partition("@")[2] or key for key in (o.partition("=")[0] for o in overrides)]
+    places += ["candidates.expand.documents"] if "candidates=expanded" in overrides else []
+    passages = [f"{p.removesuffix('s')}_writer.tokens=4" for p in places if p.endswith("expand.documents")]
+    queries = [f"{p}.writer.query_tokens=4" for p in places if p.endswith("expand")]
+    asked = [f"rag.{who}.query_tokens=4" for who in ("rewriter", "verifier")] if "rag.rewrite=llm" in overrides else []
+    return [
+        *dict.fromkeys(passages),
+        *queries,
+        *asked,
+        *(["variants.writer.query_tokens=4"] if "variants=rewrite" in overrides else []),
+    ]
+
+
 @pytest.mark.parametrize("text", RUN_HERE)
 def test_commands_run(
     command: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, folder: Path, tiny: list[str], text: str
@@ -127,13 +142,19 @@ def test_commands_run(
     given = [
         re.sub(r"\bFILE$|outputs/OTHER$|CLICKS$", lambda m: files[m[0]], o.replace("PATH_OR_ID", model)) for o in overrides
     ]
-    given = [o.replace("mini:", f"local:{folder}:") for o in given] + small.get(name, [])
+    given = [o.replace("mini:", f"local:{folder}:") for o in given] + small.get(name, []) + short(given)
     ok(command("uar.evaluate" if name == "evaluate" else name, *given))
 
 
-def test_make_demo_prints_its_table(tmp_path: Path):
-    """The demo itself, on four questions, in the environment that runs the tests."""
-    options = ["INSTALLED=", f"BIN={Path(sys.executable).parent}", f"DEMO={tmp_path / 'demo'}", "LIMIT=4"]
+def test_make_demo_prints_its_table(tmp_path: Path, tiny: list[str]):
+    """The demo itself, on four questions, in the environment that runs the tests; what is trained has random weights."""
+    options = [
+        "INSTALLED=",
+        f"BIN={Path(sys.executable).parent}",
+        f"DEMO={tmp_path / 'demo'}",
+        "LIMIT=4",
+        f"MORE={' '.join(tiny)} training.dev_queries=4",
+    ]
     done = subprocess.run(["make", "-C", str(ROOT), "demo", *options], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert set(re.findall(r"│ (bm25|minilm_l3|llm|human|mixed) +│", done.stdout)) == {
