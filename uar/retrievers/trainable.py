@@ -22,12 +22,14 @@ Exchange = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tens
 @dataclass(frozen=True)
 class Texts:
     """Those of a training batch. queries, passages: token ids; rows: (passages,) corpus rows, each once; own: (queries,
-    passages) true where a passage was chosen for that query, and not only for another of the batch."""
+    passages) true where a passage was chosen for that query, and not only for another of the batch; others_teach: whether the
+    loss learns from other pairs than these too, as one of utilities does not."""
 
     queries: Sequence[np.ndarray]
     passages: Sequence[np.ndarray]
     rows: torch.Tensor
     own: torch.Tensor
+    others_teach: bool = True
 
 
 @dataclass(frozen=True)

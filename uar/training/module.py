@@ -1,6 +1,7 @@
 """The Lightning module: a step scores the queries of a batch against its passages, and takes the loss."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -51,7 +52,7 @@ class RetrieverModule(L.LightningModule):
         self._takes_chance = takes_chance(loss)
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
-        texts = self._terms.texts(batch)
+        texts = replace(self._terms.texts(batch), others_teach=not self._takes_utility)
         every = self.retriever.batch_scores(texts, gather_passages, cached=self._grad_cache)
         found = every.of(slice(len(batch.queries)))
         loss, weights = self._loss_of(batch, found)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from uar.collections import Collection
 from uar.collections.token_ids import Tokens, corpus_tokens, query_tokens
@@ -34,9 +35,11 @@ class CrossEncoder(Trainable):
     together; None is what the model's files say; the longer of both is cut first. `dropout`: in place of the model's own, None
     keeps it. `new_head`: a model without a scoring head gets one, which has to be trained; false refuses such a model.
 
-    In training a query is scored against its own passages alone. `in_batch`: against all passages of its process' batch, which
-    costs as many pairs. `gradient_checkpointing`: keep one activation a layer and compute the rest again. `token_budget`:
-    tokens, padding included, of one forward pass; pairs are sorted by length first.
+    In training a query is scored against its own passages, and against a passage of each of `others` other queries of its
+    process' batch, their first, which is mostly a positive: from a query's own passages alone a model learns which passages
+    look like positives, whatever is asked. `in_batch`: against all passages of the batch, which costs as many pairs.
+    `gradient_checkpointing`: keep one activation a layer and compute the rest again. `token_budget`: tokens, padding included,
+    of one forward pass; pairs are sorted by length first.
     """
 
     kind = Kind("cross-encoder", "CrossEncoder", "text-ranking", ("cross-encoder", "reranker"))
@@ -51,6 +54,7 @@ class CrossEncoder(Trainable):
         length: int | None = None,
         dropout: float | None = None,
         new_head: bool = True,
+        others: int = 2,
         in_batch: bool = False,
         gradient_checkpointing: bool = False,
         token_budget: int = 4096,
@@ -58,6 +62,8 @@ class CrossEncoder(Trainable):
         super().__init__()
         if depth < 1:
             raise UserError(f"retriever.depth={depth}: at least 1 passage a query is needed")
+        if others < 0:
+            raise UserError(f"retriever.others={others}: a whole number from 0 on is needed")
         without_bars()
         path = locate(model)
         try:
@@ -71,7 +77,8 @@ class CrossEncoder(Trainable):
         self.length = pair_length(length, self.tokenizer, self.scorer.config)
         self._form = PairForm.of(self.tokenizer, self.length)
         self.batches = TokenBatches(token_budget, pad)
-        self._first, self._depth, self._in_batch = first or BM25Ranker(), depth, in_batch
+        self._first, self._depth = first or BM25Ranker(), depth
+        self._others, self._in_batch = others, in_batch
         if gradient_checkpointing:
             use_gradient_checkpointing(self.scorer, model)
         use_fast_dropout(self.scorer)
@@ -106,6 +113,8 @@ class CrossEncoder(Trainable):
 
     def batch_scores(self, texts: Texts, exchange: Exchange, cached: bool = False) -> Scored:
         own = torch.ones_like(texts.own) if self._in_batch else texts.own
+        if self._others and texts.others_teach:
+            own = own | _first_of_others(texts.own, self._others)
         pairs = [(texts.queries[q], texts.passages[p]) for q, p in own.nonzero().tolist()]
         scores = self(pairs, cached=cached)
         return Scored(scores.new_zeros(own.shape).masked_scatter(own, scores), texts.rows, own)
@@ -151,3 +160,10 @@ class CrossEncoder(Trainable):
     def save(self, folder: Path) -> None:
         """A folder that sentence-transformers' `CrossEncoder(folder)` and this class load."""
         export(folder, self.scorer, self.tokenizer, self.length)
+
+
+def _first_of_others(own: torch.Tensor, others: int) -> torch.Tensor:
+    """(queries, passages) true at the first own passage of each of the next `others` queries, round the batch."""
+    first = nn.functional.one_hot(own.int().argmax(dim=1), own.shape[1]).bool()
+    following = [first.roll(-step, 0) for step in range(1, min(others, len(own) - 1) + 1)]
+    return torch.stack(following).any(dim=0) if following else torch.zeros_like(own)

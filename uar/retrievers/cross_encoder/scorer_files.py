@@ -13,7 +13,7 @@ from uar.retrievers.transformer.loading import OFFSET, encoder_config, quiet_loa
 
 log = logging.getLogger(__name__)
 LENGTH = 512  # tokens of a pair where neither tokenizer nor model says
-HEAD_STD = 0.02  # of the weights of a new head, as BERT's own are made
+POOLER = ".pooler."  # inside a base model, what only a head reads
 KIND = "ForSequenceClassification"  # what the architecture of a model with a scoring head ends with
 LOGITS = "torch.nn.modules.linear.Identity"  # sentence-transformers would make probabilities of the scores
 
@@ -47,7 +47,7 @@ def load_scorer(
         log.warning("%s lacks weights of a cross-encoder, which are drawn: %s", model, ", ".join(inside))
     if missing:
         log.info("%s has no scoring head: a new one is drawn, which ranks at random before it is trained", model)
-        _draw(scorer, missing)
+        _draw(scorer, [name for name, _ in scorer.named_parameters() if name in missing or POOLER in name])
     return scorer, bool(missing)
 
 
@@ -65,14 +65,15 @@ def is_cross_encoder(path: str, revision: str | None) -> bool:
 
 
 def _draw(scorer: Any, names: list[str]) -> None:
-    """New weights, the same in every process and whenever the model is loaded."""
+    """New weights of variance 1 / inputs, the same in every process and whenever the model is loaded. From smaller ones,
+    scores of a question's passages stay nearly equal for many steps."""
     generator = torch.Generator().manual_seed(0)
     weights = dict(scorer.named_parameters())
     with torch.no_grad():
         for name in names:
             weight = weights[name]
             if weight.ndim > 1:
-                weight.copy_(torch.empty(weight.shape).normal_(0, HEAD_STD, generator=generator))
+                weight.copy_(torch.empty(weight.shape).normal_(0, weight.shape[-1] ** -0.5, generator=generator))
             elif "norm" not in name.lower():
                 weight.zero_()
 
