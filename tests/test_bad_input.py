@@ -143,6 +143,12 @@ def test_scoring_without_a_positive_is_refused(fails: Fails, folder: Path) -> No
     assert f"local:{folder}:test: no question with a positive" in error
 
 
+def test_options_of_a_search_of_vectors_are_refused_where_there_are_none(fails: Fails, folder: Path) -> None:
+    collection = f"collections=[local:{folder}:test]"
+    error = fails("uar.evaluate", "retriever=bm25", "search=hnsw", "search.dimensions=8", collection)
+    assert error.startswith("error: search=hnsw, search.dimensions=8: bm25(k1=1.5, b=0.75) searches no vectors")
+
+
 def test_questions_without_positives_are_counted_and_left_out(command: Command, folder: Path) -> None:
     put(folder, "qrels/test.tsv", "q1\td1\t1\nq2\td2\t0\n")
     done = command("uar.evaluate", "retriever=bm25", f"collections=[local:{folder}:test]", "hydra.run.dir=run")

@@ -2,15 +2,14 @@
 
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from annotate_runs import KEY, QUIET, asking, labels, lines, smollm2_ids, tokens, told
-from conftest import ROOT, SMOLLM2
+from commands import run_command
+from conftest import SMOLLM2
 from llm_server import LLMServer, Messages, gold_answers, serve
 
 from uar.collections import open_collection
@@ -38,10 +37,8 @@ class Annotated:
     server: LLMServer
 
     def run(self, *arguments: str, flags: Sequence[str] = ()) -> None:
-        environment = {**os.environ, "OPENAI_API_KEY": KEY}
         fixed = [*asking(self.server), QUIET, *POOLS, *PRICES]
-        command = [sys.executable, str(ROOT / "annotate.py"), *flags, *fixed, *arguments]
-        done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
+        done = run_command("annotate", [*flags, *fixed, *arguments], self.folder, 600, {"OPENAI_API_KEY": KEY})
         assert done.returncode == 0, done.stderr
 
     def sweep(self, *arguments: str, into: str) -> None:

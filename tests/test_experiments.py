@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -31,6 +32,7 @@ GIVEN_BY_USER = ("labels_file.full", "gold.full")
 EVERY_ROW = "table6_ablation"
 
 
+@cache
 def sweep_of(command: str, *overrides: str) -> list[list[str]]:
     """The overrides of every job of an experiment's sweep, by parameter."""
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
@@ -138,6 +140,7 @@ def methods_of(name: str) -> list[str]:
     return [value.removeprefix("+method=") for values in params for value in values]
 
 
+@cache
 def jobs_to_run() -> dict[str, list[str]]:
     """Methods by experiment: all of one experiment, of the others those that none before has, or else the last."""
     chosen = {EVERY_ROW: methods_of(EVERY_ROW)}

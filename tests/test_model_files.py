@@ -49,6 +49,13 @@ def test_other_faults_of_a_model_stay_what_they_are(tmp_path: Path):
         pretrained(AutoConfig, tmp_path)
 
 
+@pytest.mark.parametrize("reference", ["RUN/model", "./a", "a/b/c", "~/a"])
+def test_a_path_that_is_not_there_is_no_name_on_the_hub(reference: str):
+    with pytest.raises(MissingModel, match=f"model {reference}: no such path; give a model folder"):
+        locate(reference)
+    assert locate("BAAI/bge-small-en-v1.5") == "BAAI/bge-small-en-v1.5"
+
+
 def test_the_folder_of_a_run_is_no_model_and_the_one_in_it_is_named(tmp_path: Path):
     (tmp_path / "manifest.json").write_text("{}")
     with pytest.raises(MissingModel, match="a folder, but not of a model; give a folder with one of config.json"):

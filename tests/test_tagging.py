@@ -102,3 +102,5 @@ def test_an_impossible_group_is_one_line() -> None:
         UtilSel(template="utilsel", group=5, layout="shared_prefix")
     with pytest.raises(UserError, match="annotator.group=5: nothing is selected here"):
         Sliding(template="listwise", group=5)
+    with pytest.raises(UserError, match="annotator.max_selected=2: nothing is selected here"):
+        Sliding(template="listwise", max_selected=2)

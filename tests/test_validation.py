@@ -218,6 +218,19 @@ def test_labels_that_saw_the_llm_and_lists_of_nothing_are_told(tmp_path: Path, c
         validate(composed("validate", "labels=[]", f"runs={run}"), tmp_path / "out")
 
 
+def test_the_grade_that_made_labels_of_grades_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    people = file(tmp_path / "people.tsv", {("q1", "d1"): 3, ("q1", "d2"): 1, ("q1", "d3"): 0})
+    run = file(tmp_path / "run.tsv", {("q1", "d1"): 1, ("q1", "d2"): 0, ("q1", "d3"): 0})
+    other = file(tmp_path / "other.tsv", {("q1", "d1"): 2, ("q1", "d2"): 1, ("q1", "d3"): 0})
+    with caplog.at_level("INFO"):
+        found = validate(
+            composed("validate", f"labels={people}", f"runs=[{run},{other}]", "positive_grade=2"), tmp_path / "out"
+        )
+    assert found["positive_grade"] == 2 and [found["runs"][name]["recall"] for name in ("run", "other")] == [0.0, 1.0]
+    told = "{}: it holds grades; 2 and above are positive (positive_grade)"
+    assert [m for m in caplog.messages if "positive_grade" in m] == [told.format(path) for path in (people, run, other)]
+
+
 @pytest.mark.parametrize(
     ("labels", "runs", "options", "said"),
     [

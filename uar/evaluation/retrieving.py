@@ -55,6 +55,15 @@ def as_configured(retriever: Ranker, cfg: Any) -> Ranker:
     return reranked(expanded(retriever, cfg.expand), cfg.rerank, cfg.retrieval_depth)
 
 
+def refuse_unread(ranker: Ranker, overrides: Sequence[str]) -> None:
+    """UserError where options of `search` are among the overrides of the command line and the ranker has no vectors."""
+    given = [o for o in overrides if o.lstrip("+~").partition("=")[0].partition(".")[0] == "search"]
+    if given and not ranker.lengths:
+        raise UserError(
+            f"{', '.join(given)}: {ranker.name} searches no vectors and does not read this; leave it out, or give a model"
+        )
+
+
 def scored_queries(collection: Collection) -> list[str]:
     """Those with a positive; UserError where there is none."""
     query_ids = [q for q in collection.queries if collection.positives(q)]

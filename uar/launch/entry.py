@@ -12,7 +12,7 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, flag_override
 
 from uar.errors import UserError
 from uar.launch import sweeps
@@ -116,9 +116,11 @@ def composed(config_name: str, *overrides: str) -> DictConfig:
     overrides = tuple(as_typed(config_name, overrides))
     _check_order(overrides)
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        whole = hydra.compose(config_name, list(overrides), return_hydra_config=True)
-        HydraConfig.instance().set_config(whole)  # the command looks there for what was chosen
-        return hydra.compose(config_name, list(overrides))
+        cfg = hydra.compose(config_name, list(overrides), return_hydra_config=True)
+    HydraConfig.instance().set_config(cfg)  # the command looks there for what was chosen
+    with flag_override(cfg, ["read_only", "struct"], False):  # as Hydra takes it out
+        del cfg["hydra"]
+    return cfg
 
 
 @contextmanager

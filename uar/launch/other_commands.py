@@ -3,6 +3,7 @@ train run lacks, and the train command that learns from what an annotate run mad
 
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import hydra
@@ -31,56 +32,75 @@ def annotate_command(cfg: DictConfig, annotator: DictConfig, llm: DictConfig) ->
     wanted["dataset"].pop("test", None)  # the annotate command annotates dataset.train
     wanted["dataset"].pop("dev", None)
     llms = {} if cfg.annotators else _plain_parts(cfg.llms)
-    return _command("annotate", wanted, llms, {name: cfg[name] for name in SAME})
+    others = {group for group, part in (("annotator", annotator), ("llm", llm)) if part != cfg[group]}
+    chosen = {group: choice for group, choice in _choices().items() if group not in others}
+    return _command("annotate", wanted, llms, {name: cfg[name] for name in SAME}, chosen=chosen)
 
 
 def train_command(cfg: DictConfig, questions: str | None = None) -> str:
     """Of a composed annotate config, for its labels. `questions`: the folder of the questions that it wrote."""
     own = _plain_parts({name: cfg[name] for name in OF_LABELS})
-    chosen = dict(HydraConfig.get().runtime.choices) if HydraConfig.initialized() else {}
     if questions is None:
         own["dataset"] = _plain_parts({"dataset": cfg.dataset})["dataset"]
     words = [] if questions is None else ["dataset=local", f"dataset.path={written(questions)}"]
     same = {name: cfg[name] for name in ("store", "seed")}
-    return _command("train", own, _plain_parts(cfg.llms), same, [*words, "label_source=llm"], chosen)
+    return _command("train", own, _plain_parts(cfg.llms), same, [*words, "label_source=llm"], chosen=_choices())
+
+
+def _choices() -> Known:
+    return dict(HydraConfig.get().runtime.choices) if HydraConfig.initialized() else {}
 
 
 def _plain_parts(parts: Any) -> dict[str, Any]:
     return {name: OmegaConf.to_container(part, resolve=True) for name, part in parts.items()}
 
 
-def _command(
-    name: str, wanted: Choices, llms: Choices, same: Choices, first: Sequence[str] = (), chosen: Known | None = None
-) -> str:
-    """`llms`: further models of an ensemble."""
+def _command(name: str, wanted: Choices, llms: Choices, same: Choices, first: Sequence[str] = (), *, chosen: Known) -> str:
+    """`llms`: further models of an ensemble. `chosen`: what of each group was probably chosen."""
     with own_configs():
         usual = hydra.compose(name)
         shared = [f"{option}={written(value)}" for option, value in same.items() if value != usual[option]]
-        words = list(first)
-        for group in (group for group in GROUPS if group in wanted):
-            choice, known, differing = _nearest(name, group, wanted[group], shared, (chosen or {}).get(group))
+        words, groups = list(first), [group for group in GROUPS if group in wanted]
+        there = {group: chosen[group] for group in groups if (CONF / group / f"{chosen.get(group)}.yaml").is_file()}
+        likely = hydra.compose(name, [*(f"{group}={choice}" for group, choice in there.items()), *shared])
+        for group in groups:
+            place = _place(there[group], likely[group], wanted[group]) if group in there else None
+            if place is None or not place.fits:
+                place = _nearest(name, group, wanted[group], shared)
+            choice, known, differing = place.choice, place.known, place.differing
             words += [f"{group}={choice}"] if known != _plain(usual[group]) else []
             words += _settings(group, known, differing)
         for further, options in llms.items():
-            choice, known, differing = _nearest(name, "llm", options, shared)
-            words += [f"+llm@llms.{further}={choice}", *_settings(f"llms.{further}", known, differing)]
+            place = _nearest(name, "llm", options, shared)
+            words += [f"+llm@llms.{further}={place.choice}", *_settings(f"llms.{further}", place.known, place.differing)]
     return shlex.join(["python", "-m", f"uar.{name}", *words, *shared])
 
 
-def _nearest(
-    name: str, group: str, wanted: Any, shared: list[str], chosen: str | None = None
-) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    """The choice of a group that differs least, its options, and those in which `wanted` differs. `chosen`: what it is known
-    to be."""
-    options = flat(wanted, ".")
+@dataclass(frozen=True)
+class _Place:
+    """A choice of a group, its options, and those in which what is wanted differs. `other_kind`: whether it builds
+    another thing; `fits`: whether it and its parts build what is wanted, so that the difference is one of values."""
+
+    choice: str
+    known: dict[str, Any]
+    differing: dict[str, Any]
+    other_kind: bool
+    fits: bool
+
+
+def _place(choice: str, part: DictConfig, wanted: Any) -> _Place:
+    options, known = flat(wanted, "."), _plain(part)
+    differing = {name: value for name, value in options.items() if name not in known or known[name] != value}
+    built, own = ({n: v for n, v in one.items() if n.endswith("_target_")} for one in (options, known))
+    return _Place(choice, known, differing, built.get("_target_") != own.get("_target_"), built == own)
+
+
+def _nearest(name: str, group: str, wanted: Any, shared: list[str]) -> _Place:
+    """The choice of a group that differs least."""
     paths = sorted((CONF / group).glob("*.yaml"))
-    found = []
-    for path in [path for path in paths if path.stem == chosen] or paths:
-        known = _plain(hydra.compose(name, [f"{group}={path.stem}", *shared])[group])
-        differing = {name: value for name, value in options.items() if name not in known or known[name] != value}
-        found.append((known.get("_target_") != options.get("_target_"), len(differing), path.stem, known, differing))
-    _, _, choice, known, differing = min(found, key=lambda place: place[:2])
-    return choice, known, differing
+    composed = ((path.stem, hydra.compose(name, [f"{group}={path.stem}", *shared])[group]) for path in paths)
+    places = [_place(choice, part, wanted) for choice, part in composed]
+    return min(places, key=lambda place: (place.other_kind, len(place.differing)))
 
 
 def _settings(where: str, known: dict[str, Any], differing: dict[str, Any]) -> list[str]:

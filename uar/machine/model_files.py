@@ -96,7 +96,8 @@ def _find(reference: str) -> Path | str:
     path = Path(reference).expanduser()
     if path.exists():
         return path
-    if reference.startswith((".", "/", "~")) or reference.count("/") > 1:
+    of_run = path.name == "model" and "/" in reference  # where a run keeps its model, and no name on the hub
+    if of_run or reference.startswith((".", "/", "~")) or reference.count("/") > 1:
         raise MissingModel(f"model {reference}: no such path; give a model folder, a Hugging Face id or pkg:PACKAGE/PATH")
     return reference
 

@@ -26,8 +26,11 @@ class Sliding(ListWise):
         super().__post_init__()
         if not 1 <= self.step < self.window:
             raise UserError(f"annotator.step={self.step}: 1 or more, and less than annotator.window={self.window}, is needed")
-        if self.group is not None:
-            raise UserError(f"annotator.group={self.group}: nothing is selected here; give annotator.window, or group null")
+        for option, value in (("group", self.group), ("max_selected", self.max_selected)):
+            if value is not None:
+                raise UserError(
+                    f"annotator.{option}={value}: nothing is selected here; give annotator.window, or {option} null"
+                )
         Rule("top_percent", self.threshold)
         self._prompt(self.template)
 

@@ -127,6 +127,9 @@ def _read(path: Path, positive_grade: int, query_ids: set[str] | None = None) ->
         rows = [(q, d, given) for q, of_query in read_labels(path).items() for d, given in of_query.items()]
         if any(given.grade is None for _, _, given in rows):
             raise DataError(path, "scores or ranks alone; labels or grades are needed")
+        graded = max((given.grade or 0 for _, _, given in rows if given.label is None), default=None)
+        if graded is not None and max(graded, positive_grade) > 1:
+            log.info("%s: it holds grades; %d and above are positive (positive_grade)", path, positive_grade)
         columns: dict[str, list[Any]] = {
             "query_id": [q for q, _, _ in rows],
             "doc_id": [d for _, d, _ in rows],

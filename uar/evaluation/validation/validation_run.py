@@ -50,6 +50,7 @@ def validate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         "constant_among_people": among_people(rated, constant(rated), cfg.epsilon, cfg.level),
         "consistency": consistency(rated),
         "measure": cfg.measure,
+        "positive_grade": cfg.positive_grade,
         "margin": cfg.margin,
         "epsilon": cfg.epsilon,
         "level": cfg.level,
