@@ -210,6 +210,21 @@ def test_a_question_that_is_worded_anew_is_no_longer_in_the_annotation(
     assert set(chosen(tmp_path / "store", reworded, LIKELIHOOD).concluded().judgements) == {"q2", "q3"}
 
 
+def test_who_is_asked_for_calibration_alone_is_learned_from_once_a_run_is_about_it(
+    tmp_path: Path, collection: Collection
+) -> None:
+    asked = Asked(LIKELIHOOD, MODELS, collection)
+    wanted = []
+    for query_ids, besides in (("q1", "q3"), {"q2", "q3"}), (("q3",), set()), (("q1", "q2", "q3"), {"q1", "q2"}):
+        pools = dict.fromkeys(query_ids, POOL) | dict.fromkeys(sorted(besides), POOL)
+        begun = Annotations(tmp_path / "store").begin(asked, {"depth": 4}, pools, {}, besides)
+        wanted.append((begun.wanted, chosen(tmp_path / "store", collection, LIKELIHOOD).wanted))
+    assert wanted == [(["q1"], ["q1"]), (["q3"], ["q1", "q3"]), (["q1", "q3"], ["q1", "q3"])]
+    other = dict.fromkeys(["q1", "q2"], POOL[:2])
+    Annotations(tmp_path / "store").begin(asked, {"depth": 2}, other, {}, {"q1"})
+    assert chosen(tmp_path / "store", collection, LIKELIHOOD, "union").wanted == ["q1", "q2", "q3"]
+
+
 def test_the_pools_of_a_run_folder_can_be_named(tmp_path: Path, collection: Collection) -> None:
     annotated(tmp_path / "store", collection, LIKELIHOOD)
     write_pools(tmp_path / "run" / "candidates" / "toy.train.jsonl", {"q2": POOL[:3]})

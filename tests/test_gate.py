@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from annotate_runs import asking, labels
 from conftest import write_jsonl
+from hydra.utils import instantiate
 from llm_server import LLMServer, Messages
 
 from uar.annotation.annotate_run import annotate
@@ -22,6 +23,7 @@ from uar.reporting.result_table import agreement_table
 from uar.reporting.rows import rows_of
 from uar.reporting.run_folders import find_runs
 from uar.storage.ordering import rank_of
+from uar.training.context import label_context
 
 QUESTIONS, PASSAGES, GATED = 120, 4, 60
 
@@ -67,6 +69,19 @@ def gated(judged: Path, tmp_path: Path, server: LLMServer, monkeypatch: pytest.M
     return run
 
 
+@pytest.fixture
+def learns_from(judged: Path, server: LLMServer) -> Callable[[str], set[str]]:
+    """The questions whose labels a training takes from an annotation."""
+    given = ["dataset=local", f"dataset.path={judged}", "candidates=given", "annotator=relsel", *asking(server)]
+
+    def learns(annotation: str) -> set[str]:
+        cfg = composed("train", *given, f"annotation={annotation}")
+        collection = open_collection(f"local:{judged}:train")
+        return set(label_context(cfg, collection, instantiate(cfg.candidates), Path("train"), []).judgements())
+
+    return learns
+
+
 def result(name: str) -> dict:
     return json.loads(Path(name, "gate.json").read_text())
 
@@ -103,7 +118,7 @@ def test_an_annotator_that_is_right_in_three_of_five_is_stopped_after_the_questi
 
 
 def test_one_that_is_right_in_nineteen_of_twenty_passes_and_is_asked_nothing_twice(
-    gated: Callable[..., dict], server: LLMServer, caplog: pytest.LogCaptureFixture
+    gated: Callable[..., dict], server: LLMServer, caplog: pytest.LogCaptureFixture, learns_from: Callable[[str], set[str]]
 ) -> None:
     server.answer = right(0.95)
     with caplog.at_level("INFO"):
@@ -114,8 +129,10 @@ def test_one_that_is_right_in_nineteen_of_twenty_passes_and_is_asked_nothing_twi
     assert (spent["queries_for_gate_alone"], spent["queries_for_calibration_alone"]) == (extra, 0)
     assert "run: the gate was passed: balanced_accuracy 0.9" in agreed("run")[-1]
     assert "Gate passed: balanced_accuracy 0.9" in caplog.text and result("run")["deciding"]["low"] > 0.8
+    for annotation in ("latest", "union", "run"):
+        assert learns_from(annotation) == {f"q{n}" for n in range(100)}, "those that the run was about, and not the gate's"
     gated("all")
-    assert len(server.seen) == QUESTIONS
+    assert len(server.seen) == QUESTIONS and len(learns_from("latest")) == QUESTIONS and len(learns_from("run")) == 100
     with caplog.at_level("INFO"):
         gated("prompt", "annotator.max_words=299")
     assert "these questions have decided on 2 annotators or prompts" in caplog.text

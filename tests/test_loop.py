@@ -21,6 +21,7 @@ from uar.launch.entry import CONF, composed
 from uar.loops import loop_run
 from uar.loops.curves import area, areas, compared, read_rounds
 from uar.loops.loop_run import loop
+from uar.pools import BM25Pool
 from uar.reviewing.round_review import ask_people
 from uar.storage.judgement_files import read_judgements
 
@@ -56,9 +57,13 @@ def test_a_loop_reveals_what_it_asks_for_goes_on_where_it_was_killed_and_is_comp
     whole = loop(options(), Path("whole"))
     made = rounds("whole")
     assert [r["questions"] for r in made] == [5, 10] and made[-1]["decides"] == whole
-    assert people("whole/round-1") < people("whole/round-2") and len(people("whole/round-2")) == 10
+    first, second = (json.loads(Path(f"whole/round-{n}/chosen.json").read_text()) for n in (1, 2))
+    assert second[:5] == first and len(set(second)) == 10
+    assert people("whole/round-1") < people("whole/round-2") < set(second), "where no positive is in the pool, none is learnt"
     assert made[0]["labels"] == 5 * 8 and made[0]["cost"] == pytest.approx(0.09 * 40), "the pools that people are shown"
     mini, judged = open_collection("mini:train"), read_judgements(Path("whole/round-1")).table.to_pylist()
+    found = BM25Pool(depth=8, include_positive=False).pools(mini, first)
+    assert {(r["query_id"], r["doc_id"]) for r in judged} == {(q, d) for q, pool in found.items() for d in pool}
     assert len(judged) == 40 and all(row["grade"] == mini.qrels[row["query_id"]].get(row["doc_id"], 0) for row in judged)
     revealed = {(row["query_id"], row["doc_id"]) for row in judged}
     trained = pq.read_table("whole/round-1/labels.parquet").to_pylist()

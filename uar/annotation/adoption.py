@@ -29,9 +29,11 @@ def adopt(annotations: Annotations, folder: Path) -> Adopted:
     if not annotator.needs_llm:
         raise UserError(f"{folder}: its annotator asks no model, so that there is nothing to bring over")
     asked = Asked(annotator, models, _collection(folder, config["dataset"]))
-    pools = annotations.of_run(asked, folder).pools
+    adopted = annotations.of_run(asked, folder)
+    pools = adopted.pools
     run = {"time": (folder / "ledger.json").stat().st_mtime, "folder": str(folder), "command": None}
-    concluded = annotations.begin(asked, config["candidates"], ShownIds(asked.collection, pools), run).concluded()
+    shown = ShownIds(asked.collection, pools)
+    concluded = annotations.begin(asked, config["candidates"], shown, run, adopted.besides).concluded()
     return Adopted(len(pools), len(concluded.judgements), len(concluded.failed), len(concluded.incomplete))
 
 

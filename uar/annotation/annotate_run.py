@@ -10,6 +10,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from uar.annotation.annotation import Annotation
+from uar.annotation.asked_besides import write_besides
 from uar.annotation.assignment import Assignment, assign
 from uar.annotation.dry_run import dry_run
 from uar.annotation.guidelines import compare_guidelines, keep_guidelines
@@ -115,7 +116,9 @@ def _annotation(cfg: DictConfig, task: Assignment, folder: Path) -> Annotation:
     if asked.own:
         return annotations.own(asked, pools.table)
     candidates: dict[str, Any] = OmegaConf.to_container(cfg.candidates, resolve=True)  # type: ignore[assignment]
-    return annotations.begin(asked, candidates, pools, {"folder": str(folder), "command": command_line()})
+    write_besides(folder, task.besides)
+    run = {"folder": str(folder), "command": command_line()}
+    return annotations.begin(asked, candidates, pools, run, task.besides)
 
 
 def _ask(cfg: DictConfig, means: Means, task: Assignment, work: Work, own: JudgedColumns | None, folder: Path) -> None:

@@ -58,7 +58,8 @@ class Concluded:
 @dataclass(frozen=True)
 class Annotation:
     """`pools`: of questions of the collection, by query id. `name`: of a folder that is this annotation's alone. `about`: how
-    it came about. `also`: folders of records that are read besides the store (shipped annotations)."""
+    it came about. `also`: folders of records that are read besides the store (shipped annotations). `besides`: the questions
+    that were asked for calibration or a gate alone."""
 
     asked: Asked
     name: str
@@ -66,11 +67,18 @@ class Annotation:
     about: Mapping[str, Any]
     store: Path
     also: tuple[Path, ...] = ()
+    besides: frozenset[str] = frozenset()
+
+    @property
+    def wanted(self) -> list[str]:
+        """The questions whose labels are wanted."""
+        return [q for q in self.pools if q not in self.besides]
 
     @property
     def key(self) -> str:
-        """The same for the same pools of the same annotator and models."""
-        return digest(self.asked.key, dict(zip(self.pools, self.pools.hashes.tolist(), strict=True)))
+        """The same for the same pools of the same annotator and models, of which the same labels are wanted."""
+        pools = dict(zip(self.pools, self.pools.hashes.tolist(), strict=True))
+        return digest(self.asked.key, pools, *([sorted(self.besides)] if self.besides else []))
 
     def keep(self, results: Mapping[str, Sequence[Judgement]], failed: Iterable[str]) -> None:
         """Keep what chains concluded of pools of this annotation."""

@@ -1,7 +1,7 @@
 """Which annotation labels are taken from: that of the latest run, of a run folder, or of all runs together."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from uar.annotation.annotation import Annotation, Asked, unchanged
+from uar.annotation.asked_besides import add_besides, besides_of
 from uar.collections import Collection
 from uar.collections.checked_files import candidates_of
 from uar.errors import UserError
@@ -26,10 +27,15 @@ class Annotations:
     also: tuple[Path, ...] = ()
 
     def begin(
-        self, asked: Asked, candidates: Mapping[str, Any], pools: Mapping[str, Sequence[str]], run: Mapping[str, Any]
+        self,
+        asked: Asked,
+        candidates: Mapping[str, Any],
+        pools: Mapping[str, Sequence[str]],
+        run: Mapping[str, Any],
+        besides: Set[str] = frozenset(),
     ) -> Annotation:
         """Write the pools of a run before it asks. `candidates`: plain options of what made the pools, the seed among them;
-        `run`: what is said of the run itself, such as its command."""
+        `run`: what is said of the run itself, such as its command; `besides`: the questions that nobody learns from."""
         shown = pools_of(asked.collection, pools)
         name = digest(candidates)[:16]
         folder = self.store / "pools" / asked.key / name
@@ -41,10 +47,11 @@ class Annotations:
             "candidates": candidates,
         }
         write_json(folder / ABOUT, about)
+        add_besides(folder, shown.keys(), besides, lambda: StoredPools(folder).read().keys())
         StoredPools(folder).add(shown)
         last = {"time": time.time(), **run}
         write_json(folder / LAST_RUN, last)
-        return Annotation(asked, name, shown, {**about, "run": last}, self.store, self.also)
+        return Annotation(asked, name, shown, {**about, "run": last}, self.store, self.also, besides_of(folder))
 
     def choose(self, asked: Asked, which: str) -> Annotation | None:
         """`which`: `latest`, `union`, or an annotate run folder; None where the store has none of the collection's questions.
@@ -59,12 +66,13 @@ class Annotations:
         if not every:
             return None
         pools: dict[str, Pool] = {}
+        besides = {q for one in every for q in one.besides} - {q for one in every for q in one.wanted}
         for annotation in every:
             for query_id, pool in annotation.pools.items():
                 adds = asked.annotator.passage_wise and query_id in pools
                 pools[query_id] = _joined(pools[query_id], pool) if adds else pool
         about = {"union": [annotation.name for annotation in every], "run": every[-1].about["run"]}
-        return Annotation(asked, "union", PoolTable.of(pools), about, self.store, self.also)
+        return Annotation(asked, "union", PoolTable.of(pools), about, self.store, self.also, frozenset(besides))
 
     def own(self, asked: Asked, pools: PoolTable) -> Annotation:
         """Of an annotator that needs not be asked, and of some of its pools."""
@@ -79,7 +87,8 @@ class Annotations:
         if not pools:
             raise UserError(f"annotation={folder}: none of its questions is in {asked.collection.reference}; give another run")
         about = {"run": {"time": files[0].stat().st_mtime, "folder": str(folder)}}
-        return Annotation(asked, f"run-{digest(pools)[:16]}", pools_of(asked.collection, pools), about, self.store, self.also)
+        name, shown = f"run-{digest(pools)[:16]}", pools_of(asked.collection, pools)
+        return Annotation(asked, name, shown, about, self.store, self.also, besides_of(folder))
 
     def listed(self, corpus: str | None = None) -> list[dict[str, Any]]:
         """What is known of every annotation, by any annotator, of a corpus, or of all of them: `annotator`, `models`,
@@ -113,7 +122,8 @@ class Annotations:
         for about, folder in reversed(known):
             pools = unchanged(asked.collection, StoredPools(folder).read())
             if pools:
-                yield Annotation(asked, folder.name, pools, about, self.store, self.also)
+                besides = besides_of(folder)
+                yield Annotation(asked, folder.name, pools, about, self.store, self.also, besides)
 
     def _places(self) -> list[Path]:
         return [folder / "pools" for folder in (*self.also, self.store)]

@@ -15,7 +15,7 @@ from uar.collections.presets import averaged
 from uar.errors import UserError
 from uar.evaluation.metrics_file import read_metrics
 from uar.launch.side_by_side import several_devices
-from uar.loops.asking import AskPeople, ask_llm, check_who, simulate_people
+from uar.loops.asking import AskPeople, ask_llm, check_who, simulate_people, unaware
 from uar.loops.curves import ROUNDS, areas, check_comparable, compared, log_curve
 from uar.storage.files import digest, read_json, write_json, write_jsonl
 from uar.storage.judgement_files import NAME as PEOPLE
@@ -158,13 +158,14 @@ def _labelled(
     ask_people: AskPeople | None,
 ) -> tuple[int, float | None]:
     """Have the chosen questions labelled; the number of labels and the cost, of all rounds."""
-    log.info("Round %d: %d questions labelled, %d of them new", len(rounds) + 1, len(chosen), len(chosen) - _before(rounds))
+    log.info("Round %d: %d questions to label, %d of them new", len(rounds) + 1, len(chosen), len(chosen) - _before(rounds))
     if cfg.who == "llm":
         return _asked(cfg, here, len(chosen), rounds)
     if (here / PEOPLE).is_file():  # the round was stopped after they had judged
         labels = len(read_judgements(here / PEOPLE).table)
     elif ask_people is None:
-        pools = label_context(cfg, collection, hydra.utils.instantiate(cfg.candidates), here, []).pools(chosen)
+        own = unaware(cfg)
+        pools = label_context(own, collection, hydra.utils.instantiate(own.candidates), here, []).pools(chosen)
         labels = simulate_people(collection, {q: pools.get(q, ()) for q in chosen}, here / PEOPLE)
     else:
         labels = ask_people(cfg, here.parent, chosen, here / PEOPLE)

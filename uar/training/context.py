@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from uar.annotation.annotation import Annotation, Asked, Concluded
 from uar.annotation.annotation_tracking import Labelled
 from uar.annotation.annotators import Annotator
+from uar.annotation.judged_blocks import of_queries
 from uar.annotation.judgement import Judged
 from uar.annotation.means import llm_configs
 from uar.annotation.run_settings import annotator_of, run_config
@@ -107,14 +108,16 @@ def _of_one(
         )
     concluded = annotation.concluded()
     _report(cfg, config, llms, annotation, concluded)
-    judged = asked.annotator.finish(collection, concluded.judgements, cfg.seed)[0]
+    judged = asked.annotator.finish(collection, concluded.judgements, cfg.seed)[0]  # which those asked besides calibrate
+    if annotation.besides:
+        judged = of_queries(judged, [q for q in judged if q not in annotation.besides])
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     facts = {
         "which": cfg.annotation,
         "key": annotation.key,
         "annotator": asked.annotator.asks(),
         "models": list(asked.models),
-        "questions": len(annotation.pools),
+        "questions": len(annotation.wanted),
         "failed": len(concluded.failed),
         "incomplete": len(concluded.incomplete),
         "run": annotation.about.get("run"),
@@ -137,7 +140,10 @@ def _report(
 ) -> None:
     """Say which annotation is taken; UserError where it has no labels."""
     run, asked = annotation.about.get("run") or {}, annotation.asked
-    log.info("Labels: annotation=%s by %s, %d questions%s", cfg.annotation, _who(asked), len(annotation.pools), _when(run))
+    number = f"{len(annotation.wanted)} questions"
+    if annotation.besides:
+        number += f", without {len(annotation.besides)} that were asked for calibration or a gate alone"
+    log.info("Labels: annotation=%s by %s, %s%s", cfg.annotation, _who(asked), number, _when(run))
     if note := asked.annotator.notes(len(pool.rows) for pool in annotation.pools.values()):
         log.info("%s", note)
     if concluded.failed:
