@@ -144,6 +144,40 @@ def test_times_of_a_sheet_are_as_fine_as_it_writes_them(work: Labelling, tmp_pat
     assert take_back(work, out) == 1 and told(work)[-1]["grade"] == 0
 
 
+def test_what_a_spreadsheet_changes_is_taken_or_counted(
+    work: Labelling, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    work.clock = lambda: 1_700_000_000.1234
+    work.save("ann", [label(1, 0, 1, start=0, end=4, confidence=1.0) | {"time": 1_699_999_999.75}])
+    out = write_for("csv", work, tmp_path)
+    whole = out.read_text(encoding="utf-8-sig")
+
+    def back(text: str) -> tuple[int, dict[str, Any]]:
+        out.write_text(text, encoding="utf-8")
+        return take_back(work, out), told(work)[-1]
+
+    of_q2 = next(line for line in whole.splitlines() if ",1699999999.75," in line)
+    shortened = whole.replace(of_q2, of_q2.replace(",ann,1,", ",ann,0,").replace("1699999999.75", "1699999999"))
+    assert back(shortened)[0] == 1 and told(work)[-1]["grade"] == 0, "the row says which judgement it changes"
+    assert back(shortened)[0] == 0
+    unsure = shortened.replace(",ann,0,1.0,0,4,", ",ann,0,0.0,0,4,")
+    assert (back(unsure)[0], told(work)[-1]["confidence"]) == (1, 0.0)
+    number, row = back(unsure.replace(",ann,0,0.0,0,4,", ",ann,0,0.0,,,"))
+    assert (number, row["words"], row["grade"]) == (1, None, 0), "a mark is taken away"
+    assert back(unsure.replace(",ann,0,0.0,0,4,", ",ann,,0.0,0,4,"))[0] == 0
+    assert "the grades of 1 judgements were cleared; they stay" in caplog.text
+
+
+def test_people_whom_a_tool_names_by_its_ids_are_told_or_asked_for(work: Labelling, tmp_path: Path) -> None:
+    path, before = write_for("argilla", work, tmp_path), told(work)
+    path.write_text(path.read_text().replace('"user_id": "ann"', '"user_id": "3f-7"'))
+    with pytest.raises(DataError, match=r"of ann went out, and those that came back are of 3f-7; .* 'names=\{3f-7: NAME\}'"):
+        take_back(work, path)
+    assert take_back(work, path, {"3f-7": "ann"}) == 0 and told(work) == before
+    assert take_back(work, path, {"3f-7": "bob"}) == 2, "somebody else, who happens to agree"
+    assert {row["suggestion_shown"] for row in told(work) if row["who"] == "bob" and row["doc_id"] == "d1"} == {True}
+
+
 def test_of_two_judgements_of_a_person_the_later_row_counts(
     work: Labelling, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -162,6 +196,8 @@ SLOW = {
 MORE = "query_id,doc_id,who,grade,time,seconds,start,end\n"
 FAULTS = {
     "absent.csv": (None, "no such file"),
+    "empty.csv": (HEAD, "nothing is judged in it"),
+    "empty.json": ("[]", "nothing is judged in it"),
     "other.csv": (HEAD + "x,y,ann,1\n", "none of its 1 judgements is of a passage of this review"),
     "grade.csv": (HEAD + "q1,d1,ann,9\n", r"grade.csv:2: grade is 9; 0 to 1 are allowed"),
     "word.csv": (HEAD + "q1,d1,ann,yes\n", r"word.csv:2: grade is 'yes'; a number is needed"),

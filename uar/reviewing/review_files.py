@@ -47,7 +47,8 @@ def write_files(labelling: Labelling, folder: Path) -> int:
 
 
 def judgement_rows(labelling: Labelling) -> Iterator[dict[str, Any]]:
-    """The judgements as they are now, by question and passage, with the columns of a file of judgements."""
+    """The judgements as they are now, by question and passage, with the columns of a file of judgements, and the id of each,
+    `judgement`."""
     database: LabelDatabase = labelling.database
     corpus, least = labelling.collection.corpus, labelling.manner.positive_grade
     found = database.look(
@@ -63,6 +64,7 @@ def judgement_rows(labelling: Labelling) -> Iterator[dict[str, Any]]:
             **{
                 n: row[n] for n in ("query_id", "doc_id", "who", "seconds", "confidence", "start", "end", "guideline", "texts")
             },
+            "judgement": row["id"],
             "grade": row["grade"],
             "label": int(row["grade"] >= least),
             "time": datetime.fromtimestamp(row["time"], UTC),

@@ -18,7 +18,7 @@ from uar.launch.owner import owned
 from uar.launch.value_kinds import one_or_several
 from uar.reviewing.access import token_for
 from uar.reviewing.exchange.taking_back import take_back, write_for
-from uar.reviewing.label_database import Item, LabelDatabase
+from uar.reviewing.label_database import CURRENT, Item, LabelDatabase
 from uar.reviewing.labelling import Labelling
 from uar.reviewing.manner import Manner
 from uar.reviewing.queue_options import differing, kept_options
@@ -46,7 +46,7 @@ def review(cfg: DictConfig, folder: Path) -> int:
         labelling = open_review(cfg, folder)
         try:
             if cfg["import"] is not None:
-                take_back(labelling, Path(cfg["import"]))
+                take_back(labelling, Path(cfg["import"]), {str(i): str(name) for i, name in cfg.names.items()})
             if cfg.export is not None:
                 write_for(cfg.export, labelling, folder)
             if cfg.export is None and cfg["import"] is None:
@@ -134,7 +134,8 @@ def _same_review(
     if differ := differing(kept, mask(options), folder):
         raise UserError(f"{folder} holds a review of another queue: {', '.join(differ)}; {advice}")
     guideline = database.fact("guideline")
-    labels = database.count("select count(*) from labels where guideline != ?", manner.guideline_hash)
+    labels = database.count(f"with current as ({CURRENT}) select count(*) from current where guideline != ?",
+                            manner.guideline_hash)  # fmt: skip
     if guideline not in (None, manner.guideline_hash) and labels and not cfg.new_guideline:
         raise UserError(
             f"guideline={cfg.guideline}: it differs from the one that {labels} labels were made by; new_guideline=true goes "

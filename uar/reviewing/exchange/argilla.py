@@ -1,11 +1,11 @@
 """Records as `rg.Dataset.records.from_json` of Argilla 2 reads them and `to_json` writes them: one record a passage."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from uar.errors import DataError
-from uar.reviewing.exchange.kept_facts import SUGGESTED, kept_facts, with_facts
+from uar.reviewing.exchange.kept_facts import SUGGESTED, check_names, kept_facts, with_facts
 from uar.reviewing.exchange.review_pairs import Returned, ReviewPair
 from uar.reviewing.manner import Manner
 from uar.storage.files import read_json, write_json
@@ -63,16 +63,24 @@ def reads(content: Any) -> bool:
     return all(isinstance(record, dict) and "fields" in record and "metadata" in record for record in content)
 
 
-def read(path: Path) -> Iterator[Returned]:
-    """The responses of each record; those that are drafts or discarded are left out."""
-    for at, record in enumerate(read_json(path), start=1):
-        metadata = record["metadata"]
+def read(path: Path, names: Mapping[str, str]) -> Iterator[Returned]:
+    """The responses of each record; those that are drafts or discarded are left out. `names`: of people by their ids."""
+    records = read_json(path)
+    given = [(record["metadata"], (record.get("responses") or {}).get("grade", [])) for record in records]
+    people = {_person(response, names) for _, responses in given for response in responses}
+    check_names(path, people, (metadata for metadata, _ in given), names)
+    for at, (record, (metadata, responses)) in enumerate(zip(records, given, strict=True), start=1):
         query_id, doc_id = (str(metadata.get(name, "")) for name in OUR_IDS)
-        for response in (record.get("responses") or {}).get("grade", []):
+        for response in responses:
             if response.get("status", "submitted") != "submitted":
                 continue
             value = str(response.get("value"))
             if not value.isdecimal():
                 raise DataError(path, f"record {at}: the response is {value!r}; a grade is needed")
-            one = Returned(at, query_id, doc_id, str(response.get("user_id") or ""), int(value), None)
+            one = Returned(at, query_id, doc_id, _person(response, names), int(value), None)
             yield with_facts(one, metadata, bool(record.get("suggestions")))
+
+
+def _person(response: Mapping[str, Any], names: Mapping[str, str]) -> str:
+    found = str(response.get("user_id") or "")
+    return names.get(found, found)

@@ -2,7 +2,8 @@
 
 import csv
 import io
-from collections.abc import Iterable, Iterator
+import logging
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ from uar.reviewing.exchange.review_pairs import Returned, ReviewPair
 from uar.reviewing.manner import Manner
 from uar.storage.files import whole_file
 
+log = logging.getLogger(__name__)
 FILE = "review.csv"
 TEXTS = ("query_id", "doc_id", "question", "title", "passage", "who")
-COLUMNS = (*TEXTS, "grade", "confidence", "seconds", "time", "start", "end", "suggestion", "suggestion_shown")
+WHOLE = ("confidence", "start", "end")
+COLUMNS = (*TEXTS, "grade", *WHOLE, "seconds", "time", "suggestion", "suggestion_shown", "judgement")
 FORMULA = tuple("=+-@\t\r")  # what a spreadsheet would compute
 
 
@@ -33,8 +36,9 @@ def write(folder: Path, pairs: Iterable[ReviewPair], manner: Manner) -> Path:
     return folder / FILE
 
 
-def read(path: Path) -> Iterator[Returned]:
-    """The rows that have a grade. The columns may be parted by commas, semicolons or tabs."""
+def read(path: Path, names: Mapping[str, str]) -> Iterator[Returned]:
+    """The rows that have a grade; the log says how many lost theirs. The columns may be parted by commas, semicolons or tabs.
+    `names`: of people by what stands there for them."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -46,8 +50,10 @@ def read(path: Path) -> Iterator[Returned]:
         lacking = [name for name in ("query_id", "doc_id", "who", "grade") if name not in (table.fieldnames or ())]
         if lacking:
             raise DataError(path, f"columns are {', '.join(table.fieldnames or ())}; {', '.join(lacking)} are needed too", 1)
+        whole, cleared = set(WHOLE) <= set(table.fieldnames or ()), 0
         for row in table:
             if not (row["grade"] or "").strip():
+                cleared += bool((row.get("judgement") or "").strip())
                 continue
             at = table.line_num
             start, end = (_whole(path, at, row, name) for name in ("start", "end"))
@@ -55,7 +61,7 @@ def read(path: Path) -> Iterator[Returned]:
                 at,
                 _text(row["query_id"]),
                 _text(row["doc_id"]),
-                _text(row["who"]),
+                names.get(_text(row["who"]), _text(row["who"])),
                 _whole(path, at, row, "grade") or 0,
                 None if (seen := _number(path, at, row, "suggestion_shown")) is None else bool(seen),
                 _number(path, at, row, "time"),
@@ -63,7 +69,11 @@ def read(path: Path) -> Iterator[Returned]:
                 _number(path, at, row, "confidence"),
                 start,
                 end,
+                (row.get("judgement") or "").strip() or None,
+                whole,
             )
+    if cleared:
+        log.warning("%s: the grades of %d judgements were cleared; they stay, and the page takes them back", path, cleared)
 
 
 def _cell(value: Any) -> Any:

@@ -1,14 +1,29 @@
 """What other tools have no place for, kept in the data of a passage, which they leave as it is: who judged it, and how."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from uar.errors import DataError
 from uar.reviewing.exchange.review_pairs import Returned, ReviewPair
 
 SUGGESTED, JUDGED = "suggested", "judged"  # yes | no, and judgements as lines of JSON: a tool may allow plain values alone
 AS_TIMED = ("seconds", "confidence", "start", "end")
+
+
+def check_names(path: Path, people: Collection[str], facts: Iterable[Mapping[str, Any]], names: Mapping[str, str]) -> None:
+    """DataError where people whose judgements went out are nowhere among the `people` of a file, and others are: a tool that
+    gave them ids of its own would make two persons of each. `names`: those that were given for ids."""
+    sent = {person_of(one, place) for one in facts for place in range(len(one.get(JUDGED) or ()))}
+    gone, others = sorted(sent - set(people)), sorted(set(people) - sent - set(names.values()))
+    if gone and others:
+        given = ",".join(f"{other}: NAME" for other in others)
+        raise DataError(
+            path, f"judgements of {', '.join(gone)} went out, and those that came back are of {', '.join(others)}; say who "
+            f"is who: 'names={{{given}}}'"
+        )  # fmt: skip
 
 
 def kept_facts(pair: ReviewPair) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Tasks and annotations as Label Studio takes and writes them (https://labelstud.io/guide/task_format): a task a passage."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -64,9 +64,9 @@ def reads(content: Any) -> bool:
     return all(isinstance(task, dict) and "data" in task for task in content)
 
 
-def read(path: Path) -> Iterator[Returned]:
+def read(path: Path, names: Mapping[str, str]) -> Iterator[Returned]:
     """The annotations that were not cancelled; a task may hold several, of several people. Those that were made here are of
-    the person who made them, whatever account brought them in."""
+    the person who made them, whatever account brought them in. `names`: of people by their accounts."""
     for at, task in enumerate(read_json(path), start=1):
         data = task["data"]
         for annotation in task.get("annotations") or []:
@@ -78,7 +78,7 @@ def read(path: Path) -> Iterator[Returned]:
                 continue
             marks = [one["value"] for one in results if one.get("type") == "labels"]
             ours = str(grades[0].get("id") or "")
-            who = person_of(data, int(ours[len(OURS) :])) if ours.startswith(OURS) else _person(annotation)
+            who = person_of(data, int(ours[len(OURS) :])) if ours.startswith(OURS) else _person(annotation, names)
             text = str(data.get("text", ""))
             one = Returned(
                 at,
@@ -96,10 +96,10 @@ def read(path: Path) -> Iterator[Returned]:
             yield with_facts(one, data, bool(task.get("predictions")))
 
 
-def _person(annotation: Any) -> str:
+def _person(annotation: Any, names: Mapping[str, str]) -> str:
     by = annotation.get("completed_by")
     name = (by.get("email") or by.get("id")) if isinstance(by, dict) else by
-    return "" if name is None else str(name)
+    return "" if name is None else names.get(str(name), str(name))
 
 
 def _grade(path: Path, at: int, chosen: Any) -> int:

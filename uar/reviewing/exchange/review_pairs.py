@@ -32,7 +32,8 @@ class ReviewPair:
 @dataclass(frozen=True)
 class Returned:
     """A judgement that came back. `row`: its place in the file, from 1. `shown`: whether the person saw a suggestion. `time`:
-    seconds since 1970. `start`, `end`: of the marked words, in characters. None: the file does not say."""
+    seconds since 1970. `start`, `end`: of the marked words, in characters. None: the file does not say. `judgement`: the id
+    of the one that went out in its place. `whole`: the file has places for confidence and marks, so that None is a change."""
 
     row: int
     query_id: str
@@ -45,6 +46,8 @@ class Returned:
     confidence: float | None = None
     start: int | None = None
     end: int | None = None
+    judgement: str | None = None
+    whole: bool = False
 
 
 def review_pairs(labelling: Labelling) -> Iterator[ReviewPair]:

@@ -5,7 +5,7 @@ import json
 import logging
 import secrets
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from uar.errors import DataError
@@ -19,6 +19,7 @@ from uar.reviewing.page_events import person
 from uar.storage.files import read_json
 
 log = logging.getLogger(__name__)
+NO_NAMES: Mapping[str, str] = {}
 FROM_FILE = "file:"  # begins the ids of labels that were taken back
 MS = 3  # digits of seconds that files of other tools keep
 TOOLS = {"label_studio": label_studio, "argilla": argilla, "csv": csv_table}
@@ -33,19 +34,22 @@ def write_for(tool: str, labelling: Labelling, folder: Path) -> Path:
     return path
 
 
-def take_back(labelling: Labelling, path: Path) -> int:
+def take_back(labelling: Labelling, path: Path, names: Mapping[str, str] = NO_NAMES) -> int:
     """Keep what a tool's file says, all or nothing; what is kept already is not kept twice. Returns how many judgements are
-    new. DataError where a value is out of its range, or none of the judgements is of this review."""
+    new. `names`: of people by the tool's ids. DataError where a value is out of its range, or nothing is judged, or nothing of
+    this review."""
     places = {
         (row["query_id"], row["doc_id"]): (row["item"], row["place"])
         for row in labelling.database.rows("select query_id, doc_id, item, place from passages join items using (item)")
     }
     try:
-        found = list(_read(path))
+        found = list(_read(path, names))
     except (KeyError, TypeError, AttributeError, IndexError, ValueError, csv.Error) as error:
         raise DataError(path, f"not as the tool writes it ({type(error).__name__}: {error}); export it there again") from error
     own = [one for one in found if (one.query_id, one.doc_id) in places]
-    if found and not own:
+    if not found:
+        raise DataError(path, "nothing is judged in it; give the file that the tool exports")
+    if not own:
         raise DataError(path, f"none of its {len(found)} judgements is of a passage of this review; give its own file")
     corpus = labelling.collection.corpus
     for one in own:
@@ -80,7 +84,8 @@ def _keep(labelling: Labelling, item: int, place: int, one: Returned) -> str:
     has no times, after it was taken back."""
     name = person(one.who)
     given = labelling.database.rows(
-        "select id, grade, start, end, time from labels where item = ? and place = ? and who = ? order by rowid desc",
+        """select id, grade, confidence, start, end, time from labels where item = ? and place = ? and who = ?
+        order by rowid desc""",
         item, place, name,
     )  # fmt: skip
     if given and _says(given[0], one):
@@ -88,7 +93,8 @@ def _keep(labelling: Labelling, item: int, place: int, one: Returned) -> str:
     taken_back = next((row for row in given if row["id"].startswith(FROM_FILE)), None)
     if one.time is None and taken_back is not None and _says(taken_back, one):
         return "older"
-    if given and one.time is not None and round(one.time, MS) < round(given[0]["time"], MS):
+    edited = bool(given) and one.judgement == given[0]["id"]
+    if given and not edited and one.time is not None and round(one.time, MS) < round(given[0]["time"], MS):
         return "older"
     shown = labelling.suggests(item, place, OF_FILES) if one.shown is None else one.shown
     values = (
@@ -102,8 +108,10 @@ def _keep(labelling: Labelling, item: int, place: int, one: Returned) -> str:
 
 
 def _says(row: sqlite3.Row, one: Returned) -> bool:
-    marks = one.start is None or (row["start"], row["end"]) == (one.start, one.end)  # not every tool keeps them
-    return bool(row["grade"] == one.grade and marks)
+    marks = (row["start"], row["end"]) == (one.start, one.end)
+    if one.whole:
+        return bool((row["grade"], row["confidence"]) == (one.grade, one.confidence) and marks)
+    return bool(row["grade"] == one.grade and (one.start is None or marks))  # not every tool keeps them
 
 
 def _finish(labelling: Labelling) -> None:
@@ -116,11 +124,11 @@ def _finish(labelling: Labelling) -> None:
         labelling.turn(row["item"], row["who"], "done", labelling.clock())
 
 
-def _read(path: Path) -> Iterator[Returned]:
+def _read(path: Path, names: Mapping[str, str]) -> Iterator[Returned]:
     if not path.is_file():
         raise DataError(path, "no such file; give one of Label Studio, Argilla or a CSV")
     if path.suffix in (".csv", ".tsv"):
-        return csv_table.read(path)
+        return csv_table.read(path, names)
     try:
         content = read_json(path)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -128,5 +136,5 @@ def _read(path: Path) -> Iterator[Returned]:
     if isinstance(content, list):
         for tool in (label_studio, argilla):
             if tool.reads(content):
-                return tool.read(path)
+                return tool.read(path, names)
     raise DataError(path, "neither tasks of Label Studio nor records of Argilla; give the JSON export of one of them")
