@@ -46,7 +46,7 @@ def review(cfg: DictConfig, folder: Path) -> int:
         labelling = open_review(cfg, folder)
         try:
             if cfg["import"] is not None:
-                take_back(labelling, Path(cfg["import"]), {str(i): str(name) for i, name in cfg.names.items()})
+                take_back(labelling, Path(cfg["import"]), {str(i): str(name) for i, name in (cfg.names or {}).items()})
             if cfg.export is not None:
                 write_for(cfg.export, labelling, folder)
             if cfg.export is None and cfg["import"] is None:
