@@ -1,6 +1,5 @@
 """What chains concluded: judgements by question as columns in memory-mapped Arrow files."""
 
-import mmap
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -16,6 +15,7 @@ import pyarrow.compute as pc
 from uar.annotation.judgement import Judgement
 from uar.pools.stored_pools import PoolTable
 from uar.storage.files import whole_file
+from uar.storage.mapped_file import MappedFile
 from uar.storage.segments import ends_of
 
 NUMBERS = {  # of a passage, beside its row
@@ -96,8 +96,10 @@ class Conclusions:
         self.path = path
         self.seen = ""
         self._batches: list[pa.RecordBatch] = []
-        for file in [path, *self._parts()]:
-            table = _mapped(file)
+        self._files: list[MappedFile] = []
+        for file in filter(Path.is_file, [path, *self._parts()]):
+            self._files.append(MappedFile(file))
+            table = self._files[-1].table()
             self._batches += table.to_batches()
             if file == path:
                 self.seen = (table.schema.metadata or {}).get(SEEN, b"").decode()
@@ -128,7 +130,8 @@ class Conclusions:
         return self._decoded[2][place]
 
     def taken(self, query_ids: Sequence[str], names: Sequence[str]) -> Iterator[tuple[Sequence[str], pa.RecordBatch]]:
-        """Some columns of questions that are concluded, a block at a time: the ids of the block, and rows in their order."""
+        """Some columns of questions that are concluded, a block at a time: the ids of the block, and rows in their order. What
+        was read of the files is left after the last one."""
         every = self._places(query_ids)
         for start in range(0, len(query_ids), BLOCK):
             block, places = query_ids[start : start + BLOCK], every[start : start + BLOCK]
@@ -141,6 +144,8 @@ class Conclusions:
             ]
             (joined,) = pa.Table.from_batches(parts).combine_chunks().to_batches()
             yield block, joined.take(pa.array(np.argsort(order)))
+        for file in self._files:
+            file.leave()
 
     def add(self, batches: Iterable[pa.RecordBatch]) -> "Conclusions":
         """Keep each batch as a part as soon as it is there, so that a kill loses one of them."""
@@ -195,15 +200,6 @@ class Conclusions:
     def _at(self) -> dict[str, int]:
         """For whoever asks for one question after another."""
         return {query_id: at for at, query_id in enumerate(self._ids().to_pylist())}
-
-
-def _mapped(path: Path) -> pa.Table:
-    """The rows of a file; none where it is not there."""
-    if not path.is_file():
-        return SCHEMA.empty_table()
-    with path.open("rb") as file:  # a mapping outlives the file's name, which a later version takes over
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    return pa.ipc.open_file(pa.py_buffer(mapped)).read_all()
 
 
 def _write(path: Path, batches: Iterable[pa.RecordBatch], metadata: Mapping[bytes, bytes] | None = None) -> None:

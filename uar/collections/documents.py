@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import mmap
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
@@ -19,6 +18,7 @@ from uar.collections.mapped_strings import MappedStrings
 from uar.errors import UserError
 from uar.storage.copies import hashes_of
 from uar.storage.files import read_json, whole_dir, write_array, write_json
+from uar.storage.mapped_file import MappedFile, leave_array
 
 log = logging.getLogger(__name__)
 SCHEMA = pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.string())])
@@ -36,9 +36,8 @@ class Corpus:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        with (folder / "corpus.arrow").open("rb") as file:
-            self._mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        self._table = pa.ipc.open_file(pa.py_buffer(self._mapping)).read_all()
+        self._file = MappedFile(folder / "corpus.arrow")
+        self._table = self._file.table()
         self._keys = np.load(folder / "keys.npy", mmap_mode="r")
         self._rows = np.load(folder / "rows.npy", mmap_mode="r")
         self.hash: str = read_json(folder / "manifest.json")["hash"]
@@ -125,13 +124,14 @@ class Corpus:
         return [_text(*parts) for parts in zip(self._strings["title"].at(rows), self._strings["text"].at(rows), strict=True)]
 
     def leave(self) -> None:
-        """Take the pages that were read out of this process's memory. They are mapped again when they are read again."""
-        self._mapping.madvise(mmap.MADV_DONTNEED)
+        """Take what was read of the files out of this process's memory; it comes back when it is read again."""
+        self._file.leave()
+        for array in (self._keys, self._rows):
+            leave_array(array)
 
     @cached_property
     def _strings(self) -> dict[str, MappedStrings]:
-        mapped = pa.py_buffer(self._mapping)
-        return {name: MappedStrings(self._table[name], mapped) for name in SCHEMA.names}
+        return {name: MappedStrings(self._table[name], self._file.buffer) for name in SCHEMA.names}
 
     @cached_property
     def text_hashes(self) -> np.ndarray:

@@ -9,7 +9,7 @@ from uar.llm.call import Item, Question
 from uar.pools.stored_pools import PoolTable, ShownIds
 
 BLOCK = 256  # questions whose passages are read at once
-MAPPED = 1_000_000  # passages that are read before the pages that hold them are left
+MAPPED = 16_384  # passages that are read before what was mapped of the corpus, 64 KiB for each at most, is left
 
 
 @dataclass(frozen=True)
