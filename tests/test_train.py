@@ -111,8 +111,9 @@ def test_training_changes_the_scores_for_the_better(command: Command, tmp_path: 
 def test_a_stage_stops_where_the_dev_score_no_longer_rises(command: Command, tmp_path: Path, tiny: list[str]):
     quick = [*SMALL, *tiny, "rag=off", "logger=csv", "dataset.test=[]", "label_source=llm"]
     still = ["training.epochs=6", "training.patience=1", "training.learning_rate=0"]
-    ok(command("train", *quick, *still, "hydra.run.dir=run"))
+    told = ok(command("train", *quick, *still, "hydra.run.dir=run"))
     assert metrics(tmp_path / "run")["train"]["llm"]["steps"] == 2 * 6
+    assert "is not scored: there is no collection" in told and "┃ collection" not in told
 
 
 def test_without_a_generator_the_run_says_so_and_goes_on(command: Command, tmp_path: Path):
