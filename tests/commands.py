@@ -32,6 +32,7 @@ FORKS.set_forkserver_preload(
         "bm25s",
         "pytrec_eval",
         "wandb",
+        "wandb.sdk.launch",  # which each run of wandb imports
         "transformers.models.bert.modeling_bert",
         "transformers.models.bert.tokenization_bert",
         "transformers.models.llama.modeling_llama",

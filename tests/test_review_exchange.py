@@ -2,11 +2,14 @@
 
 import json
 import re
+import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import ok
 from review_page import labelling, rows
 
 from uar.errors import DataError
@@ -51,6 +54,14 @@ def test_what_goes_out_comes_back(tool: str, work: Labelling, tmp_path: Path, fo
     back = told(empty)
     assert back == told(work) and back[0]["words"] == "The heart"[:9]
     assert empty.progress("ann")["mine"] == 1, "a question whose passages all have a label is done"
+
+
+def test_out_is_where_a_review_is_kept_also_in_a_sweep(
+    command: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, folder: Path
+) -> None:
+    ok(command("uar.review", "-m", "export=csv", "dataset=local", f"dataset.path={folder}", "seed=0,1", "out=kept/${seed}"))
+    assert {p.parent.name for p in (tmp_path / "kept").glob("*/review.sqlite")} == {"0", "1"}
+    assert not list(tmp_path.glob("multirun/**/*.sqlite"))
 
 
 def test_a_sheet_that_somebody_filled_out_is_taken(work: Labelling, tmp_path: Path) -> None:

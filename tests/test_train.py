@@ -23,6 +23,7 @@ def test_mixed_labels_end_to_end(command: Command, tmp_path: Path):
     run = tmp_path / "run"
     options = ["label_source=mixed", "human_frac=0.25", "rag.limit=2", "seed=7", *SMALL, f"hydra.run.dir={run}"]
     options += ["trainer.precision=fp32"]  # scores of other batches are the same then, on any CPU
+    options += ["retriever.passage_length=48"]  # the corpus is encoded four times here
     told = ok(command("train", *options, WANDB_MODE="offline"))
     assert "24 of 24 queries are annotated" in told and "6 of 24 queries (human_frac=0.25" in told
     assert "nDCG@10 on the tests" in told and "trained − untrained" in told
@@ -111,8 +112,9 @@ def test_training_changes_the_scores_for_the_better(command: Command, tmp_path: 
 def test_a_stage_stops_where_the_dev_score_no_longer_rises(command: Command, tmp_path: Path, tiny: list[str]):
     quick = [*SMALL, *tiny, "rag=off", "logger=csv", "dataset.test=[]", "label_source=llm"]
     still = ["training.epochs=6", "training.patience=1", "training.learning_rate=0"]
-    ok(command("train", *quick, *still, "hydra.run.dir=run"))
+    told = ok(command("train", *quick, *still, "hydra.run.dir=run"))
     assert metrics(tmp_path / "run")["train"]["llm"]["steps"] == 2 * 6
+    assert "is not scored: there is no collection" in told and "┃ collection" not in told
 
 
 def test_without_a_generator_the_run_says_so_and_goes_on(command: Command, tmp_path: Path):

@@ -6,14 +6,16 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from commands import NAMES
 from hydra import initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
 
 from uar.errors import UserError
-from uar.launch.command_options import Taken
+from uar.launch.command_options import Taken, options_of
 from uar.launch.entry import CONF, composed
 from uar.launch.one_line import one_line
-from uar.launch.value_kinds import check_types, one_or_several
+from uar.launch.value_kinds import OPTIONAL, check_types, one_or_several
 
 KINDS = [  # command, option, whether its value is of a kind that it takes
     ("train", "trainer.devices=2", True),
@@ -42,15 +44,34 @@ KINDS = [  # command, option, whether its value is of a kind that it takes
     ("evaluate", "collections=5", False),
     ("review", "shared=null", False),
     ("review", "limit=null", True),
+    ("corpus", "near_copy=null", True),
+    ("corpus", "words=null", False),
+    ("evaluate", "rag=default rag.limit=null", True),
+    ("evaluate", "rag=default rag.top_k=null", False),
 ]
 
 
 @pytest.mark.parametrize(("name", "option", "fits"), KINDS)
 def test_a_value_is_of_the_kind_that_the_option_takes(name: str, option: str, fits: bool) -> None:
     cfg = composed(name, *option.split())
-    told = nullcontext() if fits else pytest.raises(UserError, match=f"{option.partition('=')[0]}=.* is needed")
+    told = nullcontext() if fits else pytest.raises(UserError, match=f"{option.split()[-1].partition('=')[0]}=.* is needed")
     with initialize_config_dir(str(CONF), version_base="1.3"), told:
         check_types(Taken(name, cfg, HydraConfig.get().runtime.choices))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_may_be_null_says_so_and_the_other_options_of_no_class_do_not(name: str) -> None:
+    cfg = composed(name, *(["rag=default"] if name == "evaluate" else []))
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        options = options_of(Taken(name, cfg, HydraConfig.get().runtime.choices))
+    numbers = [o for o in options if type(o.value) in (bool, int, float) and not of_class(cfg, o.name)]
+    assert {o.name for o in numbers if "null" in o.meaning} == OPTIONAL & {o.name for o in numbers}
+
+
+def of_class(cfg: DictConfig, option: str) -> bool:
+    """Whether it is an argument of one."""
+    place = option.rpartition(".")[0]
+    return OmegaConf.select(cfg, f"{place}._target_" if place else "_target_", throw_on_missing=False) is not None
 
 
 def test_an_option_of_one_or_several_names_takes_no_other_thing() -> None:

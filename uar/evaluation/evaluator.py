@@ -102,7 +102,10 @@ class Evaluator:
         whole = {s: {m: v for m, v in rows[s].items() if m in self.measures} for s in rows if s not in values}
         update_metrics(self._folder, retrieval=whole)
         columns = list(dict.fromkeys(measure for of_row in rows.values() for measure in of_row))
-        log_table(log, ranker.name, ["collection", *columns], [[s, *map(of.get, columns)] for s, of in rows.items()])
+        if rows:
+            log_table(log, ranker.name, ["collection", *columns], [[s, *map(of.get, columns)] for s, of in rows.items()])
+        else:
+            log.info("%s is not scored: there is no collection to score it on, as of dataset.test=[]", ranker.name)
         return rows
 
     def _answered(self, collections: Sequence[Collection]) -> list[Collection]:

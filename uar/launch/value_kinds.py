@@ -9,14 +9,14 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from uar.errors import UserError
-from uar.launch.command_options import Taken, options_of
+from uar.launch.command_options import Taken
 from uar.launch.override_text import written
 from uar.launch.resolvers import CONF
 
 LISTED = {"trainer.devices"}  # numbers that may be lists as well
 ANY_SIGN = "trainer."  # Lightning takes -1 for all
 KINDS = {bool: "true or false", int: "a whole number", float: "a number"}
-NONE = "null"  # stands in the meaning of an option that may have no value
+OPTIONAL = {"near_copy", "rag.limit"}  # numbers that are arguments of no class and may be null
 
 
 def check_types(taken: Taken) -> None:
@@ -69,7 +69,7 @@ def _wanted(key: str, default: Any, given: Any) -> str | None:
 
 def _is_needed(taken: Taken, key: str, default: Any) -> bool:
     """Whether an option of numbers, or of a list that is not empty, takes no null: by the type of the argument that it is, and
-    where it is none of a class, by its meaning, which would say so."""
+    where it is none of a class, always but for `OPTIONAL`."""
     if type(default) not in KINDS and not (OmegaConf.is_list(default) and len(default)):
         return False
     place, _, name = key.rpartition(".")
@@ -77,4 +77,4 @@ def _is_needed(taken: Taken, key: str, default: Any) -> bool:
     if target:
         argument = signature(hydra.utils.get_object(target)).parameters.get(name)
         return argument is not None and argument.annotation is not Parameter.empty and "None" not in str(argument.annotation)
-    return any(option.name == key and option.meaning and NONE not in option.meaning for option in options_of(taken))
+    return key not in OPTIONAL
