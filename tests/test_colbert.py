@@ -17,6 +17,9 @@ from tiny_models import tiny_bert, tiny_llama
 
 from uar.collections import Collection, open_collection
 from uar.errors import UserError
+from uar.evaluation.measured import differences, measured_on
+from uar.evaluation.retrieving import Retrieving
+from uar.retrievers.bi_encoder.encoder import BiEncoder
 from uar.retrievers.colbert import max_sim as max_sim_module
 from uar.retrievers.colbert import token_index
 from uar.retrievers.colbert.colbert_encoder import ColBERT
@@ -221,3 +224,15 @@ def test_a_run_trains_resumes_and_reports(command: Callable[..., subprocess.Comp
     ok(command("train", *options, *places, "resume=true"))
     one_step = ["trainer.max_steps=1", "dataset.dev=null", "dataset.test=[]", "hydra.run.dir=fast", "logger=none", "rag=off"]
     ok(command("train", *options, *one_step))
+
+
+def test_runs_of_colbert_and_of_a_bi_encoder_are_compared_though_each_reads_its_own_lengths(bert: str):
+    search = Retrieving({"precision": "fp32"}, 10)
+    kinds = {
+        "one": BiEncoder(bert, query_length=64, passage_length=20),
+        "many": made(bert, query_length=32),
+        "more": made(bert, query_length=12),
+    }
+    facts = {name: measured_on({"measured": search.measured(ranker)}, "mini.test") for name, ranker in kinds.items()}
+    assert differences((name, facts[name]) for name in ("one", "many")) == ""
+    assert differences((name, facts[name]) for name in ("many", "more")) == "colbert.query length (32: many, 12: more)"

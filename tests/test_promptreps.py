@@ -168,7 +168,10 @@ def test_a_key_changes_with_what_scores_depend_on(model: str, toy: Collection):
     keys = {
         PromptReps(model, **{**PROMPTS, **o}).key(toy) for o in ({}, {"parts": ["dense"]}, {"system": "T"}, {"expansion": 1})
     }
-    assert len(keys) == 4 and PromptReps(model, **PROMPTS).lengths == {"query_length": 512, "passage_length": 512}
+    assert len(keys) == 4 and PromptReps(model, **PROMPTS).lengths == {
+        "promptreps.query_length": 512,
+        "promptreps.passage_length": 512,
+    }
 
 
 def test_faults_are_told_in_a_line(model: str, tmp_path: Path):

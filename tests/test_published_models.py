@@ -233,7 +233,7 @@ def colbertv2(place: Path) -> str:
 def test_colbert_gives_the_scores_of_sentence_transformers(tmp_path: Path, toy: Collection):
     place = colbertv2(tmp_path / "model")
     encoder = preset("colbertv2", place)
-    assert encoder.lengths == {"query_length": 12, "passage_length": 20} and encoder.dim == 16
+    assert encoder.lengths == {"colbert.query_length": 12, "colbert.passage_length": 20} and encoder.dim == 16
     queries, vectors = encoded(encoder, toy)
     found = encoder.similarity(torch.from_numpy(queries), torch.from_numpy(vectors)).numpy()
     encoder.save(tmp_path / "out")

@@ -40,7 +40,9 @@ class Ranker(ABC):
 
     @property
     def lengths(self) -> dict[str, int]:
-        """Tokens that are read of a query and of a passage, by name; none where the texts are read whole."""
+        """Tokens that are read of a query and of a passage, by name; none where the texts are read whole. Runs whose lengths
+        of one name differ are not compared, so a kind that has lengths of its own, as a ColBERT fills its queries up, has
+        names of its own."""
         return {}
 
     def key(self, collection: Collection) -> str | None:

@@ -141,7 +141,7 @@ class ColBERT(Encoder):
 
     @property
     def lengths(self) -> dict[str, int]:
-        return {"query_length": self.settings.query_length, "passage_length": self.settings.passage_length}
+        return {"colbert.query_length": self.settings.query_length, "colbert.passage_length": self.settings.passage_length}
 
     def passage_tokens(self, collection: Collection) -> Tokens:
         return corpus_tokens(collection, self.tokenizer, self.settings.passage_length, self.settings.passage_prefix)

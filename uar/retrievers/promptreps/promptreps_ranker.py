@@ -68,7 +68,7 @@ class PromptReps(SessionRanker):
 
     @property
     def lengths(self) -> dict[str, int]:
-        return dict(self._lengths)
+        return {f"promptreps.{name}": n for name, n in self._lengths.items()}
 
     def key(self, collection: Collection) -> str:
         texts = [query.text for query in collection.queries.values()]
