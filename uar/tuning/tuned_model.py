@@ -49,10 +49,11 @@ def _whole(folder: Path, save: Any) -> None:
 
 
 def write_card(folder: Path, base: BaseModel, facts: Mapping[str, Any], scores: Mapping[str, Mapping[str, float]]) -> None:
-    """`README.md`: what the model was made from, for what, and what it is worth. `scores`: by model and reward."""
+    """`README.md` of a folder that `export` wrote: what the model was made from, for what, and what it is worth. `scores`: by
+    model and reward."""
     on_hub = base.name.partition("@")[0] if "/" in base.name.partition("@")[0] else None
     front = {
-        "library_name": "transformers",
+        "library_name": "peft" if folder.name == ADAPTER else "transformers",
         "pipeline_tag": "text-generation",
         "tags": ["uar", facts["task"], facts["tuner"]],
         **({"base_model": on_hub} if on_hub else {}),
