@@ -4,7 +4,8 @@
 # make report: a small sweep (2 label sources x 2 losses x 2 seeds), then its report; prints the page's path.
 # make docs: the documentation, as a site in site/.
 # make gpu-check EXTRA=gpu: what needs a GPU, tried on one in eight minutes.
-# LIMIT: training queries (null: all). MORE: further options of the demo's trainings.
+# LIMIT: training queries (null: all). ANSWERED: questions of each test that answers are made to (null: all). MORE: further options
+# of the demo's trainings.
 EXTRA ?= cpu
 PYTHON ?= python3
 VENV ?= .venv
@@ -13,6 +14,8 @@ INSTALLED := $(VENV)/.installed-$(EXTRA)
 DEMO ?= outputs/demo
 LIMIT ?= null
 MORE ?=
+ANSWERED ?= null
+ANSWERS := rag=default rag.limit=$(ANSWERED) rag.lines=[retrieved,oracle] rag.measures=[EM,F1,AnswerRecall]
 REPORT ?= outputs/report
 SWEEP := annotator.threshold=25 training.batch_size=8 training.dev_queries=20 rag=off logger=csv dataset.test=[mini:test]
 NUMERIC := $(addprefix tests/test_,bi_encoder.py devices.py dropout.py engines.py export.py index.py losses.py resume.py retrievers.py \
@@ -39,8 +42,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED)
 	rm -rf $(DEMO)
 	$(BIN)/python annotate.py store=$(DEMO)/annotations limit=$(LIMIT) hydra.run.dir=$(DEMO)/annotate
-	$(BIN)/python train.py -m label_source=llm,human,mixed limit=$(LIMIT) store=$(DEMO)/annotations rag=off hydra.sweep.dir=$(DEMO)/trained $(MORE)
-	for name in bm25 minilm_l3; do $(BIN)/python -m uar.evaluate retriever=$$name 'collections=[mini:test,mini:ood]' hydra.run.dir=$(DEMO)/$$name || exit 1; done
+	$(BIN)/python train.py -m label_source=llm,human,mixed limit=$(LIMIT) store=$(DEMO)/annotations $(ANSWERS) hydra.sweep.dir=$(DEMO)/trained $(MORE)
+	for name in bm25 minilm_l3; do $(BIN)/python -m uar.evaluate retriever=$$name 'collections=[mini:test,mini:ood]' store=$(DEMO)/annotations $(ANSWERS) hydra.run.dir=$(DEMO)/$$name || exit 1; done
 	$(BIN)/python -m uar.report runs=$(DEMO) out=$(DEMO)/report baseline=bm25 title='Labels of an LLM and of people'
 	@echo "The report: $(abspath $(DEMO))/report/report.html"
 	@if [ -t 1 ] && [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ]; then $(BIN)/python -m webbrowser -t "file://$(abspath $(DEMO))/report/report.html"; fi

@@ -1,5 +1,6 @@
 """Every command of the README and of the page of commands: all compose, and all run, here or where `ELSEWHERE` says."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -147,12 +148,14 @@ def test_commands_run(
 
 
 def test_make_demo_prints_its_table(tmp_path: Path, tiny: list[str]):
-    """The demo itself, on four questions, in the environment that runs the tests; what is trained has random weights."""
+    """The demo itself, on four questions and eight answers a test, in the environment that runs the tests; what is trained
+    has random weights. From gold passages the reader is right about some on any CPU."""
     options = [
         "INSTALLED=",
         f"BIN={Path(sys.executable).parent}",
         f"DEMO={tmp_path / 'demo'}",
         "LIMIT=4",
+        "ANSWERED=8",
         f"MORE={' '.join(tiny)} training.dev_queries=4",
     ]
     done = subprocess.run(["make", "-C", str(ROOT), "demo", *options], capture_output=True, text=True, check=False)
@@ -164,6 +167,9 @@ def test_make_demo_prints_its_table(tmp_path: Path, tiny: list[str]):
         "human",
         "mixed",
     }
+    assert all(name in done.stdout for name in ("AnswerRecall", "F1 (oracle)"))
+    rag = json.loads((tmp_path / "demo" / "bm25" / "metrics.json").read_text())["rag"]
+    assert rag["mini.test"]["oracle"]["F1"] > 0 and rag["mini.test"]["EM"] <= rag["mini.test"]["F1"]
     report = tmp_path / "demo" / "report"
     assert all(f"mini.{split} nDCG@10" in (report / "report.md").read_text() for split in ("test", "ood"))
     assert f"The report: {report / 'report.html'}" in done.stdout

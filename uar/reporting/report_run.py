@@ -30,7 +30,7 @@ from uar.reporting.result_table import (
 )
 from uar.reporting.rows import Row, find_row, rows_of, shared
 from uar.reporting.run_folders import find_runs
-from uar.reporting.text import latex, markdown, overview, terminal
+from uar.reporting.text import answers, latex, markdown, overview, terminal
 from uar.storage.files import write_text
 
 
@@ -65,8 +65,9 @@ def report(cfg: DictConfig, folder: Path) -> None:
     html = page(title, rows, tables, figures, differences, notes, marked_against, common)
     write_text(out / "report.html", html)
     console = Console(width=None if Console().is_terminal else 127)
-    short = overview(rows, by_row, marked_against, cfg.deepest)
-    console.print(terminal(without_constants(short) if short else tables[0], console.width, marked_against))
+    short = [overview(rows, by_row, marked_against, cfg.deepest), answers(rows, by_row, marked_against)]
+    for table in [without_constants(table) for table in short if table] or tables[:1]:
+        console.print(terminal(table, console.width, marked_against))
     left_out = f"; {len(found.notes)} notes on what is missing stand in the report" if found.notes else ""
     console.print(f"{len(found.runs)} run folders, {len(rows)} rows{left_out}", soft_wrap=True, highlight=False)
     console.print(f"{(out / 'report.html').resolve()}", soft_wrap=True, highlight=False)

@@ -28,6 +28,7 @@ LATEX = {
     ">": "$>$",
 }
 FEW = ("nDCG@10", "R@100", "RR@10")  # in this order, the first two that a collection has
+ANSWERS = ("EM", "F1", "AnswerRecall", "F1 (oracle)")  # in this order, those that a collection has
 ROOM = 8  # columns that most terminals have room for
 LONGEST = 40  # letters of a name in a line of a terminal
 STYLES = {1: "bold", 2: "underline", 0: ""}
@@ -180,16 +181,37 @@ def _plain(column: Column, cell: Cell) -> str:
 def overview(
     rows: Sequence[Row], by_row: Mapping[str, Marks] | None = None, baseline: str = "", deepest: float = 1.0
 ) -> Table | None:
-    """Two measures a collection, as fit a terminal; of many collections one each."""
-    retrieval, rag = columns_of(rows, "retrieval"), columns_of(rows, "rag")
-    parts: list[tuple[str, str, str]] = []
+    """Two measures of retrieval a collection, as fit a terminal; of many collections one each."""
+    found = columns_of(rows, "retrieval")
+    wanted: list[tuple[str, str]] = []
     for few in (2, 1):
-        parts = []
-        for slug in dict.fromkeys(slug for slug, _ in [*retrieval, *rag]):
-            shown = [m for m in FEW if (slug, m) in retrieval and not too_deep(rows, slug, m, deepest)]
-            parts += [("retrieval", slug, m) for m in shown[:few]]
-            parts += [("rag", s, m) for s, m in rag if s == slug][:few]
-        if len(parts) <= ROOM:
+        wanted = []
+        for slug in dict.fromkeys(slug for slug, _ in found):
+            shown = [m for m in FEW if (slug, m) in found and not too_deep(rows, slug, m, deepest)]
+            wanted += [(slug, m) for m in shown[:few]]
+        if len(wanted) <= ROOM:
             break
-    columns = [Column(slug, measure) for _, slug, measure in parts]
-    return plain_table("overview", "", *trained_first(rows, parts, columns), by_row or {}, baseline)
+    return _short("overview", rows, "retrieval", wanted, by_row, baseline)
+
+
+def answers(rows: Sequence[Row], by_row: Mapping[str, Marks] | None = None, baseline: str = "") -> Table | None:
+    """Of each collection that was answered from, the measures of a terminal; where it has none of these, its first two."""
+    found = columns_of(rows, "rag")
+    wanted: list[tuple[str, str]] = []
+    for slug in dict.fromkeys(slug for slug, _ in found):
+        own = [m for s, m in found if s == slug]
+        wanted += [(slug, m) for m in ([m for m in ANSWERS if m in own] or own[:2])]
+    return _short("answers", rows, "rag", wanted, by_row, baseline)
+
+
+def _short(
+    key: str,
+    rows: Sequence[Row],
+    part: str,
+    wanted: Sequence[tuple[str, str]],
+    by_row: Mapping[str, Marks] | None,
+    baseline: str,
+) -> Table | None:
+    columns = [Column(*at) for at in wanted]
+    shown = trained_first(rows, [(part, *at) for at in wanted], columns)
+    return plain_table(key, "", *shown, by_row or {}, baseline)

@@ -71,18 +71,18 @@ class JudgingTask(Task):
 
     def right(self, case: Case) -> Any:
         """What `value` is where the reply is right."""
-        if isinstance(self.annotator, Setwise):
-            return list(case.question.passages)[ascii_uppercase.index(str(case.target))]
-        return int(str(case.target))
+        if isinstance(self.annotator, Pointwise):
+            return self.annotator.grade_of(str(case.target))
+        return list(case.question.passages)[ascii_uppercase.index(str(case.target))]
 
     def _of(self, collection: Collection, query_id: str, pool: Sequence[str], known: Known) -> list[Case]:
-        labelled = [d for d in pool if d in known]
-        if isinstance(self.annotator, Setwise):
+        if not isinstance(self.annotator, Pointwise):
             return self._picks(collection, query_id, pool, known)
+        labelled, reply_of = [d for d in pool if d in known], self.annotator.reply_of
         grades = {d: self._grade(known[d]) for d in labelled}
         lowest = sorted((d for d in labelled if not grades[d]), key=lambda d: rank_of(self.seed, "negatives", query_id, d))
         kept = {d for d in labelled if grades[d]} | set(lowest[: self.negatives])
-        return [self._case(question_of(collection, query_id, [d]), str(grades[d])) for d in labelled if d in kept]
+        return [self._case(question_of(collection, query_id, [d]), reply_of(grades[d])) for d in labelled if d in kept]
 
     def _picks(self, collection: Collection, query_id: str, pool: Sequence[str], known: Known) -> list[Case]:
         """Of each window that has one best passage among several."""

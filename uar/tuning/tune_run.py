@@ -29,7 +29,7 @@ from uar.tuning.reward import Rewards
 from uar.tuning.rollouts import Asked
 from uar.tuning.task import Case, Task
 from uar.tuning.trl_training import STATE, memory_told, whole_checkpoint
-from uar.tuning.tuned_model import MODEL, export, write_card
+from uar.tuning.tuned_model import ADAPTER, MODEL, export, write_card
 from uar.tuning.tuner import Tuner, Work
 from uar.tuning.unread_options import refuse_unread
 
@@ -75,7 +75,8 @@ def tune(cfg: DictConfig, folder: Path) -> float | None:
             "trained_on": f"{len(cases)} prompts of {collection.slug}",
             "prompt": f"{cases[0].call.template} {cases[0].call.template_hash[:12]}",
         }
-        write_card(folder / MODEL, base, facts, scores)
+        for made in [MODEL, ADAPTER] if tuner.lora.rank else [MODEL]:
+            write_card(folder / made, base, facts, scores)
         write_json(folder / TUNING, {"settings": settings, "done": True, **facts, "scores": scores})
         job.numbers({"dev": scores})
         if job.tracks_files:

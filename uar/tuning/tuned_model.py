@@ -3,12 +3,12 @@
 import os
 import shutil
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from uar.machine.model_files import name_base
 from uar.storage.files import write_text
 from uar.tuning.base_model import BaseModel
 
@@ -17,11 +17,17 @@ MODEL, ADAPTER = "model", "adapter"
 
 def export(model: Any, base: BaseModel, folder: Path) -> None:
     """Write `model/` of a run folder whole or not at all, as transformers and vLLM load it: with adapters merged, in the
-    format of the files that the weights came from. Adapters are kept in `adapter/` too, as peft loads them."""
+    format of the files that the weights came from. Adapters are kept in `adapter/` too, in this format, as peft and `locate`
+    load them."""
     if hasattr(model, "merge_and_unload"):
-        for config in model.peft_config.values():
-            config.base_model_name_or_path = base.reference
-        save_adapter = partial(model.save_pretrained, save_embedding_layers=False)  # else peft looks for the base on the hub
+        for weight in model.parameters():
+            if weight.requires_grad:
+                weight.data = weight.data.to(base.dtype())
+
+        def save_adapter(place: Path) -> None:
+            model.save_pretrained(place, save_embedding_layers=False)  # else peft looks for the base on the hub
+            name_base(place, base.reference, base.revision)
+
         _whole(folder / ADAPTER, save_adapter)
         model = model.merge_and_unload()
     tokenizer = base.tokenizer()
@@ -43,10 +49,11 @@ def _whole(folder: Path, save: Any) -> None:
 
 
 def write_card(folder: Path, base: BaseModel, facts: Mapping[str, Any], scores: Mapping[str, Mapping[str, float]]) -> None:
-    """`README.md`: what the model was made from, for what, and what it is worth. `scores`: by model and reward."""
+    """`README.md` of a folder that `export` wrote: what the model was made from, for what, and what it is worth. `scores`: by
+    model and reward."""
     on_hub = base.name.partition("@")[0] if "/" in base.name.partition("@")[0] else None
     front = {
-        "library_name": "transformers",
+        "library_name": "peft" if folder.name == ADAPTER else "transformers",
         "pipeline_tag": "text-generation",
         "tags": ["uar", facts["task"], facts["tuner"]],
         **({"base_model": on_hub} if on_hub else {}),

@@ -164,6 +164,14 @@ class Pointwise(PassageWise):
     def _scale(self) -> Scale:
         return load_scale(self.scale)
 
+    def reply_of(self, grade: int) -> str:
+        """What the LLM replies for a grade; where no reply stands for it, for the next lower one."""
+        return self._form.reply_of(grade)
+
+    def grade_of(self, reply: str) -> int:
+        """The grade that a reply stands for."""
+        return self._form.grades[self._form.choices.index(reply)]
+
     @property
     def _in_text(self) -> bool:
         """Whether the grade is read from a text."""
