@@ -100,7 +100,8 @@ class Examples(Sequence[Example]):
 
     def labels(self) -> np.ndarray:
         """(pairs,) whether each is positive."""
-        return np.arange(self.ends[-1]) < np.repeat(self.ends[:-1] + self.columns.positives, self.columns.sizes)
+        counts = np.stack([self.columns.positives, self.columns.sizes - self.columns.positives], axis=1)
+        return np.repeat(np.tile([True, False], len(self)), counts.ravel())
 
     def rows_of(self, at: int) -> dict[str, int]:
         """Where the passages of a query stand, ignored ones too, by their ids."""

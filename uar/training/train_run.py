@@ -26,6 +26,7 @@ from uar.launch.side_by_side import started_outside
 from uar.launch.small_table import log_table
 from uar.launch.with_workers import with_workers
 from uar.losses import Loss, name_of, takes_utility
+from uar.machine.heap import release_heap
 from uar.machine.precision import device
 from uar.pools import pools_of_other_split
 from uar.retrievers.model_card import push, write_model_card
@@ -69,6 +70,8 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
     work = opened(cfg, folder)
     retriever, checkpoints = work.retriever, folder / CHECKPOINTS
     begun = _begin(cfg, folder, work) if rank_zero_only.rank == 0 else None
+    work.collection.corpus.leave()
+    release_heap()
     lent = begun is not None and begun.lent
     with tracked(cfg, folder) as job:
         _tell_labels(job, folder, work)
