@@ -47,6 +47,13 @@ def test_the_same_seed_twice_is_two_rows(tmp_path: Path):
     assert [row.name for row in rows_in(tmp_path)] == ["a", "b"]
 
 
+def test_lists_among_overrides_stay_whole(tmp_path: Path):
+    for loss in ("joint", "kl"):
+        write_run(tmp_path / f"loss={loss},rag.lines=[retrieved,oracle],x=[1,[2,3]]", SCORE, loss=loss)
+    rows = rows_in(tmp_path)
+    assert [row.name for row in rows] == ["joint", "kl"] and shared(rows) == ["rag.lines=[retrieved,oracle]", "x=[1,[2,3]]"]
+
+
 def test_other_configs_are_other_rows_even_with_the_same_seed_of_a_pool(tmp_path: Path):
     write_run(tmp_path / "a", SCORE, seed=0, candidates__seed=5)
     write_run(tmp_path / "b", SCORE, seed=1, candidates__seed=6)

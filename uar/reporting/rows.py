@@ -1,6 +1,7 @@
 """Rows of tables: runs that differ in their seed alone are one."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +16,7 @@ from uar.reporting.run_folders import RunFolder
 
 JUDGED, AGREEMENT = "judged", "agreement"  # in metrics.json, under rag: what is told of measures that an LLM judges
 BESIDE = ("seed", "name", "resume", "baseline", "model")  # do not tell one method from another
+OVERRIDE = re.compile(r",(?=[+~]*[\w./@-]+=)")  # between overrides in a folder's name, and not between the parts of a list
 Seed = tuple[RunFolder, ...]  # the run that trained, and those that evaluated its model on further collections
 
 
@@ -172,7 +174,7 @@ def _told_apart(groups: Sequence[Sequence[Seed]]) -> list[str]:
 
 def _overrides(seeds: Sequence[Seed]) -> list[str]:
     """Those that the name of the first run's folder lists; none where it is another name."""
-    words = list(dict.fromkeys(seeds[0][0].path.name.split(",")))
+    words = list(dict.fromkeys(OVERRIDE.split(seeds[0][0].path.name)))
     return words if all("=" in word for word in words) else []
 
 
