@@ -73,6 +73,9 @@ def idds(vectors: np.ndarray, labelled: np.ndarray, weight: float, wanted: int |
 
 
 def _best(scores: np.ndarray, number: int) -> tuple[np.ndarray, float]:
-    """Places of the best scores, in their order, and the best of the other scores."""
-    places = np.argsort(-scores, kind="stable")
-    return np.sort(places[:number]), float(scores[places[number]]) if len(places) > number else -np.inf
+    """Places of the best scores, in their order, of equals the first, and the best of the other scores."""
+    if len(scores) <= number:
+        return np.arange(len(scores)), -np.inf
+    behind, least = np.partition(scores, (-number - 1, -number))[[-number - 1, -number]]
+    above, equal = np.flatnonzero(scores > least), np.flatnonzero(scores == least)
+    return np.sort(np.concatenate([above, equal[: number - len(above)]])), float(behind)
