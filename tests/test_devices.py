@@ -100,7 +100,8 @@ def step(folder: Path, loss: Loss, cached: bool, bare: bool, kind: str, rank: in
         retriever = Splade(str(folder / "mlm"), dropout=0.0, token_budget=40, query_penalty=0.1, passage_penalty=0.2)
     else:
         late = partial(ColBERT, dim=16, query_length=16, passage_length=16)
-        made = {"bi": BiEncoder, "wordings": BiEncoder, "cross": CrossEncoder, "late": late}[kind]
+        cross = partial(CrossEncoder, others=0)  # passages of other queries are of the process' batch
+        made = {"bi": BiEncoder, "wordings": BiEncoder, "cross": cross, "late": late}[kind]
         retriever = made(model(folder), dropout=0.0, token_budget=40)
     if kind == "cross":  # before training the scores of pairs have nearly one gradient, of whose sum fp32 leaves few digits
         retriever.double()

@@ -13,6 +13,7 @@ from rich.console import Console
 from written_runs import labels, rows_in, write_labels, write_parquet, write_run
 
 from uar.errors import UserError
+from uar.launch.resolvers import _folder_name
 from uar.reporting.alike import notes_of
 from uar.reporting.constants import without_constants
 from uar.reporting.marks import marks
@@ -52,6 +53,13 @@ def test_lists_among_overrides_stay_whole(tmp_path: Path):
         write_run(tmp_path / f"loss={loss},rag.lines=[retrieved,oracle],x=[1,[2,3]]", SCORE, loss=loss)
     rows = rows_in(tmp_path)
     assert [row.name for row in rows] == ["joint", "kl"] and shared(rows) == ["rag.lines=[retrieved,oracle]", "x=[1,[2,3]]"]
+
+
+def test_a_folder_name_that_was_cut_tells_rows_apart_by_what_is_whole(tmp_path: Path):
+    for source in ("human", "llm"):
+        overrides = f"label_source={source},limit=4,retriever.model=" + 300 * "m"
+        write_run(tmp_path / _folder_name(overrides), SCORE, source=source)
+    assert [row.name for row in rows_in(tmp_path)] == ["human", "llm"] and shared(rows_in(tmp_path)) == ["limit=4"]
 
 
 def test_other_configs_are_other_rows_even_with_the_same_seed_of_a_pool(tmp_path: Path):
