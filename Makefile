@@ -15,7 +15,7 @@ DEMO ?= outputs/demo
 LIMIT ?= null
 MORE ?=
 ANSWERED ?= null
-ANSWERS := rag=default rag.limit=$(ANSWERED) rag.lines=[retrieved,oracle] rag.measures=[EM,F1,AnswerRecall]
+ANSWERS := rag=default rag.top_k=3 rag.limit=$(ANSWERED) rag.lines=[retrieved,oracle] rag.measures=[EM,F1,AnswerRecall]
 REPORT ?= outputs/report
 SWEEP := annotator.threshold=25 training.batch_size=8 training.dev_queries=20 rag=off logger=csv dataset.test=[mini:test]
 NUMERIC := $(addprefix tests/test_,bi_encoder.py devices.py dropout.py engines.py export.py index.py losses.py resume.py retrievers.py \
