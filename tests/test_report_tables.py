@@ -1,7 +1,6 @@
 """Rows, tables and marks of a report, over run folders written by hand."""
 
 import json
-import os
 import re
 from dataclasses import replace
 from io import StringIO
@@ -13,12 +12,11 @@ from rich.console import Console
 from written_runs import labels, rows_in, write_labels, write_parquet, write_run
 
 from uar.errors import UserError
-from uar.launch.resolvers import _folder_name
 from uar.reporting.alike import notes_of
 from uar.reporting.constants import without_constants
 from uar.reporting.marks import marks
 from uar.reporting.result_table import Column, Line, Table, cell, judge_agreement_table, placed, score_table
-from uar.reporting.rows import find_row, rows_of, shared
+from uar.reporting.rows import rows_of, shared
 from uar.reporting.run_folders import find_runs
 from uar.reporting.text import answers, latex, markdown, overview, terminal
 
@@ -42,32 +40,6 @@ def test_runs_that_differ_in_their_seed_alone_are_one_row(tmp_path: Path):
     assert told == [["0.500 ± 0.100 (3)"], ["0.300"]]
 
 
-def test_the_same_seed_twice_is_two_rows(tmp_path: Path):
-    for name in ("a", "b"):
-        write_run(tmp_path / name, SCORE, loss="joint")
-    assert [row.name for row in rows_in(tmp_path)] == ["a", "b"]
-
-
-def test_lists_among_overrides_stay_whole(tmp_path: Path):
-    for loss in ("joint", "kl"):
-        write_run(tmp_path / f"loss={loss},rag.lines=[retrieved,oracle],x=[1,[2,3]]", SCORE, loss=loss)
-    rows = rows_in(tmp_path)
-    assert [row.name for row in rows] == ["joint", "kl"] and shared(rows) == ["rag.lines=[retrieved,oracle]", "x=[1,[2,3]]"]
-
-
-def test_a_folder_name_that_was_cut_tells_rows_apart_by_what_is_whole(tmp_path: Path):
-    for source in ("human", "llm"):
-        overrides = f"label_source={source},limit=4,retriever.model=" + 300 * "m"
-        write_run(tmp_path / _folder_name(overrides), SCORE, source=source)
-    assert [row.name for row in rows_in(tmp_path)] == ["human", "llm"] and shared(rows_in(tmp_path)) == ["limit=4"]
-
-
-def test_other_configs_are_other_rows_even_with_the_same_seed_of_a_pool(tmp_path: Path):
-    write_run(tmp_path / "a", SCORE, seed=0, candidates__seed=5)
-    write_run(tmp_path / "b", SCORE, seed=1, candidates__seed=6)
-    assert len(rows_in(tmp_path)) == 2
-
-
 def test_a_run_that_evaluates_a_trained_model_elsewhere_joins_its_row(tmp_path: Path):
     trained = write_run(tmp_path / "trained", SCORE, method="utilsel", seed=3)
     model = {"model": str(trained / "model"), "seed": None}
@@ -77,31 +49,6 @@ def test_a_run_that_evaluates_a_trained_model_elsewhere_joins_its_row(tmp_path: 
     assert set(rows) == {"again", "trained"}
     assert rows["trained"].values("retrieval", "beir-scifact-test", "nDCG@10") == [0.7]
     assert rows["again"].config["method"] == "utilsel" and rows["again"].config["seed"] == 3
-
-
-def test_a_sweep_is_named_by_what_tells_its_jobs_apart(tmp_path: Path):
-    for job in ("human_frac=0.2,limit=8,loss=kl,seed=1", "human_frac=0.5,limit=8,loss=kl,seed=1"):
-        write_run(tmp_path / job, SCORE, job=job)
-    assert [row.name for row in rows_in(tmp_path)] == ["human_frac=0.2", "human_frac=0.5"]
-
-
-def test_methods_name_rows_where_they_are_distinct(tmp_path: Path):
-    for name, method in (("0", "human"), ("1", "utilsel"), ("2", "utilsel")):
-        write_run(tmp_path / name, SCORE, method=method, job=name)
-    assert [row.name for row in rows_in(tmp_path)] == ["human", "1", "2"]
-
-
-def test_a_row_is_found_by_its_name_or_a_folder_of_its(tmp_path: Path):
-    for seed in (0, 1):
-        write_run(tmp_path / f"label_source=llm,loss=kl,seed={seed}", SCORE, seed=seed)
-    write_run(tmp_path / "label_source=human,loss=joint,seed=0", SCORE, other=1)
-    rows = rows_in(tmp_path)
-    wanted = next(row for row in rows if len(row.seeds) == 2)
-    place = tmp_path / "label_source=llm,loss=kl,seed=0"
-    for name in ("llm, kl", "llm,kl", "label_source=llm,loss=kl,seed=1", str(place), f"{place}/", os.path.relpath(place)):
-        assert find_row(rows, name, "baseline") is wanted
-    with pytest.raises(UserError, match=r"baseline=x: no such run; allowed: .*llm, kl"):
-        find_row(rows, "x", "baseline")
 
 
 def test_folders_of_one_name_are_told_apart(tmp_path: Path):

@@ -1,5 +1,6 @@
 """Where the configs lie, and the resolvers that they use, such as `${first:a,b}`."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def register_resolvers() -> None:
     )
     OmegaConf.register_new_resolver("packaged", lambda path: str(PACKAGE / path), replace=True)
     OmegaConf.register_new_resolver("sweep_name", _sweep_name, replace=True)
-    OmegaConf.register_new_resolver("folder_name", _folder_name, replace=True)
+    OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
 
 
 def _first(*values: Any) -> Any:
@@ -47,10 +48,15 @@ def _sweep_name() -> str | None:
     return f"{name} of {', '.join(sorted(keys))}"[:LONGEST_GROUP] if name == "sweep" and keys else name
 
 
-def _folder_name(text: str) -> str:
+def folder_name(text: str) -> str:
     """Without slashes, which would make folders in folders, and `${`, which Hydra would look up. A name that is too long for
     file systems is cut and ends with the hash of the whole."""
     name = text.replace("/", "-").replace("${", "-{")
     if len(name.encode()) <= LONGEST_NAME:
         return name
     return f"{name.encode()[: LONGEST_NAME - 9].decode(errors='ignore')}-{digest(text)[:8]}"
+
+
+def is_cut(name: str) -> bool:
+    """Whether `folder_name` cut it: within a letter of the longest, of up to four bytes, and with a hash at its end."""
+    return len(name.encode()) > LONGEST_NAME - 4 and re.search(r"-[0-9a-f]{8}$", name) is not None

@@ -12,13 +12,12 @@ from typing import Any
 from uar.errors import DataError, UserError
 from uar.evaluation.score_files import Values
 from uar.evaluation.significance import read_scores
-from uar.launch.resolvers import LONGEST_NAME
+from uar.launch.resolvers import is_cut
 from uar.reporting.run_folders import RunFolder
 
 JUDGED, AGREEMENT = "judged", "agreement"  # in metrics.json, under rag: what is told of measures that an LLM judges
 BESIDE = ("seed", "name", "resume", "baseline", "model")  # do not tell one method from another
 OVERRIDE = re.compile(r",(?=[+~]*[\w./@-]+=)")  # between overrides in a folder's name, and not between the parts of a list
-CUT = re.compile(r"-[0-9a-f]{8}$")
 Seed = tuple[RunFolder, ...]  # the run that trained, and those that evaluated its model on further collections
 
 
@@ -179,7 +178,7 @@ def _overrides(seeds: Sequence[Seed]) -> list[str]:
     ends with the hash of all of them, and says nothing by itself."""
     name = seeds[0][0].path.name
     words = list(dict.fromkeys(OVERRIDE.split(name)))
-    if len(name.encode()) > LONGEST_NAME - 4 and CUT.search(name):  # up to three bytes of a letter are cut too
+    if is_cut(name):
         words = words[:-1]
     return words if all("=" in word for word in words) else []
 
