@@ -14,12 +14,12 @@ from multiprocessing import parent_process
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, Progress, TextColumn
 
 from uar.launch.side_by_side import which_process
 
 log = logging.getLogger(__name__)
-DRAWN_AFTER = 1.0  # seconds
+DRAWN_AFTER, DRAWN_EVERY = 1.0, 0.1  # seconds
 FIRST_LINE, LONGEST_WAIT = 30.0, 600.0  # seconds between two lines of a log, which grow twofold
 Item = TypeVar("Item")
 _running = threading.Lock()  # held by the work whose bar is shown
@@ -32,7 +32,6 @@ class Bar:
         self.doing, self.total, self.unit = doing, total, unit
         self.done, self.more = 0, ""
         self._timed_from, self._began = 0, time.monotonic()
-        self._drawn: tuple[Progress, TaskID] | None = None
 
     def advance(self, by: int = 1) -> None:
         self.at(self.done + by)
@@ -40,9 +39,6 @@ class Bar:
     def at(self, done: int, more: str | None = None) -> None:
         """So much is done; `more`: what stands behind it from now on."""
         self.done, self.more = done, self.more if more is None else more
-        if self._drawn:
-            bar, task = self._drawn
-            bar.update(task, completed=done, line=self.line())
 
     def time_from_here(self) -> None:
         """What was done so far took no time that tells of the rest, such as what was read from a store."""
@@ -65,11 +61,13 @@ class Bar:
             return
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[line]}"))
         console = Console(stderr=True)
-        with Progress(*columns, console=console, transient=True, redirect_stdout=sys.stdout.isatty()) as bar:
-            task = bar.add_task(self.doing, total=self.total, completed=self.done, line=self.line())
-            self._drawn = bar, task
-            ended.wait()
-            self._drawn = None
+        redirected = sys.stdout.isatty()
+        with Progress(*columns, console=console, transient=True, auto_refresh=False, redirect_stdout=redirected) as bar:
+            task = bar.add_task(self.doing, total=self.total, line="")
+            while True:  # the work never waits for its bar
+                bar.update(task, completed=self.done, line=self.line(), refresh=True)
+                if ended.wait(DRAWN_EVERY):
+                    break
 
     def log_until(self, ended: threading.Event) -> None:
         wait = FIRST_LINE
