@@ -139,13 +139,14 @@ def train_uar(work: Work, pipe: Connection, cached: bool) -> None:
 
 
 def retriever_of(kind: str, model: str) -> Any:
-    """The kinds with a new layer draw it from a fixed seed. Passages are cut at 256 tokens, pairs of a cross-encoder too."""
+    """The kinds with a new layer draw it from a fixed seed. Passages are cut at 256 tokens, pairs of a
+    cross-encoder too, which are those of a question and its own passages."""
     from uar.retrievers.bi_encoder.encoder import BiEncoder
     from uar.retrievers.colbert.colbert_encoder import ColBERT
     from uar.retrievers.cross_encoder.cross_encoder import CrossEncoder
 
     if kind == "cross_encoder":
-        return CrossEncoder(model, length=LENGTH)
+        return CrossEncoder(model, length=LENGTH, others=0)
     if kind == "colbert":
         return ColBERT(model, passage_length=LENGTH, skip_punctuation=False)
     return BiEncoder(model)
