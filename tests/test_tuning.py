@@ -14,7 +14,7 @@ from uar.errors import UserError
 from uar.llm.models.transformers import Transformers
 from uar.llm.record import Generate
 from uar.llm.store.store import Store
-from uar.machine.model_files import locate
+from uar.machine.model_files import identity, locate
 from uar.tuning import trl_training
 from uar.tuning.steps_taken import Lora, StepsTaken
 from uar.tuning.token_rows import TokenRow
@@ -63,9 +63,12 @@ def test_right_answers_are_learned_and_the_model_opens_everywhere(folder: Path, 
     other = tmp_path / "other"
     tuned(folder, model, other, *ONE, f"tuner.lora.adapter={out / 'adapter'}", "dev_questions=0", "tuner.learning_rate=1e-9")
     assert not differ(weights(out / "model"), weights(other / "model"))  # it goes on from there
-    narrow = tiny_chat(tmp_path / "narrow", hidden_size=16)
+    narrow, goes_on = tiny_chat(tmp_path / "narrow", hidden_size=16), f"tuner.lora.adapter={out / 'adapter'}"
+    with pytest.raises(UserError, match=rf"adapters of {identity(model)}, not of {identity(narrow)}; give base={model}"):
+        tuned(folder, narrow, tmp_path / "x", *ONE, goes_on)
+    (out / "adapter" / "base.json").unlink()  # as other programs save adapters
     with pytest.raises(UserError, match=rf"it was made for {model} and does not fit {narrow}"):
-        tuned(folder, narrow, tmp_path / "x", *ONE, f"tuner.lora.adapter={out / 'adapter'}")
+        tuned(folder, narrow, tmp_path / "x", *ONE, goes_on)
 
 
 def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(
@@ -182,7 +185,7 @@ def test_the_loss_of_replies_is_that_of_trl(model: str, tmp_path: Path, monkeypa
         (["task=pseudo_document", "reward.measure=nDCG@200"], "looks deeper than reward.depth=100"),
         (["task=judges"], "task"),
         (["task=pointwise", "annotator=relsel"], "allowed: pointwise, setwise"),
-        (["tuner.lora.adapter=gone"], "lora.adapter=gone: no folder of an adapter"),
+        (["tuner.lora.adapter=gone"], "adapters gone: adapter_config.json or base.json cannot be read"),
         (["tuner.lora.targets=[lm_head]"], "no such layers; allowed: all-linear, or a list of down_proj, gate_proj"),
         (["tuner.lora.rank=0"], "lora.rank=0: at least 1"),
     ],

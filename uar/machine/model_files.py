@@ -46,7 +46,7 @@ def identity(reference: str, revision: str | None = None) -> str:
     weights = [found] if found.is_file() else sorted(p for p in found.iterdir() if p.suffix in {".safetensors", ".json"})
     parts = [file_hash(p) for p in weights]
     if (base := _base(reference, found)) is not None:
-        parts.append(identity(*base))
+        parts.append(identity(base.reference, base.revision))
     return f"{found.name if found.is_file() else Path(reference).name}@{digest(parts)[:12]}"
 
 
@@ -58,10 +58,24 @@ def name_base(adapter: Path, reference: str, revision: str | None) -> None:
 
 
 class Base(NamedTuple):
-    """Of adapters."""
+    """Of adapters. `task`: as peft names it; `made_on`: the identity that it had then, None where nobody wrote it down."""
 
     reference: str
     revision: str | None
+    task: str | None
+    made_on: str | None
+
+
+def base_of(adapter: Path) -> Base:
+    """UserError for a folder that peft did not write."""
+    try:
+        config = read_json(adapter / ADAPTER)
+        made_on = read_json(adapter / BASE)["identity"] if (adapter / BASE).is_file() else None
+        return Base(config["base_model_name_or_path"], config.get("revision"), config.get("task_type"), made_on)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"adapters {adapter}: {ADAPTER} or {BASE} cannot be read ({error}); give a folder of adapters that peft wrote"
+        ) from error
 
 
 def pretrained(kind: Any, path: Path | str, **options: Any) -> Any:
@@ -133,21 +147,13 @@ def _base(reference: str, found: Path | str) -> Base | None:
     it is another one here."""
     if not isinstance(found, Path) or not (found / ADAPTER).is_file() or (found / "config.json").is_file():
         return None
-    try:
-        config = read_json(found / ADAPTER)
-        if config.get("task_type") != "CAUSAL_LM":
-            return None
-        base = Base(config["base_model_name_or_path"], config.get("revision"))
-        made_on = read_json(found / BASE)["identity"] if (found / BASE).is_file() else None
-    except (ValueError, KeyError) as error:
+    base = base_of(found)
+    if base.task != "CAUSAL_LM":
+        return None
+    if base.made_on not in (None, here := identity(base.reference, base.revision)):
         raise UserError(
-            f"model {reference}: {ADAPTER} or {BASE} cannot be read ({error}); give adapters that peft wrote"
-        ) from error
-    here = identity(*base)
-    if made_on not in (None, here):
-        raise UserError(
-            f"model {reference}: adapters of {made_on}, but {base.reference} is {here} here; install the model that they were "
-            "made on, or tune new ones"
+            f"model {reference}: adapters of {base.made_on}, but {base.reference} is {here} here; install the model that they "
+            "were made on, or tune new ones"
         )
     return base
 

@@ -1,6 +1,5 @@
 """The model whose weights are tuned, and how it is opened."""
 
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 import torch
 
 from uar.errors import UserError
-from uar.machine.model_files import identity, locate, pretrained, without_bars
+from uar.machine.model_files import base_of, identity, locate, pretrained, without_bars
 from uar.machine.precision import resolve_dtype
 from uar.tuning.steps_taken import StepsTaken
 
@@ -40,7 +39,7 @@ class BaseModel:
             model = pretrained(AutoModelForCausalLM, locate(self.reference), revision=self.revision, dtype=dtype)
         except Exception as error:  # what a loader raises over a broken folder depends on where it trips
             raise UserError(f"model {self.reference}: cannot be loaded to be tuned ({_line(error)})") from error
-        return _with_adapter(model, self.reference, taken.lora.adapter) if taken.lora.adapter else model
+        return _with_adapter(model, self, taken.lora.adapter) if taken.lora.adapter else model
 
     def tokenizer(self) -> Any:
         """A new one each time, since trainers change what they are given."""
@@ -67,26 +66,25 @@ class BaseModel:
         return pretrained(AutoConfig, locate(self.reference), revision=self.revision).get_text_config()
 
 
-def _with_adapter(model: Any, reference: str, adapter: str) -> Any:
+def _with_adapter(model: Any, own: BaseModel, adapter: str) -> Any:
     from peft import PeftModel
 
-    try:
-        named = json.loads((Path(adapter) / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(
-            f"lora.adapter={adapter}: no folder of an adapter ({_line(error)}); give one that peft wrote"
-        ) from error
+    base = base_of(Path(adapter))
+    if base.made_on not in (None, own.name):
+        remedy = "tune new ones" if base.reference == own.reference else f"give base={base.reference}"
+        raise UserError(f"lora.adapter={adapter}: adapters of {base.made_on}, not of {own.name}; {remedy}")
     try:
         found = PeftModel.from_pretrained(model, adapter, is_trainable=True)
     except (RuntimeError, ValueError, OSError) as error:
         raise UserError(
-            f"lora.adapter={adapter}: it was made for {named} and does not fit {reference} ({_line(error)}); give base={named}"
+            f"lora.adapter={adapter}: it was made for {base.reference} and does not fit {own.reference} "
+            f"({_line(error)}); give base={base.reference}"
         ) from error
-    if named != reference:
+    if base.made_on is None and base.reference != own.reference:
         line = "lora.adapter=%s was made for %s, and goes on with %s, whose layers are as large"
-        log.warning(line, adapter, named, reference)
+        log.warning(line, adapter, base.reference, own.reference)
     for config in found.peft_config.values():
-        config.base_model_name_or_path = locate(reference)  # where peft finds its files when it keeps a checkpoint
+        config.base_model_name_or_path = locate(own.reference)  # where peft finds its files when it keeps a checkpoint
     return found
 
 
