@@ -210,6 +210,13 @@ def test_union_tells_of_every_pair_who_said_so(context: LabelContext):
     assert ("d3", 1, "human", None) in pairs_of(stage, "q3")
 
 
+def test_a_union_has_the_utilities_of_the_llm_alone():
+    llm = Example("q1", ("d1",), ("d2",), "llm", utility=(-0.1, -2.0))
+    human = [Example(q, ("d1",), ("d3",), "human", utility=(3, None)) for q in ("q1", "q2")]  # grades, of another unit
+    found = {e.query_id: e.utilities() for e in union([llm], human)}
+    assert found == {"q1": {"d1": -0.1, "d2": -2.0}, "q2": {}}
+
+
 def test_the_stage_on_human_labels_may_have_its_own_rate_and_loss(context: LabelContext):
     llm, human = MixedLabels(human_frac=1, human_learning_rate=1e-6, human_loss=contrastive).stages(context)
     assert (llm.learning_rate, llm.loss) == (None, None) and (human.learning_rate, human.loss) == (1e-6, contrastive)
