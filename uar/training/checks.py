@@ -13,6 +13,7 @@ from uar.labels.example_columns import negatives_of, positives_of, sources_of, w
 from uar.losses import Loss, name_of, takes_utility
 from uar.pools import BM25Pool, PoolSource
 from uar.retrievers.trainable import Encoder, Trainable
+from uar.training.identity import options_named
 
 log = logging.getLogger(__name__)
 AT_LEAST_1 = (
@@ -60,7 +61,7 @@ def check_options(cfg: DictConfig) -> None:
     if options.patience is not None and not cfg.dataset.dev:
         log.warning("training.patience=%s has no effect without a dev split (dataset.dev=null)", options.patience)
     takers = (cfg.label_source, cfg.combine)
-    if cfg.human_frac is not None and not any(_mentions(OmegaConf.to_container(taker), "human_frac") for taker in takers):
+    if cfg.human_frac is not None and not any(options_named("human_frac", OmegaConf.to_container(t)) for t in takers):
         log.warning("human_frac=%s has no effect: this label_source takes no human labels by share", cfg.human_frac)
 
 
@@ -115,13 +116,6 @@ def tell_other_step(options: DictConfig, devices: int) -> None:
             "training.step_queries=%d: scores will differ; choose another training.batch_size or trainer.devices",
             found, options.batch_size, devices, meant,
         )  # fmt: skip
-
-
-def _mentions(settings: Any, name: str) -> bool:
-    """Whether nested settings have an option of that name."""
-    if isinstance(settings, dict):
-        return name in settings or any(_mentions(value, name) for value in settings.values())
-    return False
 
 
 def check_stage(stage: Stage, loss: Loss, cfg: DictConfig) -> None:
