@@ -16,7 +16,7 @@ from uar.launch.entry import composed
 from uar.losses import Loss, contrastive, kl, margin_mse, name_of, rank_net, summed_marginal
 from uar.storage.files import write_json
 from uar.training import train_run
-from uar.training.checks import check_options, check_stage, tell_other_step
+from uar.training.checks import check_options, check_stage, tell_other_step, tell_unread
 from uar.training.dev_score import DevScore
 from uar.training.fit import _memory_ran_out
 from uar.training.identity import keep_identity, label_hash, loss_hash, schedule_hash, start_anew
@@ -154,6 +154,26 @@ def test_options_without_effect_are_told(caplog: pytest.LogCaptureFixture):
     assert not caplog.text
     check_options(composed("train", "label_source=llm", "human_frac=0.5", "dataset.dev=null", "training.patience=2"))
     assert "human_frac=0.5 has no effect" in caplog.text and "training.patience=2 has no effect" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("given", "annotated", "pooled", "told"),
+    [
+        (["label_source=human", "annotator=utilsel", "annotator.max_words=9"], False, True, ["annotator=", "annotator.max"]),
+        (["label_source=human", "acquire=core_set", "llm@rag.llm=smollm2", "llm=openai"], False, True, ["acquire=", "llm=op"]),
+        (["label_source=human", "acquire=core_set", "human_frac=0.5", "candidates.depth=4"], False, True, []),
+        (["label_source=llm", "candidates=dense", "candidates.depth=4", "annotator.threshold=25"], True, False, ["candidates."]),
+        (["label_source=llm", "combine=learned", "acquire=first", "variants=rules"], True, True, ["variants="]),
+        (["label_source=mixed", "acquire=first", "variants.kinds=[typos]", "training.invariance=1"], True, True, []),
+    ],
+)  # fmt: skip
+def test_what_labels_do_not_read_is_told(
+    given: list, annotated: bool, pooled: bool, told: list, caplog: pytest.LogCaptureFixture
+):
+    tell_unread(composed("train", *given), given, annotated, pooled)
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == len(told) and all(line.startswith(name) for line, name in zip(lines, told, strict=True))
+    assert all(" has no effect on what is learnt: " in line for line in lines)
 
 
 def test_only_the_same_run_is_resumed(tmp_path: Path, caplog: pytest.LogCaptureFixture):
