@@ -162,7 +162,7 @@ def test_options_without_effect_are_told(caplog: pytest.LogCaptureFixture):
         (["label_source=human", "annotator=utilsel", "annotator.max_words=9"], False, True, ["annotator=", "annotator.max"]),
         (["label_source=human", "acquire=core_set", "llm@rag.llm=smollm2", "llm=openai"], False, True, ["acquire=", "llm=op"]),
         (["label_source=human", "acquire=core_set", "human_frac=0.5", "candidates.depth=4"], False, True, []),
-        (["label_source=llm", "candidates=dense", "candidates.depth=4", "annotator.threshold=25"], True, False, ["candidates."]),
+        (["label_source=llm", "candidates=dense", "candidates.depth=4", "annotator.rule=x"], True, False, ["candidates.d"]),
         (["label_source=llm", "combine=learned", "acquire=first", "variants=rules"], True, True, ["variants="]),
         (["label_source=mixed", "acquire=first", "variants.kinds=[typos]", "training.invariance=1"], True, True, []),
     ],
