@@ -20,17 +20,20 @@ from uar.acquisition import (
     RandomAcquisition,
     UncertaintyAcquisition,
 )
+from uar.acquisition.acquisition import distinct
 from uar.acquisition.uncertainty_acquisition import uncertainties
 from uar.annotation.annotators import Judgement
 from uar.annotation.assignment import asked_first
 from uar.annotation.means import against_of
-from uar.collections import open_collection
+from uar.collections import Collection, open_collection
 from uar.errors import DataError, UserError
 from uar.labels.human import first_share
 from uar.launch.entry import composed
 from uar.retrievers.bi_encoder.encoder import BiEncoder
 from uar.retrievers.bm25.bm25_ranker import BM25Ranker
-from uar.storage.ordering import rank_of
+from uar.retrievers.ranker import Pools
+from uar.storage.ordering import best_first, rank_of
+from uar.storage.runs import Run
 
 QUERIES = [f"q{i}" for i in range(200)]
 JUDGED = {
@@ -151,6 +154,27 @@ def test_the_smallest_margin_of_the_model_comes_first(of_mini: tuple[Acquisition
     run = encoder.score(context.collection, context.pools(order[:2]))
     first, second = (run[q][0][1] - run[q][1][1] for q in order[:2])
     assert first <= second and order[-1] == context.drawn[0]
+
+
+def test_a_copy_of_the_best_passage_is_no_close_second(folder: Path) -> None:
+    with (folder / "corpus.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"_id": "copy", "title": "", "text": "The heart pumps blood through the body."}\n')  # that of d1
+    toy = open_collection(f"local:{folder}:test")
+    scores = {"q1": {"d1": -0.1, "copy": -0.1, "d2": -3.0}, "q2": {"d1": -0.1, "d2": -0.5}}
+    judged = {q: [Judgement(d, 1, 1, s, n) for n, (d, s) in enumerate(of.items(), start=1)] for q, of in scores.items()}
+    pools = {q: list(of) for q, of in scores.items()}
+    asked = AcquisitionContext(list(scores), 0, frozenset(), lambda: judged, lambda ids: {q: pools[q] for q in ids}, toy)
+
+    class Given(BM25Ranker):
+        def score(self, collection: Collection, pools: Pools) -> Run:
+            return {q: best_first((d, scores[q][d]) for d in pool) for q, pool in pools.items()}
+
+    for acquisition in (UncertaintyAcquisition("margin"), UncertaintyAcquisition("entropy"), ModelMarginAcquisition(Given)):
+        assert acquisition.order(asked) == ["q2", "q1"]
+        assert acquisition.order(replace(asked, query_ids=["q1"])) == ["q1"]
+    assert distinct(toy.corpus, {"q1": ["d2", "nowhere", "copy", "d1", "else"], "q2": [], "q3": ["d1"]}) == {
+        "q1": [0, 1, 2, 4], "q2": [], "q3": [0],
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", ["first", "idds", "dual", "core_set", "model_margin"])

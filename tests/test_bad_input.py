@@ -133,7 +133,7 @@ def test_a_faulty_corpus_leaves_no_cache_behind(folder: Path, tmp_path: Path, mo
 def test_training_without_a_positive_is_refused(fails: Fails, folder: Path) -> None:
     put(folder, "qrels/train.tsv", "q1\td1\t0\nq2\td2\t0\n")
     error = fails("train", *local(folder), *QUICK, "label_source=human")
-    assert f"local:{folder}:train: no question with a positive among the 2 chosen" in error
+    assert f"local:{folder}:train: none of 2 questions gets a human label (human_frac=1.0)" in error
     assert "label_source=llm" in error
 
 

@@ -176,7 +176,7 @@ def test_copies_of_a_positive_are_no_negatives_and_stand_in_a_batch_once(tmp_pat
     assert [float(useful[place[row]]) for row in (1, 2)] == [3.0, 2.0] and useful[place[4]].isnan()
 
 
-def test_a_copy_of_a_positive_takes_the_place_of_no_negative(tmp_path: Path):
+def test_a_copy_takes_the_place_of_no_other_passage(tmp_path: Path):
     np.array([0, 1, 1, 1, 2], dtype=np.uint16).tofile(tmp_path / "ids.bin")
     np.save(tmp_path / "ends.npy", np.arange(6))
     write_json(tmp_path / "manifest.json", {"dtype": "uint16", "tokens": 5})
@@ -187,6 +187,12 @@ def test_a_copy_of_a_positive_takes_the_place_of_no_negative(tmp_path: Path):
         for seed in range(5)
         for b in BatchStream(stage, copied, {"q": 0}, copied, rows, 1, 2, seed)
     } == {(1, 4)}
+    twice = Stage(
+        "llm", [Example("q", ("d1", "d2"), ("d3", "d4"), "llm"), Example("p", ("d4",), ("d1", "d2", "d0"), "llm")], 1, "all"
+    )
+    for seed in range(5):  # of q, whose copies are one positive, d4 is shown, and of p, whose copies are one negative, d0
+        batches = BatchStream(twice, copied, {"q": 0, "p": 4}, copied, rows, 1, 3, seed)
+        assert {b.query_ids[0]: sorted(b.rows.tolist()) for b in batches} == {"q": [1, 4], "p": [0, 1, 4]}
 
 
 def test_a_passage_gathered_twice_and_padding_count_once_and_never():

@@ -16,6 +16,7 @@ from uar.errors import DataError, UnknownQueries, UserError
 from uar.launch.entry import register_resolvers
 from uar.pools import (
     BM25Pool,
+    DensePool,
     GivenPool,
     PoolSource,
     RunsPool,
@@ -23,7 +24,9 @@ from uar.pools import (
     pools_of_other_split,
     write_pools,
 )
+from uar.retrievers.bm25.bm25_ranker import BM25Ranker
 from uar.retrievers.bm25.lexical_index import BM25
+from uar.retrievers.ranker import Ranker
 from uar.storage.runs import write_run
 
 
@@ -182,6 +185,15 @@ def test_a_union_takes_its_sources_by_turns_each_as_deep_as_its_own_depth(toy: C
     assert replace(union, depth=3, include_positive=True).pools(toy, ["q3"]) == {"q3": ["d6", "d1", "d3"]}
     with pytest.raises(UserError, match=r"candidates\.sources is empty"):
         UnionPool(depth=3, sources={})
+
+
+def test_the_sources_of_a_union_that_rank_by_a_model_take_the_model_as_it_is_now(toy: Collection) -> None:
+    def never() -> Ranker:
+        raise AssertionError("the model of before ranks")
+
+    sources = {"bm25": BM25Pool(2), "dense": DensePool(2, retriever=never)}
+    union = UnionPool(depth=9, include_positive=False, shuffle=False, sources=sources).ranked_by(BM25Ranker())
+    assert union.pools(toy, ["q1"]) == BM25Pool(2, include_positive=False, shuffle=False).pools(toy, ["q1"])
 
 
 def run_file(path: Path, ranking: dict[str, list[str]]) -> str:

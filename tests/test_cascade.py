@@ -177,7 +177,8 @@ def test_questions_of_most_doubt_are_listed_for_people(tmp_path: Path) -> None:
         return [Judgement(f"d{n}", 0, 0, None, n, doubt) for n, doubt in enumerate(doubts, start=1)]
 
     every = {"a": judged(0.1, 0.3), "b": judged(1.0, 0.8), "c": judged(0.5, 0.5), "d": judged(0.0, 1.0)}
-    assert write_doubtful(tmp_path, every, 0.7) == 3
+    corpus = open_collection("mini:dev").corpus  # which has none of these passages
+    assert write_doubtful(tmp_path, every, 0.7, corpus) == 3
     assert ListedAcquisition(str(tmp_path / "doubtful.jsonl")).order(AcquisitionContext(list(every), 0)) == [
         "b",
         "c",
@@ -185,4 +186,4 @@ def test_questions_of_most_doubt_are_listed_for_people(tmp_path: Path) -> None:
         "a",
     ]
     with pytest.raises(UserError, match="no scores"):
-        write_doubtful(tmp_path, {"a": [Judgement("d1", 0, 0, None, 1)]}, 0.5)
+        write_doubtful(tmp_path, {"a": [Judgement("d1", 0, 0, None, 1)]}, 0.5, corpus)

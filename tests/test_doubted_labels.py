@@ -61,6 +61,10 @@ def test_a_run_file_doubts_too_and_faults_are_one_line(context: LabelContext, tm
     (tmp_path / "x.trec").write_text(f"{first} Q0 {worst} 1 9 x\n{second} Q0 {best} 1 9 x\n")
     (stage,) = LLMLabels(doubted_by=str(tmp_path / "x.trec"), doubted_weight=0.25).stages(context)
     assert [e.weight for e in stage.examples][:3] == [0.25, 1.0, 1.0]
+    other = right[second][1].doc_id
+    (tmp_path / "tie.trec").write_text(f"{second} Q0 {best} 1 9 x\n{second} Q0 {other} 2 9 x\n{first} Q0 {worst} 1 9 x\n")
+    (stage,) = LLMLabels(doubted_by=str(tmp_path / "tie.trec")).stages(context)
+    assert [e.weight for e in stage.examples][:2] == [0.5, 1.0]  # whatever the ids of those that tie
     for options, fault in (
         ({"doubted_by": "annotator"}, "a model or a run file"),
         ({"doubted_by": "none.trec"}, "label_source.doubted_by=none.trec: no such run file"),

@@ -100,6 +100,15 @@ def test_a_copy_of_a_positive_is_no_negative(copied: LabelContext):
     assert set(example.positives) == {"d1", "d2", "d5"} and not example.negatives
 
 
+def test_a_copy_of_a_human_positive_is_left_out_and_put_in_with_it(copied: LabelContext):
+    judged = {"q1": [Judgement("d5", 1, 1, -0.1, 1), Judgement("d2", 1, 1, -0.5, 2), Judgement("d4", 0, 0, -0.9, 3)]}
+    (left_out,) = LLMLabels(human_positive="exclude").stages(replace(copied, judgements=lambda: judged))
+    assert [(e.positives, e.negatives, e.ignored) for e in left_out.examples] == [(("d2",), ("d4",), ("d1",))]
+    useless = {"q1": [replace(j, label=0) for j in judged["q1"]]}
+    (put_in,) = LLMLabels(human_positive="include").stages(replace(copied, judgements=lambda: useless))
+    assert pairs_of(put_in, "q1")[:2] == [("d5", 1, "human", -0.1), ("d1", 1, "human", None)]
+
+
 def test_llm_labels_are_the_annotators_and_leave_out_queries_without_a_positive(context: LabelContext):
     (stage,) = LLMLabels().stages(context)
     assert [(e.query_id, e.positives, e.negatives, e.source) for e in stage.examples] == [
@@ -208,6 +217,13 @@ def test_union_tells_of_every_pair_who_said_so(context: LabelContext):
     assert sorted(pairs_of(stage, "q1"))[:2] == [("d1", 1, "human", -0.9), ("d2", 1, "llm", -0.5)]
     assert ("d2", 1, "human+llm", -0.1) in pairs_of(stage, "q2")
     assert ("d3", 1, "human", None) in pairs_of(stage, "q3")
+
+
+def test_a_union_has_the_utilities_of_the_llm_alone():
+    llm = Example("q1", ("d1",), ("d2",), "llm", utility=(-0.1, -2.0))
+    human = [Example(q, ("d1",), ("d3",), "human", utility=(3, None)) for q in ("q1", "q2")]  # grades, of another unit
+    found = {e.query_id: e.utilities() for e in union([llm], human)}
+    assert found == {"q1": {"d1": -0.1, "d2": -2.0}, "q2": {}}
 
 
 def test_the_stage_on_human_labels_may_have_its_own_rate_and_loss(context: LabelContext):

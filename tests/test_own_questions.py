@@ -127,7 +127,7 @@ def test_a_mix_without_human_labels_says_so(folder: Path, caplog: pytest.LogCapt
     mixed = context(folder)
     mixed.collection.qrels.clear()
     assert [stage.name for stage in MixedLabels().stages(mixed)] == ["llm"]
-    assert "no question has a human label" in caplog.text
+    assert "gives no question a human label" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ from uar.launch.entry import composed
 from uar.losses import Loss, contrastive, kl, margin_mse, name_of, rank_net, summed_marginal
 from uar.storage.files import write_json
 from uar.training import train_run
-from uar.training.checks import check_options, check_stage, tell_other_step
+from uar.training.checks import check_options, check_stage, tell_other_step, tell_unread
+from uar.training.dev_score import DevScore
 from uar.training.fit import _memory_ran_out
 from uar.training.identity import keep_identity, label_hash, loss_hash, schedule_hash, start_anew
 
@@ -155,6 +156,26 @@ def test_options_without_effect_are_told(caplog: pytest.LogCaptureFixture):
     assert "human_frac=0.5 has no effect" in caplog.text and "training.patience=2 has no effect" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("given", "annotated", "pooled", "told"),
+    [
+        (["label_source=human", "annotator=utilsel", "annotator.max_words=9"], False, True, ["annotator=", "annotator.max"]),
+        (["label_source=human", "acquire=core_set", "llm@rag.llm=smollm2", "llm=openai"], False, True, ["acquire=", "llm=op"]),
+        (["label_source=human", "acquire=core_set", "human_frac=0.5", "candidates.depth=4"], False, True, []),
+        (["label_source=llm", "candidates=dense", "candidates.depth=4", "annotator.rule=x"], True, False, ["candidates.d"]),
+        (["label_source=llm", "combine=learned", "acquire=first", "variants=rules"], True, True, ["variants="]),
+        (["label_source=mixed", "acquire=first", "variants.kinds=[typos]", "training.invariance=1"], True, True, []),
+    ],
+)  # fmt: skip
+def test_what_labels_do_not_read_is_told(
+    given: list, annotated: bool, pooled: bool, told: list, caplog: pytest.LogCaptureFixture
+):
+    tell_unread(composed("train", *given), given, annotated, pooled)
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == len(told) and all(line.startswith(name) for line, name in zip(lines, told, strict=True))
+    assert all(" has no effect on what is learnt: " in line for line in lines)
+
+
 def test_only_the_same_run_is_resumed(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     path = tmp_path / "checkpoints" / "identity.json"
     now = {"collection": "a" * 32, "labels": "b" * 32, "precision": "bf16"}
@@ -171,18 +192,19 @@ def test_only_the_same_run_is_resumed(tmp_path: Path, caplog: pytest.LogCaptureF
         keep_identity(path, now, resume=True)
 
 
-def identity(*overrides: str, devices: int = 8) -> dict[str, str]:
+def identity(*overrides: str, devices: int = 8, dev: DevScore | None = None) -> dict[str, str]:
     """Of a run with these options; collection and retriever stand for their hash and name."""
     cfg = composed("train", "trainer.precision=fp32", *overrides)
     part = SimpleNamespace(hash="c", name="r")
-    work = SimpleNamespace(collection=part, stages=[], loss=contrastive, retriever=part, further=None, dev=None)
-    return train_run._identity(cfg, work, "labels", devices)  # type: ignore[arg-type]
+    work = SimpleNamespace(collection=part, stages=[], loss=contrastive, retriever=part, further=None)
+    return train_run._identity(cfg, work, "labels", devices, dev)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     "option",
     ["retriever.token_budget=64", "retriever.compile=true", "retriever.gradient_checkpointing=true",
-     "training.grad_cache=true", "training.checkpoint_every=7", "training.step_queries=9", "trainer.devices=[0,1]"],
+     "training.grad_cache=true", "training.checkpoint_every=7", "training.step_queries=9", "trainer.devices=[0,1]",
+     "trainer.enable_progress_bar=false", "trainer=ddp_cpu", "trainer.log_every_n_steps=9"],
 )  # fmt: skip
 def test_a_resumed_run_may_compute_otherwise(option: str):
     assert identity(option) == identity()
@@ -194,9 +216,29 @@ def test_a_run_is_not_resumed_on_another_number_of_devices(tmp_path: Path):
     keep_identity(path, identity("trainer=ddp"), resume=True)
     with pytest.raises(UserError, match=r"was started with another number of devices \(8 then, 4 now\); give"):
         keep_identity(path, identity("trainer=ddp", devices=4), resume=True)
-    for option in ("retriever.passage_length=99", "training.batch_size=9", "+trainer.accumulate_grad_batches=2"):
+    for option in (
+        "retriever.passage_length=99",
+        "training.batch_size=9",
+        "+trainer.accumulate_grad_batches=2",
+        "+trainer.limit_train_batches=2",
+    ):
         with pytest.raises(UserError, match=r"another (retriever|schedule) \("):
             keep_identity(path, identity("trainer=ddp", option), resume=True)
+
+
+def test_where_negatives_are_looked_up_again_is_part_of_a_run_and_the_same_in_each_process():
+    mined = ["label_source=curriculum", "+candidates@label_source.stages.human.candidates=expanded"]
+    assert identity(*mined) == identity(*mined) != identity(*mined, "label_source.stages.human.candidates.depth=9")
+
+
+def test_what_checkpoints_are_chosen_by_is_part_of_a_run():
+    def scored(shown: dict[str, list[str]], split: str = "s") -> DevScore:
+        return DevScore(SimpleNamespace(hash=split), shown, "fp32")  # type: ignore[arg-type]
+
+    pools = {"q1": ["d1", "d2"], "q2": ["d3"]}
+    same = identity(dev=scored({"q1": ["d2", "d1"], "q2": ["d3"]}))
+    assert identity(dev=scored(pools)) == same != identity(dev=scored(pools | {"q2": ["d3", "d4"]}))
+    assert same != identity(dev=scored(pools, "other")) and identity()["dev split"] == "none"
 
 
 @pytest.mark.parametrize(("devices", "told"), [(4, True), (8, False)])

@@ -3,15 +3,21 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Protocol
 
-from uar.collections import Collection
+import numpy as np
+
+from uar.collections import Collection, Corpus
 from uar.errors import UserError
 from uar.storage.ordering import rank_of
 
 
 class Doubted(Protocol):
     """What an acquisition reads of a judgement of a passage; see `uar.annotation.judgement.Judgement`."""
+
+    @property
+    def doc_id(self) -> str: ...
 
     @property
     def score(self) -> float | None: ...
@@ -69,6 +75,19 @@ class Acquisition(ABC):
     def order(self, context: AcquisitionContext) -> list[str]:
         """The unlabelled queries, each once, the most wanted first: the first n are a budget of n, so that a smaller budget of
         the same context is part of a larger one. A function of the context alone."""
+
+
+def distinct(corpus: Corpus, pools: Mapping[str, Sequence[str]]) -> dict[str, list[int]]:
+    """By query, the places of its passages, of several with one text that of the first: a copy says nothing of doubt."""
+    rows = corpus.find([d for pool in pools.values() for d in pool])
+    hashes = iter(np.where(rows < 0, np.arange(len(rows), dtype=np.uint64), corpus.text_hashes[rows]).tolist())
+    found = {}
+    for query_id, pool in pools.items():
+        places: dict[int, int] = {}
+        for at, text in enumerate(islice(hashes, len(pool))):
+            places.setdefault(text, at)
+        found[query_id] = list(places.values())
+    return found
 
 
 def with_rest(query_ids: Sequence[str], picked: Sequence[int]) -> list[str]:

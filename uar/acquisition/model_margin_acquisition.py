@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from uar.acquisition.acquisition import Acquisition, AcquisitionContext
+from uar.acquisition.acquisition import Acquisition, AcquisitionContext, distinct
 from uar.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,8 +17,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ModelMarginAcquisition(Acquisition):
-    """The smallest difference first between the best score and the second, by `retriever`, of a query's candidates. Queries
-    with less than two come last, at random."""
+    """The smallest difference first between the best score and the second, by `retriever`, of a query's candidates, of which
+    several with one text count once. Queries with less than two come last, at random."""
 
     retriever: "Callable[[], Ranker]" = field(repr=False)
 
@@ -26,7 +26,9 @@ class ModelMarginAcquisition(Acquisition):
         query_ids = context.drawn
         if context.collection is None:
             raise UserError("acquire=model_margin needs the passages, and there are none here; use acquire=random")
-        run = self.retriever().score(context.collection, {q: p for q, p in context.pools(query_ids).items() if p})
+        pools = {q: list(p) for q, p in context.pools(query_ids).items() if p}
+        places = distinct(context.collection.corpus, pools)
+        run = self.retriever().score(context.collection, {q: [pools[q][at] for at in own] for q, own in places.items()})
         margins = {q: hits[0][1] - hits[1][1] for q, hits in run.items() if len(hits) > 1}
         without = len(query_ids) - len(margins)
         if without:

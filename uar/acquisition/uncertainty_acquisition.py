@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from uar.acquisition.acquisition import Acquisition, AcquisitionContext, Doubted, Judgements
+from uar.acquisition.acquisition import Acquisition, AcquisitionContext, Doubted, Judgements, distinct
+from uar.collections import Corpus
 from uar.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -16,7 +17,7 @@ MEASURES = ("auto", "disagreement", "margin", "entropy", "stated")
 @dataclass(frozen=True)
 class UncertaintyAcquisition(Acquisition):
     """The queries of which the annotator was least sure first. Queries that were not annotated come after all others, at
-    random.
+    random. Of passages with one text the first counts.
 
     `measure`: `disagreement`, the mean uncertainty that the annotator noted a passage; `margin`, how close the score of the
     second passage comes to that of the first; `entropy`, of the softmax of the pool's scores over its greatest possible
@@ -28,17 +29,22 @@ class UncertaintyAcquisition(Acquisition):
 
     def order(self, context: AcquisitionContext) -> list[str]:
         judged, query_ids = context.judgements(), context.drawn
-        doubts = uncertainties({q: judged[q] for q in query_ids if judged.get(q)}, self.measure)
+        corpus = context.collection.corpus if context.collection else None
+        doubts = uncertainties({q: judged[q] for q in query_ids if judged.get(q)}, self.measure, corpus)
         without = len(query_ids) - len(doubts)
         if without:
             log.info("Uncertainty: %d of %d queries have no annotation to tell it from and come last", without, len(query_ids))
         return sorted(query_ids, key=lambda q: -doubts.get(q, -math.inf))
 
 
-def uncertainties(judged: Judgements, measure: str = "auto") -> dict[str, float]:
-    """Doubt a query, higher for less sure; UserError where the judgements do not tell."""
+def uncertainties(judged: Judgements, measure: str = "auto", corpus: Corpus | None = None) -> dict[str, float]:
+    """Doubt a query, higher for less sure; UserError where the judgements do not tell. `corpus`: of the passages, of which
+    several with one text count once."""
     if measure not in MEASURES:
         raise UserError(f"acquire.measure (label_source.uncertainty)={measure!r}; allowed: {', '.join(MEASURES)}")
+    if corpus is not None:
+        places = distinct(corpus, {q: [j.doc_id for j in judgements] for q, judgements in judged.items()})
+        judged = {q: [judged[q][at] for at in own] if len(own) < len(judged[q]) else judged[q] for q, own in places.items()}
     everything = [j for judgements in judged.values() for j in judgements]
     noted = any(j.uncertainty is not None for j in everything)
     if measure == "auto":

@@ -8,6 +8,7 @@ import pyarrow as pa
 from uar.acquisition.uncertainty_acquisition import uncertainties
 from uar.annotation.annotators import Judged
 from uar.annotation.judged_blocks import JudgedBlock, JudgedColumns, blocks_of
+from uar.collections import Corpus
 from uar.llm.pictured import Pictured
 from uar.llm.record import Messages, Request, Score, as_chat
 from uar.storage.files import write_jsonl
@@ -29,10 +30,10 @@ def _columns(block: JudgedBlock) -> dict[str, pa.Array]:
     return {"query_id": query_ids, "source": pa.repeat("llm", len(query_ids)), **block.columns}
 
 
-def write_doubtful(folder: Path, judged: Judged, share: float) -> int:
+def write_doubtful(folder: Path, judged: Judged, share: float, corpus: Corpus) -> int:
     """`doubtful.jsonl`, as `acquire=listed` reads it: the `share` of the questions of most doubt, the most doubtful first, for
     people. Their number is returned. UserError where the judgements say nothing of doubt."""
-    doubts = uncertainties(judged)
+    doubts = uncertainties(judged, corpus=corpus)
     order = sorted(doubts, key=lambda q: (-doubts[q], q))[: max(1, round(share * len(doubts)))]
     write_jsonl(folder / DOUBTFUL, ({"query_id": q, "doubt": round(doubts[q], 6)} for q in order))
     return len(order)

@@ -9,10 +9,8 @@ import pyarrow as pa
 from uar.annotation.conclusions import BLOCK, judged_batch
 from uar.collections import Corpus
 from uar.pools.stored_pools import PoolTable
-from uar.storage.copies import first_of_hashes
+from uar.storage.copies import first_of_hashes, of_owner
 from uar.storage.segments import places_of, ranks_of
-
-ODD = np.uint64(0x9E3779B97F4A7C15)  # by whose multiples hashes of different questions are apart
 
 
 @dataclass(frozen=True)
@@ -31,8 +29,8 @@ class OwnJudgements:
             chosen = self.pools.places(block)
             ends, places = places_of(self.pools.ends, chosen)
             sizes, rows = np.diff(ends), self.pools.rows[places]
-            query = np.repeat(np.arange(len(block), dtype=np.uint64), sizes)
-            best = places[first_of_hashes(corpus.text_hashes[rows] + query * ODD)]
+            query = np.repeat(np.arange(len(block)), sizes)
+            best = places[first_of_hashes(of_owner(corpus.text_hashes[rows], query))]
             score = self.score[best]
             columns = {
                 "row": pa.array(rows),

@@ -19,6 +19,7 @@ from uar.annotation.means import Means
 from uar.annotation.outputs import DOUBTFUL, write_doubtful, write_labels, write_rationales
 from uar.annotation.quality.from_files import judgements_of
 from uar.annotation.quality.quality_report import Other, quality
+from uar.collections import Corpus
 from uar.errors import UserError
 from uar.llm.chains import Chains
 from uar.llm.costs.ledger import keep_rate, ledger, rate_name
@@ -74,7 +75,7 @@ def write_results(
     _write_texts(folder, annotator, work)
     write_failures(folder, progress.failures)
     write_json(folder / "ledger.json", spent)
-    _doubtful(folder, shown, cfg.doubtful)
+    _doubtful(folder, shown, cfg.doubtful, collection.corpus)
     against = None
     if means.against is not None:
         against = Other(cfg.against, judgements_of(means.against, collection.positive_grade))
@@ -108,12 +109,12 @@ def _spent(means: Means, task: Assignment, works: Works, progress: Progress, pai
     }
 
 
-def _doubtful(folder: Path, judged: Judged, share: float | None) -> None:
+def _doubtful(folder: Path, judged: Judged, share: float | None, corpus: Corpus) -> None:
     """The list of questions for people, where it is wanted and the annotator says how sure it is."""
     if share is None or not judged:
         return
     try:
-        number = write_doubtful(folder, judged, share)
+        number = write_doubtful(folder, judged, share, corpus)
     except UserError as error:
         log.warning("doubtful=%g: no list of questions for people: %s", share, error)
     else:

@@ -12,6 +12,7 @@ from uar.collections import Collection
 from uar.collections.collection_runs import without_own
 from uar.errors import UserError
 from uar.expansion import expanded
+from uar.launch.override_text import options_of
 from uar.reranking import reranked
 from uar.retrievers.ranker import Ranker
 from uar.retrievers.session import Session
@@ -57,7 +58,7 @@ def as_configured(retriever: Ranker, cfg: Any) -> Ranker:
 
 def refuse_unread(ranker: Ranker, overrides: Sequence[str]) -> None:
     """UserError where options of `search` are among the overrides of the command line and the ranker has no vectors."""
-    given = [o for o in overrides if o.lstrip("+~").partition("=")[0].partition(".")[0] == "search"]
+    given = [override for override, path in options_of(overrides) if path.partition(".")[0] == "search"]
     if given and not ranker.lengths:
         raise UserError(
             f"{', '.join(given)}: {ranker.name} searches no vectors and does not read this; leave it out, or give a model"

@@ -30,7 +30,7 @@ class HumanLabels(LabelSource):
         examples = human_examples(context, self.human_frac, self.acquire)
         if not examples:
             raise UserError(
-                f"{context.collection.reference}: no question with a positive among the {len(context.query_ids)} chosen "
+                f"{context.collection.reference}: none of {len(context.query_ids)} questions gets a human label "
                 f"(human_frac={self.human_frac}); use label_source=llm, a larger human_frac or another split"
             )
         return [Stage("human", examples, self.epochs, self.positives)]

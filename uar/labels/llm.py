@@ -14,6 +14,7 @@ from uar.labels.example_columns import Columns, Examples
 from uar.labels.judged_columns import JudgedBlock, are_graded, judged_blocks, positives_by_people
 from uar.labels.source import LabelContext, LabelSource, Stage
 from uar.machine.heap import release_heap
+from uar.storage.copies import of_owner
 
 log = logging.getLogger(__name__)
 HUMAN_POSITIVE = ("random", "exclude", "include")
@@ -24,10 +25,10 @@ class LLMLabels(LabelSource):
     """The annotator's positives of every annotated query; negatives are the judged passages that it did not choose. The
     annotator's scores, or else its grades where it has more than two, are the utilities.
 
-    `human_positive`: the human positives among the judged passages are `random`, not treated apart; `exclude`, left out;
-    `include`, positive whatever the LLM said (arXiv 2504.05220, table 7). `corrupt`: the share of the queries whose labels are
-    moved to wrong passages, see `corrupted`. `doubted_by`: a model that was trained before; where it disagrees, a query weighs
-    `doubted_weight`, see `with_doubted_weight`.
+    `human_positive`: the human positives among the judged passages, and copies of them, are `random`, not treated apart;
+    `exclude`, left out; `include`, positive whatever the LLM said (arXiv 2504.05220, table 7). `corrupt`: the share of the
+    queries whose labels are moved to wrong passages, see `corrupted`. `doubted_by`: a model that was trained before; where it
+    disagrees, a query weighs `doubted_weight`, see `with_doubted_weight`.
     """
 
     epochs: int = 1
@@ -61,7 +62,7 @@ def llm_examples(context: LabelContext, human_positive: str = "random", corrupt:
         own, columns = _examples(block, people, human_positive, collection, names, graded)
         query_ids += own
         parts.append(columns)
-        with_people += len(np.unique(block.query[_by_both(block, people, len(collection.corpus))]))
+        with_people += len(np.unique(block.query[_by_both(block, people)]))
     examples = Examples(query_ids, parts, list(names), collection.corpus)
     release_heap()
     if not examples:
@@ -88,11 +89,12 @@ def _by_name(block: JudgedBlock, who: Sequence[str], names: dict[str, int]) -> J
     return replace(block, by=called[block.by])
 
 
-def _by_both(block: JudgedBlock, people: People, passages: int) -> np.ndarray:
-    """(pairs,) whether people judged the passage positive too."""
+def _by_both(block: JudgedBlock, people: People, texts: np.ndarray | None = None) -> np.ndarray:
+    """(pairs,) whether people judged the passage positive too, or one of its text by `texts`, (corpus,) their hashes."""
     ends, rows = people
-    known = np.repeat(np.arange(len(ends) - 1), np.diff(ends)) * passages + rows
-    return np.isin(block.query * passages + block.rows, known)
+    owner = np.repeat(np.arange(len(ends) - 1), np.diff(ends))
+    own, known = (of if texts is None else texts[of] for of in (block.rows, rows))
+    return np.isin(of_owner(own, block.query), of_owner(known, owner))
 
 
 def _examples(
@@ -103,7 +105,7 @@ def _examples(
     utility = np.where(np.isnan(block.score) & graded, block.grade, block.score)
     query, rows, label, source = block.query, block.rows, block.label > 0, block.by
     if human_positive != "random":
-        both = _by_both(block, people, len(collection.corpus))
+        both = _by_both(block, people, collection.corpus.text_hashes)
         if human_positive == "exclude":
             query, rows, label, source, utility = (x[~both] for x in (query, rows, label, source, utility))
         else:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from uar.acquisition import Acquisition, RandomAcquisition, UncertaintyAcquisition
 from uar.errors import UserError
@@ -51,7 +51,8 @@ class MixedLabels(LabelSource):
         llm = llm_examples(context, self.human_positive)
         if not human:
             if self.human_frac:
-                log.warning("label_source=mixed: no question has a human label, so the LLM's labels are all there is")
+                line = "label_source=mixed: human_frac=%s gives no question a human label; the LLM's are all there is"
+                log.warning(line, self.human_frac)
             return [Stage("llm", llm, self.epochs, self.positives)]
         if self.strategy == "union":
             both = with_shared_labels(union(llm, human), context.collection)
@@ -69,17 +70,17 @@ class MixedLabels(LabelSource):
 
 
 def union(first: Sequence[Example], second: Sequence[Example]) -> Iterator[Example]:
-    """Both kinds of labels in one: a passage is positive where either says so; utilities are the first's, and the weight is
-    the greater of the two."""
+    """Both kinds of labels in one: a passage is positive where either says so; utilities are the first's, since grades and
+    scores have different units, and the weight is the greater of the two."""
     places = {example.query_id: at for at, example in enumerate(second)}
     for example in first:
         at = places.pop(example.query_id, None)
         yield example if at is None else _joined(second[at], example)
-    yield from (second[at] for at in places.values())
+    yield from (replace(second[at], utility=()) for at in places.values())
 
 
 def _joined(human: Example, llm: Example) -> Example:
-    pairs = {p.doc_id: p._replace(utility=None) for p in human.pairs()}  # grades and scores have different units
+    pairs = {p.doc_id: p._replace(utility=None) for p in human.pairs()}
     for pair in llm.pairs():
         known = pairs.get(pair.doc_id)
         if known is None:

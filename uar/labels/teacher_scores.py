@@ -64,11 +64,11 @@ def _of_model(teacher: str, revision: str | None, precision: str, collection: Co
     key = digest(model.key(collection), collection.hash, precision)
     scale = float(model.scale)
     found: dict[str, Mapping[str, float]] = {}
-    kept = 0
+    query_ids, kept = list(pools), 0
     with Session(lambda: ExactSearch(precision=precision)) as session:
         opened = model.opened(session)
         for start in range(0, len(pools), BLOCK):
-            of_block = {q: pools[q] for q in list(pools)[start : start + BLOCK]}
+            of_block = {q: pools[q] for q in query_ids[start : start + BLOCK]}
             path = cache_dir() / "teacher" / f"{digest(key, [(q, list(pool)) for q, pool in of_block.items()])}.npy"
             kept += path.is_file()
             found |= _kept(path, opened, collection, of_block)

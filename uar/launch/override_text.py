@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import create_functions
+from hydra.core.override_parser.overrides_parser import OverridesParser, create_functions
 from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import read_write
 
@@ -25,6 +25,12 @@ WORDS = ("null", "true", "false", "nan", "inf")  # that Hydra takes for values
 def quoted(text: str) -> str:
     """As an override's value, in quotes."""
     return QuotedString(text=literal(text), quote=Quote.single).with_quotes()
+
+
+def options_of(overrides: Sequence[str]) -> list[tuple[str, str]]:
+    """Overrides of a command line, each with the option, or the package of the group, that it sets."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    return [(one.input_line or "", one.package or one.key_or_group) for one in parsed]
 
 
 def as_typed(config_name: str, overrides: Sequence[str]) -> list[str]:

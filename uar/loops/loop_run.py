@@ -52,6 +52,8 @@ def loop(cfg: DictConfig, folder: Path, ask_people: AskPeople | None = None) -> 
         raise UserError(f"choose_with={cfg.choose_with!r}; allowed: last, given")
     if cfg.stop.patience is not None and cfg.stop.patience < 1:
         raise UserError(f"stop.patience={cfg.stop.patience}: at least 1 round is needed, or null for not that reason")
+    if cfg.who != "llm" and cfg.human_frac is not None:
+        log.warning("human_frac=%s has no effect: a round trains on the labels of all questions so far", cfg.human_frac)
     if several_devices(cfg):
         raise UserError("uar.loop trains in one process; give trainer.devices=1")
     split = cfg.dataset

@@ -1,7 +1,7 @@
 """Pools of several rankings: of other sources of pools, and of run files."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any
 
@@ -12,6 +12,7 @@ from uar.collections.collection_runs import read_known, without_own
 from uar.errors import DataError, UserError
 from uar.pools.pool_source import PoolSource
 from uar.retrievers.fusion.methods import of_each
+from uar.retrievers.ranker import Ranker
 from uar.storage.runs import run_files
 
 TOP = 20  # passages of a run, as in the hybrid test of arXiv 2504.05220
@@ -30,10 +31,16 @@ class UnionPool(PoolSource):
             raise UserError("candidates.sources is empty; add +candidates@candidates.sources.NAME=CHOICE")
 
     def ranked(self, collection: Collection, query_ids: Sequence[str]) -> dict[str, list[str]]:
-        # Hydra hands dataclasses inside a mapping over as configs of them
-        sources = OmegaConf.to_object(self.sources) if OmegaConf.is_config(self.sources) else self.sources
-        found = [source.best(collection, query_ids) for source in sources.values()]  # type: ignore[union-attr]
+        found = [source.best(collection, query_ids) for source in self._plain.values()]
         return {q: by_turns([ranking[q] for ranking in found]) for q in query_ids}
+
+    def ranked_by(self, retriever: Ranker) -> PoolSource:
+        return replace(self, sources={name: source.ranked_by(retriever) for name, source in self._plain.items()})
+
+    @property
+    def _plain(self) -> Mapping[str, PoolSource]:
+        """The sources, as which Hydra hands configs over where dataclasses stand in a mapping."""
+        return OmegaConf.to_object(self.sources) if OmegaConf.is_config(self.sources) else self.sources  # type: ignore[return-value]
 
 
 @dataclass(frozen=True, kw_only=True)

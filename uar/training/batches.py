@@ -174,16 +174,22 @@ class BatchStream:
         }
 
     def _choose(self, query: "Shown") -> tuple[list[str], list[str]]:
-        """Positives and negatives of one query, `passages_per_query` in all where there are as many."""
+        """Positives and negatives of one query, `passages_per_query` in all where there are as many. Copies of a passage take
+        no place beside it."""
         example = query.example
-        place = (str(self.epoch), example.query_id)
-        positives = sorted(example.positives, key=lambda d: rank_of(self._seed, "positive", *place, d))
         copied = {query.rows[d] for d in example.positives}
-        others = [d for d in example.negatives if query.rows[d] not in copied]
-        negatives = sorted(others, key=lambda d: rank_of(self._seed, "negative", *place, d))
+        positives = self._shuffled(query, "positive", example.positives)
+        negatives = self._shuffled(query, "negative", [d for d in example.negatives if query.rows[d] not in copied])
         room = max(1, self._per_query - 1)
         positives = positives[: min(room, self._most or room)]
         return positives, negatives[: max(0, self._per_query - len(positives))]
+
+    def _shuffled(self, query: "Shown", kind: str, doc_ids: Sequence[str]) -> list[str]:
+        """Passages of a kind in an order of the epoch, of copies the first."""
+        place, by_row = (str(self.epoch), query.example.query_id), dict[int, str]()
+        for doc_id in sorted(doc_ids, key=lambda d: rank_of(self._seed, kind, *place, d)):
+            by_row.setdefault(query.rows[doc_id], doc_id)
+        return list(by_row.values())
 
     def _drawn(self, example: Example) -> list[int]:
         """Corpus rows of any passages; a copy of one that an example has stands at the row of that one."""

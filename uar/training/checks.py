@@ -10,14 +10,17 @@ from omegaconf import DictConfig, OmegaConf
 from uar.errors import UserError
 from uar.labels import Stage
 from uar.labels.example_columns import negatives_of, positives_of, sources_of, weights_of
+from uar.launch.override_text import options_of
 from uar.losses import Loss, name_of, takes_utility
 from uar.pools import BM25Pool, PoolSource
 from uar.retrievers.trainable import Encoder, Trainable
+from uar.training.identity import options_named
 
 log = logging.getLogger(__name__)
 AT_LEAST_1 = (
     "batch_size", "passages_per_query", "epochs", "steps", "dev_queries", "checkpoint_every", "patience", "step_queries"
 )  # fmt: skip
+OF_JUDGEMENTS = ("annotator", "annotators", "annotation", "llm", "llms", "combine")  # options
 SHARDING = ("fsdp", "deepspeed", "model_parallel", "modelparallel")
 
 
@@ -60,13 +63,32 @@ def check_options(cfg: DictConfig) -> None:
     if options.patience is not None and not cfg.dataset.dev:
         log.warning("training.patience=%s has no effect without a dev split (dataset.dev=null)", options.patience)
     takers = (cfg.label_source, cfg.combine)
-    if cfg.human_frac is not None and not any(_mentions(OmegaConf.to_container(taker), "human_frac") for taker in takers):
+    if cfg.human_frac is not None and not any(options_named("human_frac", OmegaConf.to_container(t)) for t in takers):
         log.warning("human_frac=%s has no effect: this label_source takes no human labels by share", cfg.human_frac)
 
 
 def _words(strategy: Any) -> str:
     """The name of a strategy, or of the class that a config names."""
     return str(strategy.get("_target_", "")) if OmegaConf.is_dict(strategy) else str(strategy)
+
+
+def tell_unread(cfg: DictConfig, overrides: Sequence[str], annotated: bool, pooled: bool) -> None:
+    """Warn of what the command line gives and these labels do not read. `annotated`: whether they come from judgements of an
+    LLM; `pooled`: whether their passages are those of `candidates`."""
+    unread: dict[str, str] = {}
+    if not annotated:
+        unread |= dict.fromkeys(OF_JUDGEMENTS, "these labels take no judgements of an LLM")
+    if not pooled:
+        unread["candidates"] = "these labels have passages of their own, and it makes the pools of the dev split alone"
+    takers = [OmegaConf.to_container(taker, resolve=True) for taker in (cfg.label_source, cfg.combine)]
+    if not any(0 < share < 1 for taker in takers for share in options_named("human_frac", taker)):
+        unread["acquire"] = "no human labels of a share of the questions are taken (human_frac)"
+    if not cfg.training.invariance:
+        unread["variants"] = "training.invariance=0 learns from no variants"
+    for override, path in options_of(overrides):
+        group, _, option = path.partition(".")
+        if group in unread and (option or group != "candidates"):  # whose kind decides on training.random_negatives
+            log.warning("%s has no effect on what is learnt: %s", override, unread[group])
 
 
 def check_examples(cfg: DictConfig, tests: Sequence[str]) -> None:
@@ -117,13 +139,6 @@ def tell_other_step(options: DictConfig, devices: int) -> None:
         )  # fmt: skip
 
 
-def _mentions(settings: Any, name: str) -> bool:
-    """Whether nested settings have an option of that name."""
-    if isinstance(settings, dict):
-        return name in settings or any(_mentions(value, name) for value in settings.values())
-    return False
-
-
 def check_stage(stage: Stage, loss: Loss, cfg: DictConfig) -> None:
     """Tell what a stage cannot learn from, or will do otherwise than was asked."""
     stage.check(loss)
@@ -145,7 +160,7 @@ def check_stage(stage: Stage, loss: Loss, cfg: DictConfig) -> None:
     if (stage.most_positives == 1 or _most(stage) == 1) and not takes_utility(own):
         log.info("Stage %s: %s", stage.name, _alike(stage, cfg))
     positives, negatives = positives_of(stage.examples), negatives_of(stage.examples)
-    bare = int((negatives == 0).sum()) if stage.candidates is None else 0
+    bare = 0 if stage.candidates or takes_utility(own) else int((negatives == 0).sum())
     if bare and batch_size == 1:
         raise UserError(
             f"stage {stage.name}: {bare} queries have no negative, and a batch of one query has none from others; "

@@ -11,6 +11,7 @@ from uar.collections import Collection
 from uar.evaluation.measures import per_query
 from uar.retrievers.session import Session
 from uar.retrievers.vector_index import ExactSearch
+from uar.storage.files import digest
 from uar.training.module import RetrieverModule
 
 NAME = "dev/nDCG@10"
@@ -27,6 +28,11 @@ class DevScore(L.Callback):
     def __init__(self, collection: Collection, pools: Mapping[str, list[str]], precision: str) -> None:
         self._collection, self._precision = collection, precision
         self._pools = {q: pool for q, pool in pools.items() if pool}
+
+    @property
+    def key(self) -> str:
+        """Of what is scored: the collection, and which passages of each query are ranked."""
+        return digest(self._collection.hash, {q: sorted(pool) for q, pool in self._pools.items()})
 
     def state_dict(self) -> dict[str, Any]:
         return {"before": self.before}

@@ -22,7 +22,10 @@ HASH = 32  # digits
 NO_PART = {  # options that say how a run computes, or what is told of it, and change none of its results
     "training": {"checkpoint_every", "keep_checkpoints", "grad_cache", "step_queries"},
     "retriever": {"token_budget", "compile", "gradient_checkpointing"},
-}
+    "trainer": {  # precision and devices have hashes of their own
+        "accelerator", "devices", "num_nodes", "strategy", "precision", "log_every_n_steps", "enable_progress_bar",
+    },
+}  # fmt: skip
 
 
 def label_hash(stages: Sequence[Stage]) -> str:
@@ -56,13 +59,21 @@ def loss_hash(stages: Sequence[Stage], loss: Loss) -> str:
 def schedule_hash(stages: Sequence[Stage], *settings: object) -> str:
     """Of how long, how fast and in what batches is trained."""
     own = [(s.name, s.epochs, s.positives, s.learning_rate, s.warmup, s.batch_size, s.passages_per_query) for s in stages]
-    return digest(own, [repr(s.candidates) for s in stages if s.candidates], *settings)
+    return digest(own, *settings)
 
 
 def parts_of(group: str, cfg: DictConfig) -> dict[str, Any]:
     """The options of a group of a train config that make a run what it is; a resumed one may have others of NO_PART."""
     plain: dict[str, Any] = OmegaConf.to_container(cfg[group], resolve=True)  # type: ignore[assignment]
     return {name: value for name, value in plain.items() if name not in NO_PART[group]}
+
+
+def options_named(name: str, settings: Any) -> list[Any]:
+    """What nested settings say of the options of that name."""
+    if not isinstance(settings, dict):
+        return []
+    own = [settings[name]] if name in settings else []
+    return own + [value for below in settings.values() for value in options_named(name, below)]
 
 
 def keep_identity(path: Path, now: Mapping[str, str], resume: bool) -> None:

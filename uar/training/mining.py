@@ -20,7 +20,7 @@ def with_mined_negatives(stage: Stage, collection: Collection, retriever: Ranker
     """The stage with the passages of `stage.candidates` as negatives, those of its positives and ignored passages aside.
 
     Process 0 looks them up and keeps the pools in `path`, from where the others and a resumed stage read them; `state`: what
-    tells the model of then from others. Utilities that are known stay.
+    tells these pools, and the model of then, from others. Utilities that are known stay.
     """
     if stage.candidates is None:
         return stage
@@ -30,7 +30,7 @@ def with_mined_negatives(stage: Stage, collection: Collection, retriever: Ranker
         log.info("Stage %s: negatives of %d queries are looked up again", stage.name, len(query_ids))
         return source.pools(collection, query_ids)
 
-    key = digest(repr(stage.candidates), collection.hash, state)
+    key = digest(collection.hash, state)
     pools = SharedPools(path, key, collection, look_up, resume=True)([e.query_id for e in stage.examples])
 
     def mined(example: Example) -> Example:

@@ -41,6 +41,11 @@ class SharedPools:
         self._found = ShownIds(collection, pools_of(collection, {}))
         self._seen: tuple[int, int] | None = None
 
+    @property
+    def asked(self) -> bool:
+        """Whether the pool of a query was asked for."""
+        return len(self._found) > 0
+
     def __call__(self, query_ids: Sequence[str]) -> Mapping[str, list[str]]:
         query_ids = list(dict.fromkeys(query_ids))
         missing = [q for q in query_ids if q not in self._found]

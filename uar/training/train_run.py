@@ -43,7 +43,15 @@ from uar.training.dev_score import DevScore
 from uar.training.exported import check_restored, drop_checkpoints, is_done, of_a_few, restore
 from uar.training.fit import Fitting, Settings
 from uar.training.further_terms import FurtherTerms
-from uar.training.identity import keep_identity, label_hash, loss_hash, parts_of, schedule_hash, start_anew
+from uar.training.identity import (
+    keep_identity,
+    label_hash,
+    loss_hash,
+    options_named,
+    parts_of,
+    schedule_hash,
+    start_anew,
+)
 from uar.training.lent import CHECKPOINTS, IDENTITY, borrow
 from uar.training.mining import with_mined_negatives
 from uar.training.opened import Opened, opened
@@ -53,7 +61,6 @@ from uar.training.shared_pools import SharedPools, pools_key
 from uar.training.trainer import make_trainer, precision_of, scoring_precision
 
 log = logging.getLogger(__name__)
-OF_SCHEDULE = ("max_steps", "accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm")
 
 
 @with_workers
@@ -69,7 +76,8 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     work = opened(cfg, folder)
     retriever, checkpoints = work.retriever, folder / CHECKPOINTS
-    begun = _begin(cfg, folder, work) if rank_zero_only.rank == 0 else None
+    dev = _dev_score(cfg, folder, work)
+    begun = _begin(cfg, folder, work, dev) if rank_zero_only.rank == 0 else None
     work.collection.corpus.leave()
     release_heap()
     lent = begun is not None and begun.lent
@@ -78,7 +86,7 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
         trained_before = lent or (cfg.resume and is_done(checkpoints))
         if trained_before:
             restore(cfg, folder / "model", retriever)
-        fitting = _fitting(cfg, folder, work, job)
+        fitting = _fitting(cfg, folder, work, job, dev)
         summaries, stages = fitting.fit(retriever, work.stages, cfg.resume or lent, trained_before)
         if begun is None:
             return None
@@ -108,7 +116,7 @@ class Begun:
     lent: bool
 
 
-def _begin(cfg: DictConfig, folder: Path, work: Opened) -> Begun:
+def _begin(cfg: DictConfig, folder: Path, work: Opened, dev: DevScore | None) -> Begun:
     """Check what the run is scored with, then write to its folder what it is."""
     ranker = as_configured(work.retriever, cfg)
     work.evaluator.check(work.tests, ranker)
@@ -117,7 +125,7 @@ def _begin(cfg: DictConfig, folder: Path, work: Opened) -> Begun:
     if not cfg.resume:
         start_anew(folder)
     devices = make_trainer(cfg, [], folder).world_size  # of all machines, -1 counted
-    keep_identity(folder / IDENTITY, _identity(cfg, work, labels, devices), cfg.resume)
+    keep_identity(folder / IDENTITY, _identity(cfg, work, labels, devices, dev), cfg.resume)
     tell_other_step(cfg.training, devices)
     save_config(folder, cfg)
     write_label_table(folder / "labels.parquet", work.stages)
@@ -125,13 +133,13 @@ def _begin(cfg: DictConfig, folder: Path, work: Opened) -> Begun:
     return Begun(ranker, baselines, labels, lent)
 
 
-def _fitting(cfg: DictConfig, folder: Path, work: Opened, job: Job) -> Fitting:
+def _fitting(cfg: DictConfig, folder: Path, work: Opened, job: Job, dev: DevScore | None) -> Fitting:
     return Fitting(
         settings=_settings(cfg, work.loss),
         streams=_streams(cfg, work),
         trainer=partial(make_trainer, cfg, job.loggers, folder),
         mine=_miner(cfg, work.collection, work.retriever),
-        dev=_dev_score(cfg, folder, work),
+        dev=dev,
         folder=folder / CHECKPOINTS,
         given=partial(hydra.utils.instantiate, cfg.retriever, _convert_="all"),
     )
@@ -216,17 +224,17 @@ def _settings(cfg: DictConfig, loss: Loss) -> Settings:
     )
 
 
-def _identity(cfg: DictConfig, work: Opened, labels: str, devices: int) -> dict[str, str]:
-    trainer = {name: cfg.trainer.get(name) for name in OF_SCHEDULE}
+def _identity(cfg: DictConfig, work: Opened, labels: str, devices: int, dev: DevScore | None) -> dict[str, str]:
+    own = [parts_of("training", cfg), parts_of("trainer", cfg), _mined_from(cfg), cfg.seed]
     identity = {
         "collection": work.collection.hash,
         "labels": labels,
         "loss": loss_hash(work.stages, work.loss),
         "retriever": digest(parts_of("retriever", cfg), work.retriever.name),
         "precision": precision_of(cfg.trainer),
-        "schedule": schedule_hash(work.stages, parts_of("training", cfg), trainer, cfg.seed),
+        "schedule": schedule_hash(work.stages, *own),
         "number of devices": str(devices),
-        "dev split": work.dev.hash if work.dev else "none",
+        "dev split": dev.key if dev else "none",
     }
     return identity | ({"further texts": work.further.hash} if work.further else {})
 
@@ -248,11 +256,16 @@ def _streams(cfg: DictConfig, work: Opened) -> Callable[[Stage, int, int], Batch
     return stream
 
 
+def _mined_from(cfg: DictConfig) -> list[Any]:
+    """Where stages look their negatives up again."""
+    return options_named("candidates", OmegaConf.to_container(cfg.label_source, resolve=True))
+
+
 def _miner(cfg: DictConfig, collection: Collection, retriever: Trainable) -> Callable[[Stage, int, Path], Stage]:
-    settings = parts_of("retriever", cfg)
+    settings = [parts_of("retriever", cfg), retriever.name, _mined_from(cfg), cfg.seed]
 
     def mine(stage: Stage, number: int, path: Path) -> Stage:
-        return with_mined_negatives(stage, collection, retriever, path, [number, settings, retriever.name, cfg.seed])
+        return with_mined_negatives(stage, collection, retriever, path, [number, *settings])
 
     return mine
 

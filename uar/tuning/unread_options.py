@@ -3,10 +3,10 @@
 import re
 from collections.abc import Sequence
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from uar.errors import UserError
+from uar.launch.override_text import options_of
 
 GROUPS = ("rag", "expand", "annotator", "candidates")  # that some tasks and rewards read, and others do not
 READERS = ("task", "reward", "rewards")
@@ -17,10 +17,9 @@ def refuse_unread(cfg: DictConfig, overrides: Sequence[str], task: str) -> None:
     """UserError for what was given of GROUPS and neither the task nor a reward refers to. `overrides`: of the command line."""
     read = _read(cfg) | ({"candidates"} if cfg.task.depth else set())
     found = []
-    for override in OverridesParser.create().parse_overrides(list(overrides)):
-        path = override.package or override.key_or_group
+    for override, path in options_of(overrides):
         if path.partition(".")[0] in GROUPS and not any(_within(path, one) or _within(one, path) for one in read):
-            found.append(override.input_line or path)
+            found.append(override)
     if found:
         raise UserError(
             f"{', '.join(found)}: task={task} and its rewards do not read this; leave it out, or give another task"
