@@ -137,8 +137,7 @@ def _computed(measure: Any) -> Any:
 
 def _grades(collection: Collection, sees: str) -> Mapping[str, Mapping[str, int]]:
     if sees == "positives":
-        positive = collection.positive_grade
-        return {q: {d: int(g >= positive) for d, g in grades.items()} for q, grades in collection.qrels.items()}
+        return collection.binary()
     return collection.qrels if sees == "grades" else collection.gains()
 
 
