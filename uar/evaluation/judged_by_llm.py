@@ -50,10 +50,6 @@ class JudgedByLLM:
     def _answers(self) -> tuple[Values, Values]:
         return read_answer_values(Path(self.answers)) if self.answers else ({}, {})
 
-    def forget(self, folder: Path) -> None:
-        """What an earlier evaluation in the folder estimated."""
-        (folder / NAME).unlink(missing_ok=True)
-
     def questions(self, collection: Collection) -> list[str]:
         """Those that the LLM judged, which are searched too."""
         return [q for q in collection.queries if q in self._labels]
