@@ -180,6 +180,8 @@ def test_stored_runs_of_trec_dl20_have_their_known_values(run: str, value: float
         ("in the Black Sea", ["Black Sea"], 0, 2 * (2 / 3) * 1 / (2 / 3 + 1)),
         ("1859", ["1858", "1859"], 1, 1),
         ("", ["honey"], 0, 0),
+        ("", ["A"], 0, 0),  # which normalises to nothing too
+        ("A", ["A"], 1, 0),
         ("honey honey", ["honey"], 0, 2 * 0.5 * 1 / 1.5),
         ("wax", ["honey"], 0, 0),
     ],
