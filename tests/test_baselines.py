@@ -1,7 +1,9 @@
 """BM25 and the untrained retriever beside the trained one, on six passages."""
 
+import importlib
 import json
 import logging
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -74,6 +76,21 @@ def test_scores_are_measured_once_for_each_test_model_and_list_of_measures(toy: 
     for _ in range(2):
         measured(unknown, [toy], ["RR@10"], HOW, "a")
     assert unknown.asked == 2
+
+
+def test_a_measure_of_ones_own_that_was_changed_is_measured_anew(
+    toy: Collection, own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.syspath_prepend(tmp_path)
+    for value in (0.5, 0.25, 0.25):
+        ranker = Counted("a")
+        own = f"import ir_measures\nSame = ir_measures.define_byquery(lambda qrels, run: {value}, name='Same')\n"
+        (tmp_path / "changing_measure.py").write_text(own)
+        monkeypatch.delitem(sys.modules, "changing_measure", raising=False)
+        importlib.invalidate_caches()
+        found = measured(ranker, [toy], ["changing_measure.Same"], HOW, "a").values["toy.test"]["changing_measure.Same"]
+        assert set(found.values()) == {value}
+    assert ranker.asked == 0
 
 
 def test_a_broken_file_of_scores_is_measured_anew(toy: Collection, own_cache: Path):

@@ -118,6 +118,11 @@ def test_a_faulty_line_is_named(folder: Path, context: LabelContext, line: str, 
     assert "2" in str(error.value)
 
 
+def test_a_broken_first_line_is_no_header(folder: Path, context: LabelContext):
+    with pytest.raises(DataError, match=r":1: impressions, clicks, position are \['9.5', '1'\]; whole numbers"):
+        read_clicks(log(folder, "q1\td1\t9.5\t1\n"), context.collection)
+
+
 def test_a_log_of_another_split_is_refused(folder: Path, context: LabelContext):
     with pytest.raises(UserError, match="no query of .* has a click"):
         ClickLabels(str(log(folder, "qx\td1\t1\t1\nq1\td1\t5\t0\n"))).stages(context)

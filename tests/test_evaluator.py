@@ -195,6 +195,7 @@ def test_a_run_whose_lists_end_where_nothing_more_was_found_is_measured_with_a_w
     found = evaluator(tmp_path / "run").evaluate([toy], RunFile(tmp_path / "x.trec"))
     assert found["toy.test"]["RR@10"] == pytest.approx((1 + 1 / 2 + 1 / 3) / 3)
     assert "no question has more than 4 results, fewer than RR@10 look at" in caplog.text
+    assert "search" not in json.loads((tmp_path / "run" / "manifest.json").read_text())  # a file says nothing of one
 
 
 def test_a_querys_own_document_takes_no_place_of_the_depth(toy: Collection, tmp_path: Path):

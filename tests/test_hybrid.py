@@ -127,6 +127,12 @@ def test_imported_labels_join_the_human_qrels_and_all_runs_are_measured_on_both(
     of_report = with_hybrid(find_runs([str(trained), str(folder)]).runs, notes := [])
     assert of_report[0].metrics["retrieval"] == {"toy.test": {"AP": 0.5}, "toy.test.hybrid": found["hybrid"]["second"]}
     assert not of_report[1].slugs and not notes
+    other = shutil.copytree(folder, tmp_path / "other")
+    judged_otherwise = {"hybrid": {name: {"AP": 0.125} for name in ("first", "second")}}
+    (other / "metrics.json").write_text(json.dumps(judged_otherwise))
+    both = with_hybrid(find_runs([str(trained), str(folder), str(other)]).runs, notes)[0].metrics["retrieval"]
+    of_tests = {"toy.test.hybrid (run)": found["hybrid"]["second"], "toy.test.hybrid (other)": {"AP": 0.125}}
+    assert both == {"toy.test": {"AP": 0.5}, **of_tests} and not notes
     (folder / "manifest.json").write_text("{")
     assert with_hybrid(of_report, notes) == of_report
     assert len(notes) == 1 and notes[0].startswith("run: metrics.json or manifest.json: cannot be read")

@@ -74,6 +74,7 @@ def test_parquet_with_any_of_the_values_is_read(tmp_path: Path, columns: dict, e
     ("name", "content", "told"),
     [
         ("a.qrels", "q1 0 d1 1\n\nq1 0 d2 1\nq1 0 d1 0\n", "a.qrels:4: passage 'd1' of query 'q1' stands at line 1 too"),
+        ("a.tsv", "query1\td1\t1.0\nquery1\td2\t1\n", "a.tsv:1: grade is '1.0'; a whole number is needed"),
         ("a.qrels", "q1 0 d1 1\nq1 0 d2 x\n", "a.qrels:2: grade is 'x'; a whole number is needed"),
         ("a.qrels", "q1 0 d1 1\nq1 0 d2 9999999999\n", "a.qrels:2: grade is 9999999999; a whole number below 2147483648"),
         ("a.qrels", "q1 0 d1 1\nq1 0 d2\n", "a.qrels:2: 3 columns; query, 0, passage and grade"),

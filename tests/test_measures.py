@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 from conftest import MEASURES, SHARED
+from ir_measures import iter_calc, parse_measure
 from pytrec_eval import RelevanceEvaluator
 
 from uar.collections import Collection, Corpus, Query, open_collection
@@ -80,6 +81,16 @@ def test_measures_equal_pytrec_evals(seed: int):
         assert told[q, "RR"] == pytest.approx(values["recip_rank"], abs=1e-6)
         assert told[q, "RR@10"] == pytest.approx(values["recip_rank"] if values["recip_rank"] >= 0.1 else 0, abs=1e-6)
     assert all(told["q0", m] == 0 for m in (*names, "RR@10", "RR"))
+
+
+@pytest.mark.parametrize("name", ["Bpref", "infAP", "AP(judged_only=True)"])
+def test_a_grade_below_0_is_that_of_a_passage_that_nobody_judged(name: str):
+    qrels, run = graded(0)
+    collection = Collection("r", "r", cast(Corpus, None), {q: Query(q, q) for q in qrels}, qrels, positive_grade=2)
+    told = {q: v for q, _, v in per_query(collection, run, [name], run)}
+    apart = {q: {d: -float(at) for at, (d, _) in enumerate(hits)} for q, hits in run.items()}
+    theirs = {found.query_id: found.value for found in iter_calc([parse_measure(name)(rel=2)], qrels, apart)}
+    assert told == pytest.approx({q: theirs[q] for q in run})
 
 
 def test_judged_documents_alone_are_found_below_the_cutoff(collection: Collection):
@@ -169,6 +180,8 @@ def test_stored_runs_of_trec_dl20_have_their_known_values(run: str, value: float
         ("in the Black Sea", ["Black Sea"], 0, 2 * (2 / 3) * 1 / (2 / 3 + 1)),
         ("1859", ["1858", "1859"], 1, 1),
         ("", ["honey"], 0, 0),
+        ("", ["A"], 0, 0),  # which normalises to nothing too
+        ("A", ["A"], 1, 0),
         ("honey honey", ["honey"], 0, 2 * 0.5 * 1 / 1.5),
         ("wax", ["honey"], 0, 0),
     ],

@@ -190,6 +190,8 @@ def test_an_evaluation_estimates_scores_and_answers(judged: Path) -> None:
         ("query_id\tmeasure\tllm\n", "answers.tsv:1: the header is"),
         ("query_id\tmeasure\tpeople\tllm\nq1\tEM\t1\n", "answers.tsv:2: .* has no four fields"),
         ("query_id\tmeasure\tpeople\tllm\nq1\tEM\t\tyes\n", "answers.tsv:2"),
+        ("query_id\tmeasure\tpeople\tllm\n\nq1\tEM\tnan\t1\n", "answers.tsv:3"),
+        ("query_id\tmeasure\tpeople\tllm\n", "the header alone"),
         (
             "query_id\tmeasure\tpeople\tllm\nq1\tEM\t1\t1\nq1\tEM\t1\t1\n",
             "answers.tsv:3: EM of question 'q1' stands there twice",
@@ -203,8 +205,13 @@ def test_a_faulty_table_of_answers_is_told(tmp_path: Path, text: str, told: str)
         read_answer_values(tmp_path / "answers.tsv")
 
 
+def test_a_table_of_answers_is_read_as_spreadsheets_write_it(tmp_path: Path) -> None:
+    (tmp_path / "answers.tsv").write_bytes(b'\xef\xbb\xbfquery_id\tmeasure\tpeople\tllm\r\n"q\tEM\t1\t0.5\r\nq2\tEM\t\t1\r\n')
+    assert read_answer_values(tmp_path / "answers.tsv") == ({"EM": {'"q': 1.0}}, {"EM": {'"q': 0.5, "q2": 1.0}})
+
+
 def test_what_cannot_be_estimated_is_told(judged: Path) -> None:
-    with pytest.raises(UserError, match="estimate.answers=gone.tsv: No such file"):
+    with pytest.raises(UserError, match="estimate.answers=gone.tsv: no such file"):
         JudgedByLLM(answers="gone.tsv")
     mini = open_collection("mini:test")
     nobody = replace(mini, qrels={})

@@ -36,6 +36,7 @@ def test_both_tests_are_of_pairs(tmp_path: Path) -> None:
     expected = [means[0][0] / 2 + means[0][1] / 2 - 0.4, ttest_rel(*questions).pvalue, ttest_rel(*means).pvalue]
     cells = [table.lines[0].cells[at].value for at in (0, 3, 4)]
     assert cells == pytest.approx(expected)
+    assert [column.number(0.0000678) for column in table.columns[2:]] == ["0.0001", "6.8e-05", "6.8e-05"]
     assert table.lines[1].cells[4].value is None  # one seed
     assert len(table.notes) == 2
     single = differences_table([human, once], human, by_row)

@@ -39,6 +39,13 @@ def test_other_configs_are_other_rows_even_with_the_same_seed_of_a_pool(tmp_path
     assert len(rows_in(tmp_path)) == 2
 
 
+def test_a_part_whose_seed_stays_is_another_method_than_one_whose_seed_follows(tmp_path: Path):
+    for seed in (0, 1, 2):
+        write_run(tmp_path / f"stays{seed}", SCORE, seed=seed, candidates__seed=0, rag__seed=0)
+        write_run(tmp_path / f"follows{seed}", SCORE, seed=seed, candidates__seed=seed, rag__seed=0, loss="kl")
+    assert [(row.name, len(row.seeds)) for row in rows_in(tmp_path)] == [("follows0", 3), ("stays0", 3)]
+
+
 def test_a_sweep_is_named_by_what_tells_its_jobs_apart(tmp_path: Path):
     for job in ("human_frac=0.2,limit=8,loss=kl,seed=1", "human_frac=0.5,limit=8,loss=kl,seed=1"):
         write_run(tmp_path / job, SCORE, job=job)
@@ -62,3 +69,12 @@ def test_a_row_is_found_by_its_name_or_a_folder_of_its(tmp_path: Path):
         assert find_row(rows, name, "baseline") is wanted
     with pytest.raises(UserError, match=r"baseline=x: no such run; allowed: .*llm, kl"):
         find_row(rows, "x", "baseline")
+
+
+def test_the_name_of_several_folders_is_refused(tmp_path: Path):
+    for sweep in ("a", "b"):
+        write_run(tmp_path / sweep / "bm25", SCORE, sweep=sweep)
+    rows = rows_in(tmp_path)
+    assert find_row(rows, "b/bm25", "baseline") is rows[1]
+    with pytest.raises(UserError, match=r"baseline=bm25: the name of several runs: a/bm25, b/bm25; give one of these"):
+        find_row(rows, "bm25", "baseline")

@@ -29,8 +29,8 @@ def scored(value: float) -> dict:
 
 def test_runs_that_differ_in_their_seed_alone_are_one_row(tmp_path: Path):
     for seed, value in ((0, 0.4), (1, 0.5), (2, 0.6)):
-        sampled = {"seed": seed, "candidates__seed": seed, "logger__csv__folder": f"run-{seed}", "loss": "joint"}
-        write_run(tmp_path / f"loss=joint,seed={seed}", scored(value), **sampled)
+        sampled = {"seed": seed, "candidates__seed": seed, "rag__seed": 0, "logger__csv__folder": f"run-{seed}"}
+        write_run(tmp_path / f"loss=joint,seed={seed}", scored(value), loss="joint", **sampled)
     write_run(tmp_path / "loss=kl,seed=0", scored(0.3), loss="kl")
     rows = rows_in(tmp_path)
     assert [(row.name, len(row.seeds)) for row in rows] == [("joint", 3), ("kl", 1)]
@@ -49,6 +49,22 @@ def test_a_run_that_evaluates_a_trained_model_elsewhere_joins_its_row(tmp_path: 
     assert set(rows) == {"again", "trained"}
     assert rows["trained"].values("retrieval", "beir-scifact-test", "nDCG@10") == [0.7]
     assert rows["again"].config["method"] == "utilsel" and rows["again"].config["seed"] == 3
+
+
+@pytest.mark.parametrize(
+    "otherwise",
+    [{"rerank__depth": 100}, {"run": "bm25.trec"}, {"search__ef": 64}, {"expand__documents": "abstract"}, {"pooling": "cls"}],
+)
+def test_what_ranks_otherwise_than_the_trained_model_is_a_row_of_its_own(tmp_path: Path, otherwise: dict):
+    searched = {"search__precision": "auto", "search__embeddings": None, "rerank___target_": None, "expand__store": "a"}
+    trained = write_run(tmp_path / "trained", SCORE, **searched)
+    model = {"model": str(trained / "model"), "seed": None}
+    for name, more in (("alike", {"search__embeddings": "vectors", "expand__store": "b"}), ("other", otherwise)):
+        write_run(tmp_path / name, {f"{name}.test": {"nDCG@10": 0.7}}, **{**searched, **model, **more})
+    assert {row.name: row.slugs for row in rows_in(tmp_path)} == {
+        "other": ["other.test"],
+        "trained": ["mini.test", "alike.test"],
+    }
 
 
 def test_folders_of_one_name_are_told_apart(tmp_path: Path):

@@ -27,6 +27,7 @@ from uar.evaluation.significance import (
     read_scores,
     table_of,
 )
+from uar.evaluation.validation.replacement import two_one_sided
 from uar.storage.files import write_json
 
 RNG = np.random.default_rng(0)
@@ -115,6 +116,13 @@ def test_a_difference_that_is_always_the_same_is_certain():
     found = one({f"q{i}": 0.5 for i in range(30)}, {f"q{i}": 0.25 for i in range(30)})
     assert found["p t-test"] == 0.0 and found["effect size"] is None and found["low"] == found["high"] == 0.25
     assert found["mark"] == "+" and found["p randomisation"] == pytest.approx(2 / 10_001)
+
+
+@pytest.mark.parametrize("n", [10, 11, 12])  # of some numbers of 0.1 the deviation is 0, of others 1.5e-17
+def test_what_is_always_the_same_but_for_rounding_has_no_spread(n: int):
+    found = one({f"q{i}": 0.3 for i in range(n)}, {f"q{i}": 0.2 for i in range(n)})
+    assert found["effect size"] is None and found["p t-test"] == 0.0
+    assert two_one_sided(np.full(n, 0.3 - 0.2), 0.2) == pytest.approx(0.9**n)
 
 
 def test_measures_that_the_baseline_lacks_are_told(caplog: pytest.LogCaptureFixture):

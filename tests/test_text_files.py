@@ -153,9 +153,10 @@ def test_stubs_copies_and_near_copies_are_left_out_and_counted(tmp_path: Path) -
     assert len(corpus_of(tmp_path, {}, near_copy=None, min_words=0)[0]) == 3
 
 
-@pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "shift_jis", "cp1251"])
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "utf-16-le", "shift_jis", "cp1251"])
 def test_other_encodings_are_read_and_named(tmp_path: Path, encoding: str) -> None:
     texts = {"shift_jis": JAPANESE[:200], "cp1251": "Пчёлы летают над полями клевера и собирают нектар. " * 9}
+    texts["utf-16-le"] = "Bees fly over woods, fields and gardens, where they look for flowers. " * 9  # all of it UTF-8 too
     text = texts.get(encoding, "Die Bienen fliegen über Wälder, Äcker und Gärten, wo sie Blüten für Honig suchen. " * 9)
     rows, summary = corpus_of(tmp_path, {"a.txt": text.encode(encoding), "b.txt": sentence(30)}, near_copy=None)
     found = "".join(row["text"] for row in rows if row["_id"].startswith("a"))

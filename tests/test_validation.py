@@ -16,7 +16,7 @@ from uar.annotation.judgement import Judgement
 from uar.annotation.outputs import write_labels
 from uar.errors import UserError
 from uar.evaluation.validation.question_values import measured
-from uar.evaluation.validation.raters import UNKNOWN, Rated, Rater
+from uar.evaluation.validation.raters import UNKNOWN, Rated, Rater, read_raters
 from uar.evaluation.validation.repeats import errors_by_doubt
 from uar.evaluation.validation.replacement import among_people, constant, pairwise, two_one_sided
 from uar.evaluation.validation.validation_run import validate
@@ -150,6 +150,16 @@ def test_an_annotator_among_three_people() -> None:
     rare = [rater(name, *(int(n in (at, 299)) for n in range(300))) for at, name in enumerate("ABC")]
     both = rated(list(range(300)), rare, [])
     assert among_people(both, lazy := constant(both), 0.1, 0.05)["may_replace"] and not lazy.label.any()
+
+
+def test_the_grade_of_several_people_is_their_middle_one_also_below_0(tmp_path: Path) -> None:
+    given = {"A": (-2, -2, 0), "B": (-2, 3, 2), "C": (1, None, 3)}
+    people = {
+        name: file(tmp_path / f"{name}.tsv", {("q", f"d{at}"): g for at, g in enumerate(grades) if g is not None})
+        for name, grades in given.items()
+    }
+    rated = read_raters(people, {"run": people["A"]}, 1, "ignore", {})
+    assert rated.majority.grade.tolist() == [-2, 1, 2]  # the mean of two, halves upwards
 
 
 def test_prompts_and_models_are_compared_where_each_was_tried_with_each(

@@ -49,8 +49,6 @@ def evaluate(cfg: DictConfig, folder: Path) -> float | None:
     collections = [open_collection(reference, cfg.language) for reference in references]
     save_config(folder, cfg)
     judged: JudgedByLLM | None = hydra.utils.instantiate(cfg.estimate)
-    if judged:
-        judged.forget(folder)
     kinds = one_or_several("perturb", cfg.perturb or [])
     evaluator = Evaluator(cfg, folder, llm=judged, robustness=Robustness(kinds, cfg.perturb_seed) if kinds else None)
     with tracked(cfg, folder) as job:

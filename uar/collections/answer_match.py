@@ -28,8 +28,9 @@ def normalise(text: str) -> str:
 
 
 def exact_match(answer: str, gold: Sequence[str]) -> float:
-    """1 where the normalised answer equals one of the gold answers."""
-    return float(any(normalise(answer) == normalise(g) for g in gold))
+    """1 where the normalised answer equals one of the gold answers. An answer of nothing is never right; SQuAD's script has it
+    right where a gold answer is an article or a sign, such as `A` of a choice."""
+    return float(bool(answer.strip()) and any(normalise(answer) == normalise(g) for g in gold))
 
 
 def f1(answer: str, gold: Sequence[str]) -> float:

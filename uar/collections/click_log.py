@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from uar.collections.collection import Collection
 from uar.errors import DataError
-from uar.storage.lines import read_lines
+from uar.storage.lines import is_heading, read_lines
 
 log = logging.getLogger(__name__)
 COLUMNS = ("query", "doc", "impressions", "clicks", "position")
@@ -28,7 +28,7 @@ def click_lines(path: Path) -> Iterator[tuple[int, Shown, bool]]:
     DataError names a faulty line."""
     for number, line in read_lines(path):
         cells = [cell.strip() for cell in line.split("\t")]
-        if number == 1 and len(cells) > 2 and not cells[2].isdecimal():
+        if number == 1 and len(cells) > 2 and is_heading(cells[2]):
             continue
         if len(cells) not in (4, 5):
             raise DataError(path, f"{len(cells)} columns; {', '.join(COLUMNS[:4])} (and position) are needed, by tabs", number)

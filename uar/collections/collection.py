@@ -81,9 +81,13 @@ class Collection:
 
     def gains(self) -> dict[str, dict[str, int]]:
         """The judgements as nDCG should see them."""
-        if self.graded:
-            return self.qrels
-        return {q: {d: int(g >= self.positive_grade) for d, g in grades.items()} for q, grades in self.qrels.items()}
+        return self.qrels if self.graded else self.binary()
+
+    def binary(self) -> dict[str, dict[str, int]]:
+        """The judgements with 1 for a positive and 0 for another passage. A grade below 0 stays: to measures that tell judged
+        passages from others, such as bpref, it is that of one that nobody judged."""
+        positive = self.positive_grade
+        return {q: {d: 1 if g >= positive else min(g, 0) for d, g in grades.items()} for q, grades in self.qrels.items()}
 
     def origin_of(self, query_id: str) -> str:
         """Who judged a question's passages."""

@@ -23,6 +23,7 @@ from uar.evaluation.score_files import Scores, write_score_file
 from uar.expansion.query_texts import with_texts
 from uar.launch.small_table import log_table
 from uar.retrievers.ranker import Ranker
+from uar.retrievers.run_file import RunFile
 from uar.retrievers.session import Session
 from uar.storage.files import digest
 from uar.storage.manifest import update_manifest
@@ -134,8 +135,9 @@ class Evaluator:
             start = time.perf_counter()
             run = self.retrieving.run(collection, ranker, searched)
             seconds = time.perf_counter() - start
-            answering = max(seconds - session.take_prepared(), 1e-3)
-            facts = {**session.take_facts(), "questions_per_second": round(len(searched) / answering, 1)}
+            facts, answering = dict(session.take_facts()), max(seconds - session.take_prepared(), 1e-3)
+            if not isinstance(ranker, RunFile):  # which says nothing of the search that made it
+                facts["questions_per_second"] = round(len(searched) / answering, 1)
             return Retrieved(run, round(seconds, 2), facts)
 
         retrieved, kept = self._runs.retrieved(collection.slug, key, retrieve)

@@ -1,8 +1,8 @@
 """Estimates of an evaluation: of the scores of a run, and of how good answers are, from few judgements by people and many by
 an LLM."""
 
-import csv
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +15,7 @@ from uar.evaluation.estimates import Estimating, llm_grades, log_estimates
 from uar.evaluation.score_files import Values
 from uar.storage.files import read_json, write_json
 from uar.storage.labelled_pairs import Labels, read_labels
+from uar.storage.lines import read_lines
 from uar.storage.runs import Run
 
 log = logging.getLogger(__name__)
@@ -49,10 +50,6 @@ class JudgedByLLM:
     @cached_property
     def _answers(self) -> tuple[Values, Values]:
         return read_answer_values(Path(self.answers)) if self.answers else ({}, {})
-
-    def forget(self, folder: Path) -> None:
-        """What an earlier evaluation in the folder estimated."""
-        (folder / NAME).unlink(missing_ok=True)
 
     def questions(self, collection: Collection) -> list[str]:
         """Those that the LLM judged, which are searched too."""
@@ -93,17 +90,16 @@ def read_answer_values(path: Path) -> tuple[Values, Values]:
     """By measure and question: what people say, where they do, and what the LLM says; DataError names the line of a fault."""
     people: dict[str, dict[str, float]] = {}
     llm: dict[str, dict[str, float]] = {}
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.reader(file, delimiter="\t"))
-    except OSError as error:
-        raise UserError(f"estimate.answers={path}: {error.strerror}; give a table of {', '.join(HEADER)}") from error
-    if not rows or rows[0] != HEADER:
-        raise DataError(path, f"the header is {rows[0] if rows else []}; {', '.join(HEADER)}, parted by tabs, is needed", 1)
-    for line, row in enumerate(rows[1:], start=2):
+    if not path.is_file():
+        raise UserError(f"estimate.answers={path}: no such file; give a table of {', '.join(HEADER)}")
+    lines = ((number, line.split("\t")) for number, line in read_lines(path))
+    first, header = next(lines, (1, []))
+    if header != HEADER:
+        raise DataError(path, f"the header is {header}; {', '.join(HEADER)}, parted by tabs, is needed", first)
+    for line, row in lines:
         try:
             query_id, measure, by_people, by_llm = row
-            predicted, judged = float(by_llm), float(by_people) if by_people else None
+            predicted, judged = _number(by_llm), _number(by_people) if by_people else None
         except ValueError as error:
             raise DataError(path, f"{row} has no four fields, the last two numbers (people's may be empty)", line) from error
         if query_id in llm.get(measure, {}):
@@ -111,6 +107,16 @@ def read_answer_values(path: Path) -> tuple[Values, Values]:
         llm.setdefault(measure, {})[query_id] = predicted
         if judged is not None:
             people.setdefault(measure, {})[query_id] = judged
+    if not llm:
+        raise DataError(path, "the header alone; a row an answer is needed")
     if lacking := [m for m in llm if m not in people]:
         raise DataError(path, f"people say nothing of {', '.join(lacking)}; have them judge some answers")
     return people, llm
+
+
+def _number(cell: str) -> float:
+    """ValueError for what is none, or is not finite."""
+    value = float(cell)
+    if not math.isfinite(value):
+        raise ValueError(cell)
+    return value

@@ -3,12 +3,11 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 from uar.collections import Collection
 from uar.errors import DataError
-from uar.evaluation.measures import per_query
+from uar.evaluation.measures import made_by, per_query
 from uar.evaluation.retrieving import Retrieving, scored_queries
 from uar.evaluation.score_files import Values, by_measure, read_score_file, write_score_file
 from uar.retrievers.ranker import Ranker
@@ -32,9 +31,10 @@ def measured(
     start = time.perf_counter()
     found: dict[str, Values] = {}
     missing: list[tuple[Collection, Path | None]] = []
+    how = list(measures), *made_by(measures)
     for collection in collections:
         key = retrieving.key(collection, ranker)
-        path = cache_dir() / FOLDER / f"{digest(key, list(measures), version('ir-measures'))}.parquet" if key else None
+        path = cache_dir() / FOLDER / f"{digest(key, *how)}.parquet" if key else None
         kept = _kept(path)
         if kept is None:
             missing.append((collection, path))

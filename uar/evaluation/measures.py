@@ -3,7 +3,10 @@
 import importlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib.metadata import version
+from inspect import getfile
 from operator import itemgetter
+from pathlib import Path
 from subprocess import CalledProcessError
 from typing import Any
 
@@ -12,6 +15,7 @@ import ir_measures
 from uar.collections import Collection
 from uar.collections.collection_runs import without_own
 from uar.errors import UserError
+from uar.storage.files import file_hash
 from uar.storage.runs import Run
 
 BINARY = {"RBP"}  # computed with `rel` alone, for which ir_measures has no default
@@ -65,6 +69,12 @@ def _own(name: str, place: re.Match[str]) -> Any:
     finally:
         known.clear()
         known.update(before)
+
+
+def made_by(names: Sequence[str]) -> list[str]:
+    """What computes the measures: the version of ir_measures, and the hashes of the files that hold one's own."""
+    modules = dict.fromkeys(own[1] for name in names if (own := OWN.match(name)))
+    return [version("ir-measures"), *(file_hash(Path(getfile(importlib.import_module(name)))) for name in modules)]
 
 
 def deeper_than(collection: Collection, measures: Sequence[str], reach: int) -> dict[str, int]:
@@ -137,8 +147,7 @@ def _computed(measure: Any) -> Any:
 
 def _grades(collection: Collection, sees: str) -> Mapping[str, Mapping[str, int]]:
     if sees == "positives":
-        positive = collection.positive_grade
-        return {q: {d: int(g >= positive) for d, g in grades.items()} for q, grades in collection.qrels.items()}
+        return collection.binary()
     return collection.qrels if sees == "grades" else collection.gains()
 
 

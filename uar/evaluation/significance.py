@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 PERMUTATIONS = 10_000
 LEVEL = 0.05
 BLOCK = 2_000_000  # sign flips that are held at once
+ROUNDING = 1e-9  # of values, as a share of the largest
 TESTS = ("p t-test", "p randomisation")
 
 
@@ -136,7 +137,7 @@ def _paired(differences: np.ndarray, seed: int) -> dict[str, Any]:
         return {**found, "low": None, "high": None, "effect size": None, "p t-test": None}
     if not differences.any():
         return found
-    deviation = float(differences.std(ddof=1))
+    deviation = spread(differences)
     margin = float(stdtrit(len(differences) - 1, 0.975)) * deviation / math.sqrt(len(differences))
     return {
         "difference": mean,
@@ -148,11 +149,17 @@ def _paired(differences: np.ndarray, seed: int) -> dict[str, Any]:
     }
 
 
+def spread(values: np.ndarray) -> float:
+    """Their standard deviation (n - 1); 0 where all are the same but for rounding, which would be a certainty of its own."""
+    same = np.ptp(values) <= ROUNDING * np.abs(values).max()
+    return 0.0 if same else float(values.std(ddof=1))
+
+
 def t_test(differences: np.ndarray) -> float | None:
     """Two-sided p of Student's paired t-test; None where there are less than two differences."""
     if len(differences) < 2:
         return None
-    mean, error = float(differences.mean()), float(differences.std(ddof=1)) / math.sqrt(len(differences))
+    mean, error = float(differences.mean()), spread(differences) / math.sqrt(len(differences))
     if not error:
         return 0.0 if mean else 1.0
     return 2 * float(stdtr(len(differences) - 1, -abs(mean) / error))

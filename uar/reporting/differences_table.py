@@ -39,7 +39,8 @@ def differences_table(rows: Sequence[Row], baseline: Row, by_row: Mapping[str, M
 
 
 def _columns(group: str) -> list[Column]:
-    return [Column(group, heading, ranked=False, digits=4) for heading in ("difference", "low", "high", "p, questions", SEEDS)]
+    values = [Column(group, heading, ranked=False, digits=4) for heading in ("difference", "low", "high")]
+    return [*values, *(Column(group, heading, ranked=False, p=True) for heading in ("p, questions", SEEDS))]
 
 
 def _cells(row: Row, baseline: Row, marks: Marks, slug: str, measure: str) -> list[Cell]:

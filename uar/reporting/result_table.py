@@ -25,7 +25,7 @@ Part = tuple[str, str, str]  # part of metrics.json, slug, measure
 class Column:
     """`group`: what stands above the measure, such as the collection. Values are shown times `scale`. `lower`: less is better.
     `paper`: whether the paper's values stand beside ours; `ours`: whether ours do at all. `count`: what the values rest on and
-    no result, such as a number of questions."""
+    no result, such as a number of questions. `p`: chances, however small, which have two digits that say something."""
 
     group: str
     heading: str
@@ -36,13 +36,14 @@ class Column:
     paper: bool = False
     ours: bool = True
     count: bool = False
+    p: bool = False
 
     def heads(self) -> list[str]:
         """Headings of what is shown: ours, the paper's or both."""
         return [self.heading] * self.ours + ["paper" if self.ours else self.heading] * self.paper
 
     def number(self, value: float) -> str:
-        return f"{value:,.{self.digits}f}"
+        return f"{value:.2g}" if self.p else f"{value:,.{self.digits}f}"
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from uar.launch.resolvers import is_cut
 from uar.reporting.run_folders import RunFolder
 
 JUDGED, AGREEMENT = "judged", "agreement"  # in metrics.json, under rag: what is told of measures that an LLM judges
+PART = ".seed"  # ends the name of a part's seed
 BESIDE = ("seed", "name", "resume", "baseline", "model")  # do not tell one method from another
 OVERRIDE = re.compile(r",(?=[+~]*[\w./@-]+=)")  # between overrides in a folder's name, and not between the parts of a list
 Seed = tuple[RunFolder, ...]  # the run that trained, and those that evaluated its model on further collections
@@ -113,27 +114,44 @@ def _mean(seeds: Sequence[Values]) -> Values:
 
 def rows_of(runs: Sequence[RunFolder]) -> list[Row]:
     """Runs whose configs differ in `seed` alone as one row, in the order of the first of each. A run that evaluates the model
-    of another one of `runs` on other collections belongs to that one's. Equal runs of one seed stay apart."""
+    of another one of `runs` on other collections, and searches as that one does, belongs to that one's. Equal runs of one seed
+    stay apart."""
     groups: dict[tuple[str, int], list[Seed]] = {}
     seen: dict[tuple[str, Any], int] = {}
-    for joined in _joined(runs):
-        key, seed = method_key(joined[0]), joined[0].config.get("seed")
+    every = _joined(runs)
+    for joined, key in zip(every, _keys([joined[0] for joined in every]), strict=True):
+        seed = joined[0].config.get("seed")
         again = seen[key, seed] = seen.get((key, seed), -1) + 1
         groups.setdefault((key, again), []).append(joined)
     return [Row(name, tuple(seeds)) for name, seeds in zip(_row_names(list(groups.values())), groups.values(), strict=True)]
 
 
+def _keys(runs: Sequence[RunFolder]) -> list[str]:
+    """The method of each run, with the seeds of its parts but for those that are the run's own in all runs of the method."""
+    methods = [method_key(run) for run in runs]
+    parts = [{key: value for key, value in run.config.items() if key.endswith(PART)} for run in runs]
+    given = {
+        (method, key)
+        for method, run, seeds in zip(methods, runs, parts, strict=True)
+        for key, value in seeds.items()
+        if value != run.config.get("seed")
+    }
+    return [
+        f"{method}{sorted((key, str(value)) for key, value in seeds.items() if (method, key) in given)}"
+        for method, seeds in zip(methods, parts, strict=True)
+    ]
+
+
 def method_key(run: RunFolder, without: Sequence[str] = ()) -> str:
-    """What tells the run's method from others: its config besides the seed, names and places, and `without` (names, or
+    """What tells the run's method from others: its config besides seeds, names and places, and `without` (names, or
     beginnings of names that end in a dot)."""
     if not run.config:
         return str(run.path)
-    seed = run.config.get("seed")
     kept = {}
     for key, value in run.config.items():
         if key in BESIDE and not (key == "model" and run.trained is None):
             continue
-        if key.startswith("logger.") or (key.endswith(".seed") and value == seed):
+        if key.startswith("logger.") or key.endswith(PART):
             continue
         if any(key == name or (name.endswith(".") and key.startswith(name)) for name in without):
             continue
@@ -145,7 +163,7 @@ def _joined(runs: Sequence[RunFolder]) -> list[Seed]:
     seeds: dict[Any, list[RunFolder]] = {run.path.resolve(): [run] for run in runs if not run.trained}
     for run in runs:
         if run.trained:
-            others = seeds.get(run.trained)
+            others = seeds.get(run.trained) if run.as_trained else None
             if others and not any(set(run.slugs) & set(other.slugs) for other in others):
                 others.append(run)
             else:
@@ -201,12 +219,16 @@ def _shown(override: str) -> str:
 
 
 def find_row(rows: Sequence[Row], name: str, option: str) -> Row:
-    """The row of that name, or that has a run of that name or path; UserError where there is none."""
+    """The row of that name, or else the one that has a run of that name or path; UserError where there is none, or several."""
     asked = Path(name).resolve()
-    for row in rows:
-        known = {row.name, row.name.replace(", ", ",")}
-        for run in row.folders:
-            known |= {run.name, run.path.name}
-        if name in known or asked in {run.path.resolve() for run in row.folders}:
-            return row
-    raise UserError(f"{option}={name}: no such run; allowed: {', '.join(row.name for row in rows)}")
+
+    def has(row: Row) -> bool:
+        known = {row.name.replace(", ", ","), *(n for run in row.folders for n in (run.name, run.path.name))}
+        return name in known or asked in {run.path.resolve() for run in row.folders}
+
+    found = [row for row in rows if row.name == name] or [row for row in rows if has(row)]
+    if len(found) > 1:
+        raise UserError(f"{option}={name}: the name of several runs: {', '.join(r.name for r in found)}; give one of these")
+    if not found:
+        raise UserError(f"{option}={name}: no such run; allowed: {', '.join(row.name for row in rows)}")
+    return found[0]

@@ -19,13 +19,17 @@ from uar.storage.label_files import NAME, read_label_columns
 from uar.storage.manifest import read_manifest
 
 HELD = ("metrics.json", "agreement.json", "ledger.json")
+SEARCH = ("search", "expand", "rerank")  # groups of a config that say how a model ranks
+RANKING = (*SEARCH, "run", "pooling", "normalize", "query_prefix", "passage_prefix")
+WRITES = ("expand.writer", "expand.documents")
+NO_RANKING = ("search.embeddings", "search.processes", "search.recall_queries")
 
 
 @dataclass(frozen=True)
 class RunFolder:
     """`config`: by dotted name; a run that evaluates a trained model has that model's config under its own. `ledger`: with
     `whole`, the seconds, GPU-hours and cost of all calls that the labels rest on, whichever run made them. `trained`: the
-    folder where that model was trained."""
+    folder where that model was trained; `as_trained`: whether it ranks as there."""
 
     path: Path
     name: str
@@ -34,6 +38,7 @@ class RunFolder:
     agreement: Mapping[str, Any]
     ledger: Mapping[str, Any]
     trained: Path | None = None
+    as_trained: bool = True
 
     @cached_property
     def slugs(self) -> list[str]:
@@ -150,11 +155,24 @@ def _read(path: Path, name: str, notes: list[str]) -> RunFolder:
         notes.append(unreadable(name, "metrics.json", error))
     agreement, ledger = (_object(path / file, name, notes) for file in HELD[1:])
     config = read_config(path, name, notes)
-    trained = _trained(path, config)
+    trained, as_trained = _trained(path, config), True
     if trained:
+        before = read_config(trained, name, notes)
+        as_trained = _ranking(config) == _ranking(before)
         own = {key: value for key, value in config.items() if value is not None}
-        config = {**read_config(trained, name, notes), **own}
-    return RunFolder(path, name, metrics, config, agreement, _with_whole(ledger), trained)
+        config = {**{key: value for key, value in before.items() if _group(key) not in SEARCH}, **own}
+    return RunFolder(path, name, metrics, config, agreement, _with_whole(ledger), trained, as_trained)
+
+
+def _ranking(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a config says of how a model ranks; an expansion that writes nothing says nothing of it."""
+    said = {key: value for key, value in config.items() if value is not None and key not in NO_RANKING}
+    groups = RANKING if any(key.startswith(WRITES) for key in said) else set(RANKING) - {"expand"}
+    return {key: value for key, value in said.items() if _group(key) in groups}
+
+
+def _group(key: str) -> str:
+    return key.partition(".")[0]
 
 
 def _with_means(scores: Scores) -> dict[str, Any]:

@@ -60,6 +60,11 @@ def one_word(path: Path, number: int, value: str) -> str:
     return value
 
 
+def is_heading(cell: str) -> bool:
+    """Whether a cell where a number is needed is a word, as in the first line of a table: not a number that is broken."""
+    return any(map(str.isalpha, cell)) and not any(map(str.isdigit, cell))
+
+
 def refuse_spaces(path: Path, ids: Sequence[str]) -> None:
     """UserError for an id that would be no column or several in a TREC file that is to be written."""
     if " ".join(ids).split() != list(ids):

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from uar.errors import DataError
 from uar.storage.files import whole_file
-from uar.storage.lines import NO_WORD, contradiction, log_repeats, one_word, read_lines, refuse_spaces
+from uar.storage.lines import NO_WORD, contradiction, is_heading, log_repeats, one_word, read_lines, refuse_spaces
 
 Qrels = dict[str, dict[str, int]]  # grade by query id and passage id
 LARGEST = 2**31
@@ -75,7 +75,7 @@ def qrel_lines(path: Path) -> Iterator[tuple[int, str, str, int]]:
             raise DataError(path, f"{len(cells)} columns; {wanted}{either}, are needed", number)
         query_id, doc_id, grade = cells[0], cells[-2], cells[-1]
         if not WHOLE.fullmatch(grade):
-            if first and re.sub(r"[^a-z]", "", query_id.lower()) in HEADERS:
+            if first and is_heading(grade) and re.sub(r"[^a-z]", "", query_id.lower()) in HEADERS:
                 continue
             raise DataError(path, f"grade is {grade!r}; a whole number is needed", number)
         if not query_id or not doc_id:

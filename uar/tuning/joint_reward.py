@@ -72,7 +72,7 @@ class JointReward(Reward):
         found: list[list[float]] = [[] for _ in rolled]
         gains = collection.gains()
         for query_id, texts in of_query.items():
-            worth = [gains.get(query_id, {}).get(d, 0) for d in pools[query_id]]
+            worth = [max(0, gains.get(query_id, {}).get(d, 0)) for d in pools[query_id]]
             matrix, owners = np.array([scores[str(at)] for at in texts]), [c.owner for c in columns[query_id]]
             queries, passages = joint_rewards(matrix, owners, worth, self.samples, self.seed, self.depth)
             for at, value in zip(texts, queries.tolist(), strict=True):

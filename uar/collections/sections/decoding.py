@@ -9,12 +9,14 @@ MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM
 
 def decoded(content: bytes, encoding: str = AUTO) -> tuple[str, str] | None:
     """The text and the name of its encoding: UTF-8 where it is that, else `encoding`; `auto` has charset-normalizer look for
-    the encoding that makes the best text. None where none fits."""
-    try:
-        mark = next((name for start, name in MARKS.items() if content.startswith(start)), "utf-8")
-        return content.decode(mark), "utf-8" if mark.startswith("utf-8") else mark
-    except UnicodeDecodeError:
-        pass
+    the encoding that makes the best text. None where none fits. UTF-16 without a mark is bytes of UTF-8 too, zeros among
+    them, which no text has."""
+    mark = next((name for start, name in MARKS.items() if content.startswith(start)), None)
+    if mark or b"\0" not in content:
+        try:
+            return content.decode(mark or "utf-8"), mark if mark == "utf-16" else "utf-8"
+        except UnicodeDecodeError:
+            pass
     if encoding != AUTO:
         try:
             return content.decode(encoding), encoding
@@ -29,4 +31,4 @@ def decoded(content: bytes, encoding: str = AUTO) -> tuple[str, str] | None:
     western = next((guess for guess in guesses if WESTERN in guess.could_be_from_charset), best)
     if western.coherence > best.coherence and western.chaos <= best.chaos + AS_GOOD:
         best = western  # by far the most common one, and the text reads more like a language
-    return str(best), WESTERN if WESTERN in best.could_be_from_charset else best.encoding
+    return str(best), WESTERN if WESTERN in best.could_be_from_charset else codecs.lookup(best.encoding).name

@@ -187,8 +187,8 @@ def _majority(people: Sequence[Rater]) -> Rater:
     label = np.where(yes == no, UNKNOWN, yes > no).astype(np.int8)
     if ties := int(((yes == no) & (yes > 0)).sum()):
         log.info("%d pairs on which people are divided evenly have no label to compare with", ties)
-    grades = np.array([np.where(rater.known, rater.grade, -1) for rater in people])
-    median = np.ma.median(np.ma.masked_less(grades, 0), axis=0).filled(0)
+    grades = np.ma.array([rater.grade for rater in people], mask=[~rater.known for rater in people])
+    median = np.ma.median(grades, axis=0).filled(0)
     nothing = np.full(len(label), np.nan)
     return Rater("people", label, np.floor(median + 0.5).astype(np.int32), nothing, nothing)
 

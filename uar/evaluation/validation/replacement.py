@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import stdtr, stdtrit
 
 from uar.errors import UserError
-from uar.evaluation.significance import holm, randomisation, t_test
+from uar.evaluation.significance import holm, randomisation, spread, t_test
 from uar.evaluation.validation.question_values import Measured
 from uar.evaluation.validation.raters import UNKNOWN, Rated, Rater
 
@@ -25,7 +25,7 @@ def two_one_sided(differences: np.ndarray, margin: float) -> float | None:
     n = len(differences)
     if n < FEWEST:
         return None
-    mean, error = float(differences.mean()), float(differences.std(ddof=1)) / math.sqrt(n)
+    mean, error = float(differences.mean()), spread(differences) / math.sqrt(n)
     if not error:
         return (1 - max(0.0, margin - abs(mean))) ** n
     above, below = stdtr(n - 1, -(mean + margin) / error), stdtr(n - 1, (mean - margin) / error)
@@ -130,7 +130,7 @@ def _below(values: np.ndarray, bound: float) -> float | None:
     """p of the hypothesis that the mean is `bound` or more; None of fewer than two values."""
     if len(values) < 2:
         return None
-    mean, error = float(values.mean()), float(values.std(ddof=1)) / math.sqrt(len(values))
+    mean, error = float(values.mean()), spread(values) / math.sqrt(len(values))
     return float(stdtr(len(values) - 1, (mean - bound) / error)) if error else float(mean >= bound)
 
 
