@@ -168,6 +168,14 @@ def test_an_export_gives_the_same_scores_elsewhere(bert: str, toy: Collection, t
     assert again.settings == encoder.settings and len(asked[0]) == (7 if options else 12)
 
 
+def test_a_passage_prefix_has_any_name_that_sentence_transformers_reads(bert: str, tmp_path: Path):
+    made(bert, passage_prefix="text: ").save(tmp_path)
+    settings = tmp_path / "config_sentence_transformers.json"
+    settings.write_text(settings.read_text().replace('"document"', '"passage"'))
+    assert MultiVectorEncoder(str(tmp_path), device="cpu").prompts["passage"] == "text: "
+    assert ColBERT(str(tmp_path)).settings.passage_prefix == "text: "
+
+
 def test_passages_have_one_shape_and_padding_no_vector(bert: str):
     encoder = made(bert, skip_punctuation=True)
     dot = encoder.tokenizer.convert_tokens_to_ids(".")
