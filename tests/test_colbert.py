@@ -28,6 +28,7 @@ from uar.retrievers.colbert.residuals import Residuals
 from uar.retrievers.encode import encode_rows
 from uar.retrievers.session import Session
 from uar.retrievers.vector_index import ExactSearch, FaissSearch
+from uar.training.checks import check_dimensions
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +188,6 @@ def test_passages_have_one_shape_and_padding_no_vector(bert: str):
     assert found.shape == (2, 20, 17) and found[0, :, -1].tolist() == [1, 1, 0, 1] + [0] * 16 and found[1, :, -1].all()
     assert found[..., :-1].norm(dim=-1).flatten().tolist() == pytest.approx(found[..., -1].flatten().tolist(), abs=1e-5)
     assert queries.shape == (1, 12, 17) and queries[0, :, -1].all() and torch.equal(found, cached)
-    assert encoder.shortened(found, 4).shape == (2, 20, 5)
 
 
 @pytest.mark.parametrize("search", [ExactSearch(dimensions=8), FaissSearch()])
@@ -197,6 +197,8 @@ def test_a_search_of_single_vectors_is_refused(bert: str, toy: Collection, searc
         pytest.raises(UserError, match="leave search=exact as it is, and set retriever.index"),
     ):
         made(bert).opened(session).rank(toy, list(toy.queries), 3)
+    with pytest.raises(UserError, match=r"training.dimensions=\[8\]: .* makes no vectors whose first numbers"):
+        check_dimensions([8], made(bert))
 
 
 def test_faults_are_told_in_a_line(bert: str, tmp_path: Path):

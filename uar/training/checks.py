@@ -82,7 +82,7 @@ def check_dimensions(dimensions: Any, retriever: Trainable) -> list[int] | None:
     if dimensions is None:
         return None
     if not isinstance(retriever, Encoder) or not retriever.has_first_numbers:
-        none = "no vectors whose first numbers say something alone" if isinstance(retriever, Encoder) else "no vectors"
+        none = "no vectors whose first numbers are searched alone" if isinstance(retriever, Encoder) else "no vectors"
         raise UserError(f"training.dimensions={dimensions}: {retriever.name} makes {none}; set it to null")
     there, given = retriever.dim, list(dimensions) if OmegaConf.is_list(dimensions) else []
     if not given or len(set(given)) < len(given) or not all(isinstance(n, int) and 1 <= n <= there for n in given):

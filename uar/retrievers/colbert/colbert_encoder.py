@@ -50,6 +50,7 @@ class ColBERT(Encoder):
         "feature-extraction",
         ("multi-vector", "colbert", "late-interaction"),
     )
+    has_first_numbers = False
 
     def __init__(
         self,
@@ -170,10 +171,6 @@ class ColBERT(Encoder):
         vectors = nn.functional.normalize(self.projection(states).float(), dim=-1)
         marked = torch.cat([vectors, torch.ones_like(vectors[..., :1])], dim=-1) * there[..., None]
         return nn.functional.pad(marked, (0, 0, 0, length - marked.shape[1]))
-
-    def shortened(self, vectors: torch.Tensor, dimensions: int) -> torch.Tensor:
-        """Of each vector of a text."""
-        return torch.cat([nn.functional.normalize(vectors[..., :dimensions], dim=-1), vectors[..., -1:]], dim=-1)
 
     def similarity(self, queries: torch.Tensor, passages: torch.Tensor) -> torch.Tensor:
         return max_sim(queries, passages)
