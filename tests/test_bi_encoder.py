@@ -191,7 +191,7 @@ def test_a_decoder_pools_its_last_token_and_ends_texts_with_eos(tmp_path: Path, 
     model = tiny_llama(tmp_path / "llama")
     retriever = BiEncoder(model)
     eos = retriever.tokenizer.eos_token_id
-    assert retriever.pooling == "lasttoken" and retriever.tokenizer.pad_token == EOS
+    assert retriever.settings.pooling == "lasttoken" and retriever.tokenizer.pad_token == EOS
     assert sum("no pad token" in r.getMessage() for r in caplog.records) == 1
     whole, cut = ids(retriever, ["salt", "salt"], 64)[0], ids(retriever, ["a long text about salt"], 6)[0]
     assert whole[-1] == cut[-1] == eos and len(cut) == 6 and len(whole) == 5
@@ -219,7 +219,7 @@ def test_a_published_model_of_last_tokens_is_taken_as_it_is(tmp_path: Path):
     model = tiny_llama(tmp_path / "llama")
     sentence_transformers_files(tmp_path / "llama", {"pooling_mode_lasttoken": True}, True, None)
     retriever = BiEncoder(model)
-    assert retriever.pooling == "lasttoken" and ids(retriever, ["salt"])[0][-1] != retriever.tokenizer.eos_token_id
+    assert retriever.settings.pooling == "lasttoken" and ids(retriever, ["salt"])[0][-1] != retriever.tokenizer.eos_token_id
     chosen = BiEncoder(model, append_eos=True)
     assert ids(chosen, ["salt"])[0][-1] == chosen.tokenizer.eos_token_id
 

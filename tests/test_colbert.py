@@ -28,6 +28,7 @@ from uar.retrievers.colbert.residuals import Residuals
 from uar.retrievers.encode import encode_rows
 from uar.retrievers.session import Session
 from uar.retrievers.vector_index import ExactSearch, FaissSearch
+from uar.training.checks import check_dimensions
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +169,14 @@ def test_an_export_gives_the_same_scores_elsewhere(bert: str, toy: Collection, t
     assert again.settings == encoder.settings and len(asked[0]) == (7 if options else 12)
 
 
+def test_a_passage_prefix_has_any_name_that_sentence_transformers_reads(bert: str, tmp_path: Path):
+    made(bert, passage_prefix="text: ").save(tmp_path)
+    settings = tmp_path / "config_sentence_transformers.json"
+    settings.write_text(settings.read_text().replace('"document"', '"passage"'))
+    assert MultiVectorEncoder(str(tmp_path), device="cpu").prompts["passage"] == "text: "
+    assert ColBERT(str(tmp_path)).settings.passage_prefix == "text: "
+
+
 def test_passages_have_one_shape_and_padding_no_vector(bert: str):
     encoder = made(bert, skip_punctuation=True)
     dot = encoder.tokenizer.convert_tokens_to_ids(".")
@@ -179,7 +188,6 @@ def test_passages_have_one_shape_and_padding_no_vector(bert: str):
     assert found.shape == (2, 20, 17) and found[0, :, -1].tolist() == [1, 1, 0, 1] + [0] * 16 and found[1, :, -1].all()
     assert found[..., :-1].norm(dim=-1).flatten().tolist() == pytest.approx(found[..., -1].flatten().tolist(), abs=1e-5)
     assert queries.shape == (1, 12, 17) and queries[0, :, -1].all() and torch.equal(found, cached)
-    assert encoder.shortened(found, 4).shape == (2, 20, 5)
 
 
 @pytest.mark.parametrize("search", [ExactSearch(dimensions=8), FaissSearch()])
@@ -189,6 +197,8 @@ def test_a_search_of_single_vectors_is_refused(bert: str, toy: Collection, searc
         pytest.raises(UserError, match="leave search=exact as it is, and set retriever.index"),
     ):
         made(bert).opened(session).rank(toy, list(toy.queries), 3)
+    with pytest.raises(UserError, match=r"training.dimensions=\[8\]: .* makes no vectors whose first numbers"):
+        check_dimensions([8], made(bert))
 
 
 def test_faults_are_told_in_a_line(bert: str, tmp_path: Path):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import SMALL, ok
+from hydra.errors import ConfigCompositionException
 from hydra.utils import instantiate
 from sentence_transformers import CrossEncoder as Theirs
 from tiny_models import tiny_bert, tiny_gpt2, tiny_llama
@@ -263,6 +264,12 @@ def test_it_is_trained_exported_and_re_ranks(
     for name, how in {"rerank": by_rerank, "alone": alone}.items():
         evaluate(composed("evaluate", *common, *how), tmp_path / name)
         assert ids(read_run(tmp_path / name / "runs" / "mini.test.trec")) == ids(trained)
+
+
+def test_as_a_re_ranker_it_has_no_options_of_a_search_and_of_training():
+    for option in ("depth=3", "first.k1=2", "others=0"):
+        with pytest.raises(ConfigCompositionException, match=f"Could not override 'rerank.retriever.{option[:5]}"):
+            composed("evaluate", "retriever=bm25", "rerank=cross_encoder", f"rerank.retriever.{option}")
 
 
 def test_options_of_a_bi_encoder_are_refused_for_a_cross_encoder(model: CrossEncoder, tmp_path: Path):

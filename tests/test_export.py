@@ -29,11 +29,7 @@ TEXTS = ["Salt", "Glass is made of sand.", "The Moon raises the tides " * 20, "B
 
 def vectors(retriever: BiEncoder, texts: list[str], role: str) -> np.ndarray:
     """As training and evaluation make them: with the prefix, cut at the role's length."""
-    prefix, length = (
-        (retriever.query_prefix, retriever.query_length)
-        if role == "query"
-        else (retriever.passage_prefix, retriever.passage_length)
-    )
+    prefix, length = (getattr(retriever.settings, f"{role}_{name}") for name in ("prefix", "length"))
     encoded = retriever.tokenizer([prefix + t for t in texts], truncation=True, max_length=length)["input_ids"]
     with torch.inference_mode():
         return retriever.eval()([np.array(row) for row in encoded], role=role).numpy()
@@ -50,7 +46,8 @@ def shaken(retriever: BiEncoder) -> BiEncoder:
 
 def same_elsewhere(retriever: BiEncoder, folder: Path) -> tuple[SentenceTransformer, BiEncoder]:
     retriever.save(folder)
-    again = BiEncoder(str(folder), query_length=retriever.query_length, passage_length=retriever.passage_length)
+    own = retriever.settings
+    again = BiEncoder(str(folder), query_length=own.query_length, passage_length=own.passage_length)
     other = SentenceTransformer(str(folder), device="cpu")
     short = [t for t in TEXTS if len(t) < 40]  # of a tied model sentence-transformers cuts queries where passages are cut
     for role, encode, texts in (
@@ -60,27 +57,27 @@ def same_elsewhere(retriever: BiEncoder, folder: Path) -> tuple[SentenceTransfor
         expected = vectors(retriever, texts, role)
         np.testing.assert_allclose(vectors(again, texts, role), expected, atol=1e-5)
         np.testing.assert_allclose(encode(texts), expected, atol=1e-5)
-    assert (again.pooling, again.normalize, again.tied) == (retriever.pooling, retriever.normalize, retriever.tied)
-    assert (again.query_prefix, again.passage_prefix) == (retriever.query_prefix, retriever.passage_prefix)
+    assert (again.settings.pooling, again.unit, again.tied) == (own.pooling, retriever.unit, retriever.tied)
+    assert (again.settings.query_prefix, again.settings.passage_prefix) == (own.query_prefix, own.passage_prefix)
     return other, again
 
 
 def test_an_exported_model_keeps_both_lengths(tmp_path: Path):
     BiEncoder(tiny_bert(tmp_path / "start"), query_length=20, passage_length=100).save(tmp_path / "model")
     again = BiEncoder(str(tmp_path / "model"))
-    assert (again.query_length, again.passage_length) == (20, 100)
-    assert BiEncoder(str(tmp_path / "model"), query_length=30).query_length == 30
+    assert (again.settings.query_length, again.settings.passage_length) == (20, 100)
+    assert BiEncoder(str(tmp_path / "model"), query_length=30).settings.query_length == 30
     assert SentenceTransformer(str(tmp_path / "model"), device="cpu").max_seq_length == 100
 
 
 def test_other_models_read_as_much_as_they_are_published_to_read(tmp_path: Path):
     place = Path(tiny_bert(tmp_path))
     foreign = BiEncoder(str(place))
-    assert (foreign.query_length, foreign.passage_length) == (64, 256)
+    assert (foreign.settings.query_length, foreign.settings.passage_length) == (64, 256)
     for most in (512, 128, 32):
         (place / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": most}))
         foreign = BiEncoder(str(place))
-        assert (foreign.query_length, foreign.passage_length) == (most, most)
+        assert (foreign.settings.query_length, foreign.settings.passage_length) == (most, most)
 
 
 @pytest.mark.parametrize("normalize", [True, False])
@@ -89,7 +86,7 @@ def test_a_decoder_with_eos_at_the_end(tmp_path: Path, make, normalize: bool):
     model = make(tmp_path / "start")
     retriever = BiEncoder(model, normalize=normalize, query_prefix="Instruct: x\nQuery: ", passage_length=60)
     other, again = same_elsewhere(retriever, tmp_path / "model")
-    assert again.pooling == "lasttoken" and other.max_seq_length == 60
+    assert again.settings.pooling == "lasttoken" and other.max_seq_length == 60
     assert other.similarity_fn_name == ("cosine" if normalize else "dot")
     for text in TEXTS:
         assert other.tokenizer(text, truncation=True)["input_ids"][-1] == retriever.tokenizer.eos_token_id

@@ -95,9 +95,10 @@ def test_a_preset_is_what_its_publisher_says(name: str, tmp_path: Path):
         made = (tiny_llama if name in ("llm_lora", "qwen3_embedding") else tiny_bert)(tmp_path / "model")
         options |= {"model": made, "lora_targets": "all-linear"}
     retriever = BiEncoder(**options)
-    assert (retriever.pooling, retriever.normalize) == (pooling, normalize)
-    assert (retriever.query_prefix, retriever.passage_prefix) == (query, passage)
-    assert (retriever.scale, retriever.query_length, retriever.passage_length, options["dropout"]) == TRAINED[name]
+    own = retriever.settings
+    assert (own.pooling, own.normalize) == (pooling, normalize)
+    assert (own.query_prefix, own.passage_prefix) == (query, passage)
+    assert (retriever.scale, own.query_length, own.passage_length, options["dropout"]) == TRAINED[name]
     adapted = name == "llm_lora"
     assert options["lora_rank"] == (16 if adapted else None)
     assert options["gradient_checkpointing"] == (adapted or name == "qwen3_embedding")
@@ -147,10 +148,10 @@ def test_the_scale_follows_the_normalisation(tmp_path: Path, normalize: bool, sc
 def test_settings_are_read_from_published_files(tmp_path: Path, pooling: dict, normalize: bool, prompts, read: tuple):
     model = tiny_bert(tmp_path / "bert")
     sentence_transformers_files(tmp_path / "bert", pooling, normalize, prompts)
-    retriever = BiEncoder(model)
-    assert (retriever.pooling, retriever.normalize, retriever.query_prefix, retriever.passage_prefix) == read
-    other = BiEncoder(model, pooling="mean", normalize=False, query_prefix="q", passage_prefix="p")
-    assert (other.pooling, other.normalize, other.query_prefix, other.passage_prefix) == ("mean", False, "q", "p")
+    own = BiEncoder(model).settings
+    assert (own.pooling, own.normalize, own.query_prefix, own.passage_prefix) == read
+    own = BiEncoder(model, pooling="mean", normalize=False, query_prefix="q", passage_prefix="p").settings
+    assert (own.pooling, own.normalize, own.query_prefix, own.passage_prefix) == ("mean", False, "q", "p")
 
 
 def test_settings_of_a_model_on_the_hub_are_read_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -181,7 +182,7 @@ def test_an_encoder_in_a_subfolder_is_found(tmp_path: Path):
     modules = json.loads((tmp_path / "model" / "modules.json").read_text())
     modules[0]["path"] = "0_Transformer"  # as in folders of sentence-transformers before 2.0
     (tmp_path / "model" / "modules.json").write_text(json.dumps(modules))
-    assert BiEncoder(str(tmp_path / "model")).pooling == "cls"
+    assert BiEncoder(str(tmp_path / "model")).settings.pooling == "cls"
 
 
 def test_a_pooling_that_is_not_supported_is_told(tmp_path: Path):
@@ -189,7 +190,7 @@ def test_a_pooling_that_is_not_supported_is_told(tmp_path: Path):
     sentence_transformers_files(tmp_path / "bert", {"pooling_mode": "mean", "include_prompt": False}, False, None)
     with pytest.raises(UserError, match=r"mean without the prompt.*allowed: cls, max, mean, .*joined by \+"):
         BiEncoder(model)
-    assert BiEncoder(model, pooling="mean").pooling == "mean"
+    assert BiEncoder(model, pooling="mean").settings.pooling == "mean"
 
 
 @pytest.mark.parametrize(

@@ -35,15 +35,15 @@ def same(folder: str, **options: Any) -> tuple[BiEncoder, SentenceTransformer]:
     ours, theirs = BiEncoder(folder, **options).eval(), SentenceTransformer(folder, device="cpu")
     vectors = []
     for role, texts, prefix, length in (
-        ("query", QUERIES, ours.query_prefix, ours.query_length),
-        ("passage", PASSAGES, ours.passage_prefix, ours.passage_length),
+        ("query", QUERIES, ours.settings.query_prefix, ours.settings.query_length),
+        ("passage", PASSAGES, ours.settings.passage_prefix, ours.settings.passage_length),
     ):
         encoded = ours.tokenizer([prefix + text for text in texts], truncation=True, max_length=length)["input_ids"]
         with torch.inference_mode():
             vectors.append(ours([np.array(ids) for ids in encoded], role=role))
     own = [theirs.encode_query(QUERIES), theirs.encode_document(PASSAGES)]
     for mine, other in zip(vectors, own, strict=True):
-        compared = nn.functional.normalize(torch.tensor(other), dim=-1) if ours.normalize else other
+        compared = nn.functional.normalize(torch.tensor(other), dim=-1) if ours.settings.normalize else other
         np.testing.assert_allclose(mine, compared, atol=1e-5)
     np.testing.assert_allclose(vectors[0] @ vectors[1].T, theirs.similarity(*own), atol=1e-4, rtol=1e-5)
     return ours, theirs
@@ -58,14 +58,14 @@ def test_every_pooling(tmp_path: Path, mode: Any, make: Any):
     ours, _ = same(published(tmp_path, [Pooling(32, mode), Normalize()], with_pad))
     assert ours.dim == (64 if isinstance(mode, tuple) else 32)
     ours.save(tmp_path / "again")
-    assert same(str(tmp_path / "again"))[0].pooling == ours.pooling
+    assert same(str(tmp_path / "again"))[0].settings.pooling == ours.settings.pooling
 
 
 @pytest.mark.parametrize(("similarity", "normalized"), [("cosine", True), ("dot", False)])
 @pytest.mark.parametrize("normalize", [[], [Normalize()]])
 def test_the_similarity_that_the_files_name(tmp_path: Path, similarity: str, normalized: bool, normalize: list):
     ours, _ = same(published(tmp_path, [Pooling(32), *normalize], similarity_fn_name=similarity))
-    assert ours.normalize == (normalized or bool(normalize))
+    assert ours.settings.normalize == (normalized or bool(normalize))
 
 
 def test_a_similarity_that_is_no_inner_product_is_refused(tmp_path: Path):
@@ -80,8 +80,8 @@ def test_a_similarity_that_no_file_names_is_told(tmp_path: Path, caplog: pytest.
     folder = Path(published(tmp_path, [Pooling(32)]))
     config = folder / "config_sentence_transformers.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"similarity_fn_name": None}))
-    assert not BiEncoder(str(folder)).normalize and "names no similarity" in caplog.text
-    assert same(str(folder), normalize=True)[0].normalize  # as sentence-transformers compares where nothing is said
+    assert not BiEncoder(str(folder)).settings.normalize and "names no similarity" in caplog.text
+    assert same(str(folder), normalize=True)[0].settings.normalize  # as sentence-transformers compares where nothing is said
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_texts_are_cut_where_the_model_is_published_to_cut_them(tmp_path: Path, 
     content = {name: value for name, value in json.loads(config.read_text()).items() if name != "max_seq_length"}
     config.write_text(json.dumps(content | ({} if most is None else {"max_seq_length": most})))
     ours, theirs = same(str(folder))
-    assert ours.query_length == ours.passage_length == theirs.max_seq_length == (most or 512)
+    assert ours.settings.query_length == ours.settings.passage_length == theirs.max_seq_length == (most or 512)
 
 
 def test_lower_case(tmp_path: Path):
@@ -145,7 +145,8 @@ def tiny_llama_with_pad(folder: Path) -> str:
 @pytest.mark.parametrize("prompts", [{"query": "Question: ", "document": "Text: "}, {"query": "Q: "}, {"other": "x: "}])
 def test_prompts(tmp_path: Path, prompts: dict[str, str]):
     ours, _ = same(published(tmp_path, [Pooling(32), Normalize()], prompts=prompts, default_prompt_name=list(prompts)[-1]))
-    assert (ours.query_prefix, ours.passage_prefix) == (prompts.get("query", ""), prompts.get("document", ""))
+    own = ours.settings
+    assert (own.query_prefix, own.passage_prefix) == (prompts.get("query", ""), prompts.get("document", ""))
 
 
 def test_evaluate_takes_what_the_files_do_not_say(tmp_path: Path, command: Callable):

@@ -40,7 +40,8 @@ TEXTS = [
 
 
 def ids(retriever: BiEncoder, texts: list[str]) -> list[np.ndarray]:
-    return [np.array(retriever.tokenizer(t, truncation=True, max_length=retriever.passage_length)["input_ids"]) for t in texts]
+    length = retriever.settings.passage_length
+    return [np.array(retriever.tokenizer(t, truncation=True, max_length=length)["input_ids"]) for t in texts]
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +88,7 @@ def test_an_exported_model_loads_elsewhere_with_the_same_vectors(tmp_path: Path,
     other = SentenceTransformer(str(tmp_path / "model"), device="cpu")
     np.testing.assert_allclose(other.encode(TEXTS), expected, atol=1e-5)
     assert other.prompts == {"query": "query: ", "document": "passage: "} and other.similarity_fn_name == "cosine"
-    assert (again.pooling, again.query_prefix, again.normalize) == (pooling, "query: ", True)
+    assert (again.settings.pooling, again.settings.query_prefix, again.unit) == (pooling, "query: ", True)
     assert len(other[0].auto_model.encoder.layer) == 3
 
 

@@ -26,8 +26,8 @@ EXAMPLES = [Example("q1", ("d1",), ("d2", "d3"), "human"), Example("q2", ("d2",)
 
 
 def options(batch_size: int = 4, per_query: int = 3) -> object:
-    training = {"batch_size": batch_size, "passages_per_query": per_query, "false_negative_margin": None}
-    return OmegaConf.create({"training": training})
+    unjudged = {"false_negative_margin": None, "random_negatives": None}
+    return OmegaConf.create({"training": {"batch_size": batch_size, "passages_per_query": per_query, **unjudged}})
 
 
 def stage(**changes: object) -> Stage:
@@ -74,13 +74,17 @@ def test_that_losses_are_the_same_of_one_positive_is_told_with_what_gives_severa
     assert alike not in told(several, "all") and alike not in told(several, "average") and alike not in told(llm, "all", kl)
 
 
+@pytest.mark.parametrize(
+    ("option", "value"), [("false_negative_margin", 0.05), ("false_negative_margin", 0.0), ("random_negatives", 2)]
+)
 @pytest.mark.parametrize("loss", [kl, margin_mse, rank_net], ids=name_of)
-def test_a_margin_for_false_negatives_is_refused_where_it_has_no_meaning(loss: Loss):
+def test_what_is_asked_of_unjudged_passages_is_refused_of_losses_of_utilities(loss: Loss, option: str, value: float):
     soft = Stage("llm", [replace(EXAMPLES[0], utility=(1.0, 0.5, 0.0))], 1, "all")
-    cfg = OmegaConf.merge(options(), {"training": {"false_negative_margin": 0.05}})
+    cfg = OmegaConf.merge(options(), {"training": {option: value}})
     check_stage(soft, summed_marginal, cfg)
+    check_stage(soft, loss, OmegaConf.merge(options(), {"training": {"random_negatives": 0}}))
     for stage, run in ((soft, loss), (replace(soft, loss=loss), summed_marginal)):
-        with pytest.raises(UserError, match=f"false_negative_margin=0.05 has no meaning for loss={name_of(loss)}"):
+        with pytest.raises(UserError, match=f"{option}={value} has no meaning for loss={name_of(loss)}"):
             check_stage(stage, run, cfg)
 
 

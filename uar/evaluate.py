@@ -93,11 +93,11 @@ def _model(cfg: DictConfig, chosen: list[str]) -> Ranker | None:
 
     model = open_model(cfg.model, cfg.revision, cfg.token_budget, **{name: cfg[name] for name in OF_ENCODERS})
     if isinstance(model, BiEncoder):
-        lengths = "%s reads queries of up to %d tokens and passages of up to %d"
-        log.info(lengths, model.name, model.query_length, model.passage_length)
+        own, lengths = model.settings, "%s reads queries of up to %d tokens and passages of up to %d"
+        log.info(lengths, model.name, own.query_length, own.passage_length)
         log.info(
             "pooling %s, %s, before queries %r, before passages %r",
-            *(model.pooling, "cosine" if model.normalize else "dot product", model.query_prefix, model.passage_prefix),
+            *(own.pooling, "cosine" if own.normalize else "dot product", own.query_prefix, own.passage_prefix),
         )
     return model
 

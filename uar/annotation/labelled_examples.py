@@ -184,10 +184,9 @@ class LabelledExamples:
     def _encoded(self, texts: Sequence[str]) -> np.ndarray:
         import torch
 
-        encoder = self._encoder
-        ids = encoder.tokenizer(
-            [encoder.query_prefix + text for text in texts], truncation=True, max_length=encoder.query_length
-        )["input_ids"]
+        encoder, own = self._encoder, self._encoder.settings
+        prefixed = [own.query_prefix + text for text in texts]
+        ids = encoder.tokenizer(prefixed, truncation=True, max_length=own.query_length)["input_ids"]
         with torch.no_grad():
             parts = [
                 encoder([np.array(i) for i in ids[at : at + BLOCK]], role="query").float().cpu().numpy()

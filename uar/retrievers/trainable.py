@@ -148,8 +148,8 @@ class Encoder(Trainable):
     shards of a session's vectors.
 
     `dimensions`: training takes the mean of the losses of so many first numbers of the vectors (Matryoshka representation
-    learning, arXiv 2205.13147); None is all numbers. `has_first_numbers`: whether some first numbers can do alone, as those of
-    a sparse vector cannot.
+    learning, arXiv 2205.13147); None is all numbers. `has_first_numbers`: whether some first numbers can be searched alone, as
+    those of a sparse vector and of a vector a token cannot.
     """
 
     dimensions: Sequence[int] | None = None

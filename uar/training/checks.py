@@ -17,6 +17,7 @@ from uar.retrievers.trainable import Encoder, Trainable
 from uar.training.identity import options_named
 
 log = logging.getLogger(__name__)
+UNJUDGED = {"false_negative_margin": None, "random_negatives": 0}  # options of passages without a utility, and what is none
 AT_LEAST_1 = (
     "batch_size", "passages_per_query", "epochs", "steps", "dev_queries", "checkpoint_every", "patience", "step_queries"
 )  # fmt: skip
@@ -104,7 +105,7 @@ def check_dimensions(dimensions: Any, retriever: Trainable) -> list[int] | None:
     if dimensions is None:
         return None
     if not isinstance(retriever, Encoder) or not retriever.has_first_numbers:
-        none = "no vectors whose first numbers say something alone" if isinstance(retriever, Encoder) else "no vectors"
+        none = "no vectors whose first numbers are searched alone" if isinstance(retriever, Encoder) else "no vectors"
         raise UserError(f"training.dimensions={dimensions}: {retriever.name} makes {none}; set it to null")
     there, given = retriever.dim, list(dimensions) if OmegaConf.is_list(dimensions) else []
     if not given or len(set(given)) < len(given) or not all(isinstance(n, int) and 1 <= n <= there for n in given):
@@ -143,11 +144,12 @@ def check_stage(stage: Stage, loss: Loss, cfg: DictConfig) -> None:
     """Tell what a stage cannot learn from, or will do otherwise than was asked."""
     stage.check(loss)
     own = stage.loss or loss
-    if cfg.training.false_negative_margin is not None and takes_utility(own):
-        raise UserError(
-            f"stage {stage.name}: training.false_negative_margin={cfg.training.false_negative_margin} has no meaning for "
-            f"loss={name_of(own)}, which learns from judged passages alone; leave it null, or use loss=summed_marginal"
-        )
+    for option, none in UNJUDGED.items() if takes_utility(own) else ():
+        if (given := cfg.training[option]) not in (None, none):
+            raise UserError(
+                f"stage {stage.name}: training.{option}={given} has no meaning for loss={name_of(own)}, which learns from "
+                "judged passages alone; leave it null, or use loss=summed_marginal"
+            )
     per_query = stage.passages_per_query or cfg.training.passages_per_query
     batch_size = stage.batch_size or cfg.training.batch_size
     if per_query < 1 or batch_size < 1:

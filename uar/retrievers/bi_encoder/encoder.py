@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from uar.retrievers.transformer.fast_attention import hidden_states, use_fast_at
 from uar.retrievers.transformer.loading import (
     append_eos_token,
     check_alike,
-    check_length,
+    chosen,
     is_causal,
     load_encoder,
     load_tokenizer,
@@ -106,22 +107,17 @@ class BiEncoder(Encoder):
             self.head = load_head(model, path, revision, own.dense)
         except OSError as error:
             raise UserError(f"retriever.model={model}: cannot be loaded ({str(error).splitlines()[0]})") from error
-        self.pooling = pooling or own.pooling or ("lasttoken" if is_causal(self.encoder) else "mean")
-        if not set(POOLINGS) >= set(self.pooling.split("+")):
-            raise UserError(f"retriever.pooling={self.pooling!r}; allowed: {', '.join(POOLINGS)}, or several joined by +")
-        untrained = self.pooling == "lasttoken" != own.pooling  # which no files say how to end a text for
+        pooling = pooling or own.pooling or ("lasttoken" if is_causal(self.encoder) else "mean")
+        if not set(POOLINGS) >= set(pooling.split("+")):
+            raise UserError(f"retriever.pooling={pooling!r}; allowed: {', '.join(POOLINGS)}, or several joined by +")
+        untrained = pooling == "lasttoken" != own.pooling  # which no files say how to end a text for
         if append_eos or (append_eos is None and untrained and self.tokenizer.eos_token_id is not None):
             append_eos_token(self.tokenizer, model)
-        self.lower_case = own.do_lower_case
-        self.normalize = bool(own.normalize) if normalize is None else normalize
-        self.query_prefix = own.query_prefix if query_prefix is None else query_prefix
-        self.passage_prefix = own.passage_prefix if passage_prefix is None else passage_prefix
-        self.query_length = own.query_length if query_length is None else query_length
-        self.passage_length = own.passage_length if passage_length is None else passage_length
-        check_length("query_length", self.query_length, self.encoder.config)
-        check_length("passage_length", self.passage_length, self.encoder.config)
+        self._pooling = pooling
+        own = replace(own, pooling=pooling, normalize=bool(own.normalize) if normalize is None else normalize)
+        self.settings = chosen(own, self.encoder.config, query_prefix, passage_prefix, query_length, passage_length)
         self.batches = TokenBatches(token_budget, int(self.tokenizer.pad_token_id))
-        self._scale = _checked_scale(scale, self.normalize, learn_scale)
+        self._scale = _checked_scale(scale, self.unit, learn_scale)
         self.log_scale = nn.Parameter(torch.tensor(math.log(self._scale))) if learn_scale else None
         self.head.requires_grad_(lora_rank is None)
         for encoder in self._encoders():
@@ -142,15 +138,15 @@ class BiEncoder(Encoder):
 
     @property
     def dim(self) -> int:
-        return out_features(self.head, int(self.encoder.config.hidden_size) * len(self.pooling.split("+")))
+        return out_features(self.head, int(self.encoder.config.hidden_size) * len(self._pooling.split("+")))
 
     @property
     def unit(self) -> bool:
-        return self.normalize
+        return bool(self.settings.normalize)
 
     @property
     def vector_settings(self) -> tuple[object, ...]:
-        return self.pooling, self.normalize
+        return self._pooling, self.unit
 
     @property
     def scale(self) -> float | torch.Tensor:
@@ -162,10 +158,10 @@ class BiEncoder(Encoder):
         return self.log_scale.exp()
 
     def passage_tokens(self, collection: Collection) -> Tokens:
-        return corpus_tokens(collection, self.tokenizer, self.passage_length, self.passage_prefix)
+        return corpus_tokens(collection, self.tokenizer, self.settings.passage_length, self.settings.passage_prefix)
 
     def query_tokens(self, collection: Collection) -> Tokens:
-        return query_tokens(collection, self.tokenizer, self.query_length, self.query_prefix)
+        return query_tokens(collection, self.tokenizer, self.settings.query_length, self.settings.query_prefix)
 
     def forward(self, texts: Sequence[np.ndarray], role: str = "passage", cached: bool = False) -> torch.Tensor:
         """(texts, dim) fp32 vectors of token id arrays, in the order given. `role`: query or passage. `cached`: see
@@ -181,7 +177,7 @@ class BiEncoder(Encoder):
 
     @property
     def lengths(self) -> dict[str, int]:
-        return {"query_length": self.query_length, "passage_length": self.passage_length}
+        return {"query_length": self.settings.query_length, "passage_length": self.settings.passage_length}
 
     def opened(self, session: Session, part: str = "") -> Ranker:
         if session.moves:
@@ -190,15 +186,7 @@ class BiEncoder(Encoder):
 
     def save(self, folder: Path) -> None:
         """A folder that `SentenceTransformer(folder)` and `BiEncoder(str(folder))` load."""
-        settings = Published(
-            pooling=self.pooling,
-            normalize=self.normalize,
-            prompts={"query": self.query_prefix, "document": self.passage_prefix},
-            query_length=self.query_length,
-            passage_length=self.passage_length,
-            do_lower_case=self.lower_case,
-            dimensions=tuple(self.dimensions or ()),
-        )
+        settings = replace(self.settings, dimensions=tuple(self.dimensions or ()))
         export(folder, settings, self.encoder, self.query_encoder, self.tokenizer, self.head)
 
     def _encoders(self) -> list[Any]:
@@ -208,8 +196,8 @@ class BiEncoder(Encoder):
         half = encoder.dtype == torch.bfloat16
         with torch.autocast(ids.device.type, torch.bfloat16) if half else nullcontext():
             states = hidden_states(encoder, ids, mask)
-        vectors = self.head(pool(states.float() if half else states, mask, self.pooling)).float()
-        return nn.functional.normalize(vectors, dim=-1) if self.normalize else vectors
+        vectors = self.head(pool(states.float() if half else states, mask, self._pooling)).float()
+        return nn.functional.normalize(vectors, dim=-1) if self.unit else vectors
 
 
 def _name(model: str, revision: str | None, own: Published) -> str:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from uar.errors import UserError
@@ -37,8 +37,8 @@ LEGACY = {  # one true-or-false key a mode, before sentence-transformers 6, in t
 @dataclass(frozen=True)
 class Published:
     """`passages`, `queries`: subfolders of the encoders, the second only where queries have one of their own; `dense`: of the
-    layers after pooling. None, or no prompt of that name: the files do not say. `pooling`: modes, joined by `+`. `normalize`:
-    whether vectors are compared by cosine. `query_length`, `passage_length`: tokens, as the model was exported; of others what
+    layers after pooling. None: the files do not say. `pooling`: modes, joined by `+`. `normalize`: whether vectors are
+    compared by cosine. `query_length`, `passage_length`: tokens, as the model was exported; of others what
     they are published to read, and the usual ones where no files of sentence-transformers say it. `dimensions`: so many
     first numbers of a vector were trained to do alone, which sentence-transformers takes as `truncate_dim`."""
 
@@ -46,20 +46,13 @@ class Published:
     queries: str | None = None
     pooling: str | None = None
     normalize: bool | None = None
-    prompts: Mapping[str, str] = field(default_factory=dict)
+    query_prefix: str = ""
+    passage_prefix: str = ""
     query_length: int = QUERY_LENGTH
     passage_length: int = PASSAGE_LENGTH
     dense: tuple[str, ...] = ()
     do_lower_case: bool = False
     dimensions: tuple[int, ...] = ()
-
-    @property
-    def query_prefix(self) -> str:
-        return prefixes(self.prompts)[0]
-
-    @property
-    def passage_prefix(self) -> str:
-        return prefixes(self.prompts)[1]
 
 
 def read_published(model: str, path: str, revision: str | None) -> Published:
@@ -85,7 +78,7 @@ def read_published(model: str, path: str, revision: str | None) -> Published:
         queries,
         _pooling(read(f"{places.get('Pooling', '1_Pooling')}/config.json")),
         _normalize(model, kinds, settings.get("similarity_fn_name")),
-        settings.get("prompts") or {},
+        *prefixes(settings.get("prompts") or {}),
         dense=tuple(place for kind, place in kinds if kind == "Dense"),
         do_lower_case=bool(transformer_settings(read, passages).get("do_lower_case")),
         **read_lengths(read, passages, bool(modules)),

@@ -1,6 +1,7 @@
 """ColBERT (arXiv 2004.12832, 2112.01488): a vector a token, compared by MaxSim."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from uar.retrievers.token_batches import TokenBatches
 from uar.retrievers.trainable import Encoder, Kind
 from uar.retrievers.transformer.dropout import use_fast_dropout
 from uar.retrievers.transformer.fast_attention import hidden_states, use_fast_attention
-from uar.retrievers.transformer.loading import check_length, load_encoder, load_tokenizer
+from uar.retrievers.transformer.loading import chosen, load_encoder, load_tokenizer
 from uar.storage.files import digest
 
 SEED = 0  # of a new projection, so that a model is the same whenever it is loaded
@@ -49,6 +50,7 @@ class ColBERT(Encoder):
         "feature-extraction",
         ("multi-vector", "colbert", "late-interaction"),
     )
+    has_first_numbers = False
 
     def __init__(
         self,
@@ -94,17 +96,10 @@ class ColBERT(Encoder):
         self.projection = _projection(own.projection, int(self.encoder.config.hidden_size), dim, model)
         self._form.check(self.dim)
         skips = bool(own.skip) if skip_punctuation is None else skip_punctuation
-        self.settings = MultiVector(
-            None,
-            own.query_prefix if query_prefix is None else query_prefix,
-            own.passage_prefix if passage_prefix is None else passage_prefix,
-            own.query_length if query_length is None else query_length,
-            own.passage_length if passage_length is None else passage_length,
-            own.expand if expand_queries is None else expand_queries,
-            (own.skip or tuple(PUNCTUATION)) if skips else (),
+        own = replace(own, projection=None, skip=(own.skip or tuple(PUNCTUATION)) if skips else ())
+        self.settings = chosen(
+            own, self.encoder.config, query_prefix, passage_prefix, query_length, passage_length, expand=expand_queries
         )
-        check_length("query_length", self.settings.query_length, self.encoder.config)
-        check_length("passage_length", self.settings.passage_length, self.encoder.config)
         if self.settings.expand and self.tokenizer.mask_token_id is None:
             raise UserError(f"retriever.expand_queries=true: the tokenizer of {model} has no mask token; set it to false")
         known = {word: self.tokenizer.convert_tokens_to_ids(word) for word in self.settings.skip}
@@ -176,10 +171,6 @@ class ColBERT(Encoder):
         vectors = nn.functional.normalize(self.projection(states).float(), dim=-1)
         marked = torch.cat([vectors, torch.ones_like(vectors[..., :1])], dim=-1) * there[..., None]
         return nn.functional.pad(marked, (0, 0, 0, length - marked.shape[1]))
-
-    def shortened(self, vectors: torch.Tensor, dimensions: int) -> torch.Tensor:
-        """Of each vector of a text."""
-        return torch.cat([nn.functional.normalize(vectors[..., :dimensions], dim=-1), vectors[..., -1:]], dim=-1)
 
     def similarity(self, queries: torch.Tensor, passages: torch.Tensor) -> torch.Tensor:
         return max_sim(queries, passages)

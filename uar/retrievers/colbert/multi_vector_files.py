@@ -12,7 +12,7 @@ from torch import nn
 
 from uar.errors import UserError
 from uar.retrievers.transformer.lora import merged_state
-from uar.retrievers.transformer.published_files import SETTINGS, model_file, reader
+from uar.retrievers.transformer.published_files import SETTINGS, model_file, prefixes, reader
 from uar.storage.files import write_json
 
 QUERY_LENGTH, PASSAGE_LENGTH, DIM = 32, 180, 128  # of ColBERT (arXiv 2004.12832)
@@ -72,12 +72,10 @@ def read_multi_vector(model: str, path: str, revision: str | None) -> MultiVecto
     filled = expansion is None or (expansion.get("strategy"), expansion.get("attend", False)) == ("fixed", False)
     if weights is None or not plain or strange or not filled or mask.get("skiplist_tasks", ["document"]) != ["document"]:
         raise _not_built(model)
-    prompts = (read(SETTINGS) or {}).get("prompts") or {}
     query_length = expansion["length"] if expansion else own.get("query_length") or QUERY_LENGTH
     return MultiVector(
         load_file(weights)["linear.weight"].float(),
-        prompts.get("query") or "",
-        prompts.get("document") or "",
+        *prefixes((read(SETTINGS) or {}).get("prompts") or {}),
         query_length,
         own.get("document_length") or PASSAGE_LENGTH,
         expansion is not None,

@@ -66,7 +66,9 @@ class Representations:
     def encode(self, texts: Sequence[str], role: str, language: str, precision: str) -> Reps:
         """UserError where a number is not finite. `role`: query or passage."""
         model = self._opened(precision)
-        words = self._words.setdefault(language, OwnWords(self._tokenizer, language, self._most_tokens, self._expansion))
+        if language not in self._words:
+            self._words[language] = OwnWords(self._tokenizer, language, self._most_tokens, self._expansion)
+        words = self._words[language]
         cut = {"truncation": True, "max_length": self._lengths[role], "add_special_tokens": False}
         ids = self._tokenizer(list(texts), **cut)["input_ids"]
         dense = np.empty((len(texts), model.dim), np.float32)

@@ -26,7 +26,7 @@ from uar.retrievers.token_batches import TokenBatches
 from uar.retrievers.trainable import Encoder, Exchange, Kind
 from uar.retrievers.transformer.dropout import use_fast_dropout
 from uar.retrievers.transformer.fast_attention import use_fast_attention
-from uar.retrievers.transformer.loading import check_alike, check_length, load_tokenizer
+from uar.retrievers.transformer.loading import check_alike, chosen, load_tokenizer
 from uar.storage.files import digest
 
 log = logging.getLogger(__name__)
@@ -94,16 +94,9 @@ class Splade(Encoder):
         for option, value, allowed in (("queries", self.queries, QUERIES), ("activation", activation, ACTIVATIONS)):
             if value not in allowed:
                 raise UserError(f"retriever.{option}={value!r} is not known; allowed: {', '.join(allowed)}")
-        self.settings = replace(
-            own,
-            activation=activation,
-            query_prefix=own.query_prefix if query_prefix is None else query_prefix,
-            passage_prefix=own.passage_prefix if passage_prefix is None else passage_prefix,
-            query_length=own.query_length if query_length is None else query_length,
-            passage_length=own.passage_length if passage_length is None else passage_length,
+        self.settings = chosen(
+            own, self.mlm.config, query_prefix, passage_prefix, query_length, passage_length, activation=activation
         )
-        check_length("query_length", self.settings.query_length, self.mlm.config)
-        check_length("passage_length", self.settings.passage_length, self.mlm.config)
         self.token_weights = self._token_weights(model, query_weights, learn_query_weights)
         self._penalty_name, self._query_penalty, self._passage_penalty = penalty, query_penalty, passage_penalty
         self.penalty_warmup = penalty_warmup

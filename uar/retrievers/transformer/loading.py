@@ -4,7 +4,8 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import torch
 from tokenizers import normalizers, processors
@@ -15,6 +16,7 @@ from uar.errors import UserError
 from uar.machine.model_files import pretrained
 
 log = logging.getLogger(__name__)
+Settings = TypeVar("Settings", bound=Any)
 OFFSET = ("roberta", "xlm-roberta", "camembert", "mpnet")  # their positions start after the padding token's id
 
 
@@ -124,6 +126,26 @@ def use_gradient_checkpointing(encoder: Any, model: str) -> None:
 def is_causal(encoder: nn.Module) -> bool:
     """Whether tokens see only those before them, so that the last one alone has seen the text."""
     return any(getattr(module, "is_causal", False) is True for module in encoder.modules())
+
+
+def chosen(
+    own: Settings,
+    config: Any,
+    query_prefix: str | None,
+    passage_prefix: str | None,
+    query_length: int | None,
+    passage_length: int | None,
+    **others: Any,
+) -> Settings:
+    """`own`, a dataclass of what a model's files say, with what is given in its place; None is not given. UserError for a
+    length that the encoder of `config` has no positions for."""
+    texts = {"query_prefix": query_prefix, "passage_prefix": passage_prefix}
+    lengths = {"query_length": query_length, "passage_length": passage_length}
+    given = {name: value for name, value in {**texts, **lengths, **others}.items() if value is not None}
+    settings = replace(own, **given)
+    for option in lengths:
+        check_length(option, getattr(settings, option), config)
+    return settings
 
 
 def check_length(option: str, length: int, config: Any) -> None:
