@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from uar.llm.models.attention import packed_row, use_packed_attention
-from uar.llm.models.packing import Packed, pack, placed
+from uar.llm.models.packing import Packed, pack
+from uar.machine.feed import placed
 
 log = logging.getLogger(__name__)
 Group = tuple[Sequence[int], Sequence[Sequence[int]]]  # ids of a prefix and of its targets, none of them empty
