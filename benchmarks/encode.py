@@ -80,7 +80,7 @@ def main(
 def _padded(retriever: BiEncoder, lengths: np.ndarray) -> int:
     texts = [np.zeros(n, np.int64) for n in lengths]
     order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
-    return sum(len(chunk) * len(texts[chunk[0]]) for chunk in retriever.batches._chunks(order, texts))
+    return sum(len(chunk) * len(texts[chunk[0]]) for chunk in retriever.batches.chunks(order, texts, retriever.device))
 
 
 if __name__ == "__main__":

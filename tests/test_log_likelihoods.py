@@ -12,6 +12,7 @@ from asking import ask, nats
 from tiny_models import prepending_tokenizer, tiny_causal, tiny_llama
 
 from uar.errors import EngineError
+from uar.llm.models.log_likelihoods import LogLikelihoods
 from uar.llm.models.tokens import prefix_ids, target_ids
 from uar.llm.models.transformers import Transformers
 from uar.llm.record import Choose, Generate, Outcome, Score
@@ -155,3 +156,14 @@ def test_a_model_that_ends_no_text_is_one_line(tmp_path: Path) -> None:
         ask(engine, [Generate((("user", "Hi."),), 12)])
     assert "\n" not in str(error.value)
     assert nats(ask(engine, [Score("Bees", " hum")]))  # which no end is needed for
+
+
+def test_a_model_is_tried_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The cache remembers what came of it, until the weights are others."""
+    monkeypatch.setenv("UAR_CACHE", str(tmp_path / "cache"))
+    tried: list[int] = []
+    trial = LogLikelihoods._trial
+    monkeypatch.setattr(LogLikelihoods, "_trial", lambda self: tried.append(1) or trial(self))
+    bloom, llama = (tiny_causal(tmp_path / name, getattr(transformers, f"{name}Config")) for name in ("Bloom", "Llama"))
+    found = [Transformers(model, dtype="fp32")._likelihoods.packed_length for model in (bloom, llama, bloom, llama)]
+    assert (found, len(tried)) == ([0, None, 0, None], 2)

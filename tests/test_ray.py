@@ -1,7 +1,6 @@
-"""Annotation by two Ray Data actors that write to one store."""
+"""Annotation by Ray actors that write to one store."""
 
 import json
-import pickle
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +11,9 @@ from import_spy import records, spied
 from llm_server import gold_answers, serve
 
 from uar.annotation.annotators import RelSel
-from uar.collections import open_collection
-from uar.llm.engines.ray import Actor
+from uar.collections import Collection, open_collection
+from uar.llm.engines.ray import RayEngine, _replica
+from uar.llm.engines.work import Work
 from uar.llm.pooled import PooledQuestions
 from uar.llm.progress import Progress
 from uar.llm.store.store import Store
@@ -66,11 +66,30 @@ def test_two_actors_share_the_queries_and_one_store(
 def answered(relsel: RelSel, llm: dict, folder: Path, number: int) -> tuple[dict, Progress, str | None]:
     """What an actor returns of the first questions of mini, their positives as pools."""
     mini = open_collection("mini:train")
-    questions = PooledQuestions(mini, {q: mini.positives(q) for q in list(mini.queries)[:number]})
-    actor = Actor(questions.opener(), relsel, [llm], ["m"], str(folder / "store"), (), str(Path.cwd()))
-    (pickled,) = actor({"item": [pickle.dumps(item) for item in questions.items()]})["result"]
-    result, _, progress, _, error = pickle.loads(pickled)
-    return result, progress, error
+    questions = pooled(mini, slice(number))
+    replied = _replica(questions.opener(), relsel, [llm], ["m"], folder / "store", ())(list(questions.items()), None)
+    return dict(replied.results), replied.progress, replied.fault
+
+
+def pooled(collection: Collection, some: slice) -> PooledQuestions:
+    return PooledQuestions(collection, {q: collection.positives(q) for q in list(collection.queries)[some]})
+
+
+def test_an_actor_opens_its_models_once_for_all_rounds(tmp_path: Path) -> None:
+    mini = open_collection("mini:train")
+    with serve() as server:
+        server.answer = gold_answers(mini)
+        llm = {"_target_": "uar.llm.models.openai.OpenAI", "model": "gold", "base_urls": [server.url]}
+        rounds = [pooled(mini, slice(5)), pooled(mini, slice(5, 12))]
+        between: list[int] = []
+        work = Work(
+            RelSel(template="relsel"), pooled(mini, slice(12)), [llm], tmp_path / "store", 0.0, rounds=rounds,
+            between=lambda: between.append(len(work.results)),
+        )  # fmt: skip
+        RayEngine(actors=1, batch_size=3).run(work, lambda work: None)
+    assert (len(work.results), work.progress.calls, between, work.failed) == (12, 12, [5], [])
+    serves = [where for where, _ in server.looked_up].count("/v1/models")  # is asked when a model is opened
+    assert len(server.seen) == 12 and serves == 1
 
 
 def test_what_stops_an_actor_is_told_with_what_it_had(tmp_path: Path) -> None:

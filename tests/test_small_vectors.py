@@ -179,7 +179,7 @@ def test_the_loss_is_the_mean_over_shortened_vectors(
         short = [torch.nn.functional.normalize(vectors[:, :dimensions], dim=1) for vectors in (queries, passages)]
         each.append(module._loss_of(batch, Scored(short[0] @ short[1].T, torch.arange(3)))[0])
     retriever.dimensions = [32, 8]
-    found = retriever.batch_scores(Texts([], [], batch.rows, listed >= 0), lambda vectors, rows: (vectors, rows))
+    found = retriever.batch_scores(Texts([], [], batch.rows, listed >= 0), lambda vectors, rows, most: (vectors, rows))
     together, weights = module._loss_of(batch, found)
     assert (
         together.item() == pytest.approx(sum(each).item() / 2, rel=1e-5) and weights.tolist() == [1, 1] and each[0] != each[1]

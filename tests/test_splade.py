@@ -222,7 +222,7 @@ def test_penalties_are_of_mean_vectors_and_rise_with_the_square_of_the_step(mlm:
     queries, passages = torch.tensor([[1.0, 0.0], [3.0, 1.0]]), torch.tensor([[1.0, 2.0], [5.0, 0.0], [1.0, 2.0], [9.0, 9.0]])
     rows = torch.tensor([4, 2, 4, -1])  # a passage of two processes, and padding
 
-    def exchange(vectors: torch.Tensor, numbers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def exchange(vectors: torch.Tensor, numbers: torch.Tensor, most: int) -> tuple[torch.Tensor, torch.Tensor]:
         """As if another process had one query, (2, 5)."""
         return torch.cat([vectors, torch.tensor([[2.0, 5.0, 1.0]])]), torch.cat([numbers, numbers])
 

@@ -183,10 +183,10 @@ def test_a_part_whose_actor_dies_is_done_again_and_a_fault_is_one_line(two: Work
 
 def test_a_folder_that_a_machine_does_not_see_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers_module, "VISIBLE", 0.0)
-    worker = Worker(tmp_path / "vectors" / ".shared-1", str(tmp_path / "nowhere"))
+    worker = Worker("workers", tmp_path / "vectors" / ".shared-1", str(tmp_path / "nowhere"))
     for _, fault in (worker.open([]), worker.do([], 0, None)):
         assert fault and f"{socket.gethostname()} does not have {tmp_path}/vectors of the starting machine" in fault
-        assert "UAR_CACHE, search.embeddings" in fault and "\n" not in fault
+        assert "UAR_CACHE, store, search.embeddings" in fault and "\n" not in fault
 
 
 @pytest.mark.parametrize(

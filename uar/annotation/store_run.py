@@ -30,7 +30,7 @@ def store(cfg: DictConfig, folder: Path) -> int:
     if action is None:
         raise UserError(f"action={cfg.action}; allowed: {', '.join(ACTIONS)}")
     place = Path(cfg.store)
-    imported = action in (_annotations, _why) and (cfg.runs or Annotations(place).listed())  # labels of a file have no records
+    imported = action in (_annotations, _why) and (cfg.runs or Annotations(place).placed())  # labels of a file have no records
     if not (imported or parts_of(place) or journals_of(place)):
         raise UserError(f"store={place}: nothing is kept there; name the store of the annotate runs (their store=)")
     for name, needed in NEEDED.items():

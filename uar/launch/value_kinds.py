@@ -23,15 +23,14 @@ def check_types(taken: Taken) -> None:
     """UserError where the command line gives text for a number, a fraction for a whole number, a number below 0, one for a
     list, or null for what cannot be left out."""
     task, of_hydra = HydraConfig.get().overrides.task, HydraConfig.get().overrides.hydra
-    if not task:
-        return
     groups = [o for o in task if (CONF / o.split("=")[0].split("@")[0]).is_dir()]
+    values = [o for o in task if o not in groups and o[0] not in "+~"]
+    if not values:
+        return
     places = [o for o in of_hydra if o.split("=")[0].lstrip("+") == "hydra.searchpath"]  # of the user's own choices
     defaults = hydra.compose(taken.name, [*groups, *places])
-    for override in task:
-        key = override.split("=")[0].lstrip("+~")
-        if override in groups or override[0] in "+~":
-            continue
+    for override in values:
+        key = override.split("=")[0]
         default, given = (OmegaConf.select(c, key, throw_on_missing=False) for c in (defaults, taken.cfg))
         wanted = _wanted(key, default, given)
         if wanted is None and given is None and _is_needed(taken, key, default):

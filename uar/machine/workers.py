@@ -10,7 +10,6 @@ import os
 import secrets
 import socket
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -32,25 +31,28 @@ TRIES = 2  # more of a part whose actor died
 @dataclass(frozen=True)
 class Workers:
     """`actors` with `num_cpus` (which is how many threads each has) and `num_gpus` each. `address`: of a cluster that runs,
-    whose machines see the cache and the folders of the command under the same paths; None starts one on this machine."""
+    whose machines see the cache and the folders of the command under the same paths; None starts one on this machine.
+    `option`: how errors name them."""
 
     actors: int = 2
     num_cpus: float = 0.5
     num_gpus: float = 0
     address: str | None = None
+    option: str = "workers"
 
     def __post_init__(self) -> None:
         if self.actors < 1:
-            raise UserError(f"workers.actors={self.actors}: at least 1 is needed")
+            raise UserError(f"{self.option}.actors={self.actors}: at least 1 is needed")
         if self.num_cpus < 0 or self.num_gpus < 0:
-            raise UserError(f"workers.num_cpus={self.num_cpus:g}, workers.num_gpus={self.num_gpus:g}: from 0 on are needed")
-        ray_module("workers")
+            given = f"{self.option}.num_cpus={self.num_cpus:g}, {self.option}.num_gpus={self.num_gpus:g}"
+            raise UserError(f"{given}: from 0 on are needed")
+        ray_module(self.option)
 
     @contextmanager
     def opened(self, opener: Callable[[], Work], most: int, written: Path | None = None) -> Iterator["Crew"]:
         """Actors that each call `opener` once, for as long as the block runs; not more than `most`, the parts that there are.
         `written`: the folder that they write to, which has to be the one that this process sees under that name."""
-        with cluster("workers", self.address) as ray, _probe(written) as probe:
+        with cluster(self.option, self.address) as ray, _probe(written) as probe:
             self._check_fits(ray)
             job = [ray.put(ray.cloudpickle.dumps(opener))]  # in a list it is fetched by an actor that needs it
             kind = ray.remote(Worker).options(
@@ -60,7 +62,8 @@ class Workers:
                 max_task_retries=TRIES,
                 runtime_env={"env_vars": actor_environment(side_by_side=self.actors > 1 and not self.num_gpus)},
             )
-            crew = Crew(ray, [kind.remote(probe, os.getcwd()) for _ in range(min(self.actors, most))], job)
+            actors = [kind.remote(self.option, probe, os.getcwd()) for _ in range(min(self.actors, most))]
+            crew = Crew(ray, self.option, actors, job)
             try:
                 yield crew
             finally:
@@ -72,29 +75,35 @@ class Workers:
         for name, kind in (("num_cpus", "CPU"), ("num_gpus", "GPU")):
             wanted, has = getattr(self, name), there.get(kind, 0)
             if self.address is None and wanted > has:
-                raise UserError(f"workers.{name}={wanted:g}: an actor cannot have more than this machine, {has:g} {kind}s")
+                raise UserError(
+                    f"{self.option}.{name}={wanted:g}: an actor cannot have more than this machine, {has:g} {kind}s"
+                )
 
 
 class Crew:
     """Actors at work. Those that did not start yet get nothing to do, so that none waits for a machine that never comes."""
 
-    def __init__(self, ray: Any, actors: Sequence[Any], job: list[Any]) -> None:
-        self._ray, self._job = ray, job
+    def __init__(self, ray: Any, option: str, actors: Sequence[Any], job: list[Any]) -> None:
+        self._ray, self._option, self._job = ray, option, job
         self._starting = {actor.open.remote(job): actor for actor in actors}
         self._idle: list[Any] = []
 
     def each(self, parts: Iterable[Any], common: Any = None) -> Iterator[tuple[int, Any]]:
         """(number from 0, what the work gives) of each part, as they are done. `common` goes with all of them. UserError where
         a part raises it or a worker is lost for good; what was written stays."""
-        waiting, shared = deque(enumerate(parts)), self._ray.put(common)
+        left, shared = enumerate(parts), self._ray.put(common)
         busy: dict[Any, tuple[Any, int]] = {}
-        while waiting or busy:
-            while waiting and self._idle:
-                actor, (number, part) = self._idle.pop(), waiting.popleft()
+        following = next(left, None)
+        while following is not None or busy:
+            while following is not None and self._idle:
+                actor, (number, part) = self._idle.pop(), following
                 busy[actor.do.remote(self._job, part, shared)] = actor, number
+                following = next(left, None)
             done, _ = self._ray.wait([*busy, *self._starting], num_returns=1, timeout=STARTING)
             if not done and not busy:
-                log.warning("workers: no actor could start yet; the cluster has %s free", self._ray.available_resources())
+                log.warning(
+                    "%s: no actor could start yet; the cluster has %s free", self._option, self._ray.available_resources()
+                )
             for ref in done:
                 started = ref in self._starting
                 actor, number = (self._starting.pop(ref), -1) if started else busy.pop(ref)
@@ -119,7 +128,9 @@ class Crew:
             raise
         except failures.RayError as error:
             reason = str(error).strip().splitlines()[0]
-            raise UserError(f"workers: one is lost ({reason}); what is done is kept, and the same command goes on") from error
+            raise UserError(
+                f"{self._option}: an actor is lost ({reason}); what is done is kept, and the same command goes on"
+            ) from error
         if fault:
             raise UserError(fault)
         return result
@@ -128,9 +139,9 @@ class Crew:
 class Worker:
     """An actor. Each method returns what came of it and, where the user can mend what went wrong, a line on it."""
 
-    def __init__(self, probe: Path | None, folder: str) -> None:
+    def __init__(self, option: str, probe: Path | None, folder: str) -> None:
         enter(folder)
-        self._probe = probe
+        self._option, self._probe = option, probe
         self._work: Work | None = None
 
     def open(self, job: list[Any]) -> tuple[None, str | None]:
@@ -152,15 +163,16 @@ class Worker:
         return self._work
 
     def _told(self, what: Callable[[], Any]) -> tuple[Any, str | None]:
+        here = f"{self._option}: {socket.gethostname()}"
         try:
             return what(), None
         except FileNotFoundError as error:
             return None, (
-                f"workers: {socket.gethostname()} does not have {error.filename} of the starting machine; give folders that "
-                "all machines share under the same paths: UAR_CACHE, search.embeddings, and those of models and collections"
+                f"{here} does not have {error.filename} of the starting machine; give folders that all machines share under "
+                "the same paths: UAR_CACHE, store, search.embeddings, and those of models and collections"
             )
         except (UserError, OSError, ImportError) as error:
-            return None, f"workers: {socket.gethostname()}: {error}"
+            return None, f"{here}: {error}"
 
 
 def visible(path: Path) -> bool:

@@ -15,6 +15,7 @@ from torch.multiprocessing.spawn import spawn
 from uar.collections.token_ids import Tokens
 from uar.errors import UserError
 from uar.launch.bars import Bar, bar
+from uar.machine.feed import ahead, fetched
 from uar.machine.precision import device, name_of, resolve_dtype
 from uar.machine.waiting import children_side_by_side
 from uar.machine.workers import VISIBLE, Workers, chosen_workers, visible
@@ -128,15 +129,23 @@ def made_by(retriever: Encoder, tokens: Tokens, precision: str = "auto", shard: 
     }
 
 
-@torch.inference_mode()
 def encode_rows(
     retriever: Encoder, tokens: Tokens, rows: list[int], precision: str = "auto", role: str = "passage"
 ) -> np.ndarray:
     """(rows, dim) fp32 vectors of some rows; UserError where one is not finite. `role`: query or passage."""
+    vectors = _vectors(retriever, [tokens[row] for row in rows], precision, torch.float32, role)
+    return _finite(vectors.cpu().numpy(), retriever, precision)
+
+
+@torch.inference_mode()
+def _vectors(
+    retriever: Encoder, texts: list[np.ndarray], precision: str, kept: torch.dtype, role: str = "passage"
+) -> torch.Tensor:
+    """(texts, dim) in the type in which they are `kept`, on the retriever's device."""
     retriever.eval()
     dtype = resolve_dtype(precision)
     with torch.autocast(retriever.device.type, dtype=dtype, enabled=dtype != torch.float32):
-        return _finite(retriever([tokens[row] for row in rows], role=role).float().cpu().numpy(), retriever, precision)
+        return retriever(texts, role=role).to(kept)
 
 
 def encode_many(retriever: Encoder, tokens: Tokens, rows: np.ndarray, precision: str = "auto") -> np.ndarray:
@@ -147,10 +156,11 @@ def encode_many(retriever: Encoder, tokens: Tokens, rows: np.ndarray, precision:
 
 def _counted(retriever: Encoder, tokens: Tokens, rows: np.ndarray, precision: str, shown: Bar) -> np.ndarray:
     out = np.empty((len(rows), retriever.dim), np.float16)
-    for block in by_length(tokens.lengths(rows), ON_CPU if retriever.device.type == "cpu" else BLOCK):
-        with np.errstate(over="ignore"):  # told below
-            out[block] = encode_rows(retriever, tokens, [int(row) for row in rows[block]], precision)
-        _finite(out[block], retriever, precision)
+    blocks = by_length(tokens.lengths(rows), ON_CPU if retriever.device.type == "cpu" else BLOCK)
+    read = ahead(((block, [tokens[int(row)] for row in rows[block]]) for block in blocks), retriever.device)
+    made = ((block, _vectors(retriever, texts, precision, torch.float16)) for block, texts in read)
+    for block, vectors in fetched(made):
+        out[block] = _finite(vectors, retriever, precision)
         shown.advance(len(block))
     return out
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from uar.machine.feed import ahead
 from uar.retrievers.ties import Found
 from uar.retrievers.vector_shards import load_shard
 
@@ -112,8 +113,9 @@ def _by_torch(
     best = [Best(part, k, places) for part in torch.from_numpy(queries).to(device).split(QUERIES)]
     on_cpu = device.type == "cpu"
     dtype = torch.float32 if on_cpu else torch.float16  # half the bytes on the way to a GPU
-    for start, block in _blocks(shards, FIRST, FIRST if on_cpu else BLOCK, dtype):  # on a CPU the same wherever shards begin
-        passages = block.to(device).float()
+    blocks = _blocks(shards, FIRST, FIRST if on_cpu else BLOCK, dtype)  # on a CPU the same wherever shards begin
+    for start, block in ahead(blocks, device):
+        passages = block.to(device, non_blocking=True).float()
         for part in best:
             part.add(passages, start)
     scores, rows = (torch.cat([getattr(part, n) for part in best]).cpu().numpy() for n in ("scores", "rows"))
@@ -147,16 +149,16 @@ def _blocks(
 ) -> Iterator[tuple[int, torch.Tensor]]:
     """(first row, vectors) of blocks that double in size from `first` to `most` passages, over the ends of shards.
 
-    A block is overwritten by the next one. In fp16 it lies in memory that a GPU reads by itself, where there is one.
+    A block is overwritten by the next one. In fp16, where there is a GPU, it lies in memory of its own, which the GPU reads by
+    itself.
     """
     start, size, filled = 0, first, 0
-    buffer = torch.empty(0)
+    buffer, pinned = torch.empty(0), dtype == torch.float16 and torch.cuda.is_available()
     for shard in shards:
         vectors = torch.from_numpy(load_shard(shard))
         at = 0
         while at < len(vectors):
             if len(buffer) < size:
-                pinned = dtype == torch.float16 and torch.cuda.is_available()
                 buffer = torch.empty(size, vectors.shape[1], dtype=dtype, pin_memory=pinned)
             part = vectors[at : at + size - filled]
             buffer[filled : filled + len(part)] = part
@@ -164,5 +166,6 @@ def _blocks(
             if filled == size:
                 yield start, buffer[:size]
                 start, size, filled = start + size, min(most, 2 * size), 0
+                buffer = torch.empty(0) if pinned else buffer
     if filled:
         yield start, buffer[:filled]

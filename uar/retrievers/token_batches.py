@@ -6,17 +6,29 @@ import numpy as np
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from uar.errors import UserError
+from uar.machine.feed import placed
 from uar.machine.heap import release_heap
 
+ON_CPU, ON_GPU = 2_048, 16_384  # tokens of a pass, by what is quick there
 RELEASE = 1 << 13  # tokens of cached chunks between two releases of the heap
 Compute = Callable[[torch.Tensor, torch.Tensor, list[int]], torch.Tensor]
 
 
-class TokenBatches:
-    """`budget`: tokens, padding included, of one forward pass; `pad`: the token that fills up."""
+def budget_on(device: torch.device, given: int | None, on_cpu: int = ON_CPU) -> int:
+    """Tokens of one forward pass: as `given`, else what keeps the device busy."""
+    if given is not None:
+        return given
+    return on_cpu if device.type == "cpu" else ON_GPU
 
-    def __init__(self, budget: int, pad: int) -> None:
-        self.budget, self._pad = budget, pad
+
+class TokenBatches:
+    """`budget`: tokens, padding included, of one forward pass; see `budget_on`. `pad`: the token that fills up."""
+
+    def __init__(self, budget: int | None, pad: int, on_cpu: int = ON_CPU) -> None:
+        if budget is not None and (type(budget) is not int or budget < 1):
+            raise UserError(f"token_budget={budget}: a whole number from 1 on is needed, or null")
+        self.budget, self._pad, self._on_cpu = budget, pad, on_cpu
         self._tokens_since_release = 0
 
     def each(self, texts: Sequence[np.ndarray], compute: Compute, device: torch.device, cached: bool) -> torch.Tensor:
@@ -29,20 +41,22 @@ class TokenBatches:
         """
         order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
         parts = []
-        for chunk in self._chunks(order, texts):
-            ids, mask = (part.to(device) for part in self._padded([texts[i] for i in chunk]))
+        for chunk in self.chunks(order, texts, device):
+            ids, mask = (placed(part, device) for part in self._padded([texts[i] for i in chunk]))
             if cached and torch.is_grad_enabled():
                 parts.append(checkpoint(self._tidily, compute, ids, mask, chunk, use_reentrant=False, preserve_rng_state=True))
             else:
                 parts.append(compute(ids, mask, chunk))
         back = torch.empty(len(order), dtype=torch.long)
         back[torch.tensor(order, dtype=torch.long)] = torch.arange(len(order))
-        return torch.cat(parts)[back.to(parts[0].device)]
+        return torch.cat(parts)[placed(back, device)]
 
-    def _chunks(self, order: Sequence[int], texts: Sequence[np.ndarray]) -> Iterator[list[int]]:
+    def chunks(self, order: Sequence[int], texts: Sequence[np.ndarray], device: torch.device) -> Iterator[list[int]]:
+        """Places of the texts of each forward pass; `order`: of all of them, the longest first."""
+        budget = budget_on(device, self.budget, self._on_cpu)
         chunk: list[int] = []
         for index in order:
-            if chunk and (len(chunk) + 1) * len(texts[chunk[0]]) > self.budget:
+            if chunk and (len(chunk) + 1) * len(texts[chunk[0]]) > budget:
                 yield chunk
                 chunk = []
             chunk.append(index)

@@ -16,20 +16,22 @@ from uar.retrievers.session_ranker import SessionRanker
 from uar.retrievers.weights import weights_hash
 from uar.storage.files import digest
 
-Exchange = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+Exchange = Callable[[torch.Tensor, torch.Tensor, int], tuple[torch.Tensor, torch.Tensor]]
 
 
 @dataclass(frozen=True)
 class Texts:
     """Those of a training batch. queries, passages: token ids; rows: (passages,) corpus rows, each once; own: (queries,
     passages) true where a passage was chosen for that query, and not only for another of the batch; others_teach: whether the
-    loss learns from other pairs than these too, as one of utilities does not."""
+    loss learns from other pairs than these too, as one of utilities does not; most: passages that any process brings at
+    most."""
 
     queries: Sequence[np.ndarray]
     passages: Sequence[np.ndarray]
     rows: torch.Tensor
     own: torch.Tensor
     others_teach: bool = True
+    most: int = 0
 
 
 @dataclass(frozen=True)
@@ -103,9 +105,9 @@ class Trainable(nn.Module, SessionRanker):
     @abstractmethod
     def batch_scores(self, texts: Texts, exchange: Exchange, cached: bool = False) -> Scored:
         """Scores of this process' queries for passages of the batch. Whether a query is scored against its own passages or
-        against all is the retriever's choice. `exchange`: (passages, …) tensor and their corpus rows -> those of all
-        processes, with their gradient; called by all processes or by none. `cached`: do not keep activations, and compute
-        them again for the gradient (GradCache, arXiv 2101.06983)."""
+        against all is the retriever's choice. `exchange`: (passages, …) tensor, their corpus rows and how many any process has
+        at most -> those of all processes, with their gradient; called by all processes or by none. `cached`: do not keep
+        activations, and compute them again for the gradient (GradCache, arXiv 2101.06983)."""
 
     @property
     @abstractmethod
@@ -167,7 +169,7 @@ class Encoder(Trainable):
 
     def batch_scores(self, texts: Texts, exchange: Exchange, cached: bool = False) -> Scored:
         queries = self(texts.queries, role="query", cached=cached)
-        passages, rows = exchange(self(texts.passages, role="passage", cached=cached), texts.rows)
+        passages, rows = exchange(self(texts.passages, role="passage", cached=cached), texts.rows, texts.most)
         with torch.autocast(self.device.type, enabled=False):
             views = tuple(
                 self.similarity(self.shortened(queries, n), self.shortened(passages, n)) for n in self.dimensions or ()

@@ -17,6 +17,7 @@ from uar.errors import DataError, UserError
 from uar.launch.owner import owned
 from uar.launch.value_kinds import one_or_several
 from uar.reviewing.access import token_for
+from uar.reviewing.exchange.kept_facts import Names
 from uar.reviewing.exchange.taking_back import take_back, write_for
 from uar.reviewing.label_database import CURRENT, Item, LabelDatabase
 from uar.reviewing.labelling import Labelling
@@ -46,7 +47,7 @@ def review(cfg: DictConfig, folder: Path) -> int:
         labelling = open_review(cfg, folder)
         try:
             if cfg["import"] is not None:
-                take_back(labelling, Path(cfg["import"]), {str(i): str(name) for i, name in (cfg.names or {}).items()})
+                take_back(labelling, Path(cfg["import"]), Names({str(i): str(name) for i, name in (cfg.names or {}).items()}))
             if cfg.export is not None:
                 write_for(cfg.export, labelling, folder)
             if cfg.export is None and cfg["import"] is None:

@@ -14,12 +14,13 @@ import torch
 from uar.collections.token_ids import Tokens
 from uar.labels import Example, Stage
 from uar.labels.example_columns import Examples, Passages, weights_of
+from uar.machine.feed import ahead, placed
 from uar.retrievers.trainable import first_places
 from uar.storage.ordering import rank_of
 from uar.training.further_texts import FurtherTexts
 from uar.training.masks import among, utilities
 
-NONE = torch.zeros(0, dtype=torch.int64)
+NONE, CPU = torch.zeros(0, dtype=torch.int64), torch.device("cpu")
 
 
 @dataclass
@@ -29,7 +30,8 @@ class Batch:
     negative, padded with -2; judged, utility: (queries, most) corpus rows of the passages that have a utility, and it;
     row_weights: (queries,) fp32, the stage's greatest being 1; variants: token ids of other wordings, the first of each query,
     then the second, and so on. misleading: token ids of texts that look as if they described a passage; misleading_of:
-    (texts,) places of the queries whose positive it is; misled: (queries,) its corpus row, -2 where there is none."""
+    (texts,) places of the queries whose positive it is; misled: (queries,) its corpus row, -2 where there is none. most:
+    passages that the batches of all processes have at most."""
 
     query_ids: list[str]
     queries: list[np.ndarray]
@@ -41,13 +43,14 @@ class Batch:
     judged: torch.Tensor
     utility: torch.Tensor
     row_weights: torch.Tensor
+    most: int = 0
     misled: torch.Tensor = field(default_factory=lambda: NONE)
     misleading_of: torch.Tensor = field(default_factory=lambda: NONE)
     misleading: list[np.ndarray] = field(default_factory=list)
     variants: list[np.ndarray] = field(default_factory=list)
 
     def to(self, device: torch.device) -> "Batch":
-        moved = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.type is torch.Tensor}
+        moved: dict[str, Any] = {f.name: placed(getattr(self, f.name), device) for f in fields(self) if f.type is torch.Tensor}
         return replace(self, **moved)
 
     def masks(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -75,7 +78,8 @@ class BatchStream:
     corpus row of the first: a batch shows one of them, and what is a positive of a query in one copy is its negative in none.
 
     `random_negatives`: passages a query that are drawn from the whole corpus and shown beside those of its example, as
-    negatives of all queries of the batch. `further`: texts that are encoded beside the queries.
+    negatives of all queries of the batch. `further`: texts that are encoded beside the queries. `device`: that computes; a GPU
+    does not wait for batches to be made.
     """
 
     def __init__(
@@ -92,7 +96,9 @@ class BatchStream:
         world: int = 1,
         random_negatives: int = 0,
         further: FurtherTexts | None = None,
+        device: torch.device = CPU,
     ) -> None:
+        self._device = device
         self._examples = Examples.of(stage.examples, passages)
         self._used = np.flatnonzero(weights_of(self._examples) > 0)
         self._heaviest, self._seed, self._most = stage.heaviest, seed, stage.most_positives
@@ -116,10 +122,13 @@ class BatchStream:
         each = len(order) // self._world
         mine = order[self._rank : each * self._world : self._world] if each else order
         small, longer = divmod(len(mine), len(self))  # as np.array_split cuts, which makes all pieces at once
-        for number in range(self._position, len(self)):
-            start = number * small + min(number, longer)
+        numbers = range(self._position, len(self))
+        starts = (number * small + min(number, longer) for number in numbers)
+        sizes = (small + (number < longer) for number in numbers)
+        made = (self._batch(mine[at : at + size].tolist()) for at, size in zip(starts, sizes, strict=True))
+        for number, batch in zip(numbers, ahead(made, self._device), strict=True):
             self._position = number + 1
-            yield self._batch(mine[start : start + small + (number < longer)].tolist())
+            yield batch
 
     def state_dict(self) -> dict[str, Any]:
         return {"epoch": self.epoch, "position": self._position}
@@ -157,6 +166,7 @@ class BatchStream:
             judged=_padded([list(u) for u in useful], -2),
             utility=_padded([list(u.values()) for u in useful], torch.nan),
             row_weights=torch.tensor([e.weight / self._heaviest for e in examples], dtype=torch.float32),
+            most=len(places) * (self._per_query + self._random),
             **self._further_texts(queries, chosen),
         )
 

@@ -47,10 +47,10 @@ def check_options(cfg: DictConfig) -> None:
             "whose adapters learn in fp32, or dtype=fp32"
         )
     options = cfg.training
-    for name in AT_LEAST_1:
-        value = options[name]
-        if value is not None and value < 1:
-            raise UserError(f"training.{name}={value}: a whole number from 1 on is needed")
+    for name in (*(f"training.{name}" for name in AT_LEAST_1), "trainer.log_every_n_steps"):
+        value = OmegaConf.select(cfg, name)
+        if value is not None and (type(value) is not int or value < 1):
+            raise UserError(f"{name}={value}: a whole number from 1 on is needed")
     if options.steps is not None and cfg.trainer.max_steps != -1:
         raise UserError(
             f"training.steps={options.steps} is of all stages together, trainer.max_steps={cfg.trainer.max_steps} of each; "

@@ -45,7 +45,7 @@ class DevScore(L.Callback):
             self.before = float(self._mean(trainer, pl_module))
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        pl_module.log(NAME, self._mean(trainer, pl_module), prog_bar=True)
+        pl_module.log(NAME, self._mean(trainer, pl_module))
 
     def _mean(self, trainer: L.Trainer, pl_module: L.LightningModule) -> torch.Tensor:
         if not isinstance(pl_module, RetrieverModule):

@@ -51,12 +51,12 @@ class Settings:
 
 @dataclass(frozen=True)
 class Fitting:
-    """`streams(stage, rank, world)` gives batches; `trainer(**more)` a Lightning Trainer; `mine(stage, number, file)` the
-    stage with its negatives looked up again; `given()` the retriever as it was before training. Checkpoints of a stage go to
-    its folder in `folder`: `last.ckpt` stays until the stage is done, `best.ckpt` until the run is."""
+    """`streams(stage, rank, world, device)` gives batches; `trainer(**more)` a Lightning Trainer; `mine(stage, number, file)`
+    the stage with its negatives looked up again; `given()` the retriever as it was before training. Checkpoints of a stage go
+    to its folder in `folder`: `last.ckpt` stays until the stage is done, `best.ckpt` until the run is."""
 
     settings: Settings
-    streams: Callable[[Stage, int, int], BatchStream]
+    streams: Callable[[Stage, int, int, torch.device], BatchStream]
     trainer: Callable[..., L.Trainer]
     mine: Callable[[Stage, int, Path], Stage]
     dev: DevScore | None
@@ -133,7 +133,7 @@ class Fitting:
         begin_stage(trainer.loggers, StageStart(number, stage.name, from_step, before))
         length = f"{stage.epochs} epochs" if stage.steps is None else f"{stage.steps} steps"
         log.info("Stage %s: %d queries, %s, from step %d", stage.name, len(stage.examples), length, from_step)
-        position.stream = self.streams(stage, trainer.global_rank, trainer.world_size)
+        position.stream = self.streams(stage, trainer.global_rank, trainer.world_size, trainer.strategy.root_device)
         try:
             trainer.fit(module, position.stream, ckpt_path=last if from_step else None, weights_only=False)
         except (RuntimeError, MemoryError) as error:

@@ -24,7 +24,7 @@ class FurtherTerms:
         wordings = 1 + len(batch.variants) // len(batch.queries)
         theirs = batch.rows == batch.misled[batch.misleading_of][:, None]
         queries = [*batch.queries, *batch.variants, *batch.misleading]
-        return Texts(queries, batch.passages, batch.rows, torch.cat([own.repeat(wordings, 1), theirs]))
+        return Texts(queries, batch.passages, batch.rows, torch.cat([own.repeat(wordings, 1), theirs]), most=batch.most)
 
     def of(self, batch: Batch, every: Scored, scale: float | torch.Tensor, weights: torch.Tensor) -> dict[str, torch.Tensor]:
         """By name, each term times its weight. `every`: scores of `texts`; `weights`: (queries,) of the rows that count."""

@@ -11,16 +11,17 @@ import torch
 import torch.distributed as dist
 
 
-def gather_passages(vectors: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def gather_passages(vectors: torch.Tensor, rows: torch.Tensor, most: int) -> tuple[torch.Tensor, torch.Tensor]:
     """vectors: (passages, …), rows: (passages,) corpus rows -> the same of all processes, in rank order.
 
-    Processes may bring different numbers of passages; the shorter are padded with row -1.
+    Processes may bring different numbers of passages, `most` at most, and are padded to it with row -1: to ask each other how
+    many there are would wait for the GPU.
     """
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return vectors, rows
-    counts = torch.tensor([len(rows)], device=rows.device)
-    dist.all_reduce(counts, op=dist.ReduceOp.MAX)
-    missing = int(counts) - len(rows)
+    missing = most - len(rows)
+    if missing < 0:
+        raise ValueError(f"{len(rows)} passages, and at most {most} were said")
     vectors = torch.cat([vectors, vectors.new_zeros(missing, *vectors.shape[1:])])
     rows = torch.cat([rows, rows.new_full((missing,), -1)])
     all_rows = [torch.empty_like(rows) for _ in range(dist.get_world_size())]

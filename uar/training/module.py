@@ -22,6 +22,12 @@ from uar.training.schedules import Schedule, linear
 NO_TERMS = FurtherTerms()
 
 
+def is_logged(trainer: L.Trainer) -> bool:
+    """Whether Lightning logs the step that runs, and so waits for it."""
+    every = trainer.log_every_n_steps
+    return trainer.global_step % every == every - 1
+
+
 class RetrieverModule(L.LightningModule):
     """`optimizer`: a partial that takes parameters; `warmup`: share of the steps with rising learning rate; `schedule`: how it
     goes on, see `schedules`. `stage`: name that the logged values carry. `false_negative_margin`: see `close_to_positive`, in
@@ -50,6 +56,7 @@ class RetrieverModule(L.LightningModule):
         self._margin, self._grad_cache = false_negative_margin, grad_cache
         self._takes_utility, self._takes_weights = takes_utility(loss), takes_weights(loss)
         self._takes_chance = takes_chance(loss)
+        self._broken: torch.Tensor | None = None
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         texts = replace(self._terms.texts(batch), others_teach=not self._takes_utility)
@@ -62,15 +69,33 @@ class RetrieverModule(L.LightningModule):
         scaled, mean = mean_of_rows(loss, weight)
         penalties = {name: self._penalty_factor() * penalty for name, penalty in found.penalties.items()}
         regular = sum(penalties.values(), torch.zeros_like(mean))
-        if not (mean + regular).isfinite():  # alike on all processes, so that all stop
-            raise UserError(
-                f"stage {self.stage}: the loss is {mean.item()} at step {self.trainer.global_step + 1}; training stops and "
-                "exports no model; try trainer.precision=fp32, a smaller training.learning_rate or a smaller retriever.scale"
-            )
-        self.log(f"{self.stage}/loss", mean, prog_bar=True, batch_size=len(batch.queries))
+        self._remember_broken(mean, regular)
+        if is_logged(self.trainer):
+            self._stop_where_broken()
+        self.log(self.loss_name, mean, batch_size=len(batch.queries))
         for name, value in {**penalties, **found.facts, **terms}.items():
             self.log(f"{self.stage}/{name}", value, batch_size=len(batch.queries))
         return scaled + regular
+
+    @property
+    def loss_name(self) -> str:
+        return f"{self.stage}/loss"
+
+    def _remember_broken(self, mean: torch.Tensor, regular: torch.Tensor) -> None:
+        """The first step whose loss is no number, and it; alike on all processes. On a GPU nothing waits for it here."""
+        now = torch.stack([torch.full_like(mean, self.trainer.global_step + 1), mean])
+        before = self._broken
+        self._broken = torch.where((mean + regular).isfinite(), torch.zeros_like(now), now)
+        if before is not None:
+            self._broken = torch.where(before[0] > 0, before, self._broken)
+
+    def _stop_where_broken(self) -> None:
+        step, loss = (0.0, 0.0) if self._broken is None else self._broken.tolist()
+        if step:
+            raise UserError(
+                f"stage {self.stage}: the loss is {loss} at step {step:.0f}; training stops and exports no model; try "
+                "trainer.precision=fp32, a smaller training.learning_rate or a smaller retriever.scale"
+            )
 
     def _penalty_factor(self) -> float:
         if not self._penalty_warmup:
@@ -103,7 +128,9 @@ class RetrieverModule(L.LightningModule):
         return batch.to(device)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """What does not learn, such as the weights that adapters lie on, is in the model that the run began with."""
+        """What does not learn, such as the weights that adapters lie on, is in the model that the run began with. After a loss
+        that is no number nothing is kept."""
+        self._stop_where_broken()
         for name in self._frozen():
             checkpoint["state_dict"].pop(name, None)
 

@@ -10,6 +10,7 @@ from typing import Any
 import hydra
 import lightning as L
 import numpy as np
+import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
@@ -58,7 +59,7 @@ from uar.training.opened import Opened, opened
 from uar.training.optimizer import fused
 from uar.training.processes import check_shared_folder, own_processes, requeued
 from uar.training.shared_pools import SharedPools, pools_key
-from uar.training.trainer import make_trainer, precision_of, scoring_precision
+from uar.training.trainer import KEPT, make_trainer, often, precision_of, scoring_precision
 
 log = logging.getLogger(__name__)
 
@@ -213,7 +214,7 @@ def _settings(cfg: DictConfig, loss: Loss) -> Settings:
         optimizer=fused(hydra.utils.instantiate(options.optimizer, _convert_="all"), precision_of(cfg.trainer)),
         warmup=options.warmup,
         seed=cfg.seed,
-        checkpoint_every=options.checkpoint_every,
+        checkpoint_every=often(options.checkpoint_every, cfg.trainer, *KEPT),
         patience=options.patience,
         false_negative_margin=options.false_negative_margin,
         grad_cache=options.grad_cache,
@@ -239,18 +240,18 @@ def _identity(cfg: DictConfig, work: Opened, labels: str, devices: int, dev: Dev
     return identity | ({"further texts": work.further.hash} if work.further else {})
 
 
-def _streams(cfg: DictConfig, work: Opened) -> Callable[[Stage, int, int], BatchStream]:
+def _streams(cfg: DictConfig, work: Opened) -> Callable[[Stage, int, int, torch.device], BatchStream]:
     collection = work.collection
     passages, queries = work.retriever.passage_tokens(collection), work.retriever.query_tokens(collection)
 
-    def stream(stage: Stage, rank: int, world: int) -> BatchStream:
+    def stream(stage: Stage, rank: int, world: int, device: torch.device) -> BatchStream:
         size = stage.batch_size or cfg.training.batch_size
         per_query = stage.passages_per_query or cfg.training.passages_per_query
         judged_alone = takes_utility(stage.loss or work.loss)
         random = 0 if judged_alone else cfg.training.random_negatives
         return BatchStream(
             stage, queries, collection.query_rows, passages, collection.corpus, size, per_query, cfg.seed, rank, world, random,
-            work.further,
+            work.further, device,
         )  # fmt: skip
 
     return stream

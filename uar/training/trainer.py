@@ -7,21 +7,36 @@ from typing import Any
 import hydra
 import lightning as L
 from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig
 
 from uar.launch.override_text import quote_run_folder
+from uar.launch.side_by_side import several_devices
 from uar.machine.precision import bf16_is_fast, device
 from uar.training.callbacks import CommandEndsAtSigterm, WholeCheckpoints
 from uar.training.training_bar import TrainingBar
 
+LOGGED, KEPT = (1, 50), (200, 2_000)  # steps from one to the next, on a CPU and on a GPU
 PRECISIONS = {"bf16": "bf16-mixed", "fp32": "32-true", "fp16": "16-mixed"}
 
 
 def precision_of(trainer: DictConfig) -> str:
     """`trainer.precision`, auto settled by what the trainer computes on: one of PRECISIONS, or a name of Lightning's own."""
     if trainer.precision == "auto":
-        return "bf16" if bf16_is_fast("cpu" if trainer.accelerator == "cpu" else device().type) else "fp32"
+        return "bf16" if bf16_is_fast(computes_on(trainer)) else "fp32"
     return str(trainer.precision)
+
+
+def computes_on(trainer: DictConfig) -> str:
+    """cpu or cuda."""
+    return "cpu" if trainer.accelerator == "cpu" else device().type
+
+
+def often(given: int | None, trainer: DictConfig, on_cpu: int, on_gpu: int) -> int:
+    """Steps from one to the next of what makes a GPU wait: as `given`, else by what the trainer computes on."""
+    if given is not None:
+        return given
+    return on_cpu if computes_on(trainer) == "cpu" else on_gpu
 
 
 def scoring_precision(precision: str) -> str:
@@ -39,6 +54,8 @@ def make_trainer(
     return hydra.utils.instantiate(
         cfg.trainer,
         precision=PRECISIONS.get(precision, precision),
+        log_every_n_steps=often(cfg.trainer.log_every_n_steps, cfg.trainer, *LOGGED),
+        strategy=_strategy(cfg),
         logger=loggers,
         callbacks=[*callbacks, *([TrainingBar()] if cfg.trainer.enable_progress_bar else []), CommandEndsAtSigterm()],
         default_root_dir=str(folder),
@@ -49,6 +66,13 @@ def make_trainer(
         plugins=[WholeCheckpoints(), *_environments()],
         **more,
     )
+
+
+def _strategy(cfg: DictConfig) -> Any:
+    """DDP, whose buckets of gradients are the gradients; another one stays as it is given."""
+    if cfg.trainer.strategy not in ("auto", "ddp") or not several_devices(cfg):
+        return cfg.trainer.strategy
+    return DDPStrategy(gradient_as_bucket_view=True, static_graph=True)
 
 
 def _environments() -> list[SLURMEnvironment]:

@@ -7,6 +7,7 @@ import lightning as L
 from lightning.pytorch.callbacks import ProgressBar
 
 from uar.launch.bars import Bar, bar
+from uar.training.dev_score import NAME
 from uar.training.module import RetrieverModule
 
 
@@ -31,7 +32,8 @@ class TrainingBar(ProgressBar):
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         if self._shown:
-            self._shown.at(trainer.global_step, ", ".join(f"{n} {v:.3f}" for n, v in _told(trainer).items()))
+            waits = trainer.global_step % trainer.log_every_n_steps == 0
+            self._shown.at(trainer.global_step, _told(trainer, pl_module) if waits else None)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._open.close()
@@ -43,6 +45,8 @@ class TrainingBar(ProgressBar):
         self._open.close()
 
 
-def _told(trainer: L.Trainer) -> dict[str, float]:
-    """The values that are logged for the bar, such as the loss and the dev score."""
-    return {name: value for name, value in trainer.progress_bar_metrics.items() if isinstance(value, float)}
+def _told(trainer: L.Trainer, module: L.LightningModule) -> str:
+    """The loss and the dev score. Lightning's own way of telling a bar would wait for the GPU at each step."""
+    names = ([module.loss_name] if isinstance(module, RetrieverModule) else []) + [NAME]
+    logged = trainer.callback_metrics
+    return ", ".join(f"{name} {float(logged[name]):.3f}" for name in names if name in logged)

@@ -1,10 +1,10 @@
-"""Asking by Ray Data actors on one machine or many: each holds the models, all write to one store."""
+"""Asking by Ray actors on one machine or many: each holds the models, all write to one store."""
 
-import os
-import pickle
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import hydra
 
@@ -13,11 +13,10 @@ from uar.llm.call import Asker, Item, Questions
 from uar.llm.engines.work import Report, Work, ask
 from uar.llm.failing import stop_when_surely_failing, stop_where_too_many_failed
 from uar.llm.models import LLM, Model
+from uar.llm.progress import Progress
 from uar.llm.store.journal import adopt_new_journals, journals_of
 from uar.llm.store.store import Store
-from uar.machine.ray_cluster import actor_environment, cluster, enter
-
-IN_FLIGHT = 2  # batches that an actor has at most: more would wait for it while another is idle
+from uar.machine.workers import Workers
 
 
 class RayEngine:
@@ -28,10 +27,9 @@ class RayEngine:
     def __init__(
         self, actors: int = 2, num_cpus: float = 0.5, num_gpus: float = 0, batch_size: int = 64, address: str | None = None
     ) -> None:
-        if actors < 1 or batch_size < 1:
-            raise UserError(f"engine.actors={actors}, engine.batch_size={batch_size}: at least 1 is needed")
-        self._actors, self._num_cpus, self._num_gpus = actors, num_cpus, num_gpus
-        self._batch_size, self._address = batch_size, address
+        if batch_size < 1:
+            raise UserError(f"engine.batch_size={batch_size}: at least 1 is needed")
+        self._workers, self._batch_size = Workers(actors, num_cpus, num_gpus, address, option="engine"), batch_size
 
     @classmethod
     def gpus(cls, config: Mapping[str, Any], of_models: Sequence[float]) -> float:
@@ -44,78 +42,68 @@ class RayEngine:
             raise UserError(
                 "engine=ray: its actors do not know what others spend, so price.limit cannot hold; use engine=local"
             )
-        known = journals_of(work.store)
+        known, store = journals_of(work.store), work.store.absolute()
+        opener = partial(_replica, work.questions.opener(), work.asker, list(work.llms), work.models, store, work.retry)
         try:
-            with cluster("engine", self._address) as ray, work.timed():
-                ray.data.DataContext.get_current().enable_progress_bars = False
+            with self._workers.opened(opener, len(work.questions), written=store) as crew, work.timed():
                 for questions in work.parts():
-                    if len(questions):  # a gate may leave none for after it
-                        self._run_part(ray, work, questions, report)
+                    for _, replied in crew.each(self._batches(questions)):
+                        _take_in(work, replied, report)
                     stop_where_too_many_failed(work.progress, work.max_failure_rate)
         finally:
             adopt_new_journals(work.store, known)
 
-    def _run_part(self, ray: Any, work: Work, questions: Questions, report: Report) -> None:
-        """Deal out some of the questions, and take in what comes of them."""
-        rows = [{"item": pickle.dumps(item)} for item in questions.items()]
-        blocks = max(self._actors, -(-len(rows) // self._batch_size))
-        done = ray.data.from_items(rows, override_num_blocks=blocks).map_batches(
-            Actor,
-            fn_constructor_kwargs={
-                "opener": questions.opener(),
-                "asker": work.asker,
-                "llms": list(work.llms),
-                "models": work.models,
-                "store": str(work.store.absolute()),
-                "retry": work.retry,
-                "folder": os.getcwd(),
-            },
-            batch_size=self._batch_size,
-            compute=ray.data.ActorPoolStrategy(size=self._actors, max_tasks_in_flight_per_actor=IN_FLIGHT),
-            num_cpus=self._num_cpus,
-            num_gpus=self._num_gpus,
-            runtime_env={"env_vars": actor_environment(side_by_side=self._actors > 1 and not self._num_gpus)},
-        )
-        for row in done.iter_rows():
-            results, failed, progress, serves, fault = pickle.loads(row["result"])  # noqa: S301 by our own actor
-            work.results.update(results)
-            work.serves.update(serves)
-            work.failed += failed
-            work.progress.add(progress)
-            report(work)
-            if fault:
-                raise UserError(fault)
-            stop_when_surely_failing(work.progress, work.max_failure_rate)
+    def _batches(self, questions: Questions) -> Iterator[list[Item]]:
+        """Smaller ones where there would be less than one an actor."""
+        size = max(1, min(self._batch_size, -(-len(questions) // self._workers.actors)))
+        items = iter(questions.items())
+        while batch := list(islice(items, size)):
+            yield batch
 
 
-class Actor:
-    """One replica: opens the questions' source and the models once, then asks batch after batch."""
+class Replied(NamedTuple):
+    """What came of a batch; `fault`: what ended it."""
 
-    def __init__(
-        self,
-        opener: Callable[[], Callable[[Sequence[Item]], Questions]],
-        asker: Asker,
-        llms: Sequence[Mapping[str, Any]],
-        models: Sequence[str],
-        store: str,
-        retry: tuple[str, ...],
-        folder: str,
-    ) -> None:
-        enter(folder)
-        self._questions_of, self._asker = opener(), asker
-        self._store, self._retry = Store(Path(store)), retry
-        engines: list[Model] = [hydra.utils.instantiate(llm, _convert_="all") for llm in llms]
-        self._llms = [LLM(model, engine) for model, engine in zip(models, engines, strict=True)]
-        self._serves = {llm.name: engine.serves() for llm, engine in zip(self._llms, engines, strict=True)}
-        self._plain = list(llms)
+    results: Mapping[str, Any]
+    failed: Sequence[str]
+    progress: Progress
+    serves: Mapping[str, dict[str, Any]]
+    fault: str | None
 
-    def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[bytes]]:
-        questions = self._questions_of([pickle.loads(item) for item in batch["item"]])  # noqa: S301 written by the driver
+
+def _take_in(work: Work, replied: Replied, report: Report) -> None:
+    work.results.update(replied.results)
+    work.serves.update(replied.serves)
+    work.failed += replied.failed
+    work.progress.add(replied.progress)
+    report(work)
+    if replied.fault:
+        raise UserError(replied.fault)
+    stop_when_surely_failing(work.progress, work.max_failure_rate)
+
+
+def _replica(
+    opener: Callable[[], Callable[[Sequence[Item]], Questions]],
+    asker: Asker,
+    configs: Sequence[Mapping[str, Any]],
+    models: Sequence[str],
+    folder: Path,
+    retry: tuple[str, ...],
+) -> Callable[[Sequence[Item], None], Replied]:
+    """Opens the questions' source and the models, once an actor, for what asks batch after batch."""
+    questions_of, store = opener(), Store(folder)
+    engines: list[Model] = [hydra.utils.instantiate(config, _convert_="all") for config in configs]
+    llms = [LLM(model, engine) for model, engine in zip(models, engines, strict=True)]
+    serves = {llm.name: engine.serves() for llm, engine in zip(llms, engines, strict=True)}
+
+    def replied(batch: Sequence[Item], _: None) -> Replied:
         everything = 1.0  # may fail here: the driver, which knows what all actors did, judges the rate
-        work = Work(self._asker, questions, self._plain, self._store.folder, everything, self._retry)
-        error = None
+        work = Work(asker, questions_of(batch), configs, folder, everything, retry)
+        fault = None
         try:
-            ask(work, self._store, self._llms, lambda work: None)
-        except UserError as caught:
-            error = str(caught)
-        return {"result": [pickle.dumps((work.results, work.failed, work.progress, self._serves, error))]}
+            ask(work, store, llms, lambda work: None)
+        except UserError as error:
+            fault = str(error)
+        return Replied(work.results, work.failed, work.progress, serves, fault)
+
+    return replied

@@ -4,13 +4,16 @@ else one text a row."""
 import inspect
 import logging
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import torch
+import transformers
 
 from uar.llm.models.attention import packed_row, use_packed_attention
-from uar.llm.models.packing import Packed, pack, placed
+from uar.llm.models.packing import Packed, pack
+from uar.machine.feed import placed
+from uar.storage.files import cache_dir, digest, read_json, write_json
 
 log = logging.getLogger(__name__)
 Group = tuple[Sequence[int], Sequence[Sequence[int]]]  # ids of a prefix and of its targets, none of them empty
@@ -18,21 +21,23 @@ TOLERANCE = {torch.float32: 2e-4, torch.float16: 0.05, torch.bfloat16: 0.25}  # 
 WINDOWS = {"sliding_window": "sliding_attention", "attention_chunk_size": "chunked_attention"}  # option, kind of layer
 PREFIXES = (2, 40, 7, 19, 272, 12)  # tokens, in the trial; GPT-Neo, which does not say it in its config, sees 256
 TARGETS = (6, 4)  # tokens of those of each prefix
+TRIAL = 1  # a new number tries anew
 
 
 class LogLikelihoods:
-    """Of one causal model, which is tried when it is opened: attention over a window, layers that carry a state from token to
-    token, or a model that takes no mask would make texts of one row see each other, or not all of themselves.
+    """Of one causal model, which is tried when it is first opened: attention over a window, layers that carry a state from
+    token to token, or a model that takes no mask would make texts of one row see each other, or not all of themselves.
 
-    `packed_length`: texts up to so many tokens may be packed, the others have a row of their own. None: all may.
+    `identity`: of the weights; the cache remembers what came of the trial. `packed_length`: texts up to so many tokens may be
+    packed, the others have a row of their own. None: all may.
     """
 
-    def __init__(self, model: Any, name: str) -> None:
+    def __init__(self, model: Any, name: str, identity: str) -> None:
         self._model = model
         self.cuts_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
         self.by_groups = use_packed_attention(model)
         self.packed_length = _window(model.config.get_text_config())
-        reason = self._trial()
+        reason = self._remembered(identity)
         if reason is not None:
             self.packed_length = 0
             log.info("%s is read one text a row, not packed: %s", name, reason)
@@ -83,6 +88,17 @@ class LogLikelihoods:
         options |= {"logits_to_keep": keep} if self.cuts_logits else {}
         logits: torch.Tensor = self._model(input_ids=placed(ids, self._model.device), use_cache=False, **options).logits
         return logits if self.cuts_logits else logits[:, keep]
+
+    def _remembered(self, identity: str) -> str | None:
+        """What `_trial` returns."""
+        about = [TRIAL, identity, str(self._model.dtype), self._model.device.type, torch.__version__, transformers.__version__]
+        memo = cache_dir() / "packing" / f"{digest(about)}.json"
+        with suppress(OSError, ValueError, KeyError, TypeError):  # not there, or broken: tried anew
+            known: str | None = read_json(memo)["reason"]
+            return known
+        reason = self._trial()
+        write_json(memo, {"model": identity, "reason": reason})
+        return reason
 
     @torch.inference_mode()
     def _trial(self) -> str | None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from uar.machine.feed import placed
+
 ALIGNED = 16  # lengths that attention kernels take without copying
 
 
@@ -78,11 +80,6 @@ def _reach(part: torch.Tensor) -> torch.Tensor:
     order = torch.arange(part.shape[-1], device=part.device)
     seen, own = part[..., None, :], part[..., :, None]
     return ((seen == 0) | (own == seen)) & (order[None, :] <= order[:, None])
-
-
-def placed(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """The tensor on a device, without waiting for what that computes at the time."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def pack(groups: Sequence[tuple[Sequence[int], Sequence[Sequence[int]]]]) -> Packed:

@@ -16,7 +16,7 @@ from uar.llm.models.model import Model
 from uar.llm.models.tokens import CannotScore, chat_ids, choice_ids, prefix_ids, target_ids
 from uar.llm.models.writing import Writing, greedy, sampled
 from uar.llm.record import Choose, Generate, Outcome, Reply, Request, Score
-from uar.machine.model_files import commit_of, locate, pretrained, without_bars
+from uar.machine.model_files import commit_of, identity, locate, pretrained, without_bars
 from uar.machine.precision import device, resolve_dtype
 
 CPU_TOKENS, GPU_TOKENS = 1024, 8192
@@ -159,7 +159,7 @@ class Transformers(Model):
             self.tokenizer.pad_token_id = min(self._stops)  # padding is masked, so any would do
         self.max_tokens = max_tokens or (GPU_TOKENS if device().type == "cuda" else CPU_TOKENS)
         self.window = window
-        self._likelihoods = LogLikelihoods(self.model, model)
+        self._likelihoods = LogLikelihoods(self.model, model, identity(model, revision))
         self._writing = Writing(self.model, self._likelihoods.cuts_logits)
         self._alike = 0  # tokens that the prompts of the last batch began with
         self._rows = FIRST_ROWS  # of the next batch of texts, at most

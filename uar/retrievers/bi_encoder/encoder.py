@@ -85,7 +85,7 @@ class BiEncoder(Encoder):
         lora_targets: str | Sequence[str] = "all-linear",
         gradient_checkpointing: bool = False,
         compile: bool = False,
-        token_budget: int = 2048,
+        token_budget: int | None = None,
         dtype: str = "fp32",
     ) -> None:
         super().__init__()

@@ -72,7 +72,7 @@ class ColBERT(Encoder):
         centroids: int | None = None,
         candidates: int | None = None,
         probes: int = 4,
-        token_budget: int = 2048,
+        token_budget: int | None = None,
     ) -> None:
         super().__init__()
         self._form = Form(index, bits, centroids, candidates, probes)

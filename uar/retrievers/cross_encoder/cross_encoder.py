@@ -57,7 +57,7 @@ class CrossEncoder(Trainable):
         others: int = 2,
         in_batch: bool = False,
         gradient_checkpointing: bool = False,
-        token_budget: int = 4096,
+        token_budget: int | None = None,
     ) -> None:
         super().__init__()
         if depth < 1:
@@ -76,7 +76,7 @@ class CrossEncoder(Trainable):
         self.is_baseline = not drawn
         self.length = pair_length(length, self.tokenizer, self.scorer.config)
         self._form = PairForm.of(self.tokenizer, self.length)
-        self.batches = TokenBatches(token_budget, pad)
+        self.batches = TokenBatches(token_budget, pad, on_cpu=4_096)
         self._first, self._depth = first or BM25Ranker(), depth
         self._others, self._in_batch = others, in_batch
         if gradient_checkpointing:

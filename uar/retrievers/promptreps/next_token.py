@@ -13,6 +13,7 @@ from uar.machine.model_files import locate, pretrained, without_bars
 from uar.machine.precision import device, resolve_dtype
 from uar.retrievers.promptreps.chat_parts import Around
 from uar.retrievers.shard_folder import in_budget
+from uar.retrievers.token_batches import budget_on
 
 Read = tuple[np.ndarray, torch.Tensor, torch.Tensor]  # places of texts, their states and logits
 ALIKE = 0.999  # cosine of a state after a prompt that was read in two parts and in one
@@ -22,7 +23,7 @@ class NextToken:
     """`token_budget`: tokens of a forward pass, padding included. What all prompts begin with is read once, where the model
     gives the same states then: it is tried with the first text."""
 
-    def __init__(self, model: str, revision: str | None, precision: str, token_budget: int) -> None:
+    def __init__(self, model: str, revision: str | None, precision: str, token_budget: int | None) -> None:
         without_bars()
         self._model: Any
         try:
@@ -39,7 +40,7 @@ class NextToken:
                 f"retriever.model={model}: its files have no {missing}; choose a decoder with the head that writes"
             )
         self._model.to(device()).eval()
-        self._budget, self._states = token_budget, torch.empty(0)
+        self._budget, self._states = budget_on(self._model.device, token_budget), torch.empty(0)
         head.register_forward_pre_hook(self._keep)
         self._begun: dict[tuple[int, ...], Any] = {}  # keys and values of what prompts begin with; None: not to be used
 

@@ -40,7 +40,7 @@ class PromptReps(SessionRanker):
         expansion: int = 0,
         query_length: int = 512,
         passage_length: int = 512,
-        token_budget: int = 2_048,
+        token_budget: int | None = None,
     ) -> None:
         if not parts or not set(parts) <= set(PARTS):
             raise UserError(f"retriever.parts={list(parts)}: give one or both of {', '.join(PARTS)}")
@@ -49,7 +49,7 @@ class PromptReps(SessionRanker):
         self._lengths = {"query_length": query_length, "passage_length": passage_length}
         numbers = {**self._lengths, "most_tokens": most_tokens, "list_depth": list_depth, "token_budget": token_budget}
         for option, value in numbers.items():
-            if value < 1:
+            if value is not None and (type(value) is not int or value < 1):
                 raise UserError(f"retriever.{option}={value}: a whole number from 1 on is needed")
         self._parts = [part for part in PARTS if part in parts]
         self._weights, self._list_depth = {"dense": dense_weight, "sparse": 1 - dense_weight}, list_depth

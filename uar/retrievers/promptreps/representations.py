@@ -34,7 +34,7 @@ class Representations:
         lengths: Mapping[str, int],
         most_tokens: int,
         expansion: int,
-        token_budget: int,
+        token_budget: int | None,
     ) -> None:
         self._model, self._revision, self._budget = model, revision, token_budget
         try:

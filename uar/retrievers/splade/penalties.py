@@ -41,5 +41,5 @@ def mean_of_passages(passages: torch.Tensor, rows: torch.Tensor) -> torch.Tensor
 def mean_of_queries(queries: torch.Tensor, exchange: Exchange) -> torch.Tensor:
     """(vocabulary,) of the queries of all processes."""
     summed = torch.cat([queries.sum(dim=0), queries.new_tensor([len(queries)])])
-    every = exchange(summed[None], torch.zeros(1, dtype=torch.long, device=queries.device))[0].sum(dim=0)
+    every = exchange(summed[None], torch.zeros(1, dtype=torch.long, device=queries.device), 1)[0].sum(dim=0)
     return every[:-1] / every[-1]

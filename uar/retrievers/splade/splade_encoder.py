@@ -71,7 +71,7 @@ class Splade(Encoder):
         dropout: float | None = None,
         scale: float = 1.0,
         most_tokens: int | None = None,
-        token_budget: int = 2048,
+        token_budget: int | None = None,
     ) -> None:
         super().__init__()
         check_penalty(penalty, query_penalty, passage_penalty, penalty_warmup)

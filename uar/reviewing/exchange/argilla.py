@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from uar.errors import DataError
-from uar.reviewing.exchange.kept_facts import SUGGESTED, check_names, kept_facts, with_facts
+from uar.reviewing.exchange.kept_facts import SUGGESTED, Names, check_names, kept_facts, with_facts
 from uar.reviewing.exchange.review_pairs import Returned, ReviewPair
 from uar.reviewing.manner import Manner
 from uar.storage.files import read_json, write_json
@@ -63,7 +63,7 @@ def reads(content: Any) -> bool:
     return all(isinstance(record, dict) and "fields" in record and "metadata" in record for record in content)
 
 
-def read(path: Path, names: Mapping[str, str]) -> Iterator[Returned]:
+def read(path: Path, names: Names) -> Iterator[Returned]:
     """The responses of each record; those that are drafts or discarded are left out. `names`: of people by their ids."""
     records = read_json(path)
     given = [(record["metadata"], (record.get("responses") or {}).get("grade", [])) for record in records]
@@ -81,6 +81,5 @@ def read(path: Path, names: Mapping[str, str]) -> Iterator[Returned]:
             yield with_facts(one, metadata, bool(record.get("suggestions")))
 
 
-def _person(response: Mapping[str, Any], names: Mapping[str, str]) -> str:
-    found = str(response.get("user_id") or "")
-    return names.get(found, found)
+def _person(response: Mapping[str, Any], names: Names) -> str:
+    return names[str(response.get("user_id") or "")]

@@ -3,11 +3,12 @@
 import csv
 import io
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from uar.errors import DataError
+from uar.reviewing.exchange.kept_facts import Names
 from uar.reviewing.exchange.review_pairs import Returned, ReviewPair
 from uar.reviewing.manner import Manner
 from uar.storage.files import whole_file
@@ -36,7 +37,7 @@ def write(folder: Path, pairs: Iterable[ReviewPair], manner: Manner) -> Path:
     return folder / FILE
 
 
-def read(path: Path, names: Mapping[str, str]) -> Iterator[Returned]:
+def read(path: Path, names: Names) -> Iterator[Returned]:
     """The rows that have a grade; the log says how many lost theirs. The columns may be parted by commas, semicolons or tabs.
     `names`: of people by what stands there for them."""
     try:
@@ -61,7 +62,7 @@ def read(path: Path, names: Mapping[str, str]) -> Iterator[Returned]:
                 at,
                 _text(row["query_id"]),
                 _text(row["doc_id"]),
-                names.get(_text(row["who"]), _text(row["who"])),
+                names[_text(row["who"])],
                 _whole(path, at, row, "grade") or 0,
                 None if (seen := _number(path, at, row, "suggestion_shown")) is None else bool(seen),
                 _number(path, at, row, "time"),

@@ -13,7 +13,14 @@ SUGGESTED, JUDGED = "suggested", "judged"  # yes | no, and judgements as lines o
 AS_TIMED = ("seconds", "confidence", "start", "end")
 
 
-def check_names(path: Path, people: Collection[str], facts: Iterable[Mapping[str, Any]], names: Mapping[str, str]) -> None:
+class Names(dict[str, str]):
+    """What people are called, by the ids that a tool has for them; an id that is not among these is a name."""
+
+    def __missing__(self, given: str) -> str:
+        return given
+
+
+def check_names(path: Path, people: Collection[str], facts: Iterable[Mapping[str, Any]], names: Names) -> None:
     """DataError where people whose judgements went out are nowhere among the `people` of a file, and others are: a tool that
     gave them ids of its own would make two persons of each. `names`: those that were given for ids."""
     sent = {person_of(one, place) for one in facts for place in range(len(one.get(JUDGED) or ()))}

@@ -1,13 +1,13 @@
 """Tasks and annotations as Label Studio takes and writes them (https://labelstud.io/guide/task_format): a task a passage."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
 from uar.errors import DataError
-from uar.reviewing.exchange.kept_facts import kept_facts, person_of, with_facts
+from uar.reviewing.exchange.kept_facts import Names, kept_facts, person_of, with_facts
 from uar.reviewing.exchange.review_pairs import Returned, ReviewPair
 from uar.reviewing.manner import Manner
 from uar.storage.files import read_json, write_json, write_text
@@ -64,7 +64,7 @@ def reads(content: Any) -> bool:
     return all(isinstance(task, dict) and "data" in task for task in content)
 
 
-def read(path: Path, names: Mapping[str, str]) -> Iterator[Returned]:
+def read(path: Path, names: Names) -> Iterator[Returned]:
     """The annotations that were not cancelled; a task may hold several, of several people. Those that were made here are of
     the person who made them, whatever account brought them in. `names`: of people by their accounts."""
     for at, task in enumerate(read_json(path), start=1):
@@ -96,10 +96,10 @@ def read(path: Path, names: Mapping[str, str]) -> Iterator[Returned]:
             yield with_facts(one, data, bool(task.get("predictions")))
 
 
-def _person(annotation: Any, names: Mapping[str, str]) -> str:
+def _person(annotation: Any, names: Names) -> str:
     by = annotation.get("completed_by")
     name = (by.get("email") or by.get("id")) if isinstance(by, dict) else by
-    return "" if name is None else names.get(str(name), str(name))
+    return "" if name is None else names[str(name)]
 
 
 def _grade(path: Path, at: int, chosen: Any) -> int:

@@ -5,11 +5,12 @@ import json
 import logging
 import secrets
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from uar.errors import DataError
 from uar.reviewing.exchange import argilla, csv_table, label_studio
+from uar.reviewing.exchange.kept_facts import Names
 from uar.reviewing.exchange.returned_checks import check_returned, latest_of_each
 from uar.reviewing.exchange.review_pairs import Returned, review_pairs
 from uar.reviewing.label_database import CURRENT
@@ -19,7 +20,7 @@ from uar.reviewing.page_events import person
 from uar.storage.files import read_json
 
 log = logging.getLogger(__name__)
-NO_NAMES: Mapping[str, str] = {}
+NO_NAMES = Names()
 FROM_FILE = "file:"  # begins the ids of labels that were taken back
 MS = 3  # digits of seconds that files of other tools keep
 TOOLS = {"label_studio": label_studio, "argilla": argilla, "csv": csv_table}
@@ -34,7 +35,7 @@ def write_for(tool: str, labelling: Labelling, folder: Path) -> Path:
     return path
 
 
-def take_back(labelling: Labelling, path: Path, names: Mapping[str, str] = NO_NAMES) -> int:
+def take_back(labelling: Labelling, path: Path, names: Names = NO_NAMES) -> int:
     """Keep what a tool's file says, all or nothing; what is kept already is not kept twice. Returns how many judgements are
     new. `names`: of people by the tool's ids. DataError where a value is out of its range, or nothing is judged, or nothing of
     this review."""
@@ -124,7 +125,7 @@ def _finish(labelling: Labelling) -> None:
         labelling.turn(row["item"], row["who"], "done", labelling.clock())
 
 
-def _read(path: Path, names: Mapping[str, str]) -> Iterator[Returned]:
+def _read(path: Path, names: Names) -> Iterator[Returned]:
     if not path.is_file():
         raise DataError(path, "no such file; give one of Label Studio, Argilla or a CSV")
     if path.suffix in (".csv", ".tsv"):
