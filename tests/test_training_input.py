@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,7 +19,7 @@ from uar.storage.files import write_json
 from uar.training import train_run
 from uar.training.checks import check_options, check_stage, tell_other_step, tell_unread
 from uar.training.dev_score import DevScore
-from uar.training.fit import _memory_ran_out
+from uar.training.fit import Fitting, Settings, _memory_ran_out
 from uar.training.identity import keep_identity, label_hash, loss_hash, schedule_hash, start_anew
 
 Fails = Callable[..., str]
@@ -100,6 +101,18 @@ def test_a_batch_of_nothing_is_refused(batch_size: int, per_query: int):
         check_stage(stage(), contrastive, options(batch_size, per_query))
     with pytest.raises(UserError, match="batch_size=0"):
         stage(batch_size=0)
+
+
+def test_a_stage_of_no_step_is_refused(tmp_path: Path):
+    idle = SimpleNamespace(
+        loggers=[], global_rank=0, world_size=1, global_step=0, interrupted=False, fit=lambda *_, **__: None
+    )
+    settings = Settings(contrastive, partial(torch.optim.AdamW), 0.1, 0, 1)
+    retriever = torch.nn.Linear(1, 1)
+    retriever.penalty_warmup = 0.0
+    fitting = Fitting(settings, lambda *_: None, lambda **_: idle, lambda stage, *_: stage, None, tmp_path, lambda: retriever)
+    with pytest.raises(UserError, match="stage human: the trainer made no step, .* see trainer.max_steps"):
+        fitting.fit(retriever, [stage()], resume=False)
 
 
 def test_memory_that_ran_out_is_known_from_other_faults():

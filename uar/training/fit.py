@@ -145,6 +145,11 @@ class Fitting:
             ) from error
         if trainer.interrupted:
             raise KeyboardInterrupt
+        if not trainer.global_step:
+            raise UserError(
+                f"stage {stage.name}: the trainer made no step, so that nothing was learnt; see trainer.max_steps and what "
+                "else of its options ends a training"
+            )
         _load(module, place)
         return {
             "queries": len(stage.examples),
