@@ -1,6 +1,7 @@
 """A folder of text files as a corpus: what is read, where it is cut, what is left out, and what is said of it."""
 
 import json
+import os
 import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -151,6 +152,16 @@ def test_stubs_copies_and_near_copies_are_left_out_and_counted(tmp_path: Path) -
     assert json.loads((tmp_path / "own" / "corpus_report.json").read_text(encoding="utf-8")) == summary
     assert len(corpus_of(tmp_path, {}, near_copy=None)[0]) == 2  # exact copies never stay
     assert len(corpus_of(tmp_path, {}, near_copy=None, min_words=0)[0]) == 3
+
+
+def test_names_of_files_that_are_no_utf_8_are_written_by_their_bytes(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9 1.txt")
+    try:
+        rows, summary = corpus_of(tmp_path, {name: ("café " * 30).encode("cp1252")})
+    except OSError:
+        pytest.skip("a file system of UTF-8 names alone")
+    assert [(row["_id"], row["title"]) for row in rows] == [("caf%E9%201.txt#1", "caf\ufffd 1")]
+    assert summary["encodings"] == {"caf\ufffd 1.txt": "cp1252"}
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "utf-16-le", "shift_jis", "cp1251"])

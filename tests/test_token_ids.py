@@ -54,6 +54,15 @@ def test_the_token_cache_changes_with_the_tokenizer(own_cache: Path, tokenizer: 
         tokenise(never(), "content", other, 32)
 
 
+@pytest.mark.parametrize("way", [{"truncation_side": "left"}, {"split_special_tokens": True}])
+def test_the_token_cache_changes_with_the_way_that_texts_are_read(own_cache: Path, tokenizer: Callable, way: dict) -> None:
+    text = "one [MASK] two three four five"
+    before = tokenise([text], "content", tokenizer, 6)[0].tolist()
+    other = AutoTokenizer.from_pretrained(tokenizer.name_or_path, **way)
+    now = other(text, truncation=True, max_length=6)["input_ids"]
+    assert tokenise([text], "content", other, 6)[0].tolist() == now != before
+
+
 def test_a_changed_text_of_a_corpus_gets_new_tokens(folder: Path, own_cache: Path, tokenizer: Callable) -> None:
     before = corpus_tokens(open_collection(f"local:{folder}:test"), tokenizer, 32)
     path = folder / "corpus.jsonl"

@@ -14,7 +14,7 @@ from rich.progress import track
 from uar.collections.chunks import chunks
 from uar.collections.languages import TERM, clusters, folded, is_unspaced, words_in
 from uar.collections.sections import READERS, Unreadable, read_sections
-from uar.collections.sections.decoding import AUTO
+from uar.collections.sections.decoding import AUTO, readable
 from uar.collections.sections.section import joined
 from uar.errors import UserError
 from uar.storage.files import write_json, write_jsonl
@@ -68,8 +68,8 @@ def write_corpus(
     A passage has at most `words` words, and at least `min_words` (None: 20, or half of `words` where that is less): sections
     are cut into passages of like length, and a short one joins its neighbour. Of passages whose words have a Jaccard
     similarity of `near_copy` or more the first is kept; None keeps all but exact copies. `encoding`: of files that are not
-    UTF-8. A passage's id is the file's path (`%20` for a space, which no run file can hold) and a number, its title the
-    headings that it stands under, else the file's name.
+    UTF-8. A passage's id is the file's path (`%20` for a space, which no run file can hold, `%E9` for a byte that is no UTF-8)
+    and a number, its title the headings that it stands under, else the file's name.
     """
     least = min(MIN_WORDS, words // 2) if min_words is None else min_words
     _check(texts, words, least, near_copy, encoding)
@@ -114,14 +114,14 @@ def _files(texts: Path, reading: Reading) -> Iterator[Path]:
 
 def _passages(path: Path, texts: Path, words: int, least: int, encoding: str, reading: Reading) -> Iterator[Passage]:
     name = path.relative_to(texts).as_posix()
-    safe = re.sub(r"[\s%]", lambda found: quote(found[0]), name)
+    safe = re.sub(r"[\s%\udc80-\udcff]", lambda found: quote(found[0], errors="surrogateescape"), name)
     try:
         sections, found = read_sections(path, encoding)
     except Unreadable as error:
         reading.leave_out(safe, UNREADABLE, reason=str(error))
         return
     if found not in ("utf-8", "pdf"):
-        reading.encodings[name] = found
+        reading.encodings[readable(name)] = found
     if not sections:
         reading.leave_out(safe, EMPTY)
     cut = [(section.title, text) for section in joined(sections, least) for text in chunks(section.paragraphs, words, least)]

@@ -116,10 +116,13 @@ def query_tokens(collection: Collection, tokenizer: Any, max_length: int, prefix
 
 
 def _tokenizer_hash(tokenizer: Any) -> str:
-    """Hash of vocabulary and rules; the truncation and padding that the last call left behind do not count."""
+    """Hash of vocabulary and rules, and of where texts are cut and whether special tokens in them are text, unless that is as
+    for most; the truncation and padding that the last call left behind do not count."""
     if tokenizer not in HASHES:
         rules = json.loads(tokenizer.backend_tokenizer.to_str())
-        HASHES[tokenizer] = digest({name: value for name, value in rules.items() if name not in {"truncation", "padding"}})
+        kept = {name: value for name, value in rules.items() if name not in {"truncation", "padding"}}
+        ways = [tokenizer.truncation_side, tokenizer.split_special_tokens]
+        HASHES[tokenizer] = digest(kept, *([] if ways == ["right", False] else ways))
     return HASHES[tokenizer]
 
 

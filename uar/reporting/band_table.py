@@ -7,7 +7,7 @@ from statistics import fmean
 from uar.collections.click_log import click_lines
 from uar.collections.frequency_bands import BANDS, bands, frequencies
 from uar.errors import UserError
-from uar.reporting.result_table import Cell, Column, Line, Table, columns_of, placed
+from uar.reporting.result_table import Cell, Column, Line, Table, first_measures, placed
 from uar.reporting.rows import Row
 
 
@@ -16,11 +16,8 @@ def band_table(rows: Sequence[Row], path: Path, notes: list[str]) -> Table:
     UserError where the log has no query of any collection. `notes` grows by what is missing."""
     lines = (line for _, line, _ in click_lines(path))
     asked = frequencies((line.query_id, line.doc_id, line.impressions) for line in lines)
-    measures: dict[str, str] = {}
-    for slug, measure in columns_of(rows, "retrieval"):
-        measures.setdefault(slug, measure)
     columns, cells = [], dict[str, list[Cell]]({row.name: [] for row in rows})
-    for slug, measure in measures.items():
+    for slug, measure in first_measures(rows).items():
         found = {row.name: row.scores(slug, notes).get(measure, {}) for row in rows}
         queries = list(dict.fromkeys(q for values in found.values() for q in values))
         if not asked.keys() & set(queries):

@@ -7,7 +7,7 @@ import numpy as np
 
 from uar.evaluation.significance import t_test
 from uar.reporting.marks import Marks
-from uar.reporting.result_table import Cell, Column, Line, Table, columns_of
+from uar.reporting.result_table import Cell, Column, Line, Table, first_measures
 from uar.reporting.rows import Row
 
 SEEDS = "p, seeds"
@@ -17,9 +17,7 @@ def differences_table(rows: Sequence[Row], baseline: Row, by_row: Mapping[str, M
     """Of the first retrieval measure of each collection: the difference of the means with its 95 % interval, the p of the
     paired t-test over questions (`by_row`, Holm's correction), and that over seeds that both rows have. None where no row has
     been tested."""
-    measures: dict[str, str] = {}
-    for slug, measure in columns_of(rows, "retrieval"):
-        measures.setdefault(slug, measure)
+    measures = first_measures(rows)
     tested = [row for row in rows if any((slug, m) in by_row.get(row.name, {}) for slug, m in measures.items())]
     measures = {s: m for s, m in measures.items() if any((s, m) in by_row[row.name] for row in tested)}
     columns = [column for slug, measure in measures.items() for column in _columns(f"{slug}, {measure}")]

@@ -141,6 +141,14 @@ def columns_of(rows: Sequence[Row], part: str) -> list[tuple[str, str]]:
     return list(wanted)
 
 
+def first_measures(rows: Sequence[Row]) -> dict[str, str]:
+    """The first retrieval measure of each collection, by slug."""
+    found: dict[str, str] = {}
+    for slug, measure in columns_of(rows, "retrieval"):
+        found.setdefault(slug, measure)
+    return found
+
+
 def plain_table(
     key: str,
     title: str,

@@ -1,10 +1,16 @@
 """The text of a file's bytes."""
 
 import codecs
+import os
 
 AUTO, WESTERN = "auto", "cp1252"
 AS_GOOD = 0.1  # more odd signs, of all signs, than the best guess has
 MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+
+
+def readable(name: str) -> str:
+    """A file's name, with a sign in the place of what is not UTF-8."""
+    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def decoded(content: bytes, encoding: str = AUTO) -> tuple[str, str] | None:

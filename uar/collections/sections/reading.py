@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from uar.collections.sections.decoding import AUTO, decoded
+from uar.collections.sections.decoding import AUTO, decoded, readable
 from uar.collections.sections.markup import markdown, plain, rst
 from uar.collections.sections.section import Outline, Section
 from uar.collections.sections.web_page import web_page
@@ -22,7 +22,7 @@ class Unreadable(Exception):
 
 def read_sections(path: Path, encoding: str = AUTO) -> tuple[list[Section], str]:
     """The sections of a file, and the name of the encoding that it is in."""
-    outline = Outline(" ".join(re.split(r"[\s_-]+", path.stem)).strip())
+    outline = Outline(" ".join(re.split(r"[\s_-]+", readable(path.stem))).strip())
     reader = READERS[path.suffix.lower()]
     if reader is None:
         _pdf(path, outline)
