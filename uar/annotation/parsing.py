@@ -92,9 +92,9 @@ def parse_ranking(reply: Reply, numbers: Numbers[int]) -> tuple[Outcome, list[in
 
     What counts is the run of `>` that names the most passages, of equal ones the last; equals (`[5] = [1]`) keep their order.
     Where something that is not read is joined to the run, or a passage that is not read stands before or beside it, the reply
-    is unparsable: it may be the first choice. So is one that says it begins with the worst, or contradicts itself later. Without
-    a run the reply must be a list and nothing else. A ranking that leaves out
-    passages is good: those that it names are in order. Whoever takes the best of it takes none that it left out.
+    is unparsable: it may be the first choice. So is one that says it begins with the worst, or that contradicts itself later.
+    Without a run the reply must be a list and nothing else. A ranking that leaves out passages is good: those that it names
+    are in order. Whoever takes the best of it takes none that it left out.
     """
     found = _ranking(reply.text)
     outcome, named = _outcome(reply, None if found is None else found.before + found.after, numbers)

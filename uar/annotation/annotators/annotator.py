@@ -65,6 +65,13 @@ class Annotator(Asker):
         """Whether each passage is judged by calls that show no other, so that pools of a question add up."""
         return False
 
+    @property
+    def words_shown(self) -> int | None:
+        """Of a passage, at most; the fewest of several annotators. None where it shows none."""
+        own = {f.name: getattr(self, f.name) for f in fields(self)}
+        members = [value.words_shown for value in own.values() if isinstance(value, Annotator)]
+        return min((words for words in (own.get("max_words"), *members) if words is not None), default=None)
+
     def asks(self) -> dict[str, Any]:
         """What the calls depend on besides models and pools: the class, its options but for those of `reading`, and the
         content of the prompt files that they name."""

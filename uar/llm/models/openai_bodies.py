@@ -138,14 +138,7 @@ def adapted(body: dict[str, Any], max_tokens_field: str, extra: Mapping[str, Any
 def read(request: Request, body: Any, seconds: float, constrain: bool | str = False) -> Reply:
     """The reply in an answer's JSON; `constrain` as it was asked, see `body_of`. Raises NoLogprobs, NotEnded, and ValueError,
     LookupError, TypeError, AttributeError or ArithmeticError where the JSON is not what a server of this interface sends."""
-    usage = body.get("usage") or {}
-    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
-    counts: dict[str, Any] = {
-        "tokens_in": int(usage.get("prompt_tokens") or 0),
-        "tokens_out": int(usage.get("completion_tokens") or 0),
-        "tokens_cached": int(cached),
-        "seconds": seconds,
-    }
+    counts: dict[str, Any] = {**tokens_of(body), "seconds": seconds}
     choice = body["choices"][0]
     reason = choice.get("finish_reason")
     outcome = outcome_of(reason)
@@ -158,6 +151,17 @@ def read(request: Request, body: Any, seconds: float, constrain: bool | str = Fa
     if isinstance(request, Score):
         return _scored(request, choice, counts)
     return Reply.of_choices(*_chosen(request.choices, choice), **counts)
+
+
+def tokens_of(body: Any) -> dict[str, int]:
+    """What a call took, as its answer says."""
+    usage = body.get("usage") or {}
+    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+    return {
+        "tokens_in": int(usage.get("prompt_tokens") or 0),
+        "tokens_out": int(usage.get("completion_tokens") or 0),
+        "tokens_cached": int(cached),
+    }
 
 
 def _written(choice: dict[str, Any], outcome: Outcome, counts: dict[str, Any], in_object: bool) -> Reply:
