@@ -60,6 +60,7 @@ class ListWise(Guided):
     group: int | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         one_of("layout", self.layout, ("paper", "shared_prefix"))
         if self.max_selected is not None and self.max_selected < 1:
             raise UserError(f"annotator.max_selected={self.max_selected}: at least 1 is needed, or null for no limit")
