@@ -134,6 +134,9 @@ def _tell_what_is_missing(progress: Progress, spent: Mapping[str, Any]) -> None:
         if partial:
             line = "%s: %d of %d rankings are partial; the %d passages that they leave out follow as they stand"
             log.warning(line, stage, partial, counts.outcomes[Outcome.OK], appended)
+        if cut := counts.notes["selections_cut"]:
+            line = "%s: %d of %d selections name more passages than annotator.max_selected; the first count"
+            log.warning(line, stage, cut, counts.outcomes[Outcome.OK])
         if untold := counts.notes["replies_without_tokens"]:
             line = "%s: %d of %d replies do not say how many tokens they took; tokens and cost in ledger.json are too low"
             log.warning(line, stage, untold, counts.asked)
