@@ -10,6 +10,7 @@ ASCII = str.maketrans("【】［］〔〕（）：；，、＞", "[][][]():;,,>"
 NAMED = re.compile(rf"\[\s*(?:{WORD})?(\d+)\s*\]", re.IGNORECASE)
 BLANK = re.compile(rf"(?:[\s,;!]|\.(?!\.)|{SIGNS})*(?:json)?\s*", re.IGNORECASE)
 BRACKETED = re.compile(r"\[(?:[^\[\]]|\[[^\[\]]*\])*\]")
+NESTED = re.compile(r"\[\s*(?=\[)(?:[^\[\]]|\[[^\[\]]*\])*\]")
 HEAD = re.compile(
     rf"(?:[ \t]|{SIGNS})*(?:[-•·–—+>]+|\(?\d{{1,3}}[.):])?(?:[ \t]|{SIGNS})*(?:{WORD})?(?:[ \t]|{SIGNS})*", re.IGNORECASE
 )

@@ -7,11 +7,11 @@ from functools import lru_cache
 from itertools import takewhile
 from typing import NamedTuple
 
-from uar.annotation.doubts import BACKWARDS, BOUNDS, DENIES, REVISES, is_doubtful
+from uar.annotation.doubts import BACKWARDS, BOUNDS, begins_with_denial, is_doubtful, takes_back
 from uar.annotation.listed_passages import (
     BLANK,
-    BRACKETED,
     NAMED,
+    NESTED,
     SIGNS,
     WORD,
     Line,
@@ -25,10 +25,11 @@ from uar.llm.replies import unread
 
 AS_ASKED = re.compile(r"My selection:\[(?:\[\d{1,9}\](?:,\[\d{1,9}\])*)?\]")
 LABEL = re.compile(
-    rf"(?<!\bnot )(?<!\bnot in )my[\s_]+(?:final\s+)?selection"
+    rf"my[\s_]+(?:final\s+)?selection"
     rf"(?:\s+(?:is|would\s+be)(?:\s|{SIGNS})*(?:[:=]|(?=\[))|(?:\s|{SIGNS})*[:=])",
     re.IGNORECASE,
 )
+NOT_IN = re.compile(r"\bnot\s+(?:in\s+)?$", re.IGNORECASE)  # before a label
 LEAD = re.compile(
     rf"(?:\s|{SIGNS}|json\b)*(?:(?:my|the)[\s_]+)?(?:final[\s_]+)?"
     rf"(?:selection|selected(?:[\s_]+passages?)?|relevant[\s_]+passages?|ranking|answer)?(?:[\s:=]|{SIGNS})*",
@@ -41,8 +42,8 @@ FOLLOWS = re.compile(  # what may stand behind a list: nothing, a reason, anothe
 )
 GRADE = re.compile(r"(?:(?<!\w)[-−])?\d+(?:[.,]\d+|\s*/\s*\d+|\s+(?:out\s+)?of\s+\d+)*[%+]?")
 REASONED = re.compile(
-    r"[^\w<>≤≥~≈±]*(?:<?grade\b[^\w<>≤≥~≈±]*>?)?(?<![-−])(\d+)(?![\w%]|[.,/]\d|\s*[/?]|[^\w\n]*(?:(?:or|to|and|of)\b\D{0,3})?\d{1,2}(?!\d))"
-    r"\W*(.*)",
+    r"[^\w<>≤≥~≈±]*(?:<?grade\b[^\w<>≤≥~≈±]*>?)?(?<![-−])(\d+)"
+    r"(?![\w%]|[.,/]\d|\s*[/?]|[^\w\n]*(?:(?:or|to|and|of)\b\D{0,3})?\d{1,2}(?!\d))\W*(.*)",
     re.IGNORECASE | re.DOTALL,
 )
 OTHER_GRADE = re.compile(r"\bgrade\W{0,4}(?:is\W+)?(\d+)", re.IGNORECASE)
@@ -82,7 +83,7 @@ def _selection(text: str) -> list[int] | None:
     if AS_ASKED.fullmatch(text):
         return [int(n) for n in re.findall(r"\d+", text)]
     text = plain(text)
-    labels = list(LABEL.finditer(text))
+    labels = [found for found in LABEL.finditer(text) if not NOT_IN.search(text, max(0, found.start() - 8), found.start())]
     return _selected(text[labels[-1].end() :]) if labels else _bare_list(text)
 
 
@@ -161,7 +162,7 @@ def _selected(text: str) -> list[int] | None:
     """The list that a text begins with, by the rule of `parse_selection`."""
     lines = [line for line in text.splitlines() if not BLANK.fullmatch(line)]
     listing = [line for line in takewhile(lambda line: line is not None, map(line_of, lines)) if line is not None]
-    if not listing or not FOLLOWS.match(listing[0].rest) or DENIES.match(listing[0].rest):
+    if not listing or not FOLLOWS.match(listing[0].rest) or begins_with_denial(listing[0].rest):
         return None
     first, after = listing[0], lines[len(listing) :]
     listed = _listed(listing)
@@ -220,8 +221,8 @@ def _sentence_adds(rest: str, numbers: Numbers[int]) -> bool:
 
 def _revises(text: str, numbers: Numbers[int]) -> bool:
     """Whether what follows a list takes it back: says so, or has another list in the form that was asked for."""
-    lists = [numbers_within(found) for found in BRACKETED.findall(text) if found[1:].lstrip().startswith("[")]
-    return REVISES.search(text) is not None or any(found is not None and set(found) != set(numbers) for found in lists)
+    lists = map(numbers_within, NESTED.findall(text))
+    return takes_back(text) or any(found is not None and set(found) != set(numbers) for found in lists)
 
 
 def _bare_list(text: str) -> list[int] | None:
