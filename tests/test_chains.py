@@ -10,9 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 from scripted import BEES, POOL, Scripted, kept, many, nat_by_passage, replies, run, stage_of
 
-from uar.annotation.annotators import Annotator, Judgement, Likelihood, UtilSel
+from uar.annotation.annotators import Annotator, Judgement, Likelihood, Pointwise, RelSel, UtilSel
 from uar.errors import UserError
 from uar.llm.call import Question
+from uar.llm.engines.work import Work
 from uar.llm.failing import lower_bound, stop_where_too_many_failed
 from uar.llm.progress import Progress
 from uar.llm.prompts.template import packaged
@@ -273,6 +274,35 @@ def test_passages_are_cut_to_max_words(tmp_path: Path) -> None:
     run(tmp_path, UtilSel(template="utilsel", max_words=3), engine)
     shown = [text for role, text in engine.asked[0].messages if text.startswith("[")]
     assert shown == ["[1] Bees make honey", "[2] Bees live in", "[3] A violin has", "[4] Honey keeps for"]
+
+
+@pytest.mark.parametrize(
+    ("annotator", "option"),
+    [
+        (UtilSel, "max_words=0"),
+        (RelSel, "max_words=-5"),
+        (RelSel, "selection_tokens=0"),
+        (RelSel, "temperature=-1.0"),
+        (RelSel, "temperature=nan"),
+        (RelSel, "sample=-1"),
+        (RelSel, "reasoning_tokens=-1"),
+        (UtilSel, "answer_tokens=0"),
+        (Likelihood, "max_words=0"),
+        (Pointwise, "max_words=0"),
+        (Pointwise, "calibration_queries=-1"),
+    ],
+)
+def test_numbers_by_which_nothing_can_be_asked_are_refused(annotator: type[Annotator], option: str) -> None:
+    name, _, value = option.partition("=")
+    template = "likelihood_question" if annotator is Likelihood else annotator.__name__.lower()
+    with pytest.raises(UserError, match=f"{option}.*a number .*is needed"):
+        annotator(template=template, **{name: float(value) if "temperature" in name else int(value)})
+
+
+@pytest.mark.parametrize("rate", [-0.1, 5, math.nan])
+def test_a_rate_of_failures_that_is_no_share_is_refused(tmp_path: Path, rate: float) -> None:
+    with pytest.raises(UserError, match="max_failure_rate=.*a share of the calls from 0 to 1"):
+        Work(utilsel(), [], [], tmp_path, rate)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

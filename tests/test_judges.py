@@ -225,7 +225,7 @@ def test_yes_and_no(text: str, outcome: Outcome, yes: bool):
     ("text", "items"),
     [
         ("- a b\n- c\n\nThat is all.", ["a b", "c"]), ("1) a\nthat goes on\n2) b", ["a that goes on", "b"]), ("None.", []),
-        ("• a\n• a", ["a"]), ("a and b", None), ("-5 degrees", None),
+        ("- None", []), ("1. none.", []), ("• a\n• a", ["a"]), ("a and b", None), ("-5 degrees", None),
     ],
 )  # fmt: skip
 def test_lists(text: str, items: list[str] | None):

@@ -151,8 +151,14 @@ def test_rows_are_counted_through_all_blocks(tmp_path: Path, monkeypatch: pytest
 
 def test_columns_know_white_space_as_lines_do() -> None:
     letters = [chr(code) for code in range(0x3100)]
-    odd = pc.match_substring_regex(pa.array(["", "a b", "ab", *letters]), NO_WORD).to_pylist()
-    assert odd == [True, True, False, *(letter.split() != [letter] for letter in letters)]
+    odd = pc.match_substring_regex(pa.array(["", "a b", "\ufeffa", "ab", *letters]), NO_WORD).to_pylist()
+    assert odd == [True, True, True, False, *(letter.split() != [letter] for letter in letters)]
+
+
+def test_an_id_that_the_beginning_of_a_file_would_lose_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_text("q0\td1\t1\n\ufeffq1\td1\t1\n", encoding="utf-8")
+    fault(path, "a.tsv:2: the id '\\ufeffq1' begins with a byte-order mark; take it off")
 
 
 def fault(path: Path, told: str) -> None:

@@ -128,7 +128,8 @@ def test_setwise_positives_are_the_best_of_the_picks(tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "outcome"),
     [("<think>B or A?</think>[B]", "ok"), ("B", "ok"), ("**B**.", "ok"), ("A passage is [B].", "ok"),
-     ("[A] or [B]", "unparsable"),
+     ("[A] or [B]", "unparsable"), ("A is better than [B]", "unparsable"), ("Not [B]", "unparsable"),
+     ("[B] is the least useful.", "unparsable"),
      ("[T]", "out_of_range"), ("the second", "unparsable"), ("", "empty")],
 )  # fmt: skip
 def test_the_letter_is_read_from_the_text_of_a_model_that_reasons(tmp_path: Path, text: str, outcome: str):

@@ -1,6 +1,7 @@
 """Passages, questions and answers that look like the protocol, an identifier or an order change nothing."""
 
 import json
+import logging
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from conftest import SMOLLM2, write_jsonl
@@ -18,6 +20,7 @@ from scripted import shown_passages
 
 from uar.annotation.annotators import (
     Annotator,
+    Cascade,
     Likelihood,
     Pairwise,
     Pointwise,
@@ -28,6 +31,7 @@ from uar.annotation.annotators import (
     UtilRank,
     UtilSel,
 )
+from uar.annotation.material import material
 from uar.collections import open_collection
 from uar.llm.call import Question
 from uar.llm.prompts.escaping import as_material, attempts, without_control_tokens
@@ -246,10 +250,20 @@ def test_a_run_over_hostile_texts_gives_the_labels_of_a_run_over_harmless_ones(
     assert labels[0] == labels[1] and labels[2] == labels[3]  # in both layouts
     clean, found = (json.loads((tmp_path / str(job) / "ledger.json").read_text())["material"] for job in (3, 7))
     kinds = {"control_tokens": 2, "role_markers": 1, "identifiers": 4, "answer_formats": 3, "instructions": 1}
-    assert found == {"passages": 6, "passages_defused": 5, "by_kind": kinds}
-    assert clean == {"passages": 6, "passages_defused": 0, "by_kind": dict.fromkeys(kinds, 0)}
+    assert found == {"passages": 6, "passages_cut": 0, "passages_defused": 5, "by_kind": kinds}
+    assert clean == {"passages": 6, "passages_cut": 0, "passages_defused": 0, "by_kind": dict.fromkeys(kinds, 0)}
     told = done.stdout + done.stderr
     assert "5 of 6 passages hold what could pass for the protocol" in told and "1 instructions" in told
+
+
+def test_passages_whose_end_is_not_shown_are_counted(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    collection, rows = open_collection(f"local:{folder}:train"), np.array([0, 1, 2, 3, 4, 5, 0])
+    assert material(collection, rows, 6)["passages_cut"] == 4  # of 7, 8, 7, 8, 5 and 6 words
+    assert "4 of 6 passages are longer than annotator.max_words=6" in caplog.text
+    assert material(collection, rows, 8)["passages_cut"] == material(collection, rows, None)["passages_cut"] == 0
+    short = Pointwise(template="pointwise", max_words=6)
+    assert Cascade(first=Pointwise(template="pointwise"), then=short, models=1).words_shown == 6
 
 
 def question_line(messages: list[dict[str, str]]) -> str:

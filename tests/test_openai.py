@@ -171,7 +171,17 @@ def test_a_server_without_log_likelihoods_of_replies_is_told_at_once(
 
 
 PASSING = ["408", "409", "425", "429 without a time", "500", "503"]
-UNREADABLE = ["broken JSON", "not JSON", "no choices", "a list as content", "half a body"]
+COUNTS = '200 {"choices": [{"message": {"content": "x"}, "finish_reason": "stop"}], "usage": {"prompt_tokens": %s}}'
+UNREADABLE = [
+    COUNTS % -1,
+    COUNTS % 2**31,
+    COUNTS % "NaN",
+    "broken JSON",
+    "not JSON",
+    "no choices",
+    "a list as content",
+    "half a body",
+]
 
 
 @pytest.mark.parametrize("fault", [*PASSING, *UNREADABLE])

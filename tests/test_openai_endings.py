@@ -52,6 +52,15 @@ def test_a_reply_that_may_not_be_whole_is_asked_for_again_and_never_good(
     assert reply.outcome == Outcome.OK and len(server.seen) == 5
 
 
+def test_what_is_of_no_use_has_cost_its_tokens(server: LLMServer, client: Connect, no_wait: list[float]) -> None:
+    server.finish_reason = "abort"
+    (reply,) = ask(client(retries=2), [HELLO])
+    assert (reply.tokens_in, reply.tokens_out, reply.tokens_cached) == (21, 9, 6)  # of three answers
+    server.finish_reason = "stop"
+    (reply,) = ask(client(), [USEFUL])  # without log-likelihoods
+    assert (reply.outcome, reply.tokens_in, reply.tokens_out) == (Outcome.ERROR, 7, 3)
+
+
 def test_a_score_that_a_filter_stopped_is_refused(server: LLMServer, client: Connect) -> None:
     engine = client()
     assert [r.outcome for r in ask(engine, [BEES])] == [Outcome.OK]

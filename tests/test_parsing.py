@@ -129,9 +129,57 @@ LOST_LISTS = [
     ("[1]\n[3] is about violins.", LOST),
     ("[1], [3] fit; [2] fits less.", LOST),
 ]
+TAKEN_BACK = [
+    ("My selection: [1]-[5] excluding [3]", LOST),
+    ("My selection:[[1],[2],[3]] except [2]", LOST),
+    ("My selection:[[1],[2],[3]] minus [[2]]", LOST),
+    ("My selection:[[1],[2]], but [2] is only marginally relevant.", LOST),
+    ("My selection:[[1],[2]] — on second thought, only [1].", LOST),
+    ("My selection:[[1],[2]]\nWait, [2] is off. So my final selection is [[1]].", [1]),
+    ("My selection:[[1],[2]]\nWait, [2] is off. Revised: [[1]]", LOST),
+    ("My selection:[[1]]\nFinal answer: [[1],[3]]", LOST),
+    ("My selection: [[]]\nOn reflection: [[1]]", LOST),
+    ("My selection: [] but [1] is close", LOST),
+    ("My selection: [[1]]\nNot in my selection: [[2]]", LOST),
+    ("Not my selection: [[2]]", LOST),
+    ("My selection: [1] barely", LOST),
+    ("My selection: [1] is hardly relevant", LOST),
+    ("My selection: [1], [2] only partially.", LOST),
+    ("My selection: [1]?", LOST),
+    ("My selection: [1] or [3], not sure", LOST),
+    ("My selection: [1], [2], [3", LOST),
+    ("My selection: [1], [2], ...", LOST),
+    ("My selection: [1], [2], etc.", LOST),
+    ("My selection: [1], [2] and others", LOST),
+    ("My selection: [1], 3, 5", LOST),
+    ("My selection: [1] and the third passage", LOST),
+    ("My selection: [1][Passage A]", LOST),
+    ("My selection: [1]\n\n---\n\n[3]", LOST),
+    ("My selection:\n[1]\nand also\n[3]", LOST),
+    ("My selection:[[1],[3]]]", [1, 3]),
+    ("My selection:[[1],[3]]<|im_end|>", [1, 3]),
+    ('{"My selection": [[1], [3]], "reason": "[2] is off"}', [1, 3]),
+    ("My selection is [1] and [3]", [1, 3]),
+]
+VERDICTS = [
+    ("My selection:\n[1]: Ja\n[2]: Nein", LOST),
+    ("My selection:\n[1]: pertinent\n[2]: hors sujet", LOST),
+    ("My selection:\n[1] - она о мёде\n[2] - она не о мёде", LOST),
+    ("My selection:\n[1]: 관련 있음\n[2]: 관련 없음", LOST),
+    ("My selection: [1] (high), [2] (low)", LOST),
+    ("My selection: [1] (relevant), [2] (rejected)", LOST),
+    ("My selection: [1] - 1\n[2] - 0", LOST),
+    ("My selection: [1] (✓), [2] (✗)", LOST),
+    ("My selection:\n- [1]: about honey\n- [2]: partly off", LOST),
+    ("My selection: [1] (relevant), [3] (yes)", [1, 3]),
+    ("My selection:\n- [1]: ✅\n- [3]: ✅", [1, 3]),
+]
 
 
-@pytest.mark.parametrize(("text", "chosen"), [*IN_FORM, *SEPARATED, *WITH_REASONS, *WITH_PROSE, *LOST_LISTS])
+FORMS = [*IN_FORM, *SEPARATED, *WITH_REASONS, *WITH_PROSE, *LOST_LISTS, *TAKEN_BACK, *VERDICTS]
+
+
+@pytest.mark.parametrize(("text", "chosen"), FORMS)
 def test_a_selection_is_read_whole_or_not_at_all(text: str, chosen: list[int] | None) -> None:
     wanted = (Outcome.UNPARSABLE, []) if chosen is LOST else (Outcome.OK, chosen)
     assert parse_selection(Reply(text), range(1, 6)) == wanted
@@ -199,6 +247,14 @@ RANKINGS = [
     ("[2] > [1], [3] > [1]", LOST, NONE),
     ("[3] helps most, [1] least.", LOST, NONE),
     ("[]", LOST, NONE),
+    ("[3] is best.\n[1] > [2] > [4]", LOST, NONE),
+    ("Best: [3]\nRest: [1] > [2] > [4]", LOST, NONE),
+    ("Passage [1] is better than [2] > [3]", LOST, NONE),
+    ("**1.** [2] > **2.** [3] > [1]", LOST, NONE),
+    ("Least useful first: [2] > [3] > [1] > [4]", LOST, NONE),
+    ("[2] > [3] > [1] > [4] (from worst to best)", LOST, NONE),
+    ("[2] > [3] > [1] > [4]\nFinal: [1] > [2]", LOST, NONE),
+    ("[2] > [3] > [1] > [4]\nAgain: [2] > [3]", [2, 3, 1, 4], NONE),
 ]
 
 
@@ -239,6 +295,20 @@ def test_what_is_wrong_with_a_ranking_is_named(text: str, outcome: Outcome) -> N
         ("2+", Outcome.UNPARSABLE, None),
         ("2%", Outcome.UNPARSABLE, None),
         ("two", Outcome.UNPARSABLE, None),
+        ("2?", Outcome.UNPARSABLE, None),
+        ("2½", Outcome.UNPARSABLE, None),
+        ("2nd", Outcome.UNPARSABLE, None),
+        ("<2", Outcome.UNPARSABLE, None),
+        ("≥ 2", Outcome.UNPARSABLE, None),
+        ("at least 2", Outcome.UNPARSABLE, None),
+        ("less than a 2", Outcome.UNPARSABLE, None),
+        ("Not a 3", Outcome.UNPARSABLE, None),
+        ("It doesn't deserve 2", Outcome.UNPARSABLE, None),
+        ("Passage 2", Outcome.UNPARSABLE, None),
+        ("not relevant (0)", Outcome.OK, 0),
+        ("It does not answer, so 0", Outcome.OK, 0),
+        ("<grade>2</grade>", Outcome.OK, 2),
+        ("评分：2分", Outcome.OK, 2),
         ("I'm sorry, I can't grade that.", Outcome.REFUSED, None),
         ("", Outcome.EMPTY, None),
         ("<think>2", Outcome.EMPTY, None),

@@ -122,6 +122,18 @@ def test_an_annotation_ends_says_what_it_spent_and_goes_on(
         annotate(options, Path("third"))
 
 
+def test_that_a_server_does_not_say_what_it_read_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: LLMServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer = '200 {"choices": [{"message": {"content": "My selection:[[1]]"}, "finish_reason": "stop"}]}'
+    server.fault = lambda number, body: answer if number < 3 else None
+    given = ["annotator=relsel", "llm=openai", f"llm.base_urls=[{server.url}]", "llm.model=m", "limit=4", "logger=none"]
+    spent = annotate(composed("annotate", *given, "price.output=1000000"), Path("run"))
+    assert spent["cost"] == 3 and spent["stages"]["relsel"]["replies_without_tokens"] == 3
+    assert "relsel: 3 of 4 replies do not say how many tokens they took" in caplog.text
+
+
 def test_each_model_is_counted_at_its_own_factor() -> None:
     batched, plain = (
         {"_target_": "uar.llm.models.openai_batch.OpenAIBatch", "price_factor": 0.5},

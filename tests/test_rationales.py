@@ -33,6 +33,13 @@ EXPLAINED = Pointwise(template="pointwise_reason", rationale=True)
         ("-1\nBad.", "unparsable", None, ""),
         ("It names the year, so 2.", "unparsable", None, ""),
         ("", "empty", None, ""),
+        ("1 or 2\nBetween.", "unparsable", None, ""),
+        ("1-2\nBetween.", "unparsable", None, ""),
+        ("2 to 3", "unparsable", None, ""),
+        ("<2\nLittle.", "unparsable", None, ""),
+        ("2?\nMaybe.", "unparsable", None, ""),
+        ("2\nIt answers. Final grade: 3", "unparsable", None, ""),
+        ("2, 1850 is named.", "ok", 2, "1850 is named."),
     ],
 )
 def test_the_grade_stands_first_and_the_reason_after_it(text: str, outcome: str, grade: int | None, reason: str):

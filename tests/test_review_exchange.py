@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ok
+from conftest import ok, write_jsonl
 from review_page import labelling, rows
 
 from uar.errors import DataError
@@ -54,6 +54,20 @@ def test_what_goes_out_comes_back(tool: str, work: Labelling, tmp_path: Path, fo
     back = told(empty)
     assert back == told(work) and back[0]["words"] == "The heart"[:9]
     assert empty.progress("ann")["mine"] == 1, "a question whose passages all have a label is done"
+
+
+@pytest.mark.parametrize("tool", ["csv", "label_studio", "argilla"])
+def test_characters_of_any_kind_come_back(tool: str, tmp_path: Path, folder: Path) -> None:
+    ids = ["'=d1", '"d,2";', "-\u200bé", "+4"]
+    texts = ['say "a", b;\tc', "one\r\ntwo\n\nthree\u2028four\x85", "=1+1", "long " * 30_000]
+    write_jsonl(folder / "corpus.jsonl", [{"_id": i, "title": "", "text": t} for i, t in zip(ids, texts, strict=True)])
+    (folder / "qrels" / "train.tsv").write_text(f"query-id\tcorpus-id\tscore\nq1\t{ids[0]}\t1\nq2\t{ids[1]}\t1\n")
+    both = [labelling(tmp_path / name, folder) for name in ("one", "other")]
+    grades = [label(0, place, place % 2, start=1, end=4) for place in range(4)]
+    for who in ("'-ann, b;", "=Zoë"):
+        both[0].save(who, [{**event, "id": event["id"] + who} for event in grades])
+    assert take_back(both[1], write_for(tool, both[0], tmp_path)) == 8
+    assert sorted(told(both[1]), key=str) == sorted(told(both[0]), key=str)
 
 
 def test_out_is_where_a_review_is_kept_also_in_a_sweep(

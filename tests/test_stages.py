@@ -308,8 +308,11 @@ def test_a_template_file_without_turns_for_a_shared_prefix_is_refused(tmp_path: 
 @pytest.mark.parametrize("layout", ["paper", "shared_prefix"])
 def test_at_most_so_many_passages_are_selected(tmp_path: Path, layout: str) -> None:
     engine = Scripted(replies(relsel="My selection:[[3],[1],[3],[2]]"))
-    judged, _ = run(tmp_path, RelSel(template="relsel", max_selected=2, layout=layout), engine)
+    judged, chains = run(tmp_path, RelSel(template="relsel", max_selected=2, layout=layout), engine)
     assert [j.doc_id for j in judged["q1"] if j.label] == ["d3", "d1"]
+    assert chains.progress.stages["relsel"].notes["selections_cut"] == 1
+    _, chains = run(tmp_path, RelSel(template="relsel", max_selected=3, layout=layout), Scripted(replies(relsel="")), retry=())
+    assert not chains.progress.stages["relsel"].notes["selections_cut"]
     pattern = engine.asked[0].pattern
     assert re.fullmatch(pattern, "My selection:[[3],[1]]") and not re.fullmatch(pattern, "My selection:[[3],[1],[2]]")
 

@@ -255,6 +255,7 @@ def test_the_grade_that_made_labels_of_grades_is_said(tmp_path: Path, caplog: py
         ("people", "apart", [], "apart: no passage of it has a label by people"),
         ("people,apart", "run", [], "people: no passage of it was judged by others too"),
         ("people", "run", ["margin=0"], "margin=0: a number above 0"),
+        ("people", "run", ["resamples=0"], "resamples=0: a whole number from 1 on"),
         ("people", "run", ["measure=f1"], "measure=f1; allowed: balanced_accuracy, accuracy"),
         ("people", "run", ["unjudged=no"], "unjudged=no; allowed: ignore, negative"),
     ],

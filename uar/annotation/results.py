@@ -105,7 +105,7 @@ def _spent(means: Means, task: Assignment, works: Works, progress: Progress, pai
         "queries_for_calibration_alone": len(task.calibrating),
         "queries_for_gate_alone": len(task.at_gate),
         "models_served": {name: served for one in works.every for name, served in one.serves.items() if served},
-        "material": material(task.asked.collection, rows if means.asked else rows[:0]),
+        "material": material(task.asked.collection, rows if means.asked else rows[:0], means.annotator.words_shown),
     }
 
 
@@ -135,6 +135,12 @@ def _tell_what_is_missing(progress: Progress, spent: Mapping[str, Any]) -> None:
         if partial:
             line = "%s: %d of %d rankings are partial; the %d passages that they leave out follow as they stand"
             log.warning(line, stage, partial, counts.outcomes[Outcome.OK], appended)
+        if cut := counts.notes["selections_cut"]:
+            line = "%s: %d of %d selections name more passages than annotator.max_selected; the first count"
+            log.warning(line, stage, cut, counts.outcomes[Outcome.OK])
+        if untold := counts.notes["replies_without_tokens"]:
+            line = "%s: %d of %d replies do not say how many tokens they took; tokens and cost in ledger.json are too low"
+            log.warning(line, stage, untold, counts.asked)
     unlabelled = spent["queries_without_labels"]
     if progress.failures or unlabelled:
         line = "%d calls failed, %d of %d questions are without labels"

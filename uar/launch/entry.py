@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -54,42 +54,26 @@ def entry(config_name: str, task: Task) -> None:
 
     def job(cfg: DictConfig) -> Any:
         tidy_terminal(which_process())
-        folder = Path(HydraConfig.get().runtime.output_dir)
-        swept = sweeps.in_sweep()
+        folder, swept = Path(HydraConfig.get().runtime.output_dir), sweeps.in_sweep()
         try:
             with _environment(FULL_ERROR, given):  # what the task starts has the user's environment
-                taken = Taken(config_name, cfg, HydraConfig.get().runtime.choices)
-                check_given(taken)
-                check_types(taken)
-                set_waiting(side_by_side=several_devices(cfg))
-                if "name" not in cfg:  # a command without run folders of its own
-                    return task(cfg, folder)
-                with owned(folder, sweep if swept else None, HydraConfig.get().overrides.task):
-                    if not swept:
-                        return task(cfg, folder)
-                    sweeps.forget_failure(folder)
-                    return sweeps.once(task, cfg, folder)
+                return _done(config_name, task, cfg, folder, sweep if swept else None)
         except Exception as error:
             if stopping.stopped(error):  # such as an error of a process whose peer was stopped
                 raise KeyboardInterrupt from error
             line = one_line(error)
-            if swept:
-                if line is None or wants_traceback:
-                    logging.getLogger(__name__).exception("The job in %s failed", folder)
-                sweeps.remember_failure(folder, sweep, line or f"{type(error).__name__}: {error}".splitlines()[0])
-                return None
-            if wants_traceback or line is None:
+            if not swept and (line is None or wants_traceback):
                 raise
-            failed.append(line)
+            if not swept:
+                failed.append(str(line))
+                return None
+            if line is None or wants_traceback:
+                logging.getLogger(__name__).exception("The job in %s failed", folder)
+            sweeps.remember_failure(folder, sweep, line or f"{type(error).__name__}: {error}".splitlines()[0])
             return None
 
     try:
-        sys.argv[1:] = as_typed(config_name, sys.argv[1:])
-        _check_order(sys.argv[1:])
-        if asks_for_help(sys.argv[1:]):
-            return print_help(config_name, sys.argv[1:])
-        with _environment(FULL_ERROR, "1"):  # Hydra then raises its errors here instead of printing several lines
-            hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
+        _start(config_name, job)
     except BaseException as error:
         if stopping.stopped(error):
             stopping.end()
@@ -103,11 +87,42 @@ def entry(config_name: str, task: Task) -> None:
         failed.append(line)
     failed += sweeps.failures(sweep)
     if failed:
-        logging.shutdown()
-        number = which_process()
-        who = f"process {number}: " if number else ""
-        sys.stderr.write("".join(f"error: {who}{line}\n" for line in failed))
-        sys.exit(2)
+        _end_with(failed)
+
+
+def _start(config_name: str, job: Callable[[DictConfig], Any]) -> None:
+    """Print what the command line asks to be told, or have Hydra run its jobs."""
+    sys.argv[1:] = as_typed(config_name, sys.argv[1:])
+    _check_order(sys.argv[1:])
+    if asks_for_help(sys.argv[1:]):
+        print_help(config_name, sys.argv[1:])
+        return
+    with _environment(FULL_ERROR, "1"):  # Hydra then raises its errors here instead of printing several lines
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
+
+
+def _done(config_name: str, task: Task, cfg: DictConfig, folder: Path, sweep: str | None) -> Any:
+    """What the task returns, once its options are checked and the folder is its own. `sweep`: that the job is of."""
+    taken = Taken(config_name, cfg, HydraConfig.get().runtime.choices)
+    check_given(taken)
+    check_types(taken)
+    set_waiting(side_by_side=several_devices(cfg))
+    if "name" not in cfg:  # a command without run folders of its own
+        return task(cfg, folder)
+    with owned(folder, sweep, HydraConfig.get().overrides.task):
+        if sweep is None:
+            return task(cfg, folder)
+        sweeps.forget_failure(folder)
+        return sweeps.once(task, cfg, folder)
+
+
+def _end_with(failed: Sequence[str]) -> NoReturn:
+    """Print what failed, a line each."""
+    logging.shutdown()
+    number = which_process()
+    who = f"process {number}: " if number else ""
+    sys.stderr.write("".join(f"error: {who}{line}\n" for line in failed))
+    sys.exit(2)
 
 
 def composed(config_name: str, *overrides: str) -> DictConfig:

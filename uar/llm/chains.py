@@ -221,6 +221,8 @@ class Chains:
         if record.outcome != Outcome.OK:
             self.progress.failures.append(record)
         stage.asked += first
+        if first and not reply.tokens_in and reply.outcome != Outcome.ERROR:
+            stage.notes["replies_without_tokens"] += 1
         stage.seconds += record.seconds
         _add(stage.tokens, stage.further, call, reply)
 

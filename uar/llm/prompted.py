@@ -1,8 +1,9 @@
 """Askers with prompts of their own: what they show of a passage, and what they have written."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property, lru_cache
+from math import inf
 from typing import Any, ClassVar
 
 from uar.collections.languages import head
@@ -14,6 +15,7 @@ from uar.llm.record import Generate, Messages
 
 MAX_WORDS = 300  # a passage is cut here before it is shown, as in the paper
 REASONING_TOKENS = 2_048
+LEAST = {"max_words": 1, "temperature": 0, "sample": 0, "reasoning_tokens": 0}  # of options; 1 of others of so many tokens
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,13 @@ class Prompted(Asker):
 
     template: str = field(kw_only=True)
     max_words: int = field(default=MAX_WORDS, kw_only=True)
+
+    def __post_init__(self) -> None:
+        """UserError for a number that nothing can be shown or written by; some servers take it for another."""
+        for name in (option.name for option in fields(self)):
+            value, least = getattr(self, name), LEAST.get(name, 1 if name.endswith("tokens") else None)
+            if least is not None and value is not None and not least <= value < inf:
+                raise UserError(f"{name}={value} ({type(self).__name__}): a number from {least} on is needed")
 
     def cut(self, text: str) -> str:
         """A passage as it is shown, at most `max_words` long; see `words_in` for scripts without spaces."""
@@ -57,6 +66,7 @@ class OnePrompt(Chatting):
     variables: ClassVar[frozenset[str]]
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self.prompt  # noqa: B018 one that cannot be read is refused before anything is asked
 
     @cached_property

@@ -155,7 +155,8 @@ class Generate(Keyed):
         return [self._ended_key(model), self.key(model), *whole]
 
     def answered_by(self, record: "Record") -> bool:
-        return record.tokens_out <= self.limit
+        """An error may have cost several attempts."""
+        return record.tokens_out <= self.limit or record.outcome == Outcome.ERROR
 
     def _ended_key(self, model: str) -> str:
         texts, images = _shown(self.messages)

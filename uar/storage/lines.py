@@ -9,7 +9,8 @@ from typing import Any
 from uar.errors import DataError, UserError
 
 log = logging.getLogger(__name__)
-NO_WORD = r"^$|[\t-\r\x1c-\x1f\x85\pZ]"  # in RE2's words, for columns: empty, or with white space as `str.split` has it
+MARK = "\ufeff"  # of byte order: what a file begins with is no part of its first id
+NO_WORD = rf"^$|^{MARK}|[\t-\r\x1c-\x1f\x85\pZ]"  # in RE2's words: empty, so marked, or with white space as of `str.split`
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -55,6 +56,8 @@ def read_id(path: Path, number: int, row: dict[str, Any], key: str) -> str:
 
 def one_word(path: Path, number: int, value: str) -> str:
     """An id without white space: one with it would be several columns of a TREC file."""
+    if value.startswith(MARK):
+        raise DataError(path, f"the id {value!r} begins with a byte-order mark; take it off", number)
     if value.split() != [value]:
         raise DataError(path, f"the id {value!r} has white space in it, which no TREC file can hold; rename it", number)
     return value

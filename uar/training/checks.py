@@ -27,6 +27,13 @@ SHARDING = ("fsdp", "deepspeed", "model_parallel", "modelparallel")
 
 def check_options(cfg: DictConfig) -> None:
     """Of a composed train config, UserError naming the option."""
+    _check_retriever(cfg)
+    _check_strategy(cfg)
+    _check_training(cfg)
+    _tell_without_effect(cfg)
+
+
+def _check_retriever(cfg: DictConfig) -> None:
     target = cfg.retriever.get("_target_")
     made = get_object(target) if target else None
     if made is None or (isinstance(made, type) and not issubclass(made, Trainable)):
@@ -34,6 +41,14 @@ def check_options(cfg: DictConfig) -> None:
             f"retriever={made.__name__ if made else 'none'} has no weights to train; choose a bi-encoder, such as "
             "retriever=minilm, or score this one with python -m uar.evaluate"
         )
+    if cfg.retriever.get("dtype", "fp32") != "fp32" and cfg.retriever.lora_rank is None:
+        raise UserError(
+            f"retriever.dtype={cfg.retriever.dtype}: small steps of weights are lost in it; give retriever.lora_rank=16, "
+            "whose adapters learn in fp32, or dtype=fp32"
+        )
+
+
+def _check_strategy(cfg: DictConfig) -> None:
     strategy = _words(cfg.trainer.strategy)
     if sharded := next((kind for kind in SHARDING if kind in strategy.lower()), None):
         raise UserError(
@@ -41,11 +56,9 @@ def check_options(cfg: DictConfig) -> None:
             "would be clipped by the norm of a part); take ddp, and for a large encoder retriever.dtype=bf16 "
             "retriever.lora_rank=16 retriever.gradient_checkpointing=true"
         )
-    if cfg.retriever.get("dtype", "fp32") != "fp32" and cfg.retriever.lora_rank is None:
-        raise UserError(
-            f"retriever.dtype={cfg.retriever.dtype}: small steps of weights are lost in it; give retriever.lora_rank=16, "
-            "whose adapters learn in fp32, or dtype=fp32"
-        )
+
+
+def _check_training(cfg: DictConfig) -> None:
     options = cfg.training
     for name in (*(f"training.{name}" for name in AT_LEAST_1), "trainer.log_every_n_steps"):
         value = OmegaConf.select(cfg, name)
@@ -61,8 +74,11 @@ def check_options(cfg: DictConfig) -> None:
     for name in ("invariance", "misleading"):
         if options[name] < 0:
             raise UserError(f"training.{name}={options[name]}: a weight from 0 on is needed; 0 leaves the term out")
-    if options.patience is not None and not cfg.dataset.dev:
-        log.warning("training.patience=%s has no effect without a dev split (dataset.dev=null)", options.patience)
+
+
+def _tell_without_effect(cfg: DictConfig) -> None:
+    if cfg.training.patience is not None and not cfg.dataset.dev:
+        log.warning("training.patience=%s has no effect without a dev split (dataset.dev=null)", cfg.training.patience)
     takers = (cfg.label_source, cfg.combine)
     if cfg.human_frac is not None and not any(options_named("human_frac", OmegaConf.to_container(t)) for t in takers):
         log.warning("human_frac=%s has no effect: this label_source takes no human labels by share", cfg.human_frac)

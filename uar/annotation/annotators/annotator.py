@@ -8,16 +8,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
-from uar.annotation import parsing, reply_form
+from uar.annotation import parsing
 from uar.annotation.judgement import Judged, Judgement
 from uar.annotation.own_judgements import OwnJudgements
 from uar.collections import Collection, answer_match
-from uar.llm import record, replies, thinking
+from uar.llm import record, refusals, replies, thinking
 from uar.llm.call import Asker, Chain, Question
 from uar.llm.prompts.template import content_hash
 from uar.storage.files import digest
 
 FILES = ("template", "scale")  # options that name prompt files end so
+ROOM = "uar.annotation."
+READERS = (answer_match, parsing, record, refusals, replies, thinking)
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,13 @@ class Annotator(Asker):
     def passage_wise(self) -> bool:
         """Whether each passage is judged by calls that show no other, so that pools of a question add up."""
         return False
+
+    @property
+    def words_shown(self) -> int | None:
+        """Of a passage, at most; the fewest of several annotators. None where it shows none."""
+        own = {f.name: getattr(self, f.name) for f in fields(self)}
+        members = [value.words_shown for value in own.values() if isinstance(value, Annotator)]
+        return min((words for words in (own.get("max_words"), *members) if words is not None), default=None)
 
     def asks(self) -> dict[str, Any]:
         """What the calls depend on besides models and pools: the class, its options but for those of `reading`, and the
@@ -134,10 +143,19 @@ def _alike(question: Question, judged: Sequence[Judgement]) -> list[Judgement]:
 
 @cache
 def _code(kind: type) -> str:
-    readers = [answer_match, parsing, reply_form, record, replies, thinking]
-    modules = [*readers, *(sys.modules.get(base.__module__) for base in kind.__mro__)]
-    files = {str(f) for module in modules if (f := getattr(module, "__file__", None))}
-    return digest([Path(file).read_text(encoding="utf-8") for file in sorted(files)])
+    return digest([Path(file).read_text(encoding="utf-8") for file in sorted(code_files(kind))])
+
+
+def code_files(kind: type) -> set[str]:
+    """The files that say what an annotator of this kind makes of replies: its own, those of the room that they use in turn,
+    and what reads replies below."""
+    coming = {module.__name__ for module in READERS} | {base.__module__ for base in kind.__mro__}
+    known: set[str] = set()
+    while coming:
+        known |= coming
+        used = {getattr(value, "__module__", None) for name in coming for value in vars(sys.modules[name]).values()}
+        coming = {name for name in used - known if isinstance(name, str) and name.startswith(ROOM)}
+    return {file for name in known if (file := getattr(sys.modules[name], "__file__", None))}
 
 
 def ranked_judgements(

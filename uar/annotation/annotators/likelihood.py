@@ -39,6 +39,7 @@ class Likelihood(Prompted, Annotator):
     answer_tokens: int = 96
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         one_of("target", self.target, ("question", "answer", "both"))
         one_of("answer", self.answer, ("gold", "pseudo"))
         self._rule  # noqa: B018

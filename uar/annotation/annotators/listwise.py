@@ -60,6 +60,7 @@ class ListWise(Guided):
     group: int | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         one_of("layout", self.layout, ("paper", "shared_prefix"))
         if self.max_selected is not None and self.max_selected < 1:
             raise UserError(f"annotator.max_selected={self.max_selected}: at least 1 is needed, or null for no limit")
@@ -92,8 +93,12 @@ class ListWise(Guided):
             outcome, found = parse_selection(reply, allowed)
             return [numbers[n] for n in found][:most] if outcome == Outcome.OK else None
 
+        def notes(reply: Reply) -> dict[str, int]:
+            return {"selections_cut": 1} if most and len(parse_selection(reply, allowed)[1]) > most else {}
+
         pattern = selection_pattern(allowed, most)
-        return Listed(self._call(stage, prompt, messages, numbers, pattern, example, check), read)
+        call = self._call(stage, prompt, messages, numbers, pattern, example, check)
+        return Listed(replace(call, notes=notes), read)
 
     def ranking(self, stage: str, template: str, question: Question, among: Sequence[str], **values: str) -> Listed:
         """The call that ranks all of `among`; what is read is a `Ranking`."""

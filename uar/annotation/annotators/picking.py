@@ -8,6 +8,7 @@ from string import ascii_uppercase
 from typing import Any
 
 from uar.annotation.annotators.guided import GuidedPrompt
+from uar.annotation.doubts import COMPARES, denies
 from uar.llm.call import Call, Question
 from uar.llm.prompts.escaping import as_material
 from uar.llm.record import Choose, Generate, Outcome, Reply
@@ -48,7 +49,8 @@ class Picking(GuidedPrompt):
         return Call(self.stages[0], self.prompt.name, self.prompt.hash, tuple(window), request, check, example=example)
 
     def said(self, reply: Reply, size: int) -> tuple[Outcome, list[float]]:
-        """What a reply says of each of `size` passages: log-likelihoods, or of a text 0 for its pick and minus infinity."""
+        """What a reply says of each of `size` passages: log-likelihoods, or of a text 0 for its pick and minus infinity. A
+        text picks none where it names several, compares or denies."""
         letters = ascii_uppercase[:size]
         if not self.reasoning:
             outcome = check_choices(reply)
@@ -58,7 +60,7 @@ class Picking(GuidedPrompt):
             return reply.outcome, []
         alone = ALONE.fullmatch(reply.text)
         named = {alone[1]} if alone else set(NAMED.findall(reply.text))
-        if len(named) != 1:
+        if len(named) != 1 or (not alone and (denies(reply.text) or COMPARES.search(reply.text))):
             return unread(reply.text), []
         (pick,) = named
         return (Outcome.OK, [0.0 if x == pick else -1e9 for x in letters]) if pick in letters else (Outcome.OUT_OF_RANGE, [])

@@ -84,6 +84,10 @@ class Pointwise(PassageWise):
             raise UserError(f"annotator.positive_grade={self.positive_grade}: a grade from 1 to {highest} is needed")
         if not 0 <= self.threshold <= 1:
             raise UserError(f"annotator.threshold={self.threshold}: a probability from 0 to 1 is needed")
+        if self.calibration_queries < 0:
+            raise UserError(
+                f"annotator.calibration_queries={self.calibration_queries}: a number of queries from 0 on is needed"
+            )
         if self.examples is not None and self.rationale:
             raise UserError("annotator.rationale=true: examples have grades and no reasons; leave annotator.examples null")
         if self.examples is not None:

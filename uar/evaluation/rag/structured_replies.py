@@ -36,7 +36,7 @@ def read_list(reply: Reply) -> tuple[Outcome, list[str]]:
     outcome = check_text(reply)
     if outcome != Outcome.OK:
         return outcome, []
-    if reply.text.strip(SIGNS).lower() == "none":
+    if BULLET.sub("", reply.text.strip()).strip(SIGNS).lower() == "none":
         return Outcome.OK, []
     items: list[str] = []
     within = False

@@ -35,6 +35,8 @@ RESULT = "validation.json"
 def validate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Write `validation.json` and print its tables. UserError for labels that cannot be compared."""
     check_options(cfg.margin, cfg.epsilon, cfg.level)
+    if cfg.resamples < 1:
+        raise UserError(f"resamples={cfg.resamples}: a whole number from 1 on is needed; 1000 are usual")
     people, runs = _named("labels", cfg.labels), _named("runs", cfg.runs)
     if twice := sorted(people.keys() & runs.keys()):
         runs = {f"{name} (run)" if name in twice else name: path for name, path in runs.items()}

@@ -43,6 +43,10 @@ class Work:
     _start: float | None = None
     _spent: float = 0.0
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_failure_rate <= 1:
+            raise UserError(f"max_failure_rate={self.max_failure_rate}: a share of the calls from 0 to 1 is needed")
+
     @property
     def seconds(self) -> float:
         """Of wall time since the asking began."""

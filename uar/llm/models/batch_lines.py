@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from uar.llm.models.openai_bodies import NoLogprobs, NotEnded, error_in, read, without_base64
+from uar.llm.models.openai_bodies import NoLogprobs, NotEnded, error_in, read, tokens_of, without_base64
 from uar.llm.record import Outcome, Reply, Request
 from uar.storage.files import digest
 
@@ -62,6 +62,6 @@ def reply_of(request: Request, row: dict[str, Any] | None, why: str, constrain: 
     try:
         return read(request, body, 0.0, constrain)
     except (NoLogprobs, NotEnded) as problem:
-        return Reply(f"the server {problem}", Outcome.ERROR)
+        return Reply(f"the server {problem}", Outcome.ERROR, **tokens_of(body))
     except UNREADABLE as problem:
         return Reply(f"the server wrote an unreadable answer ({type(problem).__name__})", Outcome.ERROR)

@@ -3,17 +3,13 @@
 import asyncio
 import contextlib
 import json
-import math
 import os
 import queue
-import random
 import re
 import threading
 import time
 from collections import deque
 from collections.abc import Coroutine, Mapping, Sequence
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 import aiohttp
@@ -31,9 +27,11 @@ from uar.llm.models.openai_bodies import (
     error_in,
     holds,
     read,
+    tokens_of,
     without_base64,
 )
 from uar.llm.models.openai_servers import Server, Servers
+from uar.llm.models.openai_tries import Fault, Tries, retry_after
 from uar.llm.record import Generate, Outcome, Reply, Request, Score
 from uar.storage.files import digest
 
@@ -42,21 +40,8 @@ AGAIN = {408, 409, 425, 429}  # and every 5xx
 WINDOW = 64  # where no server says what it takes
 CONNECT_SECONDS = 10.0
 LONGEST_WAIT = 3_600.0  # seconds of Retry-After that are waited
-LIMIT_WAIT = 8  # times `backoff`: the first wait where a server limits its rate and says no time; limits hold for a minute
-LONGEST_LIMIT_WAIT = 60.0
 UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 T = TypeVar("T")
-
-
-class Fault(Exception):
-    """An attempt that may be made again. `down`: nothing answers there; `late`: it took longer than allowed; `limited`: the
-    server limits its rate; `pause`: the seconds after which the server takes calls again, as it says."""
-
-    def __init__(
-        self, problem: str, down: bool = False, late: bool = False, limited: bool = False, pause: float = 0.0
-    ) -> None:
-        super().__init__(problem)
-        self.down, self.late, self.limited, self.pause = down, late, limited, pause
 
 
 class OpenAI(Model):
@@ -209,14 +194,12 @@ class OpenAI(Model):
         path, body = body_of(request, self.model, self._constrain)
         body = adapted(body, self._max_tokens_field, self._extra)
         data = json.dumps(body, separators=(",", ":")).encode()
-        tries, counted, moves, wait = 0, 0, 0, 0.0
-        failed: Server | None = None
-        before = last = time.monotonic()  # when the last failure but one, and the last one, came
+        tries = Tries(self._servers, self._retries, self._backoff)
         while True:
-            server = self._servers.next(failed)
-            pause = max(wait, server.closed_for())
+            server = self._servers.next(tries.failed)
+            pause = max(tries.wait, server.closed_for())
             if pause > LONGEST_WAIT:
-                return _error(f"{server.shown} takes no calls for {pause:.0f} s, as it says", start)
+                return _error(f"{server.shown} takes no calls for {pause:.0f} s, as it says", start, tries.tokens)
             if pause:
                 await asyncio.sleep(pause)
             try:
@@ -224,27 +207,16 @@ class OpenAI(Model):
                     return await self._score(server, path, data, request, start)
                 return await self._attempt(server, path, data, request, start)
             except Fault as error:
-                fault, failed = error, server
-            if fault.limited and not fault.pause:
-                least = min(LONGEST_LIMIT_WAIT, LIMIT_WAIT * self._backoff * 2 ** min(tries, 16))
-                fault.pause = least * random.uniform(1.0, 1.5)  # noqa: S311 jitter, as below
-            self._servers.fails(server, str(fault), fault.down, fault.pause)
-            before, last = last, time.monotonic()
-            if (fault.down or fault.pause) and moves < len(self._servers) - 1 and self._servers.others_are_well(server):
-                moves, wait = moves + 1, 0.0  # another server takes over at once
-                continue
-            tries, moves = tries + 1, 0
-            counted = 0 if fault.limited and self._servers.served_since(before) else counted + 1
-            if counted > self._retries:
+                fault = error
+            if not tries.go_on(server, fault):
                 break
-            wait = self._backoff * 2 ** max(0, counted - 1) * random.uniform(0.5, 1.5)  # noqa: S311 jitter, no result depends on it
         gone = fault.down or (fault.late and not await self._servers.any_there(self._session))
-        if gone and not self._servers.answered_since(before):
+        if gone and not self._servers.answered_since(tries.before):
             raise EngineError(
-                f"llm.base_urls: {fault} after {tries} tries; start the server or mend the URL. "
+                f"llm.base_urls: {fault} after {tries.number} tries; start the server or mend the URL. "
                 "What was answered is kept; the same command goes on from there"
             )
-        return _error(str(fault), start)
+        return _error(str(fault), start, tries.tokens)
 
     async def _score(self, server: Server, path: str, data: bytes, request: Score, start: float) -> Reply:
         """The first call that scores a text shows whether the server does so; those that come meanwhile wait for it."""
@@ -263,11 +235,32 @@ class OpenAI(Model):
             server.tried.set()
 
     async def _attempt(self, server: Server, path: str, data: bytes, request: Request, start: float) -> Reply:
+        response, payload = await self._post(server, path, data)
+        self._servers.responds(server)
+        body = _body(server, payload) if 200 <= response.status < 300 else None
+        status, inside = error_in(body) or (response.status, "")
+        if 200 <= status < 300:
+            reply = self._read(server, request, body, start)
+        else:
+            text = f"(in an answer of status {response.status}) {inside}" if inside else payload.decode("utf-8", "replace")
+            message = " ".join(self._servers.hide(without_base64(text)).split())[:300]
+            if isinstance(request, Score) and not server.scores and WITHOUT_ECHO.search(message):
+                raise _no_scores(server, f"{status} {message}")
+            if status in AGAIN or status >= 500:
+                problem = f"{server.shown} answered {status} {message}".rstrip()
+                raise Fault(problem, limited=status == 429, pause=retry_after(response))
+            reply = _error(f"{status} {message}", start)
+        self._servers.serves(server)
+        server.scores |= isinstance(request, Score) and reply.outcome == Outcome.OK
+        return reply
+
+    async def _post(self, server: Server, path: str, data: bytes) -> tuple[aiohttp.ClientResponse, bytes]:
+        """A response of whatever status, and its body; Fault where there is none."""
         options: dict[str, Any] = {"headers": server.headers, "proxy": server.proxy, "allow_redirects": False}
         server.flying += 1
         try:
             async with self._session.post(server.at(path), data=data, timeout=self._timeout, **options) as response:
-                payload = await response.read()
+                return response, await response.read()
         except aiohttp.ConnectionTimeoutError as error:
             raise Fault(f"{server.shown} does not answer ({type(error).__name__})", down=True) from error
         except TimeoutError as error:  # the server is there, but the call takes too long
@@ -278,40 +271,32 @@ class OpenAI(Model):
             raise Fault(f"{server.shown} does not answer ({type(error).__name__})", down=True) from error
         finally:
             server.flying -= 1
-        self._servers.responds(server)
-        status, inside = response.status, ""
-        body: Any = None
-        if 200 <= status < 300:
-            try:
-                body = json.loads(payload)
-            except UNREADABLE as error:
-                raise Fault(f"{server.shown} sent an unreadable body ({type(error).__name__})") from error
-            status, inside = error_in(body) or (status, "")
-        if not 200 <= status < 300:
-            text = f"(in an answer of status {response.status}) {inside}" if inside else payload.decode("utf-8", "replace")
-            message = " ".join(self._servers.hide(without_base64(text)).split())[:300]
-            if isinstance(request, Score) and not server.scores and WITHOUT_ECHO.search(message):
-                raise _no_scores(server, f"{status} {message}")
-            if status in AGAIN or status >= 500:
-                problem = f"{server.shown} answered {status} {message}".rstrip()
-                raise Fault(problem, limited=status == 429, pause=_retry_after(response))
-            self._servers.serves(server)
-            return _error(f"{status} {message}", start)
+
+    def _read(self, server: Server, request: Request, body: Any, start: float) -> Reply:
+        """The reply in the body of an answer without an error. One that is of no use has cost its tokens."""
         try:
-            reply = read(request, body, time.perf_counter() - start, self._constrain)
+            return read(request, body, time.perf_counter() - start, self._constrain)
         except NoPromptLogprobs as error:
             if not server.scores:
                 raise _no_scores(server, f"it {error}") from error
-            reply = _error(f"{server.shown} {error}", start)
+            return _error(f"{server.shown} {error}", start, tokens_of(body))
         except NoLogprobs as error:
-            reply = _error(f"{server.shown} {error}; use another server or engine", start)
+            return _error(f"{server.shown} {error}; use another server or engine", start, tokens_of(body))
         except NotEnded as error:
-            raise Fault(f"{server.shown} {error}") from error
+            raise Fault(f"{server.shown} {error}", tokens=tokens_of(body)) from error
         except UNREADABLE as error:
-            raise Fault(f"{server.shown} sent an unreadable body ({type(error).__name__})") from error
-        self._servers.serves(server)
-        server.scores |= isinstance(request, Score) and reply.outcome == Outcome.OK
-        return reply
+            raise _unreadable(server, error) from error
+
+
+def _body(server: Server, payload: bytes) -> Any:
+    try:
+        return json.loads(payload)
+    except UNREADABLE as error:
+        raise _unreadable(server, error) from error
+
+
+def _unreadable(server: Server, error: Exception) -> Fault:
+    return Fault(f"{server.shown} sent an unreadable body ({type(error).__name__})")
 
 
 def _no_scores(server: Server, message: str) -> EngineError:
@@ -325,25 +310,5 @@ async def _session() -> aiohttp.ClientSession:
     return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar())
 
 
-def _error(text: str, start: float) -> Reply:
-    return Reply(text, Outcome.ERROR, seconds=time.perf_counter() - start)
-
-
-def _retry_after(response: aiohttp.ClientResponse) -> float:
-    """Seconds that a server asks for, as a number or as a date, which its own clock is compared with."""
-    value = response.headers.get("Retry-After", "")
-    try:
-        seconds = float(value)
-    except ValueError:
-        until, now = _date(value), _date(response.headers.get("Date", "")) or datetime.now(UTC)
-        seconds = (until - now).total_seconds() if until else 0.0
-    return seconds if math.isfinite(seconds) and seconds > 0 else 0.0
-
-
-def _date(text: str) -> datetime | None:
-    """An HTTP date, None where it is none."""
-    try:
-        found = parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+def _error(text: str, start: float, tokens: Mapping[str, int] | None = None) -> Reply:
+    return Reply(text, Outcome.ERROR, seconds=time.perf_counter() - start, **(tokens or {}))

@@ -17,6 +17,7 @@ SCHEMA = "json_schema"  # of `constrain`: replies are held to their pattern insi
 CONSTRAIN = (False, True, SCHEMA)
 REPLY = "reply"  # the field of that object
 BASE64 = re.compile(r"(?:data:[\w/+.-]*;base64,)?(?:[A-Za-z0-9+]|\\?/){64,}={0,2}")
+MOST = 2**31  # tokens of a call, which the store could not keep
 LEAST = 1e-10  # probability that is left for a choice where the listed ones, rounded, take all
 
 
@@ -138,14 +139,7 @@ def adapted(body: dict[str, Any], max_tokens_field: str, extra: Mapping[str, Any
 def read(request: Request, body: Any, seconds: float, constrain: bool | str = False) -> Reply:
     """The reply in an answer's JSON; `constrain` as it was asked, see `body_of`. Raises NoLogprobs, NotEnded, and ValueError,
     LookupError, TypeError, AttributeError or ArithmeticError where the JSON is not what a server of this interface sends."""
-    usage = body.get("usage") or {}
-    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
-    counts: dict[str, Any] = {
-        "tokens_in": int(usage.get("prompt_tokens") or 0),
-        "tokens_out": int(usage.get("completion_tokens") or 0),
-        "tokens_cached": int(cached),
-        "seconds": seconds,
-    }
+    counts: dict[str, Any] = {**tokens_of(body), "seconds": seconds}
     choice = body["choices"][0]
     reason = choice.get("finish_reason")
     outcome = outcome_of(reason)
@@ -158,6 +152,17 @@ def read(request: Request, body: Any, seconds: float, constrain: bool | str = Fa
     if isinstance(request, Score):
         return _scored(request, choice, counts)
     return Reply.of_choices(*_chosen(request.choices, choice), **counts)
+
+
+def tokens_of(body: Any) -> dict[str, int]:
+    """What a call took, as its answer says; ValueError for numbers that no call can take. Servers that count cached tokens
+    beside those of the prompt have at most these."""
+    usage = body.get("usage") or {}
+    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
+    read, written, again = (int(n or 0) for n in (usage.get("prompt_tokens"), usage.get("completion_tokens"), cached))
+    if not all(0 <= number < MOST for number in (read, written, again)):
+        raise ValueError(f"{read} tokens read, {again} of them cached, {written} written")
+    return {"tokens_in": read, "tokens_out": written, "tokens_cached": min(again, read)}
 
 
 def _written(choice: dict[str, Any], outcome: Outcome, counts: dict[str, Any], in_object: bool) -> Reply:

@@ -3,6 +3,7 @@
 import csv
 import io
 import logging
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ FILE = "review.csv"
 TEXTS = ("query_id", "doc_id", "question", "title", "passage", "who")
 WHOLE = ("confidence", "start", "end")
 COLUMNS = (*TEXTS, "grade", *WHOLE, "seconds", "time", "suggestion", "suggestion_shown", "judgement")
-FORMULA = tuple("=+-@\t\r")  # what a spreadsheet would compute
+FORMULA = re.compile(r"'*[=+\-@\t\r]")  # what a spreadsheet would compute, and that behind marks such as ours
+LONGEST = 2**31 - 1  # characters of a cell; the csv module takes 131,072 where nobody says more
 
 
 def write(folder: Path, pairs: Iterable[ReviewPair], manner: Manner) -> Path:
@@ -44,6 +46,7 @@ def read(path: Path, names: Names) -> Iterator[Returned]:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(path, f"not UTF-8 ({error.reason}); save the sheet as CSV in UTF-8") from error
+    csv.field_size_limit(LONGEST)
     with io.StringIO(text, newline="") as file:
         head = file.readline()
         file.seek(0)
@@ -82,12 +85,12 @@ def _cell(value: Any) -> Any:
         return round(value.timestamp(), 3)
     if isinstance(value, bool):
         return int(value)
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+    return f"'{value}" if isinstance(value, str) and FORMULA.match(value) else value
 
 
 def _text(cell: str | None) -> str:
     text = cell or ""
-    return text[1:] if text[:1] == "'" and text[1:].startswith(FORMULA) else text
+    return text[1:] if text[:1] == "'" and FORMULA.match(text) else text
 
 
 def _whole(path: Path, at: int, row: dict[str, Any], name: str) -> int | None:

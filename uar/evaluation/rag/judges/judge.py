@@ -47,6 +47,7 @@ class Judge(Chatting):
     constrain: bool = field(default=True, kw_only=True)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self._prompts()  # one that cannot be read is refused before anything is asked
 
     @property
