@@ -8,7 +8,7 @@ import pytest
 
 from uar.collections import Corpus
 from uar.collections.documents import build_corpus
-from uar.retrievers.bm25 import lexical_index
+from uar.retrievers.bm25 import lexical_index, postings, terms
 from uar.retrievers.bm25.kernels import BLOCK
 from uar.retrievers.bm25.lexical_index import BM25
 from uar.storage.files import is_whole, whole_dir
@@ -38,6 +38,20 @@ def test_the_best_of_several_blocks_are_those_of_all_scores(wide: Corpus, own_ca
     ):
         assert hits == best_first((d, float(s)) for d, s in zip(ids, scores, strict=True) if s > 0)[:50], query
     assert np.flatnonzero(scores)[-1] >= BLOCK
+
+
+def test_an_index_that_is_written_part_by_part_is_the_same(wide: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A few passages and a few terms at a time, words forgotten meanwhile: to the byte."""
+    files: list[dict[str, bytes]] = []
+    for cache, (block, held, remembered) in {"whole": (1 << 20,) * 3, "parts": (10_000, 20_000, 3)}.items():
+        monkeypatch.setattr(terms, "BLOCK", block)
+        monkeypatch.setattr(terms, "REMEMBERED", remembered)
+        monkeypatch.setattr(postings, "HELD", held)
+        monkeypatch.setenv("UAR_CACHE", str(tmp_path / cache))
+        BM25.open(wide)
+        (folder,) = (tmp_path / cache / "bm25").iterdir()
+        files.append({path.name: path.read_bytes() for path in folder.iterdir()})
+    assert files[0] == files[1] and {"rows.npy", "weights.npy", "ends.npy", "terms.arrow"} < set(files[0])
 
 
 def test_what_was_found_is_kept_block_by_block(wide: Corpus, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,15 +10,17 @@ import lightning as L
 import pytest
 import torch
 from hydra.utils import instantiate
+from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import OmegaConf
 from torch import nn
 
+from uar.errors import UserError
 from uar.launch.entry import composed
 from uar.losses import contrastive
 from uar.training import opened, trainer
 from uar.training.callbacks import Best, Latest, StepSeed, Stopwatch
 from uar.training.identity import schedule_hash
-from uar.training.module import RetrieverModule
+from uar.training.module import RetrieverModule, is_logged
 from uar.training.optimizer import fused, parameter_groups
 from uar.training.processes import requeued
 from uar.training.schedules import Schedule, constant, cosine, linear
@@ -163,6 +165,32 @@ def test_precision_is_settled_by_what_is_trained_on(monkeypatch: pytest.MonkeyPa
     assert trainer.precision_of(composed("train", "trainer.precision=16-mixed").trainer) == "16-mixed"
     names = {"bf16-true": "bf16", "16-mixed": "fp16", "fp16": "fp16", "32-true": "fp32", "64": "fp32"}
     assert {name: trainer.scoring_precision(name) for name in names} == names
+
+
+def test_a_gpu_waits_less_often(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(trainer, "device", lambda: torch.device("cuda"))
+    for name, steps in (("cpu", [1, 200]), ("gpu", [50, 2_000])):
+        cfg = composed("train", f"trainer={name}").trainer
+        assert [trainer.often(None, cfg, *each) for each in (trainer.LOGGED, trainer.KEPT)] == steps
+        assert trainer.often(7, cfg, *trainer.KEPT) == 7
+    made = [trainer.make_trainer(composed("train", *options), [], tmp_path) for options in (
+        ["trainer=cpu"], ["trainer=cpu", "trainer.log_every_n_steps=3"], ["trainer=ddp_cpu"],
+    )]  # fmt: skip
+    assert [one.log_every_n_steps for one in made] == [1, 3, 1]
+    assert isinstance(made[2].strategy, DDPStrategy)
+    assert made[2].strategy._ddp_kwargs.items() >= {"gradient_as_bucket_view": True, "static_graph": True}.items()
+
+
+def test_a_loss_that_is_no_number_is_told_when_steps_are_logged_and_before_anything_is_kept():
+    module = RetrieverModule(nn.Linear(2, 2), contrastive, partial(torch.optim.SGD, lr=1.0), 0.0, "llm")  # type: ignore[arg-type]
+    module._stop_where_broken()
+    for step, loss in enumerate([0.5, math.nan, 0.5, math.inf]):
+        module.trainer = SimpleNamespace(global_step=step, log_every_n_steps=3)  # type: ignore[assignment]
+        module._remember_broken(torch.tensor(loss), torch.tensor(0.0))
+        assert is_logged(module.trainer) == (step == 2)
+    for stops in (module._stop_where_broken, partial(module.on_save_checkpoint, {"state_dict": {}})):
+        with pytest.raises(UserError, match="stage llm: the loss is nan at step 2; .* smaller training.learning_rate"):
+            stops()
 
 
 def test_tests_are_scored_as_was_trained_where_search_does_not_say():

@@ -135,14 +135,11 @@ class Corpus:
 
     @cached_property
     def text_hashes(self) -> np.ndarray:
-        """(passages,) of 64 bits. Made once, and read without the mapping, whose pages would stay in memory."""
+        """(passages,) of 64 bits. Made once."""
         path = self.folder / "texts.npy"
         if path.is_file():
             return np.asarray(np.load(path, mmap_mode="r"))
-        with pa.OSFile(str(self.folder / "corpus.arrow")) as source:
-            reader = pa.ipc.open_file(source)
-            batches = map(reader.get_batch, range(reader.num_record_batches))
-            blocks = [hashes_of(t.encode("utf-8", "surrogatepass") for t in _texts(batch)) for batch in batches]
+        blocks = [hashes_of(t.encode("utf-8", "surrogatepass") for t in _texts(batch)) for batch in self._batches()]
         hashes = np.concatenate(blocks)
         if os.access(self.folder, os.W_OK):
             write_array(path, hashes)
@@ -155,7 +152,7 @@ class Corpus:
 
     def passages(self) -> Iterator[tuple[str, str, str]]:
         """(id, title, text) of all passages in row order, a block at a time."""
-        for batch in self._table.to_batches(max_chunksize=BLOCK):
+        for batch in self._batches():
             yield from zip(*(batch[name].to_pylist() for name in SCHEMA.names), strict=True)
 
     def texts(self, rows: Iterable[int] | None = None) -> Iterator[str]:
@@ -163,8 +160,14 @@ class Corpus:
         if rows is not None:
             yield from map(self.text, rows)
             return
-        for batch in self._table.to_batches(max_chunksize=BLOCK):
+        for batch in self._batches():
             yield from _texts(batch)
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        """As they were written, read without the mapping, whose pages would stay in memory."""
+        with pa.OSFile(str(self.folder / "corpus.arrow")) as source:
+            reader = pa.ipc.open_file(source)
+            yield from map(reader.get_batch, range(reader.num_record_batches))
 
 
 def _texts(batch: pa.RecordBatch) -> Iterator[str]:

@@ -27,6 +27,7 @@ from uar.retrievers.token_batches import TokenBatches
 from uar.retrievers.trainable import Encoder
 from uar.retrievers.transformer.dropout import use_fast_dropout
 from uar.retrievers.transformer.fast_attention import hidden_states, use_fast_attention
+from uar.retrievers.transformer.four_bit import FOUR_BIT, quantization, settle
 from uar.retrievers.transformer.loading import (
     append_eos_token,
     check_alike,
@@ -40,7 +41,7 @@ from uar.retrievers.transformer.lora import add_lora
 from uar.storage.files import digest
 
 ROLES = ("query", "passage")
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, FOUR_BIT: torch.bfloat16}
 COSINE_SCALE = 20.0  # of sentence-transformers' losses: a temperature of 0.05
 HIGHEST_SCALE = 100.0  # as in CLIP, arXiv 2103.00020
 
@@ -60,7 +61,8 @@ class BiEncoder(Encoder):
     `lora_alpha` None is twice the rank. `gradient_checkpointing`: keep one activation a layer and compute the rest again.
     `compile`: through torch.compile. `token_budget`: tokens, padding included, of one forward pass; texts are sorted by
     length first, so that little is padded. `dtype`: of the weights, one of DTYPES; adapters and what follows the pooling are
-    in fp32 nevertheless, and with bf16 the transformer computes in bf16 whatever the precision of the run.
+    in fp32 nevertheless, and with bf16 and 4bit the transformer computes in bf16 whatever the precision of the run. Those of
+    linear layers alone have four bits with 4bit, which is for adapters.
     """
 
     def __init__(
@@ -91,16 +93,19 @@ class BiEncoder(Encoder):
         super().__init__()
         if dtype not in DTYPES:
             raise UserError(f"retriever.dtype={dtype}; allowed: {', '.join(DTYPES)}")
-        weights = DTYPES[dtype]
+        self._four_bit = dtype == FOUR_BIT
+        if self._four_bit and lora_rank is None:
+            raise UserError(f"retriever.dtype={dtype}: such weights do not learn; give retriever.lora_rank=16")
+        weights = DTYPES[dtype], quantization() if self._four_bit else None
         without_bars()
         path = locate(model)
         try:
             own = read_published(model, path, revision)
-            self.encoder: Any = load_encoder(model, path, revision, own.passages, layers, dropout, weights)
+            self.encoder: Any = load_encoder(model, path, revision, own.passages, layers, dropout, *weights)
             self.query_encoder: Any = None
             if not tied or own.queries is not None:
                 folder = own.passages if own.queries is None else own.queries
-                self.query_encoder = load_encoder(model, path, revision, folder, layers, dropout, weights)
+                self.query_encoder = load_encoder(model, path, revision, folder, layers, dropout, *weights)
             self.tokenizer: Any = load_tokenizer(model, path, revision, own.passages, own.do_lower_case)
             if own.queries is not None:
                 check_alike(self.tokenizer, load_tokenizer(model, path, revision, own.queries), model)
@@ -123,6 +128,8 @@ class BiEncoder(Encoder):
         for encoder in self._encoders():
             if lora_rank is not None:
                 add_lora(encoder, lora_rank, lora_alpha, lora_dropout, lora_targets)
+            if self._four_bit:
+                settle(encoder)
             if gradient_checkpointing:
                 use_gradient_checkpointing(encoder, model)
             if compile:
@@ -146,7 +153,7 @@ class BiEncoder(Encoder):
 
     @property
     def vector_settings(self) -> tuple[object, ...]:
-        return self._pooling, self.unit
+        return self._pooling, self.unit, *([self.name] if self._four_bit else [])  # scales are no weights of the module
 
     @property
     def scale(self) -> float | torch.Tensor:

@@ -20,25 +20,34 @@ def count_passages(numbers: np.ndarray, passages: np.ndarray, counts: np.ndarray
 
 @njit(nogil=True, cache=True)
 def place_postings(
-    numbers: np.ndarray, passages: np.ndarray, free: np.ndarray, rows: np.ndarray, frequencies: np.ndarray
+    numbers: np.ndarray,
+    passages: np.ndarray,
+    row: int,
+    term: int,
+    free: np.ndarray,
+    rows: np.ndarray,
+    frequencies: np.ndarray,
 ) -> None:
-    """Fills `rows` and `frequencies`. free: (terms,) the first place of each term in both; it is moved on."""
+    """Fills `rows` and `frequencies` with those of the passages from `row` on, and of as many terms from `term` on as `free`
+    has: the first free place of each in both; it is moved on."""
     last = np.full(len(free), -1, np.int64)
     for passage in range(len(passages) - 1):
         for place in range(passages[passage], passages[passage + 1]):
-            term = numbers[place]
-            if last[term] != passage:
-                last[term] = passage
-                rows[free[term]] = passage
-                frequencies[free[term]] = 1
-                free[term] += 1
+            own = numbers[place] - term
+            if own < 0 or own >= len(free):
+                continue
+            if last[own] != passage:
+                last[own] = passage
+                rows[free[own]] = row + passage
+                frequencies[free[own]] = 1
+                free[own] += 1
             else:
-                frequencies[free[term] - 1] += 1
+                frequencies[free[own] - 1] += 1
 
 
 @njit(nogil=True, cache=True)
 def weigh(ends: np.ndarray, rows: np.ndarray, weights: np.ndarray, idf: np.ndarray, norms: np.ndarray) -> None:
-    """Frequencies become weights: idf * tf / (norm of the passage + tf), in fp64."""
+    """Frequencies become weights: idf * tf / (norm of the passage + tf), in fp64. ends: (terms + 1,) places from 0 on."""
     for term in range(len(idf)):
         for place in range(ends[term], ends[term + 1]):
             frequency = np.float64(weights[place])

@@ -1,7 +1,7 @@
 """An inverted index on disk: of each term, the passages that have it and its weight in them.
 
-It is written in two passes over the terms of the corpus, a block of passages at a time, and read through memory maps, so that
-neither holds the index in memory.
+It is written in passes over the terms of the corpus, each a block of passages at a time and for so many postings as memory has
+room for, and read through memory maps, so that neither holds the index in memory.
 
 numba is imported where it is used, since it is slow to import.
 """
@@ -19,6 +19,7 @@ from uar.errors import UserError
 from uar.storage.files import write_array
 from uar.storage.segments import ends_of
 
+HELD = 1 << 26  # postings that are put in order at a time: half a GiB
 TERMS = pa.schema([("term", pa.string())])
 Block = tuple[np.ndarray, np.ndarray]  # term numbers of passages, one passage after another, and how many each has
 
@@ -52,34 +53,52 @@ class Postings:
 def write_postings(folder: Path, blocks: Iterable[Block], vocabulary: dict[str, int], k1: float, b: float) -> None:
     """Lucene's BM25 weights of the passages in `blocks`, whose reading fills `vocabulary` (term numbers by term).
     UserError where there is no term."""
-    from uar.retrievers.bm25.kernels import count_passages, place_postings, weigh
+    from uar.retrievers.bm25.kernels import count_passages
 
-    written, sizes = folder / "passages.bin", []
+    written, sizes, counts = folder / "passages.bin", [], np.zeros(0, np.int64)
     with written.open("wb") as file:
         for numbers, lengths in blocks:
             file.write(numbers.astype("<i4").tobytes())
-            sizes.append(lengths)
+            sizes.append(lengths.astype(np.int32))
+            counts = np.pad(counts, (0, len(vocabulary) - len(counts)))
+            count_passages(numbers, ends_of(lengths), counts)
     if not vocabulary:
         raise UserError(
             f"{sum(map(len, sizes))} passages with no words that BM25 could index; use candidates=given or another corpus"
         )
-    lengths = np.concatenate(sizes)
-    passages = ends_of(lengths)
-    numbers = np.memmap(written, "<i4", "r")
-    counts = np.zeros(len(vocabulary), np.int64)
-    count_passages(numbers, passages, counts)
-    ends = ends_of(counts)
-    rows, weights = (
-        np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, (int(ends[-1]),))
-        for name, dtype in (("rows", np.int32), ("weights", np.float32))
-    )
-    place_postings(numbers, passages, ends[:-1].copy(), rows, weights)
-    idf = np.log(1 + (len(lengths) - counts + 0.5) / (counts + 0.5)).astype(np.float32)
-    weigh(ends, rows, weights, idf, k1 * ((1 - b) + b * lengths / lengths.mean()))
-    rows.flush()
-    weights.flush()
-    del numbers
-    written.unlink()
+    ends, mean = ends_of(counts), float(np.concatenate(sizes).mean())
     write_array(folder / "ends.npy", ends)
     with pa.OSFile(str(folder / "terms.arrow"), "wb") as sink, pa.ipc.new_file(sink, TERMS) as writer:
         writer.write_table(pa.table([list(vocabulary)], schema=TERMS))
+    idf = np.log(1 + (sum(map(len, sizes)) - counts + 0.5) / (counts + 0.5)).astype(np.float32)
+    norms = np.concatenate([k1 * ((1 - b) + b * own / mean) for own in sizes])
+    _write_columns(folder, written, sizes, ends, idf, norms)
+    written.unlink()
+
+
+def _write_columns(
+    folder: Path, written: Path, sizes: Sequence[np.ndarray], ends: np.ndarray, idf: np.ndarray, norms: np.ndarray
+) -> None:
+    """Rows and weights, those of some terms at a time, for which the terms of all passages are read again: a place for each
+    posting of the whole index would have to be written at random."""
+    from uar.retrievers.bm25.kernels import place_postings, weigh
+
+    with (folder / "rows.npy").open("wb") as of_rows, (folder / "weights.npy").open("wb") as of_weights:
+        for file, kind in ((of_rows, "<i4"), (of_weights, "<f4")):
+            header = {"descr": kind, "fortran_order": False, "shape": (int(ends[-1]),)}
+            np.lib.format.write_array_header_1_0(file, header)
+        first = 0
+        while first < len(idf):
+            last = max(first + 1, int(np.searchsorted(ends, ends[first] + HELD, "right")) - 1)
+            own = ends[first : last + 1] - ends[first]
+            rows, weights, free = np.empty(own[-1], np.int32), np.empty(own[-1], np.float32), own[:-1].copy()
+            row = 0
+            with written.open("rb") as source:
+                for lengths in sizes:
+                    numbers = np.fromfile(source, "<i4", int(lengths.sum()))
+                    place_postings(numbers, ends_of(lengths), row, first, free, rows, weights)
+                    row += len(lengths)
+            weigh(own, rows, weights, idf[first:last], norms)
+            rows.tofile(of_rows)
+            weights.tofile(of_weights)
+            first = last

@@ -105,11 +105,14 @@ def load_encoder(
     layers: int | None,
     dropout: float | None,
     dtype: torch.dtype = torch.float32,
+    quantization: Any = None,
 ) -> Any:
-    """The transformer of `model` without its head, its first `layers` layers where that is given, its weights in `dtype`."""
+    """The transformer of `model` without its head, its first `layers` layers where that is given, its weights in `dtype`, or
+    in fewer bits, as transformers' `quantization` says."""
+    more = {} if quantization is None else {"quantization_config": quantization}
     config = encoder_config(model, path, revision, folder, layers, dropout)
     with quiet_loading(layers is not None):
-        encoder: Any = pretrained(AutoModel, path, revision=revision, subfolder=folder, config=config, dtype=dtype)
+        encoder: Any = pretrained(AutoModel, path, revision=revision, subfolder=folder, config=config, dtype=dtype, **more)
     if getattr(encoder, "pooler", None) is not None:
         encoder.pooler.requires_grad_(False)  # its output is not used
     return encoder

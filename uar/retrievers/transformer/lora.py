@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from uar.errors import UserError
+from uar.retrievers.transformer.four_bit import whole_weights
 
 ADAPTER = "default"
 UNUSED = "pooler"  # its output is not used, so adapters of it would have no gradient
@@ -48,7 +49,8 @@ def merged_state(encoder: nn.Module) -> dict[str, torch.Tensor] | None:
         return None
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    state = {n.replace(".base_layer.", "."): value for n, value in encoder.state_dict().items() if ".lora_" not in n}
+    own = encoder.state_dict() | whole_weights(encoder)
+    state = {n.replace(".base_layer.", "."): value for n, value in own.items() if ".lora_" not in n}
     with torch.no_grad():
         for name, module in encoder.named_modules():
             if isinstance(module, BaseTunerLayer):
