@@ -14,7 +14,7 @@ from torch import nn
 from uar.collections import Collection
 from uar.collections.token_ids import Tokens, corpus_tokens, query_tokens
 from uar.errors import UserError
-from uar.machine.model_files import identity, locate, without_bars
+from uar.machine.model_files import identity, locate
 from uar.machine.precision import device
 from uar.retrievers.bi_encoder.dense import DenseRanker
 from uar.retrievers.bi_encoder.encoder_settings import Published, read_published
@@ -35,6 +35,7 @@ from uar.retrievers.transformer.loading import (
     is_causal,
     load_encoder,
     load_tokenizer,
+    loading,
     use_gradient_checkpointing,
 )
 from uar.retrievers.transformer.lora import add_lora
@@ -97,9 +98,7 @@ class BiEncoder(Encoder):
         if self._four_bit and lora_rank is None:
             raise UserError(f"retriever.dtype={dtype}: such weights do not learn; give retriever.lora_rank=16")
         weights = DTYPES[dtype], quantization() if self._four_bit else None
-        without_bars()
-        path = locate(model)
-        try:
+        with loading(model) as path:
             own = read_published(model, path, revision)
             self.encoder: Any = load_encoder(model, path, revision, own.passages, layers, dropout, *weights)
             self.query_encoder: Any = None
@@ -110,8 +109,6 @@ class BiEncoder(Encoder):
             if own.queries is not None:
                 check_alike(self.tokenizer, load_tokenizer(model, path, revision, own.queries), model)
             self.head = load_head(model, path, revision, own.dense)
-        except OSError as error:
-            raise UserError(f"retriever.model={model}: cannot be loaded ({str(error).splitlines()[0]})") from error
         pooling = pooling or own.pooling or ("lasttoken" if is_causal(self.encoder) else "mean")
         if not set(POOLINGS) >= set(pooling.split("+")):
             raise UserError(f"retriever.pooling={pooling!r}; allowed: {', '.join(POOLINGS)}, or several joined by +")

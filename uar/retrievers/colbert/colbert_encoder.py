@@ -13,7 +13,7 @@ from torch import nn
 from uar.collections import Collection
 from uar.collections.token_ids import Tokens, corpus_tokens, query_tokens
 from uar.errors import UserError
-from uar.machine.model_files import identity, locate, without_bars
+from uar.machine.model_files import identity
 from uar.machine.precision import device
 from uar.retrievers.colbert.max_sim import max_sim
 from uar.retrievers.colbert.multi_vector_files import DIM, PUNCTUATION, MultiVector, export, is_multi_vector, read_multi_vector
@@ -25,7 +25,7 @@ from uar.retrievers.token_batches import TokenBatches
 from uar.retrievers.trainable import Encoder, Kind
 from uar.retrievers.transformer.dropout import use_fast_dropout
 from uar.retrievers.transformer.fast_attention import hidden_states, use_fast_attention
-from uar.retrievers.transformer.loading import chosen, load_encoder, load_tokenizer
+from uar.retrievers.transformer.loading import chosen, load_encoder, load_tokenizer, loading
 from uar.storage.files import digest
 
 SEED = 0  # of a new projection, so that a model is the same whenever it is loaded
@@ -78,9 +78,7 @@ class ColBERT(Encoder):
         self._form = Form(index, bits, centroids, candidates, probes)
         if scale <= 0:
             raise UserError(f"retriever.scale={scale}: above 0 is needed")
-        without_bars()
-        path = locate(model)
-        try:
+        with loading(model) as path:
             own = read_multi_vector(model, path, revision)
             if own is None and not new_projection:
                 raise UserError(
@@ -91,8 +89,6 @@ class ColBERT(Encoder):
             self.encoder: Any = load_encoder(model, path, revision, "", layers, dropout)
             self.tokenizer: Any = load_tokenizer(model, path, revision, "")
             _keep_whole(self.tokenizer, own.marks, model)
-        except OSError as error:
-            raise UserError(f"retriever.model={model}: cannot be loaded ({str(error).splitlines()[0]})") from error
         self.projection = _projection(own.projection, int(self.encoder.config.hidden_size), dim, model)
         self._form.check(self.dim)
         skips = bool(own.skip) if skip_punctuation is None else skip_punctuation

@@ -11,7 +11,7 @@ from torch import nn
 from uar.collections import Collection
 from uar.collections.token_ids import Tokens, corpus_tokens, query_tokens
 from uar.errors import UserError
-from uar.machine.model_files import identity, locate, without_bars
+from uar.machine.model_files import identity
 from uar.machine.precision import device
 from uar.retrievers.bm25.bm25_ranker import BM25Ranker
 from uar.retrievers.cross_encoder.pair_form import PairForm
@@ -23,7 +23,7 @@ from uar.retrievers.token_batches import TokenBatches
 from uar.retrievers.trainable import Exchange, Kind, Scored, Texts, Trainable
 from uar.retrievers.transformer.dropout import use_fast_dropout
 from uar.retrievers.transformer.fast_attention import hidden_states, use_fast_attention
-from uar.retrievers.transformer.loading import load_tokenizer, use_gradient_checkpointing
+from uar.retrievers.transformer.loading import load_tokenizer, loading, use_gradient_checkpointing
 from uar.retrievers.weights import weights_hash
 from uar.storage.files import digest
 
@@ -64,14 +64,10 @@ class CrossEncoder(Trainable):
             raise UserError(f"retriever.depth={depth}: at least 1 passage a query is needed")
         if others < 0:
             raise UserError(f"retriever.others={others}: a whole number from 0 on is needed")
-        without_bars()
-        path = locate(model)
-        try:
+        with loading(model) as path:
             self.tokenizer: Any = load_tokenizer(model, path, revision, "")
             pad = int(self.tokenizer.pad_token_id)
             scorer, drawn = load_scorer(model, path, revision, layers, dropout, new_head, pad)
-        except OSError as error:
-            raise UserError(f"retriever.model={model}: cannot be loaded ({str(error).splitlines()[0]})") from error
         self.scorer: Any = scorer
         self.is_baseline = not drawn
         self.length = pair_length(length, self.tokenizer, self.scorer.config)

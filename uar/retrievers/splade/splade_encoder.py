@@ -12,7 +12,7 @@ import torch
 from uar.collections import Collection
 from uar.collections.token_ids import Tokens, corpus_tokens, query_tokens
 from uar.errors import UserError
-from uar.machine.model_files import identity, locate, without_bars
+from uar.machine.model_files import identity
 from uar.machine.precision import device
 from uar.retrievers.ranker import Ranker
 from uar.retrievers.session import Session
@@ -26,7 +26,7 @@ from uar.retrievers.token_batches import TokenBatches
 from uar.retrievers.trainable import Encoder, Exchange, Kind
 from uar.retrievers.transformer.dropout import use_fast_dropout
 from uar.retrievers.transformer.fast_attention import use_fast_attention
-from uar.retrievers.transformer.loading import check_alike, chosen, load_tokenizer
+from uar.retrievers.transformer.loading import check_alike, chosen, load_tokenizer, loading
 from uar.storage.files import digest
 
 log = logging.getLogger(__name__)
@@ -79,16 +79,12 @@ class Splade(Encoder):
             raise UserError(f"retriever.scale={scale}: above 0 is needed")
         if most_tokens is not None and most_tokens < 1:
             raise UserError(f"retriever.most_tokens={most_tokens}: a whole number from 1 on is needed, or null")
-        without_bars()
-        path = locate(model)
-        try:
+        with loading(model) as path:
             own = read_sparse(model, path, revision)
             self.mlm: Any = load_masked_lm(model, path, revision, own.place, layers, dropout)
             self.tokenizer: Any = load_tokenizer(model, path, revision, own.place, own.do_lower_case)
             if own.queries is not None:
                 check_alike(self.tokenizer, load_tokenizer(model, path, revision, own.queries, own.do_lower_case), model)
-        except OSError as error:
-            raise UserError(f"retriever.model={model}: cannot be loaded ({str(error).splitlines()[0]})") from error
         self.queries = queries or ("model" if own.weights is None else "tokens")
         activation = activation or own.activation
         for option, value, allowed in (("queries", self.queries, QUERIES), ("activation", activation, ACTIVATIONS)):

@@ -13,11 +13,23 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from uar.errors import UserError
-from uar.machine.model_files import pretrained
+from uar.machine.model_files import locate, pretrained, without_bars
 
 log = logging.getLogger(__name__)
 Settings = TypeVar("Settings", bound=Any)
 OFFSET = ("roberta", "xlm-roberta", "camembert", "mpnet")  # their positions start after the padding token's id
+
+
+@contextmanager
+def loading(model: str) -> Iterator[str]:
+    """The path or id that `locate` gives, for a block that reads its files without a bar. UserError where one cannot be
+    read."""
+    without_bars()
+    path = locate(model)
+    try:
+        yield path
+    except OSError as error:
+        raise UserError(f"retriever.model={model}: cannot be loaded ({str(error).splitlines()[0]})") from error
 
 
 def load_tokenizer(model: str, path: str, revision: str | None, folder: str, lower: bool = False) -> Any:
