@@ -18,7 +18,7 @@ from transformers import TrainerCallback
 from uar.errors import UserError
 from uar.launch.bars import bar
 from uar.machine.precision import bf16_is_fast, device
-from uar.tuning.shared_prefix import logits_at, shared_tokens
+from uar.tuning.cpu_training import attend_fast, logits_at, shared_tokens
 from uar.tuning.steps_taken import StepsTaken
 from uar.tuning.token_rows import TokenRow
 
@@ -58,6 +58,8 @@ def sft(load: Load, tokenizer: Any, rows: Sequence[TokenRow], taken: StepsTaken,
     lengths = {"max_length": None, "train_sampling_strategy": "group_by_length", "length_column_name": "length"}
     arguments = _config(SFTConfig, taken, folder, **lengths)
     cuts = "logits_to_keep" in signature(type(model).forward).parameters
+    if cuts and device().type == "cpu":
+        attend_fast(model, taken.chunk * max(map(len, rows)) ** 2)
     trainer = OfReplies(
         model, arguments, train_dataset=_dataset(content), processing_class=tokenizer, peft_config=taken.lora.config(model)
     )
