@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import SHARED
-from sklearn.metrics import cohen_kappa_score, precision_score, recall_score
+from sklearn.metrics import cohen_kappa_score, precision_score, recall_score, roc_auc_score
 
 from uar.annotation.annotators import Judgement
 from uar.annotation.quality import agreement, compare, judgements_of, table_of, worst_disagreements
@@ -83,6 +83,14 @@ def test_kappas_are_scikit_learns(generated: tuple) -> None:
     assert found["weighted_kappa"] == pytest.approx(cohen_kappa_score(human, grade, weights="quadratic"))
     assert found["precision"] == found["judged_precision"] == pytest.approx(precision_score(human >= 2, grade >= 2))
     assert found["recall"] == pytest.approx(recall_score(human >= 2, grade >= 2))
+
+
+def test_the_area_under_the_roc_curve_is_scikit_learns(generated: tuple) -> None:
+    collection, judged, rows = generated
+    assert agreement(collection, judged)["auroc"] is None  # type: ignore[index]
+    scored = {q: [replace(j, score=float(j.grade)) for j in pool] for q, pool in judged.items()}  # many are equal
+    assert agreement(collection, scored)["auroc"] == pytest.approx(roc_auc_score(rows[:, 1] >= 2, rows[:, 2]))  # type: ignore[index]
+    assert agreement(replace(collection, positive_grade=9), scored)["auroc"] is None  # type: ignore[index]
 
 
 def test_intervals_are_those_of_a_naive_bootstrap(generated: tuple) -> None:

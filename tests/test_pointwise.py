@@ -270,7 +270,9 @@ def test_where_all_judged_queries_calibrate_there_is_nothing_to_measure() -> Non
 def test_without_judgements_of_people_or_queries_to_fit_nothing_is_calibrated() -> None:
     collection, judged = overconfident(3)
     assert GRADE.finish(people({}), judged, seed=0) == (judged, None)
-    assert replace(GRADE, calibration_queries=0).finish(collection, judged, seed=0) == (judged, None)
+    again, told = replace(GRADE, calibration_queries=0).finish(collection, judged, seed=0)
+    assert again == judged and (told["temperature"], told["queries"], told["pairs"]) == (1.0, [], 30)
+    assert told["after"]["expected_calibration_error"] == ece(collection, judged, set(judged))
     assert replace(GRADE, reasoning=True).finish(collection, judged, seed=0) == (judged, None)
     assert RelSel(template="relsel").asked_besides(collection, seed=0) == []
 

@@ -16,6 +16,7 @@ from uar.llm.record import Generate
 from uar.llm.store.store import Store
 from uar.machine.model_files import identity, locate
 from uar.tuning import trl_training
+from uar.tuning.cpu_training import attend_fast
 from uar.tuning.steps_taken import Lora, StepsTaken
 from uar.tuning.token_rows import TokenRow
 
@@ -145,12 +146,13 @@ def _drawn(place: Path, step: int) -> str:
     return name
 
 
-def test_the_loss_of_replies_is_that_of_trl(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In 32 bits: sums of some tens of terms differ by rounding alone, 1e-5."""
+@pytest.mark.parametrize("prompt", [5, 70])
+def test_the_loss_of_replies_is_that_of_trl(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prompt: int) -> None:
+    """Also where the prompts begin alike. In 32 bits: sums of some tens of terms differ by rounding alone, 1e-5."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     found = []
-    rows = [TokenRow(list(range(5 + n)), list(range(20, 24 + n))) for n in range(4)]
+    rows = [TokenRow([*range(prompt), *range(9, 9 + n)], list(range(20, 24 + n))) for n in range(4)]
     settings = {"learning_rate": 1e-3, "epochs": 1, "steps": 2, "batch_size": 4, "chunk": 2, "warmup": 0.0, "clip": 1.0}
     for own in (True, False):
         torch.manual_seed(0)
@@ -167,6 +169,15 @@ def test_the_loss_of_replies_is_that_of_trl(model: str, tmp_path: Path, monkeypa
         )  # fmt: skip
         found.append([value for value in numbers if value is not None])
     assert len(found[0]) == 2 and found[0] == pytest.approx(found[1], abs=1e-5)
+
+
+def test_attention_whose_weights_would_fill_the_memory_keeps_none_of_them(model: str) -> None:
+    from transformers import AutoModelForCausalLM
+
+    for pairs, expected in ((8 * 2048**2, "eager"), (1 << 40, "sdpa")):
+        opened = AutoModelForCausalLM.from_pretrained(model)
+        attend_fast(opened, pairs)
+        assert opened.config._attn_implementation == expected
 
 
 @pytest.mark.parametrize(

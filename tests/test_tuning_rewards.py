@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +117,12 @@ def test_a_student_learns_grades(toy: Collection, tmp_path: Path) -> None:
     task = JudgingTask(annotator, labels=str(labels))
     graded = task.cases(toy, {"q1": POOL, "q2": POOL})
     assert [(c.call.doc_ids, c.target) for c in graded] == [(("d2",), "1"), (("d1",), "2")]
+    two = replace(annotator, scale="binary", positive_grade=1)
+    people = replace(toy, qrels={"q1": {"d1": 2, "d2": 1, "d3": 1}}, positive_grade=2)
+    assert [c.target for c in JudgingTask(two).cases(people, {"q1": POOL})] == ["0", "1", "0"]
+    assert [c.target for c in JudgingTask(annotator).cases(people, {"q1": POOL})] == ["1", "2", "1"]
+    with pytest.raises(UserError, match="grade 2 without a label 0 or 1, which a scale of two grades learns"):
+        replace(task, annotator=two).cases(toy, {"q1": POOL})
     drawn = rolled(task, graded[1], "2", " 2\n", "3", "Grade 2", "")
     assert Rewards({"a": AgreementReward()}).each(task, toy, drawn)["a"] == [1, 1, 0, 0, 0]
     assert [one.value for one in drawn] == [2, 2, 3, None, None]
@@ -147,6 +154,11 @@ def test_a_student_learns_which_passage_is_picked(toy: Collection) -> None:
     assert Rewards({"a": AgreementReward()}).each(task, toy, drawn)["a"] == [1, 0, 0]
     with pytest.raises(UserError, match="says nothing of the passages that are shown"):
         task.cases(toy, {"q1": ["d3", "d4"]})
+    several = replace(task, orders=20).cases(toy, {"q1": [*POOL, "d4"]})
+    assert several[0].call.doc_ids == ("d2", "d1") and len(several) == 20 and {task.right(c) for c in several} == {"d1"}
+    assert {c.target for c in several} == {"A", "B"} and len({frozenset(c.call.doc_ids) for c in several}) == 3
+    with pytest.raises(UserError, match="task.orders=0: at least 1"):
+        replace(task, orders=0)
 
 
 def test_a_target_may_be_a_positive_passage(toy: Collection) -> None:

@@ -271,7 +271,7 @@ def search_table(rows: Sequence[Row]) -> Table | None:
 
 def agreement_table(rows: Sequence[Row]) -> Table | None:
     """How labels agree with people's, by annotate run."""
-    shares = ["precision", "recall", "human_positive_ranked_first", "judged_precision", "kappa", "weighted_kappa"]
+    shares = ["precision", "recall", "human_positive_ranked_first", "judged_precision", "auroc", "kappa", "weighted_kappa"]
     held = {f"answers.{who}.hold_an_answer": who for who in ("both", "people_alone", "annotator_alone", "neither")}
     measures = [*shares[:2], "average_positives", *shares[2:], "queries", *held]
     measures = [m for m in measures if any(row.values("agreement", "", m) for row in rows)]

@@ -18,6 +18,7 @@ from transformers import TrainerCallback
 from uar.errors import UserError
 from uar.launch.bars import bar
 from uar.machine.precision import bf16_is_fast, device
+from uar.tuning.cpu_training import attend_fast, logits_at, shared_tokens
 from uar.tuning.steps_taken import StepsTaken
 from uar.tuning.token_rows import TokenRow
 
@@ -34,16 +35,17 @@ def sft(load: Load, tokenizer: Any, rows: Sequence[TokenRow], taken: StepsTaken,
     from trl import SFTConfig, SFTTrainer
 
     class OfReplies(SFTTrainer):
-        """TRL computes the logits of each place of a batch where there is no Triton, as on a CPU: those of replies are a
-        fraction of them, and the loss is the same."""
+        """On a CPU, where TRL has no Triton, it computes the logits of each place of a batch: those of replies are a fraction
+        of them. What all prompts of a batch begin with is computed once. The loss is the same."""
 
         def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
             if self.accelerator.device.type != "cpu" or not cuts or return_outputs:
                 return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             labels = inputs["labels"][:, 1:]
             places = (labels != IGNORED).any(0).nonzero()[:, 0]
-            given = {name: value for name, value in inputs.items() if name != "labels"}
-            logits = model(**given, use_cache=False, logits_to_keep=places).logits.float()
+            ids, mask = inputs["input_ids"], inputs["attention_mask"]
+            shared = 0 if taken.gradient_checkpointing else shared_tokens(ids, int(places[0]))
+            logits = logits_at(model, ids, mask, places, shared).float()
             wanted = labels[:, places]
             count = (wanted != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
             return cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=IGNORED, reduction="sum") / count
@@ -56,6 +58,8 @@ def sft(load: Load, tokenizer: Any, rows: Sequence[TokenRow], taken: StepsTaken,
     lengths = {"max_length": None, "train_sampling_strategy": "group_by_length", "length_column_name": "length"}
     arguments = _config(SFTConfig, taken, folder, **lengths)
     cuts = "logits_to_keep" in signature(type(model).forward).parameters
+    if cuts and device().type == "cpu":
+        attend_fast(model, taken.chunk * max(map(len, rows)) ** 2)
     trainer = OfReplies(
         model, arguments, train_dataset=_dataset(content), processing_class=tokenizer, peft_config=taken.lora.config(model)
     )

@@ -280,26 +280,32 @@ class Pointwise(PassageWise):
 
     def finish(self, collection: Collection, judged: Judged, seed: int) -> tuple[Judged, dict[str, Any] | None]:
         """Fit the temperature, judge again with it, and report how reliable the probabilities of the other queries are. Where
-        less than half of the queries to fit on were judged, nothing is fitted."""
+        less than half of the queries to fit on were judged, or none are to be, nothing is fitted."""
         drawn, judged = self.asked_besides(collection, seed), dict(judged)  # which may be read from a file, in its order
         known = {q for q in judged if any(collection.positive(q, j.doc_id) is not None for j in judged[q])}
-        fitted_on = [q for q in drawn if q in known]
-        report: dict[str, Any] = {"queries": drawn, "queries_fitted_on": len(fitted_on)}
-        if not drawn:
+        if self._in_text or not (drawn or known):
             return judged, None
+        fitted_on = [q for q in drawn if q in known]
         if 2 * len(fitted_on) < len(drawn):
             line = "annotator.calibration_queries: only %d of the %d queries drawn are judged; probabilities are as they came"
             log.warning(line, len(fitted_on), len(drawn))
             return judged, {"queries": [], "queries_fitted_on": 0, "temperature": 1.0}
-        logprobs, human = _with_people(collection, judged, fitted_on)
-        temperature = fit_temperature(logprobs, self.positive_grade, human)
-        line = "Temperature %.2f, fitted on human labels of %d queries (annotator.calibration_queries), whatever human_frac is"
-        log.info(line, temperature, len(fitted_on))
-        report["temperature"] = temperature
+        temperature = 1.0
+        if drawn:
+            logprobs, human = _with_people(collection, judged, fitted_on)
+            temperature = fit_temperature(logprobs, self.positive_grade, human)
+            line = "Temperature %.2f, fitted on human labels of %d queries (annotator.calibration_queries), not of human_frac"
+            log.info(line, temperature, len(fitted_on))
+        report: dict[str, Any] = {"queries": drawn, "queries_fitted_on": len(fitted_on), "temperature": temperature}
         others = sorted(known - set(drawn))
         if others:
             logprobs, human = _with_people(collection, judged, others)
             report |= calibration(logprobs, self.positive_grade, human, temperature)
+            before, after = (report[when]["expected_calibration_error"] for when in ("before", "after"))
+            line = "Expected calibration error on %d queries: %.3f, without a temperature %.3f"
+            log.info(line, len(others), after, before)
+        if not drawn:
+            return judged, report
         again = {q: self.judge({j.doc_id: j.logprobs for j in judgements}, temperature) for q, judgements in judged.items()}
         return again, report
 

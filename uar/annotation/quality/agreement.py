@@ -32,6 +32,8 @@ def agreement(
       two scales differ in range or have only two grades (people's scale is that of all qrels of the collection). Beside them
       `prevalence` and `label_rate`: the shares that are positive for people and for the annotator, without which a kappa
       cannot be compared with another one.
+    - `auroc`: the chance that a positive of people has a higher score than another passage that they judged, of any query;
+      null where a score is missing, or people gave one label alone.
     - `intervals`: 95 % [low, high] by name, by bootstrap over queries; absent where the value is null.
     - `histogram`: number of queries by number of positives that the annotator gave.
     - `confusion`: judged pairs by grade; `rows` people's grades, `columns` the annotator's, as seen.
@@ -51,6 +53,7 @@ def agreement(
     return {
         "queries": len(pairs.query_ids),
         "judged_pairs": int(pairs.known.sum()),
+        "auroc": _auroc(pairs),
         **estimates(counts, measure, resamples, seed),
         "histogram": _histogram(counts["chosen"]),
         "confusion": pairs.confusion(),
@@ -89,6 +92,17 @@ def _measures(sums: Counts, graded: bool) -> Counts:
         "label_rate": np.where(negatives > 0, label_rate(sums), np.nan),
         "weighted_kappa": np.where(np.isnan(kappa) | (not graded), np.nan, weighted_kappa(sums)),
     }
+
+
+def _auroc(pairs: Pairs) -> float | None:
+    from scipy.stats import rankdata  # slow to import, and commands import this file when they start
+
+    human, score = pairs.other_label[pairs.known] > 0, pairs.score[pairs.known]
+    positives, others = int(human.sum()), int((~human).sum())
+    if not positives or not others or np.isnan(score).any():
+        return None
+    above = rankdata(score)[human].sum() - positives * (positives + 1) / 2  # pairs of a positive and another, ties by half
+    return float(above / (positives * others))
 
 
 def _histogram(chosen: np.ndarray) -> dict[str, int]:

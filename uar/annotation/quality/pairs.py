@@ -17,14 +17,15 @@ Others = Callable[[str, Sequence[str]], Iterable[tuple[int, int] | None]]
 
 @dataclass(frozen=True)
 class Pairs:
-    """Arrays of (pairs,), in the order of the queries. `query`: place in `query_ids`. `known`: whether the other
-    side has judged the pair; elsewhere its label and grade are 0."""
+    """Arrays of (pairs,), in the order of the queries. `query`: place in `query_ids`. `score`: NaN where there is none.
+    `known`: whether the other side has judged the pair; elsewhere its label and grade are 0."""
 
     query_ids: list[str]
     query: np.ndarray
     label: np.ndarray
     grade: np.ndarray
     rank: np.ndarray
+    score: np.ndarray
     known: np.ndarray
     other_label: np.ndarray
     other_grade: np.ndarray
@@ -107,8 +108,8 @@ def _pairs(judged: Judged, others: Others, alone: bool) -> Pairs:
         there = np.full(len(said), True) if alone else known
         label, grade = np.array([other or (0, 0) for other in said], np.int32).reshape(-1, 2)[there].T
         places, query = np.unique(block.query[there], return_inverse=True)
-        own = (np.asarray(block.columns[name])[there] for name in ("label", "grade", "rank"))
+        own = (np.asarray(block.columns[name])[there] for name in ("label", "grade", "rank", "score"))
         parts.append(((query + len(query_ids)).astype(np.int32), *own, known[there], label.astype(np.int8), grade))
         query_ids += [block.query_ids[at] for at in places.tolist()]
-    columns = zip(*parts, strict=True) if parts else [[np.zeros(0, np.int32)]] * 7
+    columns = zip(*parts, strict=True) if parts else [[np.zeros(0, np.int32)]] * 8
     return Pairs(query_ids, *(np.concatenate(column) for column in columns))
