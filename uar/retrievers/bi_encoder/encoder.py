@@ -12,8 +12,8 @@ from torch import nn
 
 from uar.collections import Collection
 from uar.collections.token_ids import Tokens, corpus_tokens, query_tokens
-from uar.errors import UserError
-from uar.machine.model_files import identity, locate, without_bars
+from uar.errors import MissingModel, UserError
+from uar.machine.model_files import identity, locate, why_not_loaded, without_bars
 from uar.machine.precision import device
 from uar.retrievers.bi_encoder.dense import DenseRanker
 from uar.retrievers.bi_encoder.encoder_settings import Published, read_published
@@ -105,7 +105,7 @@ class BiEncoder(Encoder):
                 check_alike(self.tokenizer, load_tokenizer(model, path, revision, own.queries), model)
             self.head = load_head(model, path, revision, own.dense)
         except OSError as error:
-            raise UserError(f"retriever.model={model}: cannot be loaded ({str(error).splitlines()[0]})") from error
+            raise MissingModel(f"model {model}: {why_not_loaded(model, error)}") from error
         self.pooling = pooling or own.pooling or ("lasttoken" if is_causal(self.encoder) else "mean")
         if not set(POOLINGS) >= set(self.pooling.split("+")):
             raise UserError(f"retriever.pooling={self.pooling!r}; allowed: {', '.join(POOLINGS)}, or several joined by +")

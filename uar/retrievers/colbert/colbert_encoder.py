@@ -11,8 +11,8 @@ from torch import nn
 
 from uar.collections import Collection
 from uar.collections.token_ids import Tokens, corpus_tokens, query_tokens
-from uar.errors import UserError
-from uar.machine.model_files import identity, locate, without_bars
+from uar.errors import MissingModel, UserError
+from uar.machine.model_files import identity, locate, why_not_loaded, without_bars
 from uar.machine.precision import device
 from uar.retrievers.colbert.max_sim import max_sim
 from uar.retrievers.colbert.multi_vector_files import DIM, PUNCTUATION, MultiVector, export, is_multi_vector, read_multi_vector
@@ -90,7 +90,7 @@ class ColBERT(Encoder):
             self.tokenizer: Any = load_tokenizer(model, path, revision, "")
             _keep_whole(self.tokenizer, own.marks, model)
         except OSError as error:
-            raise UserError(f"retriever.model={model}: cannot be loaded ({str(error).splitlines()[0]})") from error
+            raise MissingModel(f"model {model}: {why_not_loaded(model, error)}") from error
         self.projection = _projection(own.projection, int(self.encoder.config.hidden_size), dim, model)
         self._form.check(self.dim)
         skips = bool(own.skip) if skip_punctuation is None else skip_punctuation

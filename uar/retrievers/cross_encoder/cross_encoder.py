@@ -10,8 +10,8 @@ from torch import nn
 
 from uar.collections import Collection
 from uar.collections.token_ids import Tokens, corpus_tokens, query_tokens
-from uar.errors import UserError
-from uar.machine.model_files import identity, locate, without_bars
+from uar.errors import MissingModel, UserError
+from uar.machine.model_files import identity, locate, why_not_loaded, without_bars
 from uar.machine.precision import device
 from uar.retrievers.bm25.bm25_ranker import BM25Ranker
 from uar.retrievers.cross_encoder.pair_form import PairForm
@@ -71,7 +71,7 @@ class CrossEncoder(Trainable):
             pad = int(self.tokenizer.pad_token_id)
             scorer, drawn = load_scorer(model, path, revision, layers, dropout, new_head, pad)
         except OSError as error:
-            raise UserError(f"retriever.model={model}: cannot be loaded ({str(error).splitlines()[0]})") from error
+            raise MissingModel(f"model {model}: {why_not_loaded(model, error)}") from error
         self.scorer: Any = scorer
         self.is_baseline = not drawn
         self.length = pair_length(length, self.tokenizer, self.scorer.config)

@@ -11,8 +11,8 @@ import torch
 
 from uar.collections import Collection
 from uar.collections.token_ids import Tokens, corpus_tokens, query_tokens
-from uar.errors import UserError
-from uar.machine.model_files import identity, locate, without_bars
+from uar.errors import MissingModel, UserError
+from uar.machine.model_files import identity, locate, why_not_loaded, without_bars
 from uar.machine.precision import device
 from uar.retrievers.ranker import Ranker
 from uar.retrievers.session import Session
@@ -88,7 +88,7 @@ class Splade(Encoder):
             if own.queries is not None:
                 check_alike(self.tokenizer, load_tokenizer(model, path, revision, own.queries, own.do_lower_case), model)
         except OSError as error:
-            raise UserError(f"retriever.model={model}: cannot be loaded ({str(error).splitlines()[0]})") from error
+            raise MissingModel(f"model {model}: {why_not_loaded(model, error)}") from error
         self.queries = queries or ("model" if own.weights is None else "tokens")
         activation = activation or own.activation
         for option, value, allowed in (("queries", self.queries, QUERIES), ("activation", activation, ACTIVATIONS)):
