@@ -362,6 +362,21 @@ def test_training_leaves_out_what_a_killed_run_did_not_finish_and_says_how_to_co
     assert (taken["which"], taken["questions"], taken["incomplete"], taken["failed"]) == ("latest", 3, 1, 0)
 
 
+def test_what_completes_a_question_is_the_command_that_brought_it(tmp_path: Path, collection: Collection) -> None:
+    asked, store = Asked(LIKELIHOOD, MODELS, collection), Annotations(tmp_path)
+    for command, questions in (("limit=3", ["q1", "q2", "q3"]), ("limit=1", ["q1"]), ("depth=2", ["q2"])):
+        pools = dict.fromkeys(questions, POOL[:2] if command == "depth=2" else POOL)
+        store.begin(asked, {"seed": 0}, pools, {}, command=command)
+    latest, union = (store.choose(asked, which) for which in ("latest", "union"))
+    assert latest is not None and union is not None
+    for annotation in (latest, union):
+        assert annotation.commands(["q1", "q3"]) == ["limit=3"]
+        assert annotation.commands(["q3", "q2"]) == ["depth=2", "limit=3"]
+    begun(tmp_path, collection, RELSEL)
+    without = store.choose(Asked(RELSEL, MODELS, collection), "latest")
+    assert without is not None and without.commands(["q1"]) == []
+
+
 def test_an_annotation_without_a_whole_question_is_one_line(
     folder: Path, tmp_path: Path, collection: Collection, fails: Callable[..., str]
 ) -> None:
@@ -378,7 +393,7 @@ def test_what_a_store_holds_is_said_with_the_way_to_take_it(tmp_path: Path, coll
     assert f"there is no folder {tmp_path / 'store'}" in store.held(collection)
     begun(tmp_path / "store", collection, LIKELIHOOD)
     asked = Asked(RELSEL, ["other@2"], collection)
-    store.begin(asked, {"depth": 7}, {"q1": POOL}, {"folder": "outputs/relsel", "command": None})
+    store.begin(asked, {"depth": 7}, {"q1": POOL}, {"folder": "outputs/relsel"})
     said = store.held(collection)
     assert "RelSel with other@2, depth 7, of toy.train, 1 questions, run outputs/relsel" in said and "Likelihood with" in said
     assert "such as annotation=outputs/relsel" in said

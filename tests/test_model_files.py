@@ -1,6 +1,7 @@
 """Models that bring code of their own are refused, without a question; so are folders of something else."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,10 @@ from uar.errors import EngineError, MissingModel, UserError
 from uar.llm.models.transformers import Transformers
 from uar.machine.model_files import locate, pretrained
 from uar.retrievers.bi_encoder.encoder import BiEncoder
+from uar.retrievers.colbert.colbert_encoder import ColBERT
+from uar.retrievers.cross_encoder.cross_encoder import CrossEncoder
 from uar.retrievers.model_folder import open_model
+from uar.retrievers.splade.splade_encoder import Splade
 
 
 @pytest.fixture
@@ -54,6 +58,18 @@ def test_a_path_that_is_not_there_is_no_name_on_the_hub(reference: str):
     with pytest.raises(MissingModel, match=f"model {reference}: no such path; give a model folder"):
         locate(reference)
     assert locate("BAAI/bge-small-en-v1.5") == "BAAI/bge-small-en-v1.5"
+
+
+@pytest.mark.parametrize("opened", [open_model, ColBERT, CrossEncoder, Splade, Transformers])
+def test_a_model_that_is_neither_here_nor_on_the_hub_names_the_folder_that_lacks_it(
+    opened: Callable[[str], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "outputs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"model.outputs/nope: cannot be loaded \(.*\); .* the folder outputs has no nope$"):
+        opened("outputs/nope")
+    with pytest.raises(UserError, match=r"model.owner/nope: cannot be loaded \([^\n]*\)$"):
+        opened("owner/nope")
 
 
 def test_the_folder_of_a_run_is_no_model_and_the_one_in_it_is_named(tmp_path: Path):

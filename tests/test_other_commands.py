@@ -41,6 +41,17 @@ def test_the_train_command_of_written_questions_names_their_folder() -> None:
     assert (made.annotator, made.llm) == (cfg.annotator, cfg.llm)
 
 
+@pytest.mark.parametrize(
+    ("splits", "dev", "test"),
+    [([], None, []), (["dev", "train"], "dev", ["mini:test"]), (["test"], None, ["test", "mini:test"])],
+)
+def test_the_train_command_names_no_split_that_the_folder_lacks(splits: list[str], dev: str | None, test: list[str]) -> None:
+    tests = "dataset.test=[test,mini:test]" if splits else "dataset.test=[test]"
+    cfg = composed("annotate", "dataset=local", "dataset.path=OWN", tests)
+    made = composed("train", *shlex.split(train_command(cfg, splits=splits))[3:])
+    assert (made.dataset.path, made.dataset.dev, made.dataset.test) == ("OWN", dev, test)
+
+
 def test_no_secret_is_printed() -> None:
     command = train_command(composed("annotate", *SERVED, "+llm.extra.api_key=hush"))
     assert "hush" not in command and "llm=openai" in command

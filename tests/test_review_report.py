@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from uar.errors import DataError, UserError
+from uar.launch.entry import composed
 from uar.reviewing.agreement_so_far import equal_share
 from uar.reviewing.anchoring import anchoring
 from uar.reviewing.judged_rows import JudgedRows, judged_rows
@@ -144,6 +145,16 @@ def test_a_report_counts_wrong_suggestions_by_what_others_said_or_by_gold(
     gold.write_text("other\td\t1\n")
     with pytest.raises(UserError, match="no label of any passage that was judged"):
         review_report([tmp_path / "r"], tmp_path, gold, None, 0)
+
+
+def test_a_report_lies_beside_the_first_of_the_judgements_that_it_is_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(Path("kept"), [row("q", "d", "ann", 1)])
+    out = {given: composed("review", f"report={given}").out for given in ("kept", f"kept/{NAME}", "[kept,other]", "mistyped")}
+    assert out == {"kept": "kept", f"kept/{NAME}": "kept", "[kept,other]": "kept", "mistyped": "outputs/review"}
+    assert composed("review").out == "outputs/review" and composed("review", "report=kept", "out=own").out == "own"
 
 
 FAULTS: Mapping[str, tuple[list[dict[str, Any]], str]] = {

@@ -15,10 +15,13 @@ log = logging.getLogger("uar.annotate")
 def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """The annotate command, whose libraries are imported with the first job."""
     from uar.annotation import annotate_run
+    from uar.collections.beir import splits_of
 
     spent = annotate_run.annotate(cfg, folder)
     if not cfg.dry_run:
-        log.info("Train on these labels with: %s", train_command(cfg, spent.get("questions", {}).get("folder")))
+        splits = None if cfg.dataset.path is None else splits_of(Path(cfg.dataset.path))
+        command = train_command(cfg, spent.get("questions", {}).get("folder"), splits)
+        log.info("Train on these labels with: %s", command)
     return spent
 
 

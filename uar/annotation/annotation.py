@@ -21,7 +21,7 @@ from uar.llm.chains import Chains
 from uar.llm.models import LLM
 from uar.llm.pooled import PooledQuestions
 from uar.llm.store.store import Store, state_of
-from uar.pools.stored_pools import PoolTable, ShownIds, ids_of, question_hash
+from uar.pools.stored_pools import PoolTable, ShownIds, StoredPools, ids_of, question_hash
 from uar.storage.files import cache_dir, digest
 from uar.storage.locks import alone
 
@@ -79,6 +79,12 @@ class Annotation:
         """The same for the same pools of the same annotator and models, of which the same labels are wanted."""
         pools = dict(zip(self.pools, self.pools.hashes.tolist(), strict=True))
         return digest(self.asked.key, pools, *([sorted(self.besides)] if self.besides else []))
+
+    def commands(self, query_ids: Sequence[str]) -> list[str]:
+        """Of the runs that brought the pools of these questions, which given again ask what is missing of them."""
+        names = self.about.get("union", [self.name])
+        folders = [place / "pools" / self.asked.key / name for place in (self.store, *self.also) for name in names]
+        return list(dict.fromkeys(command for folder in folders for command in StoredPools(folder).commands(query_ids)))
 
     def keep(self, results: Mapping[str, Sequence[Judgement]], failed: Iterable[str]) -> None:
         """Keep what chains concluded of pools of this annotation."""

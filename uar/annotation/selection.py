@@ -33,9 +33,11 @@ class Annotations:
         pools: Mapping[str, Sequence[str]],
         run: Mapping[str, Any],
         besides: Set[str] = frozenset(),
+        command: str | None = None,
     ) -> Annotation:
         """Write the pools of a run before it asks. `candidates`: plain options of what made the pools, the seed among them;
-        `run`: what is said of the run itself, such as its command; `besides`: the questions that nobody learns from."""
+        `run`: what is said of the run itself, such as its folder; `besides`: the questions that nobody learns from; `command`:
+        that of the run, which completes the questions that it brings."""
         shown = pools_of(asked.collection, pools)
         name = digest(candidates)[:16]
         folder = self.store / "pools" / asked.key / name
@@ -48,7 +50,7 @@ class Annotations:
         }
         write_json(folder / ABOUT, about)
         add_besides(folder, shown.keys(), besides, lambda: StoredPools(folder).read().keys())
-        StoredPools(folder).add(shown)
+        StoredPools(folder).add(shown, command)
         last = {"time": time.time(), **run}
         write_json(folder / LAST_RUN, last)
         return Annotation(asked, name, shown, {**about, "run": last}, self.store, self.also, besides_of(folder))

@@ -44,15 +44,13 @@ def read_folder(folder: Path, split: str, reference: str, slug: str) -> Collecti
         )
     qrels_path = folder / "qrels" / f"{split}.tsv"
     candidates_path = _candidates_path(folder, split)
-    known = sorted(
-        {p.stem for p in folder.glob("qrels/*.tsv")} | {p.name.split(".")[0] for p in folder.glob("candidates/*.jsonl")}
-    )
+    known = splits_of(folder)
     unjudged = not known and split == UNJUDGED
     if not qrels_path.is_file() and candidates_path is None and not unjudged:
         has = ", ".join(known) or f"{UNJUDGED} alone, of questions that nobody judged"
         raise UserError(
             f"{reference}: no split {split!r} in {folder} (no qrels/{split}.tsv); "
-            f"it has {has}: name one of these, or set the option to null where a split is optional"
+            f"it has {has}: name one of these; a training does without by dataset.dev=null 'dataset.test=[]'"
         )
     everything = read_queries(folder / "queries.jsonl")
     qrels = checked_qrels(qrels_path, everything, corpus) if qrels_path.is_file() else {}
@@ -67,6 +65,12 @@ def read_folder(folder: Path, split: str, reference: str, slug: str) -> Collecti
         log.info(line, reference, pictured, len(queries))
     settings = {name: value for name, value in _settings(folder / "collection.json").items() if name != "language"}
     return Collection(reference, slug, corpus, queries, qrels, candidates, **settings)
+
+
+def splits_of(folder: Path) -> list[str]:
+    """Those that a folder has judgements or candidates of."""
+    judged, offered = folder.glob("qrels/*.tsv"), folder.glob("candidates/*.jsonl")
+    return sorted({path.stem for path in judged} | {path.name.split(".")[0] for path in offered})
 
 
 def read_corpus(folder: Path, reference: str) -> Corpus:

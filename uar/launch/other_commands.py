@@ -2,7 +2,7 @@
 train run lacks, and the train command that learns from what an annotate run made."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,11 +37,16 @@ def annotate_command(cfg: DictConfig, annotator: DictConfig, llm: DictConfig) ->
     return _command("annotate", wanted, llms, {name: cfg[name] for name in SAME}, chosen=chosen)
 
 
-def train_command(cfg: DictConfig, questions: str | None = None) -> str:
-    """Of a composed annotate config, for its labels. `questions`: the folder of the questions that it wrote."""
+def train_command(cfg: DictConfig, questions: str | None = None, splits: Collection[str] | None = None) -> str:
+    """Of a composed annotate config, for its labels. `questions`: the folder of the questions that it wrote; `splits`: those
+    that the folder of its own questions has, without which dev is null and nothing is scored; None: not known."""
     own = _plain_parts({name: cfg[name] for name in OF_LABELS})
     if questions is None:
-        own["dataset"] = _plain_parts({"dataset": cfg.dataset})["dataset"]
+        dataset = own["dataset"] = _plain_parts({"dataset": cfg.dataset})["dataset"]
+        if splits is not None:
+            missing = {name for name in (dataset["dev"], *dataset["test"]) if name and ":" not in name} - set(splits)
+            dataset["dev"] = None if dataset["dev"] in missing else dataset["dev"]
+            dataset["test"] = [test for test in dataset["test"] if test not in missing]
     words = [] if questions is None else ["dataset=local", f"dataset.path={written(questions)}"]
     same = {name: cfg[name] for name in ("store", "seed")}
     return _command("train", own, _plain_parts(cfg.llms), same, [*words, "label_source=llm"], chosen=_choices())

@@ -18,10 +18,12 @@ LONGEST_GROUP = 128  # letters of the name of a group that W&B takes
 
 
 def register_resolvers() -> None:
-    """`${first:a,b}` is the first of its values that is not null; `${models:${llms}}` counts the run's model and the further
-    ones; `${by_scale:${scale},a,b}` is b at scale mini, else a; `${on_mini:${dataset.train},a,b}` is a on the packaged
-    collection, else b; `${packaged:x}` a file of this package; `${sweep_name:}` the name of the sweep's folder, outside
-    experiments with the options that it sets, null for a single job; `${folder_name:x}` a text as the name of one folder."""
+    """`${first:a,b}` is the first of its values that is not null; `${models:${llms}}` counts the run's model and the
+    further ones; `${by_scale:${scale},a,b}` is b at scale mini, else a; `${on_mini:${dataset.train},a,b}` is a on the
+    packaged collection, else b; `${packaged:x}` a file of this package; `${review_folder:x}` the folder of the judgements
+    x, of the first of several, outputs/review where there are none; `${sweep_name:}` the name of the sweep's folder,
+    outside experiments with the options that it sets, null for a single job; `${folder_name:x}` a text as the name of one
+    folder."""
     OmegaConf.register_new_resolver("first", _first, replace=True)
     OmegaConf.register_new_resolver("models", lambda further: 1 + len(further or {}), replace=True)
     OmegaConf.register_new_resolver("by_scale", lambda scale, full, mini: mini if scale == "mini" else full, replace=True)
@@ -29,12 +31,18 @@ def register_resolvers() -> None:
         "on_mini", lambda split, mini, other: mini if str(split).startswith("mini:") else other, replace=True
     )
     OmegaConf.register_new_resolver("packaged", lambda path: str(PACKAGE / path), replace=True)
+    OmegaConf.register_new_resolver("review_folder", _review_folder, replace=True)
     OmegaConf.register_new_resolver("sweep_name", _sweep_name, replace=True)
     OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
 
 
 def _first(*values: Any) -> Any:
     return next((v for v in values if v is not None), None)
+
+
+def _review_folder(report: Any) -> str:
+    first = Path(str(next(iter(report), "") if OmegaConf.is_list(report) else report))
+    return str(first if first.is_dir() else first.parent if first.is_file() else "outputs/review")
 
 
 def _sweep_name() -> str | None:

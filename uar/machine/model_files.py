@@ -50,6 +50,15 @@ def identity(reference: str, revision: str | None = None) -> str:
     return f"{found.name if found.is_file() else Path(reference).name}@{digest(parts)[:12]}"
 
 
+def why_not_loaded(reference: str, error: BaseException) -> str:
+    """What an error says of a model that a loader gave up. A path that is not there is read as a name on the hub."""
+    line = next(iter(str(error).splitlines()), type(error).__name__)
+    path = Path(reference)
+    mistyped = "/" in reference and path.parent.is_dir() and not path.exists()
+    hint = f"; if a path is meant: the folder {path.parent} has no {path.name}" if mistyped else ""
+    return f"cannot be loaded ({line}){hint}"
+
+
 def name_base(adapter: Path, reference: str, revision: str | None) -> None:
     """Write beside adapters that peft saved which model they were made on, by which `locate` knows it again."""
     config = read_json(adapter / ADAPTER)

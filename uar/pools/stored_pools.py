@@ -20,6 +20,7 @@ from uar.storage.files import write_table
 from uar.storage.segments import ends_of, places_of
 
 SCHEMA = pa.schema([("query_id", pa.string()), ("question", pa.uint64()), ("rows", pa.list_(pa.int32()))])
+COMMAND = b"command"  # in a part's metadata
 BLOCK = 16_384  # questions whose passages are looked up at once
 NOTHING = np.zeros(0, np.int32)
 
@@ -167,15 +168,15 @@ class StoredPools:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def add(self, pools: Mapping[str, Pool]) -> int:
-        """Keep the pools that differ from what is kept, and return their number."""
+    def add(self, pools: Mapping[str, Pool], command: str | None = None) -> int:
+        """Keep the pools that differ from what is kept, and return their number. `command`: that asks about them."""
         given, kept = PoolTable.of(pools), self.read()
         known = dict(zip(kept, kept.hashes.tolist(), strict=True))
         fresh = given.chosen([q for q, own in zip(given, given.hashes.tolist(), strict=True) if known.get(q) != own])
         if fresh:
             lists = pa.ListArray.from_arrays(pa.array(fresh.ends, pa.int32()), pa.array(fresh.rows, pa.int32()))
             name = f"{time.time_ns():020d}-{secrets.token_hex(4)}.parquet"
-            table = pa.table([list(fresh), fresh.questions, lists], schema=SCHEMA)
+            table = pa.table([list(fresh), fresh.questions, lists], schema=SCHEMA.with_metadata({COMMAND: command or ""}))
             write_table(self.folder / name, table, compression="zstd")
         return len(fresh)
 
@@ -183,7 +184,7 @@ class StoredPools:
         """By query id. DataError where a file is no part."""
         ids: list[str] = []
         parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # questions, sizes, rows
-        for path in sorted(p for p in self.folder.glob("*.parquet") if not p.name.startswith(".")):
+        for path in self._parts():
             try:
                 table = pq.read_table(path, schema=SCHEMA)
             except (OSError, pa.ArrowException) as error:
@@ -201,6 +202,19 @@ class StoredPools:
             rows = rows[values]
         release_heap()
         return PoolTable(list(last), questions.astype(np.uint64, copy=False), ends, rows)
+
+    def commands(self, query_ids: Sequence[str]) -> list[str]:
+        """Those that ask about the pools of these questions, the latest first; none of pools that do not say it."""
+        left, found = set(query_ids), dict[str, None]()
+        for path in reversed(self._parts()):
+            own = left.intersection(pq.read_table(path, columns=["query_id"])["query_id"].to_pylist())
+            command = (pq.read_schema(path).metadata or {}).get(COMMAND, b"").decode()
+            found |= {command: None} if own and command else {}
+            left -= own
+        return list(found)
+
+    def _parts(self) -> list[Path]:
+        return sorted(path for path in self.folder.glob("*.parquet") if not path.name.startswith("."))
 
 
 def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:

@@ -150,7 +150,8 @@ def _report(
         log.warning("%d questions are left out, since their replies failed or could not be read", len(concluded.failed))
     if not concluded.incomplete and concluded.judgements:
         return
-    command = run.get("command") or annotate_command(cfg, config, OmegaConf.create(dict(llms[0])))
+    commands = annotation.commands(concluded.incomplete)
+    command = ", then ".join(commands) or annotate_command(cfg, config, OmegaConf.create(dict(llms[0])))
     missing = f"{len(concluded.incomplete)} of {len(annotation.pools)} questions lack replies"
     if not concluded.judgements:
         raise UserError(

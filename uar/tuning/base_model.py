@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from uar.errors import UserError
-from uar.machine.model_files import base_of, identity, locate, pretrained, without_bars
+from uar.errors import MissingModel, UserError
+from uar.machine.model_files import base_of, identity, locate, pretrained, why_not_loaded, without_bars
 from uar.machine.precision import resolve_dtype
 from uar.tuning.steps_taken import StepsTaken
 
@@ -38,7 +38,7 @@ class BaseModel:
         try:
             model = pretrained(AutoModelForCausalLM, locate(self.reference), revision=self.revision, dtype=dtype)
         except Exception as error:  # what a loader raises over a broken folder depends on where it trips
-            raise UserError(f"model {self.reference}: cannot be loaded to be tuned ({_line(error)})") from error
+            raise MissingModel(f"model {self.reference}: to be tuned it {why_not_loaded(self.reference, error)}") from error
         return _with_adapter(model, self, taken.lora.adapter) if taken.lora.adapter else model
 
     def tokenizer(self) -> Any:

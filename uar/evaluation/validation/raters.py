@@ -66,6 +66,7 @@ class Rated:
             label=rater.label[both].astype(np.int64),
             grade=rater.grade[both].astype(np.int64),
             rank=np.ones(number, np.int64),
+            score=rater.score[both],
             known=np.ones(number, bool),
             other_label=reference.label[both].astype(np.int64),
             other_grade=reference.grade[both].astype(np.int64),

@@ -16,7 +16,7 @@ from uar.llm.models.model import Model
 from uar.llm.models.tokens import CannotScore, chat_ids, choice_ids, prefix_ids, target_ids
 from uar.llm.models.writing import Writing, greedy, sampled
 from uar.llm.record import Choose, Generate, Outcome, Reply, Request, Score
-from uar.machine.model_files import commit_of, identity, locate, pretrained, without_bars
+from uar.machine.model_files import commit_of, identity, locate, pretrained, why_not_loaded, without_bars
 from uar.machine.precision import device, resolve_dtype
 
 CPU_TOKENS, GPU_TOKENS = 1024, 8192
@@ -144,8 +144,7 @@ class Transformers(Model):
             self.tokenizer: Any = pretrained(AutoTokenizer, path, revision=revision, padding_side="left")
             self.model: Any = pretrained(AutoModelForCausalLM, path, revision=revision, dtype=resolve_dtype(dtype))
         except Exception as error:  # what a loader raises over a broken folder depends on where it trips
-            message = next(iter(str(error).splitlines()), type(error).__name__)
-            raise EngineError(f"llm.model={model}: cannot be loaded ({message})") from error
+            raise EngineError(f"llm.model={model}: {why_not_loaded(model, error)}") from error
         self.model.to(device()).eval()
         self.commit = commit_of(model, revision)
         advised = self.model.generation_config  # penalties and cuts of its own among it, which no record would tell

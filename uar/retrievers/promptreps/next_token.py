@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM
 
-from uar.errors import UserError
-from uar.machine.model_files import locate, pretrained, without_bars
+from uar.errors import MissingModel, UserError
+from uar.machine.model_files import locate, pretrained, why_not_loaded, without_bars
 from uar.machine.precision import device, resolve_dtype
 from uar.retrievers.promptreps.chat_parts import Around
 from uar.retrievers.shard_folder import in_budget
@@ -31,8 +31,7 @@ class NextToken:
             options = {"revision": revision, "dtype": dtype, "output_loading_info": True}
             self._model, told = pretrained(AutoModelForCausalLM, locate(model), **options)
         except (OSError, ValueError) as error:
-            line = str(error).splitlines()[0]
-            raise UserError(f"retriever.model={model}: cannot be loaded as a language model ({line})") from error
+            raise MissingModel(f"model {model}: as a language model it {why_not_loaded(model, error)}") from error
         head = self._model.get_output_embeddings()
         if head is None or told["missing_keys"]:
             missing = ", ".join(sorted(told["missing_keys"])) or "head"

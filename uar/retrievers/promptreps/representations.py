@@ -8,8 +8,8 @@ from scipy.sparse import csr_matrix, vstack
 from transformers import AutoTokenizer
 
 from uar.collections import Collection
-from uar.errors import UserError
-from uar.machine.model_files import identity, locate, pretrained
+from uar.errors import MissingModel, UserError
+from uar.machine.model_files import identity, locate, pretrained, why_not_loaded
 from uar.machine.precision import resolve_dtype
 from uar.retrievers.promptreps.chat_parts import Around, around
 from uar.retrievers.promptreps.next_token import NextToken
@@ -40,7 +40,7 @@ class Representations:
         try:
             self._tokenizer: Any = pretrained(AutoTokenizer, locate(model), revision=revision)
         except (OSError, ValueError) as error:
-            raise UserError(f"retriever.model={model}: cannot be loaded ({str(error).splitlines()[0]})") from error
+            raise MissingModel(f"model {model}: {why_not_loaded(model, error)}") from error
         self._prompts: dict[str, Around] = {
             role: around(self._tokenizer, model, system, prompt, answer) for role, prompt in prompts.items()
         }

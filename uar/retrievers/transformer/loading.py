@@ -12,8 +12,8 @@ from tokenizers import normalizers, processors
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-from uar.errors import UserError
-from uar.machine.model_files import locate, pretrained, without_bars
+from uar.errors import MissingModel, UserError
+from uar.machine.model_files import locate, pretrained, why_not_loaded, without_bars
 
 log = logging.getLogger(__name__)
 Settings = TypeVar("Settings", bound=Any)
@@ -22,14 +22,14 @@ OFFSET = ("roberta", "xlm-roberta", "camembert", "mpnet")  # their positions sta
 
 @contextmanager
 def loading(model: str) -> Iterator[str]:
-    """The path or id that `locate` gives, for a block that reads its files without a bar. UserError where one cannot be
+    """The path or id that `locate` gives, for a block that reads its files without a bar. MissingModel where one cannot be
     read."""
     without_bars()
     path = locate(model)
     try:
         yield path
     except OSError as error:
-        raise UserError(f"retriever.model={model}: cannot be loaded ({str(error).splitlines()[0]})") from error
+        raise MissingModel(f"model {model}: {why_not_loaded(model, error)}") from error
 
 
 def load_tokenizer(model: str, path: str, revision: str | None, folder: str, lower: bool = False) -> Any:
