@@ -175,10 +175,12 @@ def test_a_gpu_waits_less_often(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         assert trainer.often(7, cfg, *trainer.KEPT) == 7
     made = [trainer.make_trainer(composed("train", *options), [], tmp_path) for options in (
         ["trainer=cpu"], ["trainer=cpu", "trainer.log_every_n_steps=3"], ["trainer=ddp_cpu"],
+        ["trainer=ddp_cpu", "+trainer.accumulate_grad_batches=2"],
     )]  # fmt: skip
-    assert [one.log_every_n_steps for one in made] == [1, 3, 1]
-    assert isinstance(made[2].strategy, DDPStrategy)
-    assert made[2].strategy._ddp_kwargs.items() >= {"gradient_as_bucket_view": True, "static_graph": True}.items()
+    assert [one.log_every_n_steps for one in made] == [1, 3, 1, 1]
+    for one, static in zip(made[2:], (True, False), strict=True):
+        assert isinstance(one.strategy, DDPStrategy)
+        assert one.strategy._ddp_kwargs.items() >= {"gradient_as_bucket_view": True, "static_graph": static}.items()
 
 
 def test_a_loss_that_is_no_number_is_told_when_steps_are_logged_and_before_anything_is_kept():
