@@ -102,6 +102,8 @@ def test_a_passage_of_two_pools_has_the_mean_and_what_nobody_wrote_for_is_as_it_
     ]
     assert both["d6"] == pytest.approx([np.mean([one["d6"][n] for one in alone]) for n in (0, 1)])
     assert alone[0]["d6"][0] == 1 > alone[0]["d6"][1] and both["q3"] == [1.0]
+    below = replace(toy, qrels={q: {"d6": -2, **grades} for q, grades in toy.qrels.items()})  # as not positive as 0
+    assert worth(JointReward(BM25Ranker()), TASK, below, rolled(TASK, cases, texts)) == both
     lonely = worth(JointReward(BM25Ranker()), TASK, toy, rolled(TASK, cases, {"d6": ["cold"], "q2": ["", "honey"]}))
     assert lonely == {"d6": [1.0], "q2": [0.0, 1.0]}
     unread = worth(JointReward(BM25Ranker()), TASK, toy, rolled(TASK, cases, {"d3": ["Danube"], "q2": ["honey"]}))

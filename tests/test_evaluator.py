@@ -13,8 +13,10 @@ from tiny_models import tiny_bert
 from uar.collections import Collection, open_collection, slug
 from uar.collections.presets import expand
 from uar.errors import UserError
+from uar.evaluate import evaluate
 from uar.evaluation.evaluator import Evaluator
 from uar.evaluation.metrics_file import update_metrics
+from uar.launch.entry import composed
 from uar.reranking import ByRanker, Reranked
 from uar.retrievers.bi_encoder.encoder import BiEncoder
 from uar.retrievers.bm25.bm25_ranker import BM25Ranker
@@ -196,6 +198,21 @@ def test_a_run_whose_lists_end_where_nothing_more_was_found_is_measured_with_a_w
     assert found["toy.test"]["RR@10"] == pytest.approx((1 + 1 / 2 + 1 / 3) / 3)
     assert "no question has more than 4 results, fewer than RR@10 look at" in caplog.text
     assert "search" not in json.loads((tmp_path / "run" / "manifest.json").read_text())  # a file says nothing of one
+
+
+@pytest.mark.parametrize(
+    ("wrong", "kept"),
+    [("baseline=nowhere", True), ("retrieval_depth=2", True), ("retriever.k1=-1", False)],  # the last is seen in the search
+)
+def test_a_refused_evaluation_leaves_no_scores_under_its_config(toy: Collection, tmp_path: Path, wrong: str, kept: bool):
+    given = [f"collections=[{toy.reference}]", "retriever=bm25", "measures=[RR@10]", "logger=none"]
+    evaluate(composed("evaluate", *given), tmp_path)
+    names = ("config.yaml", "manifest.json", "metrics.json")
+    before = [(tmp_path / name).read_text() for name in names]
+    with pytest.raises(UserError):
+        evaluate(composed("evaluate", *given, wrong), tmp_path)
+    assert ([(tmp_path / name).read_text() for name in names] == before) is kept
+    assert bool(metrics(tmp_path)["retrieval"]) is kept
 
 
 def test_a_querys_own_document_takes_no_place_of_the_depth(toy: Collection, tmp_path: Path):

@@ -20,15 +20,15 @@ from uar.pools import BM25Pool
 def register(tmp_path: Path, own_cache: Path) -> Iterator[Callable[..., str]]:
     """Register a dataset on TSV files with ir_datasets' own classes; returns its id."""
 
-    def make(docs: str, queries: str, qrels: str | None, namespace: str | None = "own") -> str:
+    def make(docs: str, queries: str, qrels: str | None, namespace: str | None = None) -> str:
         name = f"own-{uuid.uuid4().hex}"
         place = tmp_path / name
         place.mkdir()
         for file, text in (("docs.tsv", docs), ("queries.tsv", queries), ("qrels.txt", qrels or "")):
             (place / file).write_text(text, encoding="utf-8")
         parts = [
-            TsvDocs(LocalDownload(place / "docs.tsv"), namespace=namespace and name),
-            TsvQueries(LocalDownload(place / "queries.tsv"), namespace=namespace and name),
+            TsvDocs(LocalDownload(place / "docs.tsv"), namespace=namespace),
+            TsvQueries(LocalDownload(place / "queries.tsv"), namespace=namespace),
         ]
         if qrels is not None:
             parts.append(TrecQrels(LocalDownload(place / "qrels.txt"), {1: "relevant"}))
@@ -56,10 +56,17 @@ def test_an_ir_datasets_id_without_judgements_keeps_every_query(register: Callab
     assert found.qrels == {}
 
 
-def test_two_ir_datasets_without_a_namespace_do_not_share_a_corpus(register: Callable[..., str]) -> None:
-    first, second = (register(f"d1\t{text}\n", "q1\ta\n", "q1 0 d1 1\n", namespace=None) for text in ("one", "two"))
+@pytest.mark.parametrize("namespace", [None, "bright"])  # in which ir_datasets has 24 corpora
+def test_two_ir_datasets_of_one_namespace_do_not_share_a_corpus(register: Callable[..., str], namespace: str | None) -> None:
+    first, second = (register(f"d1\t{text}\n", "q1\ta\n", "q1 0 d1 1\n", namespace) for text in ("one", "two"))
     assert open_collection(f"irds:{first}").corpus.text(0) == "one"
     assert open_collection(f"irds:{second}").corpus.text(0) == "two"
+
+
+def test_the_splits_of_an_ir_datasets_set_share_its_corpus(register: Callable[..., str], own_cache: Path) -> None:
+    name = register("d1\tx\n", "q1\ta\n", None)
+    ir_datasets.registry.register(f"{name}/test", Dataset(ir_datasets.load(name)))
+    assert len({open_collection(f"irds:{part}").corpus.folder for part in (name, f"{name}/test")}) == 1
 
 
 class TitledDoc(NamedTuple):
@@ -77,17 +84,12 @@ class NaturalDoc(NamedTuple):
     text: str
 
 
-class NamelessDocs(TsvDocs):
-    def docs_namespace() -> str:  # type: ignore[misc]  as those of vaswani have it
-        return "none"
-
-
 @pytest.mark.parametrize("kind", [TitledDoc, NaturalDoc])
 def test_a_title_of_an_ir_datasets_document_is_read_once(tmp_path: Path, own_cache: Path, kind: type) -> None:
     (tmp_path / "docs.tsv").write_text("d1\tHearts\tThey pump blood.\n")
     (tmp_path / "queries.tsv").write_text("q1\twhat pumps\n")
     name = f"own-{uuid.uuid4().hex}"
-    docs = NamelessDocs(LocalDownload(tmp_path / "docs.tsv"), doc_cls=kind)
+    docs = TsvDocs(LocalDownload(tmp_path / "docs.tsv"), doc_cls=kind)
     ir_datasets.registry.register(name, Dataset(docs, TsvQueries(LocalDownload(tmp_path / "queries.tsv"))))
     assert list(open_collection(f"irds:{name}").corpus.texts()) == ["Hearts They pump blood."]
 

@@ -47,7 +47,6 @@ def evaluate(cfg: DictConfig, folder: Path) -> float | None:
     references = expand(list(cfg.collections) if OmegaConf.is_list(cfg.collections) else cfg.collections)
     distinct_slugs(references)
     collections = [open_collection(reference, cfg.language) for reference in references]
-    save_config(folder, cfg)
     judged: JudgedByLLM | None = hydra.utils.instantiate(cfg.estimate)
     kinds = one_or_several("perturb", cfg.perturb or [])
     evaluator = Evaluator(cfg, folder, llm=judged, robustness=Robustness(kinds, cfg.perturb_seed) if kinds else None)
@@ -66,8 +65,10 @@ def _evaluate(
     model = _model(cfg, chosen)
     ranker = as_configured(_first(cfg, model), cfg)
     refuse_unread(ranker, HydraConfig.get().overrides.task)
-    save_manifest(folder, model=model.name if model else None)
     baseline = Baseline(Path(cfg.baseline), {c.slug: c.hash for c in collections}) if cfg.baseline else None
+    evaluator.check(collections, ranker)
+    save_config(folder, cfg)  # not before all is known to be right: the folder may hold another evaluation
+    save_manifest(folder, model=model.name if model else None)
     rows = evaluator.evaluate(collections, ranker)
     if baseline:
         compared = baseline.compared(folder)

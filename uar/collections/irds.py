@@ -4,7 +4,7 @@ import errno
 import logging
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from uar.storage.files import cache_dir, digest
 from uar.storage.locks import built_once
 
 log = logging.getLogger(__name__)
-FORMAT = 3  # of the built corpus; a new number builds anew
+FORMAT = 4  # of the built corpus; a new number builds anew
 
 
 def read_irds(dataset_id: str, reference: str, slug: str) -> Collection:
@@ -100,7 +100,7 @@ def _query(row: Any) -> Query:
 
 
 def _open_corpus(dataset: Any, dataset_id: str, version: str) -> Corpus:
-    key = digest("irds", FORMAT, _namespace(dataset) or dataset_id, version)
+    key = digest("irds", FORMAT, _of_docs(dataset, dataset_id), version)
     folder = cache_dir() / "corpora" / key
 
     def passages() -> Iterator[tuple[str, str, str]]:
@@ -118,11 +118,18 @@ def _language(dataset: Any) -> str:
         return AUTO
 
 
-def _namespace(dataset: Any) -> str | None:
-    try:
-        return dataset.docs_namespace()
-    except TypeError:  # some datasets (vaswani, cranfield) hand their handler nothing to name
-        return None
+def _of_docs(dataset: Any, dataset_id: str) -> str:
+    """The shortest of the ids, up to this one, that has these documents: splits share what they are parts of. What ir_datasets
+    calls their namespace is one for several corpora, such as all of bright and wikiclir."""
+    import ir_datasets
+
+    parts, own = dataset_id.split("/"), dataset.docs_handler()
+    for length in range(1, len(parts)):
+        name = "/".join(parts[:length])
+        with suppress(KeyError):
+            if (other := ir_datasets.load(name)).has_docs() and other.docs_handler() is own:
+                return name
+    return dataset_id
 
 
 def _title_and_text(doc: Any) -> tuple[str, str]:

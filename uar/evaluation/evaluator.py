@@ -54,7 +54,15 @@ class Evaluator:
         self._rag = open_rag(cfg.rag, self._generators, Path(cfg.store), folder) if self._generators else None
 
     def check(self, collections: Sequence[Collection], ranker: Ranker) -> None:
-        """UserError where a measure looks at more results than `ranker` gives; asked before anything is encoded."""
+        """UserError where a measure looks at more results than `ranker` gives, or a run file would have to search; asked
+        before anything is encoded."""
+        if self._rag and self._rag.settings.searches_again and not ranker.searches:
+            raise UserError(
+                "rag.rewrite and rag.verify search with other queries, which a run file has no passages of; give model=DIR or "
+                "retriever=NAME alone"
+            )
+        if self._robustness and not ranker.searches:
+            raise UserError("perturb: a run file has no passages for other questions; give model=DIR or retriever=NAME alone")
         depth = self._cfg.retrieval_depth
         for collection in collections:
             reach = ranker.reach(collection, depth)
@@ -66,17 +74,10 @@ class Evaluator:
         """Mean values by slug, retrieval and RAG together, in place of what the folder held. The parts of a set that counts as
         one (CQADupStack) are one row, its mean, which metrics.json has beside theirs."""
         self.check(collections, ranker)
-        if self._rag and self._rag.settings.searches_again and not ranker.searches:
-            raise UserError(
-                "rag.rewrite and rag.verify search with other queries, which a run file has no passages of; give model=DIR or "
-                "retriever=NAME alone"
-            )
-        if self._robustness and not ranker.searches:
-            raise UserError("perturb: a run file has no passages for other questions; give model=DIR or retriever=NAME alone")
         hashes = {c.slug: c.hash for c in collections}  # before their answers may change
+        forget_evaluation(self._folder, hashes)
         if self._rag:
             collections = self._answered(collections)
-        forget_evaluation(self._folder, hashes)
         update_manifest(
             self._folder,
             collections=hashes,
