@@ -179,7 +179,7 @@ def test_a_gpu_waits_less_often(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     )]  # fmt: skip
     assert [one.log_every_n_steps for one in made] == [1, 3, 1]
     assert isinstance(made[2].strategy, DDPStrategy)
-    assert made[2].strategy._ddp_kwargs.items() >= {"gradient_as_bucket_view": True, "static_graph": True}.items()
+    assert made[2].strategy._ddp_kwargs["gradient_as_bucket_view"]
 
 
 def test_a_loss_that_is_no_number_is_told_when_steps_are_logged_and_before_anything_is_kept():

@@ -72,7 +72,7 @@ def _strategy(cfg: DictConfig) -> Any:
     """DDP, whose buckets of gradients are the gradients; another one stays as it is given."""
     if cfg.trainer.strategy not in ("auto", "ddp") or not several_devices(cfg):
         return cfg.trainer.strategy
-    return DDPStrategy(gradient_as_bucket_view=True, static_graph=True)
+    return DDPStrategy(gradient_as_bucket_view=True)  # a static graph cannot gather gradients of several batches
 
 
 def _environments() -> list[SLURMEnvironment]:
