@@ -23,9 +23,8 @@ NO_TERMS = FurtherTerms()
 
 
 def is_logged(trainer: L.Trainer) -> bool:
-    """Whether Lightning logs the step that runs, and so waits for it."""
-    every = trainer.log_every_n_steps
-    return trainer.global_step % every == every - 1
+    """Whether Lightning logs the step that was taken last, and so waits for it."""
+    return trainer.global_step % trainer.log_every_n_steps == 0
 
 
 class RetrieverModule(L.LightningModule):
@@ -70,8 +69,6 @@ class RetrieverModule(L.LightningModule):
         penalties = {name: self._penalty_factor() * penalty for name, penalty in found.penalties.items()}
         regular = sum(penalties.values(), torch.zeros_like(mean))
         self._remember_broken(mean, regular)
-        if is_logged(self.trainer):
-            self._stop_where_broken()
         self.log(self.loss_name, mean, batch_size=len(batch.queries))
         for name, value in {**penalties, **found.facts, **terms}.items():
             self.log(f"{self.stage}/{name}", value, batch_size=len(batch.queries))
@@ -83,11 +80,15 @@ class RetrieverModule(L.LightningModule):
 
     def _remember_broken(self, mean: torch.Tensor, regular: torch.Tensor) -> None:
         """The first step whose loss is no number, and it; alike on all processes. On a GPU nothing waits for it here."""
-        now = torch.stack([torch.full_like(mean, self.trainer.global_step + 1), mean])
+        now = torch.stack([torch.full_like(mean, self.global_step + 1), mean])
         before = self._broken
         self._broken = torch.where((mean + regular).isfinite(), torch.zeros_like(now), now)
         if before is not None:
             self._broken = torch.where(before[0] > 0, before, self._broken)
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        if is_logged(self.trainer):
+            self._stop_where_broken()
 
     def _stop_where_broken(self) -> None:
         step, loss = (0.0, 0.0) if self._broken is None else self._broken.tolist()

@@ -8,7 +8,7 @@ from lightning.pytorch.callbacks import ProgressBar
 
 from uar.launch.bars import Bar, bar
 from uar.training.dev_score import NAME
-from uar.training.module import RetrieverModule
+from uar.training.module import RetrieverModule, is_logged
 
 
 class TrainingBar(ProgressBar):
@@ -32,8 +32,7 @@ class TrainingBar(ProgressBar):
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         if self._shown:
-            waits = trainer.global_step % trainer.log_every_n_steps == 0
-            self._shown.at(trainer.global_step, _told(trainer, pl_module) if waits else None)
+            self._shown.at(trainer.global_step, _told(trainer, pl_module) if is_logged(trainer) else None)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._open.close()
