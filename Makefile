@@ -43,7 +43,7 @@ demo: $(INSTALLED)
 	rm -rf $(DEMO)
 	$(BIN)/python annotate.py store=$(DEMO)/annotations limit=$(LIMIT) hydra.run.dir=$(DEMO)/annotate
 	$(BIN)/python train.py -m label_source=llm,human,mixed limit=$(LIMIT) store=$(DEMO)/annotations $(ANSWERS) hydra.sweep.dir=$(DEMO)/trained $(MORE)
-	for name in bm25 minilm_l3; do $(BIN)/python -m uar.evaluate retriever=$$name 'collections=[mini:test,mini:ood]' store=$(DEMO)/annotations $(ANSWERS) hydra.run.dir=$(DEMO)/$$name || exit 1; done
+	$(BIN)/python -m uar.evaluate -m retriever=bm25,minilm_l3 'collections=[mini:test,mini:ood]' store=$(DEMO)/annotations $(ANSWERS) hydra.sweep.dir=$(DEMO) 'hydra.sweep.subdir=$${hydra:runtime.choices.retriever}'
 	$(BIN)/python -m uar.report runs=$(DEMO) out=$(DEMO)/report baseline=bm25 title='Labels of an LLM and of people'
 	@echo "The report: $(abspath $(DEMO))/report/report.html"
 	@if [ -t 1 ] && [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ]; then $(BIN)/python -m webbrowser -t "file://$(abspath $(DEMO))/report/report.html"; fi
