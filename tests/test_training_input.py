@@ -104,9 +104,9 @@ def test_a_batch_of_nothing_is_refused(batch_size: int, per_query: int):
 
 
 def test_a_stage_of_no_step_is_refused(tmp_path: Path):
-    idle = SimpleNamespace(
-        loggers=[], global_rank=0, world_size=1, global_step=0, interrupted=False, fit=lambda *_, **__: None
-    )
+    done = {"loggers": [], "global_rank": 0, "world_size": 1, "global_step": 0, "interrupted": False}
+    on_cpu = SimpleNamespace(root_device=torch.device("cpu"))
+    idle = SimpleNamespace(**done, strategy=on_cpu, fit=lambda *_, **__: None)
     settings = Settings(contrastive, partial(torch.optim.AdamW), 0.1, 0, 1)
     retriever = torch.nn.Linear(1, 1)
     retriever.penalty_warmup = 0.0
