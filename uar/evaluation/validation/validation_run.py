@@ -41,7 +41,6 @@ def validate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     if twice := sorted(people.keys() & runs.keys()):
         runs = {f"{name} (run)" if name in twice else name: path for name, path in runs.items()}
     configs = {name: run_config(path) for name, path in runs.items() if (path / "config.yaml").is_file()}
-    save_config(folder, cfg)
     rated = read_raters(people, runs, cfg.positive_grade, cfg.unjudged, configs)
     values = {run.name: measured(rated, run, cfg.measure) for run in rated.runs}
     result = {
@@ -57,6 +56,7 @@ def validate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         "epsilon": cfg.epsilon,
         "level": cfg.level,
     }
+    save_config(folder, cfg)
     write_json(folder / RESULT, result)
     _log(rated, result)
     log.info("Validation: %s", folder / RESULT)
