@@ -27,6 +27,13 @@ from uar.storage.locks import built_once
 
 log = logging.getLogger(__name__)
 ORIGINS = ("human", "generated")
+SETTINGS: dict[str, tuple[type, str]] = {  # of collection.json: kind, and what is needed in words
+    "positive_grade": (int, "a whole number"),
+    "graded": (bool, "true or false"),
+    "drop_own": (bool, "true or false"),
+    "origin": (str, " or ".join(ORIGINS)),
+    "language": (str, "a code such as 'zh'"),
+}
 UNJUDGED = "train"  # the split of a folder that has no other
 FORMAT = 2  # of the built corpus; a new number builds anew
 
@@ -95,8 +102,22 @@ def _candidates_path(folder: Path, split: str) -> Path | None:
 
 
 def _settings(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
+    values = _object(path) if path.is_file() else {}
+    for name, value in values.items():
+        if name not in SETTINGS:
+            raise DataError(path, f"unknown key {name!r}; allowed are {', '.join(map(repr, SETTINGS))}")
+        kind, needed = SETTINGS[name]
+        if type(value) is not kind or (name == "origin" and value not in ORIGINS):
+            raise DataError(path, f"{name!r} is {value!r}; {needed} is needed")
+    if "language" in values:
+        try:
+            values["language"] = language_code(values["language"])
+        except UserError as error:
+            raise DataError(path, str(error)) from error
+    return values
+
+
+def _object(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
@@ -105,21 +126,6 @@ def _settings(path: Path) -> dict[str, Any]:
         raise DataError(path, f"not UTF-8 ({error.reason}); save the file as UTF-8") from error
     if not isinstance(values, dict):
         raise DataError(path, f"found a JSON {type(values).__name__}, an object {{...}} is needed")
-    kinds = {"positive_grade": int, "graded": bool, "drop_own": bool, "origin": str, "language": str}
-    for name, value in values.items():
-        if name not in kinds:
-            raise DataError(path, f"unknown key {name!r}; allowed are {', '.join(map(repr, kinds))}")
-        if type(value) is not kinds[name]:
-            text = " or ".join(ORIGINS) if name == "origin" else "a code such as 'zh'"
-            needed = {bool: "true or false", int: "a whole number", str: text}[kinds[name]]
-            raise DataError(path, f"{name!r} is {value!r}; {needed} is needed")
-        if name == "origin" and value not in ORIGINS:
-            raise DataError(path, f"'origin' is {value!r}; {' or '.join(ORIGINS)} is needed")
-        if name == "language":
-            try:
-                values[name] = language_code(str(value))
-            except UserError as error:
-                raise DataError(path, str(error)) from error
     return values
 
 
