@@ -13,6 +13,7 @@ from torch import nn
 from uar.errors import UserError
 from uar.retrievers.transformer.lora import merged_state
 from uar.retrievers.transformer.published_files import SETTINGS, model_file, prefixes, reader
+from uar.retrievers.transformer.saving import save_tokenizer
 from uar.storage.files import write_json
 
 QUERY_LENGTH, PASSAGE_LENGTH, DIM = 32, 180, 128  # of ColBERT (arXiv 2004.12832)
@@ -114,9 +115,7 @@ def _not_built(model: str) -> UserError:
 def export(folder: Path, settings: MultiVector, encoder: Any, tokenizer: Any, projection: nn.Linear) -> None:
     """A folder that `MultiVectorEncoder(folder)` of sentence-transformers and `retriever.model=` load."""
     encoder.save_pretrained(folder, state_dict=merged_state(encoder))
-    tokenizer.backend_tokenizer.no_truncation()  # what the last call left behind
-    tokenizer.backend_tokenizer.no_padding()
-    tokenizer.save_pretrained(folder)
+    save_tokenizer(folder, tokenizer)
     expansion = {"strategy": "fixed", "attend": False, "token": None, "length": settings.query_length}
     lengths = {"query_length": settings.query_length, "document_length": settings.passage_length}
     write_json(

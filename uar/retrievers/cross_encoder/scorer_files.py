@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 from uar.errors import UserError
 from uar.machine.model_files import pretrained
 from uar.retrievers.transformer.loading import OFFSET, encoder_config, quiet_loading
+from uar.retrievers.transformer.saving import save_tokenizer
 
 log = logging.getLogger(__name__)
 LENGTH = 512  # tokens of a pair where neither tokenizer nor model says
@@ -96,8 +97,4 @@ def export(folder: Path, scorer: Any, tokenizer: Any, length: int) -> None:
     that `retriever.model=` loads."""
     scorer.config.sentence_transformers = {"activation_fn": LOGITS}
     scorer.save_pretrained(folder)
-    tokenizer.backend_tokenizer.no_truncation()  # what the last call left behind
-    tokenizer.backend_tokenizer.no_padding()
-    before, tokenizer.model_max_length = tokenizer.model_max_length, length
-    tokenizer.save_pretrained(folder)
-    tokenizer.model_max_length = before
+    save_tokenizer(folder, tokenizer, length)

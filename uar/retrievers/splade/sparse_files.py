@@ -20,7 +20,7 @@ from uar.retrievers.transformer.published_files import (
     reader,
     transformer_settings,
 )
-from uar.retrievers.transformer.saving import save_encoder
+from uar.retrievers.transformer.saving import save_encoder, save_tokenizer
 from uar.storage.files import write_json
 
 MODULES = "sentence_transformers.sparse_encoder.models"  # names that all its versions read
@@ -141,6 +141,4 @@ def _numbered(modules: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
 def _save_weights(folder: Path, weights: torch.Tensor, tokenizer: Any, length: int, frozen: bool) -> None:
     write_json(folder / "config.json", {"frozen": frozen})
     save_file({"weight": weights.detach().cpu().contiguous()}, folder / WEIGHTS)
-    before, tokenizer.model_max_length = tokenizer.model_max_length, length
-    tokenizer.save_pretrained(folder)
-    tokenizer.model_max_length = before
+    save_tokenizer(folder, tokenizer, length)
