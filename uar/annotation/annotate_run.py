@@ -40,7 +40,6 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Annotate `dataset.train` (its first `limit` queries, of them `shard`) and return the ledger; with `dry_run` ask nothing
     and return the estimate."""
     means = means_of(cfg)
-    save_config(folder, cfg)
     writing = open_writing(cfg, means.llms[0])
     if writing and writing.missing and cfg.dry_run:
         log.info("The questions are not written yet: this is what writing them takes; ask again once they are")
@@ -62,6 +61,7 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         if work.asker is not means.annotator:
             log.info("A dry run counts the second annotator as if the first doubted everything: it will be asked about less")
         return dry_run(work, task.estimated, means.prices, folder, means.tries)
+    save_config(folder, cfg)
     if task.compared and not task.asked.own:
         task.compared.ask_first(work, task.pools, task.asked, folder)
     keep_guidelines(folder, means.annotator)
