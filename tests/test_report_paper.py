@@ -15,6 +15,7 @@ from uar.errors import UserError
 from uar.reporting.paper_table import asked_for, names, paper_table, read_paper
 from uar.reporting.report_run import _named
 from uar.reporting.result_table import cost_table, score_table
+from uar.reporting.rows import stand_ins
 from uar.reporting.text import markdown
 
 SCORE = {"mini.test": {"nDCG@10": 0.5, "AP": 0.25}}
@@ -71,6 +72,7 @@ def test_rows_that_another_annotator_fills_say_so(tmp_path: Path):
     lines = paper_table(read_paper("table2"), rows, {}).lines
     stand_in = " (stand-in: Likelihood by SmolLM2-135M.gguf)"
     assert [line.name for line in lines[:4]] == ["Human", f"REPLUG{stand_in}", f"UtilSel{stand_in}", "UtilRank"]
+    assert stand_ins(rows) == ["scale=mini: the LLM's labels of replug, utilsel are those of Likelihood by SmolLM2-135M.gguf."]
     assert "Questions answered: nq.test 4." in paper_table(read_paper("table5"), rows, {}).notes
 
 

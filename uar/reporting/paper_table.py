@@ -13,7 +13,7 @@ from uar.errors import UserError
 from uar.reporting.alike import unlike
 from uar.reporting.marks import Marks
 from uar.reporting.result_table import QUESTIONS, Cell, Column, Line, Table, cell, columns_of, marked, placed
-from uar.reporting.rows import Row
+from uar.reporting.rows import Row, stand_in
 
 FOLDER = Path(__file__).parent / "paper"
 Weights = Mapping[str, float]
@@ -238,12 +238,8 @@ def _lengths(paper: PaperTable, rows: Sequence[Row]) -> list[str]:
 
 
 def _stand_in(row: Row) -> str:
-    """Whose labels the row has, where `scale=mini` puts another annotator or LLM in the place of the paper's."""
-    annotator, source = (str(row.config.get(name) or "") for name in ("annotator._target_", "label_source._target_"))
-    if row.config.get("scale") != "mini" or not annotator or source.endswith((".HumanLabels", ".ClickLabels")):
-        return ""
-    model = Path(str(row.config.get("llm.model") or "")).name
-    return f" (stand-in: {annotator.rpartition('.')[2]}{' by ' * bool(model)}{model})"
+    who = stand_in(row)
+    return f" (stand-in: {who})" if who else ""
 
 
 def _among(row: Row, rows: Sequence[Row]) -> str:

@@ -28,7 +28,7 @@ from uar.reporting.result_table import (
     score_table,
     search_table,
 )
-from uar.reporting.rows import Row, find_row, rows_of, shared
+from uar.reporting.rows import Row, find_row, rows_of, shared, stand_ins
 from uar.reporting.run_folders import find_runs
 from uar.reporting.text import answers, latex, markdown, overview, terminal
 from uar.storage.files import write_text
@@ -58,8 +58,8 @@ def report(cfg: DictConfig, folder: Path) -> None:
     drawn = [(figure.title, f"figures/{figure.key}.svg") for figure in figures if figure.svg]
     missing = [f"{figure.title}: {figure.missing}" for figure in figures if figure.missing]
     title, marked_against = str(cfg.title), baseline.name if baseline else ""
-    words = shared(rows)
-    common = f"All rows of sweeps: {', '.join(words)}." if words else ""
+    words, filled = shared(rows), stand_ins(rows)
+    common = " ".join([*([f"All rows of sweeps: {', '.join(words)}."] if words else []), *filled])
     write_text(out / "report.md", markdown(tables, drawn, [*notes, *missing], title, marked_against, common))
     write_text(out / "report.tex", latex(tables, marked_against))
     html = page(title, rows, tables, figures, differences, notes, marked_against, common)
@@ -68,6 +68,8 @@ def report(cfg: DictConfig, folder: Path) -> None:
     short = [overview(rows, by_row, marked_against, cfg.deepest), answers(rows, by_row, marked_against)]
     for table in [without_constants(table) for table in short if table] or tables[:1]:
         console.print(terminal(table, console.width, marked_against))
+    for line in filled:
+        console.print(line, soft_wrap=True, highlight=False)
     left_out = f"; {len(found.notes)} notes on what is missing stand in the report" if found.notes else ""
     console.print(f"{len(found.runs)} run folders, {len(rows)} rows{left_out}", soft_wrap=True, highlight=False)
     console.print(f"{(out / 'report.html').resolve()}", soft_wrap=True, highlight=False)

@@ -212,6 +212,24 @@ def shared(rows: Sequence[Row]) -> list[str]:
     return [word.replace("\\", "") for word in words if not word.startswith("seed=")]
 
 
+def stand_in(row: Row) -> str:
+    """Whose labels the row has, where `scale=mini` puts another annotator or LLM in the place of the paper's."""
+    annotator, source = (str(row.config.get(name) or "") for name in ("annotator._target_", "label_source._target_"))
+    if row.config.get("scale") != "mini" or not annotator or source.endswith((".HumanLabels", ".ClickLabels")):
+        return ""
+    model = Path(str(row.config.get("llm.model") or "")).name
+    return f"{annotator.rpartition('.')[2]}{' by ' * bool(model)}{model}"
+
+
+def stand_ins(rows: Sequence[Row]) -> list[str]:
+    """A sentence a stand-in, on the rows that are named as the method whose labels they lack."""
+    named: dict[str, list[str]] = {}
+    for row in rows:
+        if row.config.get("method") and (who := stand_in(row)):
+            named.setdefault(who, []).append(row.name)
+    return [f"scale=mini: the LLM's labels of {', '.join(names)} are those of {who}." for who, names in named.items()]
+
+
 def _shown(override: str) -> str:
     """`loss=joint` as joint; numbers, and what is on or off, keep their name."""
     value = override.partition("=")[2]
