@@ -45,6 +45,8 @@ def test_soft_losses_are_refused_on_yes_and_no(fails: Fails, folder: Path):
 def test_a_query_alone_needs_a_negative(caplog: pytest.LogCaptureFixture):
     with pytest.raises(UserError, match="1 queries have no negative, and a batch of one"):
         check_stage(stage(), contrastive, options(batch_size=1))
+    with pytest.raises(UserError, match="1 queries have no negative, and a batch of one"):
+        check_stage(Stage("human", EXAMPLES[1:], 1, "one"), contrastive, options())
     with caplog.at_level(logging.INFO):
         check_stage(stage(), contrastive, options())
     assert "1 queries have no negative of their own" in caplog.text

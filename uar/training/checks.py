@@ -179,10 +179,10 @@ def check_stage(stage: Stage, loss: Loss, cfg: DictConfig) -> None:
         log.info("Stage %s: %s", stage.name, _alike(stage, cfg))
     positives, negatives = positives_of(stage.examples), negatives_of(stage.examples)
     bare = 0 if stage.candidates or takes_utility(own) else int((negatives == 0).sum())
-    if bare and batch_size == 1:
+    if bare and 1 in (batch_size, len(stage.examples)):
         raise UserError(
             f"stage {stage.name}: {bare} queries have no negative, and a batch of one query has none from others; "
-            "take a larger training.batch_size or candidates.depth"
+            "take more questions, a larger training.batch_size or candidates.depth"
         )
     if bare:
         log.info("Stage %s: %d queries have no negative of their own, and learn from those of others", stage.name, bare)
