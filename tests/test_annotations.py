@@ -16,8 +16,7 @@ from scripted import Scripted, run
 from uar.annotation import annotation as annotation_module
 from uar.annotation import conclusions
 from uar.annotation.annotation import Annotation, Asked
-from uar.annotation.annotators import Annotator, Judgement, Likelihood, Pairwise, Pointwise, RelSel
-from uar.annotation.annotators.annotator import code_files
+from uar.annotation.annotators import Annotator, Judgement, Likelihood, RelSel
 from uar.annotation.selection import Annotations
 from uar.collections import Collection, open_collection
 from uar.errors import UserError
@@ -185,17 +184,6 @@ def test_what_is_asked_tells_annotations_apart_and_what_is_read_does_not(collect
     keys = [key(RELSEL), *map(key, others), key(RELSEL, ["other"]), key(LIKELIHOOD)]
     assert len(set(keys)) == len(keys)
     assert key(LIKELIHOOD) == key(replace(LIKELIHOOD, threshold=25.0, rule="margin"))
-
-
-@pytest.mark.parametrize(
-    ("kind", "files"),
-    [
-        (Pairwise, {"pairwise", "picking", "scored", "bradley_terry", "replies", "refusals"}),
-        (Pointwise, {"pointwise", "calibration", "scale", "reply_form", "parsing", "doubts", "listed_passages"}),
-    ],
-)
-def test_labels_are_concluded_anew_where_any_code_that_makes_them_changed(kind: type[Annotator], files: set[str]) -> None:
-    assert files <= {Path(file).stem for file in code_files(kind)}
 
 
 def test_folders_of_one_name_do_not_mix(tmp_path: Path, folder: Path, collection: Collection) -> None:

@@ -1,7 +1,11 @@
-"""What a reply says besides its thinking, and why it ended, in the words of many models and servers."""
+"""What a reply says besides its thinking, and why it ended, in the words of many models and servers; what code reads it."""
+
+from pathlib import Path
 
 import pytest
 
+from uar.annotation.annotators import Annotator, Pairwise, Pointwise
+from uar.annotation.annotators.annotator import code_files
 from uar.llm.record import Outcome, Reply
 from uar.llm.replies import check_answer, check_text, outcome_of
 
@@ -95,3 +99,14 @@ def test_a_free_answer_is_good_unless_empty(text: str, outcome: Outcome) -> None
 @pytest.mark.parametrize("outcome", [Outcome.TRUNCATED, Outcome.ERROR, Outcome.REFUSED])
 def test_a_failed_reply_is_no_answer_whatever_it_says(outcome: Outcome) -> None:
     assert check_text(Reply("some text", outcome)) == outcome
+
+
+@pytest.mark.parametrize(
+    ("kind", "files"),
+    [
+        (Pairwise, {"pairwise", "picking", "scored", "bradley_terry", "replies", "refusals"}),
+        (Pointwise, {"pointwise", "calibration", "scale", "reply_form", "parsing", "doubts", "listed_passages"}),
+    ],
+)
+def test_labels_are_concluded_anew_where_any_code_that_makes_them_changed(kind: type[Annotator], files: set[str]) -> None:
+    assert files <= {Path(file).stem for file in code_files(kind)}
