@@ -70,12 +70,12 @@ def test_what_was_found_is_kept_block_by_block(wide: Corpus, own_cache: Path, mo
 
     monkeypatch.setattr(BM25, "_best", counted)
     with pytest.raises(KeyboardInterrupt):
-        bm25.search(queries, 20, keep=True)
+        list(bm25.found(queries, 20, keep=True))
     asked[:] = [[], []]  # no further interruption
-    assert bm25.search(queries, 20, keep=True) == expected
+    assert list(bm25.found(queries, 20, keep=True)) == expected
     assert asked[2:] == [["wordc", "wordd"], ["worde"]]
-    assert bm25.search(queries, 20, keep=True) == expected and len(asked) == 4
-    bm25.search(queries, 19, keep=True)  # another depth is another search
+    assert list(bm25.found(queries, 20, keep=True)) == expected and len(asked) == 4
+    list(bm25.found(queries, 19, keep=True))  # another depth is another search
     assert len(asked) == 7
 
 

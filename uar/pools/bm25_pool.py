@@ -17,5 +17,5 @@ class BM25Pool(PoolSource):
 
     def ranked(self, collection: Collection, query_ids: Sequence[str]) -> dict[str, list[str]]:
         index = BM25.open(collection.corpus, self.k1, self.b)
-        hits = index.search([collection.queries[q].text for q in query_ids], self.depth, keep=True)
+        hits = index.found([collection.queries[q].text for q in query_ids], self.depth, keep=True)
         return {q: [d for d, _ in found] for q, found in zip(query_ids, hits, strict=True)}

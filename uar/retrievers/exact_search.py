@@ -155,7 +155,7 @@ def _blocks(
     start, size, filled = 0, first, 0
     buffer, pinned = torch.empty(0), dtype == torch.float16 and torch.cuda.is_available()
     for shard in shards:
-        vectors = torch.from_numpy(load_shard(shard))
+        vectors = torch.from_numpy(load_shard(shard, mapped=True))
         at = 0
         while at < len(vectors):
             if len(buffer) < size:

@@ -11,7 +11,7 @@ from uar.errors import UserError
 def load_shard(path: Path, mapped: bool = False) -> np.ndarray:
     """(passages, numbers) of one file. `mapped`: into memory as it is read. UserError where the file is cut or no array."""
     try:
-        found: np.ndarray = np.load(path, mmap_mode="r" if mapped else None)
+        found: np.ndarray = np.load(path, mmap_mode="c" if mapped else None)
     except (ValueError, EOFError) as error:
         raise UserError(f"{path}: no whole file of vectors ({error}); remove it, and it is made again") from error
     return found

@@ -52,24 +52,26 @@ class BM25:
         folder = cache_dir() / "bm25" / digest(corpus.hash, FORMAT, float(k1), float(b), corpus.language, VERSION)
         return cls(built_once(folder, partial(_build, folder, corpus, k1, b)), corpus, k1, b)
 
-    def search(self, queries: Sequence[str], k: int, keep: bool = False) -> list[Hits]:
-        """(passage id, score) of the k best passages a query, by score, then id. Passages that share no term are left out.
-        `keep`: what is found stays in the cache, a block of queries at a time, which `chosen_workers` look up where there are
-        any."""
-        k = min(k, len(self._corpus))
-        found: list[Hits] = []
+    def search(self, queries: Sequence[str], k: int) -> list[Hits]:
+        """(passage id, score) of the k best passages a query, by score, then id. Passages that share no term are left out."""
+        return list(self.found(queries, k))
+
+    def found(self, queries: Sequence[str], k: int, keep: bool = False) -> Iterator[Hits]:
+        """As `search`, with a block of queries in memory at once. `keep`: what is found stays in the cache, a block at a time,
+        which `chosen_workers` look up where there are any."""
+        k, nothing = min(k, len(self._corpus)), 0
         blocks = [list(queries[start : start + BLOCK]) for start in range(0, len(queries), BLOCK)]
         workers = chosen_workers()
         if keep and workers:
             self._keep_on(workers, blocks, k)
         with bar("BM25", len(queries), "questions") as shown:
             for asked in blocks:
-                found += self._hits(*(self._kept(asked, k, shown) if keep else self._best(asked, k, shown)))
-        nothing = sum(not hits for hits in found)
+                for hits in self._hits(*(self._kept(asked, k, shown) if keep else self._best(asked, k, shown))):
+                    nothing += not hits
+                    yield hits
         if nothing:
             line = "BM25 finds nothing for %d of %d questions, which share no term with any passage (language=%s)"
-            log.warning(line, nothing, len(found), self._corpus.language)
-        return found
+            log.warning(line, nothing, len(queries), self._corpus.language)
 
     def scores(self, queries: Sequence[str], rows: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Scores of the passages in `rows`, an array of corpus rows a query; 0 where a passage shares no term with it."""
