@@ -11,8 +11,7 @@ import pytest
 
 from uar.collections.chunks import chunks
 from uar.collections.languages import words_in
-from uar.collections.sections import read_sections
-from uar.collections.sections.section import Section, joined
+from uar.collections.sections import Section
 from uar.collections.text_files import write_corpus
 from uar.errors import UserError
 from uar.storage.near_copies import NearCopies
@@ -30,10 +29,8 @@ def corpus_of(tmp_path: Path, files: Mapping[str, str | bytes], **options: Any) 
     return [json.loads(line) for line in lines], summary
 
 
-def sections(tmp_path: Path, name: str, content: str) -> list[tuple[str, tuple[str, ...]]]:
-    path = tmp_path / name
-    path.write_text(content, encoding="utf-8")
-    return [(section.title, section.paragraphs) for section in read_sections(path)[0]]
+def cut(paragraphs: list[str], most: int, least: int) -> list[str]:
+    return [text for _, text in chunks([Section((), tuple(paragraphs))], most, least)]
 
 
 def sentence(words: int, seed: int = 0) -> str:
@@ -43,59 +40,23 @@ def sentence(words: int, seed: int = 0) -> str:
 
 def test_passages_are_of_like_length_and_whole_sentences() -> None:
     text = " ".join(sentence(10, seed) for seed in range(13))  # 130 words
-    assert [words_in(part) for part in chunks([text], 120, 20)] in ([60, 70], [70, 60])
+    assert [words_in(part) for part in cut([text], 120, 20)] in ([60, 70], [70, 60])
     paragraphs = [" ".join(sentence(10, seed) for seed in range(n, n + 5)) for n in range(3)]
-    assert [words_in(part) for part in chunks(paragraphs, 120, 20)] in ([50, 100], [100, 50])  # between paragraphs
-    found = chunks([" ".join(sentence(n, n) for n in range(3, 60))], 80, 20)
+    assert [words_in(part) for part in cut(paragraphs, 120, 20)] in ([50, 100], [100, 50])  # between paragraphs
+    found = cut([" ".join(sentence(n, n) for n in range(3, 60))], 80, 20)
     assert all(part.endswith(".") and 20 <= words_in(part) <= 80 for part in found)
     assert " ".join(found).split() == " ".join(sentence(n, n) for n in range(3, 60)).split()
-    assert chunks([], 120, 20) == [] and chunks(["", " "], 120, 20) == []
+    assert cut([], 120, 20) == [] and cut(["", " "], 120, 20) == []
 
 
 def test_what_has_no_spaces_or_sentences_is_cut_too() -> None:
-    word = chunks(["a" * 200_000], 120, 20)
+    word = cut(["a" * 200_000], 120, 20)
     assert "".join(word) == "a" * 200_000 and max(map(len, word)) <= 120 * 20
-    assert [len(part) for part in chunks(["漢字" * 500], 120, 20)][:2] == [112, 112]
-    japanese = chunks([JAPANESE], 120, 20)
+    assert [len(part) for part in cut(["漢字" * 500], 120, 20)][:2] == [112, 112]
+    japanese = cut([JAPANESE], 120, 20)
     assert "".join(japanese) == JAPANESE and all(part.endswith("。") and len(part) <= 140 for part in japanese)
     listed = "\n".join(f"- item {n} of the list" for n in range(40))
-    assert all(part.startswith("- item") for part in chunks([listed], 60, 20))
-
-
-def test_a_short_section_joins_its_neighbour() -> None:
-    long, short = " ".join(sentence(10, n) for n in range(4)), "Few words."
-    first = Section("Bees", "Bees", (short,))
-    second, third = Section("Bees: Hives", "Hives", (long,)), Section("Bees: See also", "See also", (short,))
-    assert joined([first, second, third], 20) == [Section("Bees: Hives", "Bees", (short, long, f"See also\n{short}"))]
-    assert joined([second, second], 20) == [second, second] and joined([first, first], 0) == [first, first]
-
-
-def test_markdown_has_headings_code_and_text(tmp_path: Path) -> None:
-    text = (
-        "---\ntitle: x\n---\n[![b](http://x/y.svg)](http://z) Intro <p align='c'>hi</p>\n# Bees ##\nSee [docs](http://x).\n\n"
-    )
-    text += "```sh\n# no heading\n```\n\nHives\n-----\nUnder.\n"
-    assert sections(tmp_path, "a-b.md", text) == [
-        ("a b", ("Intro hi",)),
-        ("Bees", ("See docs.", "# no heading")),
-        ("Bees: Hives", ("Under.",)),
-    ]
-
-
-def test_restructured_text_has_headings_and_text(tmp_path: Path) -> None:
-    text = "=====\n Bees\n=====\n\n:ref:`Hives <h>` and ``code``.\n\n.. image:: x.png\n   :alt: y\n\n"
-    text += ".. note:: Wax.\n\nSub\n---\nMore.\n"
-    assert sections(tmp_path, "a.rst", text) == [("Bees", ("Hives and code.", "Wax.")), ("Bees: Sub", ("More.",))]
-
-
-def test_a_web_page_has_its_text_alone(tmp_path: Path) -> None:
-    page = "<html><head><title>Bees &amp; wax</title><style>p{}</style></head><body><nav><ul><li>Menu</ul></nav>{}</body>"
-    body = "<h2>Hives<a>¶</a></h2><p>First <b>bold</b> text.<p>Second.<div role='navigation'><div>Side</div>x</div>"
-    assert sections(tmp_path, "a.html", page.replace("{}", body)) == [
-        ("Bees & wax: Hives", ("First bold text.", "Second.")),
-    ]
-    main = page.replace("{}", f"<p>Before.</p><main><h1>Wax</h1>{body}</main><p>After.</p>")
-    assert sections(tmp_path, "b.html", main) == [("Wax: Hives", ("First bold text.", "Second."))]
+    assert all(part.startswith("- item") for part in cut([listed], 60, 20))
 
 
 def test_a_pdf_is_read_and_one_that_is_none_is_left_out(tmp_path: Path) -> None:
@@ -183,6 +144,12 @@ def test_a_named_encoding_counts_where_a_file_is_not_utf_8(tmp_path: Path) -> No
     assert "encoding=" in left_out(tmp_path)[0]["reason"]
 
 
+def test_nul_signs_are_counted_by_file(tmp_path: Path) -> None:
+    rows, summary = corpus_of(tmp_path, {"a.txt": "héllo wörld \0 naïve " * 30, "b.txt": "thé " * 30})
+    assert rows[0]["text"].startswith("héllo wörld naïve") and summary["nuls"] == {"a.txt": 30}
+    assert summary["encodings"] == {}
+
+
 @pytest.mark.parametrize(
     ("options", "part"),
     [
@@ -207,10 +174,11 @@ def test_the_command_says_what_it_left_out_and_what_comes_next(
 ) -> None:
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "a.txt").write_bytes(sentence(30).encode() + b" caf\xe9")
-    (tmp_path / "texts" / "b.txt").write_text("Few.", encoding="utf-8")
+    (tmp_path / "texts" / "b.txt").write_text("Few.\0", encoding="utf-8")
     done = command("uar.corpus", "texts=texts", "out='my corpus'")
     said = " ".join((done.stdout + done.stderr).split())
     assert done.returncode == 0 and "1 passages of 2 files" in said and "Left out: 1 too short" in said
+    assert "taken out of 1 files: b.txt (1)" in said
     assert "1 files are not UTF-8" in said and "a.txt (cp12" in said
     assert "Next: python -m uar.annotate dataset=local 'dataset.path='\"'\"'my corpus'\"'\"'' questions=generate" in said
     assert "no such folder" in fails("uar.corpus", "texts=nowhere", "out=own")

@@ -28,6 +28,9 @@ def corpus(cfg: DictConfig, folder: Path) -> int:
     if summary["encodings"]:
         found = ", ".join(f"{name} ({encoding})" for name, encoding in summary["encodings"].items())
         log.warning("%d files are not UTF-8 and were read as what fits them best: %s", len(summary["encodings"]), found)
+    if summary["nuls"]:
+        found = ", ".join(f"{name} ({nuls})" for name, nuls in summary["nuls"].items())
+        log.warning("NUL signs, which no text has, were taken out of %d files: %s", len(summary["nuls"]), found)
     if summary["files_of_other_kinds"]:
         log.info("Files of other kinds, which are not read: %s", _counted(summary["files_of_other_kinds"]))
     choices = {"dataset": "local", "dataset.path": str(out), "questions": "generate"}

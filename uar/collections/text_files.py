@@ -13,9 +13,8 @@ from rich.progress import track
 
 from uar.collections.chunks import chunks
 from uar.collections.languages import TERM, clusters, folded, is_unspaced, words_in
-from uar.collections.sections import READERS, Unreadable, read_sections
-from uar.collections.sections.decoding import AUTO, readable
-from uar.collections.sections.section import joined
+from uar.collections.sections import PDF, READERS, Unreadable, joined, read_document
+from uar.collections.sections.decoding import AUTO, UTF_8, readable
 from uar.errors import UserError
 from uar.storage.files import write_json, write_jsonl
 from uar.storage.near_copies import NearCopies
@@ -35,12 +34,13 @@ class Passage(NamedTuple):
 @dataclass
 class Reading:
     """What became of a folder of files. `left_out`: a row for each file and passage that the corpus has not; `unread`: files
-    of other kinds, by their ending; `encodings`: of files that are not UTF-8, by file."""
+    of other kinds, by their ending; `encodings`: of files that are not UTF-8, by file; `nuls`: signs taken out, by file."""
 
     passages: list[Passage] = field(default_factory=list)
     left_out: list[dict[str, Any]] = field(default_factory=list)
     unread: Counter[str] = field(default_factory=Counter)
     encodings: dict[str, str] = field(default_factory=dict)
+    nuls: dict[str, int] = field(default_factory=dict)
     files: int = 0
 
     def leave_out(self, name: str, why: str, **more: Any) -> None:
@@ -56,6 +56,7 @@ class Reading:
             "left_out": dict(Counter(row["why"] for row in self.left_out).most_common()),
             "files_of_other_kinds": dict(self.unread.most_common()),
             "encodings": self.encodings,
+            "nuls": self.nuls,
         }
 
 
@@ -116,17 +117,19 @@ def _passages(path: Path, texts: Path, words: int, least: int, encoding: str, re
     name = path.relative_to(texts).as_posix()
     safe = re.sub(r"[\s%\udc80-\udcff]", lambda found: quote(found[0], errors="surrogateescape"), name)
     try:
-        sections, found = read_sections(path, encoding)
+        document = read_document(path, encoding)
     except Unreadable as error:
         reading.leave_out(safe, UNREADABLE, reason=str(error))
         return
-    if found not in ("utf-8", "pdf"):
-        reading.encodings[readable(name)] = found
-    if not sections:
+    if document.encoding not in (UTF_8, PDF):
+        reading.encodings[readable(name)] = document.encoding
+    if document.nuls:
+        reading.nuls[readable(name)] = document.nuls
+    if not document.sections:
         reading.leave_out(safe, EMPTY)
-    cut = [(section.title, text) for section in joined(sections, least) for text in chunks(section.paragraphs, words, least)]
+    cut = [passage for sections in joined(document.sections, least) for passage in chunks(sections, words, least)]
     for number, (title, text) in enumerate(cut, start=1):
-        passage = Passage(f"{safe}#{number}", title, text)
+        passage = Passage(f"{safe}#{number}", title or document.name, text)
         if words_in(text, least) < least:
             reading.leave_out(passage.id, TOO_SHORT, words=words_in(text), text=text[:SHOWN])
         else:

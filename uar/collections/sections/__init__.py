@@ -1,6 +1,6 @@
 """Text files of several kinds as sections: headings and paragraphs."""
 
-from uar.collections.sections.reading import READERS, Unreadable, read_sections
-from uar.collections.sections.section import Section
+from uar.collections.sections.reading import PDF, READERS, Document, Unreadable, read_document
+from uar.collections.sections.section import Section, joined
 
-__all__ = ["READERS", "Section", "Unreadable", "read_sections"]
+__all__ = ["PDF", "READERS", "Document", "Section", "Unreadable", "joined", "read_document"]

@@ -2,10 +2,23 @@
 
 import codecs
 import os
+from typing import NamedTuple
 
-AUTO, WESTERN = "auto", "cp1252"
+AUTO, WESTERN, UTF_8 = "auto", "cp1252", "utf-8"
 AS_GOOD = 0.1  # more odd signs, of all signs, than the best guess has
-MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16",
+}  # fmt: skip
+NUL, ALTERNATE = b"\0", 0.5  # of all pairs of bytes
+
+
+class Decoded(NamedTuple):
+    """`nuls`: signs that were taken out, since no text has them."""
+
+    text: str
+    encoding: str
+    nuls: int = 0
 
 
 def readable(name: str) -> str:
@@ -13,21 +26,33 @@ def readable(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "replace")
 
 
-def decoded(content: bytes, encoding: str = AUTO) -> tuple[str, str] | None:
-    """The text and the name of its encoding: UTF-8 where it is that, else `encoding`; `auto` has charset-normalizer look for
-    the encoding that makes the best text. None where none fits. UTF-16 without a mark is bytes of UTF-8 too, zeros among
-    them, which no text has."""
+def decoded(content: bytes, encoding: str = AUTO) -> Decoded | None:
+    """The text and the name of its encoding: that of its mark, UTF-16 where every second byte is NUL, UTF-8 where it is that,
+    else `encoding`; `auto` has charset-normalizer look for the encoding that makes the best text. None where none fits."""
     mark = next((name for start, name in MARKS.items() if content.startswith(start)), None)
-    if mark or b"\0" not in content:
-        try:
-            return content.decode(mark or "utf-8"), mark if mark == "utf-16" else "utf-8"
-        except UnicodeDecodeError:
-            pass
-    if encoding != AUTO:
-        try:
-            return content.decode(encoding), encoding
-        except UnicodeDecodeError:
-            return None
+    for name in (mark or _without_mark(content), UTF_8, None if encoding == AUTO else encoding):
+        if name:
+            try:
+                text = content.decode(name)
+            except UnicodeDecodeError:
+                continue
+            return _without_nuls(text, UTF_8 if name == "utf-8-sig" else name)
+    return _guessed(content) if encoding == AUTO else None
+
+
+def _without_mark(content: bytes) -> str | None:
+    """UTF-16 of mostly Latin letters is UTF-8 too, with a NUL beside each letter."""
+    first, second = content[::2].count(NUL), content[1::2].count(NUL)
+    if max(first, second) < ALTERNATE * len(content) / 2 or min(first, second):
+        return None
+    return "utf-16-be" if first else "utf-16-le"
+
+
+def _without_nuls(text: str, encoding: str) -> Decoded:
+    return Decoded(text.replace("\0", ""), encoding, text.count("\0"))
+
+
+def _guessed(content: bytes) -> Decoded | None:
     from charset_normalizer import from_bytes
 
     guesses = list(from_bytes(content))
@@ -37,4 +62,4 @@ def decoded(content: bytes, encoding: str = AUTO) -> tuple[str, str] | None:
     western = next((guess for guess in guesses if WESTERN in guess.could_be_from_charset), best)
     if western.coherence > best.coherence and western.chaos <= best.chaos + AS_GOOD:
         best = western  # by far the most common one, and the text reads more like a language
-    return str(best), WESTERN if WESTERN in best.could_be_from_charset else codecs.lookup(best.encoding).name
+    return _without_nuls(str(best), WESTERN if WESTERN in best.could_be_from_charset else codecs.lookup(best.encoding).name)

@@ -3,35 +3,55 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from uar.collections.sections.decoding import AUTO, decoded, readable
-from uar.collections.sections.markup import markdown, plain, rst
+from uar.collections.sections.markdown_text import markdown
+from uar.collections.sections.plain_text import plain
+from uar.collections.sections.restructured_text import rst
 from uar.collections.sections.section import Outline, Section
 from uar.collections.sections.web_page import web_page
 
+RST_IN_TEXT = re.compile(r"^\.\. (?:[\w:-]+::(?:\s|$)|_[^\s:]+:)", re.MULTILINE)
+
+
+def _text(text: str, outline: Outline) -> None:
+    """Some documentation calls its reStructuredText .txt."""
+    (rst if RST_IN_TEXT.search(text) else plain)(text, outline)
+
+
 READERS: dict[str, Callable[[str, Outline], None] | None] = {
-    ".txt": plain, ".md": markdown, ".rst": rst, ".html": web_page, ".htm": web_page, ".pdf": None,
+    ".txt": _text, ".md": markdown, ".rst": rst, ".html": web_page, ".htm": web_page, ".pdf": None,
 }  # fmt: skip
 HYPHEN = re.compile(r"(?<=[a-z])-\n(?=[a-z])")
-EXTRA = "pip install 'uar[files]'"
+PDF, EXTRA = "pdf", "pip install 'uar[files]'"
 
 
 class Unreadable(Exception):
     """Why a file has no text."""
 
 
-def read_sections(path: Path, encoding: str = AUTO) -> tuple[list[Section], str]:
-    """The sections of a file, and the name of the encoding that it is in."""
+class Document(NamedTuple):
+    """A file that was read. `name`: the title of what stands under no heading; `nuls`: signs that were taken out."""
+
+    name: str
+    sections: list[Section]
+    encoding: str
+    nuls: int = 0
+
+
+def read_document(path: Path, encoding: str = AUTO) -> Document:
+    """Raises `Unreadable`."""
     outline = Outline(" ".join(re.split(r"[\s_-]+", readable(path.stem))).strip())
     reader = READERS[path.suffix.lower()]
     if reader is None:
         _pdf(path, outline)
-        return outline.sections(), "pdf"
+        return Document(outline.name, outline.sections(), PDF)
     found = decoded(path.read_bytes(), encoding)
     if found is None:
         raise Unreadable(f"in no known encoding; name it with encoding=, such as encoding=cp1252 (now {encoding})")
-    reader(found[0], outline)
-    return outline.sections(), found[1]
+    reader(found.text, outline)
+    return Document(outline.name, outline.sections(), found.encoding, found.nuls)
 
 
 def _pdf(path: Path, outline: Outline) -> None:

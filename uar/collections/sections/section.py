@@ -1,6 +1,7 @@
 """What stands under one heading of a file."""
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from uar.collections.languages import words_in
@@ -8,10 +9,9 @@ from uar.collections.languages import words_in
 
 @dataclass(frozen=True)
 class Section:
-    """`title`: the heading with the file's first one before it; `heading`: its own, empty for the file's beginning."""
+    """`path`: its heading, after those that it stands under; empty for what stands before the first heading."""
 
-    title: str
-    heading: str
+    path: tuple[str, ...]
     paragraphs: tuple[str, ...]
 
     @property
@@ -20,26 +20,23 @@ class Section:
 
 
 class Outline:
-    """Collects the sections of a file as its headings and paragraphs come. `name`: the title of what stands before the first
-    heading."""
+    """Collects the sections of a file as its headings and paragraphs come. `name`: the title of what stands under none."""
 
     def __init__(self, name: str) -> None:
-        self._name = self._title = name
-        self._heading = ""
-        self._top: tuple[int, str] | None = None
+        self.name = name
+        self._open: list[tuple[int, str]] = []
         self._paragraphs: list[str] = []
         self._done: list[Section] = []
 
     def heading(self, level: int, text: str) -> None:
         """`level`: 1 for the highest."""
         self._end()
-        if self._top is None or level <= self._top[0]:
-            self._top = level, text
-        self._heading = text
-        self._title = text if self._top[1] == text else f"{self._top[1]}: {text}"
+        self._open = [above for above in self._open if above[0] < level]
+        if all(text != above for _, above in self._open):
+            self._open.append((level, text))
 
     def paragraph(self, text: str) -> None:
-        if text.strip():
+        if re.search(r"\w", text):
             self._paragraphs.append(text.strip())
 
     def sections(self) -> list[Section]:
@@ -49,25 +46,21 @@ class Outline:
 
     def _end(self) -> None:
         if self._paragraphs:
-            self._done.append(Section(self._title, self._heading, tuple(self._paragraphs)))
+            self._done.append(Section(tuple(text for _, text in self._open), tuple(self._paragraphs)))
             self._paragraphs = []
 
 
-def joined(sections: Iterable[Section], least: int) -> list[Section]:
-    """The sections of a file, where one of fewer than `least` words joins the one before it, else the one after it. The
-    heading of the later one becomes a line of the text; the title is that of the longer."""
-    found: list[Section] = []
+def joined(sections: Iterable[Section], least: int) -> list[list[Section]]:
+    """The sections of a file in groups of `least` words or more. A short one joins those after it, the last the one before."""
+    groups: list[list[Section]] = []
+    words = least  # of the last group
     for section in sections:
-        if found and min(found[-1].words, section.words) < least:
-            found[-1] = _together(found[-1], section)
-        else:
-            found.append(section)
-    return found
-
-
-def _together(first: Section, second: Section) -> Section:
-    longer = second if second.words > first.words else first
-    paragraphs: Sequence[str] = second.paragraphs
-    if second.heading and longer is first:
-        paragraphs = (f"{second.heading}\n{second.paragraphs[0]}", *second.paragraphs[1:])
-    return Section(longer.title, first.heading, (*first.paragraphs, *paragraphs))
+        if words >= least:
+            groups.append([])
+            words = 0
+        groups[-1].append(section)
+        words += section.words
+    if words < least and len(groups) > 1:
+        rest = groups.pop()
+        groups[-1] += rest
+    return groups

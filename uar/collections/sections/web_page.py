@@ -1,85 +1,139 @@
 """Sections of an HTML page, without its navigation."""
 
-from collections.abc import Sequence
-from html.parser import HTMLParser
+import re
+from typing import Any
+
+from lxml import etree
 
 from uar.collections.sections.section import Outline
 
-SKIPPED = {"script", "style", "noscript", "template", "svg", "nav", "footer", "aside", "form", "button", "select"}
+NEVER_TEXT = {"head", "script", "style", "title"}
+SKIPPED = {
+    "aside", "audio", "button", "canvas", "datalist", "footer", "iframe", "nav", "noscript", "object", "select", "svg",
+    "template", "textarea", "video",
+}  # fmt: skip
+SKIPPED_ROLES = {"contentinfo", "navigation", "search"}
 HEADINGS = {f"h{level}": level for level in range(1, 7)}
 INLINE = {
-    "a", "abbr", "b", "bdi", "bdo", "cite", "code", "data", "dfn", "em", "font", "i", "kbd", "label", "mark", "q", "s", "samp",
-    "small", "span", "strong", "sub", "sup", "time", "tt", "u", "var", "wbr",
+    "a", "abbr", "acronym", "b", "bdi", "bdo", "big", "cite", "code", "data", "del", "dfn", "em", "font", "i", "img", "input",
+    "ins", "kbd", "label", "mark", "picture", "q", "ruby", "s", "samp", "small", "source", "span", "strike", "strong", "sub",
+    "sup", "time", "tt", "u", "var", "wbr",
 }  # fmt: skip
-EMPTY = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param", "source", "track", "wbr"}
-SIGN_OF_LINK = "¶"  # at headings
+CELLS = {"td", "th"}
+IN_A_ROW = INLINE | CELLS | {"br", "div", "p"}  # of a table of data; a layout's holds more
+SIGN_OF_LINK = re.compile(r"[#§¶\uf0c1🔗]?")  # at headings
+MAIN = "self::main or self::article or @role='main'"
+JOINED = {"li", "tr"}
+BREAK, CELL = "\n", " | "
+LEADING_CELLS = re.compile(r"\A(?:\|\s*)+")  # empty ones
 
 
-class _Reader(HTMLParser):
-    """(level, text) blocks of the page, level 0 for a paragraph; those of `main` or `article` apart, where there is one."""
+class _Blocks:
+    """(level, text) blocks of an element, level 0 for a paragraph. The items of a list are one paragraph; so are the rows of a
+    table, and a term and its definition. `skipped`: tags."""
 
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.title = ""
-        self.every: list[tuple[int, str]] = []
-        self.main: list[tuple[int, str]] = []
+    def __init__(self, element: Any, skipped: set[str]) -> None:
+        self.found: list[tuple[int, str]] = []
         self._text: list[str] = []
-        self._level = 0
-        self._skipped: list[str] = []  # the tag that is skipped, once for each of its name that is open in it
-        self._in_main: list[str] = []
-        self._in_title = False
+        self._mark = ""  # of the item that begins
+        self._number: dict[Any, int] = {}  # of the item that comes next, by list
+        self._kind = ""  # of the last paragraph: that of the tag which it was, where the next may join it
+        self._whole: Any = None  # the heading or row that is open, whose blocks are one
+        self._preformatted = 0
+        walk = etree.iterwalk(element, events=("start", "end"))
+        for event, at in walk:
+            if event == "end":
+                self._ended(at)
+                self._add(at.tail if at is not element else None)
+            elif _is_skipped(at, skipped):
+                walk.skip_subtree()
+            else:
+                self._started(at)
+                self._add(at.text)
+        self._end("")
 
-    def handle_starttag(self, tag: str, attrs: Sequence[tuple[str, str | None]]) -> None:
-        role = dict(attrs).get("role")
-        if self._skipped:
-            self._skipped += [tag] if tag == self._skipped[0] else []
-        elif tag in SKIPPED or role in ("navigation", "search", "contentinfo"):
-            self._end()
-            self._skipped += [] if tag in EMPTY else [tag]
-        elif tag == "title":
-            self._in_title = True
+    def _started(self, element: Any) -> None:
+        tag = element.tag
+        if tag == "br":
+            self._text.append(BREAK)
+        elif self._whole is not None:
+            self._text.append("" if tag in INLINE else CELL if tag in CELLS else " ")
         elif tag not in INLINE:
-            self._end()
-            self._level = HEADINGS.get(tag, 0)
-            if tag in ("main", "article") or role == "main" or (self._in_main and tag == self._in_main[0]):
-                self._in_main.append(tag)
+            self._end("")
+            self._preformatted += tag == "pre"
+            self._mark = self._mark_of(element) if tag == "li" else self._mark
+            if tag in HEADINGS or (tag == "tr" and all(inner.tag in IN_A_ROW for inner in element.iterdescendants())):
+                self._whole = element
 
-    def handle_endtag(self, tag: str) -> None:
-        if self._skipped:
-            self._skipped = self._skipped[:-1] if tag == self._skipped[0] else self._skipped
-        elif tag == "title":
-            self._in_title = False
+    def _ended(self, element: Any) -> None:
+        tag = element.tag
+        if self._whole is None and tag not in INLINE and tag != "br":
+            self._end(tag)
+            self._preformatted -= tag == "pre"
+            self._mark = "" if tag == "li" else self._mark
+        elif self._whole is element:
+            self._whole = None
+            self._end(tag)
         elif tag not in INLINE:
-            self._end()
-            if self._in_main and tag == self._in_main[-1]:
-                self._in_main.pop()
+            self._text.append(" ")
 
-    def handle_data(self, data: str) -> None:
-        if self._in_title:
-            self.title += data
-        elif not self._skipped:
-            self._text.append(data)
+    def _mark_of(self, item: Any) -> str:
+        listed = item.getparent()
+        if listed is None or listed.tag != "ol":
+            return "- "
+        start = listed.get("start", "")
+        number = self._number.get(listed, int(start) if start.isdecimal() else 1)
+        self._number[listed] = number + 1
+        return f"{number}. "
 
-    def close(self) -> None:
-        super().close()
-        self._end()
-
-    def _end(self) -> None:
-        text = "".join(self._text).strip().removesuffix(SIGN_OF_LINK).strip()
+    def _add(self, text: str | None) -> None:
         if text:
-            self.every.append((self._level, text))
-            if self._in_main:
-                self.main.append((self._level, text))
-        self._text, self._level = [], 0
+            self._text.append(text if self._preformatted else re.sub(r"\s+", " ", text))
+
+    def _end(self, tag: str) -> None:
+        """`tag`: of what ends here; empty where something begins."""
+        text = LEADING_CELLS.sub("", "".join(self._text).strip())
+        self._text = []
+        if not text:
+            return
+        if not self._preformatted:
+            text = re.sub(r" *\n *", "\n", re.sub(" +", " ", text))
+        level, kind = HEADINGS.get(tag, 0), "li" if self._mark else tag
+        if level or not (self._kind == "dt" or (kind == self._kind and kind in JOINED)):
+            self.found.append((level, self._mark + text))
+        else:
+            self.found[-1] = 0, f"{self.found[-1][1]}\n{self._mark}{text}"
+        self._kind, self._mark = kind, ""
 
 
-def web_page(text: str, outline: Outline) -> None:
-    reader = _Reader()
-    reader.feed(text)
-    reader.close()
-    blocks = reader.main or reader.every
-    title = " ".join(reader.title.split())
-    if title and not any(level == 1 for level, _ in blocks):
+def _is_skipped(element: Any, skipped: set[str]) -> bool:
+    return (
+        element.tag in skipped
+        or element.get("role") in SKIPPED_ROLES
+        or element.get("hidden") is not None
+        or (element.tag == "a" and not len(element) and bool(SIGN_OF_LINK.fullmatch((element.text or "").strip())))
+    )
+
+
+def _never_closed(text: str) -> set[str]:
+    """Tags of which some are never closed: the parser has them hold all that follows."""
+    opened = {tag: len(re.findall(rf"<{tag}\b(?![^<>]*/>)", text, re.IGNORECASE)) for tag in SKIPPED}
+    return {tag for tag, times in opened.items() if times > len(re.findall(rf"</{tag}\s*>", text, re.IGNORECASE))}
+
+
+def web_page(text: str, outline: Outline, title: str = "") -> None:
+    """`title`: of a page that has no element for it."""
+    parser = etree.HTMLParser(encoding="utf-8", remove_comments=True, remove_pis=True, huge_tree=True)
+    root = etree.fromstring(text.encode("utf-8"), parser) if text.strip() else None
+    if root is None:
+        return
+    skipped = NEVER_TEXT | (SKIPPED - _never_closed(text))
+    parts = root.xpath(f"//*[({MAIN}) and not(ancestor::*[{MAIN}])]")
+    blocks = [block for part in parts for block in _Blocks(part, skipped).found] or _Blocks(root, skipped).found
+    title = title or " ".join(root.xpath("string(//title[not(ancestor::svg)])").split())
+    outline.name = title or outline.name
+    top = next((text for level, text in blocks if level), "")
+    if title and all(level != 1 for level, _ in blocks) and " ".join(top.split()).casefold() not in title.casefold():
         outline.heading(1, title)
     for level, found in blocks:
         if level:
