@@ -3,17 +3,20 @@
 import json
 import os
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from uar.collections import text_files
 from uar.collections.chunks import chunks
 from uar.collections.languages import words_in
 from uar.collections.sections import Section
 from uar.collections.text_files import write_corpus
 from uar.errors import UserError
+from uar.launch import bars
 from uar.storage.near_copies import NearCopies
 
 JAPANESE = "日本語の文章です。これは長い文章で、句点があります。" * 30
@@ -148,6 +151,20 @@ def test_nul_signs_are_counted_by_file(tmp_path: Path) -> None:
     rows, summary = corpus_of(tmp_path, {"a.txt": "héllo wörld \0 naïve " * 30, "b.txt": "thé " * 30})
     assert rows[0]["text"].startswith("héllo wörld naïve") and summary["nuls"] == {"a.txt": 30}
     assert summary["encodings"] == {}
+
+
+def test_reading_and_the_search_for_copies_have_a_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = []
+
+    @contextmanager
+    def watched(doing: str, total: int, unit: str) -> Iterator[bars.Bar]:
+        with bars.bar(doing, total, unit) as shown:
+            yield shown
+        said.append(f"{doing}: {shown.line()}")
+
+    monkeypatch.setattr(text_files, "bar", watched)
+    corpus_of(tmp_path, {"a.txt": sentence(30), "b.txt": sentence(200)})
+    assert said == ["read files: 2 of 2 files", "look for copies: 3 of 3 passages"]
 
 
 @pytest.mark.parametrize(

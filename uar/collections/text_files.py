@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from rich.progress import track
-
 from uar.collections.chunks import chunks
 from uar.collections.languages import TERM, clusters, folded, is_unspaced, words_in
 from uar.collections.sections import PDF, READERS, Unreadable, joined, read_document
 from uar.collections.sections.decoding import AUTO, UTF_8, readable
 from uar.errors import UserError
+from uar.launch.bars import Bar, bar, counted
 from uar.storage.files import write_json, write_jsonl
 from uar.storage.near_copies import NearCopies
 
@@ -75,9 +74,12 @@ def write_corpus(
     least = min(MIN_WORDS, words // 2) if min_words is None else min_words
     _check(texts, words, least, near_copy, encoding)
     reading = Reading()
-    files = track(list(_files(texts, reading)), "files")
-    passages = [passage for path in files for passage in _passages(path, texts, words, least, encoding, reading)]
-    reading.passages = list(_without_copies(passages, near_copy, reading))
+    files = list(_files(texts, reading))
+    with bar("read files", len(files), "files") as shown:
+        read = (_passages(path, texts, words, least, encoding, reading) for path in files)
+        passages = [passage for of_file in counted(read, shown) for passage in of_file]
+    with bar("look for copies", len(passages), "passages") as shown:
+        reading.passages = list(_without_copies(passages, near_copy, reading, shown))
     if not reading.passages:
         raise UserError(f"texts={texts}: no text in any {' or '.join(READERS)} file under it{_listed(reading)}")
     write_jsonl(out / "corpus.jsonl", ({"_id": p.id, "title": p.title, "text": p.text} for p in reading.passages))
@@ -136,12 +138,12 @@ def _passages(path: Path, texts: Path, words: int, least: int, encoding: str, re
             yield passage
 
 
-def _without_copies(passages: list[Passage], near_copy: float | None, reading: Reading) -> Iterator[Passage]:
+def _without_copies(passages: list[Passage], near_copy: float | None, reading: Reading, shown: Bar) -> Iterator[Passage]:
     first: dict[str, str] = {}
     near = NearCopies(near_copy or 1)
     kept: list[str] = []
     sets = near.ordered(_words(p.text) for p in passages) if near_copy is not None else [[] for _ in passages]
-    for passage, words in zip(passages, sets, strict=True):
+    for passage, words in counted(zip(passages, sets, strict=True), shown):
         same = first.setdefault(passage.text, passage.id)
         at = None if near_copy is None or same != passage.id or not words else near.like(words)
         if same != passage.id or at is not None:
