@@ -3,10 +3,19 @@
 from pathlib import Path
 
 import pytest
+from pypdf import PdfWriter
+from pypdf.generic import DictionaryObject, NameObject, StreamObject
 
 from uar.collections.chunks import chunks
 from uar.collections.sections import Section, joined, read_document
 from uar.collections.sections.decoding import decoded
+
+FONT = DictionaryObject(
+    {
+        NameObject(key): NameObject(name)
+        for key, name in {"/Type": "/Font", "/Subtype": "/Type1", "/BaseFont": "/Helvetica"}.items()
+    }
+)
 
 
 def sections(tmp_path: Path, name: str, content: str) -> list[tuple[str, tuple[str, ...]]]:
@@ -136,6 +145,34 @@ def test_a_text_file_may_hold_restructured_text(tmp_path: Path) -> None:
 def test_rules_of_plain_text_are_no_text(tmp_path: Path) -> None:
     text = "Bees\n====\n\nOne.\n\n-----------\n\n* * *** *\n\nTwo\n+----+----+\nthree.\n"
     assert sections(tmp_path, "a.txt", text) == [("Bees", ("One.", "Two", "three."))]
+
+
+def test_lines_of_contents_are_no_text(tmp_path: Path) -> None:
+    text = "Hives ........ 12\nWax . . . . . . . iv\nAnd so on... 3 of them.\n"
+    assert sections(tmp_path, "a.txt", text) == [("a", ("And so on... 3 of them.",))]
+
+
+def test_bookmarks_of_a_pdf_are_its_headings(tmp_path: Path) -> None:
+    writer = PdfWriter()
+    shown = [
+        ["Bees 1", "Before.", "1.2 Hives", "A sentence goes"],
+        ["Bees 2", "on here. Wax-", "- 2 -"],
+        ["Bees 3", "works:", "7 8"],
+    ]
+    for lines in shown:
+        page = writer.add_blank_page(300, 300)
+        page[NameObject("/Resources")] = DictionaryObject({NameObject("/Font"): DictionaryObject({NameObject("/F"): FONT})})
+        content = StreamObject()
+        content.set_data(("BT /F 9 Tf 12 TL 9 280 Td " + " ".join(f"({line}) Tj T*" for line in lines) + " ET").encode())
+        page[NameObject("/Contents")] = writer._add_object(content)
+    writer.add_outline_item(title="Part", page_number=0)
+    writer.add_outline_item(title="hives", page_number=0)
+    writer.write(tmp_path / "a.pdf")
+    found = read_document(tmp_path / "a.pdf")
+    assert [(section.path, section.paragraphs) for section in found.sections] == [
+        (("Part",), ("Before.",)),
+        (("hives",), ("A sentence goes\non here. Waxworks:\n7 8",)),
+    ]
 
 
 def test_a_web_page_has_its_text_alone(tmp_path: Path) -> None:

@@ -46,6 +46,8 @@ def test_passages_are_of_like_length_and_whole_sentences() -> None:
     assert [words_in(part) for part in cut([text], 120, 20)] in ([60, 70], [70, 60])
     paragraphs = [" ".join(sentence(10, seed) for seed in range(n, n + 5)) for n in range(3)]
     assert [words_in(part) for part in cut(paragraphs, 120, 20)] in ([50, 100], [100, 50])  # between paragraphs
+    wrapped = "\n".join(sentence(n, n).replace(" ", "\n", 1) for n in range(3, 60))
+    assert cut([wrapped], 80, 20) == cut([wrapped.replace("\n", " ")], 80, 20)
     found = cut([" ".join(sentence(n, n) for n in range(3, 60))], 80, 20)
     assert all(part.endswith(".") and 20 <= words_in(part) <= 80 for part in found)
     assert " ".join(found).split() == " ".join(sentence(n, n) for n in range(3, 60)).split()

@@ -79,16 +79,19 @@ def _passage(pieces: Sequence[_Piece], sections: Sequence[Section], begins: bool
 
 
 def _pieces(number: int, section: Section, shared: int, most: int) -> Iterator[_Piece]:
-    """The lines of the sentences of its paragraphs, and a line of more than `most` words in equal parts."""
+    """The lines of the sentences of its paragraphs. Those of more than `most` words are mostly no sentences, but code or a
+    table, so that a cut between their lines is as good."""
     heading = words_in(COLON.join(section.path[shared:]))
     for paragraph in section.paragraphs:
         cut = 0.0
         for sentence in SENTENCE_END.split(paragraph):
+            between_lines = SENTENCE if words_in(sentence, most + 1) > most else WITHIN
             for line in sentence.splitlines():
                 for part, words in _parts(line, most):
                     yield _Piece(number, part, words, heading, cut)
                     heading, cut = 0, WITHIN
-                cut = SENTENCE if cut else cut
+                cut = between_lines if cut else cut
+            cut = SENTENCE if cut else cut
 
 
 def _parts(line: str, most: int) -> list[tuple[str, int]]:

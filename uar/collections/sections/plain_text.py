@@ -7,12 +7,13 @@ from uar.collections.sections.section import Outline
 
 UNDERLINE = re.compile(r"([=\-~^\"'`*+#:.<>_])\1{2,}\s*$")
 RULE = re.compile(r"\s*(?=.*([=\-_*~#+])\1\1)[=\-_*~#+|:\s]+$")  # between parts, or of a table
+CONTENTS = re.compile(r"(?:\s?\.){5,}\s*[\divxlc]*\s*$")  # a line of them: dots, and the page that they lead to
 OF_PLAIN_TEXT = "=-"
 
 
 def plain(text: str, outline: Outline) -> None:
     """Headings are the lines that are underlined with = or -."""
-    underlined(text.splitlines(), outline, OF_PLAIN_TEXT)
+    underlined([line for line in text.splitlines() if not CONTENTS.search(line)], outline, OF_PLAIN_TEXT)
 
 
 def underlined(lines: Sequence[str], outline: Outline, marks: str | None) -> None:

@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 from uar.collections.sections.decoding import AUTO, decoded, readable
 from uar.collections.sections.markdown_text import markdown
+from uar.collections.sections.pdf import pdf
 from uar.collections.sections.plain_text import plain
 from uar.collections.sections.restructured_text import rst
-from uar.collections.sections.section import Outline, Section
+from uar.collections.sections.section import Outline, Section, Unreadable
 from uar.collections.sections.web_page import web_page
 
 RST_IN_TEXT = re.compile(r"^\.\. (?:[\w:-]+::(?:\s|$)|_[^\s:]+:)", re.MULTILINE)
@@ -23,12 +24,7 @@ def _text(text: str, outline: Outline) -> None:
 READERS: dict[str, Callable[[str, Outline], None] | None] = {
     ".txt": _text, ".md": markdown, ".rst": rst, ".html": web_page, ".htm": web_page, ".pdf": None,
 }  # fmt: skip
-HYPHEN = re.compile(r"(?<=[a-z])-\n(?=[a-z])")
-PDF, EXTRA = "pdf", "pip install 'uar[files]'"
-
-
-class Unreadable(Exception):
-    """Why a file has no text."""
+PDF = "pdf"
 
 
 class Document(NamedTuple):
@@ -45,28 +41,10 @@ def read_document(path: Path, encoding: str = AUTO) -> Document:
     outline = Outline(" ".join(re.split(r"[\s_-]+", readable(path.stem))).strip())
     reader = READERS[path.suffix.lower()]
     if reader is None:
-        _pdf(path, outline)
+        pdf(path, outline)
         return Document(outline.name, outline.sections(), PDF)
     found = decoded(path.read_bytes(), encoding)
     if found is None:
         raise Unreadable(f"in no known encoding; name it with encoding=, such as encoding=cp1252 (now {encoding})")
     reader(found.text, outline)
     return Document(outline.name, outline.sections(), found.encoding, found.nuls)
-
-
-def _pdf(path: Path, outline: Outline) -> None:
-    try:
-        from pypdf import PdfReader
-    except ImportError as error:
-        raise Unreadable(f"a PDF, which needs: {EXTRA}") from error
-    try:
-        reader = PdfReader(path)
-        pages = [page.extract_text() for page in reader.pages]
-    except Exception as error:  # what pypdf raises over a broken or locked file depends on where it trips
-        raise Unreadable(f"a PDF that cannot be read ({type(error).__name__}: {error})") from error
-    title = reader.metadata.title if reader.metadata else None
-    if title and title.strip():
-        outline.heading(1, title.strip())
-    for page in pages:
-        for paragraph in re.split(r"\n\s*\n", HYPHEN.sub("", page)):
-            outline.paragraph(paragraph)

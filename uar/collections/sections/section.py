@@ -19,6 +19,10 @@ class Section:
         return sum(map(words_in, self.paragraphs))
 
 
+class Unreadable(Exception):
+    """Why a file has no text."""
+
+
 class Outline:
     """Collects the sections of a file as its headings and paragraphs come. `name`: the title of what stands under none."""
 
