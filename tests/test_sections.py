@@ -61,6 +61,8 @@ def test_the_lead_to_a_long_block_is_no_stub_of_its_own() -> None:
     code = "\n".join(words(10, f"c{n}") for n in range(11))
     (first, second) = [text for _, text in chunks([Section((), ("An example of it:", code))], 110, 20)]
     assert first.startswith("An example of it: c0") and second.startswith("c")
+    lead = f"{words(50)} as in:"
+    assert chunks([Section((), (words(50), lead, words(50, "c"), words(50)))], 120, 20)[1][1].startswith(lead)
 
 
 def test_every_heading_above_a_section_is_in_its_title(tmp_path: Path) -> None:

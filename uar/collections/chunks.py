@@ -80,10 +80,12 @@ def _passage(pieces: Sequence[_Piece], sections: Sequence[Section], begins: bool
 
 def _pieces(number: int, section: Section, shared: int, most: int) -> Iterator[_Piece]:
     """The lines of the sentences of its paragraphs. Those of more than `most` words are mostly no sentences, but code or a
-    table, so that a cut between their lines is as good."""
+    table, so that a cut between their lines is as good. What ends with a colon leads to the paragraph after it."""
+    before = ""
     heading = words_in(COLON.join(section.path[shared:]))
     for paragraph in section.paragraphs:
-        cut = 0.0
+        cut = WITHIN if before.endswith((":", "：")) else 0.0
+        before = paragraph
         for sentence in SENTENCE_END.split(paragraph):
             between_lines = SENTENCE if words_in(sentence, most + 1) > most else WITHIN
             for line in sentence.splitlines():
