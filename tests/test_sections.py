@@ -93,6 +93,7 @@ def test_markdown_has_headings_code_and_text(tmp_path: Path) -> None:
         ("pip install <package> or a<b> `<c>`", ("pip install <package> or a `<c>`".replace("`", ""),)),
         ("Of <title> and <script>.", ("Of <title> and <script>.",)),
         ("Text.[^1]\n\n[^1]: A note.\n\n> [!NOTE]\n> Hot.\n\n!!! warning\n    Wet.", ("Text.", "A note.", "Hot.", "Wet.")),
+        ("## Table of Contents\n\n- [A](#a)\n  - [B](#b)\n\nText.", ("Text.",)),
         ("```{toctree}\nintro\n```\n\n***\n\nEnd.", ("End.",)),
     ],
 )
@@ -196,6 +197,7 @@ def test_a_web_page_has_its_text_alone(tmp_path: Path) -> None:
         ("<h1>A</h1><dl><dt>bees()<dd><p>Count.</dl><ul><li>a<li><p>b</ul>", ("bees()\nCount.", "- a\n- b")),
         ("<h1>A</h1><table><tr><th>x<th>y<tr><td>1<td><p>2</p></table>", ("x | y\n1 | 2",)),
         ("<h1>A</h1><table><tr><td><p>Left.</p><ul><li>item</ul><td>Right.</table>", ("Left.", "- item", "Right.")),
+        ("<h1>A</h1><div class='x TOC'><dl><dt>B</dl></div><h2>Contents:</h2>Text.", ("Text.",)),
         ("<h1>A</h1>one<br>two<!-- c --> three<pre>  x\n\n  y</pre>", ("one\ntwo three", "x\n\n  y")),
     ],
 )
@@ -216,3 +218,9 @@ def test_nul_signs_are_taken_out_and_counted() -> None:
     for encoding in ("utf-16-le", "utf-16-be"):
         assert decoded(latin.encode(encoding)) == (latin, encoding, 0)
     assert decoded(latin.encode("utf-32")) == (latin, "utf-32", 0)
+
+
+def test_escape_sequences_say_the_encoding() -> None:
+    assert decoded("日本語の文章".encode("iso2022_jp")) == ("日本語の文章", "iso2022_jp_2", 0)
+    assert decoded("한국어 문장".encode("iso2022_kr")) == ("한국어 문장", "iso2022_kr", 0)
+    assert decoded(b"\x1b[31mred") == ("\x1b[31mred", "utf-8", 0)

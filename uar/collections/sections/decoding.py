@@ -10,6 +10,7 @@ MARKS = {
     codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16",
 }  # fmt: skip
+ESCAPE, KOREAN = b"\x1b$", b"\x1b$)C"
 NUL, ALTERNATE = b"\0", 0.5  # of all pairs of bytes
 
 
@@ -27,8 +28,8 @@ def readable(name: str) -> str:
 
 
 def decoded(content: bytes, encoding: str = AUTO) -> Decoded | None:
-    """The text and the name of its encoding: that of its mark, UTF-16 where every second byte is NUL, UTF-8 where it is that,
-    else `encoding`; `auto` has charset-normalizer look for the encoding that makes the best text. None where none fits."""
+    """The text and the name of its encoding: what its mark, its NULs or its escape sequences say, UTF-8 where it is that, else
+    `encoding`; `auto` has charset-normalizer look for the encoding that makes the best text. None where none fits."""
     mark = next((name for start, name in MARKS.items() if content.startswith(start)), None)
     for name in (mark or _without_mark(content), UTF_8, None if encoding == AUTO else encoding):
         if name:
@@ -41,7 +42,9 @@ def decoded(content: bytes, encoding: str = AUTO) -> Decoded | None:
 
 
 def _without_mark(content: bytes) -> str | None:
-    """UTF-16 of mostly Latin letters is UTF-8 too, with a NUL beside each letter."""
+    """What is UTF-8 too: UTF-16 of mostly Latin letters, with a NUL beside each, and the escape sequences of ISO 2022."""
+    if ESCAPE in content:
+        return "iso2022_kr" if KOREAN in content else "iso2022_jp_2"
     first, second = content[::2].count(NUL), content[1::2].count(NUL)
     if max(first, second) < ALTERNATE * len(content) / 2 or min(first, second):
         return None

@@ -13,7 +13,7 @@ from uar.collections.sections.restructured_text import rst
 from uar.collections.sections.section import Outline, Section, Unreadable
 from uar.collections.sections.web_page import web_page
 
-RST_IN_TEXT = re.compile(r"^\.\. (?:[\w:-]+::(?:\s|$)|_[^\s:]+:)", re.MULTILINE)
+RST_IN_TEXT = re.compile(r"^\.\. (?:(?:\|[^|\n]+\| )?[\w:-]+::(?:\s|$)|_[^\s:]+:)", re.MULTILINE)
 
 
 def _text(text: str, outline: Outline) -> None:

@@ -1,6 +1,7 @@
 """Sections of an HTML page, without its navigation."""
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from lxml import etree
@@ -13,6 +14,8 @@ SKIPPED = {
     "template", "textarea", "video",
 }  # fmt: skip
 SKIPPED_ROLES = {"contentinfo", "navigation", "search"}
+OF_CONTENTS = {"doc-toc", "table-of-contents", "toc"}  # class, id or role
+HEADING_OF_CONTENTS = re.compile(r"(?:table of )?contents|on this page|toc", re.IGNORECASE)
 HEADINGS = {f"h{level}": level for level in range(1, 7)}
 INLINE = {
     "a", "abbr", "acronym", "b", "bdi", "bdo", "big", "cite", "code", "data", "del", "dfn", "em", "font", "i", "img", "input",
@@ -24,6 +27,7 @@ IN_A_ROW = INLINE | CELLS | {"br", "div", "p"}  # of a table of data; a layout's
 SIGN_OF_LINK = re.compile(r"[#§¶\uf0c1🔗]?")  # at headings
 MAIN = "self::main or self::article or @role='main'"
 JOINED = {"li", "tr"}
+ITEM = re.compile(r"- |\d+\. ")
 BREAK, CELL = "\n", " | "
 LEADING_CELLS = re.compile(r"\A(?:\|\s*)+")  # empty ones
 
@@ -111,6 +115,7 @@ def _is_skipped(element: Any, skipped: set[str]) -> bool:
         element.tag in skipped
         or element.get("role") in SKIPPED_ROLES
         or element.get("hidden") is not None
+        or not OF_CONTENTS.isdisjoint(" ".join(map(element.get, ("class", "id", "role"), ("",) * 3)).casefold().split())
         or (element.tag == "a" and not len(element) and bool(SIGN_OF_LINK.fullmatch((element.text or "").strip())))
     )
 
@@ -119,6 +124,15 @@ def _never_closed(text: str) -> set[str]:
     """Tags of which some are never closed: the parser has them hold all that follows."""
     opened = {tag: len(re.findall(rf"<{tag}\b(?![^<>]*/>)", text, re.IGNORECASE)) for tag in SKIPPED}
     return {tag for tag, times in opened.items() if times > len(re.findall(rf"</{tag}\s*>", text, re.IGNORECASE))}
+
+
+def _without_contents(blocks: list[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+    """What stands under a heading of contents is no part of them but for a list."""
+    in_contents = False
+    for level, text in blocks:
+        was_in, in_contents = in_contents, bool(level and HEADING_OF_CONTENTS.fullmatch(text.strip(" :\n")))
+        if not in_contents and not (was_in and ITEM.match(text)):
+            yield level, text
 
 
 def web_page(text: str, outline: Outline, title: str = "") -> None:
@@ -135,7 +149,7 @@ def web_page(text: str, outline: Outline, title: str = "") -> None:
     top = next((text for level, text in blocks if level), "")
     if title and all(level != 1 for level, _ in blocks) and " ".join(top.split()).casefold() not in title.casefold():
         outline.heading(1, title)
-    for level, found in blocks:
+    for level, found in _without_contents(blocks):
         if level:
             outline.heading(level, " ".join(found.split()))
         else:
