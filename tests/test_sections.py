@@ -94,6 +94,7 @@ def test_markdown_has_headings_code_and_text(tmp_path: Path) -> None:
         ("Of <title> and <script>.", ("Of <title> and <script>.",)),
         ("Text.[^1]\n\n[^1]: A note.\n\n> [!NOTE]\n> Hot.\n\n!!! warning\n    Wet.", ("Text.", "A note.", "Hot.", "Wet.")),
         ("## Table of Contents\n\n- [A](#a)\n  - [B](#b)\n\nText.", ("Text.",)),
+        ("## Contents\n\n- Two screws\n- [A](#a)", ("- Two screws\n- A",)),
         ("```{toctree}\nintro\n```\n\n***\n\nEnd.", ("End.",)),
     ],
 )
@@ -153,6 +154,7 @@ def test_rules_of_plain_text_are_no_text(tmp_path: Path) -> None:
 def test_lines_of_contents_are_no_text(tmp_path: Path) -> None:
     text = "Hives ........ 12\nWax . . . . . . . iv\nAnd so on... 3 of them.\n"
     assert sections(tmp_path, "a.txt", text) == [("a", ("And so on... 3 of them.",))]
+    assert read_document(tmp_path / "a.txt").left_out[0] == ("line of contents", "Hives ........ 12")
 
 
 def test_bookmarks_of_a_pdf_are_its_headings(tmp_path: Path) -> None:
@@ -172,6 +174,7 @@ def test_bookmarks_of_a_pdf_are_its_headings(tmp_path: Path) -> None:
     writer.add_outline_item(title="hives", page_number=0)
     writer.write(tmp_path / "a.pdf")
     found = read_document(tmp_path / "a.pdf")
+    assert [text for _, text in found.left_out] == ["Bees 1", "Bees 2", "- 2 -", "Bees 3"]
     assert [(section.path, section.paragraphs) for section in found.sections] == [
         (("Part",), ("Before.",)),
         (("hives",), ("A sentence goes\non here. Waxworks:\n7 8",)),

@@ -32,8 +32,8 @@ class Passage(NamedTuple):
 
 @dataclass
 class Reading:
-    """What became of a folder of files. `left_out`: a row for each file and passage that the corpus has not; `unread`: files
-    of other kinds, by their ending; `encodings`: of files that are not UTF-8, by file; `nuls`: signs taken out, by file."""
+    """What became of a folder of files. `left_out`: a row for each file, line and passage that the corpus has not; `unread`:
+    files of other kinds, by their ending; `encodings`: of files that are not UTF-8; `nuls`: signs taken out, by file."""
 
     passages: list[Passage] = field(default_factory=list)
     left_out: list[dict[str, Any]] = field(default_factory=list)
@@ -127,6 +127,8 @@ def _passages(path: Path, texts: Path, words: int, least: int, encoding: str, re
         reading.encodings[readable(name)] = document.encoding
     if document.nuls:
         reading.nuls[readable(name)] = document.nuls
+    for why, text in document.left_out:
+        reading.leave_out(safe, why, text=text[:SHOWN])
     if not document.sections:
         reading.leave_out(safe, EMPTY)
     cut = [passage for sections in joined(document.sections, least) for passage in chunks(sections, words, least)]

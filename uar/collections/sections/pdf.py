@@ -8,12 +8,13 @@ from typing import Any
 
 import regex
 
-from uar.collections.sections.plain_text import CONTENTS
+from uar.collections.sections.plain_text import without_contents
 from uar.collections.sections.section import Outline, Unreadable
 
 HYPHEN = regex.compile(r"(?<=\p{Ll})-\n(?=\p{Ll})")
 NUMBER = r"(?:(?:\d+|[A-Z])(?:\.\d+)*\.?\s+)?"  # of a heading, which its bookmark may lack
 PAGE_NUMBER = re.compile(r"\W*(?:\d{1,4}|[ivxlc]+)\W*")
+RUNNING_LINE = "head or foot of a page"
 OFTEN = 3  # pages that a running line stands on, at least
 EXTRA = "pip install 'uar[files]'"
 
@@ -32,7 +33,8 @@ def pdf(path: Path, outline: Outline) -> None:
     title = reader.metadata.title if reader.metadata else None
     if title and title.strip():
         outline.heading(1, title.strip())
-    _read(_without_running_lines(pages), bookmarks, outline)
+    lines = [without_contents(page.strip().splitlines(), outline) for page in pages]
+    _read(_without_running_lines(lines, outline), bookmarks, outline)
 
 
 def _bookmarks(reader: Any, entries: Iterable[Any], level: int = 2) -> Iterator[tuple[int | None, int, str]]:
@@ -44,16 +46,14 @@ def _bookmarks(reader: Any, entries: Iterable[Any], level: int = 2) -> Iterator[
             yield reader.get_destination_page_number(entry), level, " ".join(entry.title.split())
 
 
-def _without_running_lines(pages: list[str]) -> list[list[str]]:
-    """The lines of each page without those at its head and foot that stand on others too, numbers aside, and without tables
-    of contents."""
-    lines = [[line for line in page.strip().splitlines() if not CONTENTS.search(line)] for page in pages]
-    often = Counter(shape for page in lines for shape in {_shape(line) for line in (*page[:1], *page[-1:])})
-    for page in lines:
+def _without_running_lines(pages: list[list[str]], outline: Outline) -> list[list[str]]:
+    """The lines of each page without those at its head and foot that stand on others too, numbers aside."""
+    often = Counter(shape for page in pages for shape in {_shape(line) for line in (*page[:1], *page[-1:])})
+    for page in pages:
         for at in (0, -1):
             while page and (PAGE_NUMBER.fullmatch(page[at]) or (often[_shape(page[at])] >= OFTEN and _shape(page[at]))):
-                page.pop(at)
-    return lines
+                outline.left_out.append((RUNNING_LINE, page.pop(at)))
+    return pages
 
 
 def _shape(line: str) -> str:

@@ -7,13 +7,19 @@ from uar.collections.sections.section import Outline
 
 UNDERLINE = re.compile(r"([=\-~^\"'`*+#:.<>_])\1{2,}\s*$")
 RULE = re.compile(r"\s*(?=.*([=\-_*~#+])\1\1)[=\-_*~#+|:\s]+$")  # between parts, or of a table
-CONTENTS = re.compile(r"(?:\s?\.){5,}\s*[\divxlc]*\s*$")  # a line of them: dots, and the page that they lead to
+CONTENTS = re.compile(r"(?:\s?\.){5,}\s*[\divxlc]*\s*$")  # dots, and the page that they lead to
+LINE_OF_CONTENTS = "line of contents"
 OF_PLAIN_TEXT = "=-"
 
 
 def plain(text: str, outline: Outline) -> None:
     """Headings are the lines that are underlined with = or -."""
-    underlined([line for line in text.splitlines() if not CONTENTS.search(line)], outline, OF_PLAIN_TEXT)
+    underlined(without_contents(text.splitlines(), outline), outline, OF_PLAIN_TEXT)
+
+
+def without_contents(lines: Sequence[str], outline: Outline) -> list[str]:
+    outline.left_out += ((LINE_OF_CONTENTS, line.strip()) for line in lines if CONTENTS.search(line))
+    return [line for line in lines if not CONTENTS.search(line)]
 
 
 def underlined(lines: Sequence[str], outline: Outline, marks: str | None) -> None:

@@ -28,10 +28,12 @@ PDF = "pdf"
 
 
 class Document(NamedTuple):
-    """A file that was read. `name`: the title of what stands under no heading; `nuls`: signs that were taken out."""
+    """A file that was read. `name`: the title of what stands under no heading; `nuls`: signs that were taken out;
+    `left_out`: (why, text) of what looks like none of its text."""
 
     name: str
     sections: list[Section]
+    left_out: list[tuple[str, str]]
     encoding: str
     nuls: int = 0
 
@@ -42,9 +44,9 @@ def read_document(path: Path, encoding: str = AUTO) -> Document:
     reader = READERS[path.suffix.lower()]
     if reader is None:
         pdf(path, outline)
-        return Document(outline.name, outline.sections(), PDF)
+        return Document(outline.name, outline.sections(), outline.left_out, PDF)
     found = decoded(path.read_bytes(), encoding)
     if found is None:
         raise Unreadable(f"in no known encoding; name it with encoding=, such as encoding=cp1252 (now {encoding})")
     reader(found.text, outline)
-    return Document(outline.name, outline.sections(), found.encoding, found.nuls)
+    return Document(outline.name, outline.sections(), outline.left_out, found.encoding, found.nuls)

@@ -24,10 +24,12 @@ class Unreadable(Exception):
 
 
 class Outline:
-    """Collects the sections of a file as its headings and paragraphs come. `name`: the title of what stands under none."""
+    """Collects the sections of a file as its headings and paragraphs come. `name`: the title of what stands under none;
+    `left_out`: (why, text) of what looks like no text of the file."""
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.left_out: list[tuple[str, str]] = []
         self._open: list[tuple[int, str]] = []
         self._paragraphs: list[str] = []
         self._done: list[Section] = []

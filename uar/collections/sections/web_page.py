@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from lxml import etree
 
+from uar.collections.sections.plain_text import LINE_OF_CONTENTS
 from uar.collections.sections.section import Outline
 
 NEVER_TEXT = {"head", "script", "style", "title"}
@@ -32,13 +33,23 @@ BREAK, CELL = "\n", " | "
 LEADING_CELLS = re.compile(r"\A(?:\|\s*)+")  # empty ones
 
 
+class _Block(NamedTuple):
+    """`level`: of a heading, 0 for a paragraph; `links`: whether all its words are in links."""
+
+    level: int
+    text: str
+    links: bool
+
+
 class _Blocks:
-    """(level, text) blocks of an element, level 0 for a paragraph. The items of a list are one paragraph; so are the rows of a
-    table, and a term and its definition. `skipped`: tags."""
+    """The blocks of an element. The items of a list are one paragraph; so are the rows of a table, and a term and its
+    definition. `skipped`: tags."""
 
     def __init__(self, element: Any, skipped: set[str]) -> None:
-        self.found: list[tuple[int, str]] = []
+        self.found: list[_Block] = []
         self._text: list[str] = []
+        self._links = True
+        self._in_links = 0
         self._mark = ""  # of the item that begins
         self._number: dict[Any, int] = {}  # of the item that comes next, by list
         self._kind = ""  # of the last paragraph: that of the tag which it was, where the next may join it
@@ -58,6 +69,7 @@ class _Blocks:
 
     def _started(self, element: Any) -> None:
         tag = element.tag
+        self._in_links += tag == "a"
         if tag == "br":
             self._text.append(BREAK)
         elif self._whole is not None:
@@ -71,6 +83,7 @@ class _Blocks:
 
     def _ended(self, element: Any) -> None:
         tag = element.tag
+        self._in_links -= tag == "a"
         if self._whole is None and tag not in INLINE and tag != "br":
             self._end(tag)
             self._preformatted -= tag == "pre"
@@ -92,21 +105,23 @@ class _Blocks:
 
     def _add(self, text: str | None) -> None:
         if text:
+            self._links = self._links and (self._in_links > 0 or not re.search(r"\w", text))
             self._text.append(text if self._preformatted else re.sub(r"\s+", " ", text))
 
     def _end(self, tag: str) -> None:
         """`tag`: of what ends here; empty where something begins."""
         text = LEADING_CELLS.sub("", "".join(self._text).strip())
-        self._text = []
+        links, self._text, self._links = self._links, [], True
         if not text:
             return
         if not self._preformatted:
             text = re.sub(r" *\n *", "\n", re.sub(" +", " ", text))
         level, kind = HEADINGS.get(tag, 0), "li" if self._mark else tag
         if level or not (self._kind == "dt" or (kind == self._kind and kind in JOINED)):
-            self.found.append((level, self._mark + text))
+            self.found.append(_Block(level, self._mark + text, links))
         else:
-            self.found[-1] = 0, f"{self.found[-1][1]}\n{self._mark}{text}"
+            before = self.found[-1]
+            self.found[-1] = _Block(0, f"{before.text}\n{self._mark}{text}", before.links and links)
         self._kind, self._mark = kind, ""
 
 
@@ -126,13 +141,15 @@ def _never_closed(text: str) -> set[str]:
     return {tag for tag, times in opened.items() if times > len(re.findall(rf"</{tag}\s*>", text, re.IGNORECASE))}
 
 
-def _without_contents(blocks: list[tuple[int, str]]) -> Iterator[tuple[int, str]]:
-    """What stands under a heading of contents is no part of them but for a list."""
+def _without_contents(blocks: list[_Block], outline: Outline) -> Iterator[_Block]:
+    """A heading of contents is none of what follows, and a list of links under it is no text."""
     in_contents = False
-    for level, text in blocks:
-        was_in, in_contents = in_contents, bool(level and HEADING_OF_CONTENTS.fullmatch(text.strip(" :\n")))
-        if not in_contents and not (was_in and ITEM.match(text)):
-            yield level, text
+    for block in blocks:
+        was_in, in_contents = in_contents, bool(block.level and HEADING_OF_CONTENTS.fullmatch(block.text.strip(" :\n")))
+        if was_in and block.links and ITEM.match(block.text):
+            outline.left_out += ((LINE_OF_CONTENTS, line) for line in block.text.splitlines())
+        elif not in_contents:
+            yield block
 
 
 def web_page(text: str, outline: Outline, title: str = "") -> None:
@@ -146,10 +163,10 @@ def web_page(text: str, outline: Outline, title: str = "") -> None:
     blocks = [block for part in parts for block in _Blocks(part, skipped).found] or _Blocks(root, skipped).found
     title = title or " ".join(root.xpath("string(//title[not(ancestor::svg)])").split())
     outline.name = title or outline.name
-    top = next((text for level, text in blocks if level), "")
-    if title and all(level != 1 for level, _ in blocks) and " ".join(top.split()).casefold() not in title.casefold():
+    top = next((text for level, text, _ in blocks if level), "")
+    if title and all(block.level != 1 for block in blocks) and " ".join(top.split()).casefold() not in title.casefold():
         outline.heading(1, title)
-    for level, found in _without_contents(blocks):
+    for level, found, _ in _without_contents(blocks, outline):
         if level:
             outline.heading(level, " ".join(found.split()))
         else:
