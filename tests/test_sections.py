@@ -125,6 +125,8 @@ def test_restructured_text_has_headings_and_text(tmp_path: Path) -> None:
         (".. _target: http://x\n.. |v| replace:: 1\n\n:orphan:", ()),
         (".. code-block:: python\n   :linenos:\n\n   f(*a, **b)_", ("f(*a, **b)_",)),
         (".. py:function:: bees(*hives)\n   :noindex:\n\n   Counts *them*.", ("bees(*hives)", "Counts them.")),
+        (".. class:: Hive\n\n   .. method:: open(self)", ("Hive", "open(self)")),
+        (".. autoclass:: bees.Hive\n   :members:\n\n   A hive.\n\n.. currentmodule:: wax", ("A hive.",)),
         (".. versionadded:: 3.2 Wax.", ("New in version 3.2: Wax.",)),
         ("* .. deprecated:: 4\n    More.", ("Deprecated since version 4:\n    More.",)),
         (".. figure:: x.png\n   :alt: y\n\n   A caption.", ("A caption.",)),

@@ -14,7 +14,7 @@ NOTE = re.compile(r"\[[^\]\s]+\]\s+(.*)$")  # a footnote or a citation
 OPTION = re.compile(r"\s*:[\w-]+:(?:\s|$)")
 SIGNATURE = re.compile(r"[\w.]+\(")
 WITHOUT_TEXT = {
-    "bibliography", "class", "codeauthor", "contents", "currentmodule", "default-domain", "default-role", "digraph",
+    "autosummary", "bibliography", "codeauthor", "contents", "currentmodule", "default-domain", "default-role", "digraph",
     "graphviz", "highlight", "image", "include", "index", "inheritance-diagram", "literalinclude", "mermaid", "meta",
     "minigallery", "module", "plot", "raw", "role", "sectionauthor", "sectnum", "tabularcolumns", "testcleanup",
     "testsetup", "title", "toctree",
@@ -98,11 +98,11 @@ def _explicit(first: str, block: Sequence[str]) -> Iterator[_Line]:
         yield from (_Line(note[1], False), *_shown(block))
     elif directive:
         name, argument = directive[1].split(":")[-1], directive[2] or ""
-        if name in WITHOUT_TEXT or name.startswith("auto"):
+        if name in WITHOUT_TEXT:
             return
         head = list(takewhile(str.strip, block))
         body = [*takewhile(lambda line: not OPTION.match(line), head), *block[len(head) :]]
-        if argument and name not in ARGUMENT_IS_NO_TEXT:
+        if argument and name not in ARGUMENT_IS_NO_TEXT and not name.startswith("auto"):
             if name in SHOWN_AS:
                 version, _, change = argument.partition(" ")
                 argument = f"{SHOWN_AS[name]} {version}{':' if change or any(body) else '.'} {change}"
