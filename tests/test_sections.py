@@ -136,6 +136,7 @@ def test_restructured_text_has_headings_and_text(tmp_path: Path) -> None:
         ("So::\n\n  x_ = `y`\n\nSee [1]_ of `a b`_, __init__, `<x>`__ and |name|.",
          ("So:", "x_ = `y`", "See of a b, __init__, <x> and name.")),
         (":Author: Bee", ("Author: Bee",)),
+        ("Never closed: ``min` of it.\n\n``*B*`` and C_.", ("Never closed: `min of it.", "*B* and C.")),
         (":prop:`A_<B>` and :ref:`!x <y>`", ("A_<B> and x",)),
     ],
 )  # fmt: skip

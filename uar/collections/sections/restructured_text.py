@@ -22,7 +22,8 @@ WITHOUT_TEXT = {
 CODE = {"code", "code-block", "doctest", "ipython", "math", "parsed-literal", "prompt", "sourcecode", "testcode", "testoutput"}
 ARGUMENT_IS_NO_TEXT = CODE | {"container", "figure", "list-table", "only", "tab-set"}
 SHOWN_AS = {"versionadded": "New in version", "versionchanged": "Changed in version", "deprecated": "Deprecated since version"}
-LITERAL = re.compile(r"``(.+?)``(?!`)", re.DOTALL)
+LITERAL = re.compile(r"(?<![\w`])``(?=\S)(.+?)(?<=\S)``(?![\w`])", re.DOTALL)
+PARAGRAPHS = re.compile(r"(\n[ \t]*\n)")  # no mark reaches over their end
 INLINE = (
     (re.compile(r"^:(?:nocomments|nosearch|orphan|tocdepth):.*$", re.MULTILINE), ""),  # what a file says of itself
     (re.compile(r"^(\s*):([^:`\n]+):(?=\s|$)", re.MULTILINE), r"\1\2:"),  # a field
@@ -48,7 +49,7 @@ def rst(text: str, outline: Outline) -> None:
     shown: list[str] = []
     for is_code, lines in groupby(_shown(text.expandtabs().splitlines()), key=lambda line: line.is_code):
         part = "\n".join(line.text for line in lines)
-        shown += (part if is_code else _without_marks(part)).split("\n")
+        shown += (part if is_code else "".join(map(_without_marks, PARAGRAPHS.split(part)))).split("\n")
     underlined(shown, outline, None)
 
 
