@@ -211,6 +211,12 @@ def test_parts_of_a_web_page(tmp_path: Path, body: str, expected: tuple[str, ...
     assert sections(tmp_path, "a.html", f"<?xml version='1.0' encoding='latin-1'?><body>{body}") == [("A", expected)]
 
 
+def test_a_page_that_cannot_be_read_to_its_end_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.html").write_text("<p>Text.\n" + "<b>" * 3000 + "More.", encoding="utf-8")
+    ((why, reason),) = read_document(tmp_path / "a.html").left_out
+    assert why == "rest of a page" and "line 2" in reason
+
+
 def test_the_title_of_a_page_stands_once(tmp_path: Path) -> None:
     page = "<title>Hives | Bees 2.0</title><p>Intro.<h2>hives</h2><p>Text."
     assert sections(tmp_path, "a.html", page) == [("Hives | Bees 2.0", ("Intro.",)), ("hives", ("Text.",))]

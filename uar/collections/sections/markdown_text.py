@@ -12,7 +12,7 @@ from markdown_it.common.utils import escapeHtml
 from uar.collections.sections.section import Outline
 from uar.collections.sections.web_page import web_page
 
-MATTER_LINE = r"(?:[\w.-]+[ \t]*[:=].*|[ \t#\[\]}-].*|)\n"
+MATTER_LINE = r"(?:[\w.][\w.-]*[ \t]*[:=].*|[ \t#\[\]}-].*|)\n"
 FRONT_MATTER = re.compile(rf"\A(---|\+\+\+)[ \t]*\n(?P<lines>(?:{MATTER_LINE})*?)(?:\1|\.\.\.)[ \t]*(?:\n|\Z)")
 TITLE = re.compile(r"^title[ \t]*[:=][ \t]*([\"']?)(.+?)\1[ \t]*$", re.MULTILINE)
 TAG = re.compile(r"</?([a-z][a-z0-9-]*)|<[!?]", re.IGNORECASE)

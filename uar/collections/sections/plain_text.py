@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from uar.collections.sections.section import Outline
 
 UNDERLINE = re.compile(r"([=\-~^\"'`*+#:.<>_])\1{2,}\s*$")
-RULE = re.compile(r"\s*(?=.*([=\-_*~#+])\1\1)[=\-_*~#+|:\s]+$")  # between parts, or of a table
-CONTENTS = re.compile(r"(?:\s?\.){5,}\s*[\divxlc]*\s*$")  # dots, and the page that they lead to
+RULE = re.compile(r"(?=.*([=\-_*~#+])\1\1)[=\-_*~#+|:\s]+$")  # between parts, or of a table
+CONTENTS = re.compile(r"(?:^|[^\s.])(?:\s?\.){5,}\s*[\divxlc]*\s*$")  # dots, and the page that they lead to
 LINE_OF_CONTENTS = "line of contents"
 OF_PLAIN_TEXT = "=-"
 

@@ -27,6 +27,7 @@ CELLS = {"td", "th"}
 IN_A_ROW = INLINE | CELLS | {"br", "div", "p"}  # of a table of data; a layout's holds more
 SIGN_OF_LINK = re.compile(r"[#§¶\uf0c1🔗]?")  # at headings
 MAIN = "self::main or self::article or @role='main'"
+REST = "rest of a page"
 JOINED = {"li", "tr"}
 ITEM = re.compile(r"- |\d+\. ")
 BREAK, CELL = "\n", " | "
@@ -158,6 +159,8 @@ def web_page(text: str, outline: Outline, title: str = "") -> None:
     root = etree.fromstring(text.encode("utf-8"), parser) if text.strip() else None
     if root is None:
         return
+    if cut := parser.error_log.filter_types([etree.ErrorTypes.ERR_RESOURCE_LIMIT]):
+        outline.left_out.append((REST, f"tags stand deeper in each other than can be read, from line {cut[0].line} on"))
     skipped = NEVER_TEXT | (SKIPPED - _never_closed(text))
     parts = root.xpath(f"//*[({MAIN}) and not(ancestor::*[{MAIN}])]")
     blocks = [block for part in parts for block in _Blocks(part, skipped).found] or _Blocks(root, skipped).found
