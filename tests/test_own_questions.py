@@ -65,7 +65,7 @@ def writes(command: Command, judged: Path, server: LLMServer) -> Command:
 
 
 def test_generated_questions_stand_beside_those_of_people(writes: Command, tmp_path: Path) -> None:
-    said = ok(writes())
+    said = ok(writes("questions.dev=0"))
     (place,) = (tmp_path / "questions").iterdir()
     rows = {row["_id"]: row for row in told(place / "queries.jsonl")}
     assert [rows[q]["origin"] for q in ("p1", "p2", "p3")] == ["human"] * 3 and rows["p1"]["answers"] == ["honey"]
@@ -90,8 +90,9 @@ def test_generated_questions_stand_beside_those_of_people(writes: Command, tmp_p
 
 
 def test_a_folders_own_questions_can_stay_away(writes: Command, tmp_path: Path) -> None:
-    ok(writes("questions.own=false", "questions.answers=any"))
+    said = ok(writes("questions.own=false", "questions.answers=any", "questions.test=0"))
     (place,) = (tmp_path / "questions").iterdir()
+    assert not (place / "qrels" / "test.tsv").exists() and f"dataset.path=questions/{place.name} 'dataset.test=[]'" in said
     rows = told(place / "queries.jsonl")
     assert {row["origin"] for row in rows} == {"generated"}
     assert {tuple(row["answers"]) for row in rows} == {("blood",), ("Harvey",), ("Honey.",), ("water and oxygen",)}

@@ -46,6 +46,7 @@ class Evaluator:
         robustness: Robustness | None = None,
     ) -> None:
         self._cfg, self._folder, self._answers, self._llm, self._robustness = cfg, folder, answers, llm, robustness
+        self._with_answers: dict[tuple[str, ...], list[Collection]] = {}
         self.measures = list(parsed(cfg.measures))
         search: Any = cfg.search and OmegaConf.to_container(cfg.search, resolve=True)
         self.retrieving = Retrieving(search, cfg.retrieval_depth)
@@ -54,8 +55,8 @@ class Evaluator:
         self._rag = open_rag(cfg.rag, self._generators, Path(cfg.store), folder) if self._generators else None
 
     def check(self, collections: Sequence[Collection], ranker: Ranker) -> None:
-        """UserError where a measure looks at more results than `ranker` gives, or a run file would have to search; asked
-        before anything is encoded."""
+        """UserError where a collection has no question to score, a measure looks at more results than `ranker` gives, a run
+        file would have to search, or answers are not those of the questions; asked before anything is trained or encoded."""
         if self._rag and self._rag.settings.searches_again and not ranker.searches:
             raise UserError(
                 "rag.rewrite and rag.verify search with other queries, which a run file has no passages of; give model=DIR or "
@@ -65,10 +66,13 @@ class Evaluator:
             raise UserError("perturb: a run file has no passages for other questions; give model=DIR or retriever=NAME alone")
         depth = self._cfg.retrieval_depth
         for collection in collections:
+            scored_queries(collection)
             reach = ranker.reach(collection, depth)
             needed = max(deeper_than(collection, self.measures, reach).values(), default=0)
             remedy = f"give retrieval_depth={needed}" if ranker.reach(collection, needed) >= needed else "give a deeper run"
             refuse_deeper(collection, self.measures, reach, ranker.name, remedy)
+        if self._rag:
+            self._answered(collections)
 
     def evaluate(self, collections: Sequence[Collection], ranker: Ranker) -> dict[str, dict[str, float]]:
         """Mean values by slug, retrieval and RAG together, in place of what the folder held. The parts of a set that counts as
@@ -111,9 +115,13 @@ class Evaluator:
         return rows
 
     def _answered(self, collections: Sequence[Collection]) -> list[Collection]:
-        if self._cfg.rag.answers is not None:
-            return with_answers(collections, self._cfg.rag.answers, "rag.answers")
-        return with_answers(collections, self._answers, "dataset.answers", of_all=False)
+        """With the answers of files, which are read once."""
+        key = tuple(collection.hash for collection in collections)
+        if key not in self._with_answers:
+            own = self._cfg.rag.answers
+            files, option = (self._answers, "dataset.answers") if own is None else (own, "rag.answers")
+            self._with_answers[key] = with_answers(collections, files, option, of_all=own is not None)
+        return self._with_answers[key]
 
     def _collection(
         self, collection: Collection, ranker: Ranker, session: Session, key: str | None

@@ -69,5 +69,8 @@ def scored_queries(collection: Collection) -> list[str]:
     """Those with a positive; UserError where there is none."""
     query_ids = [q for q in collection.queries if collection.positives(q)]
     if not query_ids:
-        raise UserError(f"{collection.reference}: no question with a positive judgement, so there is nothing to score")
+        raise UserError(
+            f"{collection.reference}: no question with a positive judgement, so there is nothing to score; have some judged, "
+            "or leave it out (a training: 'dataset.test=[]')"
+        )
     return query_ids

@@ -191,8 +191,14 @@ class Writing:
                 f"{self.setting.reference}: of {len(written)} questions written from {summary['passages']} passages none is "
                 f"kept ({_listed(counts)}); raise questions.passages or questions.round_trip.depth, or use a larger LLM"
             )
-        splits = split_by_passage(kept, {"dev": self.options.dev, "test": self.options.test}, self.setting.seed)
-        apart = [split for split in splits if split != "train" and split in own]
+        shares = {"dev": self.options.dev, "test": self.options.test}
+        splits = split_by_passage(kept, shares, self.setting.seed)
+        if short := [split for split in shares if shares[split] and not splits[split] and split not in own]:
+            log.warning(
+                "No question is of the split %s: those that are kept are about %d passages alone; raise questions.passages",
+                " or ".join(short), len({q.source for q in kept}),
+            )  # fmt: skip
+        apart = [split for split, found in splits.items() if split != "train" and split in own and found]
         splits = {f"{GENERATED}_{split}" if split in apart else split: found for split, found in splits.items()}
         folder = Path(self.options.folder) / self._name()
         manifest = {

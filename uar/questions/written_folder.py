@@ -58,7 +58,8 @@ def write_collection(
         lines = [f"{q.id}\t{q.source}\t{positive}\n" for q in splits.get(split, ())]
         qrels = own[split].qrels if split in own else {}
         lines += [f"{query_id}\t{doc_id}\t{grade}\n" for query_id, given in qrels.items() for doc_id, grade in given.items()]
-        write_text(folder / "qrels" / f"{split}.tsv", HEADER + "".join(lines))
+        if lines:  # else the folder lacks the split
+            write_text(folder / "qrels" / f"{split}.tsv", HEADER + "".join(lines))
         pools: dict[str, list[str]] = {}
         if split in own:
             pools = {q: own[split].candidates.get(q, []) for q in own[split].queries}
@@ -95,8 +96,10 @@ def split_by_passage(questions: Sequence[Written], shares: Mapping[str, float], 
     order = sorted({q.source for q in questions}, key=lambda d: rank_of(seed, "split", d))
     of: dict[str, str] = {}
     taken = 0
-    for split, share in shares.items():
-        number = max(round(share * len(order)), 1) if share > 0 and len(order) > len(shares) else 0
+    wanted = [split for split, share in shares.items() if share > 0]
+    for place, split in enumerate(wanted if len(order) > len(wanted) else (), start=1):
+        others = 1 + len(wanted) - place  # train and the splits that follow have a passage each
+        number = min(max(round(shares[split] * len(order)), 1), len(order) - taken - others)
         of |= dict.fromkeys(order[taken : taken + number], split)
         taken += number
     return {split: [q for q in questions if of.get(q.source, "train") == split] for split in ("train", *shares)}
