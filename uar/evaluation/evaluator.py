@@ -12,6 +12,7 @@ from uar.collections import Collection
 from uar.collections.answer_files import with_answers
 from uar.collections.presets import averaged
 from uar.errors import UserError
+from uar.evaluation.depth import too_deep
 from uar.evaluation.judged_by_llm import JudgedByLLM
 from uar.evaluation.kept_runs import KeptRuns, Retrieved
 from uar.evaluation.measures import deeper_than, means, parsed, per_query, refuse_deeper
@@ -107,11 +108,7 @@ class Evaluator:
         rows = averaged(values)
         whole = {s: {m: v for m, v in rows[s].items() if m in self.measures} for s in rows if s not in values}
         update_metrics(self._folder, retrieval=whole)
-        columns = list(dict.fromkeys(measure for of_row in rows.values() for measure in of_row))
-        if rows:
-            log_table(log, ranker.name, ["collection", *columns], [[s, *map(of.get, columns)] for s, of in rows.items()])
-        else:
-            log.info("%s is not scored: there is no collection to score it on, as of dataset.test=[]", ranker.name)
+        _tell(ranker.name, rows, {collection.slug: len(collection.corpus) for collection in collections})
         return rows
 
     def _answered(self, collections: Sequence[Collection]) -> list[Collection]:
@@ -184,6 +181,19 @@ class Evaluator:
             return ranker.rank(with_texts(collection, texts), list(texts), self._cfg.retrieval_depth)
 
         return self._rag.score(collection, run, query_ids, search)
+
+
+def _tell(name: str, rows: Mapping[str, Mapping[str, float]], passages: Mapping[str, int]) -> None:
+    """A table of what says something; metrics.json has the rest too."""
+    if not rows:
+        log.info("%s is not scored: there is no collection to score it on, as of dataset.test=[]", name)
+        return
+    deep = {(s, m): said for s in passages for m in rows.get(s, ()) if (said := too_deep(s, m, passages[s]))}
+    columns = list(dict.fromkeys(m for s, of_row in rows.items() for m in of_row if (s, m) not in deep))
+    shown = [[s, *(None if (s, m) in deep else of.get(m) for m in columns)] for s, of in rows.items()]
+    log_table(log, name, ["collection", *columns], shown)
+    for said in deep.values():
+        log.info("%s (metrics.json has it)", said)
 
 
 def _warn_of_missing(collection: Collection, run: Run, query_ids: Sequence[str]) -> None:
