@@ -38,6 +38,8 @@ def stage(**changes: object) -> Stage:
 @pytest.mark.parametrize(
     ("options", "why"),
     [
+        (["search=flat", "search.factory='PQ9'"], "search.factory=PQ9: faiss cannot make it for 384 dimensions"),
+        (["search.dimensions=385"], "search.dimensions=385: vectors have 384 numbers; give 1 to 384"),
         (["dataset.test=[empty]"], ":empty: no question with a positive"),
         (["rag=default", "rag.llm.model=none", "rag.answers=none.jsonl"], "error: none.jsonl: cannot be read"),
     ],

@@ -56,8 +56,9 @@ class Evaluator:
         self._rag = open_rag(cfg.rag, self._generators, Path(cfg.store), folder) if self._generators else None
 
     def check(self, collections: Sequence[Collection], ranker: Ranker) -> None:
-        """UserError where a collection has no question to score, a measure looks at more results than `ranker` gives, a run
-        file would have to search, or answers are not those of the questions; asked before anything is trained or encoded."""
+        """UserError where a collection has no question to score, a measure looks at more results than `ranker` gives, its
+        vectors cannot be searched as `search` says, a run file would have to search, or answers are not those of the
+        questions; asked before anything is trained or encoded."""
         if self._rag and self._rag.settings.searches_again and not ranker.searches:
             raise UserError(
                 "rag.rewrite and rag.verify search with other queries, which a run file has no passages of; give model=DIR or "
@@ -68,6 +69,7 @@ class Evaluator:
         depth = self._cfg.retrieval_depth
         for collection in collections:
             scored_queries(collection)
+            self.retrieving.check(collection, ranker)
             reach = ranker.reach(collection, depth)
             needed = max(deeper_than(collection, self.measures, reach).values(), default=0)
             remedy = f"give retrieval_depth={needed}" if ranker.reach(collection, needed) >= needed else "give a deeper run"

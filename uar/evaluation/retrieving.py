@@ -30,7 +30,15 @@ class Retrieving:
     depth: int
 
     def session(self, folder: Path | None = None) -> Session:
-        return Session(lambda: hydra.utils.instantiate(self.search, _convert_="all"), folder=folder)
+        return Session(self._open_search, folder=folder)
+
+    def check(self, collection: Collection, ranker: Ranker) -> None:
+        """UserError where the ranker's vectors of the collection cannot be searched as the options say."""
+        if self.search is not None and ranker.lengths:  # else torch is not imported for it
+            ranker.check_search(self._open_search(), collection)
+
+    def _open_search(self) -> Any:
+        return hydra.utils.instantiate(self.search, _convert_="all")
 
     def run(self, collection: Collection, ranker: Ranker, query_ids: Sequence[str]) -> Run:
         return without_own(collection, ranker.rank(collection, query_ids, self.depth))
