@@ -210,6 +210,12 @@ def test_what_was_judged_is_written_however_a_run_ends(
     assert len({row["query_id"] for row in labels(tmp_path / "run")}) == 5
 
 
+def test_a_model_that_cannot_be_loaded_is_the_only_thing_that_is_told(command: Command) -> None:
+    done = command("annotate", "limit=2", "llm=transformers", "llm.model=owner/nope", "logger=none")
+    assert done.returncode == 2 and "llm.model=owner/nope: cannot be loaded" in done.stderr
+    assert "0 calls failed" not in done.stdout + done.stderr
+
+
 def test_a_server_that_is_down_is_one_line(fails: Callable[..., str]) -> None:
     url = "http://127.0.0.1:9/v1"
     line = fails("annotate", "annotator=utilsel", "llm=openai", f"llm.base_urls=[{url}]", "llm.model=m",

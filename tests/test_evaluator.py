@@ -1,6 +1,7 @@
 """The evaluator on small collections: what it writes, what it leaves behind, what it tells."""
 
 import json
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from uar.collections import Collection, open_collection, slug
 from uar.collections.presets import expand
 from uar.errors import UserError
 from uar.evaluate import evaluate
+from uar.evaluation.depth import DEEPEST
 from uar.evaluation.evaluator import Evaluator
 from uar.evaluation.metrics_file import update_metrics
 from uar.launch.entry import composed
@@ -69,6 +71,19 @@ def test_parts_of_a_set_become_one_row_of_what_is_returned_and_kept(toy: Collect
     assert found == {"beir-cqadupstack": {"RR@10": pytest.approx(1 / 12)}, "toy.test": {"RR@10": 0.0}}
     kept = metrics(tmp_path)["retrieval"]
     assert kept["beir-cqadupstack"] == found["beir-cqadupstack"] and set(kept) == {*parts, *found}
+
+
+def test_a_measure_that_looks_at_much_of_the_corpus_is_kept_and_not_shown(
+    toy: Collection, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level(logging.INFO)
+    cfg = OmegaConf.create({**SETTINGS, "measures": ["RR@3", "R@3"]})
+    found = Evaluator(cfg, tmp_path).evaluate([toy], right)
+    assert found["toy.test"]["R@3"] == metrics(tmp_path)["retrieval"]["toy.test"]["R@3"] == 1.0
+    table, *notes = [record.getMessage() for record in caplog.records][-2:]
+    assert "RR@3" in table and " R@3" not in table
+    assert notes == ["toy.test: R@3 is left out, as it looks at 50% of the 6 passages (metrics.json has it)"]
+    assert composed("report").deepest == DEEPEST
 
 
 def test_an_evaluation_takes_the_place_of_the_one_before(toy: Collection, tmp_path: Path):

@@ -41,6 +41,15 @@ def test_the_train_command_of_written_questions_names_their_folder() -> None:
     assert (made.annotator, made.llm) == (cfg.annotator, cfg.llm)
 
 
+@pytest.mark.parametrize(("splits", "dev", "test"), [(["train"], None, []), (["dev", "train", "test"], "dev", ["test"])])
+def test_the_train_command_of_written_questions_names_the_splits_that_they_have(
+    splits: list[str], dev: str | None, test: list[str]
+) -> None:
+    cfg = composed("annotate", "dataset=local", "dataset.path=OWN", "dataset.dev=other", "questions=generate")
+    made = composed("train", *shlex.split(train_command(cfg, "Q", splits))[3:])
+    assert (made.dataset.path, made.dataset.dev, made.dataset.test) == ("Q", dev, test)
+
+
 @pytest.mark.parametrize(
     ("splits", "dev", "test"),
     [([], None, []), (["dev", "train"], "dev", ["mini:test"]), (["test"], None, ["test", "mini:test"])],

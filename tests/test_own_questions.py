@@ -19,6 +19,7 @@ from uar.llm.record import Outcome, Reply
 from uar.llm.replies import ended
 from uar.questions.filters import Written, with_answers_of_passages
 from uar.questions.writer import Asked, QuestionWriter, read_questions
+from uar.questions.written_folder import write_collection
 
 Command = Callable[..., Any]
 REPLIES = {
@@ -64,7 +65,7 @@ def writes(command: Command, judged: Path, server: LLMServer) -> Command:
 
 
 def test_generated_questions_stand_beside_those_of_people(writes: Command, tmp_path: Path) -> None:
-    said = ok(writes())
+    said = ok(writes("questions.dev=0"))
     (place,) = (tmp_path / "questions").iterdir()
     rows = {row["_id"]: row for row in told(place / "queries.jsonl")}
     assert [rows[q]["origin"] for q in ("p1", "p2", "p3")] == ["human"] * 3 and rows["p1"]["answers"] == ["honey"]
@@ -89,11 +90,52 @@ def test_generated_questions_stand_beside_those_of_people(writes: Command, tmp_p
 
 
 def test_a_folders_own_questions_can_stay_away(writes: Command, tmp_path: Path) -> None:
-    ok(writes("questions.own=false", "questions.answers=any"))
+    said = ok(writes("questions.own=false", "questions.answers=any", "questions.test=0"))
     (place,) = (tmp_path / "questions").iterdir()
+    assert not (place / "qrels" / "test.tsv").exists() and f"dataset.path=questions/{place.name} 'dataset.test=[]'" in said
     rows = told(place / "queries.jsonl")
     assert {row["origin"] for row in rows} == {"generated"}
     assert {tuple(row["answers"]) for row in rows} == {("blood",), ("Harvey",), ("Honey.",), ("water and oxygen",)}
+
+
+def test_questions_of_a_folder_without_splits_are_taken(writes: Command, tmp_path: Path, judged: Path) -> None:
+    shutil.rmtree(judged / "qrels")
+    shutil.rmtree(judged / "candidates")
+    said = ok(writes())
+    (place,) = (tmp_path / "questions").iterdir()
+    train = open_collection(f"local:{place}:train")
+    assert [train.queries[q].answers for q in ("p1", "p2", "p3")] == [("honey",), (), ()]
+    assert not {"p1", "p2", "p3"} & train.qrels.keys()
+    assert "Beside them: 3 questions of" in said and "of which people judged 0" in said
+    assert {"p1", "p2", "p3"} < {r["query_id"] for r in pq.read_table(tmp_path / "run" / "labels.parquet").to_pylist()}
+
+
+def test_every_split_of_the_folder_is_kept_and_questions_of_none_are_counted(
+    writes: Command, tmp_path: Path, judged: Path
+) -> None:
+    (judged / "qrels" / "train.tsv").rename(judged / "qrels" / "validation.tsv")
+    shutil.rmtree(judged / "candidates")
+    said = ok(writes("dry_run=true"))  # before anything is asked
+    assert "1 questions of" in said and "are in no split" in said and "candidates/train.jsonl" in said
+    ok(writes())
+    (place,) = (tmp_path / "questions").iterdir()
+    assert open_collection(f"local:{place}:validation").qrels == {"p1": {"d2": 2, "d1": 0}}
+    assert "p3" not in {row["_id"] for row in told(place / "queries.jsonl")}
+
+
+def test_candidates_images_and_who_judged_go_along(judged: Path, tmp_path: Path) -> None:
+    (judged / "pictures").mkdir()
+    (judged / "pictures" / "bee.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    rows = [{"_id": "p1", "text": "what is this?", "image": "pictures/bee.png"}, {"_id": "p3", "text": "is it red?"}]
+    write_jsonl(judged / "queries.jsonl", rows)
+    write_jsonl(judged / "candidates" / "train.jsonl", [{"query_id": q, "candidates": ["d3", "d2"]} for q in ("p1", "p3")])
+    (judged / "collection.json").write_text('{"origin": "generated"}')
+    own = open_collection(f"local:{judged}:train")
+    write_collection(tmp_path / "out", own.corpus, None, {"train": []}, [], {"train": own}, {})
+    made = open_collection(f"local:{tmp_path / 'out'}:train")
+    assert made.candidates == {"p1": ["d3", "d2"], "p3": ["d3", "d2"]} and made.qrels == own.qrels
+    assert made.queries["p1"].image is not None and made.queries["p1"].image.key == own.queries["p1"].image.key
+    assert [q.origin for q in made.queries.values()] == ["generated"] * 2
 
 
 def mixed_folder(folder: Path) -> Path:

@@ -261,6 +261,9 @@ def test_splits_share_no_passage_and_samples_are_nested():
     sources = [{q.source for q in found} for found in splits.values()]
     assert sum(map(len, sources)) == len(set().union(*sources)) == 20
     assert split_by_passage(questions[:4], {"dev": 0.1, "test": 0.1}, 3)["train"] == questions[:4]  # too few to share out
+    for shares, sizes in (({"dev": 0.1, "test": 0.0}, [2, 2, 0]), ({"dev": 0.4, "test": 0.55}, [2, 2, 2])):
+        few = split_by_passage(questions[: sum(sizes)], shares, 3)  # each split that is wanted has a passage, train too
+        assert [len(found) for found in few.values()] == sizes
 
     corpus = open_collection("mini:train").corpus
     assert draw(corpus, 20, 5, seed=1) == draw(corpus, 50, 5, seed=1)[:20] != draw(corpus, 20, 5, seed=2)

@@ -239,6 +239,8 @@ def test_what_all_lines_share_stands_above_them_once(tmp_path: Path):
     assert table is not None
     shown = {line.name: line.cells[0].number(table.columns[0]) for line in without_constants(table).lines}
     assert shown == {"bm25": "–", "joint": "2", "kl": "2"}  # of kl the mean of 1 and 2, rounded to even
+    spread = {line.name: line.cells[0].spread(table.columns[0]) for line in table.lines}
+    assert spread == {"bm25": "", "joint": "", "kl": " ± 1 (2)"}  # that equal counts differ by 0 says nothing
 
 
 def test_queries_of_weight_0_are_not_trained_on(tmp_path: Path):

@@ -35,6 +35,25 @@ def stage(**changes: object) -> Stage:
     return Stage("human", EXAMPLES, 1, "one", **changes)
 
 
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (["search=flat", "search.factory='PQ9'"], "search.factory=PQ9: faiss cannot make it for 384 dimensions"),
+        (["search.dimensions=385"], "search.dimensions=385: vectors have 384 numbers; give 1 to 384"),
+        (["dataset.test=[empty]"], ":empty: no question with a positive"),
+        (["rag=default", "rag.llm.model=none", "rag.answers=none.jsonl"], "error: none.jsonl: cannot be read"),
+    ],
+)
+def test_a_training_that_cannot_be_scored_is_refused_before_it_begins(
+    fails: Fails, folder: Path, tmp_path: Path, options: list[str], why: str
+) -> None:
+    (folder / "qrels" / "empty.tsv").write_text("query-id\tcorpus-id\tscore\n")
+    given = ("dataset=local", f"dataset.path={folder}", "label_source=human", "rag=off", "logger=none", "hydra.run.dir=run")
+    error = fails("train", *given, *options)
+    assert why in error
+    assert not (tmp_path / "run" / "checkpoints").exists() and not (tmp_path / "run" / "model").exists()
+
+
 def test_soft_losses_are_refused_on_yes_and_no(fails: Fails, folder: Path):
     told = fails("train", "dataset=local", f"dataset.path={folder}", "label_source=human", "loss=kl", "rag=off", "logger=none")
     assert "loss=kl needs graded or soft labels" in told and "label_source=qa_metric" in told

@@ -19,8 +19,9 @@ def annotate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
     spent = annotate_run.annotate(cfg, folder)
     if not cfg.dry_run:
-        splits = None if cfg.dataset.path is None else splits_of(Path(cfg.dataset.path))
-        command = train_command(cfg, spent.get("questions", {}).get("folder"), splits)
+        questions = spent.get("questions", {}).get("folder")
+        place = questions or cfg.dataset.path
+        command = train_command(cfg, questions, None if place is None else splits_of(Path(place)))
         log.info("Train on these labels with: %s", command)
     return spent
 

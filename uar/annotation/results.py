@@ -142,6 +142,6 @@ def _tell_what_is_missing(progress: Progress, spent: Mapping[str, Any]) -> None:
             line = "%s: %d of %d replies do not say how many tokens they took; tokens and cost in ledger.json are too low"
             log.warning(line, stage, untold, counts.asked)
     unlabelled = spent["queries_without_labels"]
-    if progress.failures or unlabelled:
+    if progress.failures or (unlabelled and spent["queries"]):  # without any label the error that ends the run says so
         line = "%d calls failed, %d of %d questions are without labels"
         log.warning(line, len(progress.failures), unlabelled, spent["queries"] + unlabelled)

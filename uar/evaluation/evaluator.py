@@ -12,6 +12,7 @@ from uar.collections import Collection
 from uar.collections.answer_files import with_answers
 from uar.collections.presets import averaged
 from uar.errors import UserError
+from uar.evaluation.depth import too_deep
 from uar.evaluation.judged_by_llm import JudgedByLLM
 from uar.evaluation.kept_runs import KeptRuns, Retrieved
 from uar.evaluation.measures import deeper_than, means, parsed, per_query, refuse_deeper
@@ -46,6 +47,7 @@ class Evaluator:
         robustness: Robustness | None = None,
     ) -> None:
         self._cfg, self._folder, self._answers, self._llm, self._robustness = cfg, folder, answers, llm, robustness
+        self._with_answers: dict[tuple[str, ...], list[Collection]] = {}
         self.measures = list(parsed(cfg.measures))
         search: Any = cfg.search and OmegaConf.to_container(cfg.search, resolve=True)
         self.retrieving = Retrieving(search, cfg.retrieval_depth)
@@ -54,8 +56,9 @@ class Evaluator:
         self._rag = open_rag(cfg.rag, self._generators, Path(cfg.store), folder) if self._generators else None
 
     def check(self, collections: Sequence[Collection], ranker: Ranker) -> None:
-        """UserError where a measure looks at more results than `ranker` gives, or a run file would have to search; asked
-        before anything is encoded."""
+        """UserError where a collection has no question to score, a measure looks at more results than `ranker` gives, its
+        vectors cannot be searched as `search` says, a run file would have to search, or answers are not those of the
+        questions; asked before anything is trained or encoded."""
         if self._rag and self._rag.settings.searches_again and not ranker.searches:
             raise UserError(
                 "rag.rewrite and rag.verify search with other queries, which a run file has no passages of; give model=DIR or "
@@ -65,10 +68,14 @@ class Evaluator:
             raise UserError("perturb: a run file has no passages for other questions; give model=DIR or retriever=NAME alone")
         depth = self._cfg.retrieval_depth
         for collection in collections:
+            scored_queries(collection)
+            self.retrieving.check(collection, ranker)
             reach = ranker.reach(collection, depth)
             needed = max(deeper_than(collection, self.measures, reach).values(), default=0)
             remedy = f"give retrieval_depth={needed}" if ranker.reach(collection, needed) >= needed else "give a deeper run"
             refuse_deeper(collection, self.measures, reach, ranker.name, remedy)
+        if self._rag:
+            self._answered(collections)
 
     def evaluate(self, collections: Sequence[Collection], ranker: Ranker) -> dict[str, dict[str, float]]:
         """Mean values by slug, retrieval and RAG together, in place of what the folder held. The parts of a set that counts as
@@ -103,17 +110,17 @@ class Evaluator:
         rows = averaged(values)
         whole = {s: {m: v for m, v in rows[s].items() if m in self.measures} for s in rows if s not in values}
         update_metrics(self._folder, retrieval=whole)
-        columns = list(dict.fromkeys(measure for of_row in rows.values() for measure in of_row))
-        if rows:
-            log_table(log, ranker.name, ["collection", *columns], [[s, *map(of.get, columns)] for s, of in rows.items()])
-        else:
-            log.info("%s is not scored: there is no collection to score it on, as of dataset.test=[]", ranker.name)
+        _tell(ranker.name, rows, {collection.slug: len(collection.corpus) for collection in collections})
         return rows
 
     def _answered(self, collections: Sequence[Collection]) -> list[Collection]:
-        if self._cfg.rag.answers is not None:
-            return with_answers(collections, self._cfg.rag.answers, "rag.answers")
-        return with_answers(collections, self._answers, "dataset.answers", of_all=False)
+        """With the answers of files, which are read once."""
+        key = tuple(collection.hash for collection in collections)
+        if key not in self._with_answers:
+            own = self._cfg.rag.answers
+            files, option = (self._answers, "dataset.answers") if own is None else (own, "rag.answers")
+            self._with_answers[key] = with_answers(collections, files, option, of_all=own is not None)
+        return self._with_answers[key]
 
     def _collection(
         self, collection: Collection, ranker: Ranker, session: Session, key: str | None
@@ -176,6 +183,19 @@ class Evaluator:
             return ranker.rank(with_texts(collection, texts), list(texts), self._cfg.retrieval_depth)
 
         return self._rag.score(collection, run, query_ids, search)
+
+
+def _tell(name: str, rows: Mapping[str, Mapping[str, float]], passages: Mapping[str, int]) -> None:
+    """A table of what says something; metrics.json has the rest too."""
+    if not rows:
+        log.info("%s is not scored: there is no collection to score it on, as of dataset.test=[]", name)
+        return
+    deep = {(s, m): said for s in passages for m in rows.get(s, ()) if (said := too_deep(s, m, passages[s]))}
+    columns = list(dict.fromkeys(m for s, of_row in rows.items() for m in of_row if (s, m) not in deep))
+    shown = [[s, *(None if (s, m) in deep else of.get(m) for m in columns)] for s, of in rows.items()]
+    log_table(log, name, ["collection", *columns], shown)
+    for said in deep.values():
+        log.info("%s (metrics.json has it)", said)
 
 
 def _warn_of_missing(collection: Collection, run: Run, query_ids: Sequence[str]) -> None:

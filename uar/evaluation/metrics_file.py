@@ -1,18 +1,27 @@
 """`metrics.json`: {"retrieval": {slug: {...}}, "rag": {slug: {...}}, "train": {...}, "time": {...}}."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from uar.storage.files import read_json, write_json
 
 PARTS = ("retrieval", "rag", "train", "time")
+BEFORE, AFTER = "dev nDCG@10 before", "best dev nDCG@10"  # of a stage, under train
+GIVEN_KEPT = "given weights kept"  # of the last stage: whether the model has the weights from before training
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:
     path = folder / "metrics.json"
     found = read_json(path) if path.is_file() else {}
     return {part: found.get(part, {}) for part in PARTS}
+
+
+def given_kept(train: Mapping[str, Mapping[str, Any]]) -> tuple[float, float] | None:
+    """The dev scores before and after a training whose weights were not kept, since they are worse than those from before;
+    None where they were kept. `train`: that part of the file."""
+    stages = list(train.values())
+    return (stages[0][BEFORE], stages[-1][AFTER]) if any(of_stage.get(GIVEN_KEPT) for of_stage in stages) else None
 
 
 def update_metrics(folder: Path, **parts: dict[str, Any]) -> None:

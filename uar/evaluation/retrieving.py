@@ -30,7 +30,15 @@ class Retrieving:
     depth: int
 
     def session(self, folder: Path | None = None) -> Session:
-        return Session(lambda: hydra.utils.instantiate(self.search, _convert_="all"), folder=folder)
+        return Session(self._open_search, folder=folder)
+
+    def check(self, collection: Collection, ranker: Ranker) -> None:
+        """UserError where the ranker's vectors of the collection cannot be searched as the options say."""
+        if self.search is not None and ranker.lengths:  # else torch is not imported for it
+            ranker.check_search(self._open_search(), collection)
+
+    def _open_search(self) -> Any:
+        return hydra.utils.instantiate(self.search, _convert_="all")
 
     def run(self, collection: Collection, ranker: Ranker, query_ids: Sequence[str]) -> Run:
         return without_own(collection, ranker.rank(collection, query_ids, self.depth))
@@ -69,5 +77,8 @@ def scored_queries(collection: Collection) -> list[str]:
     """Those with a positive; UserError where there is none."""
     query_ids = [q for q in collection.queries if collection.positives(q)]
     if not query_ids:
-        raise UserError(f"{collection.reference}: no question with a positive judgement, so there is nothing to score")
+        raise UserError(
+            f"{collection.reference}: no question with a positive judgement, so there is nothing to score; have some judged, "
+            "or leave it out (a training: 'dataset.test=[]')"
+        )
     return query_ids

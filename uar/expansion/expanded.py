@@ -12,7 +12,7 @@ from uar.expansion.by_llm import JOINS, MEAN, ByLLM
 from uar.expansion.expanded_passages import ExpandedPassages
 from uar.expansion.query_texts import with_texts
 from uar.retrievers.fusion.methods import fuse
-from uar.retrievers.ranker import Pools, Ranker
+from uar.retrievers.ranker import Pools, Ranker, Search
 from uar.retrievers.session import Session
 from uar.storage.runs import Run
 
@@ -55,6 +55,9 @@ class Expanded(Ranker):
 
     def reach(self, collection: Collection, depth: int) -> int:
         return self._ranker.reach(collection, depth)
+
+    def check_search(self, search: Search, collection: Collection) -> None:
+        self._ranker.check_search(search, collection)
 
     def opened(self, session: Session, part: str = "") -> "Expanded":
         other = copy(self)

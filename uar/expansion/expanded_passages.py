@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from uar.collections import Collection
 from uar.expansion.by_llm import ByLLM
-from uar.retrievers.ranker import Pools, Ranker
+from uar.retrievers.ranker import Pools, Ranker, Search
 from uar.retrievers.session import Session
 from uar.storage.files import digest
 from uar.storage.runs import Run
@@ -35,6 +35,9 @@ class ExpandedPassages(Ranker):
 
     def reach(self, collection: Collection, depth: int) -> int:
         return self._ranker.reach(collection, depth)
+
+    def check_search(self, search: Search, collection: Collection) -> None:
+        self._ranker.check_search(search, collection)
 
     def opened(self, session: Session, part: str = "") -> "ExpandedPassages":
         other = copy(self)

@@ -89,16 +89,18 @@ class Stage:
             )
 
     def _check_chances(self, loss: Loss) -> None:
-        """UserError where the utilities are no probabilities; else say how much is surely useless."""
-        below = float(inspect.signature(loss).parameters["below"].default)
-        useless = share_of_chances(self.examples, below)
+        """UserError where the utilities are no probabilities; else say how much is surely useless, to a loss with `below`."""
+        given = inspect.signature(loss).parameters.get("below")
+        below = given.default if given and isinstance(given.default, int | float) else None
+        useless = share_of_chances(self.examples, below or 0.0)
         if useless is None:
             raise UserError(
                 f"loss={name_of(loss)} needs to know how probably a passage is useful, and the utilities of stage {self.name} "
                 "are none or no probabilities; use combine=learned, annotator=pointwise or the votes of annotator=ensemble"
             )
-        line = "Stage %s: loss=%s: %.0f %% of the negatives are surely useless (a probability up to %g)"
-        log.info(line, self.name, name_of(loss), 100 * useless, below)
+        if below is not None:
+            line = "Stage %s: loss=%s: %.0f %% of the negatives are surely useless (a probability up to %g)"
+            log.info(line, self.name, name_of(loss), 100 * useless, below)
 
 
 @dataclass(frozen=True)

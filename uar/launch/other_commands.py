@@ -19,6 +19,7 @@ from uar.tracking.job import flat
 GROUPS = ("dataset", "candidates", "annotator", "llm")
 SAME = ("store", "seed", "limit")
 OF_LABELS = ("candidates", "annotator", "llm")
+WRITTEN = {"dev": "dev", "test": ["test"]}  # splits of a folder of written questions, as conf/dataset/local.yaml names them
 Choices = Mapping[str, Any]  # by group, its options
 Known = Mapping[str, str]  # by group, what the run chose, where that is known
 
@@ -39,17 +40,26 @@ def annotate_command(cfg: DictConfig, annotator: DictConfig, llm: DictConfig) ->
 
 def train_command(cfg: DictConfig, questions: str | None = None, splits: Collection[str] | None = None) -> str:
     """Of a composed annotate config, for its labels. `questions`: the folder of the questions that it wrote; `splits`: those
-    that the folder of its own questions has, without which dev is null and nothing is scored; None: not known."""
+    that this folder, or that of its own questions, has, without which dev is null and nothing is scored; None: not known."""
     own = _plain_parts({name: cfg[name] for name in OF_LABELS})
     if questions is None:
-        dataset = own["dataset"] = _plain_parts({"dataset": cfg.dataset})["dataset"]
-        if splits is not None:
-            missing = {name for name in (dataset["dev"], *dataset["test"]) if name and ":" not in name} - set(splits)
-            dataset["dev"] = None if dataset["dev"] in missing else dataset["dev"]
-            dataset["test"] = [test for test in dataset["test"] if test not in missing]
-    words = [] if questions is None else ["dataset=local", f"dataset.path={written(questions)}"]
+        own |= _plain_parts({"dataset": cfg.dataset})
+        own["dataset"] |= _lacking(own["dataset"], splits)
+        words = []
+    else:
+        lacking = _lacking(WRITTEN, splits)
+        words = ["dataset=local", f"dataset.path={written(questions)}"]
+        words += [f"dataset.{name}={written(value)}" for name, value in lacking.items()]
     same = {name: cfg[name] for name in ("store", "seed")}
     return _command("train", own, _plain_parts(cfg.llms), same, [*words, "label_source=llm"], chosen=_choices())
+
+
+def _lacking(dataset: Mapping[str, Any], splits: Collection[str] | None) -> dict[str, Any]:
+    """What dev and test become where they name splits that the folder lacks."""
+    dev, tests = dataset["dev"], dataset["test"]
+    missing = {name for name in (dev, *tests) if name and ":" not in name} - set(splits) if splits is not None else set()
+    found: dict[str, Any] = {"dev": None} if dev in missing else {}
+    return found | ({"test": [test for test in tests if test not in missing]} if missing.intersection(tests) else {})
 
 
 def _choices() -> Known:

@@ -21,7 +21,7 @@ def log_table(log: logging.Logger, title: str, columns: Sequence[str], rows: Ite
 
 def small_table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
     """Names in the first column, values in the others. Whole numbers are written as such, others with four digits behind the
-    point, or one from 10 up; None is a dash."""
+    point, or one from 10 up; None is a dash, what is true or false yes or no."""
     table = Table(*columns[:1])
     for column in columns[1:]:
         table.add_column(column, justify="right")
@@ -43,6 +43,8 @@ def _text(value: Cell) -> str:
         return "–"
     if isinstance(value, str):
         return value
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:.4f}" if abs(value) < 10 else f"{value:,.1f}"

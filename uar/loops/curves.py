@@ -33,16 +33,18 @@ def areas(rounds: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
 
 
 def log_curve(rounds: Sequence[Mapping[str, Any]], title: str) -> None:
-    """A row a round, and one of the areas."""
+    """A row a round, and one of the areas; a round whose training did harm has the scores of the weights from before, and a
+    sign of it."""
     known = areas(rounds)
     columns = [(slug, m) for slug, of in known.items() for m in list(of)[:1]]
+    names = [f"{r['round']} (untrained)" if r.get("given_kept") else str(r["round"]) for r in rounds]
     rows = [
-        [str(r["round"]), r["questions"], r["labels"], r["cost"], r["decides"], *(r["scores"][s][m] for s, m in columns)]
-        for r in rounds
+        [name, r["questions"], r["labels"], r["cost"], r["decides"], *(r["scores"][s][m] for s, m in columns)]
+        for name, r in zip(names, rounds, strict=True)
     ]
     last = ["area", None, None, None, None, *(known[s][m] for s, m in columns)]
-    names = [f"{s} {m}" for s, m in columns]
-    log_table(log, title, ["round", "questions", "labels", "cost", "decides", *names], [*rows, last])
+    heads = [f"{s} {m}" for s, m in columns]
+    log_table(log, title, ["round", "questions", "labels", "cost", "decides", *heads], [*rows, last])
 
 
 def read_rounds(folder: Path) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from uar.acquisition import Acquisition, AcquisitionContext
 from uar.collections import Collection, open_training_split
 from uar.collections.presets import averaged
 from uar.errors import UserError
-from uar.evaluation.metrics_file import read_metrics
+from uar.evaluation.metrics_file import given_kept, read_metrics
 from uar.launch.side_by_side import several_devices
 from uar.loops.asking import AskPeople, ask_llm, check_who, simulate_people, unaware
 from uar.loops.curves import ROUNDS, areas, check_comparable, compared, log_curve
@@ -200,6 +200,7 @@ def _round(
         "labels": labels,
         "cost": None if cost is None else round(cost, 6),
         "decides": decides,
+        "given_kept": bool(given_kept(metrics["train"])),
         "scores": metrics["retrieval"],
     }
 

@@ -6,12 +6,12 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from uar.annotation.question_source import Setting
 from uar.collections import Collection, Corpus, Query, corpus_file, open_collection, open_corpus, slug
+from uar.collections.beir import UNJUDGED, read_queries, splits_of
 from uar.collections.languages import words_in
 from uar.collections.reference import parse
 from uar.errors import UserError
@@ -38,11 +38,10 @@ from uar.questions.filters import (
 )
 from uar.questions.text_pairs import DescriptionWriter, HardWriter
 from uar.questions.writer import QuestionWriter
-from uar.questions.written_folder import split_by_passage, write_collection
+from uar.questions.written_folder import PEOPLE, split_by_passage, write_collection
 from uar.storage.files import digest, write_json
 from uar.storage.ordering import rank_of
 
-SPLITS = ("train", "dev", "test")
 GENERATED = "generated"  # before the name of a split that people have judged
 COUNTERPARTS = {"misleading": "a misleading description", "passages": "a hard negative that the LLM wrote"}
 ANSWERS = ("in_passage", "any", "none")
@@ -103,6 +102,7 @@ class Generate:
             raise UserError(
                 f"{setting.reference}: no passage has questions.min_passage_words={self.min_passage_words} words; lower it"
             )
+        own = self._own(setting)
         pseudo = Collection(setting.reference, slug(setting.reference), corpus, {d: Query(d, "") for d in drawn}, {})
         writer = self.writer.asking(self.per_passage, self.answers != "none")
         work = Work(
@@ -113,18 +113,36 @@ class Generate:
         ended = len(results) + len(kept.failed)
         missing = len(drawn) - ended + kept.progress.total.outcomes[Outcome.ERROR]  # which are asked again
         work = work if missing else replace(work, results=results, progress=kept.progress)
-        return Writing(self, setting, pseudo, drawn, work, missing)
+        return Writing(self, setting, pseudo, drawn, own, work, missing)
+
+    def _own(self, setting: Setting) -> dict[str, Collection]:
+        """By split, the questions that the folder has already; those of a folder without any split are `train`."""
+        kind, place, _ = parse(setting.reference)
+        path = Path(place, "queries.jsonl")
+        if kind != "local" or not self.own or not path.is_file():
+            return {}
+        splits = splits_of(Path(place)) or [UNJUDGED]
+        own = {split: open_collection(f"local:{place}:{split}", setting.language) for split in splits}
+        without = read_queries(path).keys() - {q for collection in own.values() for q in collection.queries}
+        if without:
+            log.warning(
+                "%d questions of %s are in no split (qrels/, candidates/) and are left out; name them in "
+                'candidates/train.jsonl, a line {"query_id": ..., "candidates": []} each, and they are labelled too',
+                len(without), path,
+            )  # fmt: skip
+        return own
 
 
 @dataclass
 class Writing:
-    """A lot of questions on its way, about the passages `drawn` of `corpus`, a collection without questions. `missing`: calls
-    that the store cannot answer."""
+    """A lot of questions on its way, about the passages `drawn` of `corpus`, a collection without questions. `own`: by split,
+    those that the folder has already. `missing`: calls that the store cannot answer."""
 
     options: Generate
     setting: Setting
     corpus: Collection
     drawn: Sequence[str]
+    own: Mapping[str, Collection]
     work: Work
     missing: int
 
@@ -150,14 +168,13 @@ class Writing:
 
     def collection(self) -> tuple[Collection, dict[str, Any]]:
         """Filter what was written, write it as a collection, and open its train split; with it what a ledger tells."""
-        collection = self.corpus
+        collection, own = self.corpus, self.own
         written = [
             Written(f"{doc_id}-q{number}", question, doc_id, answer, against)
             for doc_id in self.drawn
             for number, (question, answer, against) in enumerate(self.work.results.get(doc_id, ()), start=1)
         ]
-        own = self._own
-        kept, dropped = self._filtered(written, own)
+        kept, dropped = self._filtered(written)
         counts = Counter(d.why for d in dropped)
         summary = {
             "passages": len(self.drawn),
@@ -174,8 +191,14 @@ class Writing:
                 f"{self.setting.reference}: of {len(written)} questions written from {summary['passages']} passages none is "
                 f"kept ({_listed(counts)}); raise questions.passages or questions.round_trip.depth, or use a larger LLM"
             )
-        splits = split_by_passage(kept, {"dev": self.options.dev, "test": self.options.test}, self.setting.seed)
-        apart = [split for split in splits if split != "train" and split in own]
+        shares = {"dev": self.options.dev, "test": self.options.test}
+        splits = split_by_passage(kept, shares, self.setting.seed)
+        if short := [split for split in shares if shares[split] and not splits[split] and split not in own]:
+            log.warning(
+                "No question is of the split %s: those that are kept are about %d passages alone; raise questions.passages",
+                " or ".join(short), len({q.source for q in kept}),
+            )  # fmt: skip
+        apart = [split for split, found in splits.items() if split != "train" and split in own and found]
         splits = {f"{GENERATED}_{split}" if split in apart else split: found for split, found in splits.items()}
         folder = Path(self.options.folder) / self._name()
         manifest = {
@@ -198,24 +221,13 @@ class Writing:
             log.info("%d of them with %s", summary["with_counterpart"], COUNTERPARTS[against])
         for collection in own.values():
             line = "Beside them: %d questions of %s, of which people judged %d"
-            log.info(line, len(collection.queries), collection.reference, len(collection.qrels))
+            people = sum(collection.origin_of(q) == PEOPLE for q in collection.qrels)
+            log.info(line, len(collection.queries), collection.reference, people)
         for split in apart:
             log.info("The split %s is that of people alone; the generated questions for it are %s_%s", split, GENERATED, split)
         return open_collection(f"local:{folder}:train"), {**summary, "folder": str(folder)}
 
-    @cached_property
-    def _own(self) -> dict[str, Collection]:
-        """By split, the questions that the folder has already."""
-        kind, place, _ = parse(self.setting.reference)
-        if kind != "local" or not self.options.own or not Path(place, "queries.jsonl").is_file():
-            return {}
-        files = {
-            split: (Path(place, "qrels", f"{split}.tsv"), Path(place, "candidates", f"{split}.jsonl")) for split in SPLITS
-        }
-        there = [split for split, paths in files.items() if any(path.is_file() for path in paths)]
-        return {split: open_collection(f"local:{place}:{split}", self.setting.language) for split in there}
-
-    def _filtered(self, written: list[Written], own: Mapping[str, Collection]) -> tuple[list[Written], list[Dropped]]:
+    def _filtered(self, written: list[Written]) -> tuple[list[Written], list[Dropped]]:
         options, collection = self.options, self.corpus
         wording = Wording(options.min_words, options.max_words, re.compile(options.unwanted, re.IGNORECASE))
         sources = list(self.work.results)
@@ -228,7 +240,7 @@ class Writing:
             kept = without_copies_of_passages(kept, texts, options.near_duplicate, collection.corpus.language)
         if options.answers == "in_passage":
             kept = with_answers_of_passages(kept, texts)
-        people = [Written(q.id, q.text, "") for one in own.values() for q in one.queries.values()]
+        people = [Written(q.id, q.text, "") for one in self.own.values() for q in one.queries.values()]
         kept, repeated = kept_once([*people, *kept], options.near_duplicate, collection.corpus.language)
         mine = {q.id for q in written}
         return [q for q in kept if q.id in mine], dropped + [d for d in repeated if d.question.id in mine]
@@ -236,7 +248,7 @@ class Writing:
     def _name(self) -> str:
         """The corpus' name and a hash of all that the questions were made from, so that records of two lots never mix."""
         name = self.corpus.slug.removesuffix(f".{self.setting.reference.rpartition(':')[2]}")
-        own = [collection.hash for collection in self._own.values()]
+        own = [collection.hash for collection in self.own.values()]
         made_from = (self.corpus.corpus.hash, self.work.models, *self.options.writer.prompts(), *own)
         options = {k: v for k, v in self.setting.options.items() if k not in {"folder", "max_failure_rate"}}
         return f"{name}-{digest(*made_from, self.setting.seed, options)[:8]}"

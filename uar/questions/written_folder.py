@@ -2,13 +2,14 @@
 
 import contextlib
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from uar.collections import Collection, Corpus
+from uar.collections import Collection, Corpus, Query
 from uar.errors import UserError
 from uar.questions.filters import Dropped, Written
 from uar.questions.misleading_file import write_misleading
@@ -32,7 +33,8 @@ def write_collection(
 ) -> None:
     """`corpus.jsonl` (a link where it is a file already), `queries.jsonl`, `qrels/<split>.tsv` with each question's source as
     its positive, `dropped.jsonl`, `collection.json` that calls the judgements generated, and `manifest.json`. `own`: splits of
-    questions that are there already; they keep their judgements and their split, and say that people judged them.
+    questions that are there already; they keep their judgements,
+    candidates and split, and who judged them.
 
     `against`: what the counterparts of questions are: `misleading` texts, which go to `misleading.jsonl`, or `passages`, hard
     negatives that join the corpus and, with the source, the candidates of their question."""
@@ -45,8 +47,8 @@ def write_collection(
         _passages(folder / "corpus.jsonl", corpus, corpus_file)
     if against == "misleading":
         write_misleading(folder, ((q.source, q.against) for q in written if q.against))
-    people = {q.id: q for collection in own.values() for q in collection.queries.values()}
-    rows: list[dict[str, Any]] = [_row(q.id, q.text, q.answers, q.origin or PEOPLE) for q in people.values()]
+    theirs = {q.id: (q, collection.origin_of(q.id)) for collection in own.values() for q in collection.queries.values()}
+    rows = [{**_row(q.id, q.text, q.answers, origin), **_image(folder, q)} for q, origin in theirs.values()]
     for question in written:
         row = _row(question.id, question.text, [question.answer] if question.answer else [], ORIGIN)
         rows.append({**row, "source": question.source})
@@ -56,9 +58,12 @@ def write_collection(
         lines = [f"{q.id}\t{q.source}\t{positive}\n" for q in splits.get(split, ())]
         qrels = own[split].qrels if split in own else {}
         lines += [f"{query_id}\t{doc_id}\t{grade}\n" for query_id, given in qrels.items() for doc_id, grade in given.items()]
-        write_text(folder / "qrels" / f"{split}.tsv", HEADER + "".join(lines))
-        unjudged = [q for q in own[split].queries if q not in qrels] if split in own else []
-        pools: dict[str, list[str]] = {q: [] for q in unjudged}
+        if lines:  # else the folder lacks the split
+            write_text(folder / "qrels" / f"{split}.tsv", HEADER + "".join(lines))
+        pools: dict[str, list[str]] = {}
+        if split in own:
+            pools = {q: own[split].candidates.get(q, []) for q in own[split].queries}
+            pools = {q: pool for q, pool in pools.items() if pool or q not in qrels}
         pools |= {q.id: [q.source, d] for d, q in negatives.items() if q in splits.get(split, ())}
         if pools:
             rows = [{"query_id": q, "candidates": pool} for q, pool in pools.items()]
@@ -76,14 +81,25 @@ def _row(query_id: str, text: str, answers: Sequence[str], origin: str) -> dict[
     return {"_id": query_id, "text": text, **({"answers": list(answers)} if answers else {}), "origin": origin}
 
 
+def _image(folder: Path, query: Query) -> dict[str, str]:
+    """What its row says of a question's image, whose file goes along."""
+    image = query.image
+    if image is not None and image.is_file:
+        (folder / image.name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(image.folder / image.name, folder / image.name)
+    return {} if image is None else {"image": image.name}
+
+
 def split_by_passage(questions: Sequence[Written], shares: Mapping[str, float], seed: int) -> dict[str, list[Written]]:
     """Questions by split, `train` first: of each further split at least one passage where there are enough, so that no
     passage is asked about in two."""
     order = sorted({q.source for q in questions}, key=lambda d: rank_of(seed, "split", d))
     of: dict[str, str] = {}
     taken = 0
-    for split, share in shares.items():
-        number = max(round(share * len(order)), 1) if share > 0 and len(order) > len(shares) else 0
+    wanted = [split for split, share in shares.items() if share > 0]
+    for place, split in enumerate(wanted if len(order) > len(wanted) else (), start=1):
+        others = 1 + len(wanted) - place  # train and the splits that follow have a passage each
+        number = min(max(round(shares[split] * len(order)), 1), len(order) - taken - others)
         of |= dict.fromkeys(order[taken : taken + number], split)
         taken += number
     return {split: [q for q in questions if of.get(q.source, "train") == split] for split in ("train", *shares)}

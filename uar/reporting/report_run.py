@@ -28,7 +28,7 @@ from uar.reporting.result_table import (
     score_table,
     search_table,
 )
-from uar.reporting.rows import Row, find_row, rows_of, shared, stand_ins
+from uar.reporting.rows import Row, find_row, given_kept, rows_of, shared, stand_ins
 from uar.reporting.run_folders import find_runs
 from uar.reporting.text import answers, latex, markdown, overview, terminal
 from uar.storage.files import write_text
@@ -58,7 +58,7 @@ def report(cfg: DictConfig, folder: Path) -> None:
     drawn = [(figure.title, f"figures/{figure.key}.svg") for figure in figures if figure.svg]
     missing = [f"{figure.title}: {figure.missing}" for figure in figures if figure.missing]
     title, marked_against = str(cfg.title), baseline.name if baseline else ""
-    words, filled = shared(rows), stand_ins(rows)
+    words, filled = shared(rows), [*stand_ins(rows), *given_kept(rows)]
     common = " ".join([*([f"All rows of sweeps: {', '.join(words)}."] if words else []), *filled])
     write_text(out / "report.md", markdown(tables, drawn, [*notes, *missing], title, marked_against, common))
     write_text(out / "report.tex", latex(tables, marked_against))

@@ -10,7 +10,7 @@ from typing import Any
 from uar.collections.presets import averaged
 from uar.evaluation.rag.answer_measures import BERT, MEASURES
 from uar.reporting.alike import unlike
-from uar.reporting.depth import too_deep
+from uar.reporting.deep_measures import too_deep
 from uar.reporting.judge_columns import LINES, agreeing, failed, judged_of, judged_otherwise
 from uar.reporting.marks import Marks, described
 from uar.reporting.rows import Row
@@ -164,6 +164,8 @@ def plain_table(
         cells = [cell(row.values(*part), column.scale) for part, column in zip(parts, columns, strict=True)]
         if any(c.value is not None for c in cells):
             found = by_row.get(row.name, {})
+            pairs = zip(cells, columns, strict=True)
+            cells = [replace(c, deviation=None) if column.count and not c.deviation else c for c, column in pairs]
             cells = [marked(c, found.get((slug, name)), baseline) for c, (_, slug, name) in zip(cells, parts, strict=True)]
             lines.append(Line(row.name, cells))
     shown = [

@@ -230,6 +230,14 @@ def stand_ins(rows: Sequence[Row]) -> list[str]:
     return [f"scale=mini: the LLM's labels of {', '.join(names)} are those of {who}." for who, names in named.items()]
 
 
+def given_kept(rows: Sequence[Row]) -> list[str]:
+    """A sentence on the rows whose model has the weights from before its training, where there are any."""
+    kept = [(row.name, sum(seed[0].given_kept for seed in row.seeds), len(row.seeds)) for row in rows]
+    names = [name if n == of else f"{name} ({n} of {of} seeds)" for name, n, of in kept if n]
+    worse = "trained on nothing: dev was worse after training, so that the weights from before were kept"
+    return [f"{', '.join(names)}: {worse} (training.keep_better)."] if names else []
+
+
 def _shown(override: str) -> str:
     """`loss=joint` as joint; numbers, and what is on or off, keep their name."""
     value = override.partition("=")[2]

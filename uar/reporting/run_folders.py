@@ -13,7 +13,7 @@ import yaml
 
 from uar.collections.presets import Scores, averaged
 from uar.errors import UserError
-from uar.evaluation.metrics_file import PARTS, read_metrics
+from uar.evaluation.metrics_file import PARTS, given_kept, read_metrics
 from uar.storage.files import matching, read_json
 from uar.storage.label_files import NAME, read_label_columns
 from uar.storage.manifest import read_manifest
@@ -55,9 +55,17 @@ class RunFolder:
         return _object(self.path / "gate.json", self.name, [])
 
     @cached_property
+    def given_kept(self) -> bool:
+        """Whether the run's model has the weights from before its training."""
+        train = self.metrics["train"] if self.trained is None else _object(self.trained / HELD[0], self.name, []).get("train")
+        return bool(given_kept(train or {}))
+
+    @cached_property
     def learnt(self) -> dict[str, int]:
         """`questions` that the run's model was trained on, and those that `people` labelled, for training or for `fitted_on`;
         empty where it was not trained, or the labels cannot be read."""
+        if self.given_kept:
+            return {"questions": 0, "people": 0}
         path = (self.trained or self.path) / NAME
         if "label_source._target_" not in self.config or not path.is_file():
             return {}

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table as Terminal
 from rich.text import Text
 
-from uar.reporting.depth import too_deep
+from uar.reporting.deep_measures import too_deep
 from uar.reporting.marks import Marks, meaning
 from uar.reporting.result_table import Cell, Column, Table, columns_of, plain_table, trained_first
 from uar.reporting.rows import Row

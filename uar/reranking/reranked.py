@@ -7,7 +7,7 @@ import hydra
 
 from uar.collections import Collection
 from uar.errors import UnknownPassage, UserError
-from uar.retrievers.ranker import Pools, Ranker, Reranker
+from uar.retrievers.ranker import Pools, Ranker, Reranker, Search
 from uar.retrievers.session import Session
 from uar.storage.files import digest
 from uar.storage.runs import Run
@@ -35,6 +35,9 @@ class Reranked(Ranker):
 
     def reach(self, collection: Collection, depth: int) -> int:
         return self._ranker.reach(collection, depth)
+
+    def check_search(self, search: Search, collection: Collection) -> None:
+        self._ranker.check_search(search, collection)
 
     def opened(self, session: Session, part: str = "") -> "Reranked":
         """The re-ranker has vectors of its own."""

@@ -19,6 +19,8 @@ model = {kind}("{model}")
 queries = model.encode_query(["who makes honey"])
 passages = model.encode_document(["Bees make honey from the nectar of flowers."])
 scores = model.similarity(queries, passages)"""
+NOT_TRAINED = """Those from before training: dev nDCG@10 was {:.4f} then and {:.4f} after it. Labels and training
+below are of what was not kept."""
 PAIRS = """from sentence_transformers import CrossEncoder
 
 model = CrossEncoder("{model}")
@@ -29,7 +31,8 @@ def write_model_card(folder: Path, facts: Mapping[str, Any]) -> None:
     """`README.md` of an exported model. A fact that is missing or None is left out.
 
     facts: `collection` (reference) and `collection_hash`; `labels` (mappings of stage, source, positives) and `label_hash`;
-    `loss` (a name or one a stage); `retriever` and its `kind`, that of a bi-encoder where it is missing;
+    `loss` (a name or one a stage); `given_kept`, the dev scores before and after a training whose weights were not kept;
+    `retriever` and its `kind`, that of a bi-encoder where it is missing;
     `metrics` (as in metrics.json) and `reranked`, what they are of where runs were re-ranked; `git_commit`; `license`, of the
     model, and `data_license`; `base_model` and `datasets`, ids on the hub; `repo`, the id of this model there.
     """
@@ -37,6 +40,7 @@ def write_model_card(folder: Path, facts: Mapping[str, Any]) -> None:
     front = yaml.safe_dump(_front_matter(known), sort_keys=False, allow_unicode=True)
     title = known.get("repo", _kind(known).name.capitalize())
     sections = [
+        ("Weights", NOT_TRAINED.format(*known["given_kept"]) if "given_kept" in known else ""),
         ("Data", _data(known)),
         ("Labels", _labels(known)),
         ("Training", _training(known)),

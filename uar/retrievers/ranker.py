@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -13,6 +14,15 @@ from uar.storage.ordering import best_first
 from uar.storage.runs import Run
 
 Pools = Mapping[str, Sequence[str]]  # passage ids a query
+
+
+class Search(Protocol):
+    """What rankers ask the settings of a search (conf/search) before they make vectors; see `ExactSearch`."""
+
+    @property
+    def shortcut(self) -> str: ...
+
+    def check(self, passages: int, dim: int) -> None: ...
 
 
 class Ranker(ABC):
@@ -53,6 +63,10 @@ class Ranker(ABC):
     def reach(self, collection: Collection, depth: int) -> int:
         """Results a query that `rank` gives at most where it is asked for `depth`, as far as that is known beforehand."""
         return depth
+
+    def check_search(self, search: Search, collection: Collection) -> None:
+        """UserError where vectors of the collection cannot be searched so; asked before any is made."""
+        return None
 
     def opened(self, session: Session, part: str = "") -> "Ranker":
         """This ranker for the length of a session over several collections, from which it takes vectors, search settings and

@@ -12,6 +12,7 @@ from torch import nn
 
 from uar.collections import Collection
 from uar.collections.token_ids import Tokens
+from uar.retrievers.ranker import Search
 from uar.retrievers.session_ranker import SessionRanker
 from uar.retrievers.weights import weights_hash
 from uar.storage.files import digest
@@ -188,6 +189,9 @@ class Encoder(Trainable):
     @abstractmethod
     def dim(self) -> int:
         """Numbers of a vector."""
+
+    def check_search(self, search: Search, collection: Collection) -> None:
+        search.check(len(collection.corpus), self.dim)
 
     @property
     def unit(self) -> bool:

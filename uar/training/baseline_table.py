@@ -8,18 +8,21 @@ from rich.table import Table
 
 from uar.evaluation.significance import LEVEL
 
+TRAINED, KEPT = "trained", "kept"
 ByBaseline = Mapping[str, Mapping[str, Mapping[str, Any]]]  # name -> slug -> measure
 
 
 @dataclass(frozen=True)
 class Compared:
-    """`measure`: the one that is shown. `means`: of each baseline and of `trained`. `significance`: of the trained one against
-    each baseline, see `significance.compare`. `seconds`: that a baseline took; 0 where the cache had its scores."""
+    """`measure`: the one that is shown. `means`: of each baseline and of `ours`, the retriever that was trained or whose given
+    weights were kept. `significance`: of ours against each baseline, see `significance.compare`. `seconds`: that a baseline
+    took; 0 where the cache had its scores."""
 
     measure: str
     means: ByBaseline
     significance: ByBaseline
     seconds: Mapping[str, float]
+    ours: str = TRAINED
 
     def spent(self) -> str:
         """The seconds in words."""
@@ -34,12 +37,13 @@ def baseline_table(found: Compared) -> Table:
     for name in found.means:
         table.add_column(name, justify="right")
     for name in found.significance:
-        table.add_column(f"trained − {name}", justify="right", no_wrap=True)
-    for slug in found.means["trained"]:
+        table.add_column(f"{found.ours} − {name}", justify="right", no_wrap=True)
+    for slug in found.means[found.ours]:
         values = [means[slug][found.measure] for means in found.means.values()]
         facts = [compared[slug][found.measure] for compared in found.significance.values()]
         table.add_row(slug, str(facts[0]["queries"]), *(f"{value:.3f}" for value in values), *map(_difference, facts))
-    table.caption = f"+ and −: better and worse by a paired t-test over questions, p < {LEVEL} (Holm)"
+    signs = f"+ and −: better and worse by a paired t-test over questions, p < {LEVEL} (Holm)"
+    table.caption = f"kept: the weights from before training; {signs}" if found.ours == KEPT else signs
     return table
 
 

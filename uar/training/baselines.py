@@ -13,6 +13,7 @@ from uar.collections.presets import averaged
 from uar.errors import UserError
 from uar.evaluation.evaluator import Evaluator
 from uar.evaluation.kept_scores import measured
+from uar.evaluation.metrics_file import given_kept, read_metrics
 from uar.evaluation.retrieving import as_configured
 from uar.evaluation.score_files import Values
 from uar.evaluation.significance import compare, read_scores
@@ -21,7 +22,7 @@ from uar.retrievers.bm25.bm25_ranker import BM25Ranker
 from uar.retrievers.ranker import Ranker
 from uar.retrievers.trainable import Trainable
 from uar.storage.files import write_json
-from uar.training.baseline_table import Compared, baseline_table
+from uar.training.baseline_table import KEPT, TRAINED, Compared, baseline_table
 from uar.training.untrained import Untrained
 
 log = logging.getLogger(__name__)
@@ -61,8 +62,8 @@ class Baselines:
             self._rankers["untrained"] = as_configured(before, cfg)
 
     def compare(self, folder: Path, collections: Sequence[Collection], evaluator: Evaluator) -> dict[str, Any]:
-        """Score them on the collections that the trained retriever has scores of in `folder`; write `baselines.json`, print
-        a table of one measure, warn where the trained one is below. Returns their means by name; empty where there is nothing
+        """Score them on the collections that the retriever has scores of in `folder`; write `baselines.json`, print
+        a table of one measure, warn where it is below them. Returns their means by name; empty where there is nothing
         to compare. What goes wrong is a warning, since the training has its scores by then."""
         if not self._rankers or not collections:
             return {}
@@ -81,27 +82,29 @@ class Baselines:
 
     def _compared(self, folder: Path, collections: Sequence[Collection], evaluator: Evaluator) -> Compared:
         measures, how = evaluator.measures, evaluator.retrieving
+        ours_is = KEPT if given_kept(read_metrics(folder)["train"]) else TRAINED
         ours = {c.slug: _of_measures(read_scores(folder, c.slug), measures) for c in collections}
         scores = {name: measured(ranker, collections, measures, how, name) for name, ranker in self._rankers.items()}
         return Compared(
             measure=SHOWN if SHOWN in measures else measures[0],
-            means={name: _means(found.values) for name, found in scores.items()} | {"trained": _means(ours)},
+            means={name: _means(found.values) for name, found in scores.items()} | {ours_is: _means(ours)},
             significance={name: compare(ours, found.values) for name, found in scores.items()},
             seconds={name: round(found.seconds, 2) for name, found in scores.items()},
+            ours=ours_is,
         )
 
 
 def below(found: Compared) -> list[str]:
-    """A line for each test and baseline that the trained retriever is below."""
+    """A line for each test and baseline that the retriever is below."""
     lines = []
     for name, compared in found.significance.items():
         for slug, by_measure in compared.items():
             facts = by_measure[found.measure]
-            ours, theirs = (found.means[at][slug][found.measure] for at in ("trained", name))
+            ours, theirs = (found.means[at][slug][found.measure] for at in (found.ours, name))
             if ours < theirs:
                 sure = "" if facts["mark"] else ", which may be chance"
                 lines.append(
-                    f"{slug}: {found.measure} {ours:.3f} of the trained retriever is below {theirs:.3f} of {name}{sure}; "
+                    f"{slug}: {found.measure} {ours:.3f} of the {found.ours} retriever is below {theirs:.3f} of {name}{sure}; "
                     f"{ADVICE[name]}"
                 )
     return lines

@@ -138,8 +138,9 @@ def check_dimensions(dimensions: Any, retriever: Trainable) -> list[int] | None:
 
 
 def random_negatives(asked: int | None, pools: PoolSource, retriever: Trainable) -> int:
-    """Passages of the whole corpus that each query adds to a batch. None: one where pools are BM25's, which never show some
-    passages, and an encoder searches them; a model that has not learnt to put these down may find them for every question."""
+    """Passages of the whole corpus that each query adds to a batch. None: one where pools are BM25's alone, which never show
+    some passages, and an encoder searches them: if it has not learnt to put these down it may find them for every question.
+    A union with a dense part shows those that an encoder finds, and a cross-encoder searches nothing."""
     if asked is not None and asked < 0:
         raise UserError(f"training.random_negatives={asked}: a whole number from 0 on is needed, or null")
     return int(isinstance(pools, BM25Pool) and isinstance(retriever, Encoder)) if asked is None else asked

@@ -30,6 +30,11 @@ class DevScore(L.Callback):
         self._pools = {q: pool for q, pool in pools.items() if pool}
 
     @property
+    def questions(self) -> int:
+        """How many are scored."""
+        return len(self._pools)
+
+    @property
     def key(self) -> str:
         """Of what is scored: the collection, and which passages of each query are ranked."""
         return digest(self._collection.hash, {q: sorted(pool) for q, pool in self._pools.items()})

@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from uar.errors import UserError
+from uar.evaluation.metrics_file import AFTER, BEFORE, GIVEN_KEPT, given_kept
 from uar.labels import Stage
 from uar.losses import Loss
 from uar.retrievers.trainable import Trainable
@@ -28,7 +29,7 @@ from uar.training.schedules import Schedule, linear
 
 log = logging.getLogger(__name__)
 BEST, LAST, DONE = "best.ckpt", "last.ckpt", "done.json"
-BEFORE, AFTER = "dev nDCG@10 before", "best dev nDCG@10"
+DEV_QUESTIONS = "dev questions"
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,10 @@ class Fitting:
         """Train in place and return, a stage, its steps, seconds and best dev score; and the stages as they were trained.
 
         After a stage the weights of its best epoch by dev nDCG@10 are loaded (its last where there is no dev split). Where
-        they are worse than those before training, `keep_better` loads these after the last stage. With
-        `resume`, finished stages are loaded and a broken one goes on from its last checkpoint. `trained_before`: all are
-        finished, and the retriever has the weights of the last one.
+        those of the last stage are worse than those before training, `keep_better` loads these, and the last summary says so;
+        no earlier stage is gone back to, since a curriculum ends with its last one. With `resume`, finished stages are loaded
+        and a broken one goes on from its last checkpoint. `trained_before`: all are finished, and the retriever has the
+        weights of the last one.
         """
         summaries: dict[str, Any] = {}
         trained = []
@@ -95,17 +97,25 @@ class Fitting:
                 write_json(done, summaries[stage.name])
                 if not self.settings.keep_checkpoints:
                     (place / LAST).unlink(missing_ok=True)
-        if not trained_before and self.settings.keep_better and self.dev:
-            self._keep_better(retriever, list(summaries.values()))
+            if number and (fell := _fell(summaries[stage.name], summaries[stage.name])):
+                line = "Stage %s: dev nDCG@10 fell from %.4f to %.4f; the weights of no earlier stage are gone back to"
+                log.warning(line, stage.name, *fell)
+        if not trained_before and self.dev:
+            self._keep_better(retriever, summaries, done, self.dev.questions)
         return summaries, trained
 
-    def _keep_better(self, retriever: Trainable, summaries: Sequence[Mapping[str, Any]]) -> None:
-        before, after = summaries[0][BEFORE], summaries[-1][AFTER]
-        if before is not None and after is not None and after < before:
+    def _keep_better(self, retriever: Trainable, summaries: Mapping[str, dict[str, Any]], done: Path, questions: int) -> None:
+        """`done`: the file of the last stage's summary, to which is added what is kept. `questions`: that decide."""
+        every = list(summaries.values())
+        first, last = every[0], every[-1]
+        last[GIVEN_KEPT] = self.settings.keep_better and _fell(first, last) is not None
+        if rank_zero_only.rank == 0:
+            write_json(done, last)
+        if kept := given_kept(summaries):
             retriever.load_state_dict(self.given().state_dict())
             log.warning(
-                "dev nDCG@10 was %.4f before training and is %.4f after it: the weights from before are kept, and model/ "
-                "holds them; training.keep_better=false keeps what was trained", before, after,
+                "dev nDCG@10 (%d questions) was %.4f before training and is %.4f after it: the weights from before are kept, "
+                "and model/ holds them; training.keep_better=false keeps what was trained", questions, *kept,
             )  # fmt: skip
 
     def _stage(
@@ -155,6 +165,7 @@ class Fitting:
             "queries": len(stage.examples),
             "steps": trainer.global_step,
             "seconds": round(clock.seconds, 2),
+            DEV_QUESTIONS: self.dev.questions if self.dev else None,
             BEFORE: self.dev.before if self.dev else None,
             AFTER: float(best.best_model_score) if self.dev and best.best_model_score is not None else None,
         }
@@ -175,6 +186,12 @@ class Fitting:
         )
         module.train()  # models are loaded in eval mode, and Lightning leaves them as they are
         return module
+
+
+def _fell(first: Mapping[str, Any], last: Mapping[str, Any]) -> tuple[float, float] | None:
+    """The dev score before the first of two stages and that after the last one, where it is lower."""
+    before, after = first[BEFORE], last[AFTER]
+    return (before, after) if before is not None and after is not None and after < before else None
 
 
 def _load(module: RetrieverModule, place: Path) -> None:

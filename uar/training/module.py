@@ -54,7 +54,7 @@ class RetrieverModule(L.LightningModule):
         self._penalty_warmup, self._terms = penalty_warmup, terms
         self._margin, self._grad_cache = false_negative_margin, grad_cache
         self._takes_utility, self._takes_weights = takes_utility(loss), takes_weights(loss)
-        self._takes_chance = takes_chance(loss)
+        self._takes = [name for name, takes in (("utility", takes_utility), ("chance", takes_chance)) if takes(loss)]
         self._broken: torch.Tensor | None = None
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
@@ -112,17 +112,18 @@ class RetrieverModule(L.LightningModule):
         with torch.autocast(self.device.type, enabled=False):
             if self._margin is not None:
                 valid &= ~close_to_positive(found.scores, targets, self._margin)
-            given: tuple[torch.Tensor, ...] = (targets, valid)
             learnt = targets & valid
-            if self._takes_utility or self._takes_chance:
+            further: dict[str, torch.Tensor] = {}
+            if self._takes:
                 utility = batch.utilities(found.rows)
                 if found.scored is not None:
                     utility = utility.masked_fill(~found.scored, torch.nan)
                 learnt = utility.isfinite() if self._takes_utility else learnt
-                given = targets, valid | learnt, utility
-            weights = {"weights": batch.row_weights} if self._takes_weights else {}
+                valid, further = valid | learnt, dict.fromkeys(self._takes, utility)
+            if self._takes_weights:
+                further["weights"] = batch.row_weights
             views = found.views or (found.scores,)
-            losses = [self._loss(self.retriever.scale * scores, *given, **weights) for scores in views]
+            losses = [self._loss(self.retriever.scale * scores, targets, valid, **further) for scores in views]
             return torch.stack(losses).mean(), counted(learnt, batch.row_weights)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:

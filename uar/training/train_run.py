@@ -18,7 +18,7 @@ from uar.annotation.annotation_tracking import annotations_artefact
 from uar.collections import Collection
 from uar.collections.presets import averaged
 from uar.evaluation.evaluation_tracking import track_evaluation
-from uar.evaluation.metrics_file import read_metrics, update_metrics
+from uar.evaluation.metrics_file import AFTER, given_kept, read_metrics, update_metrics
 from uar.evaluation.retrieving import as_configured
 from uar.labels import Stage
 from uar.labels.example_columns import positives_by_source
@@ -62,6 +62,7 @@ from uar.training.shared_pools import SharedPools, pools_key
 from uar.training.trainer import KEPT, make_trainer, often, precision_of, scoring_precision
 
 log = logging.getLogger(__name__)
+FEW = 20  # dev questions, whose mean nDCG@10 has a standard error of some 0.08
 
 
 @with_workers
@@ -184,7 +185,8 @@ def _tell_training(folder: Path, summaries: dict[str, dict[str, Any]]) -> None:
     update_metrics(folder, train=summaries, time={"train": round(seconds, 2)})
     facts = list(dict.fromkeys(fact for of_stage in summaries.values() for fact in of_stage))
     rows = [[name, *map(of_stage.get, facts)] for name, of_stage in summaries.items()]
-    log_table(log, f"Trained: {folder / 'model'}", ["stage", *facts], rows)
+    title = "Trained, with the weights from before kept" if given_kept(summaries) else "Trained"
+    log_table(log, f"{title}: {folder / 'model'}", ["stage", *facts], rows)
 
 
 def _track_files(job: Job, folder: Path, collection: Collection) -> None:
@@ -200,7 +202,7 @@ def _track_files(job: Job, folder: Path, collection: Collection) -> None:
 def objective(stages: dict[str, dict[str, Any]], scores: dict[str, dict[str, float]]) -> float | None:
     """What a search maximises: the last stage's best dev nDCG@10; without a dev split the mean test nDCG@10 of the collections
     that have one."""
-    dev: float | None = list(stages.values())[-1]["best dev nDCG@10"] if stages else None
+    dev: float | None = list(stages.values())[-1][AFTER] if stages else None
     if dev is not None:
         return dev
     found = [values["nDCG@10"] for values in scores.values() if "nDCG@10" in values]
@@ -273,16 +275,24 @@ def _miner(cfg: DictConfig, collection: Collection, retriever: Trainable) -> Cal
 
 def _dev_score(cfg: DictConfig, folder: Path, work: Opened) -> DevScore | None:
     dev = work.dev
+    undecided = "the last epoch of each stage is kept, and nothing says whether training did good (training.keep_better)"
     if dev is None:
-        log.info("No dev split (dataset.dev=null): the last epoch of each stage is kept")
+        log.info("No dev split (dataset.dev=null): %s", undecided)
         return None
     judged = [q for q in dev.queries if dev.positives(q)][: cfg.training.dev_queries]
     if not judged:
-        log.info("%s has no question with a positive: the last epoch of each stage is kept", dev.reference)
+        log.warning("%s has no question with a positive: %s", dev.reference, undecided)
         return None
     key = pools_key(OmegaConf.to_container(cfg.candidates, resolve=True), dev)
     path = folder / "candidates" / (f"{dev.slug}.dev.jsonl" if dev.slug == work.collection.slug else f"{dev.slug}.jsonl")
     pools = SharedPools(path, key, dev, lambda wanted: pools_of_other_split(work.pool_source, dev, wanted))(judged)
+    deciding = sum(not set(dev.positives(q)).isdisjoint(pools[q]) for q in judged)
+    if not deciding:
+        log.warning("%s: no pool holds a positive: %s", dev.reference, undecided)
+        return None
+    tell = log.warning if deciding < FEW else log.info
+    few = ", few enough for chance to do it" if deciding < FEW else ""
+    tell("%s: nDCG@10 over %d questions chooses the weights%s", dev.reference, deciding, few)
     return DevScore(dev, pools, scoring_precision(precision_of(cfg.trainer)))
 
 
@@ -298,6 +308,7 @@ def _facts(cfg: DictConfig, folder: Path, work: Opened, stages: Sequence[Stage],
         "loss": [name_of(stage.loss or work.loss) for stage in stages],
         "retriever": work.retriever.name,
         "kind": work.retriever.kind,
+        "given_kept": given_kept(read_metrics(folder)["train"]),
         "metrics": read_json(folder / "metrics.json"),
         "reranked": None if ranker is work.retriever else ranker.name,
         "git_commit": manifest["git_commit"],

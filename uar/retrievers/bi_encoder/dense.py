@@ -32,7 +32,7 @@ class DenseRanker(Ranker):
     def rank_by_mean(self, wordings: Sequence[Collection], query_ids: Sequence[str], depth: int) -> Run:
         """As `rank`, by the mean of each query's vectors. `wordings`: one collection with other texts of its queries."""
         search, collection = self._session.search, wordings[0]
-        search.check(len(collection.corpus), self._encoder.dim)
+        self._encoder.check_search(search, collection)
         with self._session.preparing():
             passages = self._encoder.passage_tokens(collection)
             made = made_by(self._encoder, passages, search.precision)

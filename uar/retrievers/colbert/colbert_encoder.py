@@ -19,7 +19,7 @@ from uar.retrievers.colbert.max_sim import max_sim
 from uar.retrievers.colbert.multi_vector_files import DIM, PUNCTUATION, MultiVector, export, is_multi_vector, read_multi_vector
 from uar.retrievers.colbert.multi_vector_ranker import MultiVectorRanker
 from uar.retrievers.colbert.residuals import Form
-from uar.retrievers.ranker import Ranker
+from uar.retrievers.ranker import Ranker, Search
 from uar.retrievers.session import Session
 from uar.retrievers.token_batches import TokenBatches
 from uar.retrievers.trainable import Encoder, Kind
@@ -170,6 +170,13 @@ class ColBERT(Encoder):
 
     def similarity(self, queries: torch.Tensor, passages: torch.Tensor) -> torch.Tensor:
         return max_sim(queries, passages)
+
+    def check_search(self, search: Search, collection: Collection) -> None:
+        if search.shortcut:
+            raise UserError(
+                f"search of {search.shortcut}: {self.name} has many vectors a text, and an index of its own; leave "
+                "search=exact as it is, and set retriever.index and retriever.candidates"
+            )
 
     def opened(self, session: Session, part: str = "") -> Ranker:
         if session.moves:

@@ -8,7 +8,6 @@ import torch
 
 from uar.collections import Collection
 from uar.collections.collection_runs import without_own
-from uar.errors import UserError
 from uar.launch.bars import bar
 from uar.retrievers.colbert.max_sim import max_sim_flat
 from uar.retrievers.colbert.residuals import Form
@@ -35,11 +34,7 @@ class MultiVectorRanker(Ranker):
 
     def rank(self, collection: Collection, query_ids: Sequence[str], depth: int) -> Run:
         search, corpus = self._session.search, collection.corpus
-        if search.shortcut:
-            raise UserError(
-                f"search of {search.shortcut}: {self.name} has many vectors a text, and an index of its own; leave "
-                "search=exact as it is, and set retriever.index and retriever.candidates"
-            )
+        self._encoder.check_search(search, collection)
         search.warn_of_processes(self.name)
         precision = search.precision
         with self._session.preparing():

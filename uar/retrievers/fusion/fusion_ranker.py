@@ -11,7 +11,7 @@ from uar.collections.collection_runs import without_own
 from uar.errors import UserError
 from uar.retrievers.fusion.learned_weights import learned_weights
 from uar.retrievers.fusion.methods import Values, fuse, of_each
-from uar.retrievers.ranker import Pools, Ranker
+from uar.retrievers.ranker import Pools, Ranker, Search
 from uar.retrievers.run_file import RunFile
 from uar.retrievers.session import Session
 from uar.storage.files import digest
@@ -74,6 +74,10 @@ class Fusion(Ranker):
 
     def reach(self, collection: Collection, depth: int) -> int:
         return min(depth, sum(ranker.reach(collection, depth) for ranker in self._rankers.values()))
+
+    def check_search(self, search: Search, collection: Collection) -> None:
+        for ranker in self._rankers.values():
+            ranker.check_search(search, collection)
 
     def opened(self, session: Session, part: str = "") -> "Fusion":
         """With each of its rankers opened under a name of its own, so that each has its own vectors."""

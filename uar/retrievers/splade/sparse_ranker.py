@@ -10,7 +10,6 @@ from scipy.sparse import csr_matrix, vstack
 from uar.collections import Collection
 from uar.collections.collection_runs import without_own
 from uar.collections.token_ids import Tokens
-from uar.errors import UserError
 from uar.launch.bars import bar
 from uar.retrievers.encode import encode_rows, made_by
 from uar.retrievers.impact_search import count_impacts, save_impacts, search_impacts
@@ -52,11 +51,7 @@ class SparseRanker(Ranker):
 
     def rank(self, collection: Collection, query_ids: Sequence[str], depth: int) -> Run:
         search, corpus = self._session.search, collection.corpus
-        if search.shortcut:
-            raise UserError(
-                f"search of {search.shortcut}: {self.name} has sparse vectors, which are searched exactly; leave search=exact "
-                "as it is, and set retriever.most_tokens for a smaller index"
-            )
+        self._encoder.check_search(search, collection)
         search.warn_of_processes(self.name)
         with self._session.preparing():
             shards = self._shards(collection)

@@ -14,7 +14,7 @@ from uar.collections.token_ids import Tokens, corpus_tokens, query_tokens
 from uar.errors import UserError
 from uar.machine.model_files import identity
 from uar.machine.precision import device
-from uar.retrievers.ranker import Ranker
+from uar.retrievers.ranker import Ranker, Search
 from uar.retrievers.session import Session
 from uar.retrievers.splade.masked_lm import head_states, load_masked_lm
 from uar.retrievers.splade.max_logits import max_logits
@@ -181,6 +181,13 @@ class Splade(Encoder):
             found[f"query_{name}"] = self._query_penalty * penalty(mean_of_queries(queries, exchange))
         vectors = {"query_nonzeros": queries, "passage_nonzeros": passages[rows >= 0]}
         return found, {of: (some.detach() > 0).sum(dim=1, dtype=torch.float32).mean() for of, some in vectors.items()}
+
+    def check_search(self, search: Search, collection: Collection) -> None:
+        if search.shortcut:
+            raise UserError(
+                f"search of {search.shortcut}: {self.name} has sparse vectors, which are searched exactly; leave search=exact "
+                "as it is, and set retriever.most_tokens for a smaller index"
+            )
 
     def opened(self, session: Session, part: str = "") -> Ranker:
         if session.moves:
