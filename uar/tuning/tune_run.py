@@ -43,12 +43,12 @@ def tune(cfg: DictConfig, folder: Path) -> float | None:
     where there is none."""
     if find_spec("trl") is None or find_spec("datasets") is None:
         raise UserError("TRL, which tunes, is not installed; pip install 'uar[tune]'")
-    if HydraConfig.initialized():
-        refuse_unread(cfg, HydraConfig.get().overrides.task, _choice("task"))
     llm: dict[str, Any] = OmegaConf.to_container(cfg.llm, resolve=True)  # type: ignore[assignment]
     base = _base(cfg, llm)
     tuner: Tuner = hydra.utils.instantiate(cfg.tuner, _convert_="all")
     task: Task = hydra.utils.instantiate(cfg.task, _convert_="all")
+    if HydraConfig.initialized():
+        refuse_unread(cfg, HydraConfig.get().overrides.task, _choice("task"), task.idle)
     rewards = _rewards(cfg)
     split = cfg.dataset
     collection = open_training_split(split.train, split.path, split.positive_grade, split.answers, split.language)
