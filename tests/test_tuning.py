@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
-from tuning_runs import ASKED, SAYS, tiny_chat, tuned
+from tuning_runs import ASKED, SAYS, stopped_after, tiny_chat, tuned
 
 from uar.errors import UserError
 from uar.llm.models.transformers import Transformers
@@ -77,17 +77,9 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(
 ) -> None:
     steps = [*ONE, "tuner.steps=4", "tuner.checkpoint_every=1", "dev_questions=0", "tuner.lora.dropout=0.1"]
     tuned(folder, model, tmp_path / "whole", *steps)
-    out, told = tmp_path / "cut", trl_training.Reporting.on_step_end
-
-    def stop(self: object, args: object, state: object, control: object, **kwargs: object) -> None:
-        if state.global_step == 3:
-            raise KeyboardInterrupt
-        told(self, args, state, control, **kwargs)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(trl_training.Reporting, "on_step_end", stop)
-        with pytest.raises(KeyboardInterrupt):
-            tuned(folder, model, out, *steps)
+    out = tmp_path / "cut"
+    with stopped_after(2, monkeypatch):
+        tuned(folder, model, out, *steps)
     assert [p.name for p in (out / "checkpoints").glob("checkpoint-*")] == ["checkpoint-2"]
     half = out / "checkpoints" / "checkpoint-3"  # a kill while it was written
     half.mkdir()

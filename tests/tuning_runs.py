@@ -1,9 +1,11 @@
 """A tiny chat model, and the tune command in this process."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from scripted import Scripted
 from tiny_models import EOS, _bytes, tiny_causal
 from transformers import LlamaConfig
@@ -11,6 +13,7 @@ from transformers import LlamaConfig
 from uar.launch.entry import composed
 from uar.llm.record import Reply, Request
 from uar.tune import tune
+from uar.tuning import trl_training
 
 CHAT = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"
 SAYS: list[Callable[[Request], Reply | str]] = []  # the last one answers
@@ -34,6 +37,22 @@ def tiny_chat(folder: Path, **options: Any) -> str:
     tokenizer = _bytes(chat_template=CHAT, eos_token=EOS)
     size = {"num_hidden_layers": 2, "max_position_embeddings": 8192}
     return tiny_causal(folder, LlamaConfig, tokenizer, **{**size, **options})
+
+
+@contextmanager
+def stopped_after(step: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A tuning in the block is interrupted as the next step ends, and leaves the checkpoint of this one."""
+    told = trl_training.Reporting.on_step_end
+
+    def stop(self: object, args: object, state: Any, control: object, **kwargs: object) -> None:
+        if state.global_step == step + 1:
+            raise KeyboardInterrupt
+        told(self, args, state, control, **kwargs)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(trl_training.Reporting, "on_step_end", stop)
+        with pytest.raises(KeyboardInterrupt):
+            yield
 
 
 def tuned(folder: Path, model: str, out: Path, *options: str, scripted: bool = False) -> float | None:

@@ -112,12 +112,18 @@ def files_beside(reference: str) -> str:
 def commit_of(reference: str, revision: str | None = None) -> str | None:
     """The commit behind a revision of a model on the hub, as this machine's cache has it: what was loaded, where it is asked
     after loading. None for other models."""
+    folder = cached_folder(reference, revision)
+    return None if folder is None else folder.name
+
+
+def cached_folder(reference: str, revision: str | None = None) -> Path | None:
+    """What was loaded of a revision of a model on the hub, named by its commit. None for other models."""
     from huggingface_hub import try_to_load_from_cache
 
     if isinstance(_find(reference), Path):
         return None
     config = try_to_load_from_cache(reference, "config.json", revision=revision or "main")
-    return Path(config).parent.name if isinstance(config, str) else None
+    return Path(config).parent if isinstance(config, str) else None
 
 
 def without_bars() -> None:

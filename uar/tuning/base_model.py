@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from uar.errors import MissingModel, UserError
-from uar.machine.model_files import base_of, identity, locate, pretrained, why_not_loaded, without_bars
+from uar.machine.model_files import base_of, cached_folder, identity, locate, pretrained, why_not_loaded, without_bars
 from uar.machine.precision import resolve_dtype
 from uar.tuning.steps_taken import StepsTaken
 
@@ -39,6 +39,8 @@ class BaseModel:
             model = pretrained(AutoModelForCausalLM, locate(self.reference), revision=self.revision, dtype=dtype)
         except Exception as error:  # what a loader raises over a broken folder depends on where it trips
             raise MissingModel(f"model {self.reference}: to be tuned it {why_not_loaded(self.reference, error)}") from error
+        if (folder := cached_folder(self.reference, self.revision)) is not None:
+            model.name_or_path = model.config.name_or_path = str(folder)  # TRL loads what it compares with by the name alone
         return _with_adapter(model, self, taken.lora.adapter) if taken.lora.adapter else model
 
     def tokenizer(self) -> Any:
