@@ -18,6 +18,7 @@ from uar.tuning import trl_training
 CHAT = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"
 SAYS: list[Callable[[Request], Reply | str]] = []  # the last one answers
 ASKED: list[Request] = []
+OPENED: list[str] = []  # models that were asked, in turn
 FAST = ["tuner.steps=2", "tuner.batch_size=2", "tuner.chunk=2", "tuner.precision=fp32", "tuner.max_length=null", "logger=none"]
 
 
@@ -25,6 +26,7 @@ class Writer(Scripted):
     """As a config names it."""
 
     def __init__(self, model: str) -> None:
+        OPENED.append(model)
         super().__init__(lambda request: SAYS[-1](request))
 
     def submit(self, ticket: int, request: Request) -> None:
@@ -61,6 +63,6 @@ def tuned(folder: Path, model: str, out: Path, *options: str, scripted: bool = F
     cfg = composed("tune", "dataset=local", f"dataset.path={folder}", *llm, f"name={out.name}", *FAST, *options)
     cfg.store = str(out.parent / "store")
     if scripted:
-        cfg.base = model
+        cfg.base = cfg.base or model
         cfg.llm = {"_target_": "tuning_runs.Writer", "model": model}
     return tune(cfg, out)

@@ -87,6 +87,14 @@ def base_of(adapter: Path) -> Base:
         ) from error
 
 
+def merged_with(adapter: str, reference: str, revision: str | None) -> str:
+    """A Hugging Face folder of adapters merged with another base than the one that they name."""
+    place = Path(adapter)
+    base = base_of(place)._replace(reference=reference, revision=revision)
+    files = [file_hash(path) for path in sorted(place.glob("adapter_*"))]
+    return str(_merged(place, f"{place.name}@{digest(files, identity(reference, revision))[:12]}", base))
+
+
 def pretrained(kind: Any, path: Path | str, **options: Any) -> Any:
     """`kind.from_pretrained`, for models whose code transformers has itself. It would ask on stdin whether to run others'."""
     try:

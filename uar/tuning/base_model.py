@@ -8,7 +8,17 @@ from typing import Any
 import torch
 
 from uar.errors import MissingModel, UserError
-from uar.machine.model_files import base_of, cached_folder, identity, locate, pretrained, why_not_loaded, without_bars
+from uar.machine.model_files import (
+    Base,
+    base_of,
+    cached_folder,
+    identity,
+    locate,
+    merged_with,
+    pretrained,
+    why_not_loaded,
+    without_bars,
+)
 from uar.machine.precision import resolve_dtype
 from uar.tuning.steps_taken import StepsTaken
 
@@ -26,6 +36,15 @@ class BaseModel:
     def name(self) -> str:
         """As `identity` has it."""
         return identity(self.reference, self.revision)
+
+    def at_first(self, adapter: str | None) -> dict[str, Any]:
+        """Options of a config that asks the model as it is before it learns, with the adapters that it goes on from. UserError
+        for adapters of another model."""
+        if adapter is None:
+            return {"model": self.reference, "revision": self.revision}
+        made_on = _base_of(self, adapter)
+        as_made = (made_on.reference, made_on.revision) == (self.reference, self.revision)
+        return {"model": adapter if as_made else merged_with(adapter, self.reference, self.revision), "revision": None}
 
     def loaded(self, taken: StepsTaken) -> Any:
         """The model that learns, with the adapters that it goes on from, where there are any. Where adapters alone learn, its
@@ -68,13 +87,18 @@ class BaseModel:
         return pretrained(AutoConfig, locate(self.reference), revision=self.revision).get_text_config()
 
 
-def _with_adapter(model: Any, own: BaseModel, adapter: str) -> Any:
-    from peft import PeftModel
-
+def _base_of(own: BaseModel, adapter: str) -> Base:
     base = base_of(Path(adapter))
     if base.made_on not in (None, own.name):
         remedy = "tune new ones" if base.reference == own.reference else f"give base={base.reference}"
         raise UserError(f"lora.adapter={adapter}: adapters of {base.made_on}, not of {own.name}; {remedy}")
+    return base
+
+
+def _with_adapter(model: Any, own: BaseModel, adapter: str) -> Any:
+    from peft import PeftModel
+
+    base = _base_of(own, adapter)
     try:
         found = PeftModel.from_pretrained(model, adapter, is_trainable=True)
     except (RuntimeError, ValueError, OSError) as error:
