@@ -46,7 +46,12 @@ def write_collection(
     if against == "misleading":
         write_misleading(folder, ((q.source, q.against) for q in written if q.against))
     people = {q.id: q for collection in own.values() for q in collection.queries.values()}
-    rows: list[dict[str, Any]] = [_row(q.id, q.text, q.answers, q.origin or PEOPLE) for q in people.values()]
+    rows: list[dict[str, Any]] = []
+    for q in people.values():
+        image = {"image": q.image.name} if q.image else {}
+        rows.append(_row(q.id, q.text, q.answers, q.origin or PEOPLE) | image)
+        if q.image and q.image.is_file:
+            _link(folder / q.image.name, q.image.folder / q.image.name)
     for question in written:
         row = _row(question.id, question.text, [question.answer] if question.answer else [], ORIGIN)
         rows.append({**row, "source": question.source})
@@ -104,8 +109,14 @@ def _passages(path: Path, corpus: Corpus, file: Path | None) -> None:
         if not path.is_file():
             write_jsonl(path, ({"_id": d, "title": title, "text": text} for d, title, text in corpus.passages()))
         return
+    _link(path, file)
+
+
+def _link(path: Path, file: Path) -> None:
+    """`path` as a link to `file`, or a copy of it."""
     if path.is_file() and file_hash(path) == file_hash(file):
         return
+    path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".corpus.") as beside:
         link = Path(beside) / path.name
         with contextlib.suppress(OSError):  # a file system without links
