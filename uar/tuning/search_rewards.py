@@ -130,7 +130,7 @@ class FrozenReaderReward(SearchReward):
         shown = show(asked, {q: ids.get(q, []) for q in asked.queries}, "rank", self.reader.shown, {})
         store = Store(Path(self.store))
         try:
-            answers = Asking(asked, self._llm, store).answers(self.reader, shown, 1.0)
+            answers = Asking(asked, self._llm, store).answers(self.reader, shown)
         finally:
             store.close()
         values = []
