@@ -20,6 +20,7 @@ from uar.evaluation.rag.reader import Reader
 from uar.expansion.query_texts import QueryWriter
 from uar.llm.models.tokens import chat_ids
 from uar.llm.record import Choose, Outcome, Reply
+from uar.llm.store.store import Store
 from uar.retrievers.bi_encoder.encoder import BiEncoder
 from uar.retrievers.bm25.bm25_ranker import BM25Ranker
 from uar.retrievers.session import Session
@@ -107,6 +108,19 @@ def test_a_frozen_reader_answers_from_what_is_found(toy: Collection, tmp_path: P
     with Session(ExactSearch) as session:
         values = Rewards({"r": reward}).opened(session).each(task, toy, rolled(task, case, "bees honey nectar", "violin"))["r"]
     assert values == [3.0, 0.0]  # EM 1, F1 1, hit 1
+    records = list((store := Store(tmp_path)).records("toy.train", ["rag"], "reader@1"))
+    store.close()
+    assert {record.query_id for record in records} == {"q2 0", "q2 1"}  # of no question of the collection
+
+
+def test_a_question_that_is_a_passage_itself_loses_no_other_one(toy: Collection, tmp_path: Path) -> None:
+    own = replace(toy, queries={"d2": replace(toy.queries["q2"], id="d2")}, qrels={"d2": {"d3": 1}}, drop_own=True)
+    task = QueryTask(QueryWriter(template="rewrite_query"), join="replace")
+    drawn = rolled(task, task.cases(own, {"d2": ()})[0], "bees make honey and the heart pumps", "Danube")
+    with Session(ExactSearch) as session:
+        reward = RetrievalReward(BM25Ranker(), measure="nDCG@1", depth=1).opened(session)
+        asked, run = reward.found(task, own, drawn, 1)
+    assert [[d for d, _ in run[q]] for q in asked.queries] == [["d1"], ["d3"]]
 
 
 def test_a_student_learns_grades(toy: Collection, tmp_path: Path) -> None:
