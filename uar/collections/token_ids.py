@@ -156,15 +156,15 @@ def _build(
                     file.write(np.fromiter(kept, dtype, sum(len(kept) for kept, _ in ids)).tobytes())
                     shown.advance(len(block))
                 np.save(beside / "lengths.npy", np.array(lengths, np.int64))
-    lengths = np.concatenate([np.zeros(0, np.int64), *(np.load(part / "lengths.npy") for part in made)])
-    ends = ends_of(np.abs(lengths))
+    of_all = np.concatenate([np.zeros(0, np.int64), *(np.load(part / "lengths.npy") for part in made)])
+    ends = ends_of(np.abs(of_all))
     with whole_dir(folder) as beside:
         with (beside / "ids.bin").open("wb") as file:
             for part in made:
                 with (part / "ids.bin").open("rb") as of_part:
                     shutil.copyfileobj(of_part, file)
         np.save(beside / "ends.npy", ends)
-        cut = int((lengths < 0).sum())
+        cut = int((of_all < 0).sum())
         about = {"dtype": np.dtype(dtype).name, "tokens": int(ends[-1]), "max_length": max_length, "cut": cut}
         write_json(beside / "manifest.json", about)
     shutil.rmtree(parts, ignore_errors=True)
