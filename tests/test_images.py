@@ -257,7 +257,7 @@ def test_whoever_shows_the_question_to_an_llm_shows_its_image(tmp_path: Path, as
 def test_a_reader_is_shown_the_image_of_a_collection_s_question(pictured: Path, tmp_path: Path) -> None:
     toy, engine = open_collection(f"local:{pictured}:train"), Seeing(lambda request: "heart")
     store = Store(tmp_path / "store")
-    Asking(toy, LLM("scripted@1", engine), store).answers(Reader(template="rag_short"), {"q1": POOL, "q3": {}}, 1.0)
+    Asking(toy, LLM("scripted@1", engine), store).answers(Reader(template="rag_short"), {"q1": POOL, "q3": {}})
     store.close()
     names = [[image.name for image in images_of(r.messages)] for r in engine.asked]
     assert sorted(names) == [[], ["images/heart.png"]]

@@ -64,6 +64,8 @@ def states(request: Request) -> str:
         ("Bees make honey.", 0, 0, 0),
         # no passage 7: nothing is asked, both citations are wrong
         ("Bees make honey [1][7]. Hives are of wood [2].", 1 / 2, 1 / 3, 1),
+        ("Bees make honey [1-7]. Hives are of wood [2].", 1 / 2, 1 / 2, 1),
+        ("Bees make honey [3-1]. Hives are of wood [2].", 1 / 2, 1 / 2, 1),
     ],
 )
 def test_citations_by_hand(tmp_path: Path, answer: str, recall: float, precision: float, calls: int):
@@ -85,12 +87,13 @@ def test_of_an_answer_of_nothing_nothing_is_said(tmp_path: Path, judge: Judge):
     [
         ("A is b [1]. C is d.[2][3] E.", [("A is b.", [1]), ("C is d.", [2, 3]), ("E.", [])]),
         ("In 2012 it fell [ 2 , 4–6 ][2].", [("In 2012 it fell.", [2, 4, 5, 6])]),
+        ("A range that ends [3-1]. One past all [1-999][2].", [("A range that ends.", [0]), ("One past all.", [0, 2])]),
         ("Not [a] one, nor [2024].", [("Not [a] one, nor [2024].", [])]),
         ("[1]", []),
     ],
 )
 def test_sentences_and_what_they_cite(text: str, sentences: list):
-    assert cited_sentences(text) == sentences
+    assert cited_sentences(text, 9) == sentences
 
 
 def test_gold_answers_are_compared_without_citations():

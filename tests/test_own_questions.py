@@ -21,6 +21,7 @@ from uar.questions.filters import Written, with_answers_of_passages
 from uar.questions.writer import Asked, QuestionWriter, read_questions
 from uar.questions.written_folder import write_collection
 
+PNG = b"\x89PNG\r\n\x1a\n of a bee"
 Command = Callable[..., Any]
 REPLIES = {
     "heart": "what does the heart pump through the body? | blood\nwho found the heart first? | Harvey",
@@ -87,6 +88,21 @@ def test_generated_questions_stand_beside_those_of_people(writes: Command, tmp_p
     ledger = told(tmp_path / "run" / "ledger.json")
     assert ledger["questions"]["with_answer"] == sum(answers is not None for answers in generated.values())
     assert {r["query_id"] for r in pq.read_table(tmp_path / "run" / "labels.parquet").to_pylist()} == set(train.queries)
+
+
+def test_images_of_peoples_questions_come_with_them(judged: Path, tmp_path: Path) -> None:
+    rows = told(judged / "queries.jsonl")
+    (judged / "pictures").mkdir()
+    (judged / "pictures" / "bee.png").write_bytes(PNG)
+    images = [{"image": "pictures/bee.png"}, {"image": "https://example.org/rust.png"}, {}]
+    write_jsonl(judged / "queries.jsonl", [row | image for row, image in zip(rows, images, strict=True)])
+    own = {split: open_collection(f"local:{judged}:{split}") for split in ("train", "test")}
+    for _ in range(2):  # it may be written again
+        write_collection(tmp_path / "written", own["train"].corpus, None, {}, [], own, {})
+    train, test = (open_collection(f"local:{tmp_path / 'written'}:{split}") for split in own)
+    first, second = train.queries["p1"].image, test.queries["p2"].image
+    assert first and first.fault() is None and first.key == own["train"].queries["p1"].image.key
+    assert second and second.url() == "https://example.org/rust.png" and train.queries["p3"].image is None
 
 
 def test_a_folders_own_questions_can_stay_away(writes: Command, tmp_path: Path) -> None:

@@ -227,7 +227,7 @@ def test_smollm2_judges_two_answers_of_mini(local: Transformers, tmp_path: Path)
     told = []
     for _ in range(2):
         store = Store(tmp_path)
-        judging, ask = Judging(judges, ["Faithfulness", "ContextPrecision"], 1.0), Asking(mini, LLM("smollm2", local), store)
+        judging, ask = Judging(judges, ["Faithfulness", "ContextPrecision"]), Asking(mini, LLM("smollm2", local), store)
         judging.judge(ask, "retrieved", questions)
         store.close()
         told.append(judging.told(mini, "retrieved", {}))

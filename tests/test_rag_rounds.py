@@ -1,5 +1,6 @@
 """Passages kept over rounds of verifying: a question whose answer takes two passages that no single query finds."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,21 @@ def test_where_nothing_is_selected_the_best_of_the_ranking_are_shown(
     evaluate(composed("evaluate", *words(server, two_hops, "rag.select=llm")), tmp_path / "run")
     assert answered(tmp_path / "run")["doc_ids"] == ["hop1", "opera"]
     assert "in 1 windows (1 replies could not be read" in caplog.text and "1 questions with none selected" in caplog.text
+    assert metrics(tmp_path / "run")["rag"]["toy.test"]["select_failed"] == 1
+
+
+def test_a_selector_that_always_fails_ends_the_run(server: LLMServer, two_hops: Path, tmp_path: Path) -> None:
+    (question,) = [json.loads(line) for line in (two_hops / "queries.jsonl").read_text().splitlines()]
+    write_jsonl(two_hops / "queries.jsonl", [question | {"_id": f"q{n}", "text": f"{n} opera Alva"} for n in range(1, 61)])
+    (two_hops / "qrels" / "test.tsv").write_text(
+        "query-id\tcorpus-id\tscore\n" + "".join(f"q{n}\thop1\t1\n" for n in range(1, 61))
+    )
+    server.answer = lambda messages: "prose"
+    given = words(server, two_hops, "rag.select=llm", f"store={tmp_path / 'store'}")
+    with pytest.raises(UserError, match="calls failed .* more than max_failure_rate=0.05; the last: rag_select unparsable"):
+        evaluate(composed("evaluate", *given), tmp_path / "run")
+    assert evaluate(composed("evaluate", *given, "rag.max_failure_rate=1"), tmp_path / "run") is not None
+    assert metrics(tmp_path / "run")["rag"]["toy.test"]["select_failed"] == 60
 
 
 @pytest.mark.parametrize(

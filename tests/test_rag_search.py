@@ -66,7 +66,9 @@ def test_rewritten_queries_serve_rag_alone_and_are_kept(command: Command, server
     told = ok(command("uar.evaluate", *given, "hydra.run.dir=run"))
     assert "2 of 3 queries are searched as the LLM rewrote them (1 replies could not be used)" in told
     assert metrics(tmp_path / "run")["retrieval"]["toy.test"]["nDCG@10"] == pytest.approx(1 / 3)
-    assert metrics(tmp_path / "run")["rag"]["toy.test"] == {"EM": 1.0, "F1": 1.0, "questions": 3, "empty": 0, "failed": 0}
+    assert metrics(tmp_path / "run")["rag"]["toy.test"] == {
+        "EM": 1.0, "F1": 1.0, "questions": 3, "empty": 0, "failed": 0, "rewrite_failed": 1,
+    }  # fmt: skip
     found = generations(tmp_path / "run")
     assert {q: (row["search_query"], row["doc_ids"], row["question"]) for q, row in found.items()} == {
         "q1": ("heart pumps blood", ["d1"], VAGUE["q1"]),
@@ -101,6 +103,7 @@ def test_a_dense_retriever_searches_what_the_llm_writes(command: Command, server
     told = ok(command("uar.evaluate", *options(server, vague, *given), "hydra.run.dir=run"))
     assert "1 of 1 queries are searched as the LLM rewrote them" in told
     assert "round 1: the passages of 0 of 1 questions" in told and "(1 replies could not be read)" in told
+    assert metrics(tmp_path / "run")["rag"]["toy.test"]["verify_failed"] == 1
     assert generations(tmp_path / "run")["q1"]["doc_ids"] == ["d1"]
     assert tasks(server) == ["read", "rewrite", "verify"]
 

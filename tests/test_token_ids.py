@@ -9,6 +9,7 @@ from transformers import AutoTokenizer
 
 from uar.collections import open_collection, token_ids
 from uar.collections.token_ids import corpus_tokens, query_tokens, tokenise
+from uar.expansion.query_texts import with_texts
 from uar.machine.model_files import locate
 
 
@@ -36,6 +37,18 @@ def test_texts_are_tokenised_once(own_cache: Path, tokenizer: Callable) -> None:
     second = tokenise(never(), "content", tokenizer, 32)
     assert len(second) == 3
     assert [second[row].tolist() for row in range(3)] == [first[row].tolist() for row in range(3)]
+
+
+def test_queries_that_are_cut_are_counted_and_said_once(
+    folder: Path, own_cache: Path, tokenizer: Callable, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy = open_collection(f"local:{folder}:test")
+    monkeypatch.setattr(token_ids, "PART", 2)
+    long = with_texts(toy, {"q1": "one two three four", "q2": "one two three four five", "q3": "one " * 90})
+    for _ in range(2):  # made, and out of the cache
+        assert query_tokens(long, tokenizer, 6).cut == 2 and query_tokens(toy, tokenizer, 64).cut == 0
+    (line,) = caplog.messages
+    assert line.startswith("toy.test: 2 of 3 queries have more than 6 tokens and are cut there")
 
 
 @pytest.mark.parametrize("changed", [{"content_hash": "other"}, {"max_length": 33}, {"prefix": "passage: "}])
@@ -81,7 +94,7 @@ def test_a_tokenising_that_was_killed_goes_on(own_cache: Path, tokenizer: Callab
     asked: list[list[str]] = []
     encoded = token_ids._encoded
 
-    def killed_at_the_third(tokenizer: object, block: list[str], *more: object) -> list[list[int]]:
+    def killed_at_the_third(tokenizer: object, block: list[str], *more: object) -> list[tuple[list[int], bool]]:
         if len(asked) == 2:
             raise KeyboardInterrupt
         asked.append(block)
@@ -106,4 +119,4 @@ def test_tokens_are_those_of_a_call_of_the_tokenizer(model: str) -> None:
         for bare in (False, True):
             expected = own(texts, truncation=True, max_length=12, add_special_tokens=not bare)["input_ids"]
             own(["left behind"], truncation=True, padding="max_length", max_length=5)
-            assert token_ids._encoded(own, texts, 12, bare) == expected, (side, bare)
+            assert [ids for ids, _ in token_ids._encoded(own, texts, 12, bare)] == expected, (side, bare)

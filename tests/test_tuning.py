@@ -2,20 +2,24 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
-from tuning_runs import ASKED, SAYS, tiny_chat, tuned
+from tuning_runs import ASKED, SAYS, ascii_begins, log_probability, preferred, stopped_after, tiny_chat, tuned
 
+from uar.collections import open_collection
 from uar.errors import UserError
+from uar.evaluation.rag.reader import Reader
 from uar.llm.models.transformers import Transformers
 from uar.llm.record import Generate
 from uar.llm.store.store import Store
 from uar.machine.model_files import identity, locate
 from uar.tuning import trl_training
+from uar.tuning.answer_task import AnswerTask
 from uar.tuning.cpu_training import attend_fast
 from uar.tuning.steps_taken import Lora, StepsTaken
 from uar.tuning.token_rows import TokenRow
@@ -77,17 +81,9 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(
 ) -> None:
     steps = [*ONE, "tuner.steps=4", "tuner.checkpoint_every=1", "dev_questions=0", "tuner.lora.dropout=0.1"]
     tuned(folder, model, tmp_path / "whole", *steps)
-    out, told = tmp_path / "cut", trl_training.Reporting.on_step_end
-
-    def stop(self: object, args: object, state: object, control: object, **kwargs: object) -> None:
-        if state.global_step == 3:
-            raise KeyboardInterrupt
-        told(self, args, state, control, **kwargs)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(trl_training.Reporting, "on_step_end", stop)
-        with pytest.raises(KeyboardInterrupt):
-            tuned(folder, model, out, *steps)
+    out = tmp_path / "cut"
+    with stopped_after(2, monkeypatch):
+        tuned(folder, model, out, *steps)
     assert [p.name for p in (out / "checkpoints").glob("checkpoint-*")] == ["checkpoint-2"]
     half = out / "checkpoints" / "checkpoint-3"  # a kill while it was written
     half.mkdir()
@@ -104,14 +100,17 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(
 def test_the_best_of_several_replies_is_learned(folder: Path, model: str, tmp_path: Path) -> None:
     SAYS.append(lambda request: ["heart", "the big heart", "bees"][request.sample])
     out = tmp_path / "run"
-    best = [*ONE, "tuner=best_of", "tuner.samples=3", "dev_questions=0"]
+    best = [*ONE, "tuner=best_of", "tuner.samples=3", "dev_questions=0", "tuner.learning_rate=1e-2"]
     tuned(folder, model, out, *best, scripted=True)
     rows = pq.read_table(out / "rollouts.parquet").to_pylist()
     rewards = {(row["query_id"], row["reply"]): row["reward"] for row in rows}
     assert len(rows) == 9 and rewards["q1", "heart"] == 2 and rewards["q1", "the big heart"] == pytest.approx(2 / 3)
     assert rewards["q2", "heart"] == 0 and len(ASKED) == 9
     assert all(request.temperature == 1.0 for request in ASKED)
-    assert differ(weights(model), weights(out / "model"))
+    (pumps,) = [request for request in ASKED if "what pumps" in request.messages[-1][1] and request.sample == 0]
+    before, after = (log_probability(place, pumps, "heart") for place in (model, out / "model"))
+    assert after > before + 1
+    assert preferred(out / "model", pumps, "heart", "bees") > preferred(model, pumps, "heart", "bees") + 1  # which has 0
     tuned(folder, model, tmp_path / "again", *best, scripted=True)  # another run, whose replies are in the store
     assert len(ASKED) == 9
 
@@ -121,16 +120,22 @@ def test_better_replies_are_preferred(folder: Path, model: str, tmp_path: Path) 
     out = tmp_path / "run"
     options = ["task=pseudo_document", "tuner=dpo", "tuner.samples=2", "tuner.learning_rate=1e-2", "expand.join=replace"]
     assert tuned(folder, model, out, *options, scripted=True) is not None
-    assert differ(weights(model), weights(out / "model"))
+    honey = [request for request in ASKED if "bees" in request.messages[-1][1] and request.temperature][0]
+    texts = SAYS[0](replace(honey, sample=1)), SAYS[0](replace(honey, sample=0))
+    assert preferred(out / "model", honey, *texts) > preferred(model, honey, *texts) + 1
 
 
 def test_replies_are_drawn_as_the_model_learns(folder: Path, model: str, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    group = ["tuner=grpo", "tuner.samples=2", "tuner.batch_size=4", "tuner.learning_rate=1e-2", "tuner.beta=0.01"]
-    more = ["rag.reader.answer_tokens=4", "reward=length", "reward.words=1", "dev_questions=0"]
-    tuned(folder, model, out, *ONE, *group, *more)
+    group = ["tuner=grpo", "tuner.samples=8", "tuner.batch_size=24", "tuner.chunk=24", "tuner.beta=0.01", "tuner.steps=8"]
+    more = ["rag.reader.answer_tokens=4", "reward=format", "reward._target_=tuning_runs.Ascii", "dev_questions=0"]
+    tuned(folder, model, out, *ONE, *group, *more, "tuner.learning_rate=6e-2")
+    toy = open_collection(f"local:{folder}:train")
+    (asked, *_) = AnswerTask(Reader(template="rag_short")).cases(toy, {"q1": ["d1"]})
+    before, after = (ascii_begins(place, asked.call.request) for place in (model, out / "model"))
+    assert before < 0.5 and after > 0.8  # which the reward pays for
     records = [r for step in (0, 1) for r in Store(tmp_path / "store").records("toy.train", ["rag"], _drawn(tmp_path, step))]
-    assert len(records) == 8 and all(r.tokens_out <= 4 and r.template == "rag_short" for r in records)
+    assert len(records) == 48 and all(r.tokens_out <= 4 and r.template == "rag_short" for r in records)
 
 
 def test_replies_none_of_which_can_be_read_teach_nothing(folder: Path, model: str, tmp_path: Path) -> None:
@@ -194,7 +199,7 @@ def test_attention_whose_weights_would_fill_the_memory_keeps_none_of_them(model:
         (["reward=agreement"], "reward=agreement compares judgements with labels"),
         (["reward=retrieval"], "reward=retrieval searches with replies"),
         (["task=pseudo_document", "reward.measure=nDCG@200"], "looks deeper than reward.depth=100"),
-        (["task=judges"], "task"),
+        (["task=judges"], "Could not find 'task/judges'"),
         (["task=pointwise", "annotator=relsel"], "allowed: pointwise, setwise"),
         (["tuner.lora.adapter=gone"], "adapters gone: adapter_config.json or base.json cannot be read"),
         (["tuner.lora.targets=[lm_head]"], "no such layers; allowed: all-linear, or a list of down_proj, gate_proj"),

@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from scripted import Scripted
 from tuning_runs import tiny_chat
@@ -13,10 +15,12 @@ from tuning_runs import tiny_chat
 from uar.annotation.annotators import Pointwise, Setwise
 from uar.collections import Collection, open_collection
 from uar.errors import UserError
+from uar.evaluation.rag.query_writing import Missing
 from uar.evaluation.rag.reader import Reader
 from uar.expansion.query_texts import QueryWriter
 from uar.llm.models.tokens import chat_ids
 from uar.llm.record import Choose, Outcome, Reply
+from uar.llm.store.store import Store
 from uar.retrievers.bi_encoder.encoder import BiEncoder
 from uar.retrievers.bm25.bm25_ranker import BM25Ranker
 from uar.retrievers.session import Session
@@ -104,6 +108,19 @@ def test_a_frozen_reader_answers_from_what_is_found(toy: Collection, tmp_path: P
     with Session(ExactSearch) as session:
         values = Rewards({"r": reward}).opened(session).each(task, toy, rolled(task, case, "bees honey nectar", "violin"))["r"]
     assert values == [3.0, 0.0]  # EM 1, F1 1, hit 1
+    records = list((store := Store(tmp_path)).records("toy.train", ["rag"], "reader@1"))
+    store.close()
+    assert {record.query_id for record in records} == {"q2 0", "q2 1"}  # of no question of the collection
+
+
+def test_a_question_that_is_a_passage_itself_loses_no_other_one(toy: Collection, tmp_path: Path) -> None:
+    own = replace(toy, queries={"d2": replace(toy.queries["q2"], id="d2")}, qrels={"d2": {"d3": 1}}, drop_own=True)
+    task = QueryTask(QueryWriter(template="rewrite_query"), join="replace")
+    drawn = rolled(task, task.cases(own, {"d2": ()})[0], "bees make honey and the heart pumps", "Danube")
+    with Session(ExactSearch) as session:
+        reward = RetrievalReward(BM25Ranker(), measure="nDCG@1", depth=1).opened(session)
+        asked, run = reward.found(task, own, drawn, 1)
+    assert [[d for d, _ in run[q]] for q in asked.queries] == [["d1"], ["d3"]]
 
 
 def test_a_student_learns_grades(toy: Collection, tmp_path: Path) -> None:
@@ -128,6 +145,62 @@ def test_a_student_learns_grades(toy: Collection, tmp_path: Path) -> None:
     assert [one.value for one in drawn] == [2, 2, 3, None, None]
     sure = Reply.of_choices({"0": -5.0, "1": -4.0, "2": -0.1, "3": -3.0})
     assert task.value(graded[1], sure, written=False) == 2
+
+
+@pytest.mark.parametrize(
+    ("columns", "targets"),
+    [
+        ({"label": [0, 1, 1], "grade": [1, 2, 3]}, ["1", "2", "3"]),  # an annotate run on a scale from 0 to 3
+        ({"label": [0, 1, 1], "grade": [1, 1, 3]}, ["1", "1", "3"]),
+        ({"label": [0, 1, 0], "grade": [1, 1, 0]}, ["0", "3", "0"]),  # one on a scale of two, with a threshold of its own
+        ({"label": [0, 1, 1]}, ["0", "3", "3"]),
+        ({"grade": [0, 1, 1]}, ["0", "3", "3"]),
+    ],
+)
+def test_grades_of_a_teacher_are_not_taken_for_labels(
+    toy: Collection, tmp_path: Path, columns: dict[str, list[int]], targets: list[str]
+) -> None:
+    file = tmp_path / "labels.parquet"
+    pq.write_table(pa.table({"query_id": ["q1"] * 3, "doc_id": POOL, **columns}), file)
+    cases = JudgingTask(Pointwise(template="pointwise"), labels=str(file)).cases(toy, {"q1": POOL})
+    assert [case.target for case in cases] == targets
+
+
+def test_a_call_before_those_that_grade_is_not_learned_in_their_place(toy: Collection, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="annotator.definitions=write: a call that writes the definition comes before"):
+        JudgingTask(Pointwise(template="pointwise", definitions="write"))
+    (file := tmp_path / "definitions.jsonl").write_text('{"query_id": "q1", "definition": "Of blood."}\n')
+    (case, *_) = JudgingTask(Pointwise(template="pointwise", definitions=str(file))).cases(toy, {"q1": POOL})
+    assert case.call.stage == "pointwise" and "Of blood." in case.call.request.messages[-1][1]
+    with pytest.raises(UserError, match="Missing asks several calls one after the other"):
+        QueryTask(Missing(template="rag_missing_question")).cases(toy, {"q1": ()})
+
+
+@pytest.mark.parametrize(
+    ("columns", "targets"),
+    [
+        ({"label": [0, 0, 0, 0], "score": [0.01, 0.02, 0.03, 0.0]}, []),  # nothing helps
+        ({"label": [1, 1, 0, 0], "score": [-3.0, -2.0, -1.0, -9.0]}, ["B"]),
+        ({"label": [1, 1, 0, 0], "rank": [1, 2, 3, 4]}, ["A"]),
+        ({"label": [1, 1, 0, 1]}, ["B"]),  # of the first window none is the one best
+        ({"score": [-3.0, -2.0, -1.0, -9.0]}, ["B", "A"]),  # scores alone, such as likelihoods
+        ({"score": [-3.0, -2.0, -1.0, -1.0]}, ["B"]),
+        ({"rank": [1, 2, 3, 4]}, ["A", "A"]),
+    ],
+)
+def test_the_best_of_a_window_has_a_grade_above_0_or_scores_alone_decide(
+    toy: Collection, tmp_path: Path, columns: dict[str, list[float]], targets: list[str]
+) -> None:
+    file, pool = tmp_path / "labels.parquet", [*POOL, "d4"]
+    pq.write_table(pa.table({"query_id": ["q1"] * 4, "doc_id": pool, **columns}), file)
+    task = JudgingTask(Setwise(template="setwise", window=2), labels=str(file))
+    if not targets:
+        with pytest.raises(UserError, match="says nothing of the passages that are shown"):
+            task.cases(toy, {"q1": pool})
+        return
+    assert [case.target for case in task.cases(toy, {"q1": pool})] == targets
+    if set(columns) == {"score"}:
+        assert [case.target for case in task.cases(toy, {"q1": [*pool[:2], "d5", "d3"]})] == ["B"]  # nobody scored d5
 
 
 @pytest.mark.parametrize(

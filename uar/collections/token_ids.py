@@ -24,12 +24,13 @@ BLOCK = 4_096  # texts that are tokenised at once
 PART = 262_144  # texts that are kept together until all are there
 HASHED = 65_536  # rows whose tokens are compared at once
 MIX = np.uint64(0x9E3779B97F4A7C15)
+SAID: set[str] = set()  # keys of tokens of queries that were said to be cut
 HASHES: WeakKeyDictionary[Any, str] = WeakKeyDictionary()  # of tokenizers, which do not change once they have made tokens
 
 
 class Tokens:
     """Token ids by row: `tokens[row]` is an int array with the special tokens in place. `key` names texts, tokenizer and
-    lengths."""
+    lengths. `cut`: texts that had more tokens."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.key = folder, folder.name
@@ -38,6 +39,7 @@ class Tokens:
             np.memmap(folder / "ids.bin", dtype=manifest["dtype"], mode="r") if manifest["tokens"] else np.zeros(0, np.int32)
         )
         self._ends = np.load(folder / "ends.npy", mmap_mode="r")
+        self.cut = int(manifest.get("cut", 0))  # which earlier versions did not count
 
     def __reduce__(self) -> tuple[type["Tokens"], tuple[Path]]:
         return Tokens, (self.folder,)  # another process opens the files, it is not sent their content
@@ -110,9 +112,14 @@ def corpus_tokens(collection: Collection, tokenizer: Any, max_length: int, prefi
 
 
 def query_tokens(collection: Collection, tokenizer: Any, max_length: int, prefix: str = "", bare: bool = False) -> Tokens:
-    """Tokens of the split's queries, in the order of `collection.queries`."""
+    """Tokens of the split's queries, in the order of `collection.queries`; how many are cut is said."""
     texts = [q.text for q in collection.queries.values()]
-    return tokenise(texts, digest(texts), tokenizer, max_length, prefix, len(texts), bare)
+    tokens = tokenise(texts, digest(texts), tokenizer, max_length, prefix, len(texts), bare)
+    if tokens.cut and tokens.key not in SAID:
+        line = "%s: %d of %d queries have more than %d tokens and are cut there; encoders take a larger query_length="
+        log.warning(line, collection.slug, tokens.cut, len(texts), max_length)
+        SAID.add(tokens.key)
+    return tokens
 
 
 def _tokenizer_hash(tokenizer: Any) -> str:
@@ -141,34 +148,39 @@ def _build(
                 shown.time_from_here()
                 continue
             with whole_dir(made[-1]) as beside, (beside / "ids.bin").open("wb") as file:
-                lengths: list[int] = []
+                lengths: list[int] = []  # below 0 of a text that was cut
                 for block in _blocks(some, BLOCK):
                     ids = _encoded(tokenizer, [prefix + text for text in block], max_length, bare)
-                    lengths += map(len, ids)
-                    file.write(np.fromiter(chain.from_iterable(ids), dtype, sum(map(len, ids))).tobytes())
+                    lengths += [-len(kept) if cut else len(kept) for kept, cut in ids]
+                    kept = chain.from_iterable(kept for kept, _ in ids)
+                    file.write(np.fromiter(kept, dtype, sum(len(kept) for kept, _ in ids)).tobytes())
                     shown.advance(len(block))
                 np.save(beside / "lengths.npy", np.array(lengths, np.int64))
-    ends = ends_of(np.concatenate([np.load(part / "lengths.npy") for part in made]) if made else ())
+    of_all = np.concatenate([np.zeros(0, np.int64), *(np.load(part / "lengths.npy") for part in made)])
+    ends = ends_of(np.abs(of_all))
     with whole_dir(folder) as beside:
         with (beside / "ids.bin").open("wb") as file:
             for part in made:
                 with (part / "ids.bin").open("rb") as of_part:
                     shutil.copyfileobj(of_part, file)
         np.save(beside / "ends.npy", ends)
-        about = {"dtype": np.dtype(dtype).name, "tokens": int(ends[-1]), "max_length": max_length}
+        cut = int((of_all < 0).sum())
+        about = {"dtype": np.dtype(dtype).name, "tokens": int(ends[-1]), "max_length": max_length, "cut": cut}
         write_json(beside / "manifest.json", about)
     shutil.rmtree(parts, ignore_errors=True)
-    log.info("Tokenised %d texts once into %s", len(ends) - 1, folder)
+    log.info("Tokenised %d texts once into %s (%d are cut at %d tokens)", len(ends) - 1, folder, cut, max_length)
 
 
-def _encoded(tokenizer: Any, texts: Sequence[str], max_length: int, bare: bool) -> list[list[int]]:
+def _encoded(tokenizer: Any, texts: Sequence[str], max_length: int, bare: bool) -> list[tuple[list[int], bool]]:
     """What `tokenizer(texts, truncation=True)` gives as `input_ids`, without the Python lists that it makes of everything
-    else."""
+    else, and whether more was cut off."""
     rust = tokenizer.backend_tokenizer
     rust.encode_special_tokens = tokenizer.split_special_tokens
     rust.no_padding()
     rust.enable_truncation(max_length, direction=tokenizer.truncation_side)
-    return [encoding.ids for encoding in rust.encode_batch_fast(texts, add_special_tokens=not bare)]
+    return [
+        (encoding.ids, bool(encoding.overflowing)) for encoding in rust.encode_batch_fast(texts, add_special_tokens=not bare)
+    ]
 
 
 def _blocks(texts: Iterable[str], size: int) -> Iterator[list[str]]:

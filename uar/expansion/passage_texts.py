@@ -95,7 +95,7 @@ def corpus_of_each(corpus: Corpus, texts: Mapping[str, Sequence[str]], before: b
 
 
 def with_text(doc_id: str, at: int) -> str:
-    """The id of a passage with the text of that place, which no passage has: ids have no white space."""
+    """The id of a passage, or of a query, with the text of that place, which no other has: ids have no white space."""
     return f"{doc_id} {at}"
 
 

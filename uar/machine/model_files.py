@@ -87,6 +87,14 @@ def base_of(adapter: Path) -> Base:
         ) from error
 
 
+def merged_with(adapter: str, reference: str, revision: str | None) -> str:
+    """A Hugging Face folder of adapters merged with another base than the one that they name."""
+    place = Path(adapter)
+    base = base_of(place)._replace(reference=reference, revision=revision)
+    files = [file_hash(path) for path in sorted(place.glob("adapter_*"))]
+    return str(_merged(place, f"{place.name}@{digest(files, identity(reference, revision))[:12]}", base))
+
+
 def pretrained(kind: Any, path: Path | str, **options: Any) -> Any:
     """`kind.from_pretrained`, for models whose code transformers has itself. It would ask on stdin whether to run others'."""
     try:
@@ -112,12 +120,18 @@ def files_beside(reference: str) -> str:
 def commit_of(reference: str, revision: str | None = None) -> str | None:
     """The commit behind a revision of a model on the hub, as this machine's cache has it: what was loaded, where it is asked
     after loading. None for other models."""
+    folder = cached_folder(reference, revision)
+    return None if folder is None else folder.name
+
+
+def cached_folder(reference: str, revision: str | None = None) -> Path | None:
+    """What was loaded of a revision of a model on the hub, named by its commit. None for other models."""
     from huggingface_hub import try_to_load_from_cache
 
     if isinstance(_find(reference), Path):
         return None
     config = try_to_load_from_cache(reference, "config.json", revision=revision or "main")
-    return Path(config).parent.name if isinstance(config, str) else None
+    return Path(config).parent if isinstance(config, str) else None
 
 
 def without_bars() -> None:

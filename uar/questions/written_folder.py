@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from itertools import chain
@@ -33,8 +32,7 @@ def write_collection(
 ) -> None:
     """`corpus.jsonl` (a link where it is a file already), `queries.jsonl`, `qrels/<split>.tsv` with each question's source as
     its positive, `dropped.jsonl`, `collection.json` that calls the judgements generated, and `manifest.json`. `own`: splits of
-    questions that are there already; they keep their judgements,
-    candidates and split, and who judged them.
+    questions that are there already; they keep their judgements, candidates and split, and who judged them.
 
     `against`: what the counterparts of questions are: `misleading` texts, which go to `misleading.jsonl`, or `passages`, hard
     negatives that join the corpus and, with the source, the candidates of their question."""
@@ -85,8 +83,7 @@ def _image(folder: Path, query: Query) -> dict[str, str]:
     """What its row says of a question's image, whose file goes along."""
     image = query.image
     if image is not None and image.is_file:
-        (folder / image.name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(image.folder / image.name, folder / image.name)
+        _link(folder / image.name, image.folder / image.name)
     return {} if image is None else {"image": image.name}
 
 
@@ -120,8 +117,14 @@ def _passages(path: Path, corpus: Corpus, file: Path | None) -> None:
         if not path.is_file():
             write_jsonl(path, ({"_id": d, "title": title, "text": text} for d, title, text in corpus.passages()))
         return
+    _link(path, file)
+
+
+def _link(path: Path, file: Path) -> None:
+    """`path` as a link to `file`, or a copy of it."""
     if path.is_file() and file_hash(path) == file_hash(file):
         return
+    path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".corpus.") as beside:
         link = Path(beside) / path.name
         with contextlib.suppress(OSError):  # a file system without links

@@ -8,7 +8,17 @@ from typing import Any
 import torch
 
 from uar.errors import MissingModel, UserError
-from uar.machine.model_files import base_of, identity, locate, pretrained, why_not_loaded, without_bars
+from uar.machine.model_files import (
+    Base,
+    base_of,
+    cached_folder,
+    identity,
+    locate,
+    merged_with,
+    pretrained,
+    why_not_loaded,
+    without_bars,
+)
 from uar.machine.precision import resolve_dtype
 from uar.tuning.steps_taken import StepsTaken
 
@@ -27,6 +37,15 @@ class BaseModel:
         """As `identity` has it."""
         return identity(self.reference, self.revision)
 
+    def at_first(self, adapter: str | None) -> dict[str, Any]:
+        """Options of a config that asks the model as it is before it learns, with the adapters that it goes on from. UserError
+        for adapters of another model."""
+        if adapter is None:
+            return {"model": self.reference, "revision": self.revision}
+        made_on = _base_of(self, adapter)
+        as_made = (made_on.reference, made_on.revision) == (self.reference, self.revision)
+        return {"model": adapter if as_made else merged_with(adapter, self.reference, self.revision), "revision": None}
+
     def loaded(self, taken: StepsTaken) -> Any:
         """The model that learns, with the adapters that it goes on from, where there are any. Where adapters alone learn, its
         own weights stay in the format that computes fast, else they are in 32 bits. UserError where it cannot be loaded."""
@@ -39,6 +58,8 @@ class BaseModel:
             model = pretrained(AutoModelForCausalLM, locate(self.reference), revision=self.revision, dtype=dtype)
         except Exception as error:  # what a loader raises over a broken folder depends on where it trips
             raise MissingModel(f"model {self.reference}: to be tuned it {why_not_loaded(self.reference, error)}") from error
+        if (folder := cached_folder(self.reference, self.revision)) is not None:
+            model.name_or_path = model.config.name_or_path = str(folder)  # TRL loads what it compares with by the name alone
         return _with_adapter(model, self, taken.lora.adapter) if taken.lora.adapter else model
 
     def tokenizer(self) -> Any:
@@ -66,13 +87,18 @@ class BaseModel:
         return pretrained(AutoConfig, locate(self.reference), revision=self.revision).get_text_config()
 
 
-def _with_adapter(model: Any, own: BaseModel, adapter: str) -> Any:
-    from peft import PeftModel
-
+def _base_of(own: BaseModel, adapter: str) -> Base:
     base = base_of(Path(adapter))
     if base.made_on not in (None, own.name):
         remedy = "tune new ones" if base.reference == own.reference else f"give base={base.reference}"
         raise UserError(f"lora.adapter={adapter}: adapters of {base.made_on}, not of {own.name}; {remedy}")
+    return base
+
+
+def _with_adapter(model: Any, own: BaseModel, adapter: str) -> Any:
+    from peft import PeftModel
+
+    base = _base_of(own, adapter)
     try:
         found = PeftModel.from_pretrained(model, adapter, is_trainable=True)
     except (RuntimeError, ValueError, OSError) as error:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from uar.errors import UserError
-from uar.tuning.rollouts import Rollout, write_rollouts
+from uar.tuning.rollouts import ROLLOUTS, Rollout, write_rollouts
 from uar.tuning.sft import SFT
 from uar.tuning.token_rows import drawn_row
 from uar.tuning.tuner import Work
@@ -45,7 +45,7 @@ def check_sampling(samples: int, temperature: float) -> None:
 def drawn_pairs(work: Work, samples: int, temperature: float, margin: float) -> list[tuple[Rollout, Rollout]]:
     """`best_and_worst` of so many replies to each case, all of which are kept in the run folder."""
     rollouts = work.asked.rollouts(work.cases, samples, temperature)
-    write_rollouts(work.folder / "rollouts.parquet", rollouts)
+    write_rollouts(work.folder / ROLLOUTS, rollouts)
     return best_and_worst(rollouts, margin)
 
 

@@ -51,6 +51,10 @@ class CoAugmentationTask(Task):
         return found
 
     @property
+    def idle(self) -> frozenset[str]:
+        return frozenset({"task.shuffle"})
+
+    @property
     def asker(self) -> Asker:
         return self.writer
 

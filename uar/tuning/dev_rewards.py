@@ -2,8 +2,6 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
 
 from uar.launch.small_table import log_table
 from uar.tuning.rollouts import Asked
@@ -13,12 +11,12 @@ log = logging.getLogger(__name__)
 Scores = dict[str, dict[str, float]]  # by model and reward
 
 
-def dev_rewards(asked: Asked, cases: Sequence[Case], models: Mapping[str, Mapping[str, Any]]) -> Scores:
-    """Means by reward, their sum under `reward`, and the share of replies that cannot be read under `failed`. `models`:
-    configs."""
+def dev_rewards(cases: Sequence[Case], models: Mapping[str, Asked]) -> Scores:
+    """Means by reward, their sum under `reward`, and the share of replies that cannot be read under `failed`. `models`: of one
+    collection."""
     found: Scores = {}
-    for name, config in models.items():
-        rolled = [one for (one,) in replace(asked, llm=config).replies(cases, 1, 0.0)]
+    for name, asked in models.items():
+        rolled = [one for (one,) in asked.replies(cases, 1, 0.0)]
         each = asked.rewards.each(asked.task, asked.collection, rolled)
         values = {"reward": asked.rewards.total(each), **each}
         means = {part: sum(of_part) / len(of_part) for part, of_part in values.items()}

@@ -30,6 +30,10 @@ class QueryTask(Task):
             raise UserError(f"task.passage_words={self.passage_words}: at least 1 is needed, or null for no right reply")
 
     @property
+    def idle(self) -> frozenset[str]:
+        return frozenset({"task.depth", "task.shuffle"})
+
+    @property
     def asker(self) -> Asker:
         return self.writer
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ from uar.tuning.reward import Rewards
 from uar.tuning.task import Case, Rolled, Task
 
 log = logging.getLogger(__name__)
+ROLLOUTS = "rollouts.parquet"
 
 
 class Rollout(NamedTuple):
@@ -63,6 +64,10 @@ class Asked:
     rewards: Rewards
     llm: Mapping[str, Any]
     store: Path
+
+    def of(self, model: Mapping[str, Any]) -> "Asked":
+        """The same of another model, by those of these options that the config has."""
+        return replace(self, llm={**self.llm, **{name: value for name, value in model.items() if name in self.llm}})
 
     def replies(self, cases: Sequence[Case], samples: int, temperature: float) -> list[list[Rolled]]:
         """`samples` replies a case, in the order of the cases."""

@@ -14,6 +14,7 @@ from uar.evaluation.measures import parsed, per_query
 from uar.evaluation.rag.reader import Asking
 from uar.evaluation.rag.shown_passages import show
 from uar.expansion.expanded import Expanded
+from uar.expansion.passage_texts import with_text
 from uar.llm.models import LLM, identity_of
 from uar.llm.store.store import Store
 from uar.retrievers.ranker import Ranker
@@ -52,18 +53,19 @@ class SearchReward(Reward):
         return opened
 
     def found(self, task: Task, collection: Collection, rolled: Sequence[Rolled], depth: int) -> tuple[Collection, Run]:
-        """The results of each reply, as those of a query of its own, whose id is its place; and the collection with these
-        queries and the judgements of theirs."""
+        """The `depth` results of each reply, as those of a query of its own, see `with_text` for its id; and the collection
+        with these queries, in the order of the replies, and the judgements of theirs."""
         if not isinstance(task, QueryTask):
             raise TypeError(type(task).__name__)
-        ids = {str(at): one.case.question.id for at, one in enumerate(rolled)}
-        queries = {at: replace(collection.queries[q], id=at) for at, q in ids.items()}
-        qrels = {at: collection.qrels[q] for at, q in ids.items() if q in collection.qrels}
+        ids = {with_text(one.case.question.id, at): one.case.question.id for at, one in enumerate(rolled)}
+        queries = {own: replace(collection.queries[q], id=own) for own, q in ids.items()}
+        qrels = {own: collection.qrels[q] for own, q in ids.items() if q in collection.qrels}
         asked = replace(collection, queries=queries, qrels=qrels)
-        texts = Written({str(at): one.value for at, one in enumerate(rolled)}, task.join, task.repeat)
-        run = Expanded(self.retriever, texts).opened(self.__dict__["_session"]).rank(asked, list(ids), depth)
+        texts = Written({own: one.value for own, one in zip(ids, rolled, strict=True)}, task.join, task.repeat)
+        ranker = Expanded(self.retriever, texts).opened(self.__dict__["_session"])
+        run = ranker.rank(asked, list(ids), depth + collection.drop_own)
         if collection.drop_own:
-            run = {at: [hit for hit in hits if hit[0] != ids[at]] for at, hits in run.items()}
+            run = {own: [hit for hit in hits if hit[0] != ids[own]][:depth] for own, hits in run.items()}
         return asked, run
 
     def _check_task(self, name: str, task: Task) -> None:
@@ -91,7 +93,7 @@ class RetrievalReward(SearchReward):
     def values(self, task: Task, collection: Collection, rolled: Sequence[Rolled]) -> list[float]:
         asked, run = self.found(task, collection, rolled, self.depth)
         found = {q: value for q, _, value in per_query(asked, run, [self.measure], list(asked.queries))}
-        return [found.get(str(at), 0.0) for at in range(len(rolled))]
+        return [found.get(own, 0.0) for own in asked.queries]
 
 
 @dataclass(frozen=True)
@@ -126,16 +128,16 @@ class FrozenReaderReward(SearchReward):
 
     def values(self, task: Task, collection: Collection, rolled: Sequence[Rolled]) -> list[float]:
         asked, run = self.found(task, collection, rolled, self.top_k)
-        ids = {q: [d for d, _ in hits[: self.top_k]] for q, hits in run.items()}
+        ids = {q: [d for d, _ in hits] for q, hits in run.items()}
         shown = show(asked, {q: ids.get(q, []) for q in asked.queries}, "rank", self.reader.shown, {})
         store = Store(Path(self.store))
         try:
-            answers = Asking(asked, self._llm, store).answers(self.reader, shown, 1.0)
+            answers = Asking(asked, self._llm, store).answers(self.reader, shown)
         finally:
             store.close()
         values = []
-        for at, one in enumerate(rolled):
-            gold, q = one.case.question.answers, str(at)
+        for q, one in zip(asked.queries, rolled, strict=True):
+            gold = one.case.question.answers
             held = any(hold_answer(tuple(shown[q].values()), gold))
             text = answers[q].text
             values.append(exact_match(text, gold) + self.f1 * f1(text, gold) + self.hit * held)

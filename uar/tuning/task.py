@@ -56,6 +56,11 @@ class Task(ABC):
     depth: int
 
     @property
+    def idle(self) -> frozenset[str]:
+        """Options of the command that a task of this kind could read and this one does not."""
+        return frozenset()
+
+    @property
     @abstractmethod
     def asker(self) -> Asker:
         """Who asks, as elsewhere in the package."""
@@ -80,7 +85,9 @@ class Task(ABC):
 
 
 def calls_of(asker: Asker, question: Question) -> list[Call]:
-    """The first calls of a chain, which have to be all."""
+    """The first calls of a chain, which have to be all. UserError where others follow."""
+    if len(asker.stages) > 1:
+        raise _asks_several(asker)
     return list(next(asker.chain(question)))
 
 
@@ -92,7 +99,11 @@ def concluded(asker: Asker, question: Question, reply: Reply) -> Any:
         chain.send([reply])
     except StopIteration as end:
         return end.value
-    raise UserError(f"{type(asker).__name__} asks several calls one after the other; what asks one call can be tuned")
+    raise _asks_several(asker)
+
+
+def _asks_several(asker: Asker) -> UserError:
+    return UserError(f"{type(asker).__name__} asks several calls one after the other; what asks one call can be tuned")
 
 
 def check_choice(choices: Sequence[str], reply: Reply) -> Outcome:

@@ -78,7 +78,7 @@ def dpo(
     """The model after it learned to prefer the first reply of each pair to the second (arXiv 2305.18290)."""
     from trl import DPOConfig, DPOTrainer
 
-    class OfTokens(DPOTrainer):
+    class OfTokens(KeepsWhatLearns, DPOTrainer):
         """Its rows are token ids already, as the model is asked later."""
 
         def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
@@ -113,13 +113,16 @@ def grpo(
         warnings.filterwarnings("ignore", "TRL currently supports vLLM")
         from trl import GRPOConfig, GRPOTrainer
 
+    class OfReplies(KeepsWhatLearns, GRPOTrainer):
+        pass
+
     def rewarded(completion_ids: list[list[int]], case: list[int], trainer_state: Any, **_: Any) -> list[float]:
         return reward(case, completion_ids, int(trainer_state.global_step))
 
     arguments = _config(GRPOConfig, taken, folder, **options)
     model = load()
     content = [{"prompt": chat, "case": at} for at, chat in enumerate(chats)]
-    trainer = GRPOTrainer(
+    trainer = OfReplies(
         model,
         rewarded,
         args=arguments,
@@ -139,6 +142,20 @@ def whole_checkpoint(folder: Path) -> Path | None:
         except (OSError, ValueError, KeyError):
             shutil.rmtree(path, ignore_errors=True)
     return max(found)[1] if found else None
+
+
+class KeepsWhatLearns:
+    """Of a trainer: its checkpoints hold the adapters that learn. TRL adds a copy of those that a run goes on from, to compare
+    with; where it is kept, transformers loads it alone when the run is resumed."""
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        from peft import PeftModel
+
+        super()._save(output_dir, state_dict)  # type: ignore[misc]
+        model, place = self.model, Path(output_dir or self.args.output_dir)  # type: ignore[attr-defined]
+        if isinstance(model, PeftModel):
+            for name in model.peft_config.keys() - set(model.active_adapters):
+                shutil.rmtree(place / name)
 
 
 class Reporting(TrainerCallback):

@@ -3,6 +3,7 @@
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,11 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from uar.collections import Collection, open_collection, open_training_split, resolve
-from uar.collections.answer_files import with_answers
+from uar.collections import Collection, open_training_split, resolve
 from uar.errors import UserError
 from uar.retrievers.session import Session
 from uar.retrievers.vector_index import ExactSearch
-from uar.storage.files import digest, read_json, write_json
+from uar.storage.files import read_json, write_json
 from uar.storage.manifest import save_config, save_manifest
 from uar.storage.ordering import rank_of
 from uar.tracking.artefacts import folder_artefact
@@ -25,6 +25,7 @@ from uar.tracking.loggers import begin_stage
 from uar.tracking.stages import StageStart
 from uar.tuning.base_model import BaseModel
 from uar.tuning.dev_rewards import Scores, dev_rewards
+from uar.tuning.resuming import TUNING, begin, settings_of
 from uar.tuning.reward import Rewards
 from uar.tuning.rollouts import Asked
 from uar.tuning.task import Case, Task
@@ -34,8 +35,6 @@ from uar.tuning.tuner import Tuner, Work
 from uar.tuning.unread_options import refuse_unread
 
 log = logging.getLogger(__name__)
-TUNING = "tuning.json"
-FREE = ("name", "resume", "logger", "dev_questions", "store")  # of the options: what may change when a run goes on
 
 
 def tune(cfg: DictConfig, folder: Path) -> float | None:
@@ -43,31 +42,34 @@ def tune(cfg: DictConfig, folder: Path) -> float | None:
     where there is none."""
     if find_spec("trl") is None or find_spec("datasets") is None:
         raise UserError("TRL, which tunes, is not installed; pip install 'uar[tune]'")
-    if HydraConfig.initialized():
-        refuse_unread(cfg, HydraConfig.get().overrides.task, _choice("task"))
     llm: dict[str, Any] = OmegaConf.to_container(cfg.llm, resolve=True)  # type: ignore[assignment]
     base = _base(cfg, llm)
     tuner: Tuner = hydra.utils.instantiate(cfg.tuner, _convert_="all")
     task: Task = hydra.utils.instantiate(cfg.task, _convert_="all")
+    if HydraConfig.initialized():
+        refuse_unread(cfg, HydraConfig.get().overrides.task, _choice("task"), task.idle)
     rewards = _rewards(cfg)
     split = cfg.dataset
-    collection = open_training_split(split.train, split.path, split.positive_grade, split.answers, split.language)
+    collection = open_training_split(
+        split.train, split.path, split.positive_grade, split.answers, split.language, split.judgements, split.assisted
+    )
     cases = _cases(cfg, task, collection, collection.head(cfg.limit))
     rewards.check(task, collection, cases)
     tuner.check(cases, rewards)
-    settings = _settings(cfg, collection, base)
-    done = _begin(cfg, folder, settings)
+    settings = settings_of(cfg, collection, base, cases)
+    done = begin(cfg, folder, settings)
     save_config(folder, cfg)
     save_manifest(folder, collection=collection.hash, model=base.name)
     with tracked(cfg, folder) as job, Session(ExactSearch, folder=folder) as session:
         job.facts({"cases": len(cases)})
         asked = Asked(task, collection, rewards.opened(session), llm, Path(cfg.store))
         if not done:
-            work = Work(cases, asked, base, folder, _reporting(cfg, job, folder), f"{base.name}+{settings[:12]}")
+            drawn = asked.of(base.at_first(tuner.lora.adapter)) if tuner.needs_rewards and _is_base(llm, base) else asked
+            work = Work(cases, drawn, base, folder, _reporting(cfg, job, folder), f"{base.name}+{settings[:12]}")
             with memory_told(tuner.chunk):
                 export(tuner.tune(work), base, folder)
             shutil.rmtree(work.checkpoints, ignore_errors=True)
-        scores = _scores(cfg, folder, asked)
+        scores = _scores(cfg, folder, asked, base, tuner.lora.adapter)
         facts = {
             "base_model": base.name,
             "task": _choice("task"),
@@ -91,6 +93,11 @@ def _base(cfg: DictConfig, llm: Mapping[str, Any]) -> BaseModel:
     if "base_urls" in llm:
         raise UserError("llm=openai: a served model's weights cannot be tuned from here; give base=PATH_OR_ID, the same model")
     return BaseModel(llm["model"], llm.get("revision"))
+
+
+def _is_base(llm: Mapping[str, Any], base: BaseModel) -> bool:
+    """Whether the model that is asked is the one that learns, and no stronger one, nor one that somebody serves."""
+    return "base_urls" not in llm and BaseModel(llm["model"], llm.get("revision")).name == base.name
 
 
 def _rewards(cfg: DictConfig) -> Rewards:
@@ -121,54 +128,30 @@ def _reporting(cfg: DictConfig, job: Job, folder: Path) -> Any:
     return report
 
 
-def _scores(cfg: DictConfig, folder: Path, asked: Asked) -> Scores:
-    """Of the dev split; nothing where there is none, or no reward."""
-    reference = resolve(cfg.dataset.dev, cfg.dataset.path)
+def _scores(cfg: DictConfig, folder: Path, asked: Asked, base: BaseModel, adapter: str | None) -> Scores:
+    """Of the dev split, by the model that learned, as it was and as it is; nothing where there is no split, or no reward."""
+    split = cfg.dataset
+    reference = resolve(split.dev, split.path)
     if not asked.rewards or not reference or not cfg.dev_questions:
         log.info("No scores on a dev split: they need dataset.dev, a reward, and dev_questions above 0")
         return {}
     if "base_urls" in asked.llm:
         log.info("No scores on the dev split: serve %s, and ask it with uar.evaluate", folder / MODEL)
         return {}
-    opened = [open_collection(reference, cfg.dataset.language)]
-    (dev,) = with_answers(opened, cfg.dataset.answers, "dataset.answers", of_all=False)
+    dev = open_training_split(reference, None, split.positive_grade, split.answers, split.language)
     drawn = sorted(sorted(dev.queries, key=lambda q: rank_of(cfg.seed, "tuning", q))[: cfg.dev_questions])
-    other = Asked(asked.task, dev, asked.rewards, asked.llm, asked.store)
+    other = replace(asked, collection=dev)
     try:
         cases = _cases(cfg, asked.task, dev, drawn)
         asked.rewards.check(asked.task, dev, cases)
     except UserError as error:
         log.warning("No scores on the dev split: %s", error)
         return {}
-    own = {"model": str(folder / MODEL), "revision": None}
-    tuned = {**asked.llm, **{name: value for name, value in own.items() if name in asked.llm}}
-    found = dev_rewards(other, cases, {"before": asked.llm, "tuned": tuned})
+    models = {"before": base.at_first(adapter), "tuned": {"model": str(folder / MODEL), "revision": None}}
+    found = dev_rewards(cases, {name: other.of(options) for name, options in models.items()})
     if found["tuned"]["reward"] < found["before"]["reward"]:
         log.warning("The mean reward on %s is lower than it was before the tuning", dev.slug)
     return found
-
-
-def _settings(cfg: DictConfig, collection: Collection, base: BaseModel) -> str:
-    kept = {name: node for name, node in cfg.items() if name not in FREE}
-    plain = {n: OmegaConf.to_container(x, resolve=True) if OmegaConf.is_config(x) else x for n, x in kept.items()}
-    return digest(collection.hash, base.name, plain)
-
-
-def _begin(cfg: DictConfig, folder: Path, settings: str) -> bool:
-    """Whether the run in the folder is trained already. What another run left is removed, unless it is to be resumed: then
-    UserError where it was made with other options."""
-    path = folder / TUNING
-    if cfg.resume and path.is_file():
-        if read_json(path)["settings"] != settings:
-            raise UserError(
-                f"{folder}: it was begun with other options or another collection; give the command of then with resume=true "
-                f"(only {', '.join(FREE)} may change), or another name="
-            )
-        return (folder / MODEL).is_dir()
-    for name in ("checkpoints", MODEL):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    write_json(path, {"settings": settings, "done": False})
-    return False
 
 
 def _choice(group: str) -> str:

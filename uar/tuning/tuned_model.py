@@ -25,7 +25,8 @@ def export(model: Any, base: BaseModel, folder: Path) -> None:
                 weight.data = weight.data.to(base.dtype())
 
         def save_adapter(place: Path) -> None:
-            model.save_pretrained(place, save_embedding_layers=False)  # else peft looks for the base on the hub
+            learned = model.active_adapters  # and no copy of them as they were
+            model.save_pretrained(place, selected_adapters=learned, save_embedding_layers=False)  # else peft asks the hub
             name_base(place, base.reference, base.revision)
 
         _whole(folder / ADAPTER, save_adapter)

@@ -1,7 +1,7 @@
-"""Options of a command that are given and have no effect, since the task reads none of their group."""
+"""Options of a command that are given and have no effect, since the task reads none of their group, or not them."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -13,12 +13,14 @@ READERS = ("task", "reward", "rewards")
 REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 
 
-def refuse_unread(cfg: DictConfig, overrides: Sequence[str], task: str) -> None:
-    """UserError for what was given of GROUPS and neither the task nor a reward refers to. `overrides`: of the command line."""
+def refuse_unread(cfg: DictConfig, overrides: Sequence[str], task: str, idle: Collection[str] = ()) -> None:
+    """UserError for what was given of GROUPS and neither the task nor a reward refers to, and for what is `idle`, see `Task`.
+    `overrides`: of the command line."""
     read = _read(cfg) | ({"candidates"} if cfg.task.depth else set())
     found = []
     for override, path in options_of(overrides):
-        if path.partition(".")[0] in GROUPS and not any(_within(path, one) or _within(one, path) for one in read):
+        unread = path.partition(".")[0] in GROUPS and not any(_within(path, one) or _within(one, path) for one in read)
+        if unread or path in idle:
             found.append(override)
     if found:
         raise UserError(

@@ -23,12 +23,11 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Judging:
-    """`judges` by name; `measures`: those that are wanted of what they give. A judge is asked no further once more than
-    `max_failure_rate` of its calls surely fail, and its measures have no value then."""
+    """`judges` by name; `measures`: those that are wanted of what they give. A judge is asked no further once too many of
+    its calls surely fail, see `Asking`, and its measures have no value then."""
 
     judges: Mapping[str, Judge]
     measures: Sequence[str]
-    max_failure_rate: float
     definitions: dict[str, str] = field(default_factory=dict)
     _values: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)  # line -> measure -> query id -> value
     _counts: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)  # line -> measure
@@ -65,7 +64,7 @@ class Judging:
     def _asked(self, ask: Asking, name: str, judge: Judge, questions: Sequence[AnsweredQuestion]) -> dict[str, Judged]:
         """What a judge made of each question that it could judge, in their order."""
         try:
-            found = ask.of(judge, questions, self.max_failure_rate)
+            found = ask.of(judge, questions)
         except UserError as error:
             log.warning("%s: judge %s is stopped and gives no value: %s", ask.collection.slug, name, error)
             return {}

@@ -85,8 +85,8 @@ def selected(ask: Asking, selector: Selector, kept: Run, found: Run, depth: int)
     texts = show(collection, ids, "rank", str, {})
     queries = collection.queries
     questions = [Candidates(q, queries[q].text, texts[q], image=queries[q].image, kept=tuple(old[q])) for q in found]
-    before = ask.progress.stage(STAGE)
-    calls, failed, longer = sum(before.outcomes.values()), _bad(before.outcomes), before.notes["longer"]
+    before, failed = ask.progress.stage(STAGE), ask.failed(selector.stages)
+    calls, longer = sum(before.outcomes.values()), before.notes["longer"]
     chosen = ask.of(selector, questions)
     after = ask.progress.stage(STAGE)
     lost = [q for q in found if ids[q] and not chosen.get(q)]
@@ -94,14 +94,10 @@ def selected(ask: Asking, selector: Selector, kept: Run, found: Run, depth: int)
         "%s: the LLM selects from %d passages of %d questions in %d windows (%d replies could not be read, %d named more than "
         "%d, whose first count; %d questions with none selected keep the best of the ranking)",
         collection.slug, sum(len(ids[q]) - len(old[q]) for q in found), len(found), sum(after.outcomes.values()) - calls,
-        _bad(after.outcomes) - failed, after.notes["longer"] - longer, selector.keep, len(lost),
+        ask.failed(selector.stages) - failed, after.notes["longer"] - longer, selector.keep, len(lost),
     )  # fmt: skip
     return {q: _ranked(chosen.get(q) or ids[q][: selector.keep]) for q in found}
 
 
 def _ranked(ids: list[str]) -> list[tuple[str, float]]:
     return [(d, float(len(ids) - at)) for at, d in enumerate(ids)]
-
-
-def _bad(outcomes: dict[str, int]) -> int:
-    return sum(number for outcome, number in outcomes.items() if outcome != Outcome.OK)

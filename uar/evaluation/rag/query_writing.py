@@ -102,7 +102,7 @@ def rewritten(ask: Asking, rewriter: Rewriter, texts: Mapping[str, str]) -> dict
     found = {q: query or texts[q] for q, query in ask(rewriter, {q: {} for q in texts}).items()}
     changed = sum(found[q] != text for q, text in texts.items())
     line = "%s: %d of %d queries are searched as the LLM rewrote them (%d replies could not be used)"
-    log.info(line, ask.collection.slug, changed, len(texts), _failed(ask, "rag_rewrite"))
+    log.info(line, ask.collection.slug, changed, len(texts), ask.failed(rewriter.stages))
     return found
 
 
@@ -122,10 +122,10 @@ def verified(
     texts, run = dict(texts), dict(run)
     asked = list(texts)
     for number in range(1, rounds + 1):
-        before = _failed(ask, *verifier.stages)
+        before = ask.failed(verifier.stages)
         better = {q: query for q, query in ask(verifier, show(run, asked)).items() if query and query != texts[q]}
         line = "%s: round %d: the passages of %d of %d questions are said not to support an answer and retrieved again"
-        unread = _failed(ask, *verifier.stages) - before
+        unread = ask.failed(verifier.stages) - before
         log.info(f"{line} (%d replies could not be read)", ask.collection.slug, number, len(better), len(asked), unread)
         if not better:
             break
@@ -134,8 +134,3 @@ def verified(
         texts.update(better)
         asked = list(better)
     return run, texts
-
-
-def _failed(ask: Asking, *stages: str) -> int:
-    counts = [ask.progress.stage(stage).outcomes for stage in stages]
-    return sum(number for of_stage in counts for outcome, number in of_stage.items() if outcome != Outcome.OK)

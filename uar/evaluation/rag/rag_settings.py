@@ -26,7 +26,7 @@ class Settings:
     query where not: by `query` a better one, or what is missing, as a question or a passage. `select`: the LLM selects `keep`
     passages out of the first `candidates` of each search and those that it kept before; None: what a search finds takes the
     place of what was there.
-    `max_failure_rate`: share of failed answers past which the run stops."""
+    `max_failure_rate`: share of the calls of each kind that fail past which the run stops."""
 
     top_k: int
     order: str

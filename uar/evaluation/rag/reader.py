@@ -77,11 +77,13 @@ def check_written(reply: Reply) -> Outcome:
 
 @dataclass(frozen=True)
 class Asking:
-    """Asks the LLM about questions of a collection; what the store holds is not asked. `progress`: of all calls."""
+    """Asks the LLM about questions of a collection; what the store holds is not asked. More than `max_failure_rate` of the
+    calls of one asker surely failing is a UserError, with what was answered kept. `progress`: of all calls."""
 
     collection: Collection
     llm: LLM
     store: Store
+    max_failure_rate: float = 1.0
     progress: Progress = field(default_factory=Progress)
 
     def __call__(self, asker: Asker, shown: Mapping[str, Passages]) -> dict[str, str]:
@@ -89,11 +91,10 @@ class Asking:
         found = self.of(asker, self._questions(shown))
         return {q: str(found.get(q, "")) for q in shown}
 
-    def of(self, asker: Asker, questions: Sequence[Question], max_failure_rate: float = 1.0) -> dict[str, Any]:
-        """What the asker's chain made of each question that it made something of. UserError where more than a share of the
-        calls surely fails."""
+    def of(self, asker: Asker, questions: Sequence[Question]) -> dict[str, Any]:
+        """What the asker's chain made of each question that it made something of."""
         progress = Progress()  # of this asker alone, whose failures count
-        chains = Chains(asker, self.store, self.collection.slug, [self.llm], max_failure_rate, progress=progress)
+        chains = Chains(asker, self.store, self.collection.slug, [self.llm], self.max_failure_rate, progress=progress)
         found: dict[str, Any] = {}
         try:
             with bar("RAG", len(questions), "questions") as drawn:
@@ -105,9 +106,14 @@ class Asking:
         finally:
             self.progress.add(progress)
 
-    def answers(self, reader: Reader, shown: Mapping[str, Passages], max_failure_rate: float) -> dict[str, Given]:
-        """UserError where more than a share of the calls fails, or every one, with what was answered kept."""
-        found = self.of(reader, self._questions(shown), max_failure_rate)
+    def failed(self, stages: Sequence[str]) -> int:
+        """Replies so far that could not be used."""
+        counts = [self.progress.stage(stage).outcomes for stage in stages]
+        return sum(number for of_stage in counts for outcome, number in of_stage.items() if outcome != Outcome.OK)
+
+    def answers(self, reader: Reader, shown: Mapping[str, Passages]) -> dict[str, Given]:
+        """UserError where every answer fails too, with what was answered kept."""
+        found = self.of(reader, self._questions(shown))
         failed = [q for q in shown if found[q].outcome not in (Outcome.OK, Outcome.EMPTY)]
         if failed:
             last = self.progress.failures[-1]

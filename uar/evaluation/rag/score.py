@@ -91,13 +91,12 @@ class Rag:
         chosen = drawn(possible, self.settings.limit, self.settings.seed)
         start = time.perf_counter()
         store = Store(self.store)
-        ask = Asking(collection, llm, store)
+        ask = Asking(collection, llm, store, self.settings.max_failure_rate)
         try:
             with self._costs(ask, "answers", len(chosen), self.prices):
                 run, texts = self._searched(ask, without_own(collection, run), chosen, search)
                 lines = {line: self._passages(collection, line, run, chosen) for line in self.settings.lines}
-                rate = self.settings.max_failure_rate
-                answers = {line: ask.answers(self.asks.reader, passages, rate) for line, passages in lines.items()}
+                answers = {line: ask.answers(self.asks.reader, passages) for line, passages in lines.items()}
             calls = ask.progress.total
             summary = "%s: RAG asked %d calls and took %d from the store (%d of %d %squestions, top %d, %.1f s)"
             whose, seconds = "answered " if measures else "", time.perf_counter() - start
@@ -111,7 +110,7 @@ class Rag:
         _write_generations(self.folder, collection, lines, answers, texts, definitions)
         scores: Scores = []
         values: dict[str, dict[str, float]] = {}
-        values_of_lines: dict[str, Any] = {"questions": len(chosen)}
+        values_of_lines: dict[str, Any] = {"questions": len(chosen), **self._failed(ask)}
         for line, passages in lines.items():
             values[line], per_query = self._measure(collection, measures, line, passages, answers[line])
             values[line] |= judging.means(line)
@@ -124,6 +123,12 @@ class Rag:
         update_metrics(self.folder, rag={collection.slug: values_of_lines}, time={f"rag {collection.slug}": round(seconds, 2)})
         return scores, {_name(m, line): v for line, found in values.items() for m, v in found.items()}
 
+    def _failed(self, ask: Asking) -> dict[str, int]:
+        """Replies that were to change the passages and could not be used, by the option that asks for them."""
+        by_option = {"rewrite": self.asks.rewriter, "verify": self.asks.verifier, "select": self.asks.selector}
+        used = {name: asker for name, asker in by_option.items() if asker and getattr(self.settings, name)}
+        return {f"{name}_failed": ask.failed(asker.stages) for name, asker in used.items()}
+
     def _judging(
         self,
         collection: Collection,
@@ -133,9 +138,9 @@ class Rag:
     ) -> Judging:
         """What the judges make of the answers; of nothing where there is no judge."""
         llm = self.generators.judge() if self.asks.judges else None
-        judging = Judging(self.asks.judges, self.judged, self.settings.max_failure_rate)
+        judging = Judging(self.asks.judges, self.judged)
         if llm is not None:
-            ask = Asking(collection, llm, store)
+            ask = Asking(collection, llm, store, self.settings.max_failure_rate)
             own = self.generators.judge is not self.generators.reader  # whose prices nobody gave
             with self._costs(ask, "judges", len(answers[self.settings.lines[0]]), Prices() if own else self.prices):
                 for line, shown in lines.items():

@@ -28,10 +28,10 @@ class Citations(Judge):
     verdict_tokens: int = 8
 
     def judged(self, question: AnsweredQuestion) -> Chain:
-        sentences = cited_sentences(question.answer)
+        ids = list(question.passages)
+        sentences = cited_sentences(question.answer, len(ids))
         if not sentences:
             return Judged({}, {})
-        ids = list(question.passages)
         rows: list[dict[str, Any]] = []
         for sentence, numbers in sentences:
             needed: list[bool] | None = None
