@@ -127,7 +127,8 @@ def test_residuals_and_candidates_find_what_exact_search_finds(bert: str, tmp_pa
     assert caplog.text.count("Indexed 584 passages") == 2  # the second index serves three searches
     shared = [len(dict(whole[q]).keys() & dict(compressed[q])) for q in mini.queries]
     assert sum(shared) >= 0.8 * 10 * len(shared)
-    assert every == compressed
+    for q in mini.queries:  # products of other shapes may round otherwise in the last bit
+        assert dict(every[q]) == pytest.approx(dict(compressed[q]), abs=1e-5)
     kept = [len(dict(compressed[q]).keys() & dict(few[q])) for q in mini.queries]
     assert sum(kept) >= 0.6 * 10 * len(kept)
     for q in mini.queries:
