@@ -18,9 +18,10 @@ ANSWERED ?= null
 ANSWERS := rag=default rag.top_k=3 rag.limit=$(ANSWERED) rag.lines=[retrieved,oracle] rag.measures=[EM,F1,AnswerRecall]
 REPORT ?= outputs/report
 SWEEP := annotator.threshold=25 training.batch_size=8 training.dev_queries=20 rag=off logger=csv dataset.test=[mini:test]
-NUMERIC := $(addprefix tests/test_,bi_encoder.py devices.py dropout.py engines.py export.py index.py losses.py resume.py retrievers.py \
-	train.py training_steps.py utility_losses.py vllm.py annotate.py::test_a_fresh_run_reproduces_the_shipped_annotations)
+NUMERIC := $(addprefix tests/test_,bi_encoder.py colbert.py devices.py doubted_labels.py dropout.py engines.py export.py index.py losses.py \
+	resume.py retrievers.py train.py training_steps.py utility_losses.py vllm.py annotate.py::test_a_fresh_run_reproduces_the_shipped_annotations)
 CPUS := AVX2 AVX512_CORE AVX512_CORE_BF16 DEFAULT
+AS_AVX2 := ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2
 
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
@@ -68,4 +69,5 @@ test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-cpus: $(INSTALLED)
-	for cpu in $(CPUS); do echo $$cpu; ONEDNN_MAX_CPU_ISA=$$cpu $(BIN)/python -m pytest -n 2 --dist loadfile $(NUMERIC) || exit 1; done
+	for cpu in $(CPUS); do echo $$cpu; env ONEDNN_MAX_CPU_ISA=$$cpu $$([ $$cpu != AVX2 ] || echo $(AS_AVX2)) \
+		$(BIN)/python -m pytest -n 2 --dist loadfile $(NUMERIC) || exit 1; done
