@@ -51,7 +51,7 @@ class Session:
             self._vectors = self._stack.enter_context(self.search.vectors())
         return self._vectors
 
-    def at_end(self, close: Callable[[], None]) -> None:
+    def at_end(self, close: Callable[[], object]) -> None:
         """Called when the session ends, however it does."""
         self._stack.callback(close)
 

@@ -273,7 +273,8 @@ def _mined_from(cfg: DictConfig) -> list[Any]:
 
 def _miner(cfg: DictConfig, collection: Collection, retriever: Trainable) -> Callable[[Stage, int, Path], Stage]:
     """Searches as tests are searched; vectors of a model that goes on learning are not kept."""
-    search: Any = {**OmegaConf.to_container(cfg.search, resolve=True), "embeddings": None}
+    search: Any = OmegaConf.to_container(cfg.search, resolve=True)
+    search["embeddings"] = None
     open_search = partial(hydra.utils.instantiate, search, _convert_="all")
     found_by = {name: value for name, value in search.items() if name not in ("processes", "recall_queries")}
     settings = [parts_of("retriever", cfg), retriever.name, _mined_from(cfg), found_by, cfg.seed]
