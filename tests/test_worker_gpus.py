@@ -18,19 +18,18 @@ def two_gpus() -> Iterator[None]:
     ray.shutdown()
 
 
-def _opened() -> Callable[[object, object], str | None]:
-    own = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return lambda part, common: own
-
-
 @pytest.mark.parametrize(
     ("workers", "on_gpu", "seen"),
     [(Workers(), True, {"0", "1"}), (Workers(), False, {""}), (Workers(num_gpus=0), True, {""})],
     ids=["by machine", "work that needs none", "none"],
 )
 def test_each_actor_sees_a_gpu_of_its_own_or_none(two_gpus: None, workers: Workers, on_gpu: bool, seen: set[str]):
+    def opener() -> Callable[[object, object], str | None]:  # inside, so that actors need not find this file
+        own = os.environ.get("CUDA_VISIBLE_DEVICES")
+        return lambda part, common: own
+
     found: set[str] = set()
-    with workers.opened(_opened, 2, on_gpu=on_gpu) as crew:
+    with workers.opened(opener, 2, on_gpu=on_gpu) as crew:
         for _ in range(50):  # until both have started
             found |= {own for _, own in crew.each(range(8))}
             if found == seen:
