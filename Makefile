@@ -3,7 +3,7 @@
 # of numbers, precision or tolerance goes in, and where a new test compares numbers that a model made (add its file to NUMERIC).
 # make report: a small sweep (2 label sources x 2 losses x 2 seeds), then its report; prints the page's path.
 # make docs: the documentation, as a site in site/.
-# make gpu-check EXTRA=gpu: what needs a GPU, tried on one in eight minutes.
+# make gpu-check: what needs a GPU, tried on one in eight minutes, with the extra gpu.
 # LIMIT: training queries (null: all). ANSWERED: questions of each test that answers are made to (null: all). MORE: further options
 # of the demo's trainings.
 EXTRA ?= cpu
@@ -59,7 +59,8 @@ docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict
 	@echo $(CURDIR)/site/index.html
 
-gpu-check: $(INSTALLED)
+gpu-check:
+	$(MAKE) install EXTRA=gpu
 	$(BIN)/python benchmarks/gpu_check.py
 
 test: $(INSTALLED)

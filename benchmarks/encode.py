@@ -22,7 +22,7 @@ from train_step import flop, matrix_rate
 
 from uar.collections import open_collection
 from uar.machine.model_files import locate
-from uar.machine.precision import bf16_is_fast
+from uar.machine.precision import bf16_is_fast, device
 from uar.retrievers.bi_encoder.encoder import BiEncoder
 from uar.retrievers.encode import ON_CPU, encode_many
 from uar.retrievers.shard_folder import by_length
@@ -42,13 +42,13 @@ def main(
     opened = open_collection(collection)
     rows = np.linspace(0, len(opened.corpus) - 1, passages).astype(np.int64)
     texts = [opened.corpus.text(int(row)) for row in rows]
-    ours = BiEncoder(model, token_budget=token_budget).eval()
+    ours = BiEncoder(model, token_budget=token_budget).to(device()).eval()
     tokens = ours.passage_tokens(opened)
-    theirs = {"fp32": SentenceTransformer(locate(model), device="cpu")}
+    theirs = {"fp32": SentenceTransformer(locate(model), device=str(device()))}
     theirs["fp32"].max_seq_length = 256
     precisions = ["fp32", "bf16"] if bf16_is_fast() else ["fp32"]
     if "bf16" in precisions:
-        theirs["bf16"] = SentenceTransformer(locate(model), device="cpu", model_kwargs={"dtype": torch.bfloat16})
+        theirs["bf16"] = SentenceTransformer(locate(model), device=str(device()), model_kwargs={"dtype": torch.bfloat16})
         theirs["bf16"].max_seq_length = 256
     runs: dict[str, Callable[[], np.ndarray]] = {
         f"sentence-transformers {p}": partial(theirs[p].encode, texts, convert_to_numpy=True) for p in precisions

@@ -1,4 +1,4 @@
-"""Exact search over fp16 shards on disk, beside faiss' IndexFlatIP in memory.
+"""Exact search over fp16 shards on disk, on a GPU where there is one, beside faiss' IndexFlatIP in memory on the CPU.
 
     python benchmarks/search.py [passages=1000000] [dim=384] [queries=1000] [k=100,1000] [rounds=2]
 
@@ -39,6 +39,7 @@ def measure(system: str, shards: list[Path], k: int) -> tuple[float, float, np.n
     """Seconds, GiB and the first 100 rows a query."""
     import torch  # noqa: F401  before faiss
 
+    from uar.machine.precision import device
     from uar.retrievers.exact_search import search
 
     import faiss  # isort: skip
@@ -46,9 +47,9 @@ def measure(system: str, shards: list[Path], k: int) -> tuple[float, float, np.n
     before = resident()
     queries = np.load(shards[0].parent / "queries.npy")
     if system == "uar":
-        search(queries[:8], shards[:1], 8)  # warm
+        search(queries[:8], shards[:1], 8, device())  # warm
         start = time.perf_counter()
-        _, rows = search(queries, shards, k)
+        _, rows = search(queries, shards, k, device())
     else:
         index = faiss.IndexFlatIP(queries.shape[1])
         for shard in shards:

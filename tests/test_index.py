@@ -12,6 +12,7 @@ from uar.errors import UserError
 from uar.retrievers import exact_search
 from uar.retrievers.vector_index import ExactSearch, FaissSearch, recall
 from uar.retrievers.vector_shards import evenly
+from uar.storage.files import write_json
 
 FACTORIES = ["Flat", "IVF{lists},Flat", "IVF16,PQ8x4", "HNSW16"]
 
@@ -25,7 +26,15 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     places = [tmp_path_factory.mktemp("shards") / f"{number}.npy" for number in range(3)]
     for place, part in zip(places, np.split(vectors.astype(np.float16), [400, 900]), strict=True):
         np.save(place, part)
+    write_json(places[0].parent / "manifest.json", {"weights": "first"})
     return places
+
+
+def copied(shards: list[Path], folder: Path) -> list[Path]:
+    """Without an index, and with times of their own."""
+    folder.mkdir(exist_ok=True)
+    shutil.copyfile(shards[0].parent / "manifest.json", folder / "manifest.json")
+    return [Path(shutil.copyfile(shard, folder / shard.name)) for shard in shards]
 
 
 @pytest.fixture
@@ -58,21 +67,25 @@ def test_an_index_is_made_once_for_the_vectors_and_kept_beside_them(
 ):
     made = []
     monkeypatch.setattr(FaissSearch, "_index", lambda *given, real=FaissSearch._index: (made.append(1), real(*given))[1])
-    own = [Path(shutil.copy2(shard, tmp_path / shard.name)) for shard in shards]
+    own = copied(shards, tmp_path / "own")
     searches = [FaissSearch(factory=factory, train_on=1_500) for _ in range(2)]  # as two commands
     first, again, other = (search.best(queries[:4], own, 5)[1] for search in (searches[0], *searches))
     assert len(made) == 1 and (first == again).all() and (first == other).all()
     narrow = FaissSearch(factory=factory, train_on=1_500, probes=1, ef_search=1)  # a setting of the search, not of the index
     narrow.best(queries[:4], own, 5)
     assert len(made) == 1
-    np.save(own[0], np.load(own[0])[::-1])
+    moved = copied(own, tmp_path / "moved")  # to another machine, with the index
+    for index in own[0].parent.glob("*.faiss"):
+        shutil.copyfile(index, moved[0].parent / index.name)
+    assert (FaissSearch(factory=factory, train_on=1_500).best(queries[:4], moved, 5)[1] == first).all() and len(made) == 1
+    write_json(own[0].parent / "manifest.json", {"weights": "other"})
     FaissSearch(factory=factory, train_on=1_500).best(queries[:4], own, 5)
     FaissSearch(factory=factory, train_on=1_400).best(queries[:4], own, 5)
     assert len(made) == 3
 
 
 def test_an_index_of_which_a_part_is_gone_is_told(shards: list[Path], queries: np.ndarray, tmp_path: Path):
-    own = [Path(shutil.copy2(shard, tmp_path / shard.name)) for shard in shards]
+    own = copied(shards, tmp_path)
     FaissSearch().best(queries[:4], own, 5)
     (path,) = tmp_path.glob("*.faiss")
     path.write_bytes(path.read_bytes()[:1_000])

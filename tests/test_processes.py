@@ -71,9 +71,11 @@ def test_torchrun_starts_the_processes(tmp_path: Path, tiny: list[str]):
         *tiny,
         "label_source=human",
         "trainer.max_steps=2",
+        "trained_by=outputs/*",
     ]
     done = torchrun(tmp_path, *options, "hydra.run.dir=run")
     assert done.returncode == 0, done.stderr[-3000:]
+    assert (done.stdout + done.stderr).count("trained_by=outputs/* is not looked at where torchrun or SLURM starts") == 1
     told = metrics(tmp_path / "run")["train"]["human"]
     assert told["steps"] == 2 and 0 < told["best dev nDCG@10"] <= 1
     assert (done.stdout + done.stderr).count("of 6 queries that candidates has no pools of") == 1

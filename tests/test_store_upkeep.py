@@ -1,6 +1,7 @@
 """What `python -m uar.store` shows of a store, and how it keeps it in order."""
 
 import json
+import logging
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,6 +15,7 @@ from records import find, record
 from uar.annotation.store_run import ACTIONS
 from uar.errors import UserError
 from uar.llm.record import Outcome, Record
+from uar.llm.store import store as store_module
 from uar.llm.store import upkeep
 from uar.llm.store.parts import parts_of
 from uar.llm.store.rule import rule
@@ -145,3 +147,18 @@ def test_the_command_counts_exports_checks_and_deletes(tmp_path: Path, command: 
         (["store=nowhere"], "store=nowhere: nothing is kept there"),
     ):
         assert told in fails("uar.store", "store=store", *words)
+
+
+def test_a_store_of_very_many_parts_names_the_command_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level(logging.INFO)
+    few, many = (
+        filled(tmp_path / name, *([of(n, Outcome.OK, 1.0)] for n in range(parts))) for name, parts in (("a", 3), ("b", 4))
+    )
+    store_module._tell_of_parts.cache_clear()
+    monkeypatch.setattr(store_module, "MANY", 3)
+    for folder in (few, many, many):
+        Store(folder)
+    (line,) = [r.getMessage() for r in caplog.records if "parts" in r.getMessage()]
+    assert f"{many} has 4 parts" in line and line.endswith(f"python -m uar.store store={many} action=compact")

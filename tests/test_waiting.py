@@ -13,6 +13,7 @@ from import_spy import records, spied
 
 from uar.collections import open_collection
 from uar.collections.token_ids import corpus_tokens
+from uar.machine import children
 from uar.machine.waiting import ASLEEP, AWAKE, MARK, NAMES, children_side_by_side, set_waiting, wait_settings
 from uar.retrievers import encode
 from uar.retrievers.bi_encoder.encoder import BiEncoder
@@ -111,7 +112,7 @@ def test_processes_that_encode_a_corpus(unset: pytest.MonkeyPatch, tmp_path: Pat
         seen.append(wait_settings())
         return SimpleNamespace(join=lambda timeout: True)
 
-    unset.setattr(encode, "spawn", spawn)
+    unset.setattr(children, "spawn", spawn)
     tokens = corpus_tokens(open_collection(f"local:{folder}:test"), retriever.tokenizer, 32)
     encode.encode_corpus(retriever, tokens, tmp_path / "shards", precision="fp32", processes=2, shard=2)
     assert len(seen) == 1 and seen[0].items() >= ASLEEP.items()

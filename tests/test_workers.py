@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import faiss
+import hydra
 import numpy as np
 import pytest
 import torch
@@ -167,6 +168,8 @@ def test_a_part_whose_actor_dies_is_done_again_and_a_fault_is_one_line(two: Work
                 os._exit(1)
             if part == 9:
                 raise UserError("the ninth is wrong")
+            if part == 7:  # Hydra wraps what it raises
+                hydra.utils.instantiate({"_target_": f"{Workers.__module__}.Workers", "actors": 0})
             if part == 8:
                 import nobodys_package  # noqa: F401
             return part * common
@@ -175,7 +178,8 @@ def test_a_part_whose_actor_dies_is_done_again_and_a_fault_is_one_line(two: Work
 
     with two.opened(opener, 4) as crew:
         assert sorted(crew.each([1, 2, 3, 4], 10)) == [(0, 10), (1, 20), (2, 30), (3, 40)]
-        for part, said in ((9, "the ninth is wrong"), (8, "No module named 'nobodys_package'")):
+        wrong = {9: "the ninth is wrong", 8: "No module named 'nobodys_package'", 7: "workers.actors=0: at least 1 is needed"}
+        for part, said in wrong.items():
             with pytest.raises(UserError, match=f"^workers: {socket.gethostname()}: {said}$"):
                 list(crew.each([part], 10))
     assert died.exists()

@@ -1,4 +1,4 @@
-"""The error a user sees as one line."""
+"""The errors a user sees as one line."""
 
 
 class UserError(Exception):
@@ -26,3 +26,12 @@ class MissingModel(UserError):
 
 class EngineError(UserError):
     """An LLM engine cannot go on (server down, model missing)."""
+
+
+def chain_of(error: BaseException) -> list[BaseException]:
+    """An error and what it came from, each once: a chain may go in a circle."""
+    chain: list[BaseException] = []
+    while error is not None and error not in chain:
+        chain.append(error)
+        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+    return chain

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -92,23 +93,24 @@ class Evaluator:
             ranker=ranker.name,
             measured=self.retrieving.measured(ranker),
         )
-        values: dict[str, dict[str, float]] = {}
+        scores: dict[str, Scores] = {}
         searched: dict[str, Mapping[str, float]] = {}
-        try:
-            with self.retrieving.session(self._folder) as session:
-                opened = ranker.opened(session)
-                for at, collection in enumerate(collections):
-                    key = self.retrieving.key(collection, ranker)
-                    values[collection.slug], searched[collection.slug] = self._collection(collection, opened, session, key)
-                    if collection.corpus.hash not in {later.corpus.hash for later in collections[at + 1 :]}:
-                        session.release(collection.corpus)
-        finally:
-            if self._generators:
-                self._generators.close()
+        again = self._rag is not None and self._rag.settings.searches_again
+        with ExitStack() as stack:
+            session = stack.enter_context(self.retrieving.session(self._folder))
+            opened = ranker.opened(session)
+            for at, collection in enumerate(collections):
+                key = self.retrieving.key(collection, ranker)
+                scores[collection.slug], searched[collection.slug] = self._searched(collection, opened, session, key)
+                if not again and collection.corpus.hash not in {later.corpus.hash for later in collections[at + 1 :]}:
+                    session.release(collection.corpus)
+            if not again:
+                stack.close()  # the retriever leaves the device before a generator needs it
+            rag = self._generated(collections, opened, scores)
         if any(searched.values()):
             update_manifest(self._folder, search=searched)
-        rows = averaged(values)
-        whole = {s: {m: v for m, v in rows[s].items() if m in self.measures} for s in rows if s not in values}
+        rows = averaged({slug: {**means(of), **rag.get(slug, {})} for slug, of in scores.items()})
+        whole = {s: {m: v for m, v in rows[s].items() if m in self.measures} for s in rows if s not in scores}
         update_metrics(self._folder, retrieval=whole)
         _tell(ranker.name, rows, {collection.slug: len(collection.corpus) for collection in collections})
         return rows
@@ -122,10 +124,10 @@ class Evaluator:
             self._with_answers[key] = with_answers(collections, files, option, of_all=own is not None)
         return self._with_answers[key]
 
-    def _collection(
+    def _searched(
         self, collection: Collection, ranker: Ranker, session: Session, key: str | None
-    ) -> tuple[dict[str, float], Mapping[str, float]]:
-        """Mean values, and what the search says of itself."""
+    ) -> tuple[Scores, Mapping[str, float]]:
+        """Scores of the questions, and what the search says of itself."""
         query_ids = scored_queries(collection)
         if len(query_ids) < len(collection.queries):
             log.info(
@@ -157,10 +159,12 @@ class Evaluator:
             line = "%s: no question has more than %d results, fewer than %s look at"
             log.warning(line, collection.reference, longest, ", ".join(deeper))
         scores = per_query(collection, run, self.measures, query_ids)
-        values = means(scores)
         spent = "a run that stood in this folder" if kept else f"{seconds:.1f} s"
         log.info("%s: %d questions, %s", collection.slug, len(query_ids), spent)
-        update_metrics(self._folder, retrieval={collection.slug: values}, time={f"retrieval {collection.slug}": seconds})
+        write_score_file(self._score_file(collection), scores)
+        update_metrics(
+            self._folder, retrieval={collection.slug: means(scores)}, time={f"retrieval {collection.slug}": seconds}
+        )
         if self._llm:
             self._llm.estimate(self._folder, collection, run, self.measures)
         if self._robustness:
@@ -169,20 +173,31 @@ class Evaluator:
                 return self.retrieving.run(asked, ranker, query_ids)
 
             self._robustness.report(self._folder, collection, self.measures, scores, search)
-        rag_scores, rag_values = self._rag_scores(collection, run, query_ids, ranker)
-        write_score_file(self._folder / "scores" / f"{collection.slug}.parquet", scores + rag_scores)
-        return {**values, **rag_values}, retrieved.facts
+        return scores, retrieved.facts
 
-    def _rag_scores(
-        self, collection: Collection, run: Run, query_ids: list[str], ranker: Ranker
-    ) -> tuple[Scores, dict[str, float]]:
-        if self._rag is None:
-            return [], {}
+    def _generated(
+        self, collections: Sequence[Collection], ranker: Ranker, scores: Mapping[str, Scores]
+    ) -> dict[str, dict[str, float]]:
+        """Mean values of RAG by slug, over the runs that stand in the folder; their scores stand beside those of retrieval."""
+        if self._rag is None or self._generators is None:
+            return {}
+        found: dict[str, dict[str, float]] = {}
+        try:
+            for collection in collections:
 
-        def search(texts: Mapping[str, str]) -> Run:
-            return ranker.rank(with_texts(collection, texts), list(texts), self._cfg.retrieval_depth)
+                def search(texts: Mapping[str, str], collection: Collection = collection) -> Run:
+                    return ranker.rank(with_texts(collection, texts), list(texts), self._cfg.retrieval_depth)
 
-        return self._rag.score(collection, run, query_ids, search)
+                own = scores[collection.slug]
+                run = self._runs.standing(collection.slug)
+                of_rag, found[collection.slug] = self._rag.score(collection, run, scored_queries(collection), search)
+                write_score_file(self._score_file(collection), own + of_rag)
+        finally:
+            self._generators.close()
+        return found
+
+    def _score_file(self, collection: Collection) -> Path:
+        return self._folder / "scores" / f"{collection.slug}.parquet"
 
 
 def _tell(name: str, rows: Mapping[str, Mapping[str, float]], passages: Mapping[str, int]) -> None:

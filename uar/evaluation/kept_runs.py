@@ -29,7 +29,7 @@ class KeptRuns:
     def retrieved(self, slug: str, key: str | None, retrieve: Callable[[], Retrieved]) -> tuple[Retrieved, bool]:
         """What the folder has under that key, True, or what `retrieve` gives, False, which is kept. The key None is that of
         no other run."""
-        path, made = self._folder / f"{slug}.trec", self._made()
+        path, made = self._path(slug), self._made()
         facts = made.get(slug, {})
         if key is not None and facts.get("key") == key and path.is_file() and facts["file"] == file_hash(path):
             return Retrieved(read_run(path), facts["seconds"], facts.get("facts", {})), True
@@ -39,6 +39,13 @@ class KeptRuns:
             told = {"seconds": result.seconds, "facts": result.facts}
             write_json(self._file, made | {slug: {"key": key, "file": file_hash(path), **told}})
         return result, False
+
+    def standing(self, slug: str) -> Run:
+        """The run of that name in the folder."""
+        return read_run(self._path(slug))
+
+    def _path(self, slug: str) -> Path:
+        return self._folder / f"{slug}.trec"
 
     def _made(self) -> dict[str, Any]:
         try:

@@ -2,17 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from uar.collections import Collection
 from uar.expansion.by_llm import ByLLM
 from uar.expansion.expanded import expanded_by
 from uar.pools import PoolSource
 from uar.retrievers.ranker import Ranker
-from uar.retrievers.session import Session
-
-if TYPE_CHECKING:
-    from uar.retrievers.vector_index import ExactSearch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,15 +19,11 @@ class ExpandedPool(PoolSource):
     expand: ByLLM
 
     def ranked(self, collection: Collection, query_ids: Sequence[str]) -> dict[str, list[str]]:
-        with Session(_exact) as session:
+        from uar.retrievers.session_ranker import own_session  # brings torch, which BM25 has no use for
+
+        with own_session() as session:
             found = expanded_by(self.retriever(), self.expand).opened(session).rank(collection, query_ids, self.depth)
         return {q: [d for d, _ in hits] for q, hits in found.items()}
 
     def ranked_by(self, retriever: Ranker) -> PoolSource:
         return replace(self, retriever=lambda: retriever)
-
-
-def _exact() -> "ExactSearch":
-    from uar.retrievers.vector_index import ExactSearch  # brings torch, which BM25 has no use for
-
-    return ExactSearch()

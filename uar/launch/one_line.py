@@ -5,7 +5,7 @@ import errno
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from uar.errors import UserError
+from uar.errors import UserError, chain_of
 from uar.storage.files import NOT_WRITABLE
 
 INTERNAL = ("object_type", "reference_type", "full_key", "To append", "See https://hydra.cc")
@@ -37,15 +37,6 @@ def _said(error: BaseException, cause: BaseException) -> bool:
 
 def is_of_config(error: BaseException) -> bool:
     return isinstance(error, HydraException | OmegaConfBaseException)
-
-
-def chain_of(error: BaseException) -> list[BaseException]:
-    """An error and what it came from, each once: a chain may go in a circle."""
-    chain: list[BaseException] = []
-    while error is not None and error not in chain:
-        chain.append(error)
-        error = error.__cause__ or error.__context__  # type: ignore[assignment]
-    return chain
 
 
 def about_config(error: BaseException) -> str:

@@ -7,7 +7,7 @@ import sys
 import threading
 from types import FrameType
 
-from uar.launch.one_line import chain_of
+from uar.errors import chain_of
 
 
 class Stopping:

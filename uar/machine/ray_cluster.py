@@ -53,10 +53,12 @@ def _knock(address: str | None) -> None:
         socket.create_connection((host, int(port)), timeout=KNOCK).close()
 
 
-def actor_environment(side_by_side: bool) -> dict[str, str]:
-    """Of an actor, there before it imports anything. `side_by_side`: whether actors share the cores of a machine."""
+def actor_environment(actors: int, gpus: float) -> dict[str, str]:
+    """Of one of so many actors with so many GPUs each, there before it imports anything. Ray hides no GPU from one that has
+    none, and all would take the first."""
     ours = {name: value for name, value in os.environ.items() if name.startswith(("HF_", "UAR_", "TOKENIZERS_"))}
-    return ours | {"UAR_CACHE": str(cache_dir().absolute())} | wait_settings(side_by_side)
+    hidden = {} if gpus else {"CUDA_VISIBLE_DEVICES": ""}
+    return ours | hidden | {"UAR_CACHE": str(cache_dir().absolute())} | wait_settings(side_by_side=actors > 1 and not gpus)
 
 
 def enter(folder: str) -> None:

@@ -10,14 +10,14 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from uar.errors import UserError
+from uar.errors import UserError, chain_of
 from uar.machine.ray_cluster import actor_environment, cluster, enter, ray_module
 from uar.storage.files import writable
 
@@ -30,37 +30,42 @@ TRIES = 2  # more of a part whose actor died
 
 @dataclass(frozen=True)
 class Workers:
-    """`actors` with `num_cpus` (which is how many threads each has) and `num_gpus` each. `address`: of a cluster that runs,
-    whose machines see the cache and the folders of the command under the same paths; None starts one on this machine.
-    `option`: how errors name them."""
+    """`actors` with `num_cpus` (which is how many threads each has) and `num_gpus` each: None is one where Ray has any, of
+    which an actor that gets none does nothing; with 0 they compute on the CPU. `address`: of a cluster that runs, whose
+    machines see the cache and the folders of the command under the same paths; None starts one on this machine. `option`: how
+    errors name them."""
 
     actors: int = 2
     num_cpus: float = 0.5
-    num_gpus: float = 0
+    num_gpus: float | None = None
     address: str | None = None
     option: ClassVar[str] = "workers"
 
     def __post_init__(self) -> None:
         if self.actors < 1:
             raise UserError(f"{self.option}.actors={self.actors}: at least 1 is needed")
-        if self.num_cpus < 0 or self.num_gpus < 0:
-            given = f"{self.option}.num_cpus={self.num_cpus:g}, {self.option}.num_gpus={self.num_gpus:g}"
+        if self.num_cpus < 0 or (self.num_gpus or 0) < 0:
+            given = f"{self.option}.num_cpus={self.num_cpus:g}, {self.option}.num_gpus={self.num_gpus}"
             raise UserError(f"{given}: from 0 on are needed")
         ray_module(self.option)
 
     @contextmanager
-    def opened(self, opener: Callable[[], Work], most: int, written: Path | None = None) -> Iterator["Crew"]:
+    def opened(
+        self, opener: Callable[[], Work], most: int, written: Path | None = None, on_gpu: bool = True
+    ) -> Iterator["Crew"]:
         """Actors that each call `opener` once, for as long as the block runs; not more than `most`, the parts that there are.
-        `written`: the folder that they write to, which has to be the one that this process sees under that name."""
+        `written`: the folder that they write to, which has to be the one that this process sees under that name. `on_gpu`:
+        whether their work is done on one where there are any."""
         with cluster(self.option, self.address) as ray, _probe(written) as probe:
-            self._check_fits(ray)
+            gpus = self.gpus(ray.cluster_resources().get("GPU", 0) if on_gpu else 0)
+            self._check_fits(ray, {"num_cpus": self.num_cpus, "num_gpus": gpus})
             job = [ray.put(ray.cloudpickle.dumps(opener))]  # in a list it is fetched by an actor that needs it
             kind = ray.remote(Worker).options(
                 num_cpus=self.num_cpus,
-                num_gpus=self.num_gpus,
+                num_gpus=gpus,
                 max_restarts=TRIES,
                 max_task_retries=TRIES,
-                runtime_env={"env_vars": actor_environment(side_by_side=self.actors > 1 and not self.num_gpus)},
+                runtime_env={"env_vars": actor_environment(self.actors, gpus)},
             )
             actors = [kind.remote(self.option, probe, os.getcwd()) for _ in range(min(self.actors, most))]
             crew = Crew(ray, self.option, actors, job)
@@ -69,11 +74,15 @@ class Workers:
             finally:
                 crew.dismiss()
 
-    def _check_fits(self, ray: Any) -> None:
+    def gpus(self, there: float) -> float:
+        """Of an actor, where Ray has so many."""
+        return min(1.0, there) if self.num_gpus is None else self.num_gpus
+
+    def _check_fits(self, ray: Any, of_each: Mapping[str, float]) -> None:
         """Of a machine that cannot grow; a cluster may."""
         there = ray.cluster_resources()
         for name, kind in (("num_cpus", "CPU"), ("num_gpus", "GPU")):
-            wanted, has = getattr(self, name), there.get(kind, 0)
+            wanted, has = of_each[name], there.get(kind, 0)
             if self.address is None and wanted > has:
                 raise UserError(
                     f"{self.option}.{name}={wanted:g}: an actor cannot have more than this machine, {has:g} {kind}s"
@@ -171,8 +180,12 @@ class Worker:
                 f"{here} does not have {error.filename} of the starting machine; give folders that all machines share under "
                 "the same paths: UAR_CACHE, store, search.embeddings, and those of models and collections"
             )
-        except (UserError, OSError, ImportError) as error:
-            return None, f"{here}: {error}"
+        except Exception as error:  # Hydra wraps what a class that it makes raises
+            known = isinstance(error, OSError | ImportError)
+            fault = error if known else next((e for e in chain_of(error) if isinstance(e, UserError)), None)
+            if fault is None:
+                raise
+            return None, f"{here}: {fault}"
 
 
 def visible(path: Path) -> bool:

@@ -10,16 +10,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.multiprocessing.spawn import spawn
 
 from uar.collections.token_ids import Tokens
 from uar.errors import UserError
 from uar.launch.bars import Bar, bar
+from uar.machine.children import run_children
 from uar.machine.feed import ahead, fetched
 from uar.machine.precision import device, name_of, resolve_dtype
-from uar.machine.waiting import children_side_by_side
 from uar.machine.workers import VISIBLE, Workers, chosen_workers, visible
-from uar.retrievers.shard_folder import DOING, SHARD, by_length, encoding, missing_shards, open_folder, rows_of_shard
+from uar.retrievers.shard_folder import DOING, SHARD, by_length, encoding, filling, rows_of_shard
 from uar.retrievers.trainable import Encoder
 from uar.storage.files import write_array
 
@@ -41,23 +40,24 @@ def encode_corpus(
     `processes`: so many beside each other, on as many GPUs where there are any; `chosen_workers` are asked in their place.
     `shard`: passages a shard. `made`: what `made_by` says, where that is known already.
     """
-    open_folder(folder, made or made_by(retriever, tokens, precision, shard))
+    made = made or made_by(retriever, tokens, precision, shard)
     shards = [folder / f"shard-{number:05d}.npy" for number in range(-(-len(tokens) // shard))]
-    missing = missing_shards(folder, len(shards), lambda number: shards[number].is_file())
-    sizes = {number: len(rows_of_shard(number, shard, len(tokens))) for number in missing}
-    workers = chosen_workers()
-    with encoding(sum(sizes.values())) as shown:
-        if workers and missing:
-            _encode_on(workers, retriever, tokens, folder, precision, shard, missing, shown)
-        elif processes > 1 and len(missing) > 1:
-            parts = [missing[rank::processes] for rank in range(min(processes, len(missing)))]
-            with children_side_by_side():
+    with filling(folder, made, len(shards), lambda number: shards[number].is_file()) as missing:
+        sizes = {number: len(rows_of_shard(number, shard, len(tokens))) for number in missing}
+        workers = chosen_workers()
+        with encoding(sum(sizes.values())) as shown:
+            if workers and missing:
+                _encode_on(workers, retriever, tokens, folder, precision, shard, missing, shown)
+            elif processes > 1 and len(missing) > 1:
+                parts = [missing[rank::processes] for rank in range(min(processes, len(missing)))]
                 work = retriever, tokens, folder, precision, shard, parts
-                children = spawn(_work, args=work, nprocs=len(parts), join=False)
-                while not children.join(timeout=1):
+
+                def look() -> None:
                     shown.at(sum(size for number, size in sizes.items() if shards[number].is_file()))
-        else:
-            _encode(retriever, tokens, folder, precision, shard, missing, shown)
+
+                run_children(_work, len(parts), work, look)
+            else:
+                _encode(retriever, tokens, folder, precision, shard, missing, shown)
     return shards
 
 

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from uar.collections import Corpus
 
-if TYPE_CHECKING:  # both import torch, which a session of BM25 has no use for
+if TYPE_CHECKING:  # all import torch, which a session of BM25 has no use for
+    from torch import nn
+
     from uar.retrievers.vector_index import ExactSearch
     from uar.retrievers.vectors import Vectors
 
@@ -17,13 +19,12 @@ if TYPE_CHECKING:  # both import torch, which a session of BM25 has no use for
 class Session:
     """Search settings, and vectors that stay until their corpus is released or the session ends.
 
-    `open_search`: makes the settings (conf/search) when a ranker first asks for them. `moves`: whether a model goes to the
-    fastest device; one in training stays where it is. `folder`: the run folder, where a ranker may write what it spent; None
-    where there is none.
+    `open_search`: makes the settings (conf/search) when a ranker first asks for them. `moves`: whether models change their
+    device, see `place`. `folder`: the run folder, where a ranker may write what it spent; None where there is none.
     """
 
     def __init__(self, open_search: "Callable[[], ExactSearch]", moves: bool = True, folder: Path | None = None) -> None:
-        self._open_search, self.moves, self.folder = open_search, moves, folder
+        self._open_search, self._moves, self.folder = open_search, moves, folder
         self._search: ExactSearch | None = None
         self._vectors: Vectors | None = None
         self._stack = ExitStack()
@@ -50,9 +51,18 @@ class Session:
             self._vectors = self._stack.enter_context(self.search.vectors())
         return self._vectors
 
-    def at_end(self, close: Callable[[], None]) -> None:
+    def at_end(self, close: Callable[[], object]) -> None:
         """Called when the session ends, however it does."""
         self._stack.callback(close)
+
+    def place(self, model: "nn.Module") -> None:
+        """On the fastest device while the session lasts; at its end it leaves that to whatever comes next, such as an LLM. One
+        in training stays where it is."""
+        if self._moves:
+            from uar.machine.precision import device
+
+            model.to(device())
+            self.at_end(lambda: model.to("cpu"))
 
     def stands_for(self, other: Corpus, corpus: Corpus) -> None:
         """`other` is searched in place of `corpus`, and released with it."""

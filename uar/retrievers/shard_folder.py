@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +11,31 @@ import numpy as np
 
 from uar.errors import UserError
 from uar.launch.bars import Bar, bar
+from uar.retrievers.vector_shards import MANIFEST
 from uar.storage.files import read_json, write_json
+from uar.storage.locks import alone
 
 log = logging.getLogger(__name__)
 DOING = "encode passages"
 SHARD = 16_384  # passages a shard: fixed blocks of the corpus, whoever makes them
 
 
-def open_folder(folder: Path, made: Mapping[str, Any]) -> None:
-    """Make the folder, or go on with one that was made by the same; UserError where `made` differs."""
+@contextmanager
+def filling(
+    folder: Path, made: Mapping[str, Any], number: int, is_whole: Callable[[int], bool], doing: str = "Encoding"
+) -> Iterator[list[int]]:
+    """Those of so many shards that are not whole, for the block to write. The folder is made, or was made by the same;
+    UserError where `made` differs. Another process that fills it is waited for, and what it wrote is taken."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "manifest.json"
+    with ExitStack() as stack:
+        if not (folder / MANIFEST).is_file() or not all(map(is_whole, range(number))):  # a whole one may be read-only
+            stack.enter_context(alone(folder / "filling.lock", doing.lower()))
+        _open_folder(folder, made)
+        yield _missing_shards(folder, number, is_whole, doing)
+
+
+def _open_folder(folder: Path, made: Mapping[str, Any]) -> None:
+    path = folder / MANIFEST
     if not path.is_file():
         for shard in folder.glob("shard-*"):  # of which nobody can say what made them
             shard.unlink()
@@ -36,8 +50,8 @@ def open_folder(folder: Path, made: Mapping[str, Any]) -> None:
         )
 
 
-def missing_shards(folder: Path, number: int, is_whole: Callable[[int], bool], doing: str = "Encoding") -> list[int]:
-    """Those of so many shards that are not whole; where some are, it says so."""
+def _missing_shards(folder: Path, number: int, is_whole: Callable[[int], bool], doing: str) -> list[int]:
+    """Where some are not missing, it says so."""
     missing = [shard for shard in range(number) if not is_whole(shard)]
     if 0 < len(missing) < number:
         log.info("%s goes on in %s: %d of %d shards are there", doing, folder, number - len(missing), number)

@@ -5,14 +5,16 @@ they are beside bytes, and are signs beside bits, of which Hamming distance is c
 sentence-transformers' `quantize_embeddings`, but for values outside of the ranges, which are cut and do not wrap around.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from uar.retrievers.ties import Found, Ranks, first_of
-from uar.retrievers.vector_shards import evenly, load_shard, shard_sizes
+from uar.retrievers.vector_shards import MANIFEST, evenly, load_shard, made_of, shard_sizes
 from uar.storage.files import read_json, writable, write_array, write_json
+from uar.storage.locks import alone
 
 KINDS = ("int8", "binary")
 CALIBRATION = 100_000  # vectors, evenly from the corpus, that say between which values a number lies
@@ -56,21 +58,27 @@ class SmallVectors:
         return scores + (queries @ (start + 128 * step))[:, None], rows
 
     def _make(self, whole: Sequence[Path]) -> None:
-        """The files of `whole` may be of another time than those that are there."""
-        made_of = {path.name: path.stat().st_mtime_ns for path in whole}
-        manifest = self._folder / "manifest.json"
+        """Those that are there may be of other whole ones."""
+        made = {"of": made_of(whole), "unit": self._unit}
+        if self._is_of(made) and all(small.is_file() for small in self.shards):
+            return
         with writable(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
-        if not manifest.is_file() or read_json(manifest) != made_of:
-            for old in self._folder.glob("*.npy"):
-                old.unlink()
-            if self._kind == "int8":
-                some = shortened(evenly(whole, CALIBRATION), self._dimensions, self._unit)
-                write_array(self._ranges, np.stack([some.min(axis=0), some.max(axis=0)]))
-            write_json(manifest, made_of)
-        for path, small in zip(whole, self.shards, strict=True):
-            if not small.is_file():
-                write_array(small, self._coded(shortened(load_shard(path), self._dimensions, self._unit)))
+        with alone(self._folder / "filling.lock", "making smaller vectors"):
+            if not self._is_of(made):
+                for old in self._folder.glob("*.npy"):
+                    old.unlink()
+                if self._kind == "int8":
+                    some = shortened(evenly(whole, CALIBRATION), self._dimensions, self._unit)
+                    write_array(self._ranges, np.stack([some.min(axis=0), some.max(axis=0)]))
+                write_json(self._folder / MANIFEST, made)
+            for path, small in zip(whole, self.shards, strict=True):
+                if not small.is_file():
+                    write_array(small, self._coded(shortened(load_shard(path), self._dimensions, self._unit)))
+
+    def _is_of(self, made: Mapping[str, Any]) -> bool:
+        manifest = self._folder / MANIFEST
+        return manifest.is_file() and read_json(manifest) == made
 
     def _coded(self, vectors: np.ndarray) -> np.ndarray:
         if self._kind == "binary":

@@ -19,7 +19,7 @@ from uar.retrievers.rescoring import rescored
 from uar.retrievers.search_on_workers import search_on_workers
 from uar.retrievers.small_vectors import KINDS, SmallVectors
 from uar.retrievers.ties import Found, Ranks, first_of
-from uar.retrievers.vector_shards import Rows, evenly, load_shard, shard_sizes
+from uar.retrievers.vector_shards import Rows, evenly, load_shard, made_of, shard_sizes
 from uar.retrievers.vectors import Vectors
 from uar.storage.files import digest, whole_file
 from uar.storage.locks import alone
@@ -138,7 +138,7 @@ class FaissSearch(ExactSearch):
     so many vectors, evenly from the corpus, train the index; None: 64 a list of it, and 65,536 at least. Smaller codes than
     `dimensions` are the index' own: `quantize` is refused.
 
-    The index is a file beside the vectors, by their content and by what makes it, and stays as long as they do. It is mapped
+    The index is a file beside the vectors, by what makes them and by what makes it, and stays as long as they do. It is mapped
     into memory.
     """
 
@@ -178,8 +178,7 @@ class FaissSearch(ExactSearch):
         return ", ".join(part for part in (self.factory, super().shortcut) if part)
 
     def _among(self, queries: np.ndarray, shards: Sequence[Path], k: int, ranks: Ranks | None) -> Found:
-        made_of = [(shard.name, shard.stat().st_size, shard.stat().st_mtime_ns) for shard in shards]
-        name = digest(self._name(sum(shard_sizes(shards))), self.train_on, queries.shape[1], made_of)
+        name = digest(self._name(sum(shard_sizes(shards))), self.train_on, queries.shape[1], made_of(shards))
         path = shards[0].parent / f"{name}.faiss"
         if path not in self._opened:
             self._opened[path] = self._read(path, shards, queries.shape[1])
@@ -189,7 +188,7 @@ class FaissSearch(ExactSearch):
         import faiss  # after torch: both bring OpenMP
 
         if not path.is_file():
-            with alone(path.with_suffix(".lock")):
+            with alone(path.with_suffix(".lock"), f"making an index of {self.factory}"):
                 if not path.is_file():
                     with whole_file(path) as beside:
                         faiss.write_index(self._index(shards, dim), str(beside))

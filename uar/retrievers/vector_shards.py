@@ -2,10 +2,19 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from uar.errors import UserError
+from uar.storage.files import read_json
+
+MANIFEST = "manifest.json"  # in a folder of vectors: what made them
+
+
+def made_of(shards: Sequence[Path]) -> Any:
+    """What the folder of the files says that made them, which a copy of it says too."""
+    return read_json(shards[0].parent / MANIFEST)
 
 
 def load_shard(path: Path, mapped: bool = False) -> np.ndarray:

@@ -2,12 +2,15 @@
 writing, and are of files of their own, which stay."""
 
 import fcntl
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from uar.storage.files import NO_LOCKS, cache_dir, digest, is_whole, writable
+
+log = logging.getLogger(__name__)
 
 
 def lock(held: int, how: int) -> None:
@@ -23,12 +26,18 @@ def lock(held: int, how: int) -> None:
 
 
 @contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Hold the lock of the file `path`, which is made, while the block runs; other processes wait for it."""
+def alone(path: Path, doing: str | None = None) -> Iterator[None]:
+    """Hold the lock of the file `path`, which is made, while the block runs; other processes wait for it. `doing`: what takes
+    long, which the log of one that waits says."""
     path.parent.mkdir(parents=True, exist_ok=True)
     held = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        lock(held, fcntl.LOCK_EX)
+        try:
+            lock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if doing:
+                log.info("Waiting for another process, which is %s in %s", doing, path.parent)
+            lock(held, fcntl.LOCK_EX)
         yield
     finally:
         os.close(held)

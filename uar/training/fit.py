@@ -161,6 +161,7 @@ class Fitting:
                 "else of its options ends a training"
             )
         _load(module, place)
+        module.zero_grad()  # gradients are as large as the weights, and would go to the device with them
         return {
             "queries": len(stage.examples),
             "steps": trainer.global_step,

@@ -1,7 +1,7 @@
 """Negatives looked up again before a stage, with the model as it is then."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,14 +10,24 @@ from uar.labels import Example, Pair, Stage
 from uar.labels.example_columns import Examples
 from uar.labels.examples import example_of
 from uar.retrievers.ranker import Ranker
+from uar.retrievers.session_ranker import searching
+from uar.retrievers.vector_index import ExactSearch
 from uar.storage.files import digest
 from uar.training.shared_pools import SharedPools
 
 log = logging.getLogger(__name__)
 
 
-def with_mined_negatives(stage: Stage, collection: Collection, retriever: Ranker, path: Path, state: object) -> Stage:
+def with_mined_negatives(
+    stage: Stage,
+    collection: Collection,
+    retriever: Ranker,
+    path: Path,
+    state: object,
+    open_search: Callable[[], ExactSearch] = ExactSearch,
+) -> Stage:
     """The stage with the passages of `stage.candidates` as negatives, those of its positives and ignored passages aside.
+    `open_search`: makes the settings that they are searched with.
 
     Process 0 looks them up and keeps the pools in `path`, from where the others and a resumed stage read them; `state`: what
     tells these pools, and the model of then, from others. Utilities that are known stay.
@@ -28,7 +38,8 @@ def with_mined_negatives(stage: Stage, collection: Collection, retriever: Ranker
 
     def look_up(query_ids: Sequence[str]) -> dict[str, list[str]]:
         log.info("Stage %s: negatives of %d queries are looked up again", stage.name, len(query_ids))
-        return source.pools(collection, query_ids)
+        with searching(open_search):
+            return source.pools(collection, query_ids)
 
     key = digest(collection.hash, state)
     pools = SharedPools(path, key, collection, look_up, resume=True)([e.query_id for e in stage.examples])

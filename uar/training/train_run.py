@@ -131,8 +131,17 @@ def _begin(cfg: DictConfig, folder: Path, work: Opened, dev: DevScore | None) ->
     tell_other_step(cfg.training, devices)
     save_config(folder, cfg)
     write_label_table(folder / "labels.parquet", work.stages)
-    lent = cfg.trained_by is not None and not cfg.resume and not started_outside() and borrow(cfg.trained_by, folder)
-    return Begun(ranker, baselines, labels, lent)
+    return Begun(ranker, baselines, labels, lent=cfg.trained_by is not None and not cfg.resume and _borrowed(cfg, folder))
+
+
+def _borrowed(cfg: DictConfig, folder: Path) -> bool:
+    if not started_outside():
+        return borrow(cfg.trained_by, folder)
+    log.warning(
+        "trained_by=%s is not looked at where torchrun or SLURM starts the processes, so this run trains; a model that is "
+        "there is scored by python -m uar.evaluate model=RUN/model", cfg.trained_by,
+    )  # fmt: skip
+    return False
 
 
 def _fitting(cfg: DictConfig, folder: Path, work: Opened, job: Job, dev: DevScore | None) -> Fitting:
@@ -265,10 +274,15 @@ def _mined_from(cfg: DictConfig) -> list[Any]:
 
 
 def _miner(cfg: DictConfig, collection: Collection, retriever: Trainable) -> Callable[[Stage, int, Path], Stage]:
-    settings = [parts_of("retriever", cfg), retriever.name, _mined_from(cfg), cfg.seed]
+    """Searches as tests are searched; vectors of a model that goes on learning are not kept."""
+    search: Any = OmegaConf.to_container(cfg.search, resolve=True)
+    search["embeddings"] = None
+    open_search = partial(hydra.utils.instantiate, search, _convert_="all")
+    found_by = {name: value for name, value in search.items() if name not in ("processes", "recall_queries")}
+    settings = [parts_of("retriever", cfg), retriever.name, _mined_from(cfg), found_by, cfg.seed]
 
     def mine(stage: Stage, number: int, path: Path) -> Stage:
-        return with_mined_negatives(stage, collection, retriever, path, [number, *settings])
+        return with_mined_negatives(stage, collection, retriever, path, [number, *settings], open_search)
 
     return mine
 

@@ -71,7 +71,7 @@ def make_trainer(
 def _strategy(cfg: DictConfig) -> Any:
     """DDP, whose buckets of gradients are the gradients; another one stays as it is given. Its graph is static but where the
     gradients of several batches make a step: torch then fails at the first of these, which exchanges no gradients."""
-    if cfg.trainer.strategy not in ("auto", "ddp") or not several_devices(cfg):
+    if cfg.trainer.strategy != "ddp" and not (cfg.trainer.strategy == "auto" and several_devices(cfg)):
         return cfg.trainer.strategy
     together = cfg.trainer.get("accumulate_grad_batches", 1)
     return DDPStrategy(gradient_as_bucket_view=True, static_graph=together == 1)

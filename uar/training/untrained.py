@@ -26,7 +26,6 @@ class Untrained(Ranker):
         return self._retriever.key_with(self._weights, collection)
 
     def opened(self, session: Session, part: str = "") -> Ranker:
-        self._retriever.to("cpu")  # the device need not hold both
         return self._load().opened(session, part)
 
     def rank(self, collection: Collection, query_ids: Sequence[str], depth: int) -> Run:

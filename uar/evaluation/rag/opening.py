@@ -49,6 +49,7 @@ class Generator:
     def close(self) -> None:
         if self._llm is not None and self._llm.model is not None:
             self._llm.model.close()
+        self._llm = None
 
 
 def _is_missing(error: BaseException | None) -> bool:

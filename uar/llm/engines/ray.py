@@ -1,6 +1,7 @@
 """Asking by Ray actors on one machine or many: each holds the models, all write to one store."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -12,26 +13,36 @@ from uar.errors import UserError
 from uar.llm.call import Asker, Item, Questions
 from uar.llm.engines.work import Report, Work, ask
 from uar.llm.failing import stop_when_surely_failing, stop_where_too_many_failed
-from uar.llm.models import LLM, Model
+from uar.llm.models import LLM, Model, model_class
 from uar.llm.progress import Progress
 from uar.llm.store.journal import adopt_new_journals, journals_of
 from uar.llm.store.store import Store
 from uar.machine.workers import Workers
 
 
+@dataclass(frozen=True)
 class Replicas(Workers):
-    """Actors of the engine."""
+    """Actors of the engine. `works_on`: GPUs of a machine with any, of which each has so many where `num_gpus` is None."""
 
+    works_on: float = 1.0
     option = "engine"
+
+    def gpus(self, there: float) -> float:
+        return (self.works_on if there else 0.0) if self.num_gpus is None else self.num_gpus
 
 
 class RayEngine:
-    """`actors` replicas of the run's models, each with `num_cpus` and `num_gpus`; an actor takes `batch_size` questions at a
-    time. `address`: of a running cluster, whose machines see the collection and the store under the same paths; null starts
-    one here."""
+    """`actors` replicas of the run's models, each with `num_cpus` and `num_gpus`, None for as many as its models work on; an
+    actor takes `batch_size` questions at a time. `address`: of a running cluster, whose machines see the collection and the
+    store under the same paths; null starts one here."""
 
     def __init__(
-        self, actors: int = 2, num_cpus: float = 0.5, num_gpus: float = 0, batch_size: int = 64, address: str | None = None
+        self,
+        actors: int = 2,
+        num_cpus: float = 0.5,
+        num_gpus: float | None = None,
+        batch_size: int = 64,
+        address: str | None = None,
     ) -> None:
         if batch_size < 1:
             raise UserError(f"engine.batch_size={batch_size}: at least 1 is needed")
@@ -40,7 +51,8 @@ class RayEngine:
     @classmethod
     def gpus(cls, config: Mapping[str, Any], of_models: Sequence[float]) -> float:
         """GPUs that a run holds, whatever its models work on."""
-        return float(config["actors"] * config["num_gpus"])
+        each = config["num_gpus"]
+        return float(config["actors"] * (max(of_models, default=0) if each is None else each))
 
     def run(self, work: Work, report: Report) -> None:
         """Like `LocalEngine.run`. Questions are dealt out in batches; what an actor answered is in the store at once."""
@@ -49,9 +61,11 @@ class RayEngine:
                 "engine=ray: its actors do not know what others spend, so price.limit cannot hold; use engine=local"
             )
         known, store = journals_of(work.store), work.store.absolute()
+        held = [model_class(config).gpus(config) or 0 for config in work.llms]
+        workers = replace(self._workers, works_on=max(held, default=0))
         opener = partial(_replica, work.questions.opener(), work.asker, list(work.llms), work.models, store, work.retry)
         try:
-            with self._workers.opened(opener, len(work.questions), written=store) as crew, work.timed():
+            with workers.opened(opener, len(work.questions), written=store) as crew, work.timed():
                 for questions in work.parts():
                     for _, replied in crew.each(self._batches(questions)):
                         _take_in(work, replied, report)

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 ONE_TOKEN: dict[str, Any] = {"max_tokens": 1, "temperature": 0.0, "detokenize": False}
 IN_FLIGHT = 0.6  # of the key-value cache: the rest keeps what prompts that follow will begin with
+COMPUTING = 10  # hundredths of a GPU's memory that stay free beside vLLM where a retriever lies there too
 CPU_BLOCK = 32  # tokens that a prefix cache on a CPU keeps as one; vLLM's own 128 read much of a shared prefix again
 
 
@@ -78,7 +79,7 @@ class VLLM(Model):
     A prompt that begins as one read lately goes before the others, while the cache still holds its beginning. New prompts
     wait where those in flight fill most of the cache: they would drive out what a chain's next prompt begins with. On a CPU
     `kv_gib` is the space of the key-value cache; on a GPU vLLM takes `gpu_memory_utilization` of the memory, or what this
-    process, which may have trained on it, leaves of that. At most
+    process, which may hold a retriever there and compute with it, leaves of that. At most
     `max_num_seqs` requests run at a time, in steps of at most `max_num_batched_tokens` tokens (null: vLLM's own).
     """
 
@@ -303,13 +304,15 @@ def _kind(watched: bool) -> Any:
 
 def _share_left(wanted: float) -> float:
     """Of the GPU's memory; vLLM does not start where less is free than it is told to take. What torch reserved and does not
-    use goes first. A process that has not used the GPU is left so: vLLM starts others in another way from one that has."""
+    use goes first; what it uses, such as a retriever, keeps room to compute in. A process that has not used the GPU is left
+    so: vLLM starts others in another way from one that has."""
     if not torch.cuda.is_initialized():
         return wanted
     gc.collect()
     torch.cuda.empty_cache()
     free, total = torch.cuda.mem_get_info()
-    left = math.floor(100 * free / total - 2) / 100  # a hundredth or two for what CUDA itself takes
+    spared = COMPUTING if torch.cuda.memory_allocated() else 2  # a hundredth or two for what CUDA itself takes
+    left = max(0, math.floor(100 * free / total - spared)) / 100
     if left < wanted:
         log.info("vLLM takes %.2f of the GPU's memory in place of gpu_memory_utilization=%g: the rest is in use", left, wanted)
     return min(wanted, left)

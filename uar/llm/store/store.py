@@ -10,9 +10,11 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from uar.errors import DataError
+from uar.launch.override_text import typed
 from uar.llm.record import Outcome, Record
 from uar.llm.store.journal import Journal, adopt_journals, journals_of, read_journal
 from uar.llm.store.key_index import Index
@@ -21,7 +23,7 @@ from uar.llm.store.record_selection import select_records, wanted_records
 from uar.storage.files import digest
 
 log = logging.getLogger(__name__)
-PART = 4_096
+PART, MANY = 4_096, 1_000  # records of a part; parts of a folder
 
 
 class Store:
@@ -40,6 +42,7 @@ class Store:
         for part in self._new_parts():
             self._index.add_part(part)
         self._index.merge()
+        _tell_of_parts(folder)
 
     def of_keys(self, keys: Iterable[str]) -> dict[str, list[Record]]:
         """All that is kept under some keys, by key."""
@@ -78,6 +81,15 @@ class Store:
                 if part not in self._indexed:
                     self._indexed.add(part)
                     yield part
+
+
+@cache
+def _tell_of_parts(folder: Path) -> None:
+    """Once in a run, which opens its store again and again."""
+    parts = len(parts_of(folder))
+    if parts > MANY:
+        advice = typed("store", {"store": str(folder), "action": "compact"})
+        log.info("%s has %s parts, each of which is opened at a start; few in place of them: %s", folder, f"{parts:,}", advice)
 
 
 def best(records: Iterable[Record], read: Callable[[Record], str]) -> Record | None:

@@ -15,7 +15,6 @@ from uar.collections import Collection
 from uar.collections.token_ids import Tokens, corpus_tokens, query_tokens
 from uar.errors import UserError
 from uar.machine.model_files import identity, locate
-from uar.machine.precision import device
 from uar.retrievers.bi_encoder.dense import DenseRanker
 from uar.retrievers.bi_encoder.encoder_settings import Published, read_published
 from uar.retrievers.bi_encoder.export import export
@@ -184,8 +183,7 @@ class BiEncoder(Encoder):
         return {"query_length": self.settings.query_length, "passage_length": self.settings.passage_length}
 
     def opened(self, session: Session, part: str = "") -> Ranker:
-        if session.moves:
-            self.to(device())
+        session.place(self)
         return DenseRanker(self, session, part)
 
     def save(self, folder: Path) -> None:

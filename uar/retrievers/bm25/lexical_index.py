@@ -96,7 +96,7 @@ class BM25:
         opener = partial(_opened, self._corpus.folder.absolute(), self._corpus.language, self._k1, self._b)
         with (
             bar("BM25", sum(map(len, missing)), "questions") as shown,
-            workers.opened(opener, len(missing), written=cache_dir() / KEPT) as crew,
+            workers.opened(opener, len(missing), cache_dir() / KEPT, on_gpu=False) as crew,
         ):
             for number, _ in crew.each(missing, k):
                 visible(self._folder_of(missing[number], k) / FOUND[-1])  # what is not seen is found again here

@@ -14,7 +14,6 @@ from uar.collections import Collection
 from uar.collections.token_ids import Tokens, corpus_tokens, query_tokens
 from uar.errors import UserError
 from uar.machine.model_files import identity
-from uar.machine.precision import device
 from uar.retrievers.colbert.max_sim import max_sim
 from uar.retrievers.colbert.multi_vector_files import DIM, PUNCTUATION, MultiVector, export, is_multi_vector, read_multi_vector
 from uar.retrievers.colbert.multi_vector_ranker import MultiVectorRanker
@@ -179,8 +178,7 @@ class ColBERT(Encoder):
             )
 
     def opened(self, session: Session, part: str = "") -> Ranker:
-        if session.moves:
-            self.to(device())
+        session.place(self)
         return MultiVectorRanker(self, self._form, session, part)
 
     def save(self, folder: Path) -> None:

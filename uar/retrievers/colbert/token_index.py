@@ -11,7 +11,7 @@ from uar.collections.token_ids import Tokens
 from uar.machine.precision import resolve_dtype
 from uar.retrievers.colbert.residuals import Form, Residuals
 from uar.retrievers.encode import encode_rows
-from uar.retrievers.shard_folder import by_length, encoding, missing_shards, open_folder, rows_of_shard
+from uar.retrievers.shard_folder import by_length, encoding, filling, rows_of_shard
 from uar.retrievers.trainable import Encoder
 from uar.retrievers.vector_shards import load_shard
 from uar.storage.files import write_array
@@ -55,13 +55,12 @@ class TokenIndex:
     ) -> None:
         self._folder, self._form, self._passages = folder, form, len(tokens)
         self.numbers = range(-(-len(tokens) // SHARD))
-        open_folder(folder, made)
-        self._residuals = self._learnt(encoder, tokens, precision) if form.index == "residual" else None
-        missing = missing_shards(folder, len(self.numbers), lambda number: self._file(number, "ends").is_file(), "Indexing")
-        with encoding(sum(len(self.rows(number)) for number in missing), "Indexed") as shown:
-            for number in missing:
-                self._write(number, *flat_vectors(encoder, tokens, self.rows(number), precision))
-                shown.advance(len(self.rows(number)))
+        with filling(folder, made, len(self.numbers), self._is_whole, "Indexing") as missing:
+            self._residuals = self._learnt(encoder, tokens, precision) if form.index == "residual" else None
+            with encoding(sum(len(self.rows(number)) for number in missing), "Indexed") as shown:
+                for number in missing:
+                    self._write(number, *flat_vectors(encoder, tokens, self.rows(number), precision))
+                    shown.advance(len(self.rows(number)))
 
     @property
     def bytes(self) -> int:
@@ -91,6 +90,9 @@ class TokenIndex:
     def lists(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Places of a shard's passages by centroid, and (centroids + 1) where those of each centroid begin."""
         return load_shard(self._file(number, "passages")), load_shard(self._file(number, "starts"))
+
+    def _is_whole(self, number: int) -> bool:
+        return self._file(number, "ends").is_file()
 
     def _file(self, number: int, name: str) -> Path:
         return self._folder / f"shard-{number:05d}-{name}.npy"

@@ -12,7 +12,6 @@ from uar.collections import Collection
 from uar.collections.token_ids import Tokens, corpus_tokens, query_tokens
 from uar.errors import UserError
 from uar.machine.model_files import identity
-from uar.machine.precision import device
 from uar.retrievers.bm25.bm25_ranker import BM25Ranker
 from uar.retrievers.cross_encoder.pair_form import PairForm
 from uar.retrievers.cross_encoder.pair_ranker import PairRanker
@@ -148,8 +147,7 @@ class CrossEncoder(Trainable):
         return np.add(*self._form.lengths(queries, passages)) + self._form.special
 
     def opened(self, session: Session, part: str = "") -> Ranker:
-        if session.moves:
-            self.to(device())
+        session.place(self)
         first = self._first.opened(session, f"{part}/first" if part else "first")
         return PairRanker(self, first, self._depth, session)
 

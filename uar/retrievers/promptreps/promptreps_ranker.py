@@ -75,6 +75,7 @@ class PromptReps(SessionRanker):
         return digest(self._reps.made_of(collection), self._parts, self._weights, self._list_depth, texts)
 
     def opened(self, session: Session, part: str = "") -> Ranker:
+        session.at_end(self._reps.unload)
         return PromptRepsSearch(
             self._reps, {name: self._weights[name] for name in self._parts}, self._list_depth, session, part
         )

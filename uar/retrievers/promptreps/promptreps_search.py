@@ -15,7 +15,7 @@ from uar.retrievers.pool_blocks import pool_blocks
 from uar.retrievers.promptreps.representations import Representations, Reps
 from uar.retrievers.ranker import Pools, Ranker, rows_of, run_of
 from uar.retrievers.session import Session
-from uar.retrievers.shard_folder import encoding, missing_shards, open_folder, rows_of_shard
+from uar.retrievers.shard_folder import encoding, filling, rows_of_shard
 from uar.storage.files import digest, write_array
 from uar.storage.ordering import best_first
 from uar.storage.runs import Run
@@ -90,17 +90,20 @@ class PromptRepsSearch(Ranker):
         corpus, precision = collection.corpus, str(resolve_dtype(self._session.search.precision))
         made = {**self._reps.made_of(collection), "precision": precision, "shard": SHARD}
         folder = self._session.vectors.folder(corpus, self._part, digest("promptreps", made))
-        open_folder(folder, made)
         numbers = range(-(-len(corpus) // SHARD))
         dense, sparse = ([folder / f"shard-{number:05d}.{end}" for number in numbers] for end in ("npy", "npz"))
-        missing = missing_shards(folder, len(numbers), lambda number: dense[number].is_file() and sparse[number].is_file())
-        rows = {number: rows_of_shard(number, SHARD, len(corpus)) for number in missing}
-        with encoding(sum(map(len, rows.values()))) as shown:
-            for number, own in rows.items():
-                vectors, impacts = self._encode(collection, list(corpus.texts(own)), "passage")
-                save_impacts(sparse[number], impacts)
-                write_array(dense[number], vectors.astype(np.float16))
-                shown.advance(len(own))
+
+        def is_whole(number: int) -> bool:
+            return dense[number].is_file() and sparse[number].is_file()
+
+        with filling(folder, made, len(numbers), is_whole) as missing:
+            rows = {number: rows_of_shard(number, SHARD, len(corpus)) for number in missing}
+            with encoding(sum(map(len, rows.values()))) as shown:
+                for number, own in rows.items():
+                    vectors, impacts = self._encode(collection, list(corpus.texts(own)), "passage")
+                    save_impacts(sparse[number], impacts)
+                    write_array(dense[number], vectors.astype(np.float16))
+                    shown.advance(len(own))
         return {"dense": dense, "sparse": sparse}
 
 

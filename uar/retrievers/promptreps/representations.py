@@ -82,6 +82,10 @@ class Representations:
             raise UserError(f"{self.name}: its states are not finite in this precision; search with search.precision=fp32")
         return dense, vstack(sparse, format="csr")[np.argsort(np.concatenate(order))]
 
+    def unload(self) -> None:
+        """The model leaves the memory; it is loaded again when it is next needed."""
+        self._loaded = {}
+
     def _opened(self, precision: str) -> NextToken:
         name = str(resolve_dtype(precision))
         if name not in self._loaded:

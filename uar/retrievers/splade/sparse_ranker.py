@@ -16,7 +16,7 @@ from uar.retrievers.impact_search import count_impacts, save_impacts, search_imp
 from uar.retrievers.pool_blocks import pool_blocks
 from uar.retrievers.ranker import Pools, Ranker, rows_of, run_of
 from uar.retrievers.session import Session
-from uar.retrievers.shard_folder import by_length, encoding, missing_shards, open_folder, rows_of_shard
+from uar.retrievers.shard_folder import by_length, encoding, filling, rows_of_shard
 from uar.retrievers.trainable import Encoder
 from uar.storage.files import digest
 from uar.storage.ordering import best_first
@@ -89,14 +89,13 @@ class SparseRanker(Ranker):
         tokens = self._encoder.passage_tokens(collection)
         made = {**made_by(self._encoder, tokens, self._session.search.precision, SHARD), "most": self._most}
         folder = self._session.vectors.folder(collection.corpus, self._part, digest("sparse", made))
-        open_folder(folder, made)
         shards = [folder / f"shard-{number:05d}.npz" for number in range(-(-len(tokens) // SHARD))]
-        missing = missing_shards(folder, len(shards), lambda number: shards[number].is_file(), "Indexing")
-        with encoding(sum(len(rows_of_shard(number, SHARD, len(tokens))) for number in missing), "Indexed") as shown:
-            for number in missing:
-                rows = rows_of_shard(number, SHARD, len(tokens))
-                save_impacts(shards[number], self._vectors(tokens, rows), np.float16)
-                shown.advance(len(rows))
+        with filling(folder, made, len(shards), lambda number: shards[number].is_file(), "Indexing") as missing:
+            rows = {number: rows_of_shard(number, SHARD, len(tokens)) for number in missing}
+            with encoding(sum(map(len, rows.values())), "Indexed") as shown:
+                for number, own in rows.items():
+                    save_impacts(shards[number], self._vectors(tokens, own), np.float16)
+                    shown.advance(len(own))
         return shards
 
     def _tell(self, collection: Collection, queries: csr_matrix, shards: Sequence[Path]) -> None:

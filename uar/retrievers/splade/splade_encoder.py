@@ -13,7 +13,6 @@ from uar.collections import Collection
 from uar.collections.token_ids import Tokens, corpus_tokens, query_tokens
 from uar.errors import UserError
 from uar.machine.model_files import identity
-from uar.machine.precision import device
 from uar.retrievers.ranker import Ranker, Search
 from uar.retrievers.session import Session
 from uar.retrievers.splade.masked_lm import head_states, load_masked_lm
@@ -190,8 +189,7 @@ class Splade(Encoder):
             )
 
     def opened(self, session: Session, part: str = "") -> Ranker:
-        if session.moves:
-            self.to(device())
+        session.place(self)
         return SparseRanker(self, self._most_tokens, session, part)
 
     def save(self, folder: Path) -> None:
