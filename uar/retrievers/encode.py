@@ -43,7 +43,7 @@ def encode_corpus(
     """
     open_folder(folder, made or made_by(retriever, tokens, precision, shard))
     shards = [folder / f"shard-{number:05d}.npy" for number in range(-(-len(tokens) // shard))]
-    missing = missing_shards(folder, len(shards), lambda number: shards[number].is_file())
+    missing = missing_shards(folder, [[shard] for shard in shards])
     sizes = {number: len(rows_of_shard(number, shard, len(tokens))) for number in missing}
     workers = chosen_workers()
     with encoding(sum(sizes.values())) as shown:

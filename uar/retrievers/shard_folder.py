@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,11 +36,11 @@ def open_folder(folder: Path, made: Mapping[str, Any]) -> None:
         )
 
 
-def missing_shards(folder: Path, number: int, is_whole: Callable[[int], bool], doing: str = "Encoding") -> list[int]:
-    """Those of so many shards that are not whole; where some are, it says so."""
-    missing = [shard for shard in range(number) if not is_whole(shard)]
-    if 0 < len(missing) < number:
-        log.info("%s goes on in %s: %d of %d shards are there", doing, folder, number - len(missing), number)
+def missing_shards(folder: Path, shards: Sequence[Sequence[Path]], doing: str = "Encoding") -> list[int]:
+    """Numbers of the shards that lack one of their files; where some are whole, it says so. `shards`: the files of each."""
+    missing = [number for number, files in enumerate(shards) if not all(path.is_file() for path in files)]
+    if 0 < len(missing) < len(shards):
+        log.info("%s goes on in %s: %d of %d shards are there", doing, folder, len(shards) - len(missing), len(shards))
     return missing
 
 

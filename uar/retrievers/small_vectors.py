@@ -61,7 +61,8 @@ class SmallVectors:
         manifest = self._folder / "manifest.json"
         with writable(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
-        if not manifest.is_file() or read_json(manifest) != made_of:
+        lacks_ranges = self._kind == "int8" and not self._ranges.is_file()
+        if lacks_ranges or not manifest.is_file() or read_json(manifest) != made_of:
             for old in self._folder.glob("*.npy"):
                 old.unlink()
             if self._kind == "int8":

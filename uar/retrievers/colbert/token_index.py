@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 SHARD = 2_048  # passages
 AT_ONCE = 128  # passages whose padded vectors are held
 SAMPLE = 1 << 18  # vectors that centroids are learnt from, at most
+FILES = {"fp16": ("vectors", "ends"), "residual": ("codes", "residuals", "passages", "starts", "ends")}  # of a shard, by index
 Flat = tuple[np.ndarray, np.ndarray]  # (vectors, dim) fp32, and (passages + 1) where those of each passage begin
 
 
@@ -57,7 +58,8 @@ class TokenIndex:
         self.numbers = range(-(-len(tokens) // SHARD))
         open_folder(folder, made)
         self._residuals = self._learnt(encoder, tokens, precision) if form.index == "residual" else None
-        missing = missing_shards(folder, len(self.numbers), lambda number: self._file(number, "ends").is_file(), "Indexing")
+        shards = [[self._file(number, name) for name in FILES[form.index]] for number in self.numbers]
+        missing = missing_shards(folder, shards, "Indexing")
         with encoding(sum(len(self.rows(number)) for number in missing), "Indexed") as shown:
             for number in missing:
                 self._write(number, *flat_vectors(encoder, tokens, self.rows(number), precision))
@@ -96,19 +98,21 @@ class TokenIndex:
         return self._folder / f"shard-{number:05d}-{name}.npy"
 
     def _write(self, number: int, vectors: np.ndarray, ends: np.ndarray) -> None:
-        parts: dict[str, np.ndarray] = {"vectors": vectors.astype(np.float16)}
+        arrays: list[np.ndarray] = [vectors.astype(np.float16)]
         if self._residuals is not None:
             codes, packed = self._residuals.encode(vectors)
             order = np.argsort(codes, kind="stable")
             owner = np.repeat(np.arange(len(ends) - 1, dtype=np.int32), np.diff(ends))[order]
             starts = np.searchsorted(codes[order], np.arange(len(self.centroids) + 1))
-            parts = {"codes": codes, "residuals": packed, "passages": owner, "starts": starts}
-        for name, array in {**parts, "ends": ends}.items():  # the last one says that the shard is whole
+            arrays = [codes, packed, owner, starts]
+        for name, array in zip(FILES[self._form.index], [*arrays, ends], strict=True):
             write_array(self._file(number, name), array)
 
     def _learnt(self, encoder: Encoder, tokens: Tokens, precision: str) -> Residuals:
         files = {name: self._folder / f"{name}.npy" for name in ("centroids", "cuts", "values")}
-        if not files["values"].is_file():
+        if not all(path.is_file() for path in files.values()):
+            for shard in self._folder.glob("shard-*"):  # of other centroids
+                shard.unlink()
             every = int(tokens.lengths().sum())
             rows = np.arange(0, len(tokens), max(1, -(-every // SAMPLE)))
             vectors, _ = flat_vectors(encoder, tokens, rows, precision)

@@ -93,7 +93,7 @@ class PromptRepsSearch(Ranker):
         open_folder(folder, made)
         numbers = range(-(-len(corpus) // SHARD))
         dense, sparse = ([folder / f"shard-{number:05d}.{end}" for number in numbers] for end in ("npy", "npz"))
-        missing = missing_shards(folder, len(numbers), lambda number: dense[number].is_file() and sparse[number].is_file())
+        missing = missing_shards(folder, list(zip(dense, sparse, strict=True)))
         rows = {number: rows_of_shard(number, SHARD, len(corpus)) for number in missing}
         with encoding(sum(map(len, rows.values()))) as shown:
             for number, own in rows.items():

@@ -91,7 +91,7 @@ class SparseRanker(Ranker):
         folder = self._session.vectors.folder(collection.corpus, self._part, digest("sparse", made))
         open_folder(folder, made)
         shards = [folder / f"shard-{number:05d}.npz" for number in range(-(-len(tokens) // SHARD))]
-        missing = missing_shards(folder, len(shards), lambda number: shards[number].is_file(), "Indexing")
+        missing = missing_shards(folder, [[shard] for shard in shards], "Indexing")
         with encoding(sum(len(rows_of_shard(number, SHARD, len(tokens))) for number in missing), "Indexed") as shown:
             for number in missing:
                 rows = rows_of_shard(number, SHARD, len(tokens))
