@@ -272,3 +272,5 @@ def test_a_served_model_re_ranks_bm25_in_an_evaluation(folder: Path, tmp_path: P
         length = {d: len(collection.corpus.text(row)) for d, row in zip(pool, collection.corpus.rows(pool), strict=True)}
         assert [length[d] for d, _ in hits] == sorted(length.values())
     assert (tmp_path / "run" / "rerank_ledger.json").is_file()
+    facts = json.loads((tmp_path / "run" / "manifest.json").read_text()).get("search", {}).get("toy.test", {})
+    assert "questions_per_second" not in facts  # loading the model, and replies of the store, are no speed of it

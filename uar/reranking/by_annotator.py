@@ -53,6 +53,10 @@ class ByAnnotator(Reranker):
         self._model.opened(session)
         return self
 
+    @property
+    def is_timed(self) -> bool:
+        return False
+
     def rerank(self, collection: Collection, run: Run, depth: int | None) -> Run:
         if self._annotator.shows_labels_of == collection.reference:
             raise UserError(

@@ -39,6 +39,14 @@ class Reranked(Ranker):
     def check_search(self, search: Search, collection: Collection) -> None:
         self._ranker.check_search(search, collection)
 
+    @property
+    def search_options(self) -> frozenset[str]:
+        return self._ranker.search_options | self._reranker.search_options
+
+    @property
+    def is_timed(self) -> bool:
+        return self._ranker.is_timed and self._reranker.is_timed
+
     def opened(self, session: Session, part: str = "") -> "Reranked":
         """The re-ranker has vectors of its own."""
         own = f"{part}/rerank" if part else "rerank"

@@ -122,6 +122,7 @@ def _begin(cfg: DictConfig, folder: Path, work: Opened, dev: DevScore | None) ->
     """Check what the run is scored with, then write to its folder what it is."""
     ranker = as_configured(work.retriever, cfg)
     work.evaluator.check(work.tests, ranker)
+    work.evaluator.retrieving.refuse_unread(ranker)
     baselines = Baselines(cfg, work.retriever)
     labels = label_hash(work.stages)
     if not cfg.resume:

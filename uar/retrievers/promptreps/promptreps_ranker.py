@@ -7,6 +7,7 @@ from uar.errors import UserError
 from uar.retrievers.promptreps.promptreps_search import PARTS, PromptRepsSearch
 from uar.retrievers.promptreps.representations import Representations
 from uar.retrievers.ranker import Ranker
+from uar.retrievers.search_options import INDEX, VECTORS
 from uar.retrievers.session import Session
 from uar.retrievers.session_ranker import SessionRanker
 from uar.storage.files import digest
@@ -75,6 +76,10 @@ class PromptReps(SessionRanker):
         return digest(self._reps.made_of(collection), self._parts, self._weights, self._list_depth, texts)
 
     def opened(self, session: Session, part: str = "") -> Ranker:
+    @property
+    def search_options(self) -> frozenset[str]:
+        return VECTORS - {"processes"} if "dense" in self._parts else INDEX
+
         return PromptRepsSearch(
             self._reps, {name: self._weights[name] for name in self._parts}, self._list_depth, session, part
         )
