@@ -36,7 +36,7 @@ def check_options(cfg: DictConfig) -> None:
 def _check_retriever(cfg: DictConfig) -> None:
     target = cfg.retriever.get("_target_")
     made = get_object(target) if target else None
-    if made is None or (isinstance(made, type) and not issubclass(made, Trainable)):
+    if not (isinstance(made, type) and issubclass(made, Trainable)):  # a function makes several rankers one
         raise UserError(
             f"retriever={made.__name__ if made else 'none'} has no weights to train; choose a bi-encoder, such as "
             "retriever=minilm, or score this one with python -m uar.evaluate"
