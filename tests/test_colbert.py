@@ -224,8 +224,12 @@ def test_faults_are_told_in_a_line(bert: str, tmp_path: Path, caplog: pytest.Log
     for options, told in (
         ({"index": "pq"}, "retriever.index='pq' is not known; allowed: fp16, residual"),
         ({"index": "residual", "bits": 3}, "retriever.bits=3"),
-        ({"candidates": 10}, "set retriever.index=residual, or null"),
-        ({"index": "residual", "probes": 0}, "retriever.probes=0"),
+        ({"candidates": 10}, "retriever.candidates is of an index of centroids; set retriever.index=residual, or leave"),
+        ({"bits": 1}, "retriever.bits is of an index of centroids"),
+        ({"centroids": 16}, "retriever.centroids is of an index of centroids"),
+        ({"probes": 8}, "retriever.probes is of an index of centroids"),
+        ({"index": "residual", "probes": 8}, "retriever.probes=8 is of candidates; set retriever.candidates too"),
+        ({"index": "residual", "candidates": 5, "probes": 0}, "retriever.probes=0"),
         ({"scale": 0}, "retriever.scale=0"),
         ({"passage_length": 9999}, "retriever.passage_length=9999"),
     ):
