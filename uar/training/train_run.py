@@ -33,6 +33,7 @@ from uar.pools import pools_of_other_split
 from uar.retrievers.model_card import push, write_model_card
 from uar.retrievers.ranker import Ranker
 from uar.retrievers.trainable import Trainable
+from uar.retrievers.trained_scale import keep_scale
 from uar.storage.files import digest, read_json
 from uar.storage.manifest import save_config, save_manifest
 from uar.tracking.artefacts import artefact_name, folder_artefact, model_artefact
@@ -162,6 +163,7 @@ def _export(
         check_restored(folder / CHECKPOINTS, vectors)
     else:
         retriever.save(folder / "model")
+        keep_scale(folder / "model", retriever)
     save_manifest(
         folder,
         collection=work.collection.hash,
