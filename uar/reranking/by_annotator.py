@@ -58,9 +58,10 @@ class ByAnnotator(Reranker):
         return False
 
     def rerank(self, collection: Collection, run: Run, depth: int | None) -> Run:
-        if self._annotator.shows_labels_of == collection.reference:
+        shown = self._annotator.shows_labels_of
+        if shown is not None and shown.judged_as(collection):
             raise UserError(
-                f"rerank.annotator.examples_from={collection.reference}: its labels are what the ranking is measured on; give "
+                f"rerank.annotator.examples_from={shown.reference}: its labels are what the ranking is measured on; give "
                 "another split"
             )
         pools = {q: [d for d, _ in hits[:depth]] for q, hits in run.items()}

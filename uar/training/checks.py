@@ -7,6 +7,7 @@ from typing import Any
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
+from uar.collections import Collection, open_collection
 from uar.errors import UserError
 from uar.labels import Stage
 from uar.labels.example_columns import negatives_of, positives_of, sources_of, weights_of
@@ -108,11 +109,11 @@ def tell_unread(cfg: DictConfig, overrides: Sequence[str], annotated: bool, pool
             log.warning("%s has no effect on what is learnt: %s", override, unread[group])
 
 
-def check_examples(cfg: DictConfig, tests: Sequence[str]) -> None:
+def check_examples(cfg: DictConfig, tests: Sequence[Collection]) -> None:
     """UserError where an annotator shows labels of a test as examples."""
     of_run = (cfg.annotator, *cfg.annotators.values())
     for shown in (OmegaConf.select(one, key) for one in of_run for key in ("examples_from", "member.examples_from")):
-        if shown in tests:
+        if shown is not None and any(open_collection(shown).judged_as(test) for test in tests):
             raise UserError(f"annotator.examples_from={shown} is a test of this run (dataset.test); give a training split")
 
 

@@ -113,7 +113,7 @@ class Fusion(Ranker):
         judged = self._judged
         if judged is None:
             return self._weights
-        if judged.reference == collection.reference:
+        if judged.judged_as(collection):
             raise UserError(
                 f"retriever.learn_on={judged.reference}: weights that were learned there say nothing of its scores; learn "
                 "them on another split, such as dev"
