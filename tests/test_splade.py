@@ -21,6 +21,8 @@ from transformers import AutoModelForMaskedLM
 
 from uar.collections import Collection, open_collection
 from uar.errors import UserError
+from uar.evaluation.measured import differences, measured_on
+from uar.evaluation.retrieving import Retrieving
 from uar.labels import Example, Stage
 from uar.losses import contrastive
 from uar.retrievers.bi_encoder.encoder import BiEncoder
@@ -300,6 +302,15 @@ def test_faults_are_told_in_a_line(mlm: str, toy: Collection, tmp_path: Path):
         pytest.raises(UserError, match="leave search=exact as it is, and set retriever.most_tokens"),
     ):
         made(mlm).opened(session).rank(toy, list(toy.queries), 3)
+
+
+def test_its_lengths_are_its_own(mlm: str):
+    search = Retrieving({"precision": "fp32"}, 10)
+    dense = BiEncoder(mlm, query_length=64, passage_length=20)
+    kinds = dense, made(mlm), made(mlm, query_length=9)
+    facts = [measured_on({"measured": search.measured(kind)}, "mini.test") for kind in kinds]
+    assert differences([("dense", facts[0]), ("sparse", facts[1])]) == ""
+    assert differences([("long", facts[1]), ("short", facts[2])]) == "splade.query length (12: long, 9: short)"
 
 
 def test_a_run_trains_resumes_and_reports(command: Callable[..., subprocess.CompletedProcess[str]], mlm: str, tmp_path: Path):
