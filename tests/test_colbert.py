@@ -255,7 +255,8 @@ def test_a_run_trains_resumes_and_reports(command: Callable[..., subprocess.Comp
     options = ["retriever=colbert", f"retriever.model={bert}", "retriever.layers=null", "retriever.dim=16", *SMALL]
     places = ["hydra.run.dir=run", "logger=none", "rag=off", "baselines=[untrained]", "retriever.index=residual"]
     told = ok(command("train", *options, *places))
-    assert "bytes a passage" in told and metrics(tmp_path / "run")["retrieval"]["mini.test"]["nDCG@10"] >= 0
+    found = metrics(tmp_path / "run")["retrieval"]["mini.test"]
+    assert "bytes a passage" in told and 0 < found["R@100"] < 1
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert 0 < manifest["search"]["mini.test"]["bytes_per_passage"] < 5_000
     assert MultiVectorEncoder(str(tmp_path / "run" / "model"), device="cpu").get_embedding_dimension() == 16

@@ -317,7 +317,8 @@ def test_a_run_trains_resumes_and_reports(command: Callable[..., subprocess.Comp
     options = ["retriever=splade", f"retriever.model={mlm}", *SMALL, "training.steps=4"]
     places = ["hydra.run.dir=run", "logger=csv", "rag=off", "baselines=[]"]
     told = ok(command("train", *options, *places))
-    assert "numbers that are not 0" in told and metrics(tmp_path / "run")["retrieval"]["mini.test"]["nDCG@10"] >= 0
+    found = metrics(tmp_path / "run")["retrieval"]["mini.test"]
+    assert "numbers that are not 0" in told and 0 < found["R@100"] < 1
     facts = json.loads((tmp_path / "run" / "manifest.json").read_text())["search"]["mini.test"]
     assert facts["bytes_per_passage"] > 6 * facts["nonzeros_per_passage"] > 0 < facts["nonzeros_per_query"]
     card = (tmp_path / "run" / "model" / "README.md").read_text()
