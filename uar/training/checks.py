@@ -12,7 +12,7 @@ from uar.errors import UserError
 from uar.labels import Stage
 from uar.labels.example_columns import negatives_of, positives_of, sources_of, weights_of
 from uar.launch.override_text import options_of
-from uar.losses import Loss, name_of, takes_utility
+from uar.losses import Loss, learns_from_others, name_of, takes_utility
 from uar.pools import BM25Pool, PoolSource
 from uar.retrievers.trainable import Encoder, Trainable
 from uar.training.identity import options_named
@@ -162,7 +162,7 @@ def check_stage(stage: Stage, loss: Loss, cfg: DictConfig) -> None:
     """Tell what a stage cannot learn from, or will do otherwise than was asked."""
     stage.check(loss)
     own = stage.loss or loss
-    for option, none in UNJUDGED.items() if takes_utility(own) else ():
+    for option, none in () if learns_from_others(own) else UNJUDGED.items():
         if (given := cfg.training[option]) not in (None, none):
             raise UserError(
                 f"stage {stage.name}: training.{option}={given} has no meaning for loss={name_of(own)}, which learns from "
