@@ -146,7 +146,7 @@ def test_scoring_without_a_positive_is_refused(fails: Fails, folder: Path) -> No
 def test_options_of_a_search_of_vectors_are_refused_where_there_are_none(fails: Fails, folder: Path) -> None:
     collection = f"collections=[local:{folder}:test]"
     error = fails("uar.evaluate", "retriever=bm25", "search=hnsw", "search.dimensions=8", collection)
-    assert error.startswith("error: search=hnsw, search.dimensions=8: bm25(k1=1.5, b=0.75) searches no vectors")
+    assert error.startswith("error: search.dimensions=8, search.factory=HNSW32: bm25(k1=1.5, b=0.75) does not read this")
 
 
 def test_questions_without_positives_are_counted_and_left_out(command: Command, folder: Path) -> None:

@@ -32,7 +32,8 @@ from uar.training.module import RetrieverModule
 
 WORDS = 2_000  # of MiniLM's, so that its weights are written in a moment
 LOSSES: list[Loss] = [
-    getattr(uar.losses, n) for n in ("contrastive", "joint", "kl", "lse_pair", "margin_mse", "rank_net", "summed_marginal")
+    getattr(uar.losses, n)
+    for n in ("contrastive", "joint", "kl", "kl_contrastive", "lse_pair", "margin_mse", "rank_net", "summed_marginal")
 ]
 CASES = [(loss, cached, False, "bi") for loss in LOSSES for cached in (False, True)]
 CASES += [(loss, False, True, "bi") for loss in LOSSES]

@@ -219,7 +219,7 @@ def test_the_rows_of_the_rankers_are_kinds_and_the_distilled_one_learns_from_ano
     assert (distilled.parent / "finished.json").is_file()
     labels = pq.read_table(distilled.parent / "labels.parquet")
     assert labels.num_rows == 24 * 8 and set(labels["source"].to_pylist()) == {"teacher"}
-    assert metrics(distilled.parent)["retrieval"]["mini.test"]["nDCG@10"] >= 0
+    assert list(metrics(distilled.parent)["retrieval"]) == ["mini.test"]
 
 
 def test_a_run_has_one_folder_whatever_its_overrides_hold():

@@ -10,6 +10,7 @@ from scripted import Scripted, run
 
 from uar.annotation.annotators import Ensemble, Pointwise
 from uar.collections import open_collection
+from uar.collections.reference import MINI
 from uar.errors import UserError
 from uar.launch.entry import composed
 from uar.llm.call import Question
@@ -118,14 +119,16 @@ def test_faults_that_only_files_show_are_one_line(folder: Path):
 
 def test_labels_of_what_is_measured_are_never_shown():
     words = ["annotator=pointwise", "annotator.examples=knn", "annotator.examples_from=mini:ood"]
+    test, ood = open_collection("mini:test"), open_collection(f"local:{MINI}/./../mini:ood")
     with pytest.raises(UserError, match="annotator.examples_from=mini:ood is a test of this run"):
-        check_examples(composed("train", *words), ["mini:test", "mini:ood"])
-    check_examples(composed("train", *words), ["mini:test"])
+        check_examples(composed("train", *words), [test, ood])
+    check_examples(composed("train", *words), [test])
     member = ["annotator=ensemble", "annotator@annotator.member=pointwise", "annotator.member.examples_from=mini:ood"]
     with pytest.raises(UserError, match="annotator.examples_from=mini:ood is a test of this run"):
-        check_examples(composed("train", *member), ["mini:ood"])
-    assert Ensemble(NEAR, models=2).shows_labels_of == "mini:train"
+        check_examples(composed("train", *member), [ood])
+    shown = Ensemble(NEAR, models=2).shows_labels_of
+    assert shown is not None and shown.reference == "mini:train"
     ranker = object.__new__(ByAnnotator)
-    ranker._annotator = SimpleNamespace(shows_labels_of="mini:ood")
-    with pytest.raises(UserError, match="its labels are what the ranking is measured on"):
-        ranker.rerank(open_collection("mini:ood"), {}, None)
+    ranker._annotator = SimpleNamespace(shows_labels_of=open_collection("mini:ood"))
+    with pytest.raises(UserError, match="examples_from=mini:ood: its labels are what the ranking is measured on"):
+        ranker.rerank(ood, {}, None)

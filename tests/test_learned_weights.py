@@ -76,6 +76,14 @@ def test_a_run_without_some_questions_scores_nothing_for_them(folder: Path):
     assert found.alone == pytest.approx([1 / 3, 1 / 3]) and found.value == pytest.approx(2 / 3)
 
 
+@pytest.fixture
+def folder(folder: Path) -> Path:
+    """Its dev split has a judgement that its test split lacks."""
+    with (folder / "qrels" / "dev.tsv").open("a") as file:
+        file.write("q3\td6\t0\n")
+    return folder
+
+
 def test_a_fusion_learns_on_one_split_and_ranks_another(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
     caplog.set_level("INFO")
     collection = open_collection(f"local:{folder}:test")
@@ -120,8 +128,9 @@ def test_a_model_and_bm25_are_one_retriever(folder: Path, tiny: list[str]):
 def test_weights_are_not_learned_from_what_is_scored_or_from_nothing(folder: Path):
     collection = open_collection(f"local:{folder}:test")
     given = {"retrievers": {"a": BM25Ranker(), "b": BM25Ranker(k1=2.0)}}
-    with pytest.raises(UserError, match="learn them on another split"):
-        Fusion(**given, learn_on=f"local:{folder}:test").rank(collection, ["q1"], 3)
+    for same in (f"local:{folder}:test", f"local:{folder}/./qrels/..:test"):
+        with pytest.raises(UserError, match="learn them on another split"):
+            Fusion(**given, learn_on=same).rank(collection, ["q1"], 3)
     with pytest.raises(UserError, match="leave one of them out"):
         Fusion(**given, learn_on=f"local:{folder}:dev", weights=[1, 2])
     (folder / "qrels" / "dev.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td1\t0\n")

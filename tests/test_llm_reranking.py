@@ -52,6 +52,15 @@ def oracle(request: Request) -> Reply | str:
     return " > ".join(f"[{n}]" for n in sorted(shown_by, key=lambda n: -WORTH[shown_by[n]]))
 
 
+class Grader(Scripted):
+    """Writes the grade of the one passage that it is shown."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(
+            lambda request: str(next(int(grade) for text, grade in WORTH.items() if text in request.messages[-1][1]))
+        )
+
+
 class Oracle(Scripted):
     """As a config names it."""
 
@@ -173,9 +182,9 @@ def toy(folder: Path) -> Collection:
     return open_collection(f"local:{folder}:test")
 
 
-def by_annotator(store: Path, name: str, *options: str) -> ByAnnotator:
+def by_annotator(store: Path, name: str, *options: str, llm: str = "Oracle") -> ByAnnotator:
     cfg = composed("evaluate", f"rerank={name}", f"store={store}", "rerank.depth=6", *options)
-    cfg.rerank.llm = {"_target_": f"{__name__}.Oracle", "model": "oracle"}
+    cfg.rerank.llm = {"_target_": f"{__name__}.{llm}", "model": "oracle"}
     try:
         both = reranked(BM25Ranker(), cfg.rerank, 1000)
     except InstantiationException as error:  # which commands tell as what is behind it
@@ -208,6 +217,16 @@ def test_an_llm_re_ranks_through_the_store(toy: Collection, tmp_path: Path, name
         assert again.opened(session).rerank(toy, RUN, 6) == found
     second = json.loads((tmp_path / "run" / "rerank_ledger.json").read_text())
     assert second["calls"] == 0 and second["calls_answered_by_store"] > 0
+
+
+def test_passages_of_one_grade_keep_the_order_of_the_run(toy: Collection, tmp_path: Path):
+    WORTH.update(zip(toy.corpus.texts(), (1, 3, 1, 3, 0, 1), strict=True))
+    backwards = {q: [(d, score) for (d, _), (_, score) in zip(hits[::-1], hits, strict=True)] for q, hits in RUN.items()}
+    model = by_annotator(tmp_path / "store", "pointwise", "rerank.annotator.reasoning=true", llm="Grader")
+    for run_, order in ((RUN, "d2 d4 d1 d3 d6 d5"), (backwards, "d4 d2 d6 d3 d1 d5")):
+        assert [d for d, _ in model.rerank(toy, run_, 6)["q1"]] == order.split()
+    scored = by_annotator(tmp_path / "store", "pointwise")  # equal probabilities are ties too
+    assert [d for d, _ in scored.rerank(toy, backwards, 6)["q1"]] == ["d4", "d2", "d6", "d3", "d1", "d5"]
 
 
 def test_questions_whose_calls_fail_keep_their_order_and_are_counted(
@@ -272,3 +291,5 @@ def test_a_served_model_re_ranks_bm25_in_an_evaluation(folder: Path, tmp_path: P
         length = {d: len(collection.corpus.text(row)) for d, row in zip(pool, collection.corpus.rows(pool), strict=True)}
         assert [length[d] for d, _ in hits] == sorted(length.values())
     assert (tmp_path / "run" / "rerank_ledger.json").is_file()
+    facts = json.loads((tmp_path / "run" / "manifest.json").read_text()).get("search", {}).get("toy.test", {})
+    assert "questions_per_second" not in facts  # loading the model, and replies of the store, are no speed of it

@@ -180,6 +180,8 @@ def test_faults_are_told_in_a_line(model: str, tmp_path: Path):
         ({"parts": []}, "give one or both"),
         ({"dense_weight": 2}, "from 0 to 1"),
         ({"most_tokens": 0}, "retriever.most_tokens=0"),
+        ({"expansion": -1}, "retriever.expansion=-1: a whole number from 0 on is needed"),
+        ({"expansion": 0.5}, "retriever.expansion=0.5"),
         ({"query_prompt": "no place"}, "needs {text} once"),
     ):
         with pytest.raises(UserError, match=told):

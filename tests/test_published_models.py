@@ -1,6 +1,7 @@
 """Presets of published models: a folder of the same form, with small random weights, gives what others make of it."""
 
 import json
+import string
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ from hydra.utils import instantiate
 from safetensors.torch import load_file, save_file
 from sentence_transformers import CrossEncoder as TheirCrossEncoder
 from sentence_transformers import MultiVectorEncoder, SentenceTransformer, SparseEncoder
-from tiny_models import EOS, SIZE, puts_around_texts, sentence_transformers_files, tiny_bert, tiny_mlm, tiny_model
+from tiny_models import EOS, MINILM, SIZE, puts_around_texts, sentence_transformers_files, tiny_bert, tiny_mlm, tiny_model
 from transformers import (
+    AutoModel,
     AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    BertConfig,
     ModernBertConfig,
     Qwen3Config,
     XLMRobertaConfig,
@@ -28,6 +31,7 @@ from transformers import (
 from uar.collections import Collection, open_collection
 from uar.errors import UserError
 from uar.launch.resolvers import register_resolvers
+from uar.machine.model_files import locate
 from uar.retrievers.encode import encode_rows
 from uar.retrievers.model_folder import open_model
 
@@ -250,6 +254,65 @@ def test_colbert_gives_the_scores_of_sentence_transformers(tmp_path: Path, toy: 
     write(tmp_path / "model" / "artifact.metadata", {**STANFORD, "attend_to_mask_tokens": True})
     with pytest.raises(UserError, match="choose such a multi-vector model"):
         preset("colbertv2", place)
+
+
+def pylate(place: Path, **settings: Any) -> str:
+    """lightonai/GTE-ModernColBERT-v1: an encoder and PyLate's own linear layer, the marks are tokens of their own."""
+    tokenizer = AutoTokenizer.from_pretrained(locate(MINILM))
+    tokenizer.add_tokens(["[Q] ", "[D] "])
+    tokenizer.pad_token = tokenizer.mask_token
+    torch.manual_seed(0)
+    AutoModel.from_config(BertConfig(vocab_size=len(tokenizer), **SIZE)).save_pretrained(place)
+    tokenizer.save_pretrained(place)
+    types = {"": "sentence_transformers.models.Transformer", "1_Dense": "pylate.models.Dense.Dense"}
+    write(place / "modules.json", [{"idx": at, "name": str(at), "path": p, "type": types[p]} for at, p in enumerate(types)])
+    size = {"in_features": 32, "out_features": 16, "bias": False, "use_residual": False}
+    (place / "1_Dense").mkdir()
+    write(place / "1_Dense" / "config.json", {**size, "activation_function": "torch.nn.modules.linear.Identity"})
+    save_file({"linear.weight": torch.randn(16, 32)}, place / "1_Dense" / "model.safetensors")
+    lengths = {"query_length": 12, "document_length": 20, "attend_to_expansion_tokens": False}
+    write(
+        place / "config_sentence_transformers.json", {"query_prefix": "[Q] ", "document_prefix": "[D] ", **lengths, **settings}
+    )
+    return str(place)
+
+
+def of_pylate(place: str, texts: list[str], mark: str, length: int, query: bool) -> list[torch.Tensor]:
+    """The vectors of each text by the steps of PyLate: its mark after the first token, queries filled up with mask tokens,
+    punctuation of passages left out."""
+    tokenizer, encoder = AutoTokenizer.from_pretrained(place), AutoModel.from_pretrained(place).eval()
+    linear = load_file(f"{place}/1_Dense/model.safetensors")["linear.weight"]
+    skipped, found = tokenizer.convert_tokens_to_ids(list(string.punctuation)), []
+    for text in texts:
+        ids = tokenizer(text, truncation=True, max_length=length - 1)["input_ids"]
+        ids = [ids[0], tokenizer.convert_tokens_to_ids(mark), *ids[1:]]
+        asked = [*ids, *[tokenizer.mask_token_id] * (length - len(ids))] if query else ids
+        mask = torch.tensor([[1] * len(ids) + [0] * (len(asked) - len(ids))])
+        states = encoder(input_ids=torch.tensor([asked]), attention_mask=mask).last_hidden_state[0]
+        kept = [at for at, number in enumerate(asked) if query or number not in skipped]
+        found.append(torch.nn.functional.normalize(states @ linear.T, dim=-1)[kept])
+    return found
+
+
+def test_a_model_of_pylate_gives_the_scores_of_its_steps(tmp_path: Path, toy: Collection):
+    place = pylate(tmp_path / "model")
+    assert type(open_model(place)).__name__ == "ColBERT"
+    encoder = preset("colbertv2", place)
+    assert encoder.lengths == {"colbert.query_length": 12, "colbert.passage_length": 20} and encoder.dim == 16
+    queries, vectors = encoded(encoder, toy)
+    scores = encoder.similarity(torch.from_numpy(queries), torch.from_numpy(vectors)).numpy()
+    asked, passages = texts(toy)
+    with torch.inference_mode():
+        theirs = of_pylate(place, asked, "[Q] ", 12, True), of_pylate(place, passages, "[D] ", 20, False)
+    expected = [[float((query @ passage.T).max(dim=1).values.sum()) for passage in theirs[1]] for query in theirs[0]]
+    assert scores == pytest.approx(np.array(expected), abs=1e-4) and np.ptp(scores) > 0.01
+    encoder.save(tmp_path / "out")
+    again = preset("colbertv2", str(tmp_path / "out"))
+    assert encoded(again, toy)[1] == pytest.approx(vectors, abs=1e-5)
+    write(tmp_path / "model" / "1_Dense" / "config.json", {"activation_function": "Identity", "use_residual": True})
+    for faulty in (place, pylate(tmp_path / "attending", attend_to_expansion_tokens=True)):
+        with pytest.raises(UserError, match="choose such a multi-vector model"):
+            preset("colbertv2", faulty)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,11 @@
 """RAG through the real command, answered by a scripted server: lines, orders, budgets, the store, answers from a file."""
 
 import json
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from string import ascii_uppercase
 
 import pyarrow.parquet as pq
 import pytest
@@ -64,6 +66,26 @@ def test_a_second_evaluation_asks_nothing_and_says_the_same(command: Command, se
     assert kept["q1"]["answer"] == "The heart." and kept["q1"]["gold"] == ["heart"] and kept["q1"]["line"] == "retrieved"
     assert kept["q1"]["doc_ids"] == ["d1"]  # BM25 finds one
     assert kept["q1"]["search_query"] == kept["q1"]["question"] == "what pumps blood"
+
+
+def test_answers_are_made_from_the_order_of_a_re_ranker(command: Command, server: LLMServer, folder: Path, tmp_path: Path):
+    def choose(messages: list[dict[str, str]]) -> dict[str, float]:
+        gold = next(answer for question, answer in GOLD.items() if question in user(messages))
+        letters = re.findall(r"^\[([A-Z])\] (.*)", user(messages), re.MULTILINE)
+        return {**dict.fromkeys(ascii_uppercase, -30.0), **{letter: -1.0 - (gold not in text) for letter, text in letters}}
+
+    server.answer, server.choose = reader, choose
+    rows = [{"query_id": q, "candidates": ["d6", "d5", "d4", "d3", "d2", "d1"]} for q in ("q1", "q2", "q3")]
+    write_jsonl(folder / "backwards.jsonl", rows)
+    common = scripted(server, folder, "rag.top_k=1", passages=f"run={folder / 'backwards.jsonl'}")
+    llm = ["llm@rerank.llm=openai", f"rerank.llm.base_urls=[{server.url}]", "rerank.llm.model=x"]
+    ok(command("uar.evaluate", *common, "rerank=setwise", "rerank.depth=6", *llm, "hydra.run.dir=run"))
+    assert [row["doc_ids"] for row in generations(tmp_path / "run")] == [["d1"], ["d2"], ["d3"]]
+    assert metrics(tmp_path / "run")["rag"]["toy.test"]["EM"] == 1.0
+    assert all((tmp_path / "run" / f"{stage}_ledger.json").is_file() for stage in ("rerank", "rag"))
+    ok(command("uar.evaluate", *common, "hydra.run.dir=run"))  # without it, and without what it left
+    assert [row["doc_ids"] for row in generations(tmp_path / "run")] == [["d6"]] * 3
+    assert not (tmp_path / "run" / "rerank_ledger.json").exists()
 
 
 def test_lines_orders_and_measures(command: Command, server: LLMServer, folder: Path, tmp_path: Path):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL, metrics, ok
+from conftest import SMALL, metrics, ok, write_jsonl
 from tiny_models import tiny_bert
 from torch import nn
 from transformers import AutoTokenizer
@@ -175,6 +175,14 @@ def test_a_reranker_changes_the_top_of_a_run_and_keeps_the_rest(
     partial = Reranked(Shortest(), ByRanker(RunFile(tmp_path / "a.trec"))).rank(toy, ["q1", "q2"], 6)
     assert ids(partial) == ["d4", "d5", "d6", "d3", "d1", "d2"] and ids(partial, "q2") == BY_LENGTH
     assert "has no score for 11 passages, which keep their order" in caplog.text
+
+
+def test_passages_without_text_are_counted_before_they_are_reranked(folder: Path, caplog: pytest.LogCaptureFixture):
+    rows = [{"_id": f"d{n}", "title": "", "text": "" if n in (2, 5) else f"text {n}"} for n in range(1, 7)]
+    write_jsonl(folder / "corpus.jsonl", rows)
+    toy = open_collection(f"local:{folder}:test")
+    Reranked(Shortest(), ByRanker(Shortest(+1.0), depth=3)).rank(toy, ["q1", "q2"], 5)
+    assert "toy.test: 2 of 3 passages to re-rank have no text, and are ranked as they are" in caplog.text
 
 
 def test_more_passages_than_there_are_cannot_be_reranked(toy: Collection, tmp_path: Path):

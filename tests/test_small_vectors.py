@@ -123,7 +123,8 @@ def test_candidates_are_scored_again_with_the_whole_vectors(
         if rescore:
             inner = np.einsum("qd,qkd->qk", queries, vectors_of(whole)[rows])
             assert scores == pytest.approx(inner, abs=1e-6) and (np.diff(scores, axis=1) <= 0).all()
-    assert found[0] <= found[2] < found[60] == 1.0 or form == {"quantize": "int8"}
+    assert found[0] <= found[2] <= found[60] == 1.0
+    assert found[0] >= 0.95 and found[2] == 1.0 if form == {"quantize": "int8"} else found[2] < 1.0
     assert (rows == exact).all() and scores == pytest.approx(exact_scores, abs=1e-6)  # all passages were candidates
     assert "the best 600 of 600 scored again" in caplog.text and "bytes a passage in place of 40" in caplog.text
 
@@ -143,6 +144,9 @@ def test_small_vectors_are_made_once_and_anew_of_other_vectors(whole: list[Path]
     made = whole[0].parent / f"int8-{DIM}" / whole[1].name
     stamp = made.stat().st_mtime_ns
     assert (search.best(queries, whole, 5)[1] == before).all() and made.stat().st_mtime_ns == stamp
+    for lost in sorted(made.parent.iterdir()):  # ranges.npy among them
+        lost.unlink()
+        assert (search.best(queries, whole, 5)[1] == before).all(), lost.name
     np.save(whole[1], -np.load(whole[1]))
     write_json(whole[0].parent / "manifest.json", {"weights": "other"})
     assert (search.best(queries, whole, 5)[1] != before).any() and made.stat().st_mtime_ns != stamp

@@ -1,5 +1,6 @@
 """Distillation: scores of a model, a run file or an annotator as utilities, kept by content, and learnt from."""
 
+import json
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from conftest import SMALL, ok
+from sentence_transformers import SentenceTransformer
 from tiny_models import tiny_bert
 
 from uar.annotation.annotators import Judgement
@@ -64,6 +66,24 @@ def test_a_model_teaches_in_the_units_that_it_was_trained_in(context: LabelConte
         hits = expected[example.query_id]
         assert example.positives + example.negatives == tuple(d for d, _ in hits)
         np.testing.assert_allclose(example.utility, [model.scale * s for _, s in hits], rtol=0.02)  # bf16 where it is fast
+
+
+def test_a_folder_says_the_scale_of_its_training(
+    command: Callable[..., subprocess.CompletedProcess[str]], context: LabelContext, tmp_path: Path, tiny: list[str]
+):
+    options = [*SMALL, *tiny, "training.epochs=1", "baselines=[]", "logger=none", "rag=off", "dataset.dev=null"]
+    scale = ["retriever.scale=50", "retriever.learn_scale=true", "retriever.normalize=true", "training.learning_rate=0.01"]
+    ok(command("train", *options, *scale, "dataset.test=[]", "hydra.run.dir=run"))
+    folder = tmp_path / "run" / "model"
+    learned = json.loads((folder / "uar_scale.json").read_text())["scale"]
+    assert 10 < learned < 100 and abs(learned - 50) > 0.1
+    expected = BiEncoder(str(folder)).score(context.collection, {q: POOL for q in context.query_ids})
+    for scale_of in (learned, 20.0):  # without the file, that of any model with cosines
+        for example in TeacherLabels(str(folder), precision="fp32").stages(context)[0].examples:
+            cosines = [s for _, s in expected[example.query_id]]
+            np.testing.assert_allclose(example.utility, np.multiply(scale_of, cosines), rtol=0.02)  # bf16 where it is fast
+        (folder / "uar_scale.json").unlink(missing_ok=True)
+    assert SentenceTransformer(str(folder), device="cpu").similarity_fn_name == "cosine"
 
 
 def test_labels_of_others_keep_their_positives(context: LabelContext, teacher: str):

@@ -144,7 +144,7 @@ def test_memory_that_ran_out_is_known_from_other_faults():
     assert not _memory_ran_out(RuntimeError("shapes do not fit"))
 
 
-@pytest.mark.parametrize("retriever", ["bm25", "fusion"])
+@pytest.mark.parametrize("retriever", ["bm25", "fusion", "hybrid"])
 def test_what_has_no_weights_is_not_trained(retriever: str):
     with pytest.raises(UserError, match="has no weights to train; choose a bi-encoder, such as retriever=minilm"):
         check_options(composed("train", f"retriever={retriever}"))

@@ -6,9 +6,19 @@ from functools import partial
 import pytest
 import torch
 
-from uar.losses import Loss, kl, margin_mse, name_of, rank_net, summed_marginal, takes_utility
+from uar.losses import (
+    Loss,
+    kl,
+    kl_contrastive,
+    learns_from_others,
+    margin_mse,
+    name_of,
+    rank_net,
+    summed_marginal,
+    takes_utility,
+)
 
-LOSSES = [kl, margin_mse, rank_net]
+LOSSES = [kl, kl_contrastive, margin_mse, rank_net]
 each_loss = pytest.mark.parametrize("loss", LOSSES, ids=lambda f: f.__name__)
 NAN = math.nan
 
@@ -32,6 +42,22 @@ def test_the_temperature_of_kl_sharpens_the_utilities():
     assert sharp == pytest.approx(value(kl, [[3.0, 3.0]], [[1.0, 0.0]]), rel=1e-5)
 
 
+def test_kl_contrastive_puts_unjudged_passages_below_the_best_and_lets_the_teacher_order_the_others():
+    scores, utility = [[2.0, 1.0, 0.5, 3.0]], [[1.0, 0.0, NAN, NAN]]
+    pool = value(kl, [[2.0, 1.0]], [[2.0, 0.0]])
+    below = -math.log(math.exp(2) / (math.exp(2) + math.exp(0.5) + math.exp(3)))
+    sharp = partial(kl_contrastive, temperature=0.5)
+    assert value(sharp, scores, utility) == pytest.approx(pool + below, rel=1e-5)
+    assert value(partial(sharp, others=0.3), scores, utility) == pytest.approx(pool + 0.3 * below, rel=1e-5)
+    assert value(partial(sharp, others=0.0), scores, utility) == pytest.approx(pool, rel=1e-5)
+    alone = -math.log(math.exp(2) / (math.exp(2) + math.exp(0.5)))
+    assert value(sharp, scores, utility, valid=[[1, 1, 1, 0]]) == pytest.approx(pool + alone, rel=1e-5)
+    assert value(sharp, scores, utility, targets=[[0, 0, 0, 0]]) == pytest.approx(pool, rel=1e-5)
+    two = (below - math.log(math.exp(1) / (math.exp(1) + math.exp(0.5) + math.exp(3)))) / 2
+    assert value(sharp, scores, utility, targets=[[1, 1, 0, 0]]) == pytest.approx(pool + two, rel=1e-5)
+    assert [learns_from_others(loss) for loss in (kl, rank_net, sharp, summed_marginal)] == [False, False, True, True]
+
+
 def test_margin_mse_compares_the_distances_of_positives_and_negatives():
     expected = (((2.0 - 0.5) - (3.0 - 1.0)) ** 2 + ((2.0 - 0.0) - (3.0 - 2.5)) ** 2) / 2
     assert value(margin_mse, [[2.0, 0.5, 0.0]], [[3.0, 1.0, 2.5]]) == pytest.approx(expected, rel=1e-5)
@@ -45,7 +71,7 @@ def test_rank_net_looks_at_every_pair_of_different_grades():
     assert value(rank_net, [[2.0, 0.5, 0.0]], [[3.0, 1.0, 1.0]]) == pytest.approx(expected, rel=1e-5)
 
 
-@each_loss
+@pytest.mark.parametrize("loss", [loss for loss in LOSSES if not learns_from_others(loss)], ids=name_of)
 def test_passages_without_utility_or_not_valid_do_not_count(loss: Loss):
     alone = value(loss, [[2.0, 0.5]], [[3.0, 1.0]])
     assert value(loss, [[9.0, 2.0, 0.5]], [[NAN, 3.0, 1.0]]) == pytest.approx(alone)

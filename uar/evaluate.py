@@ -4,7 +4,6 @@ import logging
 from pathlib import Path
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from uar.collections import Collection, open_collection
@@ -16,7 +15,7 @@ from uar.evaluation.evaluation_tracking import track_evaluation
 from uar.evaluation.evaluator import Evaluator
 from uar.evaluation.judged_by_llm import JudgedByLLM
 from uar.evaluation.metrics_file import read_metrics
-from uar.evaluation.retrieving import as_configured, refuse_unread
+from uar.evaluation.retrieving import as_configured
 from uar.evaluation.robustness import Robustness
 from uar.evaluation.significance import COLUMNS, note_untested, table_of
 from uar.launch.entry import entry
@@ -64,7 +63,7 @@ def _evaluate(
         job.took(model_artefact(Path(cfg.model)))
     model = _model(cfg, chosen)
     ranker = as_configured(_first(cfg, model), cfg)
-    refuse_unread(ranker, HydraConfig.get().overrides.task)
+    evaluator.retrieving.refuse_unread(ranker)
     baseline = Baseline(Path(cfg.baseline), {c.slug: c.hash for c in collections}) if cfg.baseline else None
     evaluator.check(collections, ranker)
     save_config(folder, cfg)  # not before all is known to be right: the folder may hold another evaluation

@@ -72,7 +72,7 @@ class LabelledExamples:
         found: list[str] = []
         for at in self._order(question, wanted):
             query_id = self._queries[at]
-            other = self._collection.queries[query_id]
+            other = self.collection.queries[query_id]
             if query_id != question.id and _said(other.text, other.image) != asked:
                 found.append(query_id)
                 if len(found) == wanted:
@@ -92,13 +92,13 @@ class LabelledExamples:
         yield from rest[np.lexsort((rest, -near[rest]))].tolist()
 
     @cached_property
-    def _collection(self) -> Collection:
+    def collection(self) -> Collection:
         return open_collection(self.reference)
 
     @cached_property
     def _queries(self) -> list[str]:
         """Whose labels may be shown."""
-        collection = self._collection
+        collection = self.collection
         judged = collection.by_people(q for q in collection.queries if collection.trainable(q))
         drawn = set(sorted(judged, key=lambda q: rank_of(0, "human", q))[: round(self.share * len(judged))])
         if not drawn:
@@ -116,12 +116,12 @@ class LabelledExamples:
 
     def _wrong(self, query_id: str) -> list[str]:
         """Passages that people judged useless."""
-        collection = self._collection
+        collection = self.collection
         known = collection.qrels[query_id].items()
         return [d for d, g in known if g < collection.positive_grade and collection.corpus.row(d) >= 0]
 
     def _pair(self, query_id: str) -> tuple[Shot, Shot]:
-        collection = self._collection
+        collection = self.collection
         known = collection.qrels[query_id]
         if wrong := self._wrong(query_id):
             useless = min(wrong, key=lambda d: (known[d], rank_of(0, "useless", query_id, d)))
@@ -134,13 +134,13 @@ class LabelledExamples:
         start = _number("useless", query_id)
         for step in range(len(self._queries)):
             other = self._queries[(start + step) % len(self._queries)]
-            best = self._collection.trainable(other)[0]
-            if other != query_id and best not in self._collection.qrels[query_id]:
+            best = self.collection.trainable(other)[0]
+            if other != query_id and best not in self.collection.qrels[query_id]:
                 return best
         raise UserError(f"annotator.examples_from={self.reference}: there is no useless passage to show; give more labels")
 
     def _shot(self, query_id: str, doc_id: str) -> Shot:
-        collection = self._collection
+        collection = self.collection
         grade = collection.qrels[query_id].get(doc_id, 0)
         useful = grade >= collection.positive_grade
         shown = grade if self._same_scale else self.top * useful
@@ -151,7 +151,7 @@ class LabelledExamples:
     @cached_property
     def _same_scale(self) -> bool:
         """Whether people graded on as many grades as the prompt asks for."""
-        return max(g for grades in self._collection.qrels.values() for g in grades.values()) == self.top > 1
+        return max(g for grades in self.collection.qrels.values() for g in grades.values()) == self.top > 1
 
     @cached_property
     def _encoder(self) -> "BiEncoder":
@@ -170,11 +170,11 @@ class LabelledExamples:
     @cached_property
     def _vectors(self) -> np.ndarray:
         """(queries, dim) of length 1."""
-        return self._encoded([self._collection.queries[q].text for q in self._queries])
+        return self._encoded([self.collection.queries[q].text for q in self._queries])
 
     def _vector_of(self, question: Question) -> np.ndarray:
         place = self._places.get(question.id)
-        known = place is not None and self._collection.queries[question.id].text == question.text
+        known = place is not None and self.collection.queries[question.id].text == question.text
         return self._vectors[place] if known else self._encoded([question.text])[0]
 
     @cached_property

@@ -53,6 +53,11 @@ class Collection:
         counted = (self.qrels, self.positive_grade, self.graded, self.drop_own)
         return digest(self.corpus.hash, queries, *counted, *([images] if images else []))
 
+    def judged_as(self, other: "Collection") -> bool:
+        """Whether both have the same judgements, and so are one split, whatever their references and however their queries are
+        worded."""
+        return self.qrels == other.qrels
+
     @cached_property
     def query_rows(self) -> dict[str, int]:
         """Place of each query in file order."""

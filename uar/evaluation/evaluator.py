@@ -25,7 +25,6 @@ from uar.evaluation.score_files import Scores, write_score_file
 from uar.expansion.query_texts import with_texts
 from uar.launch.small_table import log_table
 from uar.retrievers.ranker import Ranker
-from uar.retrievers.run_file import RunFile
 from uar.retrievers.session import Session
 from uar.storage.files import digest
 from uar.storage.manifest import update_manifest
@@ -146,7 +145,7 @@ class Evaluator:
             run = self.retrieving.run(collection, ranker, searched)
             seconds = time.perf_counter() - start
             facts, answering = dict(session.take_facts()), max(seconds - session.take_prepared(), 1e-3)
-            if not isinstance(ranker, RunFile):  # which says nothing of the search that made it
+            if ranker.is_timed:
                 facts["questions_per_second"] = round(len(searched) / answering, 1)
             return Retrieved(run, round(seconds, 2), facts)
 

@@ -34,7 +34,7 @@ def update_metrics(folder: Path, **parts: dict[str, Any]) -> None:
 
 def forget_evaluation(folder: Path, slugs: Collection[str]) -> None:
     """Remove what an earlier evaluation left in the folder: its values, and its files of other collections than `slugs`; of
-    those, what only RAG, a baseline and estimates write."""
+    those, what only RAG, LLMs that rank, a baseline and estimates write."""
     metrics = read_metrics(folder)
     for slug in {*metrics["retrieval"], *metrics["rag"], *slugs}:
         names = [f"runs/{slug}.rag.trec", f"generations/{slug}.parquet"]
@@ -42,7 +42,8 @@ def forget_evaluation(folder: Path, slugs: Collection[str]) -> None:
         names += [] if slug in slugs else [f"runs/{slug}.trec", f"scores/{slug}.parquet"]
         for name in names:
             (folder / name).unlink(missing_ok=True)
-    for name in ("significance.json", "baselines.json", "robustness.json", "estimates.json", "rag_ledger.json"):
+    asked = [f"{use}_{file}" for use in ("rerank", "expand") for file in ("ledger.json", "failures.jsonl")]
+    for name in ("significance.json", "baselines.json", "robustness.json", "estimates.json", "rag_ledger.json", *asked):
         (folder / name).unlink(missing_ok=True)
     times = {name: value for name, value in metrics["time"].items() if name.split()[0] not in ("retrieval", "rag")}
     if any(metrics.values()):

@@ -12,9 +12,9 @@ from uar.collections import Collection
 from uar.collections.collection_runs import without_own
 from uar.errors import UserError
 from uar.expansion import expanded
-from uar.launch.override_text import options_of
 from uar.reranking import reranked
 from uar.retrievers.ranker import Ranker
+from uar.retrievers.search_options import changed
 from uar.retrievers.session import Session
 from uar.storage.files import digest
 from uar.storage.runs import Run
@@ -43,6 +43,14 @@ class Retrieving:
     def run(self, collection: Collection, ranker: Ranker, query_ids: Sequence[str]) -> Run:
         return without_own(collection, ranker.rank(collection, query_ids, self.depth))
 
+    def refuse_unread(self, ranker: Ranker) -> None:
+        """UserError where `search` says what the ranker does not read."""
+        unread = {name: v for name, v in changed(self.search or {}).items() if name not in ranker.search_options}
+        if unread:
+            given = ", ".join(f"search.{name}={value}" for name, value in unread.items())
+            read = ", ".join(sorted(ranker.search_options)) or "none"
+            raise UserError(f"{given}: {ranker.name} does not read this (of search: {read}); leave it as search=exact has it")
+
     def measured(self, ranker: Ranker) -> dict[str, object]:
         """What scores depend on besides the model and the collection."""
         facts: dict[str, object] = {"retrieval_depth": self.depth} if ranker.searches else {}
@@ -62,15 +70,6 @@ class Retrieving:
 def as_configured(retriever: Ranker, cfg: Any) -> Ranker:
     """The retriever with what the config groups `expand` and `rerank` say. UserError for what does not go together."""
     return reranked(expanded(retriever, cfg.expand), cfg.rerank, cfg.retrieval_depth)
-
-
-def refuse_unread(ranker: Ranker, overrides: Sequence[str]) -> None:
-    """UserError where options of `search` are among the overrides of the command line and the ranker has no vectors."""
-    given = [override for override, path in options_of(overrides) if path.partition(".")[0] == "search"]
-    if given and not ranker.lengths:
-        raise UserError(
-            f"{', '.join(given)}: {ranker.name} searches no vectors and does not read this; leave it out, or give a model"
-        )
 
 
 def scored_queries(collection: Collection) -> list[str]:

@@ -53,6 +53,14 @@ class Expanded(Ranker):
     def lengths(self) -> dict[str, int]:
         return self._ranker.lengths
 
+    @property
+    def search_options(self) -> frozenset[str]:
+        return self._ranker.search_options
+
+    @property
+    def is_timed(self) -> bool:
+        return False
+
     def reach(self, collection: Collection, depth: int) -> int:
         return self._ranker.reach(collection, depth)
 

@@ -33,6 +33,14 @@ class ExpandedPassages(Ranker):
         own = self._ranker.key(searched)
         return None if own is None else digest("expanded passages", own, searched.corpus.hash)
 
+    @property
+    def search_options(self) -> frozenset[str]:
+        return self._ranker.search_options
+
+    @property
+    def is_timed(self) -> bool:
+        return False
+
     def reach(self, collection: Collection, depth: int) -> int:
         return self._ranker.reach(collection, depth)
 

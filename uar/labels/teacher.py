@@ -15,8 +15,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TeacherLabels(LabelSource):
-    """The scores of a teacher as utilities, for `kl`, `margin_mse` and `rank_net`. `scores`: a model by reference, such as the
-    `model/` of a cross-encoder's run; a run file (.trec, .jsonl); or `annotator`, whose scores are taken from the store.
+    """The scores of a teacher as utilities, for `kl`, `kl_contrastive`, `margin_mse` and `rank_net`. `scores`: a model by
+    reference, such as the `model/` of a cross-encoder's run; a run file (.trec, .jsonl); or `annotator`, whose scores are
+    taken from the store.
 
     The passages are the candidates of each query, and the teacher's best is the query's positive. With `labels`, another
     label source, passages, positives and stages are its own, and the teacher gives the utilities alone. `revision`: of a

@@ -55,6 +55,7 @@ def _of_annotator(context: LabelContext, pools: Pools) -> Scores:
 
 def _of_model(teacher: str, revision: str | None, precision: str, collection: Collection, pools: Pools, option: str) -> Scores:
     from uar.retrievers.model_folder import open_model
+    from uar.retrievers.trained_scale import trained_scale
     from uar.retrievers.vector_index import ExactSearch
 
     try:
@@ -62,7 +63,7 @@ def _of_model(teacher: str, revision: str | None, precision: str, collection: Co
     except MissingModel as error:
         raise UserError(f"{option}={teacher}: {error}") from error
     key = digest(model.key(collection), collection.hash, precision)
-    scale = float(model.scale)
+    scale = trained_scale(teacher, revision, model)
     found: dict[str, Mapping[str, float]] = {}
     query_ids, kept = list(pools), 0
     with Session(lambda: ExactSearch(precision=precision)) as session:

@@ -15,6 +15,7 @@ import torch
 from uar.losses.contrastive import contrastive
 from uar.losses.joint import joint
 from uar.losses.kl import kl
+from uar.losses.kl_contrastive import kl_contrastive
 from uar.losses.lse_pair import lse_pair
 from uar.losses.margin_mse import margin_mse
 from uar.losses.negative_learning import negative_learning
@@ -27,6 +28,12 @@ Loss = Callable[..., torch.Tensor]
 def takes_utility(loss: Loss) -> bool:
     """Whether a loss learns from graded or soft labels, and so has the argument `utility`."""
     return "utility" in inspect.signature(loss).parameters
+
+
+def learns_from_others(loss: Loss) -> bool:
+    """Whether a loss learns from passages of other queries of the batch too: all do but those of utilities alone. One of
+    utilities that does has the argument `others`."""
+    return not takes_utility(loss) or "others" in inspect.signature(loss).parameters
 
 
 def takes_chance(loss: Loss) -> bool:
@@ -49,6 +56,8 @@ __all__ = [
     "contrastive",
     "joint",
     "kl",
+    "kl_contrastive",
+    "learns_from_others",
     "lse_pair",
     "margin_mse",
     "name_of",

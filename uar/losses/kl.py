@@ -19,7 +19,12 @@ def kl(
     utility: (queries, passages), nan where unknown. Rows without a known utility are left out of the mean.
     """
     known = valid & utility.isfinite()
+    return mean_over_targeted(kl_of_rows(scores, known, utility, temperature), known, weights)
+
+
+def kl_of_rows(scores: torch.Tensor, known: torch.Tensor, utility: torch.Tensor, temperature: float) -> torch.Tensor:
+    """(queries,) KL(U ‖ R) over the passages that are `known`."""
     wanted = (at_least_fp32(utility) / temperature).masked_fill(~known, NOTHING).log_softmax(dim=1)
     found = at_least_fp32(scores).masked_fill(~known, NOTHING).log_softmax(dim=1)
     each = (wanted.exp() * (wanted - found)).masked_fill(~known, 0.0)
-    return mean_over_targeted(each.sum(dim=1), known, weights)
+    return each.sum(dim=1)

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from uar.launch.value_kinds import one_or_several
 from uar.reporting.alike import notes_of
+from uar.reporting.asked_table import asked_table
 from uar.reporting.band_table import band_table
 from uar.reporting.constants import without_constants
 from uar.reporting.differences_table import differences_table
@@ -101,6 +102,7 @@ def _tables(
         judge_agreement_table(rows),
         agreement_table(rows),
         cost_table(rows),
+        asked_table(rows),
     ]
     tables = [*(paper_table(paper, rows, by_row, name) for paper in papers), *(table for table in own if table)]
     return [without_constants(table) for table in tables] or [Table("runs", "Runs without scores", [], [])]

@@ -45,8 +45,8 @@ class Row:
 
     def by_seed(self, part: str, slug: str, measure: str) -> list[float | None]:
         """A value a seed, None where it has none. `part`: retrieval, rag (`EM (oracle)`: of that line), agreement, ledger,
-        learnt (`RunFolder.learnt`), time, or search, which is what a search says of itself. `slug` belongs to retrieval, rag
-        and search. `measure` may be dotted."""
+        learnt (`RunFolder.learnt`), time, search, which is what a search says of itself, or asked (`RunFolder.asked`), where
+        `slug` is what for. Else it belongs to retrieval, rag and search. `measure` may be dotted."""
         return [next((v for run in seed if (v := _value(run, part, slug, measure)) is not None), None) for seed in self.seeds]
 
     @cached_property
@@ -79,6 +79,8 @@ def _value(run: RunFolder, part: str, slug: str, measure: str) -> float | None:
     else:
         if part == "learnt":
             place = run.learnt
+        elif part == "asked":
+            place = run.asked.get(slug, {})
         elif part == "search":
             place = run.manifest.get("search", {}).get(slug, {})
         else:

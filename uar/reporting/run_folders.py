@@ -19,6 +19,7 @@ from uar.storage.label_files import NAME, read_label_columns
 from uar.storage.manifest import read_manifest
 
 HELD = ("metrics.json", "agreement.json", "ledger.json")
+LEDGER = "_ledger.json"  # ends the names of those of calls besides labels
 SEARCH = ("search", "expand", "rerank")  # groups of a config that say how a model ranks
 RANKING = (*SEARCH, "run", "pooling", "normalize", "query_prefix", "passage_prefix")
 WRITES = ("expand.writer", "expand.documents")
@@ -48,6 +49,20 @@ class RunFolder:
     @cached_property
     def manifest(self) -> dict[str, Any]:
         return read_manifest(self.path)
+
+    @cached_property
+    def asked(self) -> Mapping[str, Mapping[str, float]]:
+        """Numbers of the ledgers of calls besides those of labels, by what they were for, such as `rerank`; of what RAG asked,
+        such as `rag answers`, sums over the collections. One that cannot be read says nothing."""
+        found: dict[str, dict[str, float]] = {}
+        for path in sorted(self.path.glob(f"*{LEDGER}")):
+            use, spent = path.name.removesuffix(LEDGER), _object(path, self.name, [])
+            for name, ledger in _ledgers(use, spent):
+                own = found.setdefault(name, {})
+                for key, value in ledger.items():
+                    if isinstance(value, int | float):
+                        own[key] = own.get(key, 0) + value
+        return found
 
     @cached_property
     def gate(self) -> dict[str, Any]:
@@ -186,6 +201,16 @@ def _group(key: str) -> str:
 def _with_means(scores: Scores) -> dict[str, Any]:
     """With the mean of a set that counts as one (CQADupStack) where all of its parts are there."""
     return {**scores, **{slug: values for slug, values in averaged(scores).items() if slug not in scores}}
+
+
+def _ledgers(use: str, spent: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Of a file: one, or one a collection and part."""
+    if "calls" in spent:
+        yield use, spent
+        return
+    for of_collection in spent.values():
+        for part, ledger in of_collection.items():
+            yield f"{use} {part}", ledger
 
 
 def _with_whole(ledger: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 import hydra
@@ -20,8 +21,9 @@ log = logging.getLogger(__name__)
 
 
 class ByAnnotator(Reranker):
-    """The first `depth` passages of a query, or all, in the order of an annotator's judgements. A passage that got none
-    follows those that got one; a query of which nothing could be read keeps its order. Both are counted.
+    """The first `depth` passages of a query, or all, in the order of an annotator's judgements. Those that it
+    judges alike keep the order of the run. A passage that got none follows those that got one; a query of which nothing could
+    be read keeps its order. Both are counted.
 
     `annotator`, `llm`: configs; the model, see `OneModel`, is loaded when something has to be asked. Gold answers are never
     shown.
@@ -49,14 +51,19 @@ class ByAnnotator(Reranker):
         self._model = OneModel("rerank", llm, store, max_failure_rate, retry_failures, price)
         self.name, self.depth = f"{kind} of {self._model.name}", depth
 
+    @property
+    def is_timed(self) -> bool:
+        return False
+
     def opened(self, session: Session, part: str = "") -> "ByAnnotator":
         self._model.opened(session)
         return self
 
     def rerank(self, collection: Collection, run: Run, depth: int | None) -> Run:
-        if self._annotator.shows_labels_of == collection.reference:
+        shown = self._annotator.shows_labels_of
+        if shown is not None and shown.judged_as(collection):
             raise UserError(
-                f"rerank.annotator.examples_from={collection.reference}: its labels are what the ranking is measured on; give "
+                f"rerank.annotator.examples_from={shown.reference}: its labels are what the ranking is measured on; give "
                 "another split"
             )
         pools = {q: [d for d, _ in hits[:depth]] for q, hits in run.items()}
@@ -68,6 +75,17 @@ class ByAnnotator(Reranker):
             found[query_id] = followed([(d, float(len(order) - place)) for place, d in enumerate(order)], hits)
         return found
 
+    def _order(self, judged: Sequence[Any], pool: Sequence[str]) -> list[str]:
+        """Passages by their judgements, best first. Of one score, or without scores of one grade where each passage was judged
+        alone, are ties; another annotator means the ranks that it gives."""
+
+        def said(j: Any) -> tuple[bool, float]:
+            return (False, j.score) if j.score is not None else (True, j.grade if self._annotator.passage_wise else j.rank)
+
+        place = {doc_id: at for at, doc_id in enumerate(pool)}
+        ties = groupby(sorted(judged, key=lambda j: j.rank), key=said)
+        return [j.doc_id for _, tied in ties for j in sorted(tied, key=lambda j: place[j.doc_id])]
+
     def _orders(self, collection: Collection, pools: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
         """Passages by query, best first; nothing of a query whose replies failed."""
         if note := self._annotator.notes(map(len, pools.values())):
@@ -75,7 +93,7 @@ class ByAnnotator(Reranker):
         bare = {q: replace(query, answers=()) for q, query in collection.queries.items()}
         questions = PooledQuestions(replace(collection, queries=bare), pools)
         work = self._model.ask(self._annotator, questions, "re-rank", self.name)
-        orders = {q: [j.doc_id for j in sorted(judged, key=lambda j: j.rank)] for q, judged in work.results.items()}
+        orders = {q: self._order(judged, pools[q]) for q, judged in work.results.items()}
         unread = len(pools) - len(orders)
         behind = sum(len(pools[q]) - len(order) for q, order in orders.items())
         if unread or behind:

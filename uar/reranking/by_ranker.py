@@ -5,6 +5,7 @@ import logging
 from uar.collections import Collection
 from uar.errors import UserError
 from uar.retrievers.ranker import Ranker, Reranker
+from uar.retrievers.search_options import SCORING
 from uar.retrievers.session import Session
 from uar.storage.ordering import followed
 from uar.storage.runs import Run
@@ -23,6 +24,14 @@ class ByRanker(Reranker):
     @property
     def lengths(self) -> dict[str, int]:
         return self._retriever.lengths
+
+    @property
+    def search_options(self) -> frozenset[str]:
+        return self._retriever.search_options & SCORING
+
+    @property
+    def is_timed(self) -> bool:
+        return self._retriever.is_timed
 
     def key(self, collection: Collection) -> str | None:
         return self._retriever.key(collection)

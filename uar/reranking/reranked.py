@@ -1,5 +1,6 @@
 """A ranker and a re-ranker as one ranker."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ from uar.retrievers.ranker import Pools, Ranker, Reranker, Search
 from uar.retrievers.session import Session
 from uar.storage.files import digest
 from uar.storage.runs import Run
+
+log = logging.getLogger(__name__)
 
 
 class Reranked(Ranker):
@@ -32,6 +35,14 @@ class Reranked(Ranker):
     def key(self, collection: Collection) -> str | None:
         keys = [of.key(collection) for of in (self._ranker, self._reranker)]
         return None if None in keys else digest("reranked", self._reranker.depth, keys)
+
+    @property
+    def search_options(self) -> frozenset[str]:
+        return self._ranker.search_options | self._reranker.search_options
+
+    @property
+    def is_timed(self) -> bool:
+        return self._ranker.is_timed and self._reranker.is_timed
 
     def reach(self, collection: Collection, depth: int) -> int:
         return self._ranker.reach(collection, depth)
@@ -65,10 +76,19 @@ class Reranked(Ranker):
         return self._reordered(collection, self._ranker.score(collection, pools))
 
     def _reordered(self, collection: Collection, run: Run) -> Run:
+        self._tell_empty(collection, run)
         try:
             return self._reranker.rerank(collection, run, self._reranker.depth)
         except UnknownPassage as error:
             raise UnknownPassage(f"{self._ranker.name}: {error}") from error
+
+    def _tell_empty(self, collection: Collection, run: Run) -> None:
+        corpus, depth = collection.corpus, self._reranker.depth
+        rows = corpus.find(list({doc_id for hits in run.values() for doc_id, _ in hits[:depth]}))
+        empty = sum(not text.strip() for text in corpus.texts_at(rows[rows >= 0]))
+        if empty:
+            line = "%s: %d of %d passages to re-rank have no text, and are ranked as they are"
+            log.warning(line, collection.slug, empty, len(rows))
 
 
 def reranked(ranker: Ranker, settings: Any, depth: int) -> Ranker:

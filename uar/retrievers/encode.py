@@ -42,7 +42,7 @@ def encode_corpus(
     """
     made = made or made_by(retriever, tokens, precision, shard)
     shards = [folder / f"shard-{number:05d}.npy" for number in range(-(-len(tokens) // shard))]
-    with filling(folder, made, len(shards), lambda number: shards[number].is_file()) as missing:
+    with filling(folder, made, [[shard] for shard in shards]) as missing:
         sizes = {number: len(rows_of_shard(number, shard, len(tokens))) for number in missing}
         workers = chosen_workers()
         with encoding(sum(sizes.values())) as shown:

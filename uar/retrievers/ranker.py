@@ -60,6 +60,17 @@ class Ranker(ABC):
         where it does not say, so that none of its runs is taken for one that it would make again."""
         return None
 
+    @property
+    def search_options(self) -> frozenset[str]:
+        """Options of the config group `search` that it reads; none where no model ranks."""
+        return frozenset()
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether the time of its answers says how fast it ranks. That of a file does not, nor that of an LLM, which may have
+        to be loaded, and whose replies may be there already."""
+        return True
+
     def reach(self, collection: Collection, depth: int) -> int:
         """Results a query that `rank` gives at most where it is asked for `depth`, as far as that is known beforehand."""
         return depth
@@ -89,6 +100,16 @@ class Reranker(ABC):
     def key(self, collection: Collection) -> str | None:
         """As that of a `Ranker`."""
         return None
+
+    @property
+    def search_options(self) -> frozenset[str]:
+        """As those of a `Ranker`."""
+        return frozenset()
+
+    @property
+    def is_timed(self) -> bool:
+        """As that of a `Ranker`."""
+        return True
 
     @abstractmethod
     def rerank(self, collection: Collection, run: Run, depth: int | None) -> Run:

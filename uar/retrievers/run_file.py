@@ -21,6 +21,10 @@ class RunFile(Ranker):
     def searches(self) -> bool:
         return False
 
+    @property
+    def is_timed(self) -> bool:
+        return False
+
     def key(self, collection: Collection) -> str:
         return file_hash(Path(self.name))
 

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,16 +22,24 @@ SHARD = 16_384  # passages a shard: fixed blocks of the corpus, whoever makes th
 
 @contextmanager
 def filling(
-    folder: Path, made: Mapping[str, Any], number: int, is_whole: Callable[[int], bool], doing: str = "Encoding"
+    folder: Path, made: Mapping[str, Any], shards: Sequence[Sequence[Path]], doing: str = "Encoding"
 ) -> Iterator[list[int]]:
-    """Those of so many shards that are not whole, for the block to write. The folder is made, or was made by the same;
-    UserError where `made` differs. Another process that fills it is waited for, and what it wrote is taken."""
+    """Numbers of the shards that lack one of their files, for the block to write; where some are whole, it says so. The folder
+    is made, or was made by the same; UserError where `made` differs. Another process that fills it is waited for, and what it
+    wrote is taken. `shards`: the files of each."""
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        if not (folder / MANIFEST).is_file() or not all(map(is_whole, range(number))):  # a whole one may be read-only
+        if not (folder / MANIFEST).is_file() or _lacking(shards):  # a whole one may be read-only
             stack.enter_context(alone(folder / "filling.lock", doing.lower()))
         _open_folder(folder, made)
-        yield _missing_shards(folder, number, is_whole, doing)
+        missing = _lacking(shards)
+        if 0 < len(missing) < len(shards):
+            log.info("%s goes on in %s: %d of %d shards are there", doing, folder, len(shards) - len(missing), len(shards))
+        yield missing
+
+
+def _lacking(shards: Sequence[Sequence[Path]]) -> list[int]:
+    return [number for number, files in enumerate(shards) if not all(path.is_file() for path in files)]
 
 
 def _open_folder(folder: Path, made: Mapping[str, Any]) -> None:
@@ -48,14 +56,6 @@ def _open_folder(folder: Path, made: Mapping[str, Any]) -> None:
             f"{folder} holds embeddings of another model or corpus ({', '.join(changed)} differ); "
             "give another folder or remove it"
         )
-
-
-def _missing_shards(folder: Path, number: int, is_whole: Callable[[int], bool], doing: str) -> list[int]:
-    """Where some are not missing, it says so."""
-    missing = [shard for shard in range(number) if not is_whole(shard)]
-    if 0 < len(missing) < number:
-        log.info("%s goes on in %s: %d of %d shards are there", doing, folder, number - len(missing), number)
-    return missing
 
 
 @contextmanager

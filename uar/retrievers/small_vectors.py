@@ -78,7 +78,8 @@ class SmallVectors:
 
     def _is_of(self, made: Mapping[str, Any]) -> bool:
         manifest = self._folder / MANIFEST
-        return manifest.is_file() and read_json(manifest) == made
+        ranged = self._kind != "int8" or self._ranges.is_file()
+        return ranged and manifest.is_file() and read_json(manifest) == made
 
     def _coded(self, vectors: np.ndarray) -> np.ndarray:
         if self._kind == "binary":

@@ -13,6 +13,7 @@ from torch import nn
 from uar.collections import Collection
 from uar.collections.token_ids import Tokens
 from uar.retrievers.ranker import Search
+from uar.retrievers.search_options import INDEX, SCORING, VECTORS
 from uar.retrievers.session_ranker import SessionRanker
 from uar.retrievers.weights import weights_hash
 from uar.storage.files import digest
@@ -140,6 +141,10 @@ class Trainable(nn.Module, SessionRanker):
         return digest(type(self).__qualname__, weights, tokens)
 
     @property
+    def search_options(self) -> frozenset[str]:
+        return SCORING
+
+    @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
@@ -184,6 +189,10 @@ class Encoder(Trainable):
         """`Scored.penalties` and `Scored.facts` of the representations of this process' queries and of all processes'
         passages, whose corpus rows are `rows`; none here."""
         return {}, {}
+
+    @property
+    def search_options(self) -> frozenset[str]:
+        return VECTORS if self.has_first_numbers else INDEX
 
     @property
     @abstractmethod

@@ -7,11 +7,12 @@ from typing import Any
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
+from uar.collections import Collection, open_collection
 from uar.errors import UserError
 from uar.labels import Stage
 from uar.labels.example_columns import negatives_of, positives_of, sources_of, weights_of
 from uar.launch.override_text import options_of
-from uar.losses import Loss, name_of, takes_utility
+from uar.losses import Loss, learns_from_others, name_of, takes_utility
 from uar.pools import BM25Pool, PoolSource
 from uar.retrievers.trainable import Encoder, Trainable
 from uar.training.identity import options_named
@@ -36,7 +37,7 @@ def check_options(cfg: DictConfig) -> None:
 def _check_retriever(cfg: DictConfig) -> None:
     target = cfg.retriever.get("_target_")
     made = get_object(target) if target else None
-    if made is None or (isinstance(made, type) and not issubclass(made, Trainable)):
+    if not (isinstance(made, type) and issubclass(made, Trainable)):  # a function makes several rankers one
         raise UserError(
             f"retriever={made.__name__ if made else 'none'} has no weights to train; choose a bi-encoder, such as "
             "retriever=minilm, or score this one with python -m uar.evaluate"
@@ -108,11 +109,11 @@ def tell_unread(cfg: DictConfig, overrides: Sequence[str], annotated: bool, pool
             log.warning("%s has no effect on what is learnt: %s", override, unread[group])
 
 
-def check_examples(cfg: DictConfig, tests: Sequence[str]) -> None:
+def check_examples(cfg: DictConfig, tests: Sequence[Collection]) -> None:
     """UserError where an annotator shows labels of a test as examples."""
     of_run = (cfg.annotator, *cfg.annotators.values())
     for shown in (OmegaConf.select(one, key) for one in of_run for key in ("examples_from", "member.examples_from")):
-        if shown in tests:
+        if shown is not None and any(open_collection(shown).judged_as(test) for test in tests):
             raise UserError(f"annotator.examples_from={shown} is a test of this run (dataset.test); give a training split")
 
 
@@ -161,7 +162,7 @@ def check_stage(stage: Stage, loss: Loss, cfg: DictConfig) -> None:
     """Tell what a stage cannot learn from, or will do otherwise than was asked."""
     stage.check(loss)
     own = stage.loss or loss
-    for option, none in UNJUDGED.items() if takes_utility(own) else ():
+    for option, none in () if learns_from_others(own) else UNJUDGED.items():
         if (given := cfg.training[option]) not in (None, none):
             raise UserError(
                 f"stage {stage.name}: training.{option}={given} has no meaning for loss={name_of(own)}, which learns from "

@@ -9,7 +9,7 @@ import lightning as L
 import torch
 
 from uar.errors import UserError
-from uar.losses import Loss, takes_chance, takes_utility, takes_weights
+from uar.losses import Loss, learns_from_others, takes_chance, takes_utility, takes_weights
 from uar.losses.masking import counted
 from uar.retrievers.trainable import Scored, Trainable
 from uar.training.batches import Batch
@@ -58,7 +58,7 @@ class RetrieverModule(L.LightningModule):
         self._broken: torch.Tensor | None = None
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
-        texts = replace(self._terms.texts(batch), others_teach=not self._takes_utility)
+        texts = replace(self._terms.texts(batch), others_teach=learns_from_others(self._loss))
         every = self.retriever.batch_scores(texts, gather_passages, cached=self._grad_cache)
         found = every.of(slice(len(batch.queries)))
         loss, weights = self._loss_of(batch, found)

@@ -53,8 +53,8 @@ def opened(cfg: DictConfig, folder: Path) -> Opened:
     )
     references = [reference for test in expand(list(split.test)) if (reference := resolve(test, split.path))]
     distinct_slugs(references)
-    check_examples(cfg, references)
     tests = [open_collection(reference, split.language) for reference in references]
+    check_examples(cfg, tests)
     dev_reference = resolve(split.dev, split.path)
     dev = open_collection(dev_reference, split.language) if dev_reference else None
     pool_source: PoolSource = hydra.utils.instantiate(cfg.candidates)

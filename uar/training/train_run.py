@@ -26,13 +26,14 @@ from uar.labels.label_table import write_label_table
 from uar.launch.side_by_side import started_outside
 from uar.launch.small_table import log_table
 from uar.launch.with_workers import with_workers
-from uar.losses import Loss, name_of, takes_utility
+from uar.losses import Loss, learns_from_others, name_of
 from uar.machine.heap import release_heap
 from uar.machine.precision import device
 from uar.pools import pools_of_other_split
 from uar.retrievers.model_card import push, write_model_card
 from uar.retrievers.ranker import Ranker
 from uar.retrievers.trainable import Trainable
+from uar.retrievers.trained_scale import keep_scale
 from uar.storage.files import digest, read_json
 from uar.storage.manifest import save_config, save_manifest
 from uar.tracking.artefacts import artefact_name, folder_artefact, model_artefact
@@ -121,6 +122,7 @@ class Begun:
 def _begin(cfg: DictConfig, folder: Path, work: Opened, dev: DevScore | None) -> Begun:
     """Check what the run is scored with, then write to its folder what it is."""
     ranker = as_configured(work.retriever, cfg)
+    work.evaluator.retrieving.refuse_unread(ranker)
     work.evaluator.check(work.tests, ranker)
     baselines = Baselines(cfg, work.retriever)
     labels = label_hash(work.stages)
@@ -170,6 +172,7 @@ def _export(
         check_restored(folder / CHECKPOINTS, vectors)
     else:
         retriever.save(folder / "model")
+        keep_scale(folder / "model", retriever)
     save_manifest(
         folder,
         collection=work.collection.hash,
@@ -258,8 +261,7 @@ def _streams(cfg: DictConfig, work: Opened) -> Callable[[Stage, int, int, torch.
     def stream(stage: Stage, rank: int, world: int, device: torch.device) -> BatchStream:
         size = stage.batch_size or cfg.training.batch_size
         per_query = stage.passages_per_query or cfg.training.passages_per_query
-        judged_alone = takes_utility(stage.loss or work.loss)
-        random = 0 if judged_alone else cfg.training.random_negatives
+        random = cfg.training.random_negatives if learns_from_others(stage.loss or work.loss) else 0
         return BatchStream(
             stage, queries, collection.query_rows, passages, collection.corpus, size, per_query, cfg.seed, rank, world, random,
             work.further, device,

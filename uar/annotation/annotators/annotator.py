@@ -56,8 +56,8 @@ class Annotator(Asker):
         return None
 
     @property
-    def shows_labels_of(self) -> str | None:
-        """Reference of the split whose human labels its prompts show, which nothing may be measured on."""
+    def shows_labels_of(self) -> Collection | None:
+        """The split whose human labels its prompts show, which nothing may be measured on."""
         return None
 
     @property

@@ -10,6 +10,7 @@ from statistics import fmean, pstdev
 from uar.annotation.annotators.annotator import Annotator
 from uar.annotation.annotators.scored import Rule, entropy
 from uar.annotation.judgement import Judgement
+from uar.collections import Collection
 from uar.errors import UserError
 from uar.llm.call import Asker, Call, Chain, Question
 from uar.llm.prompted import Chatting, one_of
@@ -111,7 +112,7 @@ class Ensemble(Annotator):
         return self.member.stages
 
     @property
-    def shows_labels_of(self) -> str | None:
+    def shows_labels_of(self) -> Collection | None:
         return self.member.shows_labels_of
 
     @property

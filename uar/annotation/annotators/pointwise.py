@@ -194,8 +194,8 @@ class Pointwise(PassageWise):
         return ("definition", "pointwise") if self.definitions == WRITE else ("pointwise",)
 
     @property
-    def shows_labels_of(self) -> str | None:
-        return None if self.examples is None else self.examples_from
+    def shows_labels_of(self) -> Collection | None:
+        return None if self.examples is None else self._labelled.collection
 
     @property
     def grades(self) -> tuple[int, int]:

@@ -1,5 +1,6 @@
 """ColBERT (arXiv 2004.12832, 2112.01488): a vector a token, compared by MaxSim."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from uar.retrievers.transformer.fast_attention import hidden_states, use_fast_at
 from uar.retrievers.transformer.loading import chosen, load_encoder, load_tokenizer, loading
 from uar.storage.files import digest
 
+log = logging.getLogger(__name__)
 SEED = 0  # of a new projection, so that a model is the same whenever it is loaded
 
 
@@ -199,6 +201,8 @@ def _projection(own: torch.Tensor | None, hidden: int, given: int | None, model:
     if own is not None and own.shape != (dim, hidden):
         raise UserError(f"retriever.dim={dim}: the vectors of {model} have {len(own)} numbers; set it to this, or to null")
     layer = nn.Linear(hidden, dim, bias=False)
+    if own is None:
+        log.warning("%s has no layer that makes a vector a token: one is drawn, which has to be trained", model)
     drawn = torch.randn(dim, hidden, generator=torch.Generator().manual_seed(SEED)) / hidden**0.5
     with torch.no_grad():
         layer.weight.copy_(drawn if own is None else own)

@@ -20,6 +20,7 @@ QUERY_LENGTH, PASSAGE_LENGTH, DIM = 32, 180, 128  # of ColBERT (arXiv 2004.12832
 TRANSFORMER = "sentence_bert_config.json"
 WEIGHTS = "model.safetensors"
 STANFORD = "HF_ColBERT"  # the architecture of models of ColBERT's authors
+PYLATE = "pylate."  # what the types of its own modules begin with
 DENSE, MASK, NORMALIZE = "1_Dense", "2_MultiVectorMask", "3_Normalize"
 TYPES = {
     "": "sentence_transformers.base.modules.transformer.Transformer",
@@ -50,37 +51,70 @@ def is_multi_vector(path: str, revision: str | None) -> bool:
     """Whether the files of a folder or an id are those of a multi-vector model."""
     read = reader(path, revision)
     if modules := read("modules.json"):
-        return any(module["type"].endswith(".MultiVectorMask") for module in modules)
+        return any(module["type"].endswith(".MultiVectorMask") or module["type"].startswith(PYLATE) for module in modules)
     return STANFORD in ((read("config.json") or {}).get("architectures") or ())
 
 
 def read_multi_vector(model: str, path: str, revision: str | None) -> MultiVector | None:
-    """Of a folder or an id, as sentence-transformers or ColBERT's authors write it; None where the files are not those of a
-    multi-vector model. UserError where they ask for what is not built here."""
+    """Of a folder or an id, as sentence-transformers, PyLate or ColBERT's authors write it; None where the files are not those
+    of a multi-vector model. UserError where they ask for what is not built here."""
     if not is_multi_vector(path, revision):
         return None
     read = reader(path, revision)
-    places = {module["type"].rpartition(".")[2]: module["path"] for module in read("modules.json") or []}
-    if not places:
+    modules = read("modules.json") or []
+    if not modules:
         return _of_stanford(model, path, revision)
-    dense = read(f"{places.get('Dense')}/config.json")
+    if any(module["type"].startswith(PYLATE) for module in modules):
+        return _of_pylate(model, path, revision)
+    places = {module["type"].rpartition(".")[2]: module["path"] for module in modules}
     mask = read(f"{places['MultiVectorMask']}/config.json") or {}
     own = read(TRANSFORMER) or {}
     expansion = own.get("query_expansion")
-    weights = model_file(path, f"{places.get('Dense')}/{WEIGHTS}", revision)
-    plain = dense and not dense.get("bias") and str(dense.get("activation_function", "")).endswith("Identity")
+    projection = _linear(path, places.get("Dense"), revision)
     strange = set(places) - {"Transformer", "Dense", "MultiVectorMask", "Normalize"} or mask.get("keep_only_token_ids")
     filled = expansion is None or (expansion.get("strategy"), expansion.get("attend", False)) == ("fixed", False)
-    if weights is None or not plain or strange or not filled or mask.get("skiplist_tasks", ["document"]) != ["document"]:
+    if projection is None or strange or not filled or mask.get("skiplist_tasks", ["document"]) != ["document"]:
         raise _not_built(model)
     query_length = expansion["length"] if expansion else own.get("query_length") or QUERY_LENGTH
     return MultiVector(
-        load_file(weights)["linear.weight"].float(),
+        projection,
         *prefixes((read(SETTINGS) or {}).get("prompts") or {}),
         query_length,
         own.get("document_length") or PASSAGE_LENGTH,
         expansion is not None,
         tuple(mask.get("skiplist_words") or ()),
+    )
+
+
+def _linear(path: str, place: str | None, revision: str | None) -> torch.Tensor | None:
+    """Weights of the linear layer in a subfolder; None where it is another layer, or its weights are not in safetensors."""
+    dense = reader(path, revision)(f"{place}/config.json")
+    weights = model_file(path, f"{place}/{WEIGHTS}", revision)
+    plain = dense and not dense.get("bias") and not dense.get("use_residual")
+    if weights is None or not plain or not str(dense.get("activation_function", "")).endswith("Identity"):
+        return None
+    return load_file(weights)["linear.weight"].float()
+
+
+def _of_pylate(model: str, path: str, revision: str | None) -> MultiVector:
+    """Of an encoder and one linear layer, whose settings are those of the class `ColBERT` of PyLate 1, with its defaults where
+    the files say nothing; see github.com/lightonai/pylate."""
+    read = reader(path, revision)
+    kinds = {module["type"].rpartition(".")[2]: module["path"] for module in read("modules.json")}
+    own = {name: value for name, value in (read(SETTINGS) or {}).items() if value is not None}
+    projection = _linear(path, kinds.get("Dense"), revision)
+    built = kinds.get("Transformer") == "" and len(read("modules.json")) == len(kinds) == 2
+    if projection is None or not built or own.get("attend_to_expansion_tokens"):
+        raise _not_built(model)
+    marks = own.get("query_prefix", "[Q] "), own.get("document_prefix", "[D] ")
+    return MultiVector(
+        projection,
+        *marks,
+        own.get("query_length", QUERY_LENGTH),
+        own.get("document_length", PASSAGE_LENGTH),
+        own.get("do_query_expansion", True),
+        tuple(own.get("skiplist_words", PUNCTUATION)),
+        tuple(mark for mark in marks if mark),
     )
 
 
@@ -107,8 +141,8 @@ def _of_stanford(model: str, path: str, revision: str | None) -> MultiVector:
 
 def _not_built(model: str) -> UserError:
     return UserError(
-        f"retriever.model={model}: its files are not those of an encoder, a linear layer without bias, skipped tokens of "
-        "passages and normalised vectors; choose such a multi-vector model"
+        f"retriever.model={model}: its files are not those of an encoder, a linear layer without bias in safetensors, skipped "
+        "tokens of passages and normalised vectors; choose such a multi-vector model"
     )
 
 

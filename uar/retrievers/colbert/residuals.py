@@ -31,8 +31,11 @@ class Form:
             raise UserError(f"retriever.index={self.index!r} is not known; allowed: {', '.join(KINDS)}")
         if self.bits not in (1, 2, 4, 8) or dim * self.bits % 8:
             raise UserError(f"retriever.bits={self.bits}: 1, 2, 4 or 8, of vectors that fill whole bytes (dim={dim})")
-        if self.candidates is not None and self.index != "residual":
-            raise UserError("retriever.candidates needs centroids to find them by; set retriever.index=residual, or null")
+        given = [name for name in ("bits", "centroids", "candidates", "probes") if getattr(self, name) != getattr(Form, name)]
+        if given and self.index != "residual":
+            raise UserError(f"retriever.{given[0]} is of an index of centroids; set retriever.index=residual, or leave it out")
+        if "probes" in given and self.candidates is None:
+            raise UserError(f"retriever.probes={self.probes} is of candidates; set retriever.candidates too, or leave it out")
         for name in ("centroids", "candidates", "probes"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UserError(f"retriever.{name}={getattr(self, name)}: a whole number from 1 on is needed")

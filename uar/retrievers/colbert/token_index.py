@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 SHARD = 2_048  # passages
 AT_ONCE = 128  # passages whose padded vectors are held
 SAMPLE = 1 << 18  # vectors that centroids are learnt from, at most
+FILES = {"fp16": ("vectors", "ends"), "residual": ("codes", "residuals", "passages", "starts", "ends")}  # of a shard, by index
+CENTROIDS = ("centroids", "cuts", "values")  # files that all shards of a residual index need
 Flat = tuple[np.ndarray, np.ndarray]  # (vectors, dim) fp32, and (passages + 1) where those of each passage begin
 
 
@@ -55,7 +57,9 @@ class TokenIndex:
     ) -> None:
         self._folder, self._form, self._passages = folder, form, len(tokens)
         self.numbers = range(-(-len(tokens) // SHARD))
-        with filling(folder, made, len(self.numbers), self._is_whole, "Indexing") as missing:
+        shared = [self._centroid_file(name) for name in CENTROIDS] if form.index == "residual" else []
+        shards = [[*shared, *(self._file(number, name) for name in FILES[form.index])] for number in self.numbers]
+        with filling(folder, made, shards, "Indexing") as missing:
             self._residuals = self._learnt(encoder, tokens, precision) if form.index == "residual" else None
             with encoding(sum(len(self.rows(number)) for number in missing), "Indexed") as shown:
                 for number in missing:
@@ -91,26 +95,28 @@ class TokenIndex:
         """Places of a shard's passages by centroid, and (centroids + 1) where those of each centroid begin."""
         return load_shard(self._file(number, "passages")), load_shard(self._file(number, "starts"))
 
-    def _is_whole(self, number: int) -> bool:
-        return self._file(number, "ends").is_file()
-
     def _file(self, number: int, name: str) -> Path:
         return self._folder / f"shard-{number:05d}-{name}.npy"
 
+    def _centroid_file(self, name: str) -> Path:
+        return self._folder / f"{name}.npy"
+
     def _write(self, number: int, vectors: np.ndarray, ends: np.ndarray) -> None:
-        parts: dict[str, np.ndarray] = {"vectors": vectors.astype(np.float16)}
+        arrays: list[np.ndarray] = [vectors.astype(np.float16)]
         if self._residuals is not None:
             codes, packed = self._residuals.encode(vectors)
             order = np.argsort(codes, kind="stable")
             owner = np.repeat(np.arange(len(ends) - 1, dtype=np.int32), np.diff(ends))[order]
             starts = np.searchsorted(codes[order], np.arange(len(self.centroids) + 1))
-            parts = {"codes": codes, "residuals": packed, "passages": owner, "starts": starts}
-        for name, array in {**parts, "ends": ends}.items():  # the last one says that the shard is whole
+            arrays = [codes, packed, owner, starts]
+        for name, array in zip(FILES[self._form.index], [*arrays, ends], strict=True):
             write_array(self._file(number, name), array)
 
     def _learnt(self, encoder: Encoder, tokens: Tokens, precision: str) -> Residuals:
-        files = {name: self._folder / f"{name}.npy" for name in ("centroids", "cuts", "values")}
-        if not files["values"].is_file():
+        files = {name: self._centroid_file(name) for name in CENTROIDS}
+        if not all(path.is_file() for path in files.values()):
+            for shard in self._folder.glob("shard-*"):  # of other centroids
+                shard.unlink()
             every = int(tokens.lengths().sum())
             rows = np.arange(0, len(tokens), max(1, -(-every // SAMPLE)))
             vectors, _ = flat_vectors(encoder, tokens, rows, precision)

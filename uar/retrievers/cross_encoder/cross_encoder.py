@@ -146,6 +146,10 @@ class CrossEncoder(Trainable):
         """Tokens of pairs, from those of their queries and passages."""
         return np.add(*self._form.lengths(queries, passages)) + self._form.special
 
+    @property
+    def search_options(self) -> frozenset[str]:
+        return super().search_options | self._first.search_options
+
     def opened(self, session: Session, part: str = "") -> Ranker:
         session.place(self)
         first = self._first.opened(session, f"{part}/first" if part else "first")

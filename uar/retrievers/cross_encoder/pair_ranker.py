@@ -44,6 +44,10 @@ class PairRanker(Ranker):
     def searches(self) -> bool:
         return self._first.searches
 
+    @property
+    def is_timed(self) -> bool:
+        return self._first.is_timed
+
     def rank(self, collection: Collection, query_ids: Sequence[str], depth: int) -> Run:
         run = self._first.rank(collection, query_ids, max(depth, self._depth))
         scores = self.score(collection, {q: [d for d, _ in hits[: self._depth]] for q, hits in run.items()})

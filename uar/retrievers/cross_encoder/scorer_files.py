@@ -47,7 +47,7 @@ def load_scorer(
     if inside:
         log.warning("%s lacks weights of a cross-encoder, which are drawn: %s", model, ", ".join(inside))
     if missing:
-        log.info("%s has no scoring head: a new one is drawn, which ranks at random before it is trained", model)
+        log.warning("%s has no scoring head: a new one is drawn, which ranks at random before it is trained", model)
         _draw(scorer, [name for name, _ in scorer.named_parameters() if name in missing or POOLER in name])
     return scorer, bool(missing)
 

@@ -72,6 +72,14 @@ class Fusion(Ranker):
         missing = None in keys.values() or None in learned.values()
         return None if missing else digest(self._method, self._k, self._judged.hash, learned, keys)
 
+    @property
+    def search_options(self) -> frozenset[str]:
+        return frozenset().union(*(ranker.search_options for ranker in self._rankers.values()))
+
+    @property
+    def is_timed(self) -> bool:
+        return all(ranker.is_timed for ranker in self._rankers.values())
+
     def reach(self, collection: Collection, depth: int) -> int:
         return min(depth, sum(ranker.reach(collection, depth) for ranker in self._rankers.values()))
 
@@ -105,7 +113,7 @@ class Fusion(Ranker):
         judged = self._judged
         if judged is None:
             return self._weights
-        if judged.reference == collection.reference:
+        if judged.judged_as(collection):
             raise UserError(
                 f"retriever.learn_on={judged.reference}: weights that were learned there say nothing of its scores; learn "
                 "them on another split, such as dev"

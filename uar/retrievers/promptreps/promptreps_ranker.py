@@ -7,6 +7,7 @@ from uar.errors import UserError
 from uar.retrievers.promptreps.promptreps_search import PARTS, PromptRepsSearch
 from uar.retrievers.promptreps.representations import Representations
 from uar.retrievers.ranker import Ranker
+from uar.retrievers.search_options import INDEX, VECTORS
 from uar.retrievers.session import Session
 from uar.retrievers.session_ranker import SessionRanker
 from uar.storage.files import digest
@@ -48,9 +49,10 @@ class PromptReps(SessionRanker):
             raise UserError(f"retriever.dense_weight={dense_weight}: a number from 0 to 1 is needed")
         self._lengths = {"query_length": query_length, "passage_length": passage_length}
         numbers = {**self._lengths, "most_tokens": most_tokens, "list_depth": list_depth, "token_budget": token_budget}
-        for option, value in numbers.items():
-            if value is not None and (type(value) is not int or value < 1):
-                raise UserError(f"retriever.{option}={value}: a whole number from 1 on is needed")
+        for option, value in {**numbers, "expansion": expansion}.items():
+            least = 0 if option == "expansion" else 1
+            if value is not None and (type(value) is not int or value < least):
+                raise UserError(f"retriever.{option}={value}: a whole number from {least} on is needed")
         self._parts = [part for part in PARTS if part in parts]
         self._weights, self._list_depth = {"dense": dense_weight, "sparse": 1 - dense_weight}, list_depth
         self._reps = Representations(
@@ -73,6 +75,10 @@ class PromptReps(SessionRanker):
     def key(self, collection: Collection) -> str:
         texts = [query.text for query in collection.queries.values()]
         return digest(self._reps.made_of(collection), self._parts, self._weights, self._list_depth, texts)
+
+    @property
+    def search_options(self) -> frozenset[str]:
+        return VECTORS - {"processes"} if "dense" in self._parts else INDEX
 
     def opened(self, session: Session, part: str = "") -> Ranker:
         session.at_end(self._reps.unload)

@@ -92,11 +92,7 @@ class PromptRepsSearch(Ranker):
         folder = self._session.vectors.folder(corpus, self._part, digest("promptreps", made))
         numbers = range(-(-len(corpus) // SHARD))
         dense, sparse = ([folder / f"shard-{number:05d}.{end}" for number in numbers] for end in ("npy", "npz"))
-
-        def is_whole(number: int) -> bool:
-            return dense[number].is_file() and sparse[number].is_file()
-
-        with filling(folder, made, len(numbers), is_whole) as missing:
+        with filling(folder, made, list(zip(dense, sparse, strict=True))) as missing:
             rows = {number: rows_of_shard(number, SHARD, len(corpus)) for number in missing}
             with encoding(sum(map(len, rows.values()))) as shown:
                 for number, own in rows.items():

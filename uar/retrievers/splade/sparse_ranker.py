@@ -90,7 +90,7 @@ class SparseRanker(Ranker):
         made = {**made_by(self._encoder, tokens, self._session.search.precision, SHARD), "most": self._most}
         folder = self._session.vectors.folder(collection.corpus, self._part, digest("sparse", made))
         shards = [folder / f"shard-{number:05d}.npz" for number in range(-(-len(tokens) // SHARD))]
-        with filling(folder, made, len(shards), lambda number: shards[number].is_file(), "Indexing") as missing:
+        with filling(folder, made, [[shard] for shard in shards], "Indexing") as missing:
             rows = {number: rows_of_shard(number, SHARD, len(tokens)) for number in missing}
             with encoding(sum(map(len, rows.values())), "Indexed") as shown:
                 for number, own in rows.items():

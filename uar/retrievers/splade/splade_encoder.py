@@ -145,7 +145,7 @@ class Splade(Encoder):
 
     @property
     def lengths(self) -> dict[str, int]:
-        return {"query_length": self.settings.query_length, "passage_length": self.settings.passage_length}
+        return {"splade.query_length": self.settings.query_length, "splade.passage_length": self.settings.passage_length}
 
     def passage_tokens(self, collection: Collection) -> Tokens:
         return corpus_tokens(collection, self.tokenizer, self.settings.passage_length, self.settings.passage_prefix)
