@@ -12,8 +12,9 @@ from uar.expansion.by_llm import JOINS, MEAN, ByLLM
 from uar.expansion.expanded_passages import ExpandedPassages
 from uar.expansion.query_texts import with_texts
 from uar.retrievers.fusion.methods import fuse
-from uar.retrievers.ranker import Pools, Ranker, Search
+from uar.retrievers.ranker import Pools, Ranker
 from uar.retrievers.session import Session
+from uar.retrievers.wrapped_ranker import WrappedRanker
 from uar.storage.runs import Run
 
 REPEATED = 5  # times that the query stands before what was written, for BM25 (query2doc, arXiv 2303.07678)
@@ -36,7 +37,7 @@ class Expansion(Protocol):
     def opened(self, session: Session) -> None: ...
 
 
-class Expanded(Ranker):
+class Expanded(WrappedRanker):
     """`ranker`, which is given other texts of the queries. What is scored and re-ranked stays the question. It has no `key`,
     since a call that failed is asked again, and then the run is another one."""
 
@@ -46,26 +47,12 @@ class Expanded(Ranker):
 
             if not isinstance(ranker, BiEncoder):
                 raise UserError(f"expand.join=mean: {ranker.name} has no vector a query; allowed: {', '.join(JOINS[:-1])}")
-        self._ranker, self._expansion = ranker, expansion
-        self.name = f"{ranker.name}, queries expanded by {expansion.name}"
-
-    @property
-    def lengths(self) -> dict[str, int]:
-        return self._ranker.lengths
-
-    @property
-    def search_options(self) -> frozenset[str]:
-        return self._ranker.search_options
+        super().__init__(ranker, f"{ranker.name}, queries expanded by {expansion.name}")
+        self._expansion = expansion
 
     @property
     def is_timed(self) -> bool:
         return False
-
-    def reach(self, collection: Collection, depth: int) -> int:
-        return self._ranker.reach(collection, depth)
-
-    def check_search(self, search: Search, collection: Collection) -> None:
-        self._ranker.check_search(search, collection)
 
     def opened(self, session: Session, part: str = "") -> "Expanded":
         other = copy(self)

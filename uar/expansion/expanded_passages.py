@@ -6,24 +6,21 @@ from dataclasses import replace
 
 from uar.collections import Collection
 from uar.expansion.by_llm import ByLLM
-from uar.retrievers.ranker import Pools, Ranker, Search
+from uar.retrievers.ranker import Pools, Ranker
 from uar.retrievers.session import Session
+from uar.retrievers.wrapped_ranker import WrappedRanker
 from uar.storage.files import digest
 from uar.storage.runs import Run
 
 
-class ExpandedPassages(Ranker):
+class ExpandedPassages(WrappedRanker):
     """`ranker`, which is given other texts of the passages under the same ids. Re-rankers, RAG and whoever reads its run see
     the passages themselves."""
 
     def __init__(self, ranker: Ranker, expansion: ByLLM) -> None:
-        self._ranker, self._expansion = ranker, expansion
+        super().__init__(ranker, f"{ranker.name}, passages expanded by {expansion.document_name}")
+        self._expansion = expansion
         self._session: Session | None = None
-        self.name = f"{ranker.name}, passages expanded by {expansion.document_name}"
-
-    @property
-    def lengths(self) -> dict[str, int]:
-        return self._ranker.lengths
 
     def key(self, collection: Collection) -> str | None:
         """By what was written, which is asked for where it is missing; None before a session, which the model needs."""
@@ -34,18 +31,8 @@ class ExpandedPassages(Ranker):
         return None if own is None else digest("expanded passages", own, searched.corpus.hash)
 
     @property
-    def search_options(self) -> frozenset[str]:
-        return self._ranker.search_options
-
-    @property
     def is_timed(self) -> bool:
         return False
-
-    def reach(self, collection: Collection, depth: int) -> int:
-        return self._ranker.reach(collection, depth)
-
-    def check_search(self, search: Search, collection: Collection) -> None:
-        self._ranker.check_search(search, collection)
 
     def opened(self, session: Session, part: str = "") -> "ExpandedPassages":
         other = copy(self)

@@ -8,25 +8,22 @@ import hydra
 
 from uar.collections import Collection
 from uar.errors import UnknownPassage, UserError
-from uar.retrievers.ranker import Pools, Ranker, Reranker, Search
+from uar.retrievers.ranker import Pools, Ranker, Reranker
 from uar.retrievers.session import Session
+from uar.retrievers.wrapped_ranker import WrappedRanker
 from uar.storage.files import digest
 from uar.storage.runs import Run
 
 log = logging.getLogger(__name__)
 
 
-class Reranked(Ranker):
+class Reranked(WrappedRanker):
     """The run of `ranker`, put into another order by `reranker`."""
 
     def __init__(self, ranker: Ranker, reranker: Reranker) -> None:
-        self._ranker, self._reranker = ranker, reranker
         top = "" if reranker.depth is None else f"the best {reranker.depth} "
-        self.name = f"{ranker.name}, {top}re-ranked by {reranker.name}"
-
-    @property
-    def searches(self) -> bool:
-        return self._ranker.searches
+        super().__init__(ranker, f"{ranker.name}, {top}re-ranked by {reranker.name}")
+        self._reranker = reranker
 
     @property
     def lengths(self) -> dict[str, int]:
@@ -43,12 +40,6 @@ class Reranked(Ranker):
     @property
     def is_timed(self) -> bool:
         return self._ranker.is_timed and self._reranker.is_timed
-
-    def reach(self, collection: Collection, depth: int) -> int:
-        return self._ranker.reach(collection, depth)
-
-    def check_search(self, search: Search, collection: Collection) -> None:
-        self._ranker.check_search(search, collection)
 
     def opened(self, session: Session, part: str = "") -> "Reranked":
         """The re-ranker has vectors of its own."""
