@@ -134,6 +134,7 @@ def test_commands_run(
         "train": ["limit=8", "rag=off", "dataset.test=[]", "training.dev_queries=2", *([] if "retriever=" in text else tiny)],
         "annotate": ["dataset=local", f"dataset.path={folder}", "limit=1", "candidates.depth=2", "logger=none"],
     }
+    (folder / "qrels" / "dev.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td1\t1\nq2\td2\t1\n")  # else it is the test's
     collection = open_collection("mini:train" if name == "train" else f"local:{folder}:train")
     pairs = [(q, d) for q, found in collection.qrels.items() for d in found]
     qrels, clicks = tmp_path / "labels.qrels", tmp_path / "clicks.tsv"

@@ -17,7 +17,7 @@ from tuning_runs import FAST, tiny_chat
 def test_the_same_command_asks_for_the_missing_replies_alone(
     command: Callable, server: LLMServer, folder: Path, tmp_path: Path
 ) -> None:
-    """Nine replies, two at a time, of which the server keeps all back from the fifth on."""
+    """Nine replies, one at a time, of which the server keeps all back from the fifth on."""
     numbers = itertools.count()
     server.answer = lambda messages: f"heart {'and ' * next(numbers)}"  # each with another F1
 
@@ -27,9 +27,9 @@ def test_the_same_command_asks_for_the_missing_replies_alone(
     server.fault = hold
     given = ["dataset=local", f"dataset.path={folder}", f"base={tiny_chat(tmp_path / 'model')}", "tuner=best_of", *FAST]
     given += ["tuner.samples=3", "rag.top_k=1", "llm=openai", f"llm.base_urls=[{server.url}]", "llm.model=scripted"]
-    given += ["llm.window=2", "hydra.run.dir=run"]
+    given += ["llm.window=1", "hydra.run.dir=run"]
     process = start_command("uar.tune", given, tmp_path, [Path(os.devnull)] * 2)
-    while process.is_alive() and len(server.seen) < 6:
+    while process.is_alive() and len(server.seen) < 5:
         time.sleep(0.02)
     process.kill()
     process.join()

@@ -31,7 +31,7 @@ def numbers(nested: dict, above: str = "") -> dict[str, float]:
         if isinstance(value, dict):
             found |= numbers(value, f"{above}{name}/")
         elif value is not None:
-            found[above + name] = value
+            found[above + name] = int(value) if isinstance(value, bool) else value
     return found
 
 

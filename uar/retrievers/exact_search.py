@@ -127,7 +127,7 @@ def _by_faiss(queries: np.ndarray, shards: Sequence[Path], k: int) -> tuple[np.n
     are asked for; a query whose ties go on beyond them is searched again."""
     import faiss  # after torch: both bring OpenMP
 
-    block = -(-max(BLOCK, FP32 // queries.shape[1], 256 * k) // OF_FAISS) * OF_FAISS  # k of each are sorted out
+    block = -(-max(BLOCK, FP32 // queries.shape[1], 384 * k) // OF_FAISS) * OF_FAISS  # k of each are sorted out
     scores, rows = torch.empty(len(queries), 0), torch.empty(len(queries), 0, dtype=torch.int64)
     for start, passages in _blocks(shards, block, block):
         found = faiss.knn(queries, passages.numpy(), min(k + SPARE, len(passages)), metric=faiss.METRIC_INNER_PRODUCT)
