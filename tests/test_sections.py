@@ -236,3 +236,12 @@ def test_escape_sequences_say_the_encoding() -> None:
     assert decoded("日本語の文章".encode("iso2022_jp")) == ("日本語の文章", "iso2022_jp_2", 0)
     assert decoded("한국어 문장".encode("iso2022_kr")) == ("한국어 문장", "iso2022_kr", 0)
     assert decoded(b"\x1b[31mred") == ("\x1b[31mred", "utf-8", 0)
+
+
+def test_blocks_within_blocks_beyond_any_use_are_shown_or_counted(tmp_path: Path) -> None:
+    notes = "\n".join(f"{'   ' * depth}.. note:: level{depth}\n" for depth in range(600))
+    ((_, paragraphs),) = sections(tmp_path, "deep.rst", notes)
+    assert [f"level{depth}" for depth in range(600)] == [word for word in " ".join(paragraphs).split() if word[:5] == "level"]
+    (tmp_path / "deep.md").write_text(f"first\n\n{'>' * 100} lost", encoding="utf-8")
+    found = read_document(tmp_path / "deep.md")
+    assert found.sections[0].paragraphs == ("first",) and found.left_out == [("block too deep", "lost")]

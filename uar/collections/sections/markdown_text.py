@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 from lxml.html.defs import tags
@@ -25,12 +26,19 @@ MARKS = re.compile(  # of what is no CommonMark
     r"|\s*\{[#.:][^{}]*\}$"  # attributes
 )
 DEEPEST = 100  # blocks within each other; what lies deeper is left out
+DEEP_BLOCK = "block too deep"
 
 
 def markdown(text: str, outline: Outline) -> None:
     matter = FRONT_MATTER.match(text)
     title = TITLE.search(matter["lines"]) if matter else None
-    web_page(_parser().render(text[matter.end() if matter else 0 :]), outline, title[2] if title else "")
+    parser, body = _parser(), text[matter.end() if matter else 0 :]
+    tokens = parser.parse(body)
+    lines = body.split("\n")
+    for token, after in pairwise(tokens):
+        if token.nesting == 1 and after.nesting == -1 and token.level == after.level == DEEPEST - 1 and token.map:
+            outline.left_out.append((DEEP_BLOCK, "\n".join(lines[slice(*token.map)]).strip("> \n")))
+    web_page(parser.renderer.render(tokens, parser.options, {}), outline, title[2] if title else "")
 
 
 @cache

@@ -38,6 +38,7 @@ INLINE = (
     (re.compile(r"\\(\W)"), r"\1"),
 )
 GRID_ROW, LINE_OF_BLOCK = re.compile(r"(\s*)\|(.*)\|\s*$"), re.compile(r"(\s*)\|(?:\s+|$)")
+DEEPEST = 100
 
 
 class _Line(NamedTuple):
@@ -61,7 +62,11 @@ def _without_marks(text: str) -> str:
     return "".join(parts)
 
 
-def _shown(lines: Sequence[str]) -> Iterator[_Line]:
+def _shown(lines: Sequence[str], depth: int = 0) -> Iterator[_Line]:
+    """`depth`: directives that the lines stand in; in more than DEEPEST they are shown as they are."""
+    if depth > DEEPEST:
+        yield from (_Line(line.rstrip(), False) for line in lines)
+        return
     at = 0
     while at < len(lines):
         line = lines[at].rstrip()
@@ -69,7 +74,7 @@ def _shown(lines: Sequence[str]) -> Iterator[_Line]:
         explicit = EXPLICIT.match(line)
         if explicit and (explicit[2] or "".join(lines[at : at + 1]).strip()):
             block = _block_under(len(explicit[1]), lines[at:])
-            yield from _explicit(explicit[2] or "", block)
+            yield from _explicit(explicit[2] or "", block, depth + 1)
             at += len(block)
         elif line.endswith("::") and not explicit:
             before = line.removesuffix("::")
@@ -91,12 +96,12 @@ def _indent(line: str) -> int:
     return len(line) - len(line.lstrip())
 
 
-def _explicit(first: str, block: Sequence[str]) -> Iterator[_Line]:
+def _explicit(first: str, block: Sequence[str], depth: int) -> Iterator[_Line]:
     """What readers see of a directive or a footnote; of a link's target, a substitution and a comment they see nothing."""
     yield _Line("", False)
     directive, note = DIRECTIVE.match(first), NOTE.match(first)
     if note:
-        yield from (_Line(note[1], False), *_shown(block))
+        yield from (_Line(note[1], False), *_shown(block, depth))
     elif directive:
         name, argument = directive[1].split(":")[-1], directive[2] or ""
         if name in WITHOUT_TEXT:
@@ -108,5 +113,5 @@ def _explicit(first: str, block: Sequence[str]) -> Iterator[_Line]:
                 version, _, change = argument.partition(" ")
                 argument = f"{SHOWN_AS[name]} {version}{':' if change or any(body) else '.'} {change}"
             yield _Line(argument.rstrip(), bool(SIGNATURE.match(argument)))
-        yield from (_Line(code, True) for code in body) if name in CODE else _shown(body)
+        yield from (_Line(code, True) for code in body) if name in CODE else _shown(body, depth)
     yield _Line("", False)
