@@ -25,14 +25,15 @@ class PooledCase(Case):
 @dataclass(frozen=True)
 class CoAugmentationTask(Task):
     """One case a query, and one a passage of the pools (co-augmentation, arXiv 2506.18670). `writer`, `join`, `repeat`,
-    `documents` and `document_writer` are those of `expand=`. There is no right reply, only better ones. What is made of a
-    reply is the text that joins its query or its passage."""
+    `query_length`, `documents` and `document_writer` are those of `expand=`. There is no right reply, only better ones. What
+    is made of a reply is the text that joins its query or its passage."""
 
     writer: QueryWriter
     documents: str | None
     document_writer: Mapping[str, Any] = field(default_factory=dict)
     join: str = "append"
     repeat: int | None = None
+    query_length: int | None = None
     depth: int = 8
     shuffle: bool = False
 

@@ -94,7 +94,7 @@ class JointReward(Reward):
         texts = {d: [rolled[at].value for at in places] for d, places in of_passage.items()}
         corpus = corpus_of_each(collection.corpus, texts, task.passage_writer.before)
         queries = {at: replace(collection.queries[rolled[int(at)].case.question.id], id=at) for at in shown}
-        written = Written({at: rolled[int(at)].value for at in shown}, task.join, task.repeat)
+        written = Written({at: rolled[int(at)].value for at in shown}, task.join, task.repeat, task.query_length)
         ranker = Expanded(self.retriever, written).opened(self.__dict__["_session"])
         run = ranker.score(replace(collection, queries=queries, corpus=corpus), shown)
         by_id = {at: dict(hits) for at, hits in run.items()}

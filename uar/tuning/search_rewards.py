@@ -32,6 +32,7 @@ class Written:
     texts: Mapping[str, str]
     join: str
     repeat: int | None
+    query_length: int | None = None
     name: str = "replies"
 
     def written(self, collection: Collection) -> dict[str, str]:
@@ -61,7 +62,9 @@ class SearchReward(Reward):
         queries = {own: replace(collection.queries[q], id=own) for own, q in ids.items()}
         qrels = {own: collection.qrels[q] for own, q in ids.items() if q in collection.qrels}
         asked = replace(collection, queries=queries, qrels=qrels)
-        texts = Written({own: one.value for own, one in zip(ids, rolled, strict=True)}, task.join, task.repeat)
+        texts = Written(
+            {own: one.value for own, one in zip(ids, rolled, strict=True)}, task.join, task.repeat, task.query_length
+        )
         ranker = Expanded(self.retriever, texts).opened(self.__dict__["_session"])
         run = ranker.rank(asked, list(ids), depth + collection.drop_own)
         if collection.drop_own:
