@@ -117,8 +117,8 @@ def query_tokens(collection: Collection, tokenizer: Any, max_length: int, prefix
     tokens = tokenise(texts, digest(texts), tokenizer, max_length, prefix, len(texts), bare)
     if tokens.cut and tokens.key not in SAID:
         line = (
-            "%s: %d of %d queries have more than %d tokens and are cut there, which loses %.1f %% of all tokens; encoders take "
-            "a larger query_length=, for texts that are added to queries expand.query_length="
+            "%s: %d of %d queries have more than %d tokens and are cut there, which loses %.1f %% of all tokens; encoders "
+            "take a larger query_length=, for texts that are added to queries expand.query_length="
         )
         whole = _whole_length(tokenizer, [prefix + text for text in texts], bare)
         lost = 100 * (1 - int(tokens.lengths().sum()) / whole)
