@@ -18,7 +18,7 @@ READ = [
     ["task=pointwise", "task.negatives=2", "task.shuffle=false", "annotator.positive_grade=1"],
     ["task=setwise", "task.orders=2", "annotator.window=4", "task.depth=4"],
     ["task=passage_expansion", "expand.documents=abstract", "expand.document_writer.tokens=4", "candidates.k1=2"],
-    ["task=co_augmentation", "expand.query_length=90", "expand.documents=abstract", "expand.document_writer.tokens=4", "candidates.k1=2"],
+    ["task=co_augmentation", "expand.query_length=90", "expand.documents=abstract", "candidates.k1=2"],
 ]
 UNREAD = [
     ("expand.join=replace", "answer"),
