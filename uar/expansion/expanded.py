@@ -61,6 +61,10 @@ class Expanded(WrappedRanker):
         """Those of a question as it is, so that runs with and without what was written are compared."""
         return self._lengths
 
+    def with_room(self, query_length: int | None) -> "Expanded":
+        """It has what `expand.query_length` gives it."""
+        return self
+
     @property
     def is_timed(self) -> bool:
         return False
