@@ -267,9 +267,9 @@ def test_bad_options_are_told(tmp_path: Path, options: dict, told: str):
 
 def test_positions_that_start_after_padding_are_counted_off():
     config = RobertaConfig(max_position_embeddings=514, pad_token_id=1)
-    check_length("passage_length", 512, config)
+    check_length("retriever.passage_length", 512, config)
     with pytest.raises(UserError, match="reads 1 to 512 tokens"):
-        check_length("passage_length", 513, config)
+        check_length("retriever.passage_length", 513, config)
 
 
 def test_an_encoder_decoder_is_told(tmp_path: Path):

@@ -33,7 +33,7 @@ from uar.tuning.task import Case, Rolled
 POOLS = {"q2": ["d2", "d6"], "q3": ["d6", "d3"]}  # d2 and d3 are the positives
 QUERY_TEXTS = ["nectar flowers", "snow crystals", "sweet"]
 PASSAGE_TEXTS = {"d2": ["sweet sweet things", "winter"], "d6": ["cold", "bees bees bees make honey"]}
-TASK = CoAugmentationTask(QueryWriter(template="query_keywords"), "keywords")
+TASK = CoAugmentationTask("keywords", writer=QueryWriter(template="query_keywords"))
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def test_what_does_not_go_together_is_one_line(toy: Collection) -> None:
     with pytest.raises(UserError, match="expand.join=fuse: ranks hang on all passages at once"):
         JointReward(bm25).check(replace(TASK, join="fuse"), toy, cases)
     with pytest.raises(UserError, match="nothing is written for passages; give expand.documents=keywords"):
-        CoAugmentationTask(QueryWriter(template="query_keywords"), None)
+        CoAugmentationTask(None, writer=QueryWriter(template="query_keywords"))
     with pytest.raises(UserError, match="task.depth=1: at least 2 passages"):
         replace(TASK, depth=1)
     with pytest.raises(UserError, match="reward.depth=10, reward.samples=0: at least 1"):

@@ -7,11 +7,18 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from conftest import metrics, ok, write_jsonl
+from hydra.utils import instantiate
 from llm_server import LLMServer
+from scripted import Scripted
 
-from uar.evaluation.rag.query_writing import Rewriter, check_verdict
-from uar.expansion.query_texts import written_query
-from uar.llm.record import Outcome, Reply
+from uar.collections import open_collection
+from uar.evaluation.rag.query_writing import check_verdict, rewritten
+from uar.evaluation.rag.reader import Asking
+from uar.expansion.query_texts import QueryWriter, with_texts, written_query
+from uar.launch.entry import composed
+from uar.llm.models import LLM
+from uar.llm.record import Outcome, Record, Reply
+from uar.llm.store.store import Store
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 VAGUE = {"q1": "which organ moves red fluid", "q2": "what do bees make", "q3": "where does that long river end"}
@@ -123,8 +130,26 @@ def test_a_dense_retriever_searches_what_the_llm_writes(command: Command, server
 def test_replies_are_read_or_named(text: str, query: str, verdict: Outcome):
     assert written_query(text) == query
     assert check_verdict(Reply(text)) == verdict
-    assert Rewriter(template="rag_rewrite").check(Reply(text)) == (Outcome.OK if query else Outcome.EMPTY)
+    assert QueryWriter(template="rag_rewrite", first_line=True).check(Reply(text)) == (Outcome.OK if query else Outcome.EMPTY)
     assert check_verdict(Reply("search: half a", Outcome.TRUNCATED)) == Outcome.TRUNCATED
+
+
+def test_replies_that_earlier_versions_kept_answer_a_rewriting(folder: Path, tmp_path: Path):
+    """By the key and the stage under which the class of that time kept this one."""
+    asked = with_texts(open_collection(f"local:{folder}:test"), {"q1": "what pumps <b>blood</b>?"})
+    store = Store(tmp_path / "store")
+    kept = Record(
+        key="1e2d3ec025c62a24eb54c2eeba01d132", collection="toy.test", query_id="q1", doc_ids=(), stage="rag_rewrite",
+        template="rag_rewrite", template_hash="8018ebff60872d0dbc146bbdf4ed674d", layout="paper", model="model",
+        engine="openai", output="Query: heart", outcome="ok",
+    )  # fmt: skip
+    store.append(kept)
+    store.close()
+    rewriter = instantiate(composed("evaluate", "rag=default", "rag.rewrite=llm").rag.rewriter)
+    assert type(rewriter) is QueryWriter  # which expand=rewrite has too
+    ask = Asking(asked, LLM("model", Scripted(lambda request: "asked anew")), Store(tmp_path / "store"))
+    assert rewritten(ask, rewriter, {"q1": asked.queries["q1"].text}) == {"q1": "heart"}
+    assert (ask.progress.total.asked, ask.progress.total.kept, ask.failed(["rag_rewrite"])) == (0, 1, 0)
 
 
 def test_a_run_file_cannot_be_searched_again(fails: Callable[..., str], folder: Path, tmp_path: Path):

@@ -48,7 +48,9 @@ def test_queries_that_are_cut_are_counted_and_said_once(
     for _ in range(2):  # made, and out of the cache
         assert query_tokens(long, tokenizer, 6).cut == 2 and query_tokens(toy, tokenizer, 64).cut == 0
     (line,) = caplog.messages
-    assert line.startswith("toy.test: 2 of 3 queries have more than 6 tokens and are cut there")
+    lost = 1 + 86  # of 6 + 7 + 92 tokens, the two special ones of each among them
+    told = f"2 of 3 queries have more than 6 tokens and are cut there, which loses {100 * lost / 105:.1f} % of all tokens"
+    assert line.startswith(f"toy.test: {told}; encoders take a larger query_length=, for texts that are added")
 
 
 @pytest.mark.parametrize("changed", [{"content_hash": "other"}, {"max_length": 33}, {"prefix": "passage: "}])

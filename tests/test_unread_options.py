@@ -17,7 +17,8 @@ READ = [
     ["task=pointwise", "annotator=umbrela", "annotator.template=umbrela", "candidates=dense"],
     ["task=pointwise", "task.negatives=2", "task.shuffle=false", "annotator.positive_grade=1"],
     ["task=setwise", "task.orders=2", "annotator.window=4", "task.depth=4"],
-    ["task=co_augmentation", "expand.documents=abstract", "expand.document_writer.tokens=4", "candidates.k1=2"],
+    ["task=passage_expansion", "expand.documents=abstract", "expand.document_writer.tokens=4", "candidates.k1=2"],
+    ["task=co_augmentation", "expand.query_length=90", "expand.documents=abstract", "candidates.k1=2"],
 ]
 UNREAD = [
     ("expand.join=replace", "answer"),
@@ -27,11 +28,14 @@ UNREAD = [
     ("rag.top_k=2", "rewrite"),
     ("llm@expand.llm=openai", "rewrite"),
     ("expand=off", "setwise"),
+    ("expand.join=replace", "passage_expansion"),
+    ("expand.query_length=90", "passage_expansion"),
 ]
 IDLE = [
     ("task.shuffle=false", "rewrite"),
     ("task.depth=3", "keywords"),
     ("task.shuffle=true", "co_augmentation"),
+    ("task.shuffle=true", "passage_expansion"),
     ("task.orders=2", "pointwise"),
     ("task.negatives=2", "setwise"),
     ("annotator.calibration_queries=3", "pointwise"),

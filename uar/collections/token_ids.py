@@ -112,12 +112,17 @@ def corpus_tokens(collection: Collection, tokenizer: Any, max_length: int, prefi
 
 
 def query_tokens(collection: Collection, tokenizer: Any, max_length: int, prefix: str = "", bare: bool = False) -> Tokens:
-    """Tokens of the split's queries, in the order of `collection.queries`; how many are cut is said."""
+    """Tokens of the split's queries, in the order of `collection.queries`; how many are cut is said, and how much of them."""
     texts = [q.text for q in collection.queries.values()]
     tokens = tokenise(texts, digest(texts), tokenizer, max_length, prefix, len(texts), bare)
     if tokens.cut and tokens.key not in SAID:
-        line = "%s: %d of %d queries have more than %d tokens and are cut there; encoders take a larger query_length="
-        log.warning(line, collection.slug, tokens.cut, len(texts), max_length)
+        line = (
+            "%s: %d of %d queries have more than %d tokens and are cut there, which loses %.1f %% of all tokens; encoders "
+            "take a larger query_length=, for texts that are added to queries expand.query_length="
+        )
+        whole = _whole_length(tokenizer, [prefix + text for text in texts], bare)
+        lost = 100 * (1 - int(tokens.lengths().sum()) / whole)
+        log.warning(line, collection.slug, tokens.cut, len(texts), max_length, lost)
         SAID.add(tokens.key)
     return tokens
 
@@ -181,6 +186,19 @@ def _encoded(tokenizer: Any, texts: Sequence[str], max_length: int, bare: bool) 
     return [
         (encoding.ids, bool(encoding.overflowing)) for encoding in rust.encode_batch_fast(texts, add_special_tokens=not bare)
     ]
+
+
+def _whole_length(tokenizer: Any, texts: Sequence[str], bare: bool) -> int:
+    """Tokens of all texts together, where none is cut."""
+    rust = tokenizer.backend_tokenizer
+    rust.encode_special_tokens = tokenizer.split_special_tokens
+    rust.no_padding()
+    rust.no_truncation()
+    return sum(
+        len(encoding.ids)
+        for block in _blocks(texts, BLOCK)
+        for encoding in rust.encode_batch_fast(block, add_special_tokens=not bare)
+    )
 
 
 def _blocks(texts: Iterable[str], size: int) -> Iterator[list[str]]:

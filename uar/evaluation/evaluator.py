@@ -181,11 +181,12 @@ class Evaluator:
         if self._rag is None or self._generators is None:
             return {}
         found: dict[str, dict[str, float]] = {}
+        roomy = ranker.with_room(None)  # for what an LLM writes, which may be a passage
         try:
             for collection in collections:
 
                 def search(texts: Mapping[str, str], collection: Collection = collection) -> Run:
-                    return ranker.rank(with_texts(collection, texts), list(texts), self._cfg.retrieval_depth)
+                    return roomy.rank(with_texts(collection, texts), list(texts), self._cfg.retrieval_depth)
 
                 own = scores[collection.slug]
                 run = self._runs.standing(collection.slug)

@@ -27,7 +27,7 @@ class ByLLM:
     `join`: the text that is searched is the query and then what was written (`append`, the query `repeat` times; None is 5 for
     BM25 and 1 for others), or what was written alone (`replace`). `fuse` ranks with both, and adds up reciprocal ranks. `mean`
     searches with the mean of both vectors (as HyDE, arXiv 2212.10496). A query for which nothing was written is searched as it
-    is.
+    is. `query_length`: tokens that encoders read of such a text; None: see `Ranker.with_room`.
 
     `documents`: what is written for each passage, `keywords`, an `abstract` or `questions` (doc2query, arXiv 1904.08375), or a
     prompt file; None for nothing. A passage for which nothing was written is searched as it is.
@@ -45,14 +45,17 @@ class ByLLM:
         price: Mapping[str, Any] | None = None,
         documents: str | None = None,
         document_writer: Mapping[str, Any] | None = None,
+        query_length: int | None = None,
     ) -> None:
         if join not in JOINS:
             raise UserError(f"expand.join={join!r}; allowed: {', '.join(JOINS)}")
         if repeat is not None and (repeat < 1 or join != "append"):
             raise UserError(f"expand.repeat={repeat}: at least 1 is needed, with expand.join=append alone; else leave it null")
+        if query_length is not None and not writer:
+            raise UserError(f"expand.query_length={query_length}: nothing is written for queries; leave it null")
         self.writer: QueryWriter | None = hydra.utils.instantiate(writer, _convert_="all") if writer else None
         self.document_writer = writer_of(documents, document_writer or {})
-        self.join, self.repeat = join, repeat
+        self.join, self.repeat, self.query_length = join, repeat, query_length
         self.model = OneModel("expand", llm, store, max_failure_rate, retry_failures, price)
         self.name = f"{self.writer.prompt.name} of {self.model.name} ({join})" if self.writer else ""
         self.document_name = f"{self.document_writer.prompt.name} of {self.model.name}" if self.document_writer else ""

@@ -32,6 +32,9 @@ class Expansion(Protocol):
     @property
     def repeat(self) -> int | None: ...
 
+    @property
+    def query_length(self) -> int | None: ...
+
     def written(self, collection: Collection) -> dict[str, str]: ...
 
     def opened(self, session: Session) -> None: ...
@@ -47,8 +50,20 @@ class Expanded(WrappedRanker):
 
             if not isinstance(ranker, BiEncoder):
                 raise UserError(f"expand.join=mean: {ranker.name} has no vector a query; allowed: {', '.join(JOINS[:-1])}")
-        super().__init__(ranker, f"{ranker.name}, queries expanded by {expansion.name}")
-        self._expansion = expansion
+        roomy = ranker.with_room(expansion.query_length)
+        longer = sorted({n for name, n in roomy.lengths.items() if n != ranker.lengths[name]})
+        room = f", of which {' and '.join(map(str, longer))} tokens are read" if longer else ""
+        super().__init__(roomy, f"{ranker.name}, queries expanded by {expansion.name}{room}")
+        self._expansion, self._lengths = expansion, ranker.lengths
+
+    @property
+    def lengths(self) -> dict[str, int]:
+        """Those of a question as it is, so that runs with and without what was written are compared."""
+        return self._lengths
+
+    def with_room(self, query_length: int | None) -> "Expanded":
+        """It has what `expand.query_length` gives it."""
+        return self
 
     @property
     def is_timed(self) -> bool:

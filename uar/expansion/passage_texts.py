@@ -88,10 +88,10 @@ def expanded_corpus(corpus: Corpus, written: Mapping[str, str], before: bool) ->
     return _built(corpus, {d: [text] for d, text in written.items()}, before, lambda doc_id, at: doc_id) if written else corpus
 
 
-def corpus_of_each(corpus: Corpus, texts: Mapping[str, Sequence[str]], before: bool) -> Corpus:
+def corpus_of_each(corpus: Corpus, texts: Mapping[str, Sequence[str]], before: bool, plain: bool = False) -> Corpus:
     """As `expanded_corpus`, each passage as often as it has texts, once with each of them, under the ids of `with_text`. What
-    has none stays as it is."""
-    return _built(corpus, texts, before, with_text) if texts else corpus
+    has none stays as it is; where `plain`, all do, and those with texts follow them."""
+    return _built(corpus, texts, before, with_text, plain) if texts else corpus
 
 
 def with_text(doc_id: str, at: int) -> str:
@@ -99,16 +99,20 @@ def with_text(doc_id: str, at: int) -> str:
     return f"{doc_id} {at}"
 
 
-def _built(corpus: Corpus, texts: Mapping[str, Sequence[str]], before: bool, named: Callable[[str, int], str]) -> Corpus:
+def _built(
+    corpus: Corpus, texts: Mapping[str, Sequence[str]], before: bool, named: Callable[[str, int], str], plain: bool = False
+) -> Corpus:
     running = hashlib.blake2b(digest_size=16)
     for doc_id in corpus.ids():
         for at, more in enumerate(texts.get(doc_id, ())):
             running.update(f"{named(doc_id, at)}\0{more}\0".encode("utf-8", "surrogatepass"))
-    folder = cache_dir() / "corpora" / digest("expanded", corpus.hash, before, running.hexdigest())
+    folder = (
+        cache_dir() / "corpora" / digest("expanded", corpus.hash, before, running.hexdigest(), *([plain] if plain else []))
+    )
 
     def rows() -> Iterator[tuple[str, str, str]]:
         for doc_id, title, text in corpus.passages():
-            if doc_id not in texts:
+            if plain or doc_id not in texts:
                 yield doc_id, title, text
             for at, more in enumerate(texts.get(doc_id, ())):
                 yield named(doc_id, at), title, f"{more} {text}" if before else f"{text} {more}"

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 from uar.collections import Collection
 from uar.llm.call import Call, Chain, Question
@@ -19,14 +18,14 @@ LABEL = re.compile(r"^\s*(?:search|query|search query|better query)\s*:\s*", re.
 @dataclass(frozen=True)
 class QueryWriter(OnePrompt):
     """One call a query; the chain's value is the reply as one line, or its first line alone. A reply without a text fails, and
-    one that was cut in its first line where that is all; any other may be cut."""
+    one that was cut in its first line where that is all; any other may be cut. `stage`: of its calls in the store."""
 
     variables = frozenset({"query"})
     shows_images = True
-    stage: ClassVar[str] = "expand"
 
     query_tokens: int = 96
     first_line: bool = False
+    stage: str = "expand"
 
     @property
     def stages(self) -> tuple[str, ...]:

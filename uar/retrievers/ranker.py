@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from uar.collections import Collection
-from uar.errors import UnknownPassage
+from uar.errors import UnknownPassage, UserError
 from uar.retrievers.session import Session
 from uar.storage.ordering import best_first
 from uar.storage.runs import Run
@@ -59,6 +59,16 @@ class Ranker(ABC):
         """A hash of what its runs of a collection depend on besides the collection, the depth and the search settings. None
         where it does not say, so that none of its runs is taken for one that it would make again."""
         return None
+
+    def with_room(self, query_length: int | None) -> "Ranker":
+        """This ranker for queries that texts were added to, of which it reads `query_length` tokens; None: as many as of a
+        passage, where that is more than of a query. One that reads them whole, or has no such length, is itself, and for a
+        number a UserError."""
+        if query_length is not None:
+            raise UserError(
+                f"expand.query_length={query_length}: how much {self.name} reads of a query cannot be set there; leave it null"
+            )
+        return self
 
     @property
     def search_options(self) -> frozenset[str]:

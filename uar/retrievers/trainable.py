@@ -213,6 +213,10 @@ class Encoder(Trainable):
         short = vectors[..., :dimensions]
         return nn.functional.normalize(short, dim=-1) if self.unit else short
 
+    def with_room(self, query_length: int | None) -> "Encoder":
+        super().with_room(query_length)
+        return self
+
     @property
     @abstractmethod
     def vector_settings(self) -> tuple[object, ...]:

@@ -1,5 +1,7 @@
 """A ranker around another one."""
 
+from copy import copy
+
 from uar.collections import Collection
 from uar.retrievers.ranker import Ranker, Search
 
@@ -17,6 +19,11 @@ class WrappedRanker(Ranker):
     @property
     def lengths(self) -> dict[str, int]:
         return self._ranker.lengths
+
+    def with_room(self, query_length: int | None) -> Ranker:
+        other = copy(self)
+        other._ranker = self._ranker.with_room(query_length)
+        return other
 
     @property
     def search_options(self) -> frozenset[str]:

@@ -10,16 +10,14 @@ from uar.collections import Collection
 from uar.errors import UserError
 from uar.expansion.expanded import Expanded
 from uar.expansion.passage_texts import corpus_of_each, with_text
-from uar.retrievers.ranker import Ranker
-from uar.retrievers.session import Session
 from uar.tuning.co_augmentation_task import CoAugmentationTask, PooledCase
-from uar.tuning.reward import Reward, no_gold
+from uar.tuning.reward import RankingReward, no_gold
 from uar.tuning.search_rewards import Written
 from uar.tuning.task import Case, Rolled, Task
 
 
 @dataclass(frozen=True)
-class JointReward(Reward):
+class JointReward(RankingReward):
     """nDCG@`depth` of the pool of a query as `retriever` scores it, expected over the texts of the other side: see
     `joint_rewards` for that, and for `samples` and `seed`. A text of a passage has the mean of what it is worth to the queries
     whose pools hold the passage, and 0 where none of these has a text that can be read. A passage without a readable text is
@@ -29,7 +27,6 @@ class JointReward(Reward):
     those of the corpora that the draws make.
     """
 
-    retriever: Ranker
     depth: int = 10
     samples: int = 64
     seed: int = 0
@@ -40,14 +37,10 @@ class JointReward(Reward):
         if self.depth < 1 or self.samples < 1:
             raise UserError(f"reward.depth={self.depth}, reward.samples={self.samples}: at least 1 is needed of either")
 
-    def opened(self, session: Session) -> "JointReward":
-        opened = replace(self)
-        object.__setattr__(opened, "_session", session)
-        return opened
-
     def check(self, task: Task, collection: Collection, cases: Sequence[Case]) -> None:
         if not isinstance(task, CoAugmentationTask):
             raise UserError("reward=joint is of texts of queries and of passages; it is for task=co_augmentation")
+        self.refuse_fusion("joint")
         if task.join == "fuse":
             raise UserError(
                 "expand.join=fuse: ranks hang on all passages at once; give append, replace or mean with reward=joint"
@@ -94,8 +87,8 @@ class JointReward(Reward):
         texts = {d: [rolled[at].value for at in places] for d, places in of_passage.items()}
         corpus = corpus_of_each(collection.corpus, texts, task.passage_writer.before)
         queries = {at: replace(collection.queries[rolled[int(at)].case.question.id], id=at) for at in shown}
-        written = Written({at: rolled[int(at)].value for at in shown}, task.join, task.repeat)
-        ranker = Expanded(self.retriever, written).opened(self.__dict__["_session"])
+        written = Written({at: rolled[int(at)].value for at in shown}, task.join, task.repeat, task.query_length)
+        ranker = Expanded(self.retriever, written).opened(self.session)
         run = ranker.score(replace(collection, queries=queries, corpus=corpus), shown)
         by_id = {at: dict(hits) for at, hits in run.items()}
         return {at: [by_id[at][d] for d in ids] for at, ids in shown.items()}

@@ -14,13 +14,14 @@ from uar.tuning.task import Case, Task, calls_of
 
 @dataclass(frozen=True)
 class QueryTask(Task):
-    """`writer`, `join` and `repeat` are those of `expand=`. `passage_words`: a right reply is the beginning of a passage that
-    people judged positive, so many words of it; None: there is no right reply, only better ones. What is made of a reply is
-    the text that is searched with."""
+    """`writer`, `join`, `repeat` and `query_length` are those of `expand=`. `passage_words`: a right reply is the beginning of
+    a passage that people judged positive, so many words of it; None: there is no right reply, only better ones. What is made
+    of a reply is the text that is searched with."""
 
     writer: QueryWriter
     join: str = "append"
     repeat: int | None = None
+    query_length: int | None = None
     passage_words: int | None = None
     depth: int = 0
     shuffle: bool = False

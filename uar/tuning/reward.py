@@ -2,11 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from uar.collections import Collection
 from uar.errors import UserError
+from uar.retrievers.fusion.fusion_ranker import Fusion
+from uar.retrievers.ranker import Ranker
 from uar.retrievers.session import Session
 from uar.tuning.task import Case, Rolled, Task
 
@@ -32,6 +34,30 @@ class Reward(ABC):
     def opened(self, session: Session) -> "Reward":
         """For the length of a session, which holds models and indexes."""
         return self
+
+
+@dataclass(frozen=True)
+class RankingReward(Reward):
+    """`retriever`: ranks with what is written. An encoder encodes the passages once."""
+
+    retriever: Ranker
+
+    def opened(self, session: Session) -> "Reward":
+        opened = replace(self)
+        object.__setattr__(opened, "_session", session)
+        return opened
+
+    @property
+    def session(self) -> Session:
+        session: Session = self.__dict__["_session"]
+        return session
+
+    def refuse_fusion(self, name: str) -> None:
+        """UserError where what a passage is worth hangs on the other passages that are scored with it."""
+        if isinstance(self.retriever, Fusion):
+            raise UserError(
+                f"retriever=fusion: what it makes of a passage hangs on all others; give another one with reward={name}"
+            )
 
 
 @dataclass(frozen=True)

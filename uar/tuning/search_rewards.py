@@ -17,11 +17,10 @@ from uar.expansion.expanded import Expanded
 from uar.expansion.passage_texts import with_text
 from uar.llm.models import LLM, identity_of
 from uar.llm.store.store import Store
-from uar.retrievers.ranker import Ranker
 from uar.retrievers.session import Session
 from uar.storage.runs import Run
 from uar.tuning.query_task import QueryTask
-from uar.tuning.reward import Reward, no_gold
+from uar.tuning.reward import RankingReward, Reward, no_gold
 from uar.tuning.task import Case, Rolled, Task
 
 
@@ -32,6 +31,7 @@ class Written:
     texts: Mapping[str, str]
     join: str
     repeat: int | None
+    query_length: int | None = None
     name: str = "replies"
 
     def written(self, collection: Collection) -> dict[str, str]:
@@ -42,15 +42,8 @@ class Written:
 
 
 @dataclass(frozen=True)
-class SearchReward(Reward):
-    """`retriever`: searches with each reply, joined to its query as the task says. An encoder encodes the passages once."""
-
-    retriever: Ranker
-
-    def opened(self, session: Session) -> "SearchReward":
-        opened = replace(self)
-        object.__setattr__(opened, "_session", session)
-        return opened
+class SearchReward(RankingReward):
+    """`retriever` searches with each reply, joined to its query as the task says."""
 
     def found(self, task: Task, collection: Collection, rolled: Sequence[Rolled], depth: int) -> tuple[Collection, Run]:
         """The `depth` results of each reply, as those of a query of its own, see `with_text` for its id; and the collection
@@ -61,8 +54,10 @@ class SearchReward(Reward):
         queries = {own: replace(collection.queries[q], id=own) for own, q in ids.items()}
         qrels = {own: collection.qrels[q] for own, q in ids.items() if q in collection.qrels}
         asked = replace(collection, queries=queries, qrels=qrels)
-        texts = Written({own: one.value for own, one in zip(ids, rolled, strict=True)}, task.join, task.repeat)
-        ranker = Expanded(self.retriever, texts).opened(self.__dict__["_session"])
+        texts = Written(
+            {own: one.value for own, one in zip(ids, rolled, strict=True)}, task.join, task.repeat, task.query_length
+        )
+        ranker = Expanded(self.retriever, texts).opened(self.session)
         run = ranker.rank(asked, list(ids), depth + collection.drop_own)
         if collection.drop_own:
             run = {own: [hit for hit in hits if hit[0] != ids[own]][:depth] for own, hits in run.items()}
@@ -119,7 +114,7 @@ class FrozenReaderReward(SearchReward):
         if not any(case.question.answers for case in cases):
             raise no_gold("frozen_reader", collection, "gold answers", "give dataset.answers=FILE, or reward=retrieval")
 
-    def opened(self, session: Session) -> "SearchReward":
+    def opened(self, session: Session) -> Reward:
         model = hydra.utils.instantiate(self.llm, _convert_="all")
         session.at_end(model.close)
         opened = super().opened(session)

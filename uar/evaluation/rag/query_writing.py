@@ -23,16 +23,6 @@ SUPPORTED = re.compile(r"^\W*(?:supported|yes)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Rewriter(QueryWriter):
-    """Writes the query that RAG retrieves with."""
-
-    stage = "rag_rewrite"
-
-    query_tokens: int = 48
-    first_line: bool = True
-
-
-@dataclass(frozen=True)
 class Verifier(OnePrompt):
     """One call a question with its passages; the chain's value is a better query, or empty where the passages support an
     answer, or where the reply says neither."""
@@ -64,8 +54,8 @@ class Missing(QueryWriter):
     text, or empty where the passages are enough, or where a reply failed."""
 
     variables = frozenset({"query", "passages"})
-    stage = "rag_missing"
 
+    stage: str = "rag_missing"
     enough_template: str = "rag_enough"
     verdict_tokens: int = 8
 
@@ -97,7 +87,7 @@ def check_verdict(reply: Reply) -> Outcome:
     return Outcome.UNPARSABLE if outcome == Outcome.OK and not good else outcome
 
 
-def rewritten(ask: Asking, rewriter: Rewriter, texts: Mapping[str, str]) -> dict[str, str]:
+def rewritten(ask: Asking, rewriter: QueryWriter, texts: Mapping[str, str]) -> dict[str, str]:
     """Texts to search with instead of `texts`; a question for which the LLM wrote nothing keeps its own."""
     found = {q: query or texts[q] for q, query in ask(rewriter, {q: {} for q in texts}).items()}
     changed = sum(found[q] != text for q, text in texts.items())

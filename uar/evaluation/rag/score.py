@@ -20,11 +20,12 @@ from uar.evaluation.rag.cited_text import without_citations
 from uar.evaluation.rag.judges.judge import AnsweredQuestion, Judge
 from uar.evaluation.rag.judging import Judging
 from uar.evaluation.rag.passage_selection import Selector, selected
-from uar.evaluation.rag.query_writing import Missing, Rewriter, Search, Verifier, rewritten, verified
+from uar.evaluation.rag.query_writing import Missing, Search, Verifier, rewritten, verified
 from uar.evaluation.rag.rag_settings import CLOSED_BOOK, ORACLE, RETRIEVED, Settings
 from uar.evaluation.rag.reader import Asking, Given, Reader
 from uar.evaluation.rag.shown_passages import Cut, Passages, show
 from uar.evaluation.score_files import Scores, by_measure
+from uar.expansion.query_texts import QueryWriter
 from uar.llm.costs.ledger import Prices, ledger
 from uar.llm.models import LLM
 from uar.llm.record import Outcome
@@ -42,7 +43,7 @@ class Asks:
     """What is asked of LLMs: of the one that answers, and, by name, what judges the answers."""
 
     reader: Reader
-    rewriter: Rewriter
+    rewriter: QueryWriter
     verifier: Verifier | Missing
     selector: Selector | None
     judges: Mapping[str, Judge]

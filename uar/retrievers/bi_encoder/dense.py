@@ -1,6 +1,7 @@
 """Retrieval and re-ranking by vectors: tokens from the cache, shards in a folder, exact search or an index."""
 
 from collections.abc import Sequence
+from copy import copy
 
 import numpy as np
 
@@ -21,6 +22,11 @@ class DenseRanker(Ranker):
     def __init__(self, encoder: Encoder, session: Session, part: str = "") -> None:
         self._encoder, self._session, self._part = encoder, session, part
         self.name = encoder.name
+
+    def with_room(self, query_length: int | None) -> "DenseRanker":
+        other = copy(self)
+        other._encoder = self._encoder.with_room(query_length)
+        return other
 
     def rank(self, collection: Collection, query_ids: Sequence[str], depth: int) -> Run:
         return self.rank_by_mean([collection], query_ids, depth)

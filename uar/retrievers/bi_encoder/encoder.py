@@ -36,6 +36,7 @@ from uar.retrievers.transformer.loading import (
     load_tokenizer,
     loading,
     use_gradient_checkpointing,
+    with_room,
 )
 from uar.retrievers.transformer.lora import add_lora
 from uar.storage.files import digest
@@ -181,6 +182,9 @@ class BiEncoder(Encoder):
     @property
     def lengths(self) -> dict[str, int]:
         return {"query_length": self.settings.query_length, "passage_length": self.settings.passage_length}
+
+    def with_room(self, query_length: int | None) -> "BiEncoder":
+        return with_room(self, query_length, self.encoder.config)
 
     def opened(self, session: Session, part: str = "") -> Ranker:
         session.place(self)

@@ -25,7 +25,7 @@ from uar.retrievers.token_batches import TokenBatches
 from uar.retrievers.trainable import Encoder, Kind
 from uar.retrievers.transformer.dropout import use_fast_dropout
 from uar.retrievers.transformer.fast_attention import hidden_states, use_fast_attention
-from uar.retrievers.transformer.loading import chosen, load_encoder, load_tokenizer, loading
+from uar.retrievers.transformer.loading import chosen, load_encoder, load_tokenizer, loading, with_room
 from uar.storage.files import digest
 
 log = logging.getLogger(__name__)
@@ -134,6 +134,12 @@ class ColBERT(Encoder):
     @property
     def lengths(self) -> dict[str, int]:
         return {"colbert.query_length": self.settings.query_length, "colbert.passage_length": self.settings.passage_length}
+
+    def with_room(self, query_length: int | None) -> "ColBERT":
+        """One that fills queries up with mask tokens is as it is where no number is given: more of these would change each
+        query's vectors."""
+        filled = self.settings.expand and query_length is None
+        return self if filled else with_room(self, query_length, self.encoder.config)
 
     def passage_tokens(self, collection: Collection) -> Tokens:
         return corpus_tokens(collection, self.tokenizer, self.settings.passage_length, self.settings.passage_prefix)

@@ -64,6 +64,14 @@ class Fusion(Ranker):
     def lengths(self) -> dict[str, int]:
         return {f"{of}.{name}": n for of, ranker in self._rankers.items() for name, n in ranker.lengths.items()}
 
+    def with_room(self, query_length: int | None) -> "Fusion":
+        fusion = copy(self)
+        read_whole = {name for name, ranker in self._rankers.items() if not ranker.lengths}
+        fusion._rankers = {
+            name: ranker if name in read_whole else ranker.with_room(query_length) for name, ranker in self._rankers.items()
+        }
+        return fusion
+
     def key(self, collection: Collection) -> str | None:
         keys = {name: ranker.key(collection) for name, ranker in self._rankers.items()}
         if self._judged is None:

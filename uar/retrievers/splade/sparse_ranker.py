@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,11 @@ class SparseRanker(Ranker):
     def __init__(self, encoder: Encoder, most: int | None, session: Session, part: str = "") -> None:
         self._encoder, self._most, self._session, self._part = encoder, most, session, part
         self.name = encoder.name
+
+    def with_room(self, query_length: int | None) -> "SparseRanker":
+        other = copy(self)
+        other._encoder = self._encoder.with_room(query_length)
+        return other
 
     def rank(self, collection: Collection, query_ids: Sequence[str], depth: int) -> Run:
         search, corpus = self._session.search, collection.corpus

@@ -25,7 +25,7 @@ from uar.retrievers.token_batches import TokenBatches
 from uar.retrievers.trainable import Encoder, Exchange, Kind
 from uar.retrievers.transformer.dropout import use_fast_dropout
 from uar.retrievers.transformer.fast_attention import use_fast_attention
-from uar.retrievers.transformer.loading import check_alike, chosen, load_tokenizer, loading
+from uar.retrievers.transformer.loading import check_alike, chosen, load_tokenizer, loading, with_room
 from uar.storage.files import digest
 
 log = logging.getLogger(__name__)
@@ -146,6 +146,9 @@ class Splade(Encoder):
     @property
     def lengths(self) -> dict[str, int]:
         return {"splade.query_length": self.settings.query_length, "splade.passage_length": self.settings.passage_length}
+
+    def with_room(self, query_length: int | None) -> "Splade":
+        return with_room(self, query_length, self.mlm.config)
 
     def passage_tokens(self, collection: Collection) -> Tokens:
         return corpus_tokens(collection, self.tokenizer, self.settings.passage_length, self.settings.passage_prefix)

@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -159,8 +160,18 @@ def chosen(
     given = {name: value for name, value in {**texts, **lengths, **others}.items() if value is not None}
     settings = replace(own, **given)
     for option in lengths:
-        check_length(option, getattr(settings, option), config)
+        check_length(f"retriever.{option}", getattr(settings, option), config)
     return settings
+
+
+def with_room(model: Any, query_length: int | None, config: Any) -> Any:
+    """See `Ranker.with_room`: a model of the same weights with other `settings`, a dataclass with both lengths."""
+    own = model.settings
+    length = max(own.query_length, own.passage_length) if query_length is None else query_length
+    check_length("expand.query_length", length, config)
+    other = copy(model)
+    other.settings = replace(own, query_length=length)
+    return other
 
 
 def check_length(option: str, length: int, config: Any) -> None:
@@ -169,7 +180,7 @@ def check_length(option: str, length: int, config: Any) -> None:
     if there and config.model_type in OFFSET:
         there -= config.pad_token_id + 1
     if not isinstance(length, int) or length < 1 or (there and there > 0 and length > there):
-        raise UserError(f"retriever.{option}={length}: the model reads 1 to {there} tokens; give a number of these")
+        raise UserError(f"{option}={length}: the model reads 1 to {there} tokens; give a number of these")
 
 
 @contextmanager
