@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from uar.errors import UserError
 from uar.launch.command_options import Taken
+from uar.launch.located import located
 from uar.launch.override_text import written
 from uar.launch.resolvers import CONF
 
@@ -74,6 +75,6 @@ def _is_needed(taken: Taken, key: str, default: Any) -> bool:
     place, _, name = key.rpartition(".")
     target = OmegaConf.select(taken.cfg, f"{place}._target_" if place else "_target_", throw_on_missing=False)
     if target:
-        argument = signature(hydra.utils.get_object(target)).parameters.get(name)
+        argument = signature(located(target, place)).parameters.get(name)
         return argument is not None and argument.annotation is not Parameter.empty and "None" not in str(argument.annotation)
     return key not in OPTIONAL
