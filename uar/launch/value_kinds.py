@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from uar.errors import UserError
 from uar.launch.command_options import Taken
 from uar.launch.located import located
-from uar.launch.override_text import written
+from uar.launch.override_text import SEARCHPATH, written
 from uar.launch.resolvers import CONF
 
 LISTED = {"trainer.devices"}  # numbers that may be lists as well
@@ -28,7 +28,7 @@ def check_types(taken: Taken) -> None:
     values = [o for o in task if o not in groups and o[0] not in "+~"]
     if not values:
         return
-    places = [o for o in of_hydra if o.split("=")[0].lstrip("+") == "hydra.searchpath"]  # of the user's own choices
+    places = [o for o in of_hydra if o.split("=")[0].lstrip("+") == SEARCHPATH]  # of the user's own choices
     defaults = hydra.compose(taken.name, [*groups, *places])
     for override in values:
         key = override.split("=")[0]
