@@ -42,7 +42,8 @@ def _check_retriever(cfg: DictConfig) -> None:
             f"retriever={made.__name__ if made else 'none'} has no weights to train; choose a bi-encoder, such as "
             "retriever=minilm, or score this one with python -m uar.evaluate"
         )
-    made.check_training(OmegaConf.to_container(cfg.retriever, resolve=True))
+    options: Any = OmegaConf.to_container(cfg.retriever, resolve=True)
+    made.check_training(options)
 
 
 def _check_strategy(cfg: DictConfig) -> None:
