@@ -21,7 +21,7 @@ from uar.storage.runs import read_run
 
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 COMMAND = re.compile(r"python (?:train\.py|annotate\.py|-m uar\.\w+)(?: [^`\n#]*)?")
-OWN = {"loss=best_positive", "annotator=answerable"}  # of the recipes that add them
+OWN = {"loss=best_positive", "annotator=answerable", "--config-dir own"}  # of the recipes that add them
 
 
 def commands() -> list[str]:

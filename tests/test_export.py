@@ -163,7 +163,7 @@ FACTS = {
 
 
 def card(folder: Path, facts: dict) -> tuple[dict, str]:
-    write_model_card(folder, facts)
+    write_model_card(folder, {"kind": BiEncoder.kind, **facts})
     _, front, body = (folder / "README.md").read_text().split("---\n", 2)
     return yaml.safe_load(front), body
 

@@ -3,6 +3,7 @@
 import re
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from commands import NAMES as COMMANDS
@@ -13,6 +14,7 @@ from uar.launch.command_options import compose, groups_of, options_of
 from uar.launch.config_reference import config_files
 from uar.launch.help_page import print_help
 from uar.launch.mistyped import check_given, in_words
+from uar.launch.override_text import overrides_of
 
 
 def of(command: str, words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -60,7 +62,7 @@ def test_experiments_are_those_of_the_command() -> None:
 def told(command: str, *words: str) -> str:
     """What is said of a command line that Hydra does not compose, or of what it lacks."""
     try:
-        check_given(compose(command, [word for word in words if not word.startswith("-")]))
+        check_given(compose(command, overrides_of(words)))
     except UserError as error:
         return str(error)
     except Exception as error:
@@ -91,6 +93,18 @@ def told(command: str, *words: str) -> str:
 def test_what_does_not_compose_is_told_in_words(words: list[str], said: str) -> None:
     line = told("train", *words)
     assert said in line and "$" not in line and "None" not in line
+
+
+@pytest.mark.parametrize("flag", ["--config-dir DIR", "--config-dir=DIR", "hydra.searchpath=[file://DIR]"])
+def test_folders_of_own_configs_are_known(tmp_path: Path, flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "retriever").mkdir()
+    (tmp_path / "retriever" / "mine.yaml").write_text("_target_: mine.Mine\nletters: 3\n")
+    words = [*flag.replace("DIR", str(tmp_path)).split(), "retriever=mine"]
+    line = told("evaluate", *words, "retriever.leters=2")
+    assert line.startswith("retriever.leters: no such option of evaluate; did you mean retriever.letters?")
+    assert "Could not find 'retriever/min'" in told("evaluate", *words[:-1], "retriever=min")
+    print_help("evaluate", [*words, "--help"])
+    assert "retriever.letters   3" in capsys.readouterr().out
 
 
 def test_all_that_is_missing_is_told_at_once() -> None:

@@ -13,7 +13,7 @@ from uar.expansion import ExpandedPool
 from uar.labels import Example, Stage
 from uar.launch.entry import composed
 from uar.pools import DensePool, PoolSource
-from uar.retrievers.bi_encoder import dense
+from uar.retrievers import dense
 from uar.retrievers.bi_encoder.encoder import BiEncoder
 from uar.retrievers.vector_index import ExactSearch
 from uar.training.train_run import _miner

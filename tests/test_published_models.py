@@ -318,8 +318,8 @@ def test_a_model_of_pylate_gives_the_scores_of_its_steps(tmp_path: Path, toy: Co
 @pytest.mark.parametrize(
     ("name", "make", "told"),
     [
-        ("bge", bge_reranker, "it is XLMRobertaForSequenceClassification, .*use it with retriever=cross_encoder"),
-        ("modernbert", colbertv2, "it is HF_ColBERT, .*use it with retriever=colbertv2"),
+        ("bge", bge_reranker, "it is a cross-encoder, no encoder of one vector a text; use it with retriever=cross_encoder"),
+        ("modernbert", colbertv2, "it is a late-interaction retriever, .*use it with retriever=colbert"),
         ("bge_reranker", bge, "it has no scoring head, so it is no cross-encoder"),
         ("colbertv2", gte, "it has no layer that makes a vector a token, so it is no multi-vector model"),
         ("splade_pp", bge, "its files are not those of a masked language model with max pooling"),

@@ -22,9 +22,9 @@ from uar.evaluation.evaluator import Evaluator
 from uar.launch.entry import composed
 from uar.pools import DensePool
 from uar.reranking import ByRanker, Reranked, reranked
-from uar.retrievers.bi_encoder.dense import DenseRanker
 from uar.retrievers.bi_encoder.encoder import BiEncoder
 from uar.retrievers.bm25.bm25_ranker import BM25Ranker
+from uar.retrievers.dense import DenseRanker
 from uar.retrievers.fusion.fusion_ranker import Fusion
 from uar.retrievers.ranker import Pools, Ranker
 from uar.retrievers.run_file import RunFile

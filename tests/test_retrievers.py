@@ -22,12 +22,11 @@ from uar.collections.token_ids import Tokens, corpus_tokens
 from uar.errors import UserError
 from uar.evaluation.evaluator import Evaluator
 from uar.machine.model_files import identity, locate
-from uar.retrievers import encode, weights
+from uar.retrievers import dense, encode, weights
 from uar.retrievers import exact_search as search_module
-from uar.retrievers.bi_encoder import dense
-from uar.retrievers.bi_encoder.dense import DenseRanker
 from uar.retrievers.bi_encoder.encoder import BiEncoder
 from uar.retrievers.bm25.lexical_index import BM25
+from uar.retrievers.dense import DenseRanker
 from uar.retrievers.exact_search import search
 from uar.retrievers.fusion.fusion_ranker import Fusion
 from uar.retrievers.session import Session

@@ -258,6 +258,7 @@ def test_an_encoder_of_another_kind_is_refused(mlm: str, tmp_path: Path):
         BiEncoder(str(tmp_path / "out"))
     with pytest.raises(UserError, match="pooling=cls: .*out is a learned sparse retriever, which has no pooling"):
         open_model(str(tmp_path / "out"), pooling="cls")
+    assert open_model(str(tmp_path / "out"), query_length=9).lengths["splade.query_length"] == 9
     pooling = tmp_path / "out" / "1_SpladePooling" / "config.json"
     pooling.write_text(json.dumps({**json.loads(pooling.read_text()), "pooling_strategy": "sum"}))
     with pytest.raises(UserError, match="with max pooling"):
@@ -268,7 +269,7 @@ def test_a_masked_language_model_that_says_no_kind_is_opened_with_a_word_of_warn
     mlm: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     assert isinstance(open_model(mlm), BiEncoder)
-    assert "it is taken for a bi-encoder; a learned sparse model (SPLADE) is opened by retriever=splade" in caplog.text
+    assert "it is taken for a bi-encoder; a learned sparse retriever is opened by retriever=splade" in caplog.text
     caplog.clear()
     made(mlm).save(tmp_path / "out")
     assert isinstance(open_model(str(tmp_path / "out")), Splade) and "taken for" not in caplog.text

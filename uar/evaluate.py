@@ -31,7 +31,9 @@ from uar.tracking.artefacts import model_artefact
 from uar.tracking.job import Job, tracked
 
 log = logging.getLogger(__name__)
-OF_ENCODERS = ("pooling", "normalize", "query_prefix", "passage_prefix", "query_length", "passage_length")
+OF_MODELS = (
+    "pooling", "normalize", "query_prefix", "passage_prefix", "query_length", "passage_length", "token_budget"
+)  # fmt: skip
 
 
 @with_workers
@@ -88,17 +90,11 @@ def _model(cfg: DictConfig, chosen: list[str]) -> Ranker | None:
         return retriever
     if not cfg.model:
         return None
-    from uar.retrievers.bi_encoder.encoder import BiEncoder  # brings torch, which BM25 has no use for
-    from uar.retrievers.model_folder import open_model
+    from uar.retrievers.model_folder import open_model  # brings torch, which BM25 has no use for
 
-    model = open_model(cfg.model, cfg.revision, cfg.token_budget, **{name: cfg[name] for name in OF_ENCODERS})
-    if isinstance(model, BiEncoder):
-        own, lengths = model.settings, "%s reads queries of up to %d tokens and passages of up to %d"
-        log.info(lengths, model.name, own.query_length, own.passage_length)
-        log.info(
-            "pooling %s, %s, before queries %r, before passages %r",
-            *(own.pooling, "cosine" if own.normalize else "dot product", own.query_prefix, own.passage_prefix),
-        )
+    model = open_model(cfg.model, cfg.revision, **{name: cfg[name] for name in OF_MODELS})
+    if model.reading:
+        log.info("%s reads %s", model.name, model.reading)
     return model
 
 

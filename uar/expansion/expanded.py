@@ -46,9 +46,9 @@ class Expanded(WrappedRanker):
 
     def __init__(self, ranker: Ranker, expansion: Expansion) -> None:
         if expansion.join == MEAN:
-            from uar.retrievers.bi_encoder.encoder import BiEncoder  # brings torch, which BM25 has no use for
+            from uar.retrievers.dense import DenseEncoder  # brings torch, which BM25 has no use for
 
-            if not isinstance(ranker, BiEncoder):
+            if not isinstance(ranker, DenseEncoder):
                 raise UserError(f"expand.join=mean: {ranker.name} has no vector a query; allowed: {', '.join(JOINS[:-1])}")
         roomy = ranker.with_room(expansion.query_length)
         longer = sorted({n for name, n in roomy.lengths.items() if n != ranker.lengths[name]})
@@ -91,7 +91,7 @@ class Expanded(WrappedRanker):
 
     @property
     def _dense(self) -> Any:
-        """What a bi-encoder is opened as."""
+        """What a `DenseEncoder` is opened as."""
         return self._ranker
 
     def _searched(self, collection: Collection, query_ids: Sequence[str]) -> list[Collection]:

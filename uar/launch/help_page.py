@@ -14,6 +14,7 @@ from rich.text import Text
 
 from uar.launch.command_options import Shown, Taken, compose, groups_of, options_of
 from uar.launch.config_reference import config_files
+from uar.launch.override_text import overrides_of
 
 FLAGS = ("--help", "-h")
 WIDTH = 127  # where stdout is no terminal
@@ -26,7 +27,7 @@ def asks_for_help(words: Sequence[str]) -> bool:
 
 def print_help(config_name: str, words: Sequence[str]) -> None:
     """To stdout. `words`: the command line, whose overrides are taken: `annotator=utilsel --help` has the options of that."""
-    taken = compose(config_name, [word for word in words if not word.startswith("-")])
+    taken = compose(config_name, overrides_of(words))
     console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False, soft_wrap=False)
     about = next(file.about for file in config_files() if (file.group, file.name) == ("", config_name))
     console.print(Text(f"{about}\n"))

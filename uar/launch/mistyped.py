@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from uar.errors import UserError
 from uar.launch.command_options import Taken, choices_of, compose, options_of
 from uar.launch.one_line import about_config
+from uar.launch.override_text import SEARCHPATH, overrides_of
 
 HELP = "--help lists the options and their choices"
 MISSING = "???"  # as OmegaConf spells it
@@ -21,14 +22,14 @@ QUOTES = "text with any of ()[]{}:=, or a space stands in quotes of its own, suc
 
 def in_words(error: BaseException, config_name: str, words: Sequence[str]) -> str:
     """Of an error of composing a command. `words`: its command line."""
-    overrides = [word for word in words if not word.startswith("-")]
+    overrides = overrides_of(words)
     parsed = []
     for word in overrides:
         try:
             parsed.append(OverridesParser.create().parse_override(word))
         except (HydraException, OverrideParseException):
             return _unreadable(word)
-    own_folders = any(word.startswith(("hydra.searchpath", "--config-dir")) for word in words)
+    own_folders = any(one.key_or_group == SEARCHPATH for one in parsed)
     known = [one for one in parsed if not own_folders or not _group(one)]
     unknown = next(filter(None, map(_unknown_choice, known)), None) or _unknown_option(config_name, parsed)
     return unknown or _missing_of(config_name, overrides) or about_config(error)
@@ -74,7 +75,8 @@ def _values(override: Override) -> Iterator[object]:
 
 
 def _unknown_option(config_name: str, parsed: Sequence[Override]) -> str | None:
-    groups = [one.input_line for one in parsed if _group(one) and not one.is_sweep_override() and one.input_line]
+    chosen = [one for one in parsed if _group(one) or one.key_or_group == SEARCHPATH]
+    groups = [one.input_line for one in chosen if one.input_line and not one.is_sweep_override()]
     try:
         taken = compose(config_name, groups)
     except HydraException:

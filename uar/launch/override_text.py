@@ -11,6 +11,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser, create_
 from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import read_write
 
+SEARCHPATH = "hydra.searchpath"
+CONFIG_DIR = ("--config-dir", "-cd")
+WITH_VALUE = (*CONFIG_DIR, "--config-path", "-cp", "--config-name", "-cn", "--package", "-p", "--experimental-rerun")
 INTERPOLATION = re.compile(r"(\\*)\$\{")
 TEXTS = {  # options whose value is one text, by command
     "report": ("baseline", "runs", "title"),
@@ -25,6 +28,19 @@ WORDS = ("null", "true", "false", "nan", "inf")  # that Hydra takes for values
 def quoted(text: str) -> str:
     """As an override's value, in quotes."""
     return QuotedString(text=literal(text), quote=Quote.single).with_quotes()
+
+
+def overrides_of(words: Sequence[str]) -> list[str]:
+    """Overrides among the words of a command line. A folder of configs (--config-dir) is one too, of `hydra.searchpath`."""
+    found, values = [], iter(words)
+    for word in values:
+        flag, equals, value = word.partition("=")
+        if not word.startswith("-"):
+            found.append(word)
+        elif flag in WITH_VALUE:
+            value = value if equals else next(values, "")
+            found += [f"{SEARCHPATH}=[{quoted(f'file://{Path(value).absolute()}')}]"] if flag in CONFIG_DIR else []
+    return found
 
 
 def options_of(overrides: Sequence[str]) -> list[tuple[str, str]]:

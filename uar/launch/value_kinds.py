@@ -10,7 +10,8 @@ from omegaconf import OmegaConf
 
 from uar.errors import UserError
 from uar.launch.command_options import Taken
-from uar.launch.override_text import written
+from uar.launch.located import located
+from uar.launch.override_text import SEARCHPATH, written
 from uar.launch.resolvers import CONF
 
 LISTED = {"trainer.devices"}  # numbers that may be lists as well
@@ -27,7 +28,7 @@ def check_types(taken: Taken) -> None:
     values = [o for o in task if o not in groups and o[0] not in "+~"]
     if not values:
         return
-    places = [o for o in of_hydra if o.split("=")[0].lstrip("+") == "hydra.searchpath"]  # of the user's own choices
+    places = [o for o in of_hydra if o.split("=")[0].lstrip("+") == SEARCHPATH]  # of the user's own choices
     defaults = hydra.compose(taken.name, [*groups, *places])
     for override in values:
         key = override.split("=")[0]
@@ -74,6 +75,6 @@ def _is_needed(taken: Taken, key: str, default: Any) -> bool:
     place, _, name = key.rpartition(".")
     target = OmegaConf.select(taken.cfg, f"{place}._target_" if place else "_target_", throw_on_missing=False)
     if target:
-        argument = signature(hydra.utils.get_object(target)).parameters.get(name)
+        argument = signature(located(target, place)).parameters.get(name)
         return argument is not None and argument.annotation is not Parameter.empty and "None" not in str(argument.annotation)
     return key not in OPTIONAL

@@ -9,22 +9,12 @@ import yaml
 
 from uar.collections.reference import parse, slug
 from uar.errors import UserError
-from uar.retrievers.trainable import DENSE, Kind
+from uar.retrievers.kind import Kind
 from uar.retrievers.transformer.published_files import DIMENSIONS, SETTINGS
 from uar.storage.files import read_json, write_text
 
-VECTORS = """from sentence_transformers import {kind}
-
-model = {kind}("{model}")
-queries = model.encode_query(["who makes honey"])
-passages = model.encode_document(["Bees make honey from the nectar of flowers."])
-scores = model.similarity(queries, passages)"""
 NOT_TRAINED = """Those from before training: dev nDCG@10 was {:.4f} then and {:.4f} after it. Labels and training
 below are of what was not kept."""
-PAIRS = """from sentence_transformers import CrossEncoder
-
-model = CrossEncoder("{model}")
-scores = model.predict([("who makes honey", "Bees make honey from the nectar of flowers.")])"""
 
 
 def write_model_card(folder: Path, facts: Mapping[str, Any]) -> None:
@@ -32,13 +22,13 @@ def write_model_card(folder: Path, facts: Mapping[str, Any]) -> None:
 
     facts: `collection` (reference) and `collection_hash`; `labels` (mappings of stage, source, positives) and `label_hash`;
     `loss` (a name or one a stage); `given_kept`, the dev scores before and after a training whose weights were not kept;
-    `retriever` and its `kind`, that of a bi-encoder where it is missing;
+    `retriever` and its `kind`;
     `metrics` (as in metrics.json) and `reranked`, what they are of where runs were re-ranked; `git_commit`; `license`, of the
     model, and `data_license`; `base_model` and `datasets`, ids on the hub; `repo`, the id of this model there.
     """
     known = {name: value for name, value in facts.items() if value not in (None, "", [], {})}
     front = yaml.safe_dump(_front_matter(known), sort_keys=False, allow_unicode=True)
-    title = known.get("repo", _kind(known).name.capitalize())
+    title = known.get("repo", known["kind"].name.capitalize())
     sections = [
         ("Weights", NOT_TRAINED.format(*known["given_kept"]) if "given_kept" in known else ""),
         ("Data", _data(known)),
@@ -78,17 +68,10 @@ def _front_matter(facts: Mapping[str, Any]) -> dict[str, Any]:
     name = str(facts.get("retriever", "")).partition("@")[0]
     base = facts.get("base_model") or (name if "/" in name else None)  # a hub id has an owner, a folder's name has none
     given = {"license": facts.get("license"), "base_model": base, "datasets": facts.get("datasets")}
-    return {
-        "library_name": "sentence-transformers",
-        "pipeline_tag": _kind(facts).task,
-        "tags": ["sentence-transformers", *_kind(facts).tags, "uar"],
-        **{key: value for key, value in given.items() if value},
-    }
-
-
-def _kind(facts: Mapping[str, Any]) -> Kind:
-    kind: Kind = facts.get("kind", DENSE)
-    return kind
+    kind: Kind = facts["kind"]
+    library = "sentence-transformers" if kind.loads_as else None
+    own = {"library_name": library, "pipeline_tag": kind.task, "tags": [*([library] if library else []), *kind.tags, "uar"]}
+    return {key: value for key, value in {**own, **given}.items() if value}
 
 
 def _data(facts: Mapping[str, Any]) -> str:
@@ -142,15 +125,10 @@ def _use(folder: Path, facts: Mapping[str, Any]) -> str:
     prefixes = "".join(f"A {role} begins with {_code(repr(p))}, which these calls add.\n\n" for role, p in prompts.items())
     model = facts.get("repo", "MODEL")
     where = "" if "repo" in facts else "`MODEL` is this folder, or the id of this model on the hub. "
-    kind = _kind(facts)
-    example = PAIRS if kind.task == "text-ranking" else VECTORS
-    return f"""{where}With sentence-transformers:
-
-```python
-{example.format(model=model, kind=kind.loads_as)}
-```
-
-{prefixes}{shorter}With uar, which scores it on a collection:
+    kind: Kind = facts["kind"]
+    example = kind.example.format(model=model, kind=kind.loads_as)
+    python = f"With sentence-transformers:\n\n```python\n{example}\n```\n\n" if kind.loads_as else ""
+    return f"""{where}{python}{prefixes}{shorter}With uar, which scores it on a collection:
 
 ```sh
 python -m uar.evaluate model={model} 'collections=[mini:test]'

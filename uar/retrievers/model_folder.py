@@ -1,48 +1,46 @@
 """A model by reference, as the kind of retriever that its files say it is."""
 
 import logging
-from collections.abc import Callable
+from inspect import Parameter, signature
+from pathlib import Path
 from typing import Any
 
-from hydra.utils import get_object
-from omegaconf import OmegaConf
-
 from uar.errors import UserError
-from uar.launch.resolvers import CONF
 from uar.machine.model_files import locate
 from uar.retrievers.bi_encoder.encoder import BiEncoder
+from uar.retrievers.kinds import kind_that_reads, kinds
 from uar.retrievers.trainable import Trainable
 from uar.retrievers.transformer.published_files import reader
 
 log = logging.getLogger(__name__)
-MASKED_LM = "ForMaskedLM"  # ends the names of such architectures
 
 
-def open_model(model: str, revision: str | None = None, token_budget: int | None = None, **of_encoders: Any) -> Trainable:
-    """Of the kind whose `reads` is true of its files, else a bi-encoder; of a masked language model that says of none, the log
-    tells so. `of_encoders`: options of a bi-encoder; UserError for one that is given of another kind."""
-    options: dict[str, Any] = {} if token_budget is None else {"token_budget": token_budget}
+def open_model(model: str, revision: str | None = None, **options: Any) -> Trainable:
+    """Of the kind whose `reads` is true of its files, else a bi-encoder; where they resemble those of another kind, the log
+    tells so. `options`: of the kind's class, None for what the files say; UserError for one that it has not got."""
     path = locate(model)
-    kind = next((kind for kind in _kinds() if kind.reads(path, revision)), BiEncoder)
-    if kind is BiEncoder:
-        _tell_guess(model, reader(path, revision))
-        return BiEncoder(model, revision, **of_encoders, **options)
-    wrong = next((name for name, value in of_encoders.items() if value is not None), None)
+    found = kind_that_reads(path, revision)
+    kind: type[Trainable] = found[1] if found else BiEncoder
+    given = {name: value for name, value in {"revision": revision, **options}.items() if value is not None}
+    takes = signature(kind).parameters
+    any_name = any(parameter.kind is Parameter.VAR_KEYWORD for parameter in takes.values())
+    wrong = None if any_name else next((name for name in given if name not in takes), None)
     if wrong:
-        raise UserError(f"{wrong}={of_encoders[wrong]}: {model} is a {kind.kind.name}, which has no {wrong}; leave it null")
-    return kind(model, revision=revision, **options)
+        raise UserError(f"{wrong}={given[wrong]}: {model} is a {kind.kind.name}, which has no {wrong}; leave it null")
+    if not found:
+        _check_guess(model, path, revision)
+    return kind(model, **given)
 
 
-def _tell_guess(model: str, read: Callable[[str], Any]) -> None:
-    """Learned sparse models that are published without files of sentence-transformers look like any masked language model."""
-    architectures = (read("config.json") or {}).get("architectures") or []
-    if not read("modules.json") and any(name.endswith(MASKED_LM) for name in architectures):
-        line = "%s: its files say no kind of retriever, and it is taken for a bi-encoder; a learned sparse model "
-        log.warning(line + "(SPLADE) is opened by retriever=splade retriever.model=%s", model, model)
-
-
-def _kinds() -> list[type[Trainable]]:
-    """Of the retrievers that configs name, those that are trained."""
-    targets = {OmegaConf.select(OmegaConf.load(path), "_target_") for path in (CONF / "retriever").glob("*.yaml")}
-    made = [get_object(target) for target in sorted(target for target in targets if target)]
-    return [kind for kind in made if isinstance(kind, type) and issubclass(kind, Trainable)]
+def _check_guess(model: str, path: str, revision: str | None) -> None:
+    """Tell where a model that says no kind may be none of a bi-encoder; UserError where it is none of any."""
+    read = reader(path, revision)
+    if Path(path).is_dir() and not read("config.json") and not read("modules.json"):
+        raise UserError(
+            f"model {model}: its files say no kind of retriever; give a model of sentence-transformers, or, of a kind of your "
+            "own, --config-dir= with the folder of its config too"
+        )
+    for name, other in kinds().items():
+        if other.resembles(path, revision):
+            line = "%s: its files say no kind of retriever, and it is taken for a bi-encoder; a %s is opened by "
+            log.warning(line + "retriever=%s retriever.model=%s", model, other.kind.name, name, model)

@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import nn
 
 from uar.collections import Collection
 from uar.collections.token_ids import Tokens
+from uar.retrievers.kind import Kind
 from uar.retrievers.ranker import Search
 from uar.retrievers.search_options import INDEX, SCORING, VECTORS
 from uar.retrievers.session_ranker import SessionRanker
@@ -68,25 +69,6 @@ def first_places(rows: torch.Tensor) -> torch.Tensor:
     return first & (rows >= 0)
 
 
-@dataclass(frozen=True)
-class Kind:
-    """What a trained model is to others: `name` in errors and model cards; `loads_as`, the class of sentence-transformers that
-    loads what `save` writes; `task` and `tags` of a hub."""
-
-    name: str
-    loads_as: str
-    task: str
-    tags: tuple[str, ...]
-
-
-DENSE = Kind(
-    "dense retriever",
-    "SentenceTransformer",
-    "sentence-similarity",
-    ("sentence-similarity", "feature-extraction", "dense-retrieval"),
-)
-
-
 class Trainable(nn.Module, SessionRanker):
     """A ranker that learns. Training learns the parameters that require a gradient; its loss sees `scale` · `batch_scores`.
 
@@ -94,15 +76,30 @@ class Trainable(nn.Module, SessionRanker):
     of the first stage's steps in which the factor of `Scored.penalties` rises from 0 to 1, with the square of the step.
     """
 
-    kind: ClassVar[Kind] = DENSE
+    kind: ClassVar[Kind] = Kind("retriever")
     is_baseline = True
     penalty_warmup = 0.0
 
     @classmethod
     def reads(cls, path: str, revision: str | None) -> bool:
         """Whether the files of a model, a folder or an id on the hub, say that it is of this kind; false where they say none.
-        `open_model` asks the kinds that conf/retriever names."""
+        `open_model` asks the kinds that conf/retriever names, and the same folder of one's own."""
         return False
+
+    @classmethod
+    def resembles(cls, path: str, revision: str | None) -> bool:
+        """Whether files that say no kind may be of this one."""
+        return False
+
+    @classmethod
+    def check_training(cls, options: Mapping[str, Any]) -> None:
+        """UserError where one with these options of its config cannot be trained; asked before anything is loaded."""
+        return None
+
+    @property
+    def reading(self) -> str:
+        """What its log tells of how it reads texts; nothing where that is empty."""
+        return ""
 
     @abstractmethod
     def batch_scores(self, texts: Texts, exchange: Exchange, cached: bool = False) -> Scored:
@@ -126,7 +123,12 @@ class Trainable(nn.Module, SessionRanker):
 
     @abstractmethod
     def save(self, folder: Path) -> None:
-        """A model folder that sentence-transformers and `retriever.model=` load."""
+        """A model folder that `retriever.model=` loads, and the class of sentence-transformers that `kind` names."""
+
+    def restore(self, saved: "Callable[..., Trainable]") -> None:
+        """Take over the weights of what `save` wrote. `saved`: opens that as this retriever was made, but for options that it
+        is given."""
+        self.load_state_dict(saved().state_dict())
 
     @abstractmethod
     def weights_key(self) -> str:
@@ -161,7 +163,7 @@ class Encoder(Trainable):
     """
 
     dimensions: Sequence[int] | None = None
-    has_first_numbers = True
+    has_first_numbers = False
 
     @abstractmethod
     def forward(self, texts: Sequence[np.ndarray], role: str = "passage", cached: bool = False) -> torch.Tensor:
@@ -169,9 +171,9 @@ class Encoder(Trainable):
         vocabulary's size. Those of passages have one shape in all batches, since processes exchange them. `role`: query or
         passage. `cached`: as in `batch_scores`."""
 
-    @abstractmethod
     def similarity(self, queries: torch.Tensor, passages: torch.Tensor) -> torch.Tensor:
-        """(queries, passages) scores of representations."""
+        """(queries, passages) scores of representations: inner products, unless a kind compares them otherwise."""
+        return queries @ passages.T
 
     def batch_scores(self, texts: Texts, exchange: Exchange, cached: bool = False) -> Scored:
         queries = self(texts.queries, role="query", cached=cached)
@@ -213,14 +215,14 @@ class Encoder(Trainable):
         short = vectors[..., :dimensions]
         return nn.functional.normalize(short, dim=-1) if self.unit else short
 
-    def with_room(self, query_length: int | None) -> "Encoder":
+    def with_room(self, query_length: int | None) -> Self:
         super().with_room(query_length)
         return self
 
     @property
-    @abstractmethod
     def vector_settings(self) -> tuple[object, ...]:
         """What changes the representations besides the weights and the token ids, such as the pooling."""
+        return ()
 
     def weights_key(self) -> str:
         """A hash of the weights and of what else changes the representations."""

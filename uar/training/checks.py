@@ -4,13 +4,13 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from uar.collections import Collection, open_collection
 from uar.errors import UserError
 from uar.labels import Stage
 from uar.labels.example_columns import negatives_of, positives_of, sources_of, weights_of
+from uar.launch.located import located
 from uar.launch.override_text import options_of
 from uar.losses import Loss, learns_from_others, name_of, takes_utility
 from uar.pools import BM25Pool, PoolSource
@@ -36,17 +36,14 @@ def check_options(cfg: DictConfig) -> None:
 
 def _check_retriever(cfg: DictConfig) -> None:
     target = cfg.retriever.get("_target_")
-    made = get_object(target) if target else None
+    made = located(target, "retriever") if target else None
     if not (isinstance(made, type) and issubclass(made, Trainable)):  # a function makes several rankers one
         raise UserError(
             f"retriever={made.__name__ if made else 'none'} has no weights to train; choose a bi-encoder, such as "
             "retriever=minilm, or score this one with python -m uar.evaluate"
         )
-    if cfg.retriever.get("dtype", "fp32") != "fp32" and cfg.retriever.lora_rank is None:
-        raise UserError(
-            f"retriever.dtype={cfg.retriever.dtype}: small steps of weights are lost in it; give retriever.lora_rank=16, "
-            "whose adapters learn in fp32, or dtype=fp32"
-        )
+    options: Any = OmegaConf.to_container(cfg.retriever, resolve=True)
+    made.check_training(options)
 
 
 def _check_strategy(cfg: DictConfig) -> None:

@@ -1,6 +1,7 @@
 """A run that is done keeps its weights once, in the model that it exported. Its checkpoints go, and where it is resumed it
 loads the weights from there."""
 
+from functools import partial
 from pathlib import Path
 
 import hydra
@@ -12,7 +13,6 @@ from uar.errors import UserError
 from uar.retrievers.encode import encode_rows
 from uar.retrievers.session import Session
 from uar.retrievers.trainable import Encoder, Trainable
-from uar.retrievers.transformer.four_bit import FOUR_BIT
 from uar.retrievers.vector_index import ExactSearch
 from uar.storage.files import write_array
 
@@ -53,13 +53,7 @@ def restore(cfg: DictConfig, model: Path, retriever: Trainable) -> None:
             f"resume=true: the training in {model.parent} is done, and its model/ is gone; give the same command without "
             "resume=true to train anew"
         )
-    if cfg.retriever.get("dtype") == FOUR_BIT:  # exported with whole weights, which adapters are merged into
-        saved = hydra.utils.instantiate(cfg.retriever, model=str(model), dtype="bf16", lora_rank=None, _convert_="all")
-        for name, part in saved.named_children():
-            setattr(retriever, name, part)
-        return
-    saved = hydra.utils.instantiate(cfg.retriever, model=str(model), _convert_="all")
-    retriever.load_state_dict(saved.state_dict())
+    retriever.restore(partial(hydra.utils.instantiate, cfg.retriever, model=str(model), _convert_="all"))
 
 
 def check_restored(checkpoints: Path, vectors: np.ndarray) -> None:

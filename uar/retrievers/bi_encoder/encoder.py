@@ -1,7 +1,7 @@
 """A dense retriever: transformers for queries and passages, one or two, pooled and normalised."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -15,15 +15,14 @@ from uar.collections import Collection
 from uar.collections.token_ids import Tokens, corpus_tokens, query_tokens
 from uar.errors import UserError
 from uar.machine.model_files import identity, locate
-from uar.retrievers.bi_encoder.dense import DenseRanker
 from uar.retrievers.bi_encoder.encoder_settings import Published, read_published
 from uar.retrievers.bi_encoder.export import export
 from uar.retrievers.bi_encoder.head import load_head, out_features
 from uar.retrievers.bi_encoder.pooling import POOLINGS, pool
-from uar.retrievers.ranker import Ranker
-from uar.retrievers.session import Session
+from uar.retrievers.dense import DenseEncoder
+from uar.retrievers.kind import Kind
 from uar.retrievers.token_batches import TokenBatches
-from uar.retrievers.trainable import Encoder
+from uar.retrievers.trainable import Trainable
 from uar.retrievers.transformer.dropout import use_fast_dropout
 from uar.retrievers.transformer.fast_attention import hidden_states, use_fast_attention
 from uar.retrievers.transformer.four_bit import FOUR_BIT, quantization, settle
@@ -47,7 +46,7 @@ COSINE_SCALE = 20.0  # of sentence-transformers' losses: a temperature of 0.05
 HIGHEST_SCALE = 100.0  # as in CLIP, arXiv 2103.00020
 
 
-class BiEncoder(Encoder):
+class BiEncoder(DenseEncoder):
     """Encodes token ids to vectors.
 
     `tied`: queries and passages share the encoder; a model folder with two encoders is never tied. `layers`: keep the first
@@ -65,6 +64,13 @@ class BiEncoder(Encoder):
     in fp32 nevertheless, and with bf16 and 4bit the transformer computes in bf16 whatever the precision of the run. Those of
     linear layers alone have four bits with 4bit, which is for adapters.
     """
+
+    kind = Kind(
+        "dense retriever",
+        "SentenceTransformer",
+        "sentence-similarity",
+        ("sentence-similarity", "feature-extraction", "dense-retrieval"),
+    )
 
     def __init__(
         self,
@@ -175,10 +181,6 @@ class BiEncoder(Encoder):
         encoder = self.encoder if role == "passage" or self.query_encoder is None else self.query_encoder
         return self.batches.each(texts, lambda ids, mask, _: self._embed(encoder, ids, mask), self.device, cached)
 
-    def similarity(self, queries: torch.Tensor, passages: torch.Tensor) -> torch.Tensor:
-        """Inner products: cosines where vectors are normalised."""
-        return queries @ passages.T
-
     @property
     def lengths(self) -> dict[str, int]:
         return {"query_length": self.settings.query_length, "passage_length": self.settings.passage_length}
@@ -186,9 +188,28 @@ class BiEncoder(Encoder):
     def with_room(self, query_length: int | None) -> "BiEncoder":
         return with_room(self, query_length, self.encoder.config)
 
-    def opened(self, session: Session, part: str = "") -> Ranker:
-        session.place(self)
-        return DenseRanker(self, session, part)
+    @property
+    def reading(self) -> str:
+        own = self.settings
+        texts = f"queries of up to {own.query_length} tokens and passages of up to {own.passage_length}"
+        how = f"pooling {own.pooling}, {'cosine' if own.normalize else 'dot product'}"
+        return f"{texts}; {how}, before queries {own.query_prefix!r}, before passages {own.passage_prefix!r}"
+
+    @classmethod
+    def check_training(cls, options: Mapping[str, Any]) -> None:
+        dtype = options.get("dtype", "fp32")
+        if dtype != "fp32" and options.get("lora_rank") is None:
+            raise UserError(
+                f"retriever.dtype={dtype}: small steps of weights are lost in it; give retriever.lora_rank=16, whose adapters "
+                "learn in fp32, or dtype=fp32"
+            )
+
+    def restore(self, saved: Callable[..., Trainable]) -> None:
+        if not self._four_bit:
+            super().restore(saved)
+            return
+        for name, part in saved(dtype="bf16", lora_rank=None).named_children():  # whole weights, adapters merged into them
+            setattr(self, name, part)
 
     def save(self, folder: Path) -> None:
         """A folder that `SentenceTransformer(folder)` and `BiEncoder(str(folder))` load."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from uar.errors import UserError
+from uar.retrievers.kinds import kind_that_reads
 from uar.retrievers.transformer.published_files import (
     PASSAGE_LENGTH,
     QUERY_LENGTH,
@@ -19,10 +20,6 @@ from uar.retrievers.transformer.published_files import (
 log = logging.getLogger(__name__)
 OURS = "sentence_transformers."  # what the types of its own modules begin with
 KINDS = ("Transformer", "Router", "Asym", "Pooling", "Dense", "Normalize", "Dropout")
-OTHERS = {  # what the architecture of a model of another kind ends with
-    "ForSequenceClassification": "use it with retriever=cross_encoder or rerank=cross_encoder",
-    "HF_ColBERT": "use it with retriever=colbertv2",
-}
 SIMILARITIES = ("cosine", "dot")
 LEGACY = {  # one true-or-false key a mode, before sentence-transformers 6, in the order in which they are joined
     "pooling_mode_cls_token": "cls",
@@ -62,7 +59,7 @@ def read_published(model: str, path: str, revision: str | None) -> Published:
     read = reader(path, revision)
     modules = read("modules.json") or []
     if not modules:
-        _check_architecture(model, read)
+        _refuse_other_kind(model, path, revision)
     kinds = [(module["type"].rpartition(".")[2], module["path"]) for module in modules]
     strange = [module["type"] for module, (kind, _) in zip(modules, kinds, strict=True) if not _known(module["type"], kind)]
     if strange or "Normalize" in [kind for kind, _ in kinds[:-1]]:
@@ -85,12 +82,14 @@ def read_published(model: str, path: str, revision: str | None) -> Published:
     )
 
 
-def _check_architecture(model: str, read: Read) -> None:
+def _refuse_other_kind(model: str, path: str, revision: str | None) -> None:
     """UserError where a model without files of sentence-transformers is a ranker of another kind, whose head would be lost."""
-    made = (read("config.json") or {}).get("architectures") or []
-    other = next((how for name in made for end, how in OTHERS.items() if name.endswith(end)), None)
+    other = kind_that_reads(path, revision)
     if other:
-        raise UserError(f"retriever.model={model}: it is {', '.join(made)}, no encoder of one vector a text; {other}")
+        name, kind = other
+        raise UserError(
+            f"retriever.model={model}: it is a {kind.kind.name}, no encoder of one vector a text; use it with retriever={name}"
+        )
 
 
 def _known(name: str, kind: str) -> bool:

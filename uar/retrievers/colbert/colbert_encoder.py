@@ -19,10 +19,11 @@ from uar.retrievers.colbert.max_sim import max_sim
 from uar.retrievers.colbert.multi_vector_files import DIM, PUNCTUATION, MultiVector, export, is_multi_vector, read_multi_vector
 from uar.retrievers.colbert.multi_vector_ranker import MultiVectorRanker
 from uar.retrievers.colbert.residuals import Form
+from uar.retrievers.kind import Kind
 from uar.retrievers.ranker import Ranker, Search
 from uar.retrievers.session import Session
 from uar.retrievers.token_batches import TokenBatches
-from uar.retrievers.trainable import Encoder, Kind
+from uar.retrievers.trainable import Encoder
 from uar.retrievers.transformer.dropout import use_fast_dropout
 from uar.retrievers.transformer.fast_attention import hidden_states, use_fast_attention
 from uar.retrievers.transformer.loading import chosen, load_encoder, load_tokenizer, loading, with_room
@@ -51,7 +52,6 @@ class ColBERT(Encoder):
         "feature-extraction",
         ("multi-vector", "colbert", "late-interaction"),
     )
-    has_first_numbers = False
 
     def __init__(
         self,

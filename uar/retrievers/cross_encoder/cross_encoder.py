@@ -16,15 +16,21 @@ from uar.retrievers.bm25.bm25_ranker import BM25Ranker
 from uar.retrievers.cross_encoder.pair_form import PairForm
 from uar.retrievers.cross_encoder.pair_ranker import PairRanker
 from uar.retrievers.cross_encoder.scorer_files import export, is_cross_encoder, load_scorer, pair_length
+from uar.retrievers.kind import Kind
 from uar.retrievers.ranker import Ranker
 from uar.retrievers.session import Session
 from uar.retrievers.token_batches import TokenBatches
-from uar.retrievers.trainable import Exchange, Kind, Scored, Texts, Trainable
+from uar.retrievers.trainable import Exchange, Scored, Texts, Trainable
 from uar.retrievers.transformer.dropout import use_fast_dropout
 from uar.retrievers.transformer.fast_attention import hidden_states, use_fast_attention
 from uar.retrievers.transformer.loading import load_tokenizer, loading, use_gradient_checkpointing
 from uar.retrievers.weights import weights_hash
 from uar.storage.files import digest
+
+PAIRS = """from sentence_transformers import {kind}
+
+model = {kind}("{model}")
+scores = model.predict([("who makes honey", "Bees make honey from the nectar of flowers.")])"""
 
 
 class CrossEncoder(Trainable):
@@ -41,7 +47,7 @@ class CrossEncoder(Trainable):
     of one forward pass; pairs are sorted by length first.
     """
 
-    kind = Kind("cross-encoder", "CrossEncoder", "text-ranking", ("cross-encoder", "reranker"))
+    kind = Kind("cross-encoder", "CrossEncoder", "text-ranking", ("cross-encoder", "reranker"), PAIRS)
 
     def __init__(
         self,

@@ -13,6 +13,7 @@ from uar.collections import Collection
 from uar.collections.token_ids import Tokens, corpus_tokens, query_tokens
 from uar.errors import UserError
 from uar.machine.model_files import identity
+from uar.retrievers.kind import Kind
 from uar.retrievers.ranker import Ranker, Search
 from uar.retrievers.session import Session
 from uar.retrievers.splade.masked_lm import head_states, load_masked_lm
@@ -22,10 +23,11 @@ from uar.retrievers.splade.sparse_files import ACTIVATIONS, Sparse, export, is_s
 from uar.retrievers.splade.sparse_ranker import SparseRanker
 from uar.retrievers.splade.token_weights import TokenWeights, read_weights
 from uar.retrievers.token_batches import TokenBatches
-from uar.retrievers.trainable import Encoder, Exchange, Kind
+from uar.retrievers.trainable import Encoder, Exchange
 from uar.retrievers.transformer.dropout import use_fast_dropout
 from uar.retrievers.transformer.fast_attention import use_fast_attention
 from uar.retrievers.transformer.loading import check_alike, chosen, load_tokenizer, loading, with_room
+from uar.retrievers.transformer.published_files import reader
 from uar.storage.files import digest
 
 log = logging.getLogger(__name__)
@@ -48,7 +50,6 @@ class Splade(Encoder):
     """
 
     kind = Kind("learned sparse retriever", "SparseEncoder", "feature-extraction", ("sparse-encoder", "sparse", "splade"))
-    has_first_numbers = False
 
     def __init__(
         self,
@@ -128,6 +129,13 @@ class Splade(Encoder):
     def reads(cls, path: str, revision: str | None) -> bool:
         return is_sparse(path, revision)
 
+    @classmethod
+    def resembles(cls, path: str, revision: str | None) -> bool:
+        """Learned sparse models that are published without files of sentence-transformers are any masked language model."""
+        read = reader(path, revision)
+        architectures = (read("config.json") or {}).get("architectures") or []
+        return not read("modules.json") and any(name.endswith("ForMaskedLM") for name in architectures)
+
     @property
     def dim(self) -> int:
         return int(self.mlm.get_output_embeddings().out_features)
@@ -169,9 +177,6 @@ class Splade(Encoder):
             return weights
 
         return self.batches.each(texts, weigh, self.device, cached)
-
-    def similarity(self, queries: torch.Tensor, passages: torch.Tensor) -> torch.Tensor:
-        return queries @ passages.T
 
     def regularised(
         self, queries: torch.Tensor, passages: torch.Tensor, rows: torch.Tensor, exchange: Exchange

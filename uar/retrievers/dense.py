@@ -1,4 +1,4 @@
-"""Retrieval and re-ranking by vectors: tokens from the cache, shards in a folder, exact search or an index."""
+"""Retrieval and re-ranking by one vector a text: tokens from the cache, shards in a folder, exact search or an index."""
 
 from collections.abc import Sequence
 from copy import copy
@@ -16,10 +16,20 @@ from uar.storage.ordering import Hit, best_first
 from uar.storage.runs import Run
 
 
-class DenseRanker(Ranker):
-    """An encoder of one vector a text, compared by inner product, in a session. `part`: see `Ranker.opened`."""
+class DenseEncoder(Encoder):
+    """An encoder of one vector a text, so that the mean of several vectors of a query is one too."""
 
-    def __init__(self, encoder: Encoder, session: Session, part: str = "") -> None:
+    has_first_numbers = True
+
+    def opened(self, session: Session, part: str = "") -> "DenseRanker":
+        session.place(self)
+        return DenseRanker(self, session, part)
+
+
+class DenseRanker(Ranker):
+    """A `DenseEncoder` in a session. `part`: see `Ranker.opened`."""
+
+    def __init__(self, encoder: DenseEncoder, session: Session, part: str = "") -> None:
         self._encoder, self._session, self._part = encoder, session, part
         self.name = encoder.name
 
