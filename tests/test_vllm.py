@@ -44,7 +44,7 @@ def ask(engine, requests, follow_up=None):
     return replies
 
 def main(model, dtype, asked, told):
-    engine = VLLM(model, dtype=dtype, max_model_len=512, kv_gib=1, max_num_seqs=2)
+    engine = VLLM(model, dtype=dtype, head_dtype="fp32", max_model_len=512, kv_gib=1, max_num_seqs=2)
     with open(asked, "rb") as file:
         at_once, dependent, follow_up = pickle.load(file)
     replies = [ask(engine, at_once), ask(engine, dependent, follow_up)]

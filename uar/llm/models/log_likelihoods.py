@@ -13,6 +13,7 @@ import transformers
 from uar.llm.models.attention import packed_row, use_packed_attention
 from uar.llm.models.packing import Packed, pack
 from uar.machine.feed import placed
+from uar.machine.unrounded import unrounded_results
 from uar.storage.files import cache_dir, digest, read_json, write_json
 
 log = logging.getLogger(__name__)
@@ -86,7 +87,8 @@ class LogLikelihoods:
         """(rows, kept, vocabulary) of the places to keep."""
         keep = placed(keep, self._model.device)
         options |= {"logits_to_keep": keep} if self.cuts_logits else {}
-        logits: torch.Tensor = self._model(input_ids=placed(ids, self._model.device), use_cache=False, **options).logits
+        with unrounded_results(self._model.get_output_embeddings()):
+            logits: torch.Tensor = self._model(input_ids=placed(ids, self._model.device), use_cache=False, **options).logits
         return logits if self.cuts_logits else logits[:, keep]
 
     def _remembered(self, identity: str) -> str | None:

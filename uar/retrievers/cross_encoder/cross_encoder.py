@@ -12,6 +12,7 @@ from uar.collections import Collection
 from uar.collections.token_ids import Tokens, corpus_tokens, query_tokens
 from uar.errors import UserError
 from uar.machine.model_files import identity
+from uar.machine.unrounded import unrounded_results
 from uar.retrievers.bm25.bm25_ranker import BM25Ranker
 from uar.retrievers.cross_encoder.pair_form import PairForm
 from uar.retrievers.cross_encoder.pair_ranker import PairRanker
@@ -107,10 +108,13 @@ class CrossEncoder(Trainable):
     def _logits(self, ids: torch.Tensor, mask: torch.Tensor, types: torch.Tensor | None) -> torch.Tensor:
         """(pairs,)"""
         scorer = self.scorer
-        if scorer.config.model_type == "bert":  # whose pairs need no padding on a CPU
-            return scorer.classifier(scorer.dropout(scorer.bert.pooler(hidden_states(scorer.bert, ids, mask, types))))[:, 0]
-        of_pairs = {} if types is None else {"token_type_ids": types}
-        return scorer(input_ids=ids, attention_mask=mask, **of_pairs).logits[:, 0]
+        of_one = [part for part in scorer.modules() if isinstance(part, torch.nn.Linear) and part.out_features == 1]
+        with unrounded_results(of_one[-1] if of_one else None):
+            if scorer.config.model_type == "bert":  # whose pairs need no padding on a CPU
+                states = hidden_states(scorer.bert, ids, mask, types)
+                return scorer.classifier(scorer.dropout(scorer.bert.pooler(states)))[:, 0]
+            of_pairs = {} if types is None else {"token_type_ids": types}
+            return scorer(input_ids=ids, attention_mask=mask, **of_pairs).logits[:, 0]
 
     def batch_scores(self, texts: Texts, exchange: Exchange, cached: bool = False) -> Scored:
         own = torch.ones_like(texts.own) if self._in_batch else texts.own

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 from uar.errors import MissingModel, UserError
 from uar.machine.model_files import locate, pretrained, why_not_loaded, without_bars
 from uar.machine.precision import device, resolve_dtype
+from uar.machine.unrounded import unrounded_results
 from uar.retrievers.promptreps.chat_parts import Around
 from uar.retrievers.shard_folder import in_budget
 from uar.retrievers.token_batches import budget_on
@@ -83,7 +84,8 @@ class NextToken:
             cache.batch_repeat_interleave(len(batch))
         names = ("input_ids", "position_ids", "attention_mask")
         given = {name: torch.from_numpy(a).to(self._model.device) for name, a in zip(names, (ids, places, seen), strict=True)}
-        logits = self._model(**given, past_key_values=cache, use_cache=cache is not None, logits_to_keep=1).logits
+        with unrounded_results(self._model.get_output_embeddings()):
+            logits = self._model(**given, past_key_values=cache, use_cache=cache is not None, logits_to_keep=1).logits
         return self._states[:, -1].float(), logits[:, -1].float()
 
     def _keep(self, head: Any, given: tuple[torch.Tensor, ...]) -> None:
