@@ -10,7 +10,7 @@ import torch
 from asking import ask
 from tiny_models import tiny_bert, tiny_causal
 from torch import nn
-from transformers import LlamaConfig, RobertaConfig, RobertaForSequenceClassification
+from transformers import AutoModelForCausalLM, LlamaConfig, RobertaConfig, RobertaForSequenceClassification
 
 from uar.llm.models.transformers import Transformers
 from uar.llm.record import Choose
@@ -18,6 +18,7 @@ from uar.machine.unrounded import unrounded, unrounded_results
 from uar.retrievers.cross_encoder.cross_encoder import CrossEncoder
 from uar.retrievers.promptreps.chat_parts import Around
 from uar.retrievers.promptreps.next_token import NextToken
+from uar.tuning.cpu_training import logits_at
 
 
 @pytest.mark.parametrize("shape", [(7, 64), (2, 3, 64)])
@@ -75,6 +76,18 @@ def test_next_tokens_of_promptreps_are_not_rounded(tmp_path: Path) -> None:
     ((_, states, logits),) = model.read([[5, 6, 7]], Around((), (8,)))
     wanted = exact(model._model.get_output_embeddings(), states)
     np.testing.assert_allclose(logits, wanted.detach(), atol=1e-5)
+
+
+@pytest.mark.parametrize("shared", [0, 4])
+def test_what_a_language_model_learns_from_is_not_rounded(tmp_path: Path, shared: int) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_causal(tmp_path / "model", LlamaConfig), dtype=torch.bfloat16)
+    seen = given_to(model.get_output_embeddings())
+    ids = torch.tensor([[1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 7, 8]])
+    logits = logits_at(model, ids, torch.ones_like(ids), torch.tensor([4, 5]), shared)
+    wanted = exact(model.get_output_embeddings(), seen[-1])
+    np.testing.assert_allclose(logits.detach(), wanted.detach(), atol=1e-5)
+    logits.square().sum().backward()
+    assert model.get_input_embeddings().weight.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta"])

@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 
+from uar.machine.unrounded import unrounded_results
+
 LEAST = 64  # tokens; a second forward pass costs more than fewer would save
 MOST = 4 << 30  # bytes of attention weights that are kept for the backward pass
 BYTES = 8  # of one: before and after the softmax, and in 32 bits
@@ -26,11 +28,12 @@ def attend_fast(model: Any, pairs: int) -> None:
 
 
 def logits_at(model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, places: torch.Tensor, shared: int) -> Any:
-    """(rows, places, words) logits of a causal LM. `input_ids`, `attention_mask`: (rows, tokens), padded on the right.
-    `shared`: so many first tokens are the same in all rows, and all `places` come after them."""
-    if not shared:
-        return model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, logits_to_keep=places).logits
-    cache = model(input_ids=input_ids[:1, :shared], use_cache=True, logits_to_keep=1).past_key_values
-    cache.batch_repeat_interleave(len(input_ids))
-    rest = {"input_ids": input_ids[:, shared:], "attention_mask": attention_mask, "logits_to_keep": places - shared}
-    return model(**rest, past_key_values=cache, use_cache=True).logits
+    """(rows, places, words) logits of a causal LM, `unrounded`. `input_ids`, `attention_mask`: (rows, tokens), padded on the
+    right. `shared`: so many first tokens are the same in all rows, and all `places` come after them."""
+    with unrounded_results(model.get_output_embeddings()):
+        if not shared:
+            return model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, logits_to_keep=places).logits
+        cache = model(input_ids=input_ids[:1, :shared], use_cache=True, logits_to_keep=1).past_key_values
+        cache.batch_repeat_interleave(len(input_ids))
+        rest = {"input_ids": input_ids[:, shared:], "attention_mask": attention_mask, "logits_to_keep": places - shared}
+        return model(**rest, past_key_values=cache, use_cache=True).logits
