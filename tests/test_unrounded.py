@@ -24,20 +24,19 @@ from uar.tuning.cpu_training import logits_at
 @pytest.mark.parametrize("shape", [(7, 64), (2, 3, 64)])
 @pytest.mark.parametrize("bias", [True, False])
 def test_sums_of_products_of_16_bits_have_32(shape: Sequence[int], bias: bool) -> None:
-    """Products of bf16 numbers are exact in fp32, so what is left is the order of 64 additions: 64 x 2**-24 of at most 64."""
+    """What 8 bits lack of a number below 8 is below 2**-6, of which 8 bits more leave 2**-15."""
     torch.manual_seed(0)
     layer, given = nn.Linear(64, 50, bias).bfloat16(), torch.randn(*shape).bfloat16()
     exact = nn.functional.linear(given.double(), layer.weight.double(), None if layer.bias is None else layer.bias.double())
     got = unrounded(layer, given)
     assert got.dtype == torch.float32 and got.shape == (*shape[:-1], 50)
-    assert (got - exact).abs().max() < 1e-5 < (layer(given) - exact).abs().max()
+    assert (got - exact).abs().max() < 2**-15 < 2**-10 < (layer(given) - exact).abs().max()
     assert unrounded(layer.double(), given).dtype == torch.float64
 
 
 def test_a_layer_is_as_before_after_the_block_and_numbers_are_learned_in_it() -> None:
     layer = nn.Linear(8, 1)
     given = torch.randn(3, 8, requires_grad=True)
-    before = torch.backends.mkldnn.matmul.fp32_precision
     with torch.autocast("cpu", torch.bfloat16):
         assert layer(given).dtype == torch.bfloat16
         with unrounded_results(layer):
@@ -45,7 +44,6 @@ def test_a_layer_is_as_before_after_the_block_and_numbers_are_learned_in_it() ->
         assert scores.dtype == torch.float32 and layer(given).dtype == torch.bfloat16
     scores.sum().backward()
     assert given.grad is not None and torch.equal(given.grad, layer.weight.detach().expand(3, 8))
-    assert torch.backends.mkldnn.matmul.fp32_precision == before
 
 
 def given_to(layer: nn.Module) -> list[torch.Tensor]:
@@ -64,18 +62,20 @@ def test_a_language_model_in_bf16_chooses_by_its_last_states(tmp_path: Path) -> 
     head = engine.model.get_output_embeddings()
     seen, choices = given_to(head), tuple("abcdefgh")
     (reply,) = ask(engine, [Choose((("user", "Bees?"),), choices)])
-    states = seen[-1][0, -1]
+    states = seen[-1][0, -1]  # whose logits are below 16: to 2**-5 in 16 bits, and to 2**-14
     assert states.dtype == torch.bfloat16
     wanted = exact(head, states).log_softmax(-1)[engine.tokenizer.convert_tokens_to_ids(list(choices))]
     got = reply.choice_logprobs()
-    np.testing.assert_allclose([got[c] for c in choices], wanted.detach(), atol=1e-5)  # logits below 10, in fp32
+    np.testing.assert_allclose(
+        [got[c] for c in choices], wanted.detach(), atol=1e-4
+    )  # logits below 16: 2**-5 of them in 16 bits, and 2**-14
 
 
 def test_next_tokens_of_promptreps_are_not_rounded(tmp_path: Path) -> None:
     model = NextToken(tiny_causal(tmp_path / "model", LlamaConfig), None, "bf16", None)
     ((_, states, logits),) = model.read([[5, 6, 7]], Around((), (8,)))
     wanted = exact(model._model.get_output_embeddings(), states)
-    np.testing.assert_allclose(logits, wanted.detach(), atol=1e-5)
+    np.testing.assert_allclose(logits, wanted.detach(), atol=1e-4)
 
 
 @pytest.mark.parametrize("shared", [0, 4])
@@ -85,7 +85,7 @@ def test_what_a_language_model_learns_from_is_not_rounded(tmp_path: Path, shared
     ids = torch.tensor([[1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 7, 8]])
     logits = logits_at(model, ids, torch.ones_like(ids), torch.tensor([4, 5]), shared)
     wanted = exact(model.get_output_embeddings(), seen[-1])
-    np.testing.assert_allclose(logits.detach(), wanted.detach(), atol=1e-5)
+    np.testing.assert_allclose(logits.detach(), wanted.detach(), atol=1e-4)
     logits.square().sum().backward()
     assert model.get_input_embeddings().weight.grad.isfinite().all()
 

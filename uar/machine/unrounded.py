@@ -12,17 +12,21 @@ from torch.nn.functional import linear
 
 
 def unrounded(layer: nn.Linear, given: torch.Tensor) -> torch.Tensor:
-    """(…, out) fp32, or fp64 of a layer in that, what a layer gives for (…, in), added up and kept in 32 bits."""
-    half = layer.weight.dtype
+    """(…, out) fp32, or fp64 of a layer in that, what a layer gives for (…, in). On a CPU a layer in bf16 gives 16 bits, and
+    then the first 8 of what they lack: the sums of a product are of 32 bits until all is added to them."""
+    weight, bias = layer.weight, layer.bias
+    full = torch.promote_types(weight.dtype, torch.float32)
     with torch.autocast(given.device.type, enabled=False):
-        if given.is_cuda and half == given.dtype != torch.float32:
-            sums = torch.mm(given.flatten(0, -2), layer.weight.T, out_dtype=torch.float32)
-            sums = sums.view(*given.shape[:-1], -1)
-            return sums if layer.bias is None else sums + layer.bias
-        full = torch.promote_types(half, torch.float32)
-        bias = None if layer.bias is None else layer.bias.to(full)
-        with _products_in_bf16(half == given.dtype == torch.bfloat16):
-            return linear(given.to(full), layer.weight.to(full), bias)
+        if weight.dtype in (full, torch.float16) or given.dtype != weight.dtype:
+            return linear(given.to(full), weight.to(full), None if bias is None else bias.to(full))
+        rows = given.flatten(0, -2)
+        if given.is_cuda:
+            sums = torch.mm(rows, weight.T, out_dtype=full)
+        else:
+            sums = rows @ weight.T
+            sums = sums.to(full) + torch.addmm(-sums, rows, weight.T).detach().to(full)
+        sums = sums.view(*given.shape[:-1], -1)
+        return sums if bias is None else sums + bias
 
 
 @contextmanager
@@ -36,15 +40,3 @@ def unrounded_results(layer: Any) -> Iterator[None]:
         yield
     finally:
         del layer.forward
-
-
-@contextmanager
-def _products_in_bf16(exact: bool) -> Iterator[None]:
-    """fp32 products take numbers as bf16, which loses nothing where they are `exact` in it and is as fast on a CPU."""
-    mkldnn: Any = torch.backends.mkldnn
-    settings, before = mkldnn.matmul, mkldnn.matmul.fp32_precision
-    settings.fp32_precision = "bf16" if exact else before
-    try:
-        yield
-    finally:
-        settings.fp32_precision = before
