@@ -19,7 +19,7 @@ ANSWERS := rag=default rag.top_k=3 rag.limit=$(ANSWERED) rag.lines=[retrieved,or
 REPORT ?= outputs/report
 SWEEP := annotator.threshold=25 training.batch_size=8 training.dev_queries=20 rag=off logger=csv dataset.test=[mini:test]
 NUMERIC := $(addprefix tests/test_,bi_encoder.py colbert.py devices.py doubted_labels.py dropout.py engines.py export.py index.py losses.py \
-	resume.py retrievers.py train.py training_steps.py utility_losses.py vllm.py annotate.py::test_a_fresh_run_reproduces_the_shipped_annotations)
+	resume.py retrievers.py train.py training_steps.py unrounded.py utility_losses.py vllm.py annotate.py::test_a_fresh_run_reproduces_the_shipped_annotations)
 CPUS := AVX2 AVX512_CORE AVX512_CORE_BF16 DEFAULT
 AS_AVX2 := ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2
 

@@ -209,7 +209,8 @@ def test_a_phone_scrolls_down_alone_and_right_to_left_text_runs_so(browser: Any,
 
 def test_the_page_can_be_read_by_machines_that_read_aloud(browser: Any, at: Served) -> None:
     page = opened(browser, at)
-    assert page.get_by_label("Your name").is_visible() and page.locator("#who").evaluate("n => n === document.activeElement")
+    page.get_by_label("Your name").wait_for()
+    page.wait_for_function("document.activeElement?.id === 'who'")
     page.locator("#who").fill("a\u202eb")  # turns the direction of what follows
     typed(page, "Enter")
     page.get_by_role("alert").get_by_text("a name of 1 to 60 printable characters is needed").wait_for()
