@@ -18,6 +18,7 @@ from uar.collections.presets import expand
 from uar.errors import UserError
 from uar.evaluation.evaluator import Evaluator
 from uar.evaluation.kept_scores import measured
+from uar.evaluation.metrics_file import AFTER, BEFORE, GIVEN_KEPT, update_metrics
 from uar.evaluation.retrieving import Retrieving
 from uar.evaluation.significance import compare
 from uar.launch.small_table import as_text
@@ -132,7 +133,7 @@ def test_a_training_is_compared_with_bm25_and_with_what_it_began_with(
         evaluator = Evaluator(cfg, tmp_path / run)
         evaluator.evaluate([toy], retriever)
         loads.clear()
-        returned = compared.compare(tmp_path / run, [toy], evaluator)
+        returned = compared.compare(tmp_path / run, [toy], evaluator, retriever)
         found = json.loads((tmp_path / run / "baselines.json").read_text())
         assert found["retrieval"] == returned
         return found
@@ -151,17 +152,31 @@ def test_a_training_is_compared_with_bm25_and_with_what_it_began_with(
     assert again["retrieval"] == first["retrieval"]
 
 
+def test_where_the_given_weights_are_kept_they_are_not_measured_a_second_time(
+    toy: Collection, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    cfg, retriever = settings(tmp_path, model), BiEncoder(model)
+    evaluator = Evaluator(cfg, tmp_path / "run")
+    ours = evaluator.evaluate([toy], retriever)["toy.test"]
+    update_metrics(tmp_path / "run", train={"llm": {BEFORE: 0.5, AFTER: 0.4, GIVEN_KEPT: 1}})
+    monkeypatch.setattr(module.Untrained, "opened", lambda *_: pytest.fail("loaded again"))
+    found = Baselines(cfg, retriever).compare(tmp_path / "run", [toy], evaluator, retriever)
+    assert found["untrained"]["toy.test"] == pytest.approx({m: ours[m] for m in SETTINGS["measures"]})
+    seconds = json.loads((tmp_path / "run" / "baselines.json").read_text())["seconds"]
+    assert seconds["untrained"] == 0 < seconds["bm25"]
+
+
 def test_a_new_evaluation_in_the_folder_removes_the_comparison(toy: Collection, model: str, tmp_path: Path):
     cfg, retriever = settings(tmp_path, model), BiEncoder(model)
     evaluator = Evaluator(cfg, tmp_path / "run")
     evaluator.evaluate([toy], retriever)
-    Baselines(cfg, retriever).compare(tmp_path / "run", [toy], evaluator)
+    Baselines(cfg, retriever).compare(tmp_path / "run", [toy], evaluator, retriever)
     assert (tmp_path / "run" / "baselines.json").is_file()
     evaluator.evaluate([toy], retriever)
     assert not (tmp_path / "run" / "baselines.json").exists()
     for nothing in ({"baselines": []}, {}):
         cfg = settings(tmp_path, model, **nothing)
-        assert Baselines(cfg, retriever).compare(tmp_path / "run", [] if not nothing else [toy], evaluator) == {}
+        assert Baselines(cfg, retriever).compare(tmp_path / "run", [] if not nothing else [toy], evaluator, retriever) == {}
     assert not (tmp_path / "run" / "baselines.json").exists()
 
 
@@ -176,7 +191,7 @@ def test_what_goes_wrong_with_a_baseline_costs_no_trained_model(
         raise UserError("no words of that language")
 
     monkeypatch.setattr(module.BM25Ranker, "rank", broken)
-    assert Baselines(cfg, retriever).compare(tmp_path / "run", [toy], evaluator) == {}
+    assert Baselines(cfg, retriever).compare(tmp_path / "run", [toy], evaluator, retriever) == {}
     assert "baselines: not compared: no words of that language" in caplog.text
 
 

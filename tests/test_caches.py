@@ -66,6 +66,10 @@ def test_a_model_of_which_a_file_is_gone_is_dequantised_anew(own_cache: Path, mo
         locate(GGUF)
 
 
+def test_dequantising_shows_no_bar_of_others(own_cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert (Path(locate(GGUF)) / "model.safetensors").is_file() and "de-quantizing" not in "".join(capfd.readouterr())
+
+
 def _read_again(*_: object, **__: object) -> None:
     raise AssertionError("read again")
 

@@ -17,6 +17,7 @@ from uar.launch.entry import composed
 from uar.retrievers.bi_encoder.encoder import BiEncoder
 from uar.retrievers.bm25.bm25_ranker import BM25Ranker
 from uar.retrievers.colbert.colbert_encoder import ColBERT
+from uar.retrievers.cross_encoder.cross_encoder import CrossEncoder
 from uar.retrievers.fusion.fusion_ranker import Fusion
 from uar.retrievers.ranker import Ranker
 from uar.retrievers.session import Session
@@ -86,6 +87,18 @@ def test_rankers_around_others_and_of_other_kinds(tiny: list[str]) -> None:
     assert filled.with_room(None) is filled and filled.with_room(16).settings.query_length == 16
     plain = ColBERT(tiny[0].partition("=")[2], dim=16, query_length=12, passage_length=20, expand_queries=False)
     assert plain.with_room(None).settings.query_length == 20
+    with Session(ExactSearch, moves=False) as session:  # what RAG searches with is opened already
+        assert plain.opened(session).with_room(None).lengths["colbert.query_length"] == 20
+        assert fused.opened(session).with_room(None).lengths["dense.query_length"] == 256
+
+
+def test_what_finds_the_passages_of_a_cross_encoder_has_room_and_is_not_trained(tiny: list[str]) -> None:
+    first, own = BiEncoder(MINILM, layers=1, query_length=64, passage_length=256), tiny[0].partition("=")[2]
+    pairs, alone = CrossEncoder(own, first), CrossEncoder(own)
+    assert dict(pairs.named_parameters()).keys() == dict(alone.named_parameters()).keys()
+    assert pairs.with_room(None).lengths["first.query_length"] == 256 == 4 * pairs.lengths["first.query_length"]
+    with Session(ExactSearch, moves=False) as session:
+        assert pairs.opened(session).with_room(80).lengths["query_length"] == 80
 
 
 def test_what_rag_searches_with_is_read_as_far_too(

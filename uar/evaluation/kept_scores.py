@@ -31,10 +31,8 @@ def measured(
     start = time.perf_counter()
     found: dict[str, Values] = {}
     missing: list[tuple[Collection, Path | None]] = []
-    how = list(measures), *made_by(measures)
     for collection in collections:
-        key = retrieving.key(collection, ranker)
-        path = cache_dir() / FOLDER / f"{digest(key, *how)}.parquet" if key else None
+        path = _path(ranker, collection, measures, retrieving)
         kept = _kept(path)
         if kept is None:
             missing.append((collection, path))
@@ -53,6 +51,17 @@ def measured(
             if collection.corpus.hash not in {later.corpus.hash for later, _ in missing[at + 1 :]}:
                 session.release(collection.corpus)
     return Measured({c.slug: found[c.slug] for c in collections}, time.perf_counter() - start)
+
+
+def keep(ranker: Ranker, collection: Collection, values: Values, measures: Sequence[str], retrieving: Retrieving) -> None:
+    """Have the cache hold scores of a ranker that were measured elsewhere."""
+    if path := _path(ranker, collection, measures, retrieving):
+        write_score_file(path, [(query_id, m, value) for m in measures for query_id, value in values[m].items()])
+
+
+def _path(ranker: Ranker, collection: Collection, measures: Sequence[str], retrieving: Retrieving) -> Path | None:
+    key = retrieving.key(collection, ranker)
+    return cache_dir() / FOLDER / f"{digest(key, list(measures), *made_by(measures))}.parquet" if key else None
 
 
 def _kept(path: Path | None) -> Values | None:

@@ -214,9 +214,10 @@ def _dequantised(gguf: Path) -> Path:
 
 def _dequantise(gguf: Path, folder: Path) -> None:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer, modeling_gguf_pytorch_utils
 
     without_bars()
+    modeling_gguf_pytorch_utils.tqdm = lambda tensors, **_: tensors  # has a bar of its own
     log.info("Dequantising %s once into %s", gguf.name, folder)
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     quantised = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)

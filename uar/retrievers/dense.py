@@ -1,14 +1,14 @@
 """Retrieval and re-ranking by one vector a text: tokens from the cache, shards in a folder, exact search or an index."""
 
 from collections.abc import Sequence
-from copy import copy
 
 import numpy as np
 
 from uar.collections import Collection
 from uar.collections.collection_runs import without_own
 from uar.retrievers.encode import encode_corpus, encode_many, encode_rows, made_by
-from uar.retrievers.ranker import Pools, Ranker, rows_of, run_of
+from uar.retrievers.encoder_ranker import EncoderRanker
+from uar.retrievers.ranker import Pools, rows_of, run_of
 from uar.retrievers.session import Session
 from uar.retrievers.trainable import Encoder
 from uar.storage.files import digest
@@ -26,17 +26,8 @@ class DenseEncoder(Encoder):
         return DenseRanker(self, session, part)
 
 
-class DenseRanker(Ranker):
-    """A `DenseEncoder` in a session. `part`: see `Ranker.opened`."""
-
-    def __init__(self, encoder: DenseEncoder, session: Session, part: str = "") -> None:
-        self._encoder, self._session, self._part = encoder, session, part
-        self.name = encoder.name
-
-    def with_room(self, query_length: int | None) -> "DenseRanker":
-        other = copy(self)
-        other._encoder = self._encoder.with_room(query_length)
-        return other
+class DenseRanker(EncoderRanker):
+    """A `DenseEncoder` in a session."""
 
     def rank(self, collection: Collection, query_ids: Sequence[str], depth: int) -> Run:
         return self.rank_by_mean([collection], query_ids, depth)

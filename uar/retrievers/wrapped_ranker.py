@@ -29,6 +29,10 @@ class WrappedRanker(Ranker):
     def search_options(self) -> frozenset[str]:
         return self._ranker.search_options
 
+    @property
+    def is_timed(self) -> bool:
+        return self._ranker.is_timed
+
     def reach(self, collection: Collection, depth: int) -> int:
         return self._ranker.reach(collection, depth)
 

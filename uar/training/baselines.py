@@ -12,7 +12,7 @@ from uar.collections import Collection
 from uar.collections.presets import averaged
 from uar.errors import UserError
 from uar.evaluation.evaluator import Evaluator
-from uar.evaluation.kept_scores import measured
+from uar.evaluation.kept_scores import keep, measured
 from uar.evaluation.metrics_file import given_kept, read_metrics
 from uar.evaluation.retrieving import as_configured
 from uar.evaluation.score_files import Values
@@ -61,14 +61,16 @@ class Baselines:
             before = Untrained(retriever, lambda: hydra.utils.instantiate(cfg.retriever, _convert_="all"))
             self._rankers["untrained"] = as_configured(before, cfg)
 
-    def compare(self, folder: Path, collections: Sequence[Collection], evaluator: Evaluator) -> dict[str, Any]:
-        """Score them on the collections that the retriever has scores of in `folder`; write `baselines.json`, print
-        a table of one measure, warn where it is below them. Returns their means by name; empty where there is nothing
+    def compare(
+        self, folder: Path, collections: Sequence[Collection], evaluator: Evaluator, ranker: Ranker
+    ) -> dict[str, Any]:
+        """Score them on the collections that `ranker`, the trained one, has scores of in `folder`; write `baselines.json`,
+        print a table of one measure, warn where it is below them. Returns their means by name; empty where there is nothing
         to compare. What goes wrong is a warning, since the training has its scores by then."""
         if not self._rankers or not collections:
             return {}
         try:
-            found = self._compared(folder, collections, evaluator)
+            found = self._compared(folder, collections, evaluator, ranker)
         except UserError as error:
             log.warning("baselines: not compared: %s", error)
             return {}
@@ -80,10 +82,13 @@ class Baselines:
             log.warning("%s", line)
         return means
 
-    def _compared(self, folder: Path, collections: Sequence[Collection], evaluator: Evaluator) -> Compared:
+    def _compared(self, folder: Path, collections: Sequence[Collection], evaluator: Evaluator, ranker: Ranker) -> Compared:
         measures, how = evaluator.measures, evaluator.retrieving
         ours_is = KEPT if given_kept(read_metrics(folder)["train"]) else TRAINED
         ours = {c.slug: _of_measures(read_scores(folder, c.slug), measures) for c in collections}
+        if ours_is == KEPT:  # then its scores are those of the untrained one
+            for c in collections:
+                keep(ranker, c, ours[c.slug], measures, how)
         scores = {name: measured(ranker, collections, measures, how, name) for name, ranker in self._rankers.items()}
         return Compared(
             measure=SHOWN if SHOWN in measures else measures[0],

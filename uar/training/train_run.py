@@ -100,7 +100,7 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
         track_evaluation(job, folder, work.tests)
         if job.tracks_files:
             _track_files(job, folder, work.collection)
-        job.numbers({"baselines": begun.baselines.compare(folder, work.tests, work.evaluator)})
+        job.numbers({"baselines": begun.baselines.compare(folder, work.tests, work.evaluator, begun.ranker)})
     if not cfg.training.keep_checkpoints:
         drop_checkpoints(checkpoints, vectors)
     if cfg.hub.repo:

@@ -12,9 +12,10 @@ from uar.launch.bars import bar
 from uar.retrievers.colbert.max_sim import max_sim_flat
 from uar.retrievers.colbert.residuals import Form
 from uar.retrievers.colbert.token_index import Flat, TokenIndex, flat_vectors, made_by, of_places
+from uar.retrievers.encoder_ranker import EncoderRanker
 from uar.retrievers.exact_search import Best
 from uar.retrievers.pool_blocks import pool_blocks
-from uar.retrievers.ranker import Pools, Ranker, rows_of, run_of
+from uar.retrievers.ranker import Pools, rows_of, run_of
 from uar.retrievers.session import Session
 from uar.retrievers.trainable import Encoder
 from uar.storage.files import digest
@@ -25,12 +26,12 @@ log = logging.getLogger(__name__)
 SCORED = 512  # passages of pools encoded at a time
 
 
-class MultiVectorRanker(Ranker):
-    """An encoder of a vector a token, compared by MaxSim. `form`: of its index; `part`: see `Ranker.opened`."""
+class MultiVectorRanker(EncoderRanker):
+    """An encoder of a vector a token, compared by MaxSim. `form`: of its index."""
 
     def __init__(self, encoder: Encoder, form: Form, session: Session, part: str = "") -> None:
-        self._encoder, self._form, self._session, self._part = encoder, form, session, part
-        self.name = encoder.name
+        super().__init__(encoder, session, part)
+        self._form = form
 
     def rank(self, collection: Collection, query_ids: Sequence[str], depth: int) -> Run:
         search, corpus = self._session.search, collection.corpus

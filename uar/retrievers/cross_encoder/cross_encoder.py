@@ -1,6 +1,7 @@
 """A cross-encoder: one transformer reads a query and a passage together, and gives one score."""
 
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from uar.collections import Collection
 from uar.collections.token_ids import Tokens, corpus_tokens, query_tokens
 from uar.errors import UserError
 from uar.machine.model_files import identity
-from uar.machine.unrounded import unrounded_results
+from uar.machine.unrounded import UNROUNDED, unrounded_results
 from uar.retrievers.bm25.bm25_ranker import BM25Ranker
 from uar.retrievers.cross_encoder.pair_form import PairForm
 from uar.retrievers.cross_encoder.pair_ranker import PairRanker
@@ -79,7 +80,7 @@ class CrossEncoder(Trainable):
         self.length = pair_length(length, self.tokenizer, self.scorer.config)
         self._form = PairForm.of(self.tokenizer, self.length)
         self.batches = TokenBatches(token_budget, pad, on_cpu=4_096)
-        self._first, self._depth = first or BM25Ranker(), depth
+        self._found_by, self._depth = (first or BM25Ranker(),), depth  # in a tuple: no part of what is trained and saved
         self._others, self._in_batch = others, in_batch
         if gradient_checkpointing:
             use_gradient_checkpointing(self.scorer, model)
@@ -135,11 +136,21 @@ class CrossEncoder(Trainable):
         return query_tokens(collection, self.tokenizer, self.length, bare=True)
 
     def weights_key(self) -> str:
-        return weights_hash(self, self.length)
+        return weights_hash(self, self.length, UNROUNDED)
 
     def key_with(self, weights: str, collection: Collection) -> str | None:
         own, first = super().key_with(weights, collection), self._first.key(collection)
         return None if first is None else digest(own, first, self._depth)
+
+    @property
+    def _first(self) -> Ranker:
+        return self._found_by[0]
+
+    def with_room(self, query_length: int | None) -> "CrossEncoder":
+        """A pair has its length whatever is added to the query; what finds the passages has room."""
+        other = copy(self)
+        other._found_by = (self._first.with_room(query_length),)
+        return other
 
     @property
     def searches(self) -> bool:

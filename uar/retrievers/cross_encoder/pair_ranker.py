@@ -13,6 +13,7 @@ from uar.launch.bars import bar
 from uar.machine.precision import resolve_dtype
 from uar.retrievers.ranker import Pools, Ranker, rows_of
 from uar.retrievers.session import Session
+from uar.retrievers.wrapped_ranker import WrappedRanker
 from uar.storage.ordering import best_first, followed
 from uar.storage.runs import Run
 
@@ -33,23 +34,15 @@ class PairScorer(Protocol):
     def device(self) -> torch.device: ...
 
 
-class PairRanker(Ranker):
+class PairRanker(WrappedRanker):
     """`first` finds passages, of which `model` puts the best `depth` into its order; the others follow."""
 
     def __init__(self, model: PairScorer, first: Ranker, depth: int, session: Session) -> None:
-        self._model, self._first, self._depth, self._session = model, first, depth, session
-        self.name = f"{first.name}, the best {depth} re-ranked by {model.name}"
-
-    @property
-    def searches(self) -> bool:
-        return self._first.searches
-
-    @property
-    def is_timed(self) -> bool:
-        return self._first.is_timed
+        super().__init__(first, f"{first.name}, the best {depth} re-ranked by {model.name}")
+        self._model, self._depth, self._session = model, depth, session
 
     def rank(self, collection: Collection, query_ids: Sequence[str], depth: int) -> Run:
-        run = self._first.rank(collection, query_ids, max(depth, self._depth))
+        run = self._ranker.rank(collection, query_ids, max(depth, self._depth))
         scores = self.score(collection, {q: [d for d, _ in hits[: self._depth]] for q, hits in run.items()})
         return {q: followed(scores[q], hits)[:depth] for q, hits in run.items()}
 

@@ -11,6 +11,7 @@ from uar.collections import Collection
 from uar.errors import MissingModel, UserError
 from uar.machine.model_files import identity, locate, pretrained, why_not_loaded
 from uar.machine.precision import resolve_dtype
+from uar.machine.unrounded import UNROUNDED
 from uar.retrievers.promptreps.chat_parts import Around, around
 from uar.retrievers.promptreps.next_token import NextToken
 from uar.retrievers.promptreps.own_words import OwnWords
@@ -58,6 +59,7 @@ class Representations:
             "language": collection.corpus.language,
             "lengths": self._lengths,
             "tokens": [self._most_tokens, self._expansion],
+            "logits": UNROUNDED,
         }
 
     def dim(self, precision: str) -> int:

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +12,10 @@ from uar.collections.collection_runs import without_own
 from uar.collections.token_ids import Tokens
 from uar.launch.bars import bar
 from uar.retrievers.encode import encode_rows, made_by
+from uar.retrievers.encoder_ranker import EncoderRanker
 from uar.retrievers.impact_search import count_impacts, save_impacts, search_impacts
 from uar.retrievers.pool_blocks import pool_blocks
-from uar.retrievers.ranker import Pools, Ranker, rows_of, run_of
+from uar.retrievers.ranker import Pools, rows_of, run_of
 from uar.retrievers.session import Session
 from uar.retrievers.shard_folder import by_length, encoding, filling, rows_of_shard
 from uar.retrievers.trainable import Encoder
@@ -43,17 +43,12 @@ def sparse_vectors(
     return vstack(parts, format="csr")[np.argsort(np.concatenate(order))]
 
 
-class SparseRanker(Ranker):
-    """An encoder of sparse vectors, compared by inner product. `most`: see `sparse_vectors`; `part`: see `Ranker.opened`."""
+class SparseRanker(EncoderRanker):
+    """An encoder of sparse vectors, compared by inner product. `most`: see `sparse_vectors`."""
 
     def __init__(self, encoder: Encoder, most: int | None, session: Session, part: str = "") -> None:
-        self._encoder, self._most, self._session, self._part = encoder, most, session, part
-        self.name = encoder.name
-
-    def with_room(self, query_length: int | None) -> "SparseRanker":
-        other = copy(self)
-        other._encoder = self._encoder.with_room(query_length)
-        return other
+        super().__init__(encoder, session, part)
+        self._most = most
 
     def rank(self, collection: Collection, query_ids: Sequence[str], depth: int) -> Run:
         search, corpus = self._session.search, collection.corpus
