@@ -164,6 +164,15 @@ def test_a_broken_off_encoding_goes_on(
         opened(model, session, passage_length=9).rank(toy, list(toy.queries), 6)
 
 
+def test_how_many_texts_are_cut_is_said(model: str, toy: Collection, caplog: pytest.LogCaptureFixture):
+    most = sorted(len(query.text.encode()) for query in toy.queries.values())[1]  # a token a byte
+    longer = sum(len(query.text.encode()) > most for query in toy.queries.values())
+    with fp32() as session:
+        opened(model, session, query_length=most).rank(toy, list(toy.queries), 6)
+    said = [line for line in caplog.messages if "are cut" in line]
+    assert [line.partition(": ")[2].partition(";")[0] for line in said] == [f"{longer} of 3 texts are cut at {most} tokens"]
+
+
 def test_a_key_changes_with_what_scores_depend_on(model: str, toy: Collection):
     keys = {
         PromptReps(model, **{**PROMPTS, **o}).key(toy) for o in ({}, {"parts": ["dense"]}, {"system": "T"}, {"expansion": 1})

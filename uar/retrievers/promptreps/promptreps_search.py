@@ -42,6 +42,7 @@ class PromptRepsSearch(Ranker):
         with self._session.preparing():
             files = self._encoded(collection)
         dense, sparse = self._encode(collection, [collection.queries[q].text for q in query_ids], "query")
+        self._reps.tell_cut()
         deep = min(max(depth, self._list_depth) + collection.drop_own, len(collection.corpus))
         runs = []
         if "dense" in self._weights:
@@ -67,6 +68,7 @@ class PromptRepsSearch(Ranker):
                     for query_id, at, places in shared:
                         part[query_id][at] = found[number[query_id], places]
                 shown.advance(len(block))
+        self._reps.tell_cut()
         runs = [{q: best_first(zip(pool, part[q].tolist(), strict=True)) for q, pool in pools.items()} for part in scores]
         return self._fused(runs, None)
 

@@ -1,5 +1,6 @@
 """Dense and sparse representations of texts, from one forward pass of a chat model each."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from uar.retrievers.promptreps.next_token import NextToken
 from uar.retrievers.promptreps.own_words import OwnWords
 from uar.storage.files import digest
 
+log = logging.getLogger(__name__)
 Reps = tuple[np.ndarray, csr_matrix]  # (texts, dim) fp32 at length 1, and (texts, vocabulary) whole numbers
 
 
@@ -48,6 +50,7 @@ class Representations:
         self._lengths, self._most_tokens, self._expansion = dict(lengths), most_tokens, expansion
         self._loaded: dict[str, NextToken] = {}
         self._words: dict[str, OwnWords] = {}  # by language
+        self._read: dict[str, list[int]] = {}  # by role: texts, and those of them that were cut
         self.name = identity(model, revision)
 
     def made_of(self, collection: Collection) -> dict[str, Any]:
@@ -71,8 +74,10 @@ class Representations:
         if language not in self._words:
             self._words[language] = OwnWords(self._tokenizer, language, self._most_tokens, self._expansion)
         words = self._words[language]
-        cut = {"truncation": True, "max_length": self._lengths[role], "add_special_tokens": False}
-        ids = self._tokenizer(list(texts), **cut)["input_ids"]
+        whole, length = self._tokenizer(list(texts), add_special_tokens=False)["input_ids"], self._lengths[role]
+        ids = [own[:length] for own in whole]
+        before = self._read.get(role, [0, 0])
+        self._read[role] = [before[0] + len(ids), before[1] + sum(len(own) > length for own in whole)]
         dense = np.empty((len(texts), model.dim), np.float32)
         sparse: list[csr_matrix] = []
         order: list[np.ndarray] = []
@@ -83,6 +88,14 @@ class Representations:
         if not np.isfinite(dense).all():
             raise UserError(f"{self.name}: its states are not finite in this precision; search with search.precision=fp32")
         return dense, vstack(sparse, format="csr")[np.argsort(np.concatenate(order))]
+
+    def tell_cut(self) -> None:
+        """Log how many of the texts that were encoded since the last time were cut."""
+        for role, (texts, cut) in self._read.items():
+            if cut:
+                line = "%s: %d of %d texts are cut at %d tokens; retriever.%s_length sets how many are read of a %s"
+                log.warning(line, self.name, cut, texts, self._lengths[role], role, role)
+        self._read = {}
 
     def unload(self) -> None:
         """The model leaves the memory; it is loaded again when it is next needed."""
