@@ -74,7 +74,7 @@ def test_a_budget_outside_0_and_1_is_refused(fraction: float):
 
 
 def test_the_least_certain_come_first_and_queries_without_an_annotation_last():
-    sure = {"q1": -0.4, "q2": -0.1, "q3": -math.inf}  # second score minus first: q3 has one passage only
+    sure = {"q1": -0.4, "q2": -0.1}  # second score minus first: q3 has one passage only
     assert {q: round(u, 3) for q, u in uncertainties(JUDGED, "margin").items()} == sure
     order = UncertaintyAcquisition().order(context())
     assert order[:2] == ["q2", "q1"]
@@ -88,9 +88,10 @@ def test_entropy_and_noted_doubt_order_queries():
     found = uncertainties({"flat": flat, "steep": steep}, "entropy")
     assert found["flat"] == pytest.approx(1) and found["steep"] < 0.01
     noted = [Judgement("a", 1, 1, 0.5, 1, uncertainty=1.0), Judgement("b", 0, 0, 0.0, 2, uncertainty=0.0)]
-    assert uncertainties({"q": noted}) == {"q": 0.5}
+    unknown = Judgement("c", 0, 0, 0.0, 3)  # as of one vote alone, which is not the same as sure
+    assert uncertainties({"q": noted, "r": [noted[0], unknown], "s": [unknown]}) == {"q": 0.5, "r": 1.0}
     stated = [Judgement("a", 1, 1, 0.5, 1, logprobs=(math.log(0.1), math.log(0.3))), Judgement("b", 0, 0, 0.0, 2)]
-    assert uncertainties({"q": stated}, "stated")["q"] == pytest.approx(0.125)  # a half of 0.1 / 0.4: the others have none
+    assert uncertainties({"q": stated}, "stated")["q"] == pytest.approx(0.25)  # 0.1 / 0.4: the other has none
 
 
 def test_what_is_not_there_is_told():

@@ -16,13 +16,13 @@ MEASURES = ("auto", "disagreement", "margin", "entropy", "stated")
 
 @dataclass(frozen=True)
 class UncertaintyAcquisition(Acquisition):
-    """The queries of which the annotator was least sure first. Queries that were not annotated come after all others, at
-    random. Of passages with one text the first counts.
+    """The queries of which the annotator was least sure first. Queries of which its annotation does not tell, as where there
+    is none, come after all others, at random. Of passages with one text the first counts.
 
-    `measure`: `disagreement`, the mean uncertainty that the annotator noted a passage; `margin`, how close the score of the
+    `measure`: `disagreement`, the mean uncertainty of the passages that it was noted of; `margin`, how close the score of the
     second passage comes to that of the first; `entropy`, of the softmax of the pool's scores over its greatest possible
-    value; `stated`, the mean over the passages of the probability that the LLM gave to other grades than the one it stated;
-    `auto`, disagreement where it was noted, else margin.
+    value; `stated`, the mean probability that the LLM gave to other grades than the one it stated, of the passages whose
+    probabilities are there; `auto`, disagreement where it was noted, else margin.
     """
 
     measure: str = "auto"
@@ -38,8 +38,8 @@ class UncertaintyAcquisition(Acquisition):
 
 
 def uncertainties(judged: Judgements, measure: str = "auto", corpus: Corpus | None = None) -> dict[str, float]:
-    """Doubt a query, higher for less sure; UserError where the judgements do not tell. `corpus`: of the passages, of which
-    several with one text count once."""
+    """Doubt a query, higher for less sure, without those whose judgements do not tell; UserError where none have what tells.
+    `corpus`: of the passages, of which several with one text count once."""
     if measure not in MEASURES:
         raise UserError(f"acquire.measure (label_source.uncertainty)={measure!r}; allowed: {', '.join(MEASURES)}")
     if corpus is not None:
@@ -59,26 +59,31 @@ def uncertainties(judged: Judgements, measure: str = "auto", corpus: Corpus | No
             "annotator=ensemble, pointwise or likelihood, several annotators, or acquire=random"
         )
     of = {"disagreement": _disagreement, "margin": _closeness, "entropy": _entropy, "stated": _unstated}[measure]
-    return {q: of(judgements) for q, judgements in judged.items()}
+    doubts = {q: of(judgements) for q, judgements in judged.items()}
+    return {q: doubt for q, doubt in doubts.items() if doubt is not None}
 
 
-def _disagreement(judgements: Sequence[Doubted]) -> float:
-    return fmean(j.uncertainty or 0.0 for j in judgements)
+def _disagreement(judgements: Sequence[Doubted]) -> float | None:
+    return _mean([j.uncertainty for j in judgements if j.uncertainty is not None])
 
 
-def _closeness(judgements: Sequence[Doubted]) -> float:
+def _closeness(judgements: Sequence[Doubted]) -> float | None:
     scores = sorted((j.score for j in judgements if j.score is not None), reverse=True)
-    return scores[1] - scores[0] if len(scores) > 1 else -math.inf
+    return scores[1] - scores[0] if len(scores) > 1 else None
 
 
-def _entropy(judgements: Sequence[Doubted]) -> float:
+def _entropy(judgements: Sequence[Doubted]) -> float | None:
     scores = [j.score for j in judgements if j.score is not None]
     if len(scores) < 2:
-        return 0.0
+        return None
     weights = [math.exp(s - max(scores)) for s in scores]
     shares = [w / sum(weights) for w in weights]
     return -sum(p * math.log(p) for p in shares if p > 0) / math.log(len(scores))
 
 
-def _unstated(judgements: Sequence[Doubted]) -> float:
-    return fmean(1 - math.exp(max(j.logprobs)) / sum(map(math.exp, j.logprobs)) if j.logprobs else 0.0 for j in judgements)
+def _unstated(judgements: Sequence[Doubted]) -> float | None:
+    return _mean([1 - math.exp(max(j.logprobs)) / sum(map(math.exp, j.logprobs)) for j in judgements if j.logprobs])
+
+
+def _mean(doubts: Sequence[float]) -> float | None:
+    return fmean(doubts) if doubts else None
