@@ -12,6 +12,7 @@ from torch.nn.functional import linear
 
 UNROUNDED = "unrounded"  # in the keys of what is kept of such results, so that nothing kept of rounded ones is taken for it
 
+
 def unrounded(layer: nn.Linear, given: torch.Tensor) -> torch.Tensor:
     """(…, out) fp32, or fp64 of a layer in that, what a layer gives for (…, in). On a CPU a layer in bf16 gives 16 bits, and
     then the first 8 of what they lack: the sums of a product are of 32 bits until all is added to them."""

@@ -61,9 +61,7 @@ class Baselines:
             before = Untrained(retriever, lambda: hydra.utils.instantiate(cfg.retriever, _convert_="all"))
             self._rankers["untrained"] = as_configured(before, cfg)
 
-    def compare(
-        self, folder: Path, collections: Sequence[Collection], evaluator: Evaluator, ranker: Ranker
-    ) -> dict[str, Any]:
+    def compare(self, folder: Path, collections: Sequence[Collection], evaluator: Evaluator, ranker: Ranker) -> dict[str, Any]:
         """Score them on the collections that `ranker`, the trained one, has scores of in `folder`; write `baselines.json`,
         print a table of one measure, warn where it is below them. Returns their means by name; empty where there is nothing
         to compare. What goes wrong is a warning, since the training has its scores by then."""
