@@ -77,6 +77,30 @@ def test_judgements_of_single_passages_hold_their_level_too() -> None:
     assert 0.92 <= held / 500 <= 0.98 and np.mean(narrower) < 0.75
 
 
+def test_places_that_a_run_leaves_empty_hold_nothing_relevant() -> None:
+    generator = np.random.default_rng(1)
+    held, values = 0, []
+    for _ in range(500):
+        shown = np.arange(10) < generator.integers(1, 11, (100, 1))  # 5.5 of 10 places, half of them relevant
+        truth = (generator.random((100, 10)) < 0.5).astype(float)
+        llm = np.where(generator.random(truth.shape) < 0.75, truth, 1 - truth)
+        people = np.where(shown & (generator.random(truth.shape) < 0.2), truth, np.nan)
+        found = estimated_share(people, np.where(shown, llm, np.nan), 0.95)
+        held += found["low"] <= 0.275 <= found["high"]
+        values.append((found["value"], found["people"]))
+    assert 0.92 <= held / 500 <= 0.98 and np.mean(values, axis=0) == pytest.approx([0.275, 0.275], abs=0.005)
+
+
+def test_the_precision_of_a_short_run_is_estimated_over_all_places() -> None:
+    ids = [f"q{n}" for n in range(40)]
+    qrels = {q: {"a": 1, "b": 0} for q in ids}
+    collection = replace(open_collection("mini:dev"), qrels=qrels, positive_grade=1)
+    run = {q: [("a", 2.0), ("b", 1.0)] for q in ids}
+    found = Estimating(unit="passage").of_run(collection, run, ["P@4"], ids, qrels)["P@4"]
+    assert found["value"] == found["people"] == found["llm"] == means(per_query(collection, run, ["P@4"], ids))["P@4"] == 0.25
+    assert found["people_passages"] == found["llm_passages"] == 80
+
+
 @pytest.mark.parametrize(("people", "wider"), [(5, 0.12), (10, 0.03)])
 def test_few_people_beside_a_bad_llm_hold_the_level_at_a_cost(people: int, wider: float) -> None:
     values, llm, truth = simulated(5.0, people, 300)
