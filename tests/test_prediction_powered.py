@@ -101,6 +101,16 @@ def test_the_precision_of_a_short_run_is_estimated_over_all_places() -> None:
     assert found["people_passages"] == found["llm_passages"] == 80
 
 
+def test_the_own_document_of_a_question_takes_no_place_of_its_precision() -> None:
+    ids = [f"q{n}" for n in range(40)]
+    qrels = {q: {"a": 1, "b": 0} for q in ids}
+    collection = replace(open_collection("mini:dev"), qrels=qrels, positive_grade=1, drop_own=True)
+    run = {q: [(q, 3.0), ("a", 2.0), ("b", 1.0)] for q in ids}
+    found = Estimating(unit="passage").of_run(collection, run, ["P@2", "P(judged_only=True)@2"], ids, qrels)
+    assert list(found) == ["P@2"] and found["P@2"]["people_passages"] == 80
+    assert found["P@2"]["llm"] == means(per_query(collection, run, ["P@2"], ids))["P@2"] == 0.5
+
+
 @pytest.mark.parametrize(("people", "wider"), [(5, 0.12), (10, 0.03)])
 def test_few_people_beside_a_bad_llm_hold_the_level_at_a_cost(people: int, wider: float) -> None:
     values, llm, truth = simulated(5.0, people, 300)

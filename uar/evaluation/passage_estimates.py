@@ -6,6 +6,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from uar.collections import Collection
+from uar.collections.collection_runs import without_own
 from uar.errors import UserError
 from uar.evaluation.measures import parsed
 from uar.evaluation.prediction_powered import as_shares
@@ -17,7 +18,8 @@ FEWEST = 30  # passages that people judged; of fewer the interval says nothing
 
 def depths(measures: Sequence[str]) -> dict[str, int]:
     """The measures that are a mean over passages, and how many these are a question; UserError where there is none."""
-    known = {name: m.params["cutoff"] for name, m in parsed(measures).items() if m.NAME == "P" and "rel" not in m.params}
+    precision = {name: m.params for name, m in parsed(measures).items() if m.NAME == "P"}
+    known = {name: p["cutoff"] for name, p in precision.items() if "rel" not in p and not p.get("judged_only")}
     if not known:
         raise UserError(f"estimate.unit=passage: measures={', '.join(measures)} has no precision; add P@10 or the like")
     return known
@@ -35,7 +37,7 @@ def precision_estimates(
     """Of each P@k of `measures` on the questions of `llm`: as those of `Estimating.estimates`. What people judged of a
     question counts as drawn at random from what the run shows; `human_frac` of it is drawn by `seed`. A passage that the LLM
     did not judge counts as not relevant for it."""
-    found = {}
+    found, run = {}, without_own(collection, run)
     for measure, k in depths(measures).items():
         people, predicted = np.full((2, len(llm), k), np.nan)
         for at, (query_id, grades) in enumerate(llm.items()):
