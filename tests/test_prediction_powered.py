@@ -20,6 +20,7 @@ from uar.evaluation.judged_by_llm import JudgedByLLM, read_answer_values
 from uar.evaluation.measures import means, per_query
 from uar.evaluation.passage_estimates import estimated_share
 from uar.evaluation.prediction_powered import estimated_mean
+from uar.evaluation.run_estimates import estimate_runs
 from uar.launch.entry import composed
 from uar.retrievers.bm25.bm25_ranker import BM25Ranker
 from uar.storage.labelled_pairs import FileLabel
@@ -109,6 +110,19 @@ def test_the_own_document_of_a_question_takes_no_place_of_its_precision() -> Non
     found = Estimating(unit="passage").of_run(collection, run, ["P@2", "P(judged_only=True)@2"], ids, qrels)
     assert list(found) == ["P@2"] and found["P@2"]["people_passages"] == 80
     assert found["P@2"]["llm"] == means(per_query(collection, run, ["P@2"], ids))["P@2"] == 0.5
+
+
+def test_runs_of_which_people_judged_unlike_shares_are_ordered_by_their_precision(tmp_path: Path) -> None:
+    mini = open_collection("mini:test")
+    ids = list(mini.queries)[:40]
+    runs = {name: {q: [(f"{name}{at}", -at) for at in range(5)] for q in ids} for name in ("good", "bad")}
+    useful = {"good0", "good1", "good2", "good3", "bad0", "bad1"}
+    seen = {q: {f"good{n % 5}", *(d for d, _ in runs["bad"][q])} for n, q in enumerate(ids)}  # one of five, and all
+    judged = replace(mini, qrels={q: {d: int(d in useful) for d in of} for q, of in seen.items()}, positive_grade=1)
+    labels = {q: {d: FileLabel(int(d in useful)) for run in runs.values() for d, _ in run[q]} for q in ids}
+    found = estimate_runs(tmp_path, judged, labels, runs, ["P@5"], Estimating(unit="passage", human_frac=0.9))
+    assert found is not None and found["runs"]["good"]["P@5"]["people"] > 0.7 > found["runs"]["bad"]["P@5"]["people"]
+    assert found["kendall_tau"] == {"llm": {"P@5": 1.0}, "estimate": {"P@5": 1.0}} and found["questions_by_people"] == ids
 
 
 @pytest.mark.parametrize(("people", "wider"), [(5, 0.12), (10, 0.03)])

@@ -60,7 +60,7 @@ class JudgedByLLM:
         if not self.labels:
             return
         llm = llm_grades(collection, self._labels)
-        human = self._estimating.by_people([q for q in llm if q in collection.qrels])
+        human = self._estimating.of_passages([q for q in llm if q in collection.qrels])
         if not human:
             raise UserError(
                 f"estimate.labels={self.labels}: people judged none of its {len(llm)} questions of {collection.reference}; "
