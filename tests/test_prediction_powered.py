@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from scipy.stats import t
 
@@ -210,6 +212,13 @@ def test_the_hybrid_test_estimates_each_run(judged: Path, caplog: pytest.LogCapt
     assert json.loads((judged / "p" / "estimates.json").read_text())["runs"]["good"]["P@5"]["people_passages"] >= 30
     assert "No estimates of bad: P@5: people judged" in caplog.text
     assert "No estimates: people judged 1 of" in caplog.text and not (judged / "few" / "estimates.json").exists()
+
+
+def test_scores_alone_are_no_labels_to_estimate_from(tmp_path: Path) -> None:
+    path = tmp_path / "scores.parquet"
+    pq.write_table(pa.table({"query_id": ["q1", "q1"], "doc_id": ["a", "b"], "grade": [1, None], "score": [0.9, 0.2]}), path)
+    with pytest.raises(DataError, match="scores.parquet: scores or ranks alone; labels or grades are needed"):
+        JudgedByLLM(labels=str(path))
 
 
 def test_an_evaluation_estimates_scores_and_answers(judged: Path) -> None:

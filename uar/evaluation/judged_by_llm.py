@@ -45,7 +45,10 @@ class JudgedByLLM:
 
     @cached_property
     def _labels(self) -> Labels:
-        return read_labels(Path(self.labels)) if self.labels else {}
+        found = read_labels(Path(self.labels)) if self.labels else {}
+        if any(label.grade is None for of_query in found.values() for label in of_query.values()):
+            raise DataError(Path(str(self.labels)), "scores or ranks alone; labels or grades are needed")
+        return found
 
     @cached_property
     def _answers(self) -> tuple[Values, Values]:
