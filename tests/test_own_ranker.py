@@ -84,7 +84,7 @@ def test_kinds_of_own_folders_come_first_and_go_with_the_command(own: Path) -> N
 def test_own_folders_go_with_a_job_of_a_sweep_that_has_several_processes(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = f"hydra.searchpath=['file://{own / 'own'}']"
     commands: list[list[str]] = []
-    monkeypatch.setattr(processes, "_wait", lambda command: commands.append(command) or 0)
+    monkeypatch.setattr(processes, "_wait", lambda command, _: commands.append(command) or 0)
     for options in ([place], []):
         cfg = composed("train", "trainer.devices=2", "hydra.mode=MULTIRUN", *options)
         assert own_processes(cfg, own / "job")
