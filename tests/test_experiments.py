@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from uar.errors import UserError
 from uar.launch import sweeps
 from uar.launch.entry import composed as of_command
+from uar.storage.files import write_text
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 EVIDENCE, RANKERS = ON_ANY_COLLECTION = "evidence", "rankers"
@@ -277,6 +278,28 @@ def test_a_finished_job_runs_again_where_its_config_or_a_file_of_it_changed(tmp_
     cfg.loss = "kl"
     sweeps.once(task, cfg, folder)
     assert len(ran) == 6
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("evaluate", "retriever=bm25", "baseline={}"),
+        ("evaluate", "retriever=bm25", "estimate.labels={}"),
+        ("annotate", "against={}"),
+        ("tune", "task=pointwise", "task.labels={}"),
+        ("validate", "labels=people.tsv", "runs={}*"),
+    ],
+)
+def test_a_job_is_made_from_the_run_folders_that_it_names(options: tuple[str, ...], tmp_path: Path):
+    folder = tmp_path / "run"
+    write_text(folder / "labels.tsv", "1")
+    cfg = of_command(*(option.format(folder) for option in options))
+    first = sweeps.files_hash(cfg)
+    for place in ("uar.log", ".owner", "finished.json"):
+        write_text(folder / place, "1")  # as where its own job is skipped
+    assert sweeps.files_hash(cfg) == first
+    write_text(folder / "labels.tsv", "2")
+    assert sweeps.files_hash(cfg) != first
 
 
 QUICK = ["+experiment=table7_human_positive", "+scale=fast_dev_run"]

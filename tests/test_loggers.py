@@ -7,14 +7,19 @@ from pathlib import Path
 
 import pytest
 from conftest import metrics, ok
+from hydra.core.hydra_config import HydraConfig
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb_files import offline_run, read_run
 
 from uar.errors import UserError
-from uar.tracking.job import flat
+from uar.launch.entry import composed
+from uar.tracking.job import _row, flat
 from uar.tracking.loggers import begin_stage, csv_logger, tensorboard_logger
 from uar.tracking.stages import StageStart
+from uar.tracking.typed import typed
 from uar.tracking.wandb_run import wandb_logger
+from uar.training import processes
+from uar.training.processes import own_processes
 
 STEPS = ((0, 0), (0, 1), (1, 0), (1, 1))  # (stage, step)
 
@@ -28,6 +33,19 @@ def points(folder: Path, name: str) -> list[tuple[int, float]]:
     """(step, value) as TensorBoard shows them."""
     found = EventAccumulator(str(folder / "tensorboard")).Reload()
     return [(point.step, pytest.approx(point.value)) for point in found.Scalars(name)]
+
+
+def test_a_job_with_processes_of_its_own_is_known_by_what_its_sweep_gives_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Its processes have the composed config, and no options on their command line."""
+    monkeypatch.setattr(
+        processes, "_wait", lambda _, environment: [monkeypatch.setenv(*given) for given in environment.items()] and 0
+    )
+    cfg = composed("train", "trainer.devices=2", "loss=joint", "variants=rules", "seed=3", "hydra.mode=MULTIRUN")
+    assert own_processes(cfg, tmp_path / "job")
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)
+    given = typed()
+    assert given is not None and given.config_name == "train" and "variants=rules" in given.overrides
+    assert _row() == "loss=joint,trainer.devices=2,variants=rules"
 
 
 def test_rows_before_the_step_of_the_stage_are_kept_and_the_others_logged_again(tmp_path: Path):

@@ -20,7 +20,9 @@ from uar.launch.located import located
 from uar.retrievers.bi_encoder.encoder import BiEncoder
 from uar.retrievers.kinds import kind_that_reads, kinds
 from uar.retrievers.model_folder import open_model
+from uar.training import processes
 from uar.training.checks import check_options
+from uar.training.processes import own_processes
 
 PAGE = (ROOT / "docs" / "recipes" / "own-ranker.md").read_text(encoding="utf-8")
 FILES = re.findall(r"`([\w/]+\.(?:py|yaml))`[^`]*```(?:python|yaml)\n(.*?)```", PAGE, re.DOTALL)
@@ -77,6 +79,16 @@ def test_kinds_of_own_folders_come_first_and_go_with_the_command(own: Path) -> N
     assert {"bi_encoder": BiEncoder}.items() <= packaged.items() and "weighted_words" not in packaged
     composed("evaluate", "retriever=bm25", f"hydra.searchpath=[file://{own / 'own'}]")
     assert list(kinds().items()) == [("weighted_words", located("my_words.WeightedWords", "")), *packaged.items()]
+
+
+def test_own_folders_go_with_a_job_of_a_sweep_that_has_several_processes(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = f"hydra.searchpath=['file://{own / 'own'}']"
+    commands: list[list[str]] = []
+    monkeypatch.setattr(processes, "_wait", lambda command, _: commands.append(command) or 0)
+    for options in ([place], []):
+        cfg = composed("train", "trainer.devices=2", "hydra.mode=MULTIRUN", *options)
+        assert own_processes(cfg, own / "job")
+    assert [[word for word in command if "searchpath" in word] for command in commands] == [[place], []]
 
 
 def test_options_go_to_the_kind_that_has_them(own: Path, tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from scipy.stats import t
 
@@ -20,6 +22,7 @@ from uar.evaluation.judged_by_llm import JudgedByLLM, read_answer_values
 from uar.evaluation.measures import means, per_query
 from uar.evaluation.passage_estimates import estimated_share
 from uar.evaluation.prediction_powered import estimated_mean
+from uar.evaluation.run_estimates import estimate_runs
 from uar.launch.entry import composed
 from uar.retrievers.bm25.bm25_ranker import BM25Ranker
 from uar.storage.labelled_pairs import FileLabel
@@ -75,6 +78,53 @@ def test_judgements_of_single_passages_hold_their_level_too() -> None:
         held += found["low"] <= 0.5 <= found["high"]
         narrower.append((found["high"] - found["low"]) / (found["people_high"] - found["people_low"]))
     assert 0.92 <= held / 500 <= 0.98 and np.mean(narrower) < 0.75
+
+
+def test_places_that_a_run_leaves_empty_hold_nothing_relevant() -> None:
+    generator = np.random.default_rng(1)
+    held, values = 0, []
+    for _ in range(500):
+        shown = np.arange(10) < generator.integers(1, 11, (100, 1))  # 5.5 of 10 places, half of them relevant
+        truth = (generator.random((100, 10)) < 0.5).astype(float)
+        llm = np.where(generator.random(truth.shape) < 0.75, truth, 1 - truth)
+        people = np.where(shown & (generator.random(truth.shape) < 0.2), truth, np.nan)
+        found = estimated_share(people, np.where(shown, llm, np.nan), 0.95)
+        held += found["low"] <= 0.275 <= found["high"]
+        values.append((found["value"], found["people"]))
+    assert 0.92 <= held / 500 <= 0.98 and np.mean(values, axis=0) == pytest.approx([0.275, 0.275], abs=0.005)
+
+
+def test_the_precision_of_a_short_run_is_estimated_over_all_places() -> None:
+    ids = [f"q{n}" for n in range(40)]
+    qrels = {q: {"a": 1, "b": 0} for q in ids}
+    collection = replace(open_collection("mini:dev"), qrels=qrels, positive_grade=1)
+    run = {q: [("a", 2.0), ("b", 1.0)] for q in ids}
+    found = Estimating(unit="passage").of_run(collection, run, ["P@4"], ids, qrels)["P@4"]
+    assert found["value"] == found["people"] == found["llm"] == means(per_query(collection, run, ["P@4"], ids))["P@4"] == 0.25
+    assert found["people_passages"] == found["llm_passages"] == 80
+
+
+def test_the_own_document_of_a_question_takes_no_place_of_its_precision() -> None:
+    ids = [f"q{n}" for n in range(40)]
+    qrels = {q: {"a": 1, "b": 0} for q in ids}
+    collection = replace(open_collection("mini:dev"), qrels=qrels, positive_grade=1, drop_own=True)
+    run = {q: [(q, 3.0), ("a", 2.0), ("b", 1.0)] for q in ids}
+    found = Estimating(unit="passage").of_run(collection, run, ["P@2", "P(judged_only=True)@2"], ids, qrels)
+    assert list(found) == ["P@2"] and found["P@2"]["people_passages"] == 80
+    assert found["P@2"]["llm"] == means(per_query(collection, run, ["P@2"], ids))["P@2"] == 0.5
+
+
+def test_runs_of_which_people_judged_unlike_shares_are_ordered_by_their_precision(tmp_path: Path) -> None:
+    mini = open_collection("mini:test")
+    ids = list(mini.queries)[:40]
+    runs = {name: {q: [(f"{name}{at}", -at) for at in range(5)] for q in ids} for name in ("good", "bad")}
+    useful = {"good0", "good1", "good2", "good3", "bad0", "bad1"}
+    seen = {q: {f"good{n % 5}", *(d for d, _ in runs["bad"][q])} for n, q in enumerate(ids)}  # one of five, and all
+    judged = replace(mini, qrels={q: {d: int(d in useful) for d in of} for q, of in seen.items()}, positive_grade=1)
+    labels = {q: {d: FileLabel(int(d in useful)) for run in runs.values() for d, _ in run[q]} for q in ids}
+    found = estimate_runs(tmp_path, judged, labels, runs, ["P@5"], Estimating(unit="passage", human_frac=0.9))
+    assert found is not None and found["runs"]["good"]["P@5"]["people"] > 0.7 > found["runs"]["bad"]["P@5"]["people"]
+    assert found["kendall_tau"] == {"llm": {"P@5": 1.0}, "estimate": {"P@5": 1.0}} and found["questions_by_people"] == ids
 
 
 @pytest.mark.parametrize(("people", "wider"), [(5, 0.12), (10, 0.03)])
@@ -162,6 +212,13 @@ def test_the_hybrid_test_estimates_each_run(judged: Path, caplog: pytest.LogCapt
     assert json.loads((judged / "p" / "estimates.json").read_text())["runs"]["good"]["P@5"]["people_passages"] >= 30
     assert "No estimates of bad: P@5: people judged" in caplog.text
     assert "No estimates: people judged 1 of" in caplog.text and not (judged / "few" / "estimates.json").exists()
+
+
+def test_scores_alone_are_no_labels_to_estimate_from(tmp_path: Path) -> None:
+    path = tmp_path / "scores.parquet"
+    pq.write_table(pa.table({"query_id": ["q1", "q1"], "doc_id": ["a", "b"], "grade": [1, None], "score": [0.9, 0.2]}), path)
+    with pytest.raises(DataError, match="scores.parquet: scores or ranks alone; labels or grades are needed"):
+        JudgedByLLM(labels=str(path))
 
 
 def test_an_evaluation_estimates_scores_and_answers(judged: Path) -> None:

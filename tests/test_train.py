@@ -109,10 +109,13 @@ def test_training_changes_the_scores_for_the_better(command: Command, tmp_path: 
     assert metrics(tmp_path / "run")["retrieval"]["mini.test"]["nDCG@10"] > untrained["nDCG@10"] + 0.05
 
 
-def test_a_stage_stops_where_the_dev_score_no_longer_rises(command: Command, tmp_path: Path, tiny: list[str]):
+@pytest.mark.parametrize("validation", [[], ["+trainer.check_val_every_n_epoch=3"]])
+def test_a_stage_stops_where_the_dev_score_no_longer_rises(
+    command: Command, tmp_path: Path, tiny: list[str], validation: list[str]
+):
     quick = [*SMALL, *tiny, "rag=off", "logger=csv", "dataset.test=[]", "label_source=llm"]
     still = ["training.epochs=6", "training.patience=1", "training.learning_rate=0"]
-    told = ok(command("train", *quick, *still, "hydra.run.dir=run"))
+    told = ok(command("train", *quick, *still, *validation, "hydra.run.dir=run"))
     assert metrics(tmp_path / "run")["train"]["llm"]["steps"] == 2 * 6
     assert "is not scored: there is no collection" in told and "┃ collection" not in told
 

@@ -160,6 +160,13 @@ def test_strategies_that_split_weights_are_refused(strategy: str):
     check_options(composed("train", "trainer.strategy=ddp_find_unused_parameters_true"))
 
 
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
+def test_weights_that_small_steps_are_lost_in_are_refused(precision: str):
+    with pytest.raises(UserError, match=f"trainer.precision={precision}: small steps of weights are lost in it; give bf16 or"):
+        check_options(composed("train", f"trainer.precision={precision}"))
+    check_options(composed("train", "trainer.precision=bf16-mixed"))
+
+
 def test_weights_in_bf16_do_not_learn():
     with pytest.raises(UserError, match="retriever.dtype=bf16: .* give retriever.lora_rank=16"):
         check_options(composed("train", "retriever.dtype=bf16"))

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from uar.annotation.outputs import write_labels
 from uar.errors import UserError
 from uar.evaluation.validation.question_values import measured
 from uar.evaluation.validation.raters import UNKNOWN, Rated, Rater, read_raters
-from uar.evaluation.validation.repeats import errors_by_doubt
+from uar.evaluation.validation.repeats import consistency, errors_by_doubt
 from uar.evaluation.validation.replacement import among_people, constant, pairwise, two_one_sided
 from uar.evaluation.validation.validation_run import validate
 from uar.launch.entry import composed
@@ -203,6 +204,16 @@ def test_consistency_over_repeats_and_errors_by_doubt(tmp_path: Path, truth: Row
     assert [tenth["errors"] for tenth in found["tenths"]] == [0.0] * 8 + [1.0] * 2
     assert found["tenths"][0] == {"doubt": pytest.approx(0.045), "errors": 0.0, "pairs": 10}
     assert found["spearman"] == pytest.approx(math.sqrt(3 * 0.2 * 0.8), abs=0.001)  # of ranks and a last fifth that is 1
+
+
+def test_repeats_that_are_divided_evenly_have_no_label_that_is_right_or_wrong() -> None:
+    repeats = [(1, 1, 0, 0, 1), (1, 1, 1, 1, 0), (1, 0, 0, 0, 0), (1, 0, 1, 0, 0)]  # 4, 2, 2, 1 and 1 of 4
+    runs = [
+        replace(rater(f"r{n}", *labels), config={"annotator": {"sample": n}, "llm": {}}) for n, labels in enumerate(repeats)
+    ]
+    (row,) = consistency(rated([0, 1, 2, 3, 4], [rater("people", 1, 0, 0, 0, 1)], runs))
+    assert row["pairs"] == 5 and row["consistency"] == pytest.approx((1 + 0.5 + 0.5 + 0.75 + 0.75) / 5)
+    assert row["accuracy where all agree"] == 1 and row["accuracy elsewhere"] == 0.5
 
 
 def test_passages_that_people_do_not_name_may_count_as_negative(

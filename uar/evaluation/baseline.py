@@ -8,6 +8,7 @@ from typing import Any
 from uar.errors import UserError
 from uar.evaluation.measured import differences, measured_on
 from uar.evaluation.metrics_file import read_metrics
+from uar.evaluation.rag.computed import read_computed
 from uar.evaluation.rag.rag_settings import CLOSED_BOOK, ORACLE
 from uar.evaluation.significance import compare, read_scores
 from uar.storage.manifest import read_manifest
@@ -33,7 +34,8 @@ class Baseline:
 
     def compared(self, folder: Path) -> dict[str, dict[str, Any]]:
         """`significance.compare` of the scores in `folder`, without the collections that were measured with another length,
-        precision or depth, and without measures that another LLM or prompt judged, which is logged."""
+        precision or depth, and without measures of answers that another LLM or prompt judged, that were computed otherwise or
+        with other gold answers, which is logged."""
         manifest = read_manifest(folder)
         alike, ours = {}, {}
         for slug, scores in self._scores.items():
@@ -41,10 +43,10 @@ class Baseline:
             if differs := differences(both):
                 log.warning("%s: not compared with %s, as they were not measured alike: %s", slug, self._folder, differs)
                 continue
-            here, there = _judged(folder, slug), _judged(self._folder, slug)
+            here, there = _made(folder, slug), _made(self._folder, slug)
             otherwise = [measure for measure, how in here.items() if there.get(measure, how) != how]
             if otherwise:
-                line = "%s: %s: not compared with %s, where another LLM or prompt judged"
+                line = "%s: %s: not compared with %s, where another LLM or prompt judged, or gold answers or settings differ"
                 log.warning(line, slug, ", ".join(otherwise), self._folder)
             alike[slug], ours[slug] = (
                 {measure: values for measure, values in of.items() if measure not in otherwise}
@@ -53,8 +55,9 @@ class Baseline:
         return compare(ours, alike)
 
 
-def _judged(folder: Path, slug: str) -> dict[str, str]:
-    """How each measure was judged that an LLM judged, by its name among the scores."""
+def _made(folder: Path, slug: str) -> dict[str, str]:
+    """How each measure of answers was judged or computed, by its name among the scores."""
     of_slug = read_metrics(folder)["rag"].get(slug, {})
     lines = {"": of_slug} | {f" ({line})": of_slug[line] for line in (CLOSED_BOOK, ORACLE) if line in of_slug}
-    return {f"{m}{at}": said["how"] for at, found in lines.items() for m, said in found.get("judged", {}).items()}
+    judged = {f"{m}{at}": said["how"] for at, found in lines.items() for m, said in found.get("judged", {}).items()}
+    return judged | {f"{m}{at}": how for at in lines for m, how in read_computed(folder, slug).items()}

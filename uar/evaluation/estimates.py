@@ -49,6 +49,10 @@ class Estimating:
         drawn = sorted(query_ids, key=lambda q: rank_of(self.seed, "estimate", q))
         return drawn[: None if self.human_frac is None else round(self.human_frac * len(drawn))]
 
+    def of_passages(self, query_ids: Sequence[str]) -> list[str]:
+        """As `by_people`, where they judged passages: of single ones some of each question are used."""
+        return list(query_ids) if self.unit == "passage" else self.by_people(query_ids)
+
     def title(self, human: int, llm: int) -> str:
         """Of a table of estimates, from the numbers of questions that people and the LLM judged."""
         some = "some passages of them" if self.unit == "passage" else f"they judged {human}"

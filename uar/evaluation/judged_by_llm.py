@@ -45,7 +45,10 @@ class JudgedByLLM:
 
     @cached_property
     def _labels(self) -> Labels:
-        return read_labels(Path(self.labels)) if self.labels else {}
+        found = read_labels(Path(self.labels)) if self.labels else {}
+        if any(label.grade is None for of_query in found.values() for label in of_query.values()):
+            raise DataError(Path(str(self.labels)), "scores or ranks alone; labels or grades are needed")
+        return found
 
     @cached_property
     def _answers(self) -> tuple[Values, Values]:
@@ -60,7 +63,7 @@ class JudgedByLLM:
         if not self.labels:
             return
         llm = llm_grades(collection, self._labels)
-        human = self._estimating.by_people([q for q in llm if q in collection.qrels])
+        human = self._estimating.of_passages([q for q in llm if q in collection.qrels])
         if not human:
             raise UserError(
                 f"estimate.labels={self.labels}: people judged none of its {len(llm)} questions of {collection.reference}; "

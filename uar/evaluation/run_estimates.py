@@ -26,15 +26,15 @@ def estimate_runs(
     estimating: Estimating,
 ) -> dict[str, Any] | None:
     """Write `estimates.json`: by run and measure what `Estimating.estimates` says; `kendall_tau` by measure, of the order of
-    the runs by the LLM, and by the estimates, with that by people, on the questions that people judged. None where nobody
-    judged enough to estimate from, which is logged.
+    the runs by the LLM, and by the estimates, with that by people, on the questions that people judged; of single
+    passages on all questions. None where nobody judged enough to estimate from, which is logged.
 
     `labels`: the LLM's. Their pools are those of the runs, people's may be others: what only one of both judged counts as not
     relevant to the other, which the estimate takes care of.
     """
     llm = llm_grades(collection, labels)
     judged = [q for q in llm if q in collection.qrels]
-    human = estimating.by_people(judged)
+    human = estimating.of_passages(judged)
     if len(human) < FEWEST:
         line = "No estimates: people judged %d of the %d questions that the LLM judged, and at least %d are needed"
         log.info(line, len(human), len(llm), FEWEST)
@@ -47,10 +47,11 @@ def estimate_runs(
         except UserError as error:  # what was paid for stays
             log.warning("No estimates of %s: %s", name, error)
             continue
-        people, predicted = values_of(collection, run, list(found[name]), human, llm)
-        means["people"].append({m: fmean(of.values()) for m, of in people.items()})
-        means["llm"].append({m: fmean(of[q] for q in human) for m, of in predicted.items()})
-        means["estimate"].append({m: of["value"] for m, of in found[name].items()})
+        for who, value in (("people", "people"), ("llm", "llm"), ("estimate", "value")):
+            means[who].append({m: of[value] for m, of in found[name].items()})
+        if estimating.unit == "question":
+            _, predicted = values_of(collection, run, list(found[name]), human, llm)
+            means["llm"][-1] = {m: fmean(of[q] for q in human) for m, of in predicted.items()}
         if len(human) < len(llm) or estimating.unit == "passage":
             log_estimates(f"{name}, {estimating.title(len(human), len(llm))}", found[name])
     if not found:

@@ -2,17 +2,14 @@
 
 import shlex
 
-from hydra.core.hydra_config import HydraConfig
-
 from uar.storage.manifest import mask
+from uar.tracking.typed import typed
 
 
 def command_line() -> str | None:
     """With secrets masked; None where no command is running, but Python code."""
-    if not HydraConfig.initialized():
-        return None
-    command = ["python", "-m", f"uar.{HydraConfig.get().job.config_name}"]
-    return shlex.join([*command, *map(masked, HydraConfig.get().overrides.task)])
+    given = typed()
+    return None if given is None else shlex.join(["python", "-m", f"uar.{given.config_name}", *map(masked, given.overrides)])
 
 
 def masked(override: str) -> str:

@@ -13,14 +13,15 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from uar.launch.folders import make_new_folder, name_what_is_swept, names_its_folder
+from uar.launch.owner import MARK
 from uar.launch.resolvers import PACKAGE
 from uar.launch.side_by_side import jobs_side_by_side, started_outside, which_process
 from uar.machine.waiting import set_waiting
-from uar.storage.files import digest, file_hash, read_json, write_json
+from uar.storage.files import digest, file_hash, matching, read_json, write_json
 
 log = logging.getLogger(__name__)
 FINISHED, FAILED = "finished.json", "failed.json"
-FOLDERS = ("path", "answers", "run", "runs", "model")  # options that may name folders
+FOLDERS = ("path", "answers", "run", "runs", "model", "labels", "against", "baseline")  # options that may name folders
 PACKAGED = ("prompts", "scales")  # folders of files that options name without their ending
 NO_MATTER = ("name", "resume", "logger")  # of a config: another value gives the same run
 folders: list[Path] = []  # of the sweeps that this process has started
@@ -74,13 +75,18 @@ def files_hash(cfg: DictConfig) -> str:
     hashes: list[list[str]] = []
     packaged = {path.stem: path for folder in PACKAGED for path in PACKAGE.rglob(f"{folder}/*.yaml")}
     for path in sorted(set(_named(OmegaConf.to_container(cfg, resolve=True), packaged, False))):
-        of_path = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path] if path.is_file() else []
+        of_path = sorted(filter(_is_content, path.rglob("*"))) if path.is_dir() else [path] if path.is_file() else []
         hashes += [[str(p), file_hash(p)] for p in of_path]
     return digest(hashes)
 
 
+def _is_content(path: Path) -> bool:
+    """Whether a path is a file that no job writes where it is skipped."""
+    return path.is_file() and path.suffix != ".log" and path.name not in (MARK, FINISHED, FAILED)
+
+
 def _named(value: Any, packaged: Mapping[str, Path], may_be_folder: bool) -> Iterator[Path]:
-    """`may_be_folder`: whether the value stands under one of `FOLDERS`."""
+    """`may_be_folder`: whether the value stands under one of `FOLDERS`, and may be a folder or a pattern."""
     if isinstance(value, dict):
         for key, below in value.items():
             yield from _named(below, packaged, may_be_folder or key in FOLDERS)
@@ -92,7 +98,7 @@ def _named(value: Any, packaged: Mapping[str, Path], may_be_folder: bool) -> Ite
     elif isinstance(value, str) and value in packaged:
         yield packaged[value]
     elif isinstance(value, str) and value and (may_be_folder or os.path.isfile(value)):
-        yield Path(value)
+        yield from matching(value)
 
 
 def remember_failure(folder: Path, sweep: str, line: str) -> None:

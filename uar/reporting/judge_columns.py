@@ -1,8 +1,9 @@
-"""Which measures of answers an LLM judged, how, and how many of its replies failed."""
+"""How measures of answers were judged by an LLM or computed, and how many of a judge's replies failed."""
 
 from collections.abc import Sequence
 from typing import Any
 
+from uar.evaluation.rag.computed import read_computed
 from uar.reporting.rows import AGREEMENT, JUDGED, Row
 
 LINES = ("closed_book", "oracle")
@@ -25,15 +26,21 @@ def failed(measure: str) -> str:
     return f"{JUDGED}.{name}.failure_rate" + (f" ({line}" if line else "")
 
 
-def judged_otherwise(rows: Sequence[Row], slug: str) -> dict[tuple[str, str], str]:
-    """(slug, measure) of what not all rows have judged by the same LLM and prompts, each with a note that says so."""
+def made_otherwise(rows: Sequence[Row], slug: str) -> dict[tuple[str, str], str]:
+    """(slug, measure) of what not all rows have judged by the same LLM and prompts, or computed alike with the same gold
+    answers, each with a note that says so."""
+    judged = {measure: [of.get("how") for of in said] for measure, said in judged_of(rows, slug).items()}
+    computed: dict[str, list[Any]] = {}
+    for how_of in (read_computed(run.path, slug) for row in rows for run in row.folders):
+        for measure, how in how_of.items():
+            for line in ("", *(f" ({line})" for line in LINES)):
+                computed.setdefault(f"{measure}{line}", []).append(how)
     found = {}
-    for measure, said in judged_of(rows, slug).items():
-        hows = sorted({str(of["how"]) for of in said if of.get("how")})
-        if len(hows) > 1:
-            found[slug, measure] = (
-                f"{slug}: {measure} is not judged alike, so nothing of it is bold or underlined: {'; '.join(hows)}"
-            )
+    for verb, hows_of in (("judged", judged), ("computed", computed)):
+        for measure, hows in hows_of.items():
+            if len(different := sorted({str(how) for how in hows if how})) > 1:
+                told = f"{slug}: {measure} is not {verb} alike, so nothing of it is bold or underlined"
+                found[slug, measure] = f"{told}: {'; '.join(different)}"
     return found
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from uar.evaluation import significance
 from uar.evaluation.score_files import Values
 from uar.reporting.alike import unlike
+from uar.reporting.judge_columns import made_otherwise
 from uar.reporting.rows import Row
 
 Marks = Mapping[tuple[str, str], Mapping[str, Any]]  # (slug, measure) -> what `significance.compare` tells
@@ -15,7 +16,8 @@ Marks = Mapping[tuple[str, str], Mapping[str, Any]]  # (slug, measure) -> what `
 
 def marks(row: Row, baseline: Row, measures: Collection[str], notes: list[str]) -> Marks:
     """Paired tests of a row against the baseline, corrected over collections (Holm); a collection of which one of them keeps
-    no values a query, with no query in common, or that they were not measured alike on, is left out."""
+    no values a query, with no query in common, or that they were not measured alike on, is left out; so is a measure of
+    answers that was judged or computed otherwise."""
     ours, theirs = {}, {}
     for slug in row.slugs:
         differs = unlike([row, baseline], slug)
@@ -24,7 +26,8 @@ def marks(row: Row, baseline: Row, measures: Collection[str], notes: list[str]) 
                 f"{slug}: {row.name} is not compared with {baseline.name}, as they were not measured alike: {differs}"
             )
             continue
-        mine, other = (_of_measures(r.scores(slug, notes), measures) for r in (row, baseline))
+        alike = [m for m in measures if (slug, m) not in made_otherwise([row, baseline], slug)]
+        mine, other = (_of_measures(r.scores(slug, notes), alike) for r in (row, baseline))
         if any(by_query.keys() & other.get(measure, {}).keys() for measure, by_query in mine.items()):
             ours[slug], theirs[slug] = mine, other
     with _quiet():  # queries that one of them lacks become notes

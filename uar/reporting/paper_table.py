@@ -11,6 +11,7 @@ import yaml
 
 from uar.errors import UserError
 from uar.reporting.alike import unlike
+from uar.reporting.judge_columns import made_otherwise
 from uar.reporting.marks import Marks
 from uar.reporting.result_table import QUESTIONS, Cell, Column, Line, Table, cell, columns_of, marked, placed
 from uar.reporting.rows import Row, stand_in
@@ -166,7 +167,7 @@ def paper_table(paper: PaperTable, rows: Sequence[Row], by_row: Mapping[str, Mar
     shown = [
         replace(
             c.shown(c not in own and c.heading in known, c in own or not own or not c.of_collections),
-            ranked=c.ranked and not (c.of_collections and any(unlike(rows, slug) for slug in c.slugs(rows))),
+            ranked=c.ranked and not (c.of_collections and any(_made_otherwise(rows, slug, c) for slug in c.slugs(rows))),
         )
         for c in columns
     ]
@@ -215,6 +216,12 @@ def _lines(
         cells = _cells(columns, row, None, by_row, baseline)
         if any(c.value is not None for c in cells):
             yield Line(row.name, cells, aside=True)
+
+
+def _made_otherwise(rows: Sequence[Row], slug: str, column: PaperColumn) -> bool:
+    """Whether not all rows have a column's values of a collection measured alike."""
+    names = [column.measure] if isinstance(column.measure, str) else column.measure
+    return bool(unlike(rows, slug)) or any((slug, name) in made_otherwise(rows, slug) for name in names)
 
 
 def _asked(columns: Sequence[PaperColumn], rows: Sequence[Row]) -> list[str]:

@@ -1,6 +1,6 @@
 """Tables over rows: best and second best, significance marks, the paper's value beside ours."""
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from operator import itemgetter
@@ -11,7 +11,7 @@ from uar.collections.presets import averaged
 from uar.evaluation.rag.answer_measures import BERT, MEASURES
 from uar.reporting.alike import unlike
 from uar.reporting.deep_measures import too_deep
-from uar.reporting.judge_columns import LINES, agreeing, failed, judged_of, judged_otherwise
+from uar.reporting.judge_columns import LINES, agreeing, failed, judged_of, made_otherwise
 from uar.reporting.marks import Marks, described
 from uar.reporting.rows import Row
 
@@ -169,8 +169,8 @@ def plain_table(
             cells = [marked(c, found.get((slug, name)), baseline) for c, (_, slug, name) in zip(cells, parts, strict=True)]
             lines.append(Line(row.name, cells))
     shown = [
-        replace(column, ranked=column.ranked and not unlike(rows, slug))
-        for column, (_, slug, _) in zip(columns, parts, strict=True)
+        replace(column, ranked=column.ranked and not unlike(rows, slug) and (slug, name) not in made_otherwise(rows, slug))
+        for column, (_, slug, name) in zip(columns, parts, strict=True)
     ]
     return Table(key, title, shown, placed(shown, lines)) if lines else None
 
@@ -197,24 +197,21 @@ def score_table(
     columns = [Column(*at) for at in wanted]
     notes = list(left_out.values())
     if part == "rag":
-        otherwise = {at: said for slug in dict(wanted) for at, said in judged_otherwise(rows, slug).items()}
-        wanted, columns, notes = *_answer_columns(rows, wanted, otherwise), list(otherwise.values())
-        by_row = {name: {at: mark for at, mark in of.items() if at not in otherwise} for name, of in by_row.items()}
+        notes = [said for slug in dict(wanted) for at, said in made_otherwise(rows, slug).items() if at in wanted]
+        wanted, columns = _answer_columns(rows, wanted)
     shown = trained_first(rows, [(part, *at) for at in wanted], columns)
     table = plain_table(key, title, *shown, by_row, baseline)
     return replace(table, notes=[*table.notes, *notes]) if table else None
 
 
-def _answer_columns(
-    rows: Sequence[Row], wanted: Sequence[tuple[str, str]], unranked: Container[tuple[str, str]]
-) -> tuple[list[tuple[str, str]], list[Column]]:
+def _answer_columns(rows: Sequence[Row], wanted: Sequence[tuple[str, str]]) -> tuple[list[tuple[str, str]], list[Column]]:
     """(names, columns): after each judged measure the share of questions that failed, and after those of a collection the
     number of its questions."""
     found: list[tuple[tuple[str, str], Column]] = []
     for slug, of_slug in groupby(wanted, key=itemgetter(0)):
         judged = judged_of(rows, slug)
         for at in of_slug:
-            found.append((at, Column(*at, ranked=at not in unranked)))
+            found.append((at, Column(*at)))
             if at[1] in judged:
                 found.append(((slug, failed(at[1])), Column(slug, f"{at[1]} failed", ranked=False, count=True)))
         found += [(at, Column(*at, digits=0, ranked=False, count=True)) for at in _counted(rows, slug)]

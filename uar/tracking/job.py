@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from uar.storage.files import write_json
 from uar.storage.manifest import mask
 from uar.tracking.artefacts import LINEAGE, Artefact
+from uar.tracking.typed import typed
 
 
 class Job:
@@ -105,14 +105,14 @@ def _open(cfg: DictConfig) -> list[Any]:
 
 def _row() -> str:
     """What the command line sets besides the seed, secrets masked: of jobs that share it, pages show the mean."""
-    job = HydraConfig.get().job
+    given = typed()
     kept = []
-    for word in job.override_dirname.split(","):
+    for word in given.dirname.split(",") if given else ():
         name, equals, value = word.partition("=")
         last = name.lstrip("+~").rpartition(".")[2]
         if name != "seed":
             kept.append(f"{mask(name)}{equals}{mask({last: value})[last]}")
-    return ",".join(filter(None, kept)) or str(job.config_name)
+    return ",".join(filter(None, kept)) or (given.config_name if given else "")
 
 
 def flat(values: Mapping[str, Any], joint: str) -> dict[str, Any]:

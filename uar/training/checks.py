@@ -23,13 +23,14 @@ AT_LEAST_1 = (
     "batch_size", "passages_per_query", "epochs", "steps", "dev_queries", "checkpoint_every", "patience", "step_queries"
 )  # fmt: skip
 OF_JUDGEMENTS = ("annotator", "annotators", "annotation", "llm", "llms", "combine")  # options
+HALF_WEIGHTS = ("bf16-true", "16-true")  # precisions of Lightning
 SHARDING = ("fsdp", "deepspeed", "model_parallel", "modelparallel")
 
 
 def check_options(cfg: DictConfig) -> None:
     """Of a composed train config, UserError naming the option."""
     _check_retriever(cfg)
-    _check_strategy(cfg)
+    _check_trainer(cfg)
     _check_training(cfg)
     _tell_without_effect(cfg)
 
@@ -46,7 +47,12 @@ def _check_retriever(cfg: DictConfig) -> None:
     made.check_training(options)
 
 
-def _check_strategy(cfg: DictConfig) -> None:
+def _check_trainer(cfg: DictConfig) -> None:
+    if cfg.trainer.precision in HALF_WEIGHTS:
+        raise UserError(
+            f"trainer.precision={cfg.trainer.precision}: small steps of weights are lost in it; give bf16 or fp16, which "
+            "keep the weights in fp32, and for less memory retriever.dtype=bf16 retriever.lora_rank=16"
+        )
     strategy = _words(cfg.trainer.strategy)
     if sharded := next((kind for kind in SHARDING if kind in strategy.lower()), None):
         raise UserError(

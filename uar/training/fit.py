@@ -136,7 +136,8 @@ class Fitting:
         if self.dev:
             callbacks.append(self.dev)
             if self.settings.patience is not None:
-                callbacks.append(EarlyStopping(NAME, mode="max", patience=self.settings.patience))
+                stop = EarlyStopping(NAME, mode="max", patience=self.settings.patience, check_on_train_epoch_end=True)
+                callbacks.append(stop)  # whatever the trainer's options say of validation
         limit = {"max_epochs": stage.epochs} if stage.steps is None else {"max_epochs": -1, "max_steps": stage.steps}
         trainer = self.trainer(**limit, callbacks=[*callbacks, best, Latest(last, self.settings.checkpoint_every)])
         from_step = int(torch.load(last, mmap=True, weights_only=False)["global_step"]) if resume and last.is_file() else 0

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from uar.collections import Collection, open_collection, open_training_split, resolve
@@ -19,6 +18,7 @@ from uar.labels.example_columns import Examples
 from uar.losses import Loss
 from uar.pools import PoolSource
 from uar.retrievers.trainable import Encoder, Trainable
+from uar.tracking.typed import typed
 from uar.training.checks import check_dimensions, check_examples, check_stage, random_negatives, tell_unread
 from uar.training.context import Used, label_context
 from uar.training.further_texts import FurtherTexts, further_texts, misleading_of, variants_of
@@ -66,9 +66,9 @@ def opened(cfg: DictConfig, folder: Path) -> Opened:
     stages = with_steps(stages, cfg.training.steps, cfg.training.batch_size)
     for stage in stages:
         check_stage(stage, loss, cfg)
-    if HydraConfig.initialized() and HydraConfig.get().job.config_name == "train":  # not in a round of a loop
+    if (given := typed()) and given.config_name == "train":  # not in a round of a loop
         pooled = isinstance(context.pools, SharedPools) and context.pools.asked
-        tell_unread(cfg, HydraConfig.get().overrides.task, bool(annotations), pooled)
+        tell_unread(cfg, given.overrides, bool(annotations), pooled)
     evaluator = Evaluator(_for_scoring(cfg), folder, split.answers)
     retriever: Trainable = hydra.utils.instantiate(cfg.retriever, _convert_="all")
     cfg.training.random_negatives = random_negatives(cfg.training.random_negatives, pool_source, retriever)

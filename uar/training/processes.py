@@ -1,11 +1,13 @@
 """Who starts the processes of a run: Lightning, torchrun or SLURM; and a sweep whose jobs have several each."""
 
+import json
 import logging
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -13,9 +15,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from uar.errors import UserError
+from uar.launch.config_folders import config_folders
 from uar.launch.folders import names_its_folder
 from uar.launch.override_text import literal, quoted
+from uar.launch.resolvers import CONF
 from uar.launch.side_by_side import several_devices, started_outside
+from uar.tracking.typed import JOB, typed
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +49,10 @@ def own_processes(cfg: DictConfig, folder: Path) -> bool:
         Path(place, "job.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(plain)), encoding="utf-8")
         where = [f"--config-path={place}", "--config-name=job", f"hydra.run.dir={quoted(str(folder))}"]
         quiet = ["hydra.output_subdir=null", "hydra.job.name=uar"]
-        status = _wait([*_this_command(), *where, *quiet])
+        own = ",".join(quoted(f"file://{path}") for path in config_folders() if path != CONF)
+        command = [*_this_command(), *where, *quiet, *([f"hydra.searchpath=[{own}]"] if own else [])]
+        given = typed()
+        status = _wait(command, {JOB: json.dumps(vars(given))} if given else {})
     if status:
         raise UserError(f"the job in {folder} ended with status {status}; what it said is above")
     return True
@@ -56,8 +64,9 @@ def _this_command() -> list[str]:
     return [sys.executable, *(["-m", module.name] if module else [os.path.abspath(sys.argv[0])])]
 
 
-def _wait(command: list[str]) -> int:
-    process = subprocess.Popen(command, start_new_session=True)
+def _wait(command: list[str], environment: Mapping[str, str]) -> int:
+    """`environment`: what it has besides that of this process."""
+    process = subprocess.Popen(command, start_new_session=True, env={**os.environ, **environment})
     try:
         return process.wait()
     finally:

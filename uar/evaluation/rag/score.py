@@ -17,6 +17,7 @@ from uar.collections.collection_runs import without_own
 from uar.evaluation.metrics_file import update_metrics
 from uar.evaluation.rag.answer_measures import Answered, Measure
 from uar.evaluation.rag.cited_text import without_citations
+from uar.evaluation.rag.computed import COMPUTED, how_computed
 from uar.evaluation.rag.judges.judge import AnsweredQuestion, Judge
 from uar.evaluation.rag.judging import Judging
 from uar.evaluation.rag.passage_selection import Selector, selected
@@ -108,7 +109,8 @@ class Rag:
             store.close()
         plain = "; citations are taken off the answer" if self.asks.reader.cites else ""
         definitions = {n: f"{m.definition}{plain}" for n, m in measures.items()} | judging.definitions
-        _write_generations(self.folder, collection, lines, answers, texts, definitions)
+        metadata = {"measures": definitions, COMPUTED: how_computed(collection, answered, measures)}
+        _write_generations(self.folder, collection, lines, answers, texts, metadata)
         scores: Scores = []
         values: dict[str, dict[str, float]] = {}
         values_of_lines: dict[str, Any] = {"questions": len(chosen), **self._failed(ask)}
@@ -274,7 +276,7 @@ def _write_generations(
     lines: Mapping[str, Mapping[str, Passages]],
     answers: Mapping[str, Mapping[str, Given]],
     texts: Mapping[str, str],
-    measures: Mapping[str, str],
+    metadata: Mapping[str, Mapping[str, str]],
 ) -> None:
     """One row a line and question. `outcome`: ok, empty, or how the call failed. `search_query`: what the passages were
     retrieved with. The file's metadata say under `measures` how the answers were scored."""
@@ -292,5 +294,5 @@ def _write_generations(
             "search_query": pa.array([texts[q] if line == RETRIEVED else None for line, q, _ in rows], pa.string()),
         }
     )
-    summary = table.replace_schema_metadata({"measures": json.dumps(measures)})
+    summary = table.replace_schema_metadata({name: json.dumps(said) for name, said in metadata.items()})
     write_table(folder / "generations" / f"{collection.slug}.parquet", summary)

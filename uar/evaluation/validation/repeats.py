@@ -16,7 +16,7 @@ TENTHS = 10
 def consistency(rated: Rated) -> list[dict[str, Any]]:
     """Of each annotator that was asked repeatedly: an ensemble of votes, or runs whose settings differ in their sample alone.
     The mean share of repeats that give the label of most of them (arXiv 2306.00176), and how often that label is people's,
-    over the pairs on which all repeats agree and over the others."""
+    over the pairs on which all repeats agree and over the others, without those that they are divided evenly on."""
     rows = []
     for run in rated.runs:
         annotator = run.config.get("annotator", {})
@@ -34,7 +34,7 @@ def _consistent(rated: Rated, share: np.ndarray, known: np.ndarray) -> dict[str,
     """`share`: (pairs,) of repeats whose label is 1."""
     agreeing = np.maximum(share, 1 - share)
     right = (share > 0.5) == (rated.majority.label == 1)
-    compared = known & rated.majority.known
+    compared = known & rated.majority.known & (share != 0.5)
     whole = compared & (agreeing == 1)
     return {
         "pairs": int(known.sum()),
