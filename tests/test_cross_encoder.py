@@ -89,6 +89,14 @@ def test_an_export_loads_in_sentence_transformers_with_the_same_scores(tmp_path:
     np.testing.assert_allclose(again(tokens(again)).detach().numpy(), ours, atol=1e-6, rtol=0)
 
 
+def test_an_export_reads_pairs_as_long_as_it_was_trained_on(tmp_path: Path):
+    place = tiny_bert(tmp_path / "bert", max_position_embeddings=1024)
+    assert CrossEncoder(place).length == 512
+    CrossEncoder(place, length=800).save(tmp_path / "out")
+    assert CrossEncoder(str(tmp_path / "out")).length == 800
+    assert CrossEncoder(str(tmp_path / "out"), length=32).length == 32
+
+
 def test_scores_by_a_new_head_differ_before_training(tmp_path: Path):
     """A pooler whose weights are small, as of a model that was trained without it, is drawn anew with the rest of the head."""
     place = tiny_bert(tmp_path / "bert")
