@@ -197,9 +197,9 @@ class FaissSearch(ExactSearch):
         except RuntimeError as error:
             raise UserError(f"{path}: no whole index ({_message(error)}); remove it, and it is made again") from error
         if "IVF" in self.factory:
-            faiss.extract_index_ivf(index).nprobe = self.probes
-        if isinstance(index, faiss.IndexHNSW):
-            index.hnsw.efSearch = self.ef_search
+            faiss.ParameterSpace().set_index_parameter(index, "nprobe", self.probes)
+        if "HNSW" in self.factory:
+            faiss.ParameterSpace().set_index_parameter(index, "efSearch", self.ef_search)
         return index
 
     def _index(self, shards: Sequence[Path], dim: int) -> Any:
