@@ -161,7 +161,7 @@ class CrossEncoder(Trainable):
         return {"length": self.length, **{f"first.{name}": n for name, n in self._first.lengths.items()}}
 
     def reach(self, collection: Collection, depth: int) -> int:
-        return self._first.reach(collection, depth)
+        return min(depth, self._first.reach(collection, max(depth, self._depth)))
 
     def pair_lengths(self, queries: np.ndarray, passages: np.ndarray) -> np.ndarray:
         """Tokens of pairs, from those of their queries and passages."""
