@@ -76,6 +76,13 @@ def test_options_that_make_no_sense_are_refused(options: dict, told: str):
         fuse([A, B], **options)
 
 
+def test_the_constant_of_reciprocal_ranks_is_refused_where_scores_are_added():
+    given = {"a": BM25Ranker(), "b": BM25Ranker(k1=2.0)}
+    assert Fusion(None, given, "rrf", k=5).name == "rrf(a, b)"
+    with pytest.raises(UserError, match="retriever.k=5 is of retriever.method=rrf; set this too, or leave k 60"):
+        Fusion(None, given, "weighted", k=5)
+
+
 def test_numbers_for_names_come_from_one_a_list_or_a_mapping():
     names = ["a", "b"]
     assert of_each(None, names, "x", 1) == [1, 1]

@@ -10,7 +10,7 @@ from uar.collections import Collection, open_collection
 from uar.collections.collection_runs import without_own
 from uar.errors import UserError
 from uar.retrievers.fusion.learned_weights import learned_weights
-from uar.retrievers.fusion.methods import Values, fuse, of_each
+from uar.retrievers.fusion.methods import K, Values, fuse, of_each
 from uar.retrievers.ranker import Pools, Ranker, Search
 from uar.retrievers.run_file import RunFile
 from uar.retrievers.session import Session
@@ -34,7 +34,7 @@ class Fusion(Ranker):
         retrievers: Mapping[str, Ranker] | None = None,
         method: str = "rrf",
         weights: Values = None,
-        k: int = 60,
+        k: int = K,
         learn_on: str | None = None,
     ) -> None:
         files = run_files(runs, "retriever.runs") if runs else {}
@@ -54,6 +54,8 @@ class Fusion(Ranker):
         self._part = ""
         self._method, self._k = method, k
         fuse([], method, None, k)  # refuses options before anything is retrieved
+        if method != "rrf" and k != K:
+            raise UserError(f"retriever.k={k} is of retriever.method=rrf; set this too, or leave k {K}")
         self.name = f"{method}({', '.join(names)})"
 
     @property

@@ -8,11 +8,12 @@ from uar.storage.ordering import Hit, best_first
 from uar.storage.runs import Run
 
 METHODS = ("rrf", "weighted")
+K = 60  # of rrf, as in its paper
 Values = Mapping[str, float] | Sequence[float] | float | None
 
 
 def fuse(
-    runs: Sequence[Run], method: str = "rrf", weights: Sequence[float] | None = None, k: int = 60, depth: int | None = None
+    runs: Sequence[Run], method: str = "rrf", weights: Sequence[float] | None = None, k: int = K, depth: int | None = None
 ) -> dict[str, list[Hit]]:
     """The queries of all runs with their `depth` best passages by a sum over the runs, each with its weight (1):
 
