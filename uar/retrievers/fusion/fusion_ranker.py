@@ -63,6 +63,10 @@ class Fusion(Ranker):
         return all(ranker.searches for ranker in self._rankers.values())
 
     @property
+    def fuses(self) -> bool:
+        return True
+
+    @property
     def lengths(self) -> dict[str, int]:
         return {f"{of}.{name}": n for of, ranker in self._rankers.items() for name, n in ranker.lengths.items()}
 
