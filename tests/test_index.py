@@ -70,6 +70,15 @@ def test_a_broad_search_of_a_graph_finds_more_whatever_the_graph_stands_in(
     assert found[0] < 0.9 < 0.99 < found[1]
 
 
+@pytest.mark.parametrize(
+    ("option", "least"), [("ef_search", 1), ("probes", 1), ("train_on", 1), ("rescore", 0), ("recall_queries", 0)]
+)
+def test_a_breadth_with_which_less_is_found_than_is_asked_for_is_refused(option: str, least: int):
+    FaissSearch(**{option: least})
+    with pytest.raises(UserError, match=rf"search.{option}={least - 1}: a whole number from {least} on is needed"):
+        FaissSearch(**{option: least - 1})
+
+
 @pytest.mark.parametrize("factory", FACTORIES)
 def test_an_index_is_made_once_for_the_vectors_and_kept_beside_them(
     shards: list[Path], queries: np.ndarray, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, factory: str
