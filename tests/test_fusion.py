@@ -68,6 +68,7 @@ def test_runs_without_queries_or_results_fuse():
         ({"depth": 0}, "k=60, depth=0"),
         ({"weights": [1]}, "of 2 runs"),
         ({"weights": [1, -1]}, "from 0 on"),
+        ({"weights": [0, 0.0]}, "all passages would have the same score; give one above 0"),
         ({"weights": [1, float("nan")]}, "from 0 on"),
     ],
 )

@@ -28,6 +28,8 @@ def fuse(
     shares = [1.0] * len(runs) if weights is None else list(weights)
     if len(shares) != len(runs) or not all(math.isfinite(w) and w >= 0 for w in shares):
         raise UserError(f"weights {shares} of {len(runs)} runs; one number from 0 on is needed for each")
+    if shares and not any(shares):
+        raise UserError(f"weights {shares}: all passages would have the same score; give one above 0")
     fused = {}
     for query_id in dict.fromkeys(q for run in runs for q in run):
         parts: dict[str, list[float]] = {}
