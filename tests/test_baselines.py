@@ -23,8 +23,9 @@ from uar.evaluation.retrieving import Retrieving
 from uar.evaluation.significance import compare
 from uar.launch.small_table import as_text
 from uar.retrievers.bi_encoder.encoder import BiEncoder
+from uar.retrievers.fusion.fusion_ranker import Fusion
 from uar.retrievers.ranker import Pools, Ranker
-from uar.storage.runs import Run
+from uar.storage.runs import Run, write_run
 from uar.training import baselines as module
 from uar.training.baseline_table import KEPT, Compared
 from uar.training.baselines import Baselines, _means, below, chosen
@@ -78,6 +79,14 @@ def test_scores_are_measured_once_for_each_test_model_and_list_of_measures(toy: 
     for _ in range(2):
         measured(unknown, [toy], ["RR@10"], HOW, "a")
     assert unknown.asked == 2
+
+
+def test_a_fusion_of_run_files_is_another_run_where_it_is_cut_elsewhere(toy: Collection, tmp_path: Path):
+    for name in ("a", "b"):
+        write_run(tmp_path / f"{name}.trec", {"q1": [(f"d{n}", -float(n)) for n in range(1, 6)]}, name)
+    both = Fusion([str(tmp_path / "a.trec"), str(tmp_path / "b.trec")])
+    assert len({Retrieving(None, depth).key(toy, both) for depth in (2, 3, 3)}) == 2
+    assert [len(both.rank(toy, ["q1"], depth)["q1"]) for depth in (2, 3)] == [2, 3]
 
 
 def test_a_measure_of_ones_own_that_was_changed_is_measured_anew(

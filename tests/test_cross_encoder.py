@@ -25,10 +25,11 @@ from uar.reranking import ByRanker, Reranked
 from uar.retrievers.bm25.bm25_ranker import BM25Ranker
 from uar.retrievers.cross_encoder.cross_encoder import CrossEncoder
 from uar.retrievers.cross_encoder.pair_form import PairForm
+from uar.retrievers.run_file import RunFile
 from uar.retrievers.session import Session
 from uar.retrievers.trainable import Texts
 from uar.retrievers.vector_index import ExactSearch
-from uar.storage.runs import Run, read_run
+from uar.storage.runs import Run, read_run, write_run
 from uar.training.batches import Batch
 from uar.training.exported import of_a_few, restore
 from uar.training.module import RetrieverModule
@@ -87,6 +88,14 @@ def test_an_export_loads_in_sentence_transformers_with_the_same_scores(tmp_path:
     again = CrossEncoder(str(tmp_path / "out"), new_head=False).eval()
     assert again.length == 24
     np.testing.assert_allclose(again(tokens(again)).detach().numpy(), ours, atol=1e-6, rtol=0)
+
+
+def test_an_export_reads_pairs_as_long_as_it_was_trained_on(tmp_path: Path):
+    place = tiny_bert(tmp_path / "bert", max_position_embeddings=1024)
+    assert CrossEncoder(place).length == 512
+    CrossEncoder(place, length=800).save(tmp_path / "out")
+    assert CrossEncoder(str(tmp_path / "out")).length == 800
+    assert CrossEncoder(str(tmp_path / "out"), length=32).length == 32
 
 
 def test_scores_by_a_new_head_differ_before_training(tmp_path: Path):
@@ -210,6 +219,18 @@ def test_what_its_runs_depend_on(model: CrossEncoder, toy: Collection):
     model._depth = 7
     assert key is not None and model.key(toy) != key and model.lengths == {"length": 24}
     assert model.searches and model.reach(toy, 5) == 5
+
+
+@pytest.mark.parametrize(("deep", "reach"), [(2, 2), (6, 4)])
+def test_a_run_file_that_it_ranks_again_is_cut_where_it_is_asked_to(
+    tmp_path: Path, model: CrossEncoder, toy: Collection, deep: int, reach: int
+):
+    passages = list(toy.corpus.ids())[:deep]
+    write_run(tmp_path / "deep.trec", {q: [(d, -float(n)) for n, d in enumerate(passages)] for q in toy.queries}, "deep")
+    model._found_by = (RunFile(tmp_path / "deep.trec"),)
+    with Session(ExactSearch) as session:
+        assert {len(hits) for hits in model.opened(session).rank(toy, list(toy.queries), 4).values()} == {reach}
+        assert model.reach(toy, 4) == model.opened(session).reach(toy, 4) == reach
 
 
 def test_scores_that_are_no_numbers_are_refused(model: CrossEncoder, toy: Collection):

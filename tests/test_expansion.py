@@ -160,6 +160,13 @@ def test_what_does_not_go_together_is_refused(toy: Collection, tmp_path: Path):
             with_llm(tmp_path, ranker, "pseudo_document", *options)
 
 
+@pytest.mark.parametrize("written", ["off", "passages"])
+@pytest.mark.parametrize("option", ["join=fuse", "repeat=3", "query_length=80"])
+def test_options_of_texts_of_queries_are_refused_where_none_is_written(tmp_path: Path, written: str, option: str):
+    with pytest.raises(UserError, match=f"expand.{option}: nothing is written for queries; leave it (null|append), or give"):
+        with_llm(tmp_path, BM25Ranker(), written, f"expand.{option}")
+
+
 def test_an_evaluation_expands_before_it_re_ranks(folder: Path, tmp_path: Path, server: Any):
     def write(messages: Any) -> str:
         question = re.search(r"Question: (.*)", messages[-1]["content"])

@@ -302,6 +302,20 @@ def test_a_job_is_made_from_the_run_folders_that_it_names(options: tuple[str, ..
     assert sweeps.files_hash(cfg) != first
 
 
+@pytest.mark.parametrize(
+    "option",
+    ["base", "baseline", "annotation", "dataset.judgements", "label_source.doubted_by", "label_source.scores", "task.labels",
+     "tuner.lora.adapter"],
+)  # fmt: skip
+def test_a_folder_that_a_job_learns_from_or_compares_with_is_one_of_its_files(tmp_path: Path, option: str):
+    (tmp_path / "file.parquet").write_text("1")
+    cfg = OmegaConf.create()
+    OmegaConf.update(cfg, option, str(tmp_path))
+    before = sweeps.files_hash(cfg)
+    (tmp_path / "file.parquet").write_text("12")
+    assert sweeps.files_hash(cfg) != before
+
+
 QUICK = ["+experiment=table7_human_positive", "+scale=fast_dev_run"]
 
 

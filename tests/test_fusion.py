@@ -68,12 +68,20 @@ def test_runs_without_queries_or_results_fuse():
         ({"depth": 0}, "k=60, depth=0"),
         ({"weights": [1]}, "of 2 runs"),
         ({"weights": [1, -1]}, "from 0 on"),
+        ({"weights": [0, 0.0]}, "all passages would have the same score; give one above 0"),
         ({"weights": [1, float("nan")]}, "from 0 on"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options: dict, told: str):
     with pytest.raises(UserError, match=told):
         fuse([A, B], **options)
+
+
+def test_the_constant_of_reciprocal_ranks_is_refused_where_scores_are_added():
+    given = {"a": BM25Ranker(), "b": BM25Ranker(k1=2.0)}
+    assert Fusion(None, given, "rrf", k=5).name == "rrf(a, b)"
+    with pytest.raises(UserError, match="retriever.k=5 is of retriever.method=rrf; set this too, or leave k 60"):
+        Fusion(None, given, "weighted", k=5)
 
 
 def test_numbers_for_names_come_from_one_a_list_or_a_mapping():

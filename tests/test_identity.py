@@ -93,6 +93,17 @@ def test_names_of_folders_are_what_they_were_and_say_more_where_more_files_count
     assert len(names) == 4 and all(name.startswith(plain) for name in names)
 
 
+def test_weights_in_the_format_of_torch_tell_models_apart_where_no_others_are(tmp_path: Path) -> None:
+    folder = Path(tiny_llama(tmp_path / "model"))
+    plain = identity(str(folder))
+    (folder / "pytorch_model.bin").write_bytes(b"a copy")
+    assert identity(str(folder)) == plain
+    (folder / "model.safetensors").unlink()
+    one = identity(str(folder))
+    (folder / "pytorch_model.bin").write_bytes(b"others")
+    assert len({plain, one, identity(str(folder))}) == 3
+
+
 @pytest.mark.parametrize("request_", [FREE, HI, Score("a", " b")])
 def test_another_name_of_the_folder_is_the_same_model(tmp_path: Path, request_: Request) -> None:
     folder = Path(tiny_llama(tmp_path / "model"))

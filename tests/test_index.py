@@ -61,6 +61,24 @@ def test_a_narrow_search_finds_less(shards: list[Path], queries: np.ndarray):
     assert found[0] < found[1] < found[2] and found[2] > 0.999
 
 
+@pytest.mark.parametrize("factory", ["HNSW4", "HNSW4,RFlat", "L2norm,HNSW4"])
+def test_a_broad_search_of_a_graph_finds_more_whatever_the_graph_stands_in(
+    shards: list[Path], queries: np.ndarray, factory: str
+):
+    _, exact = ExactSearch().best(queries, shards, 10)
+    found = [recall(FaissSearch(factory=factory, ef_search=b).best(queries, shards, 10)[1], exact) for b in (1, 1_000)]
+    assert found[0] < 0.9 < 0.99 < found[1]
+
+
+@pytest.mark.parametrize(
+    ("option", "least"), [("ef_search", 1), ("probes", 1), ("train_on", 1), ("rescore", 0), ("recall_queries", 0)]
+)
+def test_a_breadth_with_which_less_is_found_than_is_asked_for_is_refused(option: str, least: int):
+    FaissSearch(**{option: least})
+    with pytest.raises(UserError, match=rf"search.{option}={least - 1}: a whole number from {least} on is needed"):
+        FaissSearch(**{option: least - 1})
+
+
 @pytest.mark.parametrize("factory", FACTORIES)
 def test_an_index_is_made_once_for_the_vectors_and_kept_beside_them(
     shards: list[Path], queries: np.ndarray, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, factory: str

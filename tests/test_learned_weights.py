@@ -4,6 +4,7 @@ import json
 import random
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,19 @@ def test_a_fusion_learns_on_one_split_and_ranks_another(folder: Path, tmp_path: 
     (folder / "qrels" / "train.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td1\t1\n")
     keys = {Fusion(**given, learn_on=on).key(collection) for on in (None, f"local:{folder}:dev", f"local:{folder}:train")}
     assert len(keys) == 3 and None not in keys
+
+
+def test_weights_are_learned_in_the_language_of_each_collection():
+    english = open_collection("mini:test")
+    chinese = replace(english, corpus=english.corpus.in_language("zh"))
+
+    def fusion() -> Fusion:
+        given = {"a": BM25Ranker(), "b": BM25Ranker(k1=0.0, b=0.0)}
+        return Fusion(None, given, "weighted", learn_on="mini:dev")
+
+    both, ids = fusion(), list(english.queries)
+    found = [both.rank(collection, ids, 10) for collection in (english, chinese)]
+    assert found == [fusion().rank(collection, ids, 10) for collection in (english, chinese)]
 
 
 def test_weights_from_generated_questions_are_warned_of(folder: Path, caplog: pytest.LogCaptureFixture):

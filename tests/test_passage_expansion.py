@@ -95,7 +95,7 @@ def test_what_does_not_go_together_is_one_line(toy: Collection) -> None:
         PoolReward(bm25, measure="nDGC")
     fused = Fusion(retrievers={"a": bm25, "b": bm25})
     for reward, task in ((PoolReward(fused), TASK), (JointReward(fused), both)):
-        with pytest.raises(UserError, match="retriever=fusion: what it makes of a passage hangs on all others"):
+        with pytest.raises(UserError, match=r"rrf\(a, b\): what it makes of a passage hangs on all others"):
             reward.check(task, toy, task.cases(toy, POOLS))
     with pytest.raises(UserError, match="task=passage_expansion: nothing is written for passages; give expand.documents="):
         PassageTask(None)

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,8 @@ from uar.retrievers.promptreps.promptreps_ranker import PromptReps
 from uar.retrievers.ranker import Ranker
 from uar.retrievers.session import Session
 from uar.retrievers.vector_index import ExactSearch
+from uar.tuning.passage_task import PassageTask
+from uar.tuning.pool_reward import PoolReward
 
 CHAT = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
 PROMPTS = {"system": "S", "query_prompt": "Q {text}.", "passage_prompt": "P {text}.", "answer": 'word: "'}
@@ -126,6 +129,19 @@ def test_csr_scores_equal_a_loop_over_dictionaries(tmp_path: Path, k: int):
     places[1].write_bytes(places[1].read_bytes()[:-30])
     with pytest.raises(UserError, match="1.npz: no whole file of sparse vectors"):
         load_impacts(places[1])
+
+
+@pytest.mark.parametrize(("parts", "fuses"), [(["dense"], False), (["sparse"], False), (["dense", "sparse"], True)])
+def test_parts_that_are_fused_make_no_reward_of_a_passage_alone(model: str, toy: Collection, parts: list[str], fuses: bool):
+    reps = PromptReps(model, **PROMPTS, parts=parts)
+    with fp32() as session:
+        few, more = (reps.opened(session).score(toy, {"q1": [f"d{n}" for n in range(1, most)]})["q1"] for most in (4, 7))
+    alike = {d: pytest.approx(score, abs=1e-6) for d, score in few} == {d: s for d, s in more if d in dict(few)}  # fp32
+    assert reps.fuses is fuses is not alike
+    task = PassageTask("keywords")
+    cases = task.cases(toy, {"q1": ["d1", "d2"]})
+    with pytest.raises(UserError, match="what it makes of a passage hangs on all others") if fuses else nullcontext():
+        PoolReward(reps).check(task, toy, cases)
 
 
 def test_parts_are_fused_by_min_and_max(model: str, toy: Collection):

@@ -11,6 +11,7 @@ from peft import get_peft_model
 from safetensors.torch import load_file
 from tuning_runs import ASKED, OPENED, SAYS, stopped_after, tiny_chat, tuned
 
+from uar.errors import UserError
 from uar.tuning import trl_training
 from uar.tuning.base_model import BaseModel
 from uar.tuning.steps_taken import Lora, StepsTaken
@@ -95,6 +96,14 @@ def test_what_is_asked_before_is_the_model_that_learns(folder: Path, model: str,
     student = tiny_chat(tmp_path / "student", hidden_size=16)
     tuned(folder, model, tmp_path / "taught", *best, f"base={student}", scripted=True)
     assert [model, student, str(tmp_path / "taught" / "model")] == OPENED
+
+
+@pytest.mark.parametrize("given", [{"alpha": 4.0}, {"dropout": 0.1}, {"targets": ["q_proj"]}])
+def test_options_of_new_adapters_are_refused_where_none_is_made(given: dict[str, Any]) -> None:
+    Lora(rank=2, **given)
+    for other, why in (({"rank": None}, "all weights learn"), ({"adapter": "RUN/adapter"}, "that of lora.adapter holds")):
+        with pytest.raises(UserError, match=f"lora.{next(iter(given))}=.*: {why}"):
+            Lora(**other, **given)
 
 
 def test_adapters_that_name_their_base_by_another_name_are_asked_on_the_one_that_learns(model: str, tmp_path: Path) -> None:

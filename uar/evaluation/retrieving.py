@@ -64,7 +64,8 @@ class Retrieving:
     def key(self, collection: Collection, ranker: Ranker) -> str | None:
         """Of all that makes the ranker's run of a collection; None where the ranker does not say."""
         own = ranker.key(collection)
-        return None if own is None else digest(own, collection.hash, self.search, self.measured(ranker))
+        how = {**self.measured(ranker), "retrieval_depth": self.depth}  # also where files are fused or ranked again
+        return None if own is None else digest(own, collection.hash, self.search, how)
 
 
 def as_configured(retriever: Ranker, cfg: Any) -> Ranker:

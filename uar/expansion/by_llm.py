@@ -18,6 +18,7 @@ from uar.retrievers.session import Session
 log = logging.getLogger(__name__)
 MEAN = "mean"
 JOINS = ("append", "replace", "fuse", MEAN)
+OF_QUERIES = {"join": JOINS[0], "repeat": None, "query_length": None}  # options, as they are where nothing is written
 
 
 class ByLLM:
@@ -51,8 +52,8 @@ class ByLLM:
             raise UserError(f"expand.join={join!r}; allowed: {', '.join(JOINS)}")
         if repeat is not None and (repeat < 1 or join != "append"):
             raise UserError(f"expand.repeat={repeat}: at least 1 is needed, with expand.join=append alone; else leave it null")
-        if query_length is not None and not writer:
-            raise UserError(f"expand.query_length={query_length}: nothing is written for queries; leave it null")
+        if not writer:
+            refuse_idle({"join": join, "repeat": repeat, "query_length": query_length})
         self.writer: QueryWriter | None = hydra.utils.instantiate(writer, _convert_="all") if writer else None
         self.document_writer = writer_of(documents, document_writer or {})
         self.join, self.repeat, self.query_length = join, repeat, query_length
@@ -90,6 +91,14 @@ class ByLLM:
                 log.warning(line, collection.slug, len(work.failed), len(corpus))
             self._corpora[corpus.hash] = expanded_corpus(corpus, work.results, writer.before)
         return self._corpora[corpus.hash]
+
+
+def refuse_idle(options: Mapping[str, Any]) -> None:
+    """UserError for one of OF_QUERIES that is given where nothing is written for queries."""
+    for name, usual in OF_QUERIES.items():
+        if (given := options.get(name, usual)) != usual:
+            remedy = f"leave it {'null' if usual is None else usual}, or give expand.writer, as expand=pseudo_document does"
+            raise UserError(f"expand.{name}={given}: nothing is written for queries; {remedy}")
 
 
 def writer_of(documents: str | None, config: Mapping[str, Any]) -> PassageWriter | None:

@@ -8,7 +8,7 @@ import hydra
 
 from uar.collections import Collection
 from uar.errors import UserError
-from uar.expansion.by_llm import JOINS, MEAN, ByLLM
+from uar.expansion.by_llm import JOINS, MEAN, ByLLM, refuse_idle
 from uar.expansion.expanded_passages import ExpandedPassages
 from uar.expansion.query_texts import with_texts
 from uar.retrievers.fusion.methods import fuse
@@ -109,8 +109,9 @@ class Expanded(WrappedRanker):
 
 def expanded(ranker: Ranker, settings: Any) -> Ranker:
     """`ranker` as the config group `expand` says: given other texts of the queries, of the passages, or of both; as it is
-    where nothing is written."""
+    where nothing is written. UserError for options of what is not written."""
     if not settings.get("writer") and settings.get("documents") is None:
+        refuse_idle(settings)
         return ranker
     return expanded_by(ranker, hydra.utils.instantiate(settings, _convert_="all"))
 

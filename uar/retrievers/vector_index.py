@@ -57,8 +57,12 @@ class ExactSearch:
             raise UserError(f"search.precision={self.precision!r} is not known; allowed: auto, {', '.join(NAMES)}")
         if self.quantize is not None and self.quantize not in KINDS:
             raise UserError(f"search.quantize={self.quantize!r} is not known; allowed: null, {', '.join(KINDS)}")
-        if not isinstance(self.rescore, int) or self.rescore < 0:
-            raise UserError(f"search.rescore={self.rescore}: a whole number from 0 on is needed")
+        self._check_least(0, "rescore", "recall_queries")
+
+    def _check_least(self, least: int, *options: str) -> None:
+        for name in options:
+            if not isinstance(value := getattr(self, name), int) or value < least:
+                raise UserError(f"search.{name}={value}: a whole number from {least} on is needed")
 
     @property
     def encoders(self) -> int:
@@ -156,6 +160,7 @@ class FaissSearch(ExactSearch):
                 f"search.quantize={self.quantize}: an index of faiss has codes of its own, such as search.factory=SQ8; use "
                 "search=exact, or set search.quantize=null"
             )
+        self._check_least(1, "probes", "ef_search", *(() if self.train_on is None else ("train_on",)))
 
     def check(self, passages: int, dim: int) -> None:
         super().check(passages, dim)
@@ -197,9 +202,9 @@ class FaissSearch(ExactSearch):
         except RuntimeError as error:
             raise UserError(f"{path}: no whole index ({_message(error)}); remove it, and it is made again") from error
         if "IVF" in self.factory:
-            faiss.extract_index_ivf(index).nprobe = self.probes
-        if isinstance(index, faiss.IndexHNSW):
-            index.hnsw.efSearch = self.ef_search
+            faiss.ParameterSpace().set_index_parameter(index, "nprobe", self.probes)
+        if "HNSW" in self.factory:
+            faiss.ParameterSpace().set_index_parameter(index, "efSearch", self.ef_search)
         return index
 
     def _index(self, shards: Sequence[Path], dim: int) -> Any:

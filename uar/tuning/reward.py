@@ -7,7 +7,6 @@ from typing import ClassVar
 
 from uar.collections import Collection
 from uar.errors import UserError
-from uar.retrievers.fusion.fusion_ranker import Fusion
 from uar.retrievers.ranker import Ranker
 from uar.retrievers.session import Session
 from uar.tuning.task import Case, Rolled, Task
@@ -54,9 +53,9 @@ class RankingReward(Reward):
 
     def refuse_fusion(self, name: str) -> None:
         """UserError where what a passage is worth hangs on the other passages that are scored with it."""
-        if isinstance(self.retriever, Fusion):
+        if self.retriever.fuses:
             raise UserError(
-                f"retriever=fusion: what it makes of a passage hangs on all others; give another one with reward={name}"
+                f"{self.retriever.name}: what it makes of a passage hangs on all others; give another one with reward={name}"
             )
 
 

@@ -12,7 +12,8 @@ SCHEDULES = ("linear", "cosine", "constant_with_warmup")
 @dataclass(frozen=True)
 class Lora:
     """Adapters: weight + alpha / rank · B A (LoRA, arXiv 2106.09685), which alone learn. `rank`: None, all weights learn.
-    `alpha`: None is 2 · rank. `adapter`: a folder of adapters to go on from, whose rank and scale hold."""
+    `alpha`: None is 2 · rank. `adapter`: a folder of adapters to go on from, whose own rank, scale, dropout
+    and targets hold."""
 
     rank: int | None = 16
     alpha: float | None = None
@@ -27,6 +28,10 @@ class Lora:
             raise UserError("lora.rank=null: all weights learn, and no adapter; leave lora.adapter null")
         if not 0 <= self.dropout < 1:
             raise UserError(f"lora.dropout={self.dropout}: from 0 to below 1 is needed")
+        for name in ("alpha", "dropout", "targets"):
+            if (self.rank is None or self.adapter) and (given := getattr(self, name)) != getattr(Lora, name):
+                why = "all weights learn, and no adapter" if self.rank is None else "that of lora.adapter holds"
+                raise UserError(f"lora.{name}={given}: {why}; leave it as it is by default")
 
     def config(self, model: Any) -> Any:
         """Of new adapters, for peft; None where all weights learn, or adapters that are there already."""

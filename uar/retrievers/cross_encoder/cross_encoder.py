@@ -75,9 +75,9 @@ class CrossEncoder(Trainable):
             self.tokenizer: Any = load_tokenizer(model, path, revision, "")
             pad = int(self.tokenizer.pad_token_id)
             scorer, drawn = load_scorer(model, path, revision, layers, dropout, new_head, pad)
+            self.length = pair_length(length, path, revision, self.tokenizer, scorer.config)
         self.scorer: Any = scorer
         self.is_baseline = not drawn
-        self.length = pair_length(length, self.tokenizer, self.scorer.config)
         self._form = PairForm.of(self.tokenizer, self.length)
         self.batches = TokenBatches(token_budget, pad, on_cpu=4_096)
         self._found_by, self._depth = (first or BM25Ranker(),), depth  # in a tuple: no part of what is trained and saved
@@ -161,7 +161,7 @@ class CrossEncoder(Trainable):
         return {"length": self.length, **{f"first.{name}": n for name, n in self._first.lengths.items()}}
 
     def reach(self, collection: Collection, depth: int) -> int:
-        return self._first.reach(collection, depth)
+        return min(depth, self._first.reach(collection, max(depth, self._depth)))
 
     def pair_lengths(self, queries: np.ndarray, passages: np.ndarray) -> np.ndarray:
         """Tokens of pairs, from those of their queries and passages."""

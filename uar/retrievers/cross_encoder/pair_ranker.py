@@ -46,6 +46,9 @@ class PairRanker(WrappedRanker):
         scores = self.score(collection, {q: [d for d, _ in hits[: self._depth]] for q, hits in run.items()})
         return {q: followed(scores[q], hits)[:depth] for q, hits in run.items()}
 
+    def reach(self, collection: Collection, depth: int) -> int:
+        return min(depth, super().reach(collection, max(depth, self._depth)))
+
     def score(self, collection: Collection, pools: Pools) -> Run:
         rows = rows_of(collection, pools)
         counts = [len(rows[q]) for q in pools]

@@ -10,10 +10,13 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 from uar.errors import UserError
 from uar.machine.model_files import pretrained
 from uar.retrievers.transformer.loading import OFFSET, encoder_config, quiet_loading
+from uar.retrievers.transformer.published_files import reader
 from uar.retrievers.transformer.saving import save_tokenizer
+from uar.storage.files import write_json
 
 log = logging.getLogger(__name__)
-LENGTH = 512  # tokens of a pair where neither tokenizer nor model says
+LENGTH = 512  # tokens of a pair at most, unless an exported model or the user says more
+EXPORTED = "uar_length.json"  # of an exported model, which sentence-transformers does not read
 POOLER = ".pooler."  # inside a base model, what only a head reads
 KIND = "ForSequenceClassification"  # what the architecture of a model with a scoring head ends with
 LOGITS = "torch.nn.modules.linear.Identity"  # sentence-transformers would make probabilities of the scores
@@ -79,14 +82,15 @@ def _draw(scorer: Any, names: list[str]) -> None:
                 weight.zero_()
 
 
-def pair_length(asked: int | None, tokenizer: Any, config: Any) -> int:
-    """Tokens of a pair. None: what tokenizer and positions allow, at most LENGTH. UserError where the model has no room for
-    so many, or they are too few for a pair."""
+def pair_length(asked: int | None, path: str, revision: str | None, tokenizer: Any, config: Any) -> int:
+    """Tokens of a pair. None: those of an exported model, of another what tokenizer and positions allow, at most LENGTH.
+    UserError where the model has no room for so many, or they are too few for a pair."""
     there = getattr(config, "max_position_embeddings", None)
     if there and config.model_type in OFFSET:
         there -= config.pad_token_id + 1
     if asked is None:
-        return min(LENGTH, tokenizer.model_max_length, there or LENGTH)
+        own = reader(path, revision)(EXPORTED)
+        return int(own["length"]) if own else min(LENGTH, tokenizer.model_max_length, there or LENGTH)
     if asked < 8 or (there and asked > there):
         raise UserError(f"retriever.length={asked}: a pair has 8 to {there or 'any number of'} tokens; give a number of these")
     return asked
@@ -98,3 +102,4 @@ def export(folder: Path, scorer: Any, tokenizer: Any, length: int) -> None:
     scorer.config.sentence_transformers = {"activation_fn": LOGITS}
     scorer.save_pretrained(folder)
     save_tokenizer(folder, tokenizer, length)
+    write_json(folder / EXPORTED, {"length": length})

@@ -10,7 +10,7 @@ from uar.collections import Collection, open_collection
 from uar.collections.collection_runs import without_own
 from uar.errors import UserError
 from uar.retrievers.fusion.learned_weights import learned_weights
-from uar.retrievers.fusion.methods import Values, fuse, of_each
+from uar.retrievers.fusion.methods import K, Values, fuse, of_each
 from uar.retrievers.ranker import Pools, Ranker, Search
 from uar.retrievers.run_file import RunFile
 from uar.retrievers.session import Session
@@ -34,7 +34,7 @@ class Fusion(Ranker):
         retrievers: Mapping[str, Ranker] | None = None,
         method: str = "rrf",
         weights: Values = None,
-        k: int = 60,
+        k: int = K,
         learn_on: str | None = None,
     ) -> None:
         files = run_files(runs, "retriever.runs") if runs else {}
@@ -49,16 +49,22 @@ class Fusion(Ranker):
             raise UserError("retriever.weights and retriever.learn_on: weights are given or learned; leave one of them out")
         self._weights = of_each(weights, names, "retriever.weights", 1.0)
         self._judged = None if learn_on is None else _judged(learn_on)
-        self._learned: dict[int, list[float]] = {}  # by depth
+        self._learned: dict[tuple[int, str], list[float]] = {}  # by depth and language
         self._session: Session | None = None
         self._part = ""
         self._method, self._k = method, k
         fuse([], method, None, k)  # refuses options before anything is retrieved
+        if method != "rrf" and k != K:
+            raise UserError(f"retriever.k={k} is of retriever.method=rrf; set this too, or leave k {K}")
         self.name = f"{method}({', '.join(names)})"
 
     @property
     def searches(self) -> bool:
         return all(ranker.searches for ranker in self._rankers.values())
+
+    @property
+    def fuses(self) -> bool:
+        return True
 
     @property
     def lengths(self) -> dict[str, int]:
@@ -117,7 +123,8 @@ class Fusion(Ranker):
         return fuse(runs, self._method, weights, self._k)
 
     def _weights_for(self, collection: Collection, depth: int) -> list[float]:
-        """Those that were given, or are learned from lists so deep. UserError where that would be on what is scored."""
+        """Those that were given, or are learned from lists so deep, in the collection's language. UserError where that would
+        be on what is scored."""
         judged = self._judged
         if judged is None:
             return self._weights
@@ -126,14 +133,16 @@ class Fusion(Ranker):
                 f"retriever.learn_on={judged.reference}: weights that were learned there say nothing of its scores; learn "
                 "them on another split, such as dev"
             )
-        if depth not in self._learned:
+        language = collection.corpus.language
+        if (depth, language) not in self._learned:
             with self._session.preparing() if self._session else nullcontext():
-                judged = replace(judged, corpus=judged.corpus.in_language(collection.corpus.language))
-                self._learned[depth] = self._learn(judged, depth)
+                judged = replace(judged, corpus=judged.corpus.in_language(language))
+                self._learned[depth, language] = self._learn(judged, depth)
+        weights = self._learned[depth, language]
         if self._session:
-            weights = zip(self._rankers, self._learned[depth], strict=True)
-            self._session.note(self._part, {f"weight of {name}": weight for name, weight in weights})
-        return self._learned[depth]
+            named = zip(self._rankers, weights, strict=True)
+            self._session.note(self._part, {f"weight of {name}": weight for name, weight in named})
+        return weights
 
     def _learn(self, judged: Collection, depth: int) -> list[float]:
         query_ids = [q for q in judged.queries if judged.positives(q)]

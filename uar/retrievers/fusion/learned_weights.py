@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from uar.collections import Collection
-from uar.retrievers.fusion.methods import worth
+from uar.retrievers.fusion.methods import K, worth
 from uar.storage.runs import Run
 
 CUTOFF = 10  # of the nDCG that is made as high as it goes
@@ -29,7 +29,7 @@ class _Judged(NamedTuple):
     gains: np.ndarray
 
 
-def learned_weights(runs: Sequence[Run], collection: Collection, method: str = "rrf", k: int = 60) -> Learned:
+def learned_weights(runs: Sequence[Run], collection: Collection, method: str = "rrf", k: int = K) -> Learned:
     """Weights on a grid of twentieths with the highest mean nDCG@10 over the questions with a positive; see `fuse` for
     `method` and `k`.
 

@@ -8,11 +8,12 @@ from uar.storage.ordering import Hit, best_first
 from uar.storage.runs import Run
 
 METHODS = ("rrf", "weighted")
+K = 60  # of rrf, as in its paper
 Values = Mapping[str, float] | Sequence[float] | float | None
 
 
 def fuse(
-    runs: Sequence[Run], method: str = "rrf", weights: Sequence[float] | None = None, k: int = 60, depth: int | None = None
+    runs: Sequence[Run], method: str = "rrf", weights: Sequence[float] | None = None, k: int = K, depth: int | None = None
 ) -> dict[str, list[Hit]]:
     """The queries of all runs with their `depth` best passages by a sum over the runs, each with its weight (1):
 
@@ -27,6 +28,8 @@ def fuse(
     shares = [1.0] * len(runs) if weights is None else list(weights)
     if len(shares) != len(runs) or not all(math.isfinite(w) and w >= 0 for w in shares):
         raise UserError(f"weights {shares} of {len(runs)} runs; one number from 0 on is needed for each")
+    if shares and not any(shares):
+        raise UserError(f"weights {shares}: all passages would have the same score; give one above 0")
     fused = {}
     for query_id in dict.fromkeys(q for run in runs for q in run):
         parts: dict[str, list[float]] = {}

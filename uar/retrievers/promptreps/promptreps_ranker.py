@@ -69,6 +69,10 @@ class PromptReps(SessionRanker):
         self.name = f"promptreps({self._reps.name}, {'+'.join(self._parts)})"
 
     @property
+    def fuses(self) -> bool:
+        return len(self._parts) > 1
+
+    @property
     def lengths(self) -> dict[str, int]:
         return {f"promptreps.{name}": n for name, n in self._lengths.items()}
 
