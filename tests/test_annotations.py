@@ -158,6 +158,17 @@ def test_another_threshold_is_read_from_the_replies_that_are_there(tmp_path: Pat
     assert all(sum(of_query.values()) == 2 for of_query in labels(chosen(tmp_path, collection, LIKELIHOOD)).values())
 
 
+def test_what_one_split_was_looked_through_for_hides_nothing_of_another(tmp_path: Path, folder: Path) -> None:
+    for split, query_id in (("train", "q1"), ("dev", "q2")):
+        (folder / "qrels" / f"{split}.tsv").write_text(f"query-id\tcorpus-id\tscore\n{query_id}\td1\t1\n")
+    train, dev = (open_collection(f"local:{folder}:{split}") for split in ("train", "dev"))
+    strict = replace(LIKELIHOOD, threshold=25.0)
+    for collection in (train, dev):
+        annotated(tmp_path / "store", collection, LIKELIHOOD)
+    read = [list(labels(chosen(tmp_path / "store", one, strict))) for one in (train, dev, train)]
+    assert read == [["q1"], ["q2"], ["q1"]]
+
+
 def test_a_later_run_of_another_depth_hides_nothing(tmp_path: Path, collection: Collection) -> None:
     deep = labels(annotated(tmp_path, collection, LIKELIHOOD))
     begun(tmp_path, collection, LIKELIHOOD, POOL[:2])

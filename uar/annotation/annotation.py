@@ -97,8 +97,7 @@ class Annotation:
         """Read what was concluded; of the other pools conclude what the store, or the annotator itself, says, once for all
         processes."""
         conclusions = Conclusions(self._path)
-        state = self.key if self.asked.own else state_of([self.store, *self.also])
-        if self._missing(conclusions) and conclusions.seen != state:
+        if self._missing(conclusions) and conclusions.seen != (state := self._state()):
             with alone(self._path.with_suffix(".lock")):
                 conclusions = Conclusions(self._path)
                 if (missing := self._missing(conclusions)) and conclusions.seen != state:
@@ -109,6 +108,10 @@ class Annotation:
         failed = [q for q, known, labelled in ended if known and not labelled]
         incomplete = sorted(q for q, known, _ in ended if not known)
         return Concluded(Judgements(self.asked.collection.corpus, conclusions, good), failed, incomplete)
+
+    def _state(self) -> str:
+        """Of the pools, and of the records where they were asked about: splits of one corpus share a file of conclusions."""
+        return self.key if self.asked.own else digest(self.key, state_of([self.store, *self.also]))
 
     def _missing(self, conclusions: Conclusions) -> list[str]:
         return [q for q, known in zip(self.pools, conclusions.held(self.pools).tolist(), strict=True) if not known]
