@@ -221,6 +221,22 @@ def test_a_question_that_is_worded_anew_is_no_longer_in_the_annotation(
     assert set(chosen(tmp_path / "store", reworded, LIKELIHOOD).concluded().judgements) == {"q2", "q3"}
 
 
+def test_questions_of_two_lots_that_have_the_same_ids_do_not_hide_each_other(
+    tmp_path: Path, folder: Path, collection: Collection
+) -> None:
+    annotated(tmp_path / "store", collection, LIKELIHOOD)
+    queries = folder / "queries.jsonl"
+    queries.write_text(queries.read_text().replace('"text": "', '"text": "tell me ').replace("tell me what do", "what do"))
+    other = open_collection(f"local:{folder}:train")
+    annotated(tmp_path / "store", other, LIKELIHOOD)
+    for one in (collection, other, collection):
+        assert labels(chosen(tmp_path / "store", one, LIKELIHOOD)).keys() == collection.queries.keys()
+    folders = [path.parent for path in (tmp_path / "store" / "pools").glob("*/*/about.json")]
+    parts = [len(list(place.glob("*.parquet"))) for place in folders]
+    begun(tmp_path / "store", collection, LIKELIHOOD)
+    assert parts == [2] and [len(list(place.glob("*.parquet"))) for place in folders] == parts
+
+
 def test_who_is_asked_for_calibration_alone_is_learned_from_once_a_run_is_about_it(
     tmp_path: Path, collection: Collection
 ) -> None:

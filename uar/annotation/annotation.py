@@ -144,7 +144,7 @@ class Annotation:
         return place / "pools" / self.asked.key / self.name / "judgements" / f"{self.asked.annotator.reads()}.arrow"
 
 
-def unchanged(collection: Collection, pools: PoolTable) -> PoolTable:
+def unchanged(collection: Collection, stored: StoredPools) -> PoolTable:
     """The pools of the collection's questions, as they are worded and answered today, in its order."""
-    asked = dict(zip(pools, pools.questions.tolist(), strict=True))
-    return pools.chosen([q for q in collection.queries if q in asked and asked[q] == question_hash(collection, q)])
+    pools = stored.read({q: question_hash(collection, q) for q in collection.queries})
+    return pools.chosen([q for q in collection.queries if q in pools])

@@ -122,7 +122,7 @@ class Annotations:
         paths = [path for place in self._places() for path in sorted((place / asked.key).glob(f"*/{ABOUT}"))]
         known = sorted(((_about(path.parent), path.parent) for path in paths), key=lambda one: one[0]["run"]["time"])
         for about, folder in reversed(known):
-            pools = unchanged(asked.collection, StoredPools(folder).read())
+            pools = unchanged(asked.collection, StoredPools(folder))
             if pools:
                 besides = besides_of(folder)
                 yield Annotation(asked, folder.name, pools, about, self.store, self.also, besides)

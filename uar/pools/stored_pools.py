@@ -4,7 +4,7 @@ import hashlib
 import json
 import secrets
 import time
-from collections.abc import ItemsView, Iterator, Mapping, Sequence
+from collections.abc import ItemsView, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -163,14 +163,15 @@ class _Items(ItemsView[str, list[str]]):
 
 class StoredPools:
     """Append-only parts in `folder`, each written beside and renamed, so that many processes may write. Of several pools of a
-    question the last written counts."""
+    question the last written counts, of several questions of one id that which is asked for."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def add(self, pools: Mapping[str, Pool], command: str | None = None) -> int:
         """Keep the pools that differ from what is kept, and return their number. `command`: that asks about them."""
-        given, kept = PoolTable.of(pools), self.read()
+        given = PoolTable.of(pools)
+        kept = self.read(dict(zip(given, given.questions.tolist(), strict=True)))
         known = dict(zip(kept, kept.hashes.tolist(), strict=True))
         fresh = given.chosen([q for q, own in zip(given, given.hashes.tolist(), strict=True) if known.get(q) != own])
         if fresh:
@@ -180,8 +181,9 @@ class StoredPools:
             write_table(self.folder / name, table, compression="zstd")
         return len(fresh)
 
-    def read(self) -> PoolTable:
-        """By query id. DataError where a file is no part."""
+    def read(self, worded: Mapping[str, int] | None = None) -> PoolTable:
+        """By query id. `worded`: `Pool.question` by query id; pools of other questions, or of questions that were worded
+        otherwise, are left out. DataError where a file is no part."""
         ids: list[str] = []
         parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # questions, sizes, rows
         for path in self._parts():
@@ -194,7 +196,10 @@ class StoredPools:
                 parts.append((np.zeros(0, np.uint64), np.diff(lists.offsets.to_numpy()), lists.flatten().to_numpy()))
             parts.append((table["question"].to_numpy(), np.zeros(0, np.int32), np.zeros(0, np.int32)))
         questions, sizes, rows = (_joined(column) for column in zip(*parts, strict=True)) if parts else (NOTHING,) * 3
-        last = {query_id: at for at, query_id in enumerate(ids)}  # its first place in the order, its last pool
+        wanted: Iterable[tuple[int, str]] = enumerate(ids)
+        if worded is not None:
+            wanted = [(at, q) for (at, q), own in zip(wanted, questions.tolist(), strict=True) if worded.get(q) == own]
+        last = {query_id: at for at, query_id in wanted}  # its first place in the order, its last pool
         ends, places = ends_of(sizes), np.fromiter(last.values(), np.int64, len(last))
         if len(last) < len(ids):
             questions = questions[places]
