@@ -145,13 +145,15 @@ def test_candidates_images_and_who_judged_go_along(judged: Path, tmp_path: Path)
     rows = [{"_id": "p1", "text": "what is this?", "image": "pictures/bee.png"}, {"_id": "p3", "text": "is it red?"}]
     write_jsonl(judged / "queries.jsonl", rows)
     write_jsonl(judged / "candidates" / "train.jsonl", [{"query_id": q, "candidates": ["d3", "d2"]} for q in ("p1", "p3")])
-    (judged / "collection.json").write_text('{"origin": "generated"}')
+    settings = {"origin": "generated", "positive_grade": 2, "graded": False, "drop_own": True}
+    (judged / "collection.json").write_text(json.dumps(settings))
     own = open_collection(f"local:{judged}:train")
     write_collection(tmp_path / "out", own.corpus, None, {"train": []}, [], {"train": own}, {})
     made = open_collection(f"local:{tmp_path / 'out'}:train")
     assert made.candidates == {"p1": ["d3", "d2"], "p3": ["d3", "d2"]} and made.qrels == own.qrels
     assert made.queries["p1"].image is not None and made.queries["p1"].image.key == own.queries["p1"].image.key
     assert [q.origin for q in made.queries.values()] == ["generated"] * 2
+    assert {name: getattr(made, name) for name in settings} == settings and made.gains() == own.gains()
 
 
 def mixed_folder(folder: Path) -> Path:
