@@ -90,6 +90,19 @@ def test_generated_questions_stand_beside_those_of_people(writes: Command, tmp_p
     assert {r["query_id"] for r in pq.read_table(tmp_path / "run" / "labels.parquet").to_pylist()} == set(train.queries)
 
 
+def test_what_the_dataset_says_of_peoples_questions_holds_beside_generated_ones(
+    writes: Command, tmp_path: Path, judged: Path
+) -> None:
+    (judged / "collection.json").unlink()
+    (judged / "qrels" / "train.tsv").write_text("p1\td2\t2\np1\td1\t1\n")
+    write_jsonl(tmp_path / "answers.jsonl", [{"query_id": "p1", "answers": ["sweet honey"]}])
+    ok(writes("dataset.positive_grade=2", "dataset.answers=answers.jsonl"))
+    (place,) = (tmp_path / "questions").iterdir()
+    train = open_collection(f"local:{place}:train")
+    assert train.positives("p1") == ["d2"] and train.queries["p1"].answers == ("sweet honey",)
+    assert all(train.positives(q) for q in train.queries if q != "p3")
+
+
 def test_images_of_peoples_questions_come_with_them(judged: Path, tmp_path: Path) -> None:
     rows = told(judged / "queries.jsonl")
     (judged / "pictures").mkdir()
