@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from commands import FORKS, ended
 from conftest import ok
+from omegaconf import OmegaConf
 from scripted import Scripted, run
 
 from uar.annotation import annotation as annotation_module
@@ -18,6 +19,7 @@ from uar.annotation import conclusions
 from uar.annotation.annotation import Annotation, Asked
 from uar.annotation.annotators import Annotator, Judgement, Likelihood, RelSel
 from uar.annotation.selection import Annotations
+from uar.annotation.store_run import store
 from uar.collections import Collection, open_collection
 from uar.errors import UserError
 from uar.llm.pooled import PooledQuestions
@@ -149,6 +151,15 @@ def test_a_question_whose_reply_cannot_be_read_has_failed_and_is_no_longer_missi
     run(tmp_path, RELSEL, Scripted(lambda r: "prose"), questions, max_failure_rate=1.0)
     concluded = chosen(tmp_path, collection, RELSEL).concluded()
     assert (dict(concluded.judgements), concluded.failed, concluded.incomplete) == ({}, list(collection.queries), [])
+
+
+def test_replies_that_are_deleted_are_no_longer_learned_from(tmp_path: Path, collection: Collection) -> None:
+    annotated(tmp_path, collection, LIKELIHOOD)
+    cfg = OmegaConf.create({"action": "delete", "store": str(tmp_path), "where": {"stage": "likelihood*"}})
+    for dry_run, left in ((True, 3), (False, 0)):
+        cfg.dry_run = dry_run
+        assert store(cfg, tmp_path) == 12
+        assert len(labels(chosen(tmp_path, collection, LIKELIHOOD))) == left
 
 
 def test_another_threshold_is_read_from_the_replies_that_are_there(tmp_path: Path, collection: Collection) -> None:

@@ -92,6 +92,12 @@ class Annotations:
         name, shown = f"run-{digest(pools)[:16]}", pools_of(asked.collection, pools)
         return Annotation(asked, name, shown, about, self.store, self.also, besides_of(folder))
 
+    def forget(self) -> None:
+        """Leave nothing of what was concluded: it is concluded anew of the replies that the store has."""
+        for place in self.store.glob("pools/*/*/judgements"):
+            for file in (*place.glob("*.arrow"), *place.glob("*.part")):
+                file.unlink(missing_ok=True)
+
     def listed(self, corpus: str | None = None) -> list[dict[str, Any]]:
         """What is known of every annotation, by any annotator, of a corpus, or of all of them: `annotator`, `models`,
         `collection`, `candidates`, `questions` (their number), `run` (the last one), oldest run first."""
