@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from multiprocessing.queues import Queue
 from pathlib import Path
+from threading import Thread
 
 import pyarrow.parquet as pq
 import pytest
@@ -25,6 +26,7 @@ from uar.errors import UserError
 from uar.llm.pooled import PooledQuestions
 from uar.llm.record import Reply, Request
 from uar.pools import write_pools
+from uar.pools.stored_pools import StoredPools
 from uar.storage.files import read_json, write_json
 
 LIKELIHOOD = Likelihood(template="likelihood_question", threshold=50.0)
@@ -261,6 +263,28 @@ def test_who_is_asked_for_calibration_alone_is_learned_from_once_a_run_is_about_
     other = dict.fromkeys(["q1", "q2"], POOL[:2])
     Annotations(tmp_path / "store").begin(asked, {"depth": 2}, other, {}, {"q1"})
     assert chosen(tmp_path / "store", collection, LIKELIHOOD, "union").wanted == ["q1", "q2", "q3"]
+
+
+def test_shards_that_begin_at_once_leave_each_other_what_they_are_about(
+    tmp_path: Path, collection: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, asked, add = Annotations(tmp_path / "store"), Asked(LIKELIHOOD, MODELS, collection), StoredPools.add
+
+    def begin(query_ids: Sequence[str], besides: set[str]) -> None:
+        store.begin(asked, {"depth": 4}, dict.fromkeys([*query_ids, *sorted(besides)], POOL), {}, besides)
+
+    other = Thread(target=begin, args=(["q1", "q2"], {"q3"}))
+
+    def slow(*arguments: object) -> int:
+        if not other.ident:
+            other.start()
+            other.join(0.5)
+        return add(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(StoredPools, "add", slow)
+    begin(["q3"], {"q1"})
+    other.join()
+    assert chosen(tmp_path / "store", collection, LIKELIHOOD).wanted == ["q1", "q2", "q3"]
 
 
 def test_the_pools_of_a_run_folder_can_be_named(tmp_path: Path, collection: Collection) -> None:

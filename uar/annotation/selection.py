@@ -15,6 +15,7 @@ from uar.collections.checked_files import candidates_of
 from uar.errors import UserError
 from uar.pools.stored_pools import Pool, PoolTable, StoredPools, pools_of
 from uar.storage.files import digest, read_json, write_json
+from uar.storage.locks import alone
 
 ABOUT, LAST_RUN = "about.json", "last_run.json"
 
@@ -49,8 +50,9 @@ class Annotations:
             "candidates": candidates,
         }
         write_json(folder / ABOUT, about)
-        add_besides(folder, shown.keys(), besides, lambda: StoredPools(folder).read().keys())
-        StoredPools(folder).add(shown, command)
+        with alone(folder / "besides.json.lock"):
+            add_besides(folder, shown.keys(), besides, lambda: StoredPools(folder).read().keys())
+            StoredPools(folder).add(shown, command)
         last = {"time": time.time(), **run}
         write_json(folder / LAST_RUN, last)
         return Annotation(asked, name, shown, {**about, "run": last}, self.store, self.also, besides_of(folder))
