@@ -22,6 +22,7 @@ from uar.annotation.annotators import Annotator, Judgement, Likelihood, RelSel
 from uar.annotation.selection import Annotations
 from uar.annotation.store_run import store
 from uar.collections import Collection, open_collection
+from uar.collections.images import Image
 from uar.errors import UserError
 from uar.llm.pooled import PooledQuestions
 from uar.llm.record import Reply, Request
@@ -234,6 +235,19 @@ def test_a_question_that_is_worded_anew_is_no_longer_in_the_annotation(
     assert set(chosen(tmp_path / "store", reworded, LIKELIHOOD).concluded().judgements) == {"q2", "q3"}
 
 
+def test_a_question_with_another_image_is_no_longer_in_the_annotation(
+    tmp_path: Path, folder: Path, collection: Collection
+) -> None:
+    def pictured(name: str) -> Collection:
+        (folder / name).write_bytes(b"\x89PNG\r\n\x1a\n" + name[:1].encode())
+        first = replace(collection.queries["q1"], image=Image(name, folder))
+        return replace(collection, queries=collection.queries | {"q1": first})
+
+    begun(tmp_path / "store", pictured("a.png"), RELSEL)
+    found = {name: list(chosen(tmp_path / "store", pictured(name), RELSEL).pools) for name in ("a.png", "b.png", "a2.png")}
+    assert found == {"a.png": ["q1", "q2", "q3"], "b.png": ["q2", "q3"], "a2.png": ["q1", "q2", "q3"]}
+
+
 def test_questions_of_two_lots_that_have_the_same_ids_do_not_hide_each_other(
     tmp_path: Path, folder: Path, collection: Collection
 ) -> None:
@@ -374,7 +388,7 @@ def test_an_earlier_run_is_brought_over_from_its_folder(
     assert "old: 3 of its passages were shown" in told and "no reply is kept under its id" in told
     assert "replies to likelihood_question (likelihood_question, scripted@1): 3 ok" in ok(command(*why, "question=q1"))
     (folder / "queries.jsonl").write_text((folder / "queries.jsonl").read_text().replace("what pumps", "who pumps"))
-    assert "asked with another text or other answers than it has now" in ok(command(*why, "question=q1"))
+    assert "asked with another text, image or other answers than it has now" in ok(command(*why, "question=q1"))
     assert "question=q9: no question of local:" in command(*why, "question=q9").stderr
 
 

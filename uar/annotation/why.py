@@ -31,7 +31,7 @@ def why(annotations: Annotations, collection: Collection, query_id: str) -> Iter
         if pool is not None:
             said, shown = f"{len(pool.rows)} of its passages were shown", True
         elif query_id in stored.read():
-            said = "asked with another text or other answers than it has now; annotate again"
+            said = "asked with another text, image or other answers than it has now; annotate again"
         else:
             said = "not asked, as no run had it among its questions (limit=, another split)"
         yield f"{described(about)}: {said}"

@@ -26,7 +26,7 @@ NOTHING = np.zeros(0, np.int32)
 
 
 class Pool(NamedTuple):
-    """`question`: a hash of the question's text and answers; `rows`: of the corpus, in the order shown."""
+    """`question`: a hash of the question's text, answers and image; `rows`: of the corpus, in the order shown."""
 
     question: int
     rows: np.ndarray
@@ -113,9 +113,10 @@ def pool_table(collection: Collection, query_ids: Sequence[str], ends: np.ndarra
 
 
 def question_hash(collection: Collection, query_id: str) -> int:
-    """Of a question's text and answers, in 64 bits."""
+    """Of a question's text, answers and image, in 64 bits."""
     query = collection.queries[query_id]
-    return _short(json.dumps([query.text, query.answers], ensure_ascii=False).encode("utf-8", "surrogatepass"))
+    asked = [query.text, query.answers, *([query.image.key] if query.image else [])]
+    return _short(json.dumps(asked, ensure_ascii=False).encode("utf-8", "surrogatepass"))
 
 
 def ids_of(collection: Collection, pool: Pool) -> list[str]:
