@@ -226,13 +226,15 @@ def test_folders_of_one_name_do_not_mix(tmp_path: Path, folder: Path, collection
 
 
 def test_a_question_that_is_worded_anew_is_no_longer_in_the_annotation(
-    tmp_path: Path, folder: Path, collection: Collection
+    tmp_path: Path, folder: Path, collection: Collection, caplog: pytest.LogCaptureFixture
 ) -> None:
     annotated(tmp_path / "store", collection, LIKELIHOOD)
     queries = folder / "queries.jsonl"
     queries.write_text(queries.read_text().replace("what pumps blood", "which organ pumps blood"))
     reworded = open_collection(f"local:{folder}:train")
+    assert chosen(tmp_path / "store", collection, LIKELIHOOD) and not caplog.records
     assert set(chosen(tmp_path / "store", reworded, LIKELIHOOD).concluded().judgements) == {"q2", "q3"}
+    assert "train: 1 annotated questions have another text, image or other answers today and are left out" in caplog.text
 
 
 def test_a_question_with_another_image_is_no_longer_in_the_annotation(

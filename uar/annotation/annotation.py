@@ -145,6 +145,11 @@ class Annotation:
 
 
 def unchanged(collection: Collection, stored: StoredPools) -> PoolTable:
-    """The pools of the collection's questions, as they are worded and answered today, in its order."""
-    pools = stored.read({q: question_hash(collection, q) for q in collection.queries})
+    """The pools of the collection's questions, as they are worded and answered today, in its order. The log says how many
+    others have pools."""
+    worded = {q: question_hash(collection, q) for q in collection.queries}
+    pools = stored.read(worded)
+    if 0 < len(pools) < len(worded) and (others := sum(q in worded for q in stored.read() if q not in pools)):
+        line = "%s: %d annotated questions have another text, image or other answers today and are left out; annotate again"
+        log.warning(line, collection.reference, others)
     return pools.chosen([q for q in collection.queries if q in pools])
