@@ -433,6 +433,9 @@ def test_what_completes_a_question_is_the_command_that_brought_it(tmp_path: Path
     for command, questions in (("limit=3", ["q1", "q2", "q3"]), ("limit=1", ["q1"]), ("depth=2", ["q2"])):
         pools = dict.fromkeys(questions, POOL[:2] if command == "depth=2" else POOL)
         store.begin(asked, {"seed": 0}, pools, {}, command=command)
+    reworded = replace(collection, queries={q: replace(one, text=f"{one.text}?") for q, one in collection.queries.items()})
+    of_lot = dict.fromkeys(reworded.queries, POOL)
+    store.begin(Asked(LIKELIHOOD, MODELS, reworded), {"seed": 0}, of_lot, {}, command="other lot")
     latest, union = (store.choose(asked, which) for which in ("latest", "union"))
     assert latest is not None and union is not None
     for annotation in (latest, union):

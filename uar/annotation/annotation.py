@@ -84,7 +84,8 @@ class Annotation:
         """Of the runs that brought the pools of these questions, which given again ask what is missing of them."""
         names = self.about.get("union", [self.name])
         folders = [place / "pools" / self.asked.key / name for place in (self.store, *self.also) for name in names]
-        return list(dict.fromkeys(command for folder in folders for command in StoredPools(folder).commands(query_ids)))
+        worded = {q: self.pools[q].question for q in query_ids}
+        return list(dict.fromkeys(command for folder in folders for command in StoredPools(folder).commands(worded)))
 
     def keep(self, results: Mapping[str, Sequence[Judgement]], failed: Iterable[str]) -> None:
         """Keep what chains concluded of pools of this annotation."""

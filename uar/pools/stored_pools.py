@@ -209,14 +209,16 @@ class StoredPools:
         release_heap()
         return PoolTable(list(last), questions.astype(np.uint64, copy=False), ends, rows)
 
-    def commands(self, query_ids: Sequence[str]) -> list[str]:
-        """Those that ask about the pools of these questions, the latest first; none of pools that do not say it."""
-        left, found = set(query_ids), dict[str, None]()
+    def commands(self, worded: Mapping[str, int]) -> list[str]:
+        """Those that ask about the pools of these questions, see `read`, the latest first; none where pools do not say it."""
+        left, found = dict(worded), dict[str, None]()
         for path in reversed(self._parts()):
-            own = left.intersection(pq.read_table(path, columns=["query_id"])["query_id"].to_pylist())
-            command = (pq.read_schema(path).metadata or {}).get(COMMAND, b"").decode()
+            table = pq.read_table(path, columns=["query_id", "question"])
+            kept = zip(table["query_id"].to_pylist(), table["question"].to_pylist(), strict=True)
+            own = {query_id for query_id, question in kept if left.get(query_id) == question}
+            command = (table.schema.metadata or {}).get(COMMAND, b"").decode()
             found |= {command: None} if own and command else {}
-            left -= own
+            left = {query_id: question for query_id, question in left.items() if query_id not in own}
         return list(found)
 
     def _parts(self) -> list[Path]:
