@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from multiprocessing.queues import Queue
 from pathlib import Path
+from threading import Thread
 
 import pyarrow.parquet as pq
 import pytest
 from commands import FORKS, ended
 from conftest import ok
+from omegaconf import OmegaConf
 from scripted import Scripted, run
 
 from uar.annotation import annotation as annotation_module
@@ -18,11 +20,14 @@ from uar.annotation import conclusions
 from uar.annotation.annotation import Annotation, Asked
 from uar.annotation.annotators import Annotator, Judgement, Likelihood, RelSel
 from uar.annotation.selection import Annotations
+from uar.annotation.store_run import store
 from uar.collections import Collection, open_collection
+from uar.collections.images import Image
 from uar.errors import UserError
 from uar.llm.pooled import PooledQuestions
 from uar.llm.record import Reply, Request
 from uar.pools import write_pools
+from uar.pools.stored_pools import StoredPools
 from uar.storage.files import read_json, write_json
 
 LIKELIHOOD = Likelihood(template="likelihood_question", threshold=50.0)
@@ -151,11 +156,31 @@ def test_a_question_whose_reply_cannot_be_read_has_failed_and_is_no_longer_missi
     assert (dict(concluded.judgements), concluded.failed, concluded.incomplete) == ({}, list(collection.queries), [])
 
 
+def test_replies_that_are_deleted_are_no_longer_learned_from(tmp_path: Path, collection: Collection) -> None:
+    annotated(tmp_path, collection, LIKELIHOOD)
+    cfg = OmegaConf.create({"action": "delete", "store": str(tmp_path), "where": {"stage": "likelihood*"}})
+    for dry_run, left in ((True, 3), (False, 0)):
+        cfg.dry_run = dry_run
+        assert store(cfg, tmp_path) == 12
+        assert len(labels(chosen(tmp_path, collection, LIKELIHOOD))) == left
+
+
 def test_another_threshold_is_read_from_the_replies_that_are_there(tmp_path: Path, collection: Collection) -> None:
     annotated(tmp_path, collection, LIKELIHOOD)
     strict = replace(LIKELIHOOD, threshold=25.0)
     assert all(sum(of_query.values()) == 1 for of_query in labels(chosen(tmp_path, collection, strict)).values())
     assert all(sum(of_query.values()) == 2 for of_query in labels(chosen(tmp_path, collection, LIKELIHOOD)).values())
+
+
+def test_what_one_split_was_looked_through_for_hides_nothing_of_another(tmp_path: Path, folder: Path) -> None:
+    for split, query_id in (("train", "q1"), ("dev", "q2")):
+        (folder / "qrels" / f"{split}.tsv").write_text(f"query-id\tcorpus-id\tscore\n{query_id}\td1\t1\n")
+    train, dev = (open_collection(f"local:{folder}:{split}") for split in ("train", "dev"))
+    strict = replace(LIKELIHOOD, threshold=25.0)
+    for collection in (train, dev):
+        annotated(tmp_path / "store", collection, LIKELIHOOD)
+    read = [list(labels(chosen(tmp_path / "store", one, strict))) for one in (train, dev, train)]
+    assert read == [["q1"], ["q2"], ["q1"]]
 
 
 def test_a_later_run_of_another_depth_hides_nothing(tmp_path: Path, collection: Collection) -> None:
@@ -201,13 +226,44 @@ def test_folders_of_one_name_do_not_mix(tmp_path: Path, folder: Path, collection
 
 
 def test_a_question_that_is_worded_anew_is_no_longer_in_the_annotation(
-    tmp_path: Path, folder: Path, collection: Collection
+    tmp_path: Path, folder: Path, collection: Collection, caplog: pytest.LogCaptureFixture
 ) -> None:
     annotated(tmp_path / "store", collection, LIKELIHOOD)
     queries = folder / "queries.jsonl"
     queries.write_text(queries.read_text().replace("what pumps blood", "which organ pumps blood"))
     reworded = open_collection(f"local:{folder}:train")
+    assert chosen(tmp_path / "store", collection, LIKELIHOOD) and not caplog.records
     assert set(chosen(tmp_path / "store", reworded, LIKELIHOOD).concluded().judgements) == {"q2", "q3"}
+    assert "train: 1 annotated questions have another text, image or other answers today and are left out" in caplog.text
+
+
+def test_a_question_with_another_image_is_no_longer_in_the_annotation(
+    tmp_path: Path, folder: Path, collection: Collection
+) -> None:
+    def pictured(name: str) -> Collection:
+        (folder / name).write_bytes(b"\x89PNG\r\n\x1a\n" + name[:1].encode())
+        first = replace(collection.queries["q1"], image=Image(name, folder))
+        return replace(collection, queries=collection.queries | {"q1": first})
+
+    begun(tmp_path / "store", pictured("a.png"), RELSEL)
+    found = {name: list(chosen(tmp_path / "store", pictured(name), RELSEL).pools) for name in ("a.png", "b.png", "a2.png")}
+    assert found == {"a.png": ["q1", "q2", "q3"], "b.png": ["q2", "q3"], "a2.png": ["q1", "q2", "q3"]}
+
+
+def test_questions_of_two_lots_that_have_the_same_ids_do_not_hide_each_other(
+    tmp_path: Path, folder: Path, collection: Collection
+) -> None:
+    annotated(tmp_path / "store", collection, LIKELIHOOD)
+    queries = folder / "queries.jsonl"
+    queries.write_text(queries.read_text().replace('"text": "', '"text": "tell me ').replace("tell me what do", "what do"))
+    other = open_collection(f"local:{folder}:train")
+    annotated(tmp_path / "store", other, LIKELIHOOD)
+    for one in (collection, other, collection):
+        assert labels(chosen(tmp_path / "store", one, LIKELIHOOD)).keys() == collection.queries.keys()
+    folders = [path.parent for path in (tmp_path / "store" / "pools").glob("*/*/about.json")]
+    parts = [len(list(place.glob("*.parquet"))) for place in folders]
+    begun(tmp_path / "store", collection, LIKELIHOOD)
+    assert parts == [2] and [len(list(place.glob("*.parquet"))) for place in folders] == parts
 
 
 def test_who_is_asked_for_calibration_alone_is_learned_from_once_a_run_is_about_it(
@@ -223,6 +279,28 @@ def test_who_is_asked_for_calibration_alone_is_learned_from_once_a_run_is_about_
     other = dict.fromkeys(["q1", "q2"], POOL[:2])
     Annotations(tmp_path / "store").begin(asked, {"depth": 2}, other, {}, {"q1"})
     assert chosen(tmp_path / "store", collection, LIKELIHOOD, "union").wanted == ["q1", "q2", "q3"]
+
+
+def test_shards_that_begin_at_once_leave_each_other_what_they_are_about(
+    tmp_path: Path, collection: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, asked, add = Annotations(tmp_path / "store"), Asked(LIKELIHOOD, MODELS, collection), StoredPools.add
+
+    def begin(query_ids: Sequence[str], besides: set[str]) -> None:
+        store.begin(asked, {"depth": 4}, dict.fromkeys([*query_ids, *sorted(besides)], POOL), {}, besides)
+
+    other = Thread(target=begin, args=(["q1", "q2"], {"q3"}))
+
+    def slow(*arguments: object) -> int:
+        if not other.ident:
+            other.start()
+            other.join(0.5)
+        return add(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(StoredPools, "add", slow)
+    begin(["q3"], {"q1"})
+    other.join()
+    assert chosen(tmp_path / "store", collection, LIKELIHOOD).wanted == ["q1", "q2", "q3"]
 
 
 def test_the_pools_of_a_run_folder_can_be_named(tmp_path: Path, collection: Collection) -> None:
@@ -312,7 +390,7 @@ def test_an_earlier_run_is_brought_over_from_its_folder(
     assert "old: 3 of its passages were shown" in told and "no reply is kept under its id" in told
     assert "replies to likelihood_question (likelihood_question, scripted@1): 3 ok" in ok(command(*why, "question=q1"))
     (folder / "queries.jsonl").write_text((folder / "queries.jsonl").read_text().replace("what pumps", "who pumps"))
-    assert "asked with another text or other answers than it has now" in ok(command(*why, "question=q1"))
+    assert "asked with another text, image or other answers than it has now" in ok(command(*why, "question=q1"))
     assert "question=q9: no question of local:" in command(*why, "question=q9").stderr
 
 
@@ -355,6 +433,9 @@ def test_what_completes_a_question_is_the_command_that_brought_it(tmp_path: Path
     for command, questions in (("limit=3", ["q1", "q2", "q3"]), ("limit=1", ["q1"]), ("depth=2", ["q2"])):
         pools = dict.fromkeys(questions, POOL[:2] if command == "depth=2" else POOL)
         store.begin(asked, {"seed": 0}, pools, {}, command=command)
+    reworded = replace(collection, queries={q: replace(one, text=f"{one.text}?") for q, one in collection.queries.items()})
+    of_lot = dict.fromkeys(reworded.queries, POOL)
+    store.begin(Asked(LIKELIHOOD, MODELS, reworded), {"seed": 0}, of_lot, {}, command="other lot")
     latest, union = (store.choose(asked, which) for which in ("latest", "union"))
     assert latest is not None and union is not None
     for annotation in (latest, union):

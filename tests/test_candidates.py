@@ -187,6 +187,17 @@ def test_a_union_takes_its_sources_by_turns_each_as_deep_as_its_own_depth(toy: C
         UnionPool(depth=3, sources={})
 
 
+def test_where_positives_are_not_joined_no_source_and_no_fallback_gives_way_for_them(toy: Collection, tmp_path: Path) -> None:
+    judged = replace(toy, qrels={"q1": {"d6": 1, "d5": 1}, "q3": {"d3": 1, "d1": 1}}, candidates={"q3": ["d3", "d1", "d2"]})
+    union = UnionPool(depth=4, include_positive=False, shuffle=False, sources={"one": Ranked(2)})
+    assert union.pools(judged, ["q1"]) == {"q1": ["d6", "d5"]}
+    assert replace(union, include_positive=True).pools(judged, ["q1"]) == {"q1": ["d6", "d4", "d5"]}
+    write_jsonl(tmp_path / "train.jsonl", [{"query_id": "q7", "candidates": ["d1"]}])
+    given = GivenPool(2, include_positive=False, shuffle=False, path=str(tmp_path / "train.jsonl"))
+    assert pools_of_other_split(given, judged, ["q3"]) == {"q3": ["d3", "d1"]}
+    assert pools_of_other_split(replace(given, include_positive=True), judged, ["q3"]) == {"q3": ["d2", "d1"]}
+
+
 def test_the_sources_of_a_union_that_rank_by_a_model_take_the_model_as_it_is_now(toy: Collection) -> None:
     def never() -> Ranker:
         raise AssertionError("the model of before ranks")

@@ -167,6 +167,22 @@ def test_a_small_corpus_is_contrasted_by_hand(toy: Collection) -> None:
     assert len(made.pools(toy, ["q1"])["q1"]) == 2
 
 
+def test_a_contrast_does_not_hang_on_what_else_is_asked_or_left_out() -> None:
+    mini = open_collection("mini:train")
+    first, second = list(mini.queries)[:2]
+    source = replace(contrast(8, 20, 6), include_positive=True)
+    crowded = replace(mini, qrels=mini.qrels | {second: dict.fromkeys(list(mini.corpus.ids())[:9], 3)})
+    alone = source.pools(crowded, [first])[first]
+    assert source.pools(crowded, [first, second])[first] == alone and len(alone) == 8
+    assert len(replace(source, top=2).pools(crowded, [second])[second]) == 8  # of which one is no positive
+    (own,) = BM25Pool(1, include_positive=False).best(mini, [first])[first]
+    queries = {own: replace(mini.queries[first], id=own)}
+    left_out = replace(mini, queries=queries, qrels={}, drop_own=True)
+    pool = contrast(8, 20, 6).pools(left_out, [own])[own]
+    top = BM25Pool(20, include_positive=False).best(left_out, [own])[own]
+    assert own not in pool and len(pool) == 8 and len(set(pool) & set(top)) == 2
+
+
 def test_a_contrast_that_cannot_be_is_refused() -> None:
     with pytest.raises(UserError, match="candidates.outside=9: from 0 to candidates.depth=8"):
         contrast(8, 20, 9)

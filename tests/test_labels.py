@@ -263,6 +263,19 @@ def test_a_loss_for_soft_labels_is_refused_where_there_are_only_yes_and_no(conte
     stage.check(contrastive)
 
 
+def test_queries_that_a_loss_for_soft_labels_learns_nothing_of_are_counted(
+    context: LabelContext, caplog: pytest.LogCaptureFixture
+) -> None:
+    judged = dict(context.judgements())
+    (stage,) = MixedLabels(human_frac=1.0, strategy="union").stages(replace(context, judgements=lambda: {"q2": judged["q2"]}))
+    for one in (stage, replace(stage, examples=list(stage.examples))):
+        one.check(kl)
+        assert "Stage union: 2 of 3 queries have no graded or soft labels, and loss=kl learns nothing of them" in caplog.text
+        caplog.clear()
+        one.check(contrastive)
+        assert not caplog.text
+
+
 def test_human_grades_are_utilities_where_there_are_several(folder: Path, context: LabelContext):
     (folder / "qrels" / "train.tsv").write_text("q1\td1\t2\nq1\td2\t1\nq1\td5\t0\nq2\td2\t1\n")
     graded = replace(context, collection=open_collection(f"local:{folder}:train"))

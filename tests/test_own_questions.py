@@ -90,6 +90,19 @@ def test_generated_questions_stand_beside_those_of_people(writes: Command, tmp_p
     assert {r["query_id"] for r in pq.read_table(tmp_path / "run" / "labels.parquet").to_pylist()} == set(train.queries)
 
 
+def test_what_the_dataset_says_of_peoples_questions_holds_beside_generated_ones(
+    writes: Command, tmp_path: Path, judged: Path
+) -> None:
+    (judged / "collection.json").unlink()
+    (judged / "qrels" / "train.tsv").write_text("p1\td2\t2\np1\td1\t1\n")
+    write_jsonl(tmp_path / "answers.jsonl", [{"query_id": "p1", "answers": ["sweet honey"]}])
+    ok(writes("dataset.positive_grade=2", "dataset.answers=answers.jsonl"))
+    (place,) = (tmp_path / "questions").iterdir()
+    train = open_collection(f"local:{place}:train")
+    assert train.positives("p1") == ["d2"] and train.queries["p1"].answers == ("sweet honey",)
+    assert all(train.positives(q) for q in train.queries if q != "p3")
+
+
 def test_images_of_peoples_questions_come_with_them(judged: Path, tmp_path: Path) -> None:
     rows = told(judged / "queries.jsonl")
     (judged / "pictures").mkdir()
@@ -145,13 +158,15 @@ def test_candidates_images_and_who_judged_go_along(judged: Path, tmp_path: Path)
     rows = [{"_id": "p1", "text": "what is this?", "image": "pictures/bee.png"}, {"_id": "p3", "text": "is it red?"}]
     write_jsonl(judged / "queries.jsonl", rows)
     write_jsonl(judged / "candidates" / "train.jsonl", [{"query_id": q, "candidates": ["d3", "d2"]} for q in ("p1", "p3")])
-    (judged / "collection.json").write_text('{"origin": "generated"}')
+    settings = {"origin": "generated", "positive_grade": 2, "graded": False, "drop_own": True}
+    (judged / "collection.json").write_text(json.dumps(settings))
     own = open_collection(f"local:{judged}:train")
     write_collection(tmp_path / "out", own.corpus, None, {"train": []}, [], {"train": own}, {})
     made = open_collection(f"local:{tmp_path / 'out'}:train")
     assert made.candidates == {"p1": ["d3", "d2"], "p3": ["d3", "d2"]} and made.qrels == own.qrels
     assert made.queries["p1"].image is not None and made.queries["p1"].image.key == own.queries["p1"].image.key
     assert [q.origin for q in made.queries.values()] == ["generated"] * 2
+    assert {name: getattr(made, name) for name in settings} == settings and made.gains() == own.gains()
 
 
 def mixed_folder(folder: Path) -> Path:

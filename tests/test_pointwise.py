@@ -267,6 +267,19 @@ def test_where_all_judged_queries_calibrate_there_is_nothing_to_measure() -> Non
     assert set(again) == set(judged) and again["q19"] != judged["q19"]
 
 
+def test_questions_that_an_llm_wrote_neither_calibrate_nor_measure() -> None:
+    collection, judged = overconfident(20)
+    annotator = replace(GRADE, calibration_queries=6)
+    expected = annotator.finish(collection, judged, 0)[1]
+    written = {f"w{n}": judged["q0"] for n in range(20)}
+    queries = collection.queries | {q: Query(q, q, origin="generated") for q in written}
+    qrels = collection.qrels | {q: {j.doc_id: int(j.rank == 10) for j in judged["q0"]} for q in written}
+    both = replace(collection, queries=queries, qrels=qrels)
+    assert annotator.asked_besides(both, 0) == expected["queries"]
+    assert annotator.finish(both, judged | written, 0)[1] == expected
+    assert annotator.finish(replace(collection, origin="generated"), judged, 0) == (judged, None)
+
+
 def test_without_judgements_of_people_or_queries_to_fit_nothing_is_calibrated() -> None:
     collection, judged = overconfident(3)
     assert GRADE.finish(people({}), judged, seed=0) == (judged, None)

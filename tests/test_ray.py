@@ -12,6 +12,7 @@ from llm_server import gold_answers, serve
 
 from uar.annotation.annotators import RelSel
 from uar.collections import Collection, open_collection
+from uar.collections.answer_files import with_answers
 from uar.llm.engines.ray import RayEngine, _replica
 from uar.llm.engines.work import Work
 from uar.llm.pooled import PooledQuestions
@@ -90,6 +91,17 @@ def test_an_actor_opens_its_models_once_for_all_rounds(tmp_path: Path) -> None:
     assert (len(work.results), work.progress.calls, between, work.failed) == (12, 12, [5], [])
     serves = [where for where, _ in server.looked_up].count("/v1/models")  # is asked when a model is opened
     assert len(server.seen) == 12 and serves == 1
+
+
+def test_an_actor_has_the_answers_that_the_run_has(tmp_path: Path) -> None:
+    mini = open_collection("mini:train")
+    first, second = list(mini.queries)[:2]
+    (tmp_path / "answers.jsonl").write_text(json.dumps({"query_id": first, "answers": ["another answer"]}) + "\n")
+    (answered_anew,) = with_answers([mini], str(tmp_path / "answers.jsonl"), "dataset.answers", of_all=False)
+    questions = PooledQuestions(answered_anew, {q: mini.positives(q) for q in (first, second)})
+    there = questions.opener()()(list(questions.items()))
+    assert [question.answers for question in there] == [("another answer",), ()]
+    assert list(there) == list(questions)
 
 
 def test_what_stops_an_actor_is_told_with_what_it_had(tmp_path: Path) -> None:

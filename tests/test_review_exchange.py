@@ -101,6 +101,16 @@ def test_an_export_of_label_studio_names_people_by_their_accounts(work: Labellin
     assert eve["suggestion_shown"] is True, "the task had a prediction"
 
 
+def test_words_that_are_marked_anew_in_label_studio_are_taken(work: Labelling, tmp_path: Path) -> None:
+    before, *others = told(work)
+    tasks = json.loads(write_for("label_studio", work, tmp_path).read_text())
+    (mark,) = [one["value"] for one in tasks[0]["annotations"][0]["result"] if one["type"] == "labels"]
+    mark["start"], mark["text"] = mark["start"] + len("The "), "heart"  # the grade stays
+    (tmp_path / "back.json").write_text(json.dumps(tasks))
+    assert take_back(work, tmp_path / "back.json") == 1 and take_back(work, tmp_path / "back.json") == 0
+    assert told(work) == [before | {"start": 7, "words": "heart"}, *others]
+
+
 @pytest.mark.parametrize("tool", ["csv", "label_studio", "argilla"])
 @pytest.mark.parametrize("by_page", [True, False])
 def test_who_has_seen_a_suggestion_has_seen_it_for_good(tool: str, by_page: bool, tmp_path: Path, folder: Path) -> None:

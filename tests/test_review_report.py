@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from uar.errors import DataError, UserError
@@ -142,6 +144,11 @@ def test_a_report_counts_wrong_suggestions_by_what_others_said_or_by_gold(
     assert review_report([tmp_path / "r"], tmp_path, gold, None, 0)["wrong_suggestions"]["judgements_shown"] == 10
     assert review_report([tmp_path / "r"], tmp_path, gold, 2, 0)["wrong_suggestions"]["judgements_shown"] == 20
     assert "What wrong suggestions do: of fewer than 30 judgements on either side little can be said" in caplog.text
+    graded = pa.table({"query_id": [f"q{n}" for n in range(40)], "doc_id": ["d"] * 40, "label": [1] * 40, "grade": [1] * 40})
+    pq.write_table(graded, tmp_path / "gold.parquet")  # an LLM's labels, of grades from 1 up
+    assert review_report([tmp_path / "r"], tmp_path, tmp_path / "gold.parquet", None, 0)["wrong_suggestions"] is None
+    strict = review_report([tmp_path / "r"], tmp_path, tmp_path / "gold.parquet", 2, 0)
+    assert strict["wrong_suggestions"]["judgements_shown"] == 20
     gold.write_text("other\td\t1\n")
     with pytest.raises(UserError, match="no label of any passage that was judged"):
         review_report([tmp_path / "r"], tmp_path, gold, None, 0)

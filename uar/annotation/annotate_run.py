@@ -87,8 +87,9 @@ def open_writing(cfg: DictConfig, llm: Mapping[str, Any]) -> Writing | None:
     """The questions that are to be written with the model of the config `llm`; None where the collection's own are taken."""
     source: QuestionSource = hydra.utils.instantiate(cfg.questions, _convert_="all")
     options: Any = OmegaConf.to_container(cfg.questions, resolve=True)
+    split, store = cfg.dataset, Path(cfg.store)
     return source.writing(
-        Setting(cfg.dataset.train, cfg.dataset.path, llm, Path(cfg.store), cfg.seed, options, cfg.dataset.language)
+        Setting(split.train, split.path, llm, store, cfg.seed, options, split.language, split.positive_grade, split.answers)
     )
 
 

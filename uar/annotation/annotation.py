@@ -84,7 +84,8 @@ class Annotation:
         """Of the runs that brought the pools of these questions, which given again ask what is missing of them."""
         names = self.about.get("union", [self.name])
         folders = [place / "pools" / self.asked.key / name for place in (self.store, *self.also) for name in names]
-        return list(dict.fromkeys(command for folder in folders for command in StoredPools(folder).commands(query_ids)))
+        worded = {q: self.pools[q].question for q in query_ids}
+        return list(dict.fromkeys(command for folder in folders for command in StoredPools(folder).commands(worded)))
 
     def keep(self, results: Mapping[str, Sequence[Judgement]], failed: Iterable[str]) -> None:
         """Keep what chains concluded of pools of this annotation."""
@@ -97,8 +98,7 @@ class Annotation:
         """Read what was concluded; of the other pools conclude what the store, or the annotator itself, says, once for all
         processes."""
         conclusions = Conclusions(self._path)
-        state = self.key if self.asked.own else state_of([self.store, *self.also])
-        if self._missing(conclusions) and conclusions.seen != state:
+        if self._missing(conclusions) and conclusions.seen != (state := self._state()):
             with alone(self._path.with_suffix(".lock")):
                 conclusions = Conclusions(self._path)
                 if (missing := self._missing(conclusions)) and conclusions.seen != state:
@@ -109,6 +109,10 @@ class Annotation:
         failed = [q for q, known, labelled in ended if known and not labelled]
         incomplete = sorted(q for q, known, _ in ended if not known)
         return Concluded(Judgements(self.asked.collection.corpus, conclusions, good), failed, incomplete)
+
+    def _state(self) -> str:
+        """Of the pools, and of the records where they were asked about: splits of one corpus share a file of conclusions."""
+        return self.key if self.asked.own else digest(self.key, state_of([self.store, *self.also]))
 
     def _missing(self, conclusions: Conclusions) -> list[str]:
         return [q for q, known in zip(self.pools, conclusions.held(self.pools).tolist(), strict=True) if not known]
@@ -141,7 +145,12 @@ class Annotation:
         return place / "pools" / self.asked.key / self.name / "judgements" / f"{self.asked.annotator.reads()}.arrow"
 
 
-def unchanged(collection: Collection, pools: PoolTable) -> PoolTable:
-    """The pools of the collection's questions, as they are worded and answered today, in its order."""
-    asked = dict(zip(pools, pools.questions.tolist(), strict=True))
-    return pools.chosen([q for q in collection.queries if q in asked and asked[q] == question_hash(collection, q)])
+def unchanged(collection: Collection, stored: StoredPools) -> PoolTable:
+    """The pools of the collection's questions, as they are worded and answered today, in its order. The log says how many
+    others have pools."""
+    worded = {q: question_hash(collection, q) for q in collection.queries}
+    pools = stored.read(worded)
+    if 0 < len(pools) < len(worded) and (others := sum(q in worded for q in stored.read() if q not in pools)):
+        line = "%s: %d annotated questions have another text, image or other answers today and are left out; annotate again"
+        log.warning(line, collection.reference, others)
+    return pools.chosen([q for q in collection.queries if q in pools])

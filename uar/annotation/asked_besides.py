@@ -4,7 +4,6 @@ from collections.abc import Callable, Collection, Set
 from pathlib import Path
 
 from uar.storage.files import read_json, write_json
-from uar.storage.locks import alone
 
 FILE = "besides.json"  # beside the pools
 
@@ -22,10 +21,9 @@ def write_besides(folder: Path, besides: Collection[str]) -> None:
 
 
 def add_besides(folder: Path, asked: Set[str], besides: Set[str], before: Callable[[], Set[str]]) -> None:
-    """Those of a further run. `asked`: all its questions; `before`: those of the runs before. A question that any run
-    was about is none of them."""
-    with alone(folder / f"{FILE}.lock"):
-        known = besides_of(folder)
-        if besides or known:
-            wanted = (asked - besides) | (before() - known)
-            write_json(folder / FILE, sorted((known | besides) - wanted))
+    """Those of a further run. `asked`: all its questions; `before`: those of the runs before, whose pools are there. A
+    question that any run was about is none of them. Whoever writes is alone until the pools of the run are there too."""
+    known = besides_of(folder)
+    if besides or known:
+        wanted = (asked - besides) | (before() - known)
+        write_json(folder / FILE, sorted((known | besides) - wanted))

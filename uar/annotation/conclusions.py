@@ -31,7 +31,7 @@ SCHEMA = pa.schema(
     + [("logprobs", pa.list_(pa.list_(pa.float64()))), ("votes", pa.list_(pa.list_(pa.int8())))]
 )
 BLOCK, DECODED = 16_384, 256  # questions that are written, and read, at once
-SEEN = b"seen"  # metadata: what the store held when it was last looked through for what is missing
+SEEN = b"seen"  # metadata: the pools and what the store held when it was last looked through for what is missing
 
 Row = dict[str, Any]  # of one question, by SCHEMA
 
@@ -155,7 +155,7 @@ class Conclusions:
         return Conclusions(self.path)
 
     def joined(self, seen: str) -> "Conclusions":
-        """One file of all that counts. `seen`: the state of the store that was looked through."""
+        """One file of all that counts. `seen`: the state of pools and store that was looked through."""
         parts = self._parts()
         if parts or seen != self.seen or not self.path.is_file():
             last = self._last()

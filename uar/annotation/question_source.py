@@ -13,7 +13,8 @@ from uar.llm.engines.work import Work
 @dataclass(frozen=True)
 class Setting:
     """What an annotate run knows: its split, which may be null, and folder, the config of its model, the store, the seed,
-    the plain options of its questions, and the language of its passages."""
+    the plain options of its questions, the language of its passages, and what counts of the questions that are there already:
+    from which grade on a passage is positive, and files of answers, as `open_training_split` takes them."""
 
     split: str | None
     path: str | None
@@ -22,6 +23,8 @@ class Setting:
     seed: int
     options: Mapping[str, Any]
     language: str = "auto"
+    positive_grade: int | None = None
+    answers: Mapping[str, str] | str | None = None
 
     @property
     def reference(self) -> str:

@@ -15,6 +15,7 @@ from uar.collections.checked_files import candidates_of
 from uar.errors import UserError
 from uar.pools.stored_pools import Pool, PoolTable, StoredPools, pools_of
 from uar.storage.files import digest, read_json, write_json
+from uar.storage.locks import alone
 
 ABOUT, LAST_RUN = "about.json", "last_run.json"
 
@@ -49,8 +50,9 @@ class Annotations:
             "candidates": candidates,
         }
         write_json(folder / ABOUT, about)
-        add_besides(folder, shown.keys(), besides, lambda: StoredPools(folder).read().keys())
-        StoredPools(folder).add(shown, command)
+        with alone(folder / "besides.json.lock"):
+            add_besides(folder, shown.keys(), besides, lambda: StoredPools(folder).read().keys())
+            StoredPools(folder).add(shown, command)
         last = {"time": time.time(), **run}
         write_json(folder / LAST_RUN, last)
         return Annotation(asked, name, shown, {**about, "run": last}, self.store, self.also, besides_of(folder))
@@ -92,6 +94,12 @@ class Annotations:
         name, shown = f"run-{digest(pools)[:16]}", pools_of(asked.collection, pools)
         return Annotation(asked, name, shown, about, self.store, self.also, besides_of(folder))
 
+    def forget(self) -> None:
+        """Leave nothing of what was concluded: it is concluded anew of the replies that the store has."""
+        for place in self.store.glob("pools/*/*/judgements"):
+            for file in (*place.glob("*.arrow"), *place.glob("*.part")):
+                file.unlink(missing_ok=True)
+
     def listed(self, corpus: str | None = None) -> list[dict[str, Any]]:
         """What is known of every annotation, by any annotator, of a corpus, or of all of them: `annotator`, `models`,
         `collection`, `candidates`, `questions` (their number), `run` (the last one), oldest run first."""
@@ -122,7 +130,7 @@ class Annotations:
         paths = [path for place in self._places() for path in sorted((place / asked.key).glob(f"*/{ABOUT}"))]
         known = sorted(((_about(path.parent), path.parent) for path in paths), key=lambda one: one[0]["run"]["time"])
         for about, folder in reversed(known):
-            pools = unchanged(asked.collection, StoredPools(folder).read())
+            pools = unchanged(asked.collection, StoredPools(folder))
             if pools:
                 besides = besides_of(folder)
                 yield Annotation(asked, folder.name, pools, about, self.store, self.also, besides)

@@ -84,6 +84,8 @@ def _delete(cfg: DictConfig, place: Path) -> int:
     if all(value is None for value in cfg.where.values()):
         raise UserError("action=delete needs a rule, such as where.outcome=error or where.model=NAME; it says what goes")
     number = upkeep.delete(place, rule(cfg.where), dry_run=cfg.dry_run)
+    if number and not cfg.dry_run:
+        Annotations(place).forget()
     log.info("%d records %s", number, "would be deleted; dry_run=false deletes them" if cfg.dry_run else "are deleted")
     return number
 

@@ -26,13 +26,14 @@ def why(annotations: Annotations, collection: Collection, query_id: str) -> Iter
         yield f"{collection.reference}: {annotations.held(collection)}"
     shown = False
     for folder, about in found:
-        pool = StoredPools(folder).read().get(query_id)
-        if pool is None:
-            said = "not asked, as no run had it among its questions (limit=, another split)"
-        elif pool.question != question_hash(collection, query_id):
-            said = "asked with another text or other answers than it has now; annotate again"
-        else:
+        stored = StoredPools(folder)
+        pool = stored.read({query_id: question_hash(collection, query_id)}).get(query_id)
+        if pool is not None:
             said, shown = f"{len(pool.rows)} of its passages were shown", True
+        elif query_id in stored.read():
+            said = "asked with another text, image or other answers than it has now; annotate again"
+        else:
+            said = "not asked, as no run had it among its questions (limit=, another split)"
         yield f"{described(about)}: {said}"
     if shown:
         yield from _replies(annotations.store, collection.slug, query_id)

@@ -210,11 +210,11 @@ def positives_by_source(examples: Sequence[Example]) -> Counter[str]:
     return Counter({name: n for name, n in zip(examples.names, counts.tolist(), strict=True) if n})
 
 
-def have_utilities(examples: Sequence[Example]) -> bool:
-    """Whether any pair has one."""
+def utilities_of(examples: Sequence[Example]) -> np.ndarray:
+    """(queries,) how many passages of each have a utility."""
     if isinstance(examples, Examples):
-        return not bool(np.isnan(examples.columns.utility).all())
-    return any(e.utility for e in examples)
+        return np.diff(ends_of(~np.isnan(examples.columns.utility))[examples.ends])
+    return np.array([len(e.utilities()) for e in examples], np.int64)
 
 
 def share_of_chances(examples: Sequence[Example], below: float) -> float | None:

@@ -11,7 +11,7 @@ import numpy as np
 from uar.annotation.annotators import Judgement
 from uar.collections import Collection
 from uar.errors import UserError
-from uar.labels.example_columns import have_utilities, positives_of, share_of_chances, weights_of
+from uar.labels.example_columns import positives_of, share_of_chances, utilities_of, weights_of
 from uar.labels.examples import Example
 from uar.losses import Loss, name_of, takes_chance, takes_utility, takes_weights
 from uar.pools import PoolSource
@@ -73,12 +73,8 @@ class Stage:
     def check(self, loss: Loss) -> None:
         """UserError where `loss`, of this stage or of the run, needs what the labels have not got."""
         loss = self.loss or loss
-        if takes_utility(loss) and not have_utilities(self.examples):
-            raise UserError(
-                f"loss={name_of(loss)} needs graded or soft labels, and those of stage {self.name} say only yes or no; use "
-                "label_source=qa_metric, label_source=clicks, or an annotator with scores (likelihood, pointwise), "
-                "or loss=summed_marginal"
-            )
+        if takes_utility(loss):
+            self._check_utilities(loss)
         if takes_chance(loss):
             self._check_chances(loss)
         weights = weights_of(self.examples)
@@ -87,6 +83,19 @@ class Stage:
                 f"loss={name_of(loss)} has no argument weights, and the queries of stage {self.name} have different ones; "
                 "give the function weights and hand them to mean_over_targeted, or use loss=summed_marginal"
             )
+
+    def _check_utilities(self, loss: Loss) -> None:
+        """UserError where no query has utilities; else say how many have none."""
+        without = int((utilities_of(self.examples) == 0).sum())
+        if without == len(self.examples):
+            raise UserError(
+                f"loss={name_of(loss)} needs graded or soft labels, and those of stage {self.name} say only yes or no; use "
+                "label_source=qa_metric, label_source=clicks, or an annotator with scores (likelihood, pointwise), "
+                "or loss=summed_marginal"
+            )
+        if without:
+            line = "Stage %s: %d of %d queries have no graded or soft labels, and loss=%s learns nothing of them"
+            log.warning(line, self.name, without, len(self.examples), name_of(loss))
 
     def _check_chances(self, loss: Loss) -> None:
         """UserError where the utilities are no probabilities; else say how much is surely useless, to a loss with `below`."""

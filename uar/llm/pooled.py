@@ -1,7 +1,7 @@
 """Questions of a collection with the texts of passages that are shown with them."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from uar.collections import Collection, open_collection
@@ -48,7 +48,8 @@ class PooledQuestions:
                 read = 0
 
     def items(self) -> Iterator[Item]:
-        return ({"query_id": q, "pool": list(pool)} for q, pool in self.pools.items())
+        queries = self.collection.queries  # whose answers may be those of another file
+        return ({"query_id": q, "pool": list(pool), "answers": queries[q].answers} for q, pool in self.pools.items())
 
     def opener(self) -> Callable[[], Callable[[Sequence[Item]], "PooledQuestions"]]:
         return partial(_open, self.collection.reference)
@@ -56,7 +57,13 @@ class PooledQuestions:
 
 def _open(reference: str) -> Callable[[Sequence[Item]], PooledQuestions]:
     collection = open_collection(reference)
-    return lambda items: PooledQuestions(collection, {item["query_id"]: item["pool"] for item in items})
+
+    def questions_of(items: Sequence[Item]) -> PooledQuestions:
+        answers = {item["query_id"]: tuple(item["answers"]) for item in items}
+        queries = {q: replace(collection.queries[q], answers=own) for q, own in answers.items()}
+        return PooledQuestions(replace(collection, queries=queries), {item["query_id"]: item["pool"] for item in items})
+
+    return questions_of
 
 
 def question_of(collection: Collection, query_id: str, pool: Sequence[str]) -> Question:

@@ -41,7 +41,11 @@ class ContrastPool(PoolSource):
         best = replace(self.source, depth=self.top, include_positive=False).best(collection, query_ids)
         inside = {q: self._inside(q, best[q]) for q in query_ids}
         outside = {q: self._others(collection, q, best[q], self.depth - len(inside[q])) for q in query_ids}
-        return {q: by_turns([inside[q], outside[q]]) for q in query_ids}
+        return {q: list(dict.fromkeys([*by_turns([inside[q], outside[q]]), *best[q]])) for q in query_ids}
+
+    def deeper(self, more: int) -> PoolSource:
+        """What was not drawn of the top follows already."""
+        return self
 
     def ranked_by(self, retriever: Ranker) -> PoolSource:
         return replace(self, source=self.source.ranked_by(retriever))
@@ -52,9 +56,9 @@ class ContrastPool(PoolSource):
 
     def _others(self, collection: Collection, query_id: str, best: Sequence[str], wanted: int) -> list[str]:
         """Fewer where the corpus has no more."""
-        corpus = collection.corpus
-        if len(corpus) <= FEW * (len(best) + wanted):
-            others = [d for d in corpus.ids() if d not in set(best)]
+        corpus, aside = collection.corpus, {*best, *([query_id] if collection.drop_own else [])}
+        if len(corpus) <= FEW * (len(aside) + wanted):
+            others = [d for d in corpus.ids() if d not in aside]
             return sorted(others, key=lambda d: rank_of(self.seed, "outside", query_id, d))[:wanted]
         found: dict[str, None] = {}
         for number in count():
@@ -62,6 +66,6 @@ class ContrastPool(PoolSource):
                 return list(found)
             draw = int.from_bytes(rank_of(self.seed, "outside", query_id, str(number))[:8], "little")
             doc_id = corpus.id(draw % len(corpus))
-            if doc_id not in best:
+            if doc_id not in aside:
                 found[doc_id] = None
         raise AssertionError("unreachable")

@@ -32,6 +32,6 @@ def pools_of_other_split(source: PoolSource, collection: Collection, query_ids: 
             "%s: of %d queries that candidates has no pools of, %d take the split's own candidates, %d the best %d by BM25",
             collection.reference, len(missing), len(own), len(bare), depth,
         )  # fmt: skip
-        ranked |= GivenPool(source.depth).best(collection, own) if own else {}
-        ranked |= BM25Pool(depth).best(collection, bare) if bare else {}
+        ranked |= GivenPool(source.depth, source.include_positive).best(collection, own) if own else {}
+        ranked |= BM25Pool(depth, source.include_positive).best(collection, bare) if bare else {}
     return source.shown(collection, {q: ranked[q] for q in query_ids})

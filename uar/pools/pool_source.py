@@ -40,12 +40,16 @@ class PoolSource:
         """This source with the model as it is now where it ranks by a model; others stay as they are."""
         return self
 
+    def deeper(self, more: int) -> "PoolSource":
+        """A source whose rankings begin with those of this one and have `more` passages a query, where there are as many."""
+        return replace(self, depth=self.depth + more)
+
     def best(self, collection: Collection, query_ids: Sequence[str]) -> dict[str, list[str]]:
         """The `depth` best passage ids a query, without its own document where the collection leaves that out. Where human
         positives join the pool and take all of these, the last gives way to the best that is none."""
         people = self._crowded(collection, query_ids)
         deeper = max((len(positives) + 1 - self.depth for positives in people.values()), default=0) + collection.drop_own
-        ranked = (replace(self, depth=self.depth + deeper) if deeper else self).ranked(collection, query_ids)
+        ranked = (self.deeper(deeper) if deeper else self).ranked(collection, query_ids)
         if collection.drop_own:
             ranked = {q: [d for d in found if d != q] for q, found in ranked.items()}
         best = {q: ranked.get(q, [])[: self.depth] for q in query_ids}

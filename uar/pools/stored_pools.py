@@ -4,7 +4,7 @@ import hashlib
 import json
 import secrets
 import time
-from collections.abc import ItemsView, Iterator, Mapping, Sequence
+from collections.abc import ItemsView, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -26,7 +26,7 @@ NOTHING = np.zeros(0, np.int32)
 
 
 class Pool(NamedTuple):
-    """`question`: a hash of the question's text and answers; `rows`: of the corpus, in the order shown."""
+    """`question`: a hash of the question's text, answers and image; `rows`: of the corpus, in the order shown."""
 
     question: int
     rows: np.ndarray
@@ -113,9 +113,10 @@ def pool_table(collection: Collection, query_ids: Sequence[str], ends: np.ndarra
 
 
 def question_hash(collection: Collection, query_id: str) -> int:
-    """Of a question's text and answers, in 64 bits."""
+    """Of a question's text, answers and image, in 64 bits."""
     query = collection.queries[query_id]
-    return _short(json.dumps([query.text, query.answers], ensure_ascii=False).encode("utf-8", "surrogatepass"))
+    asked = [query.text, query.answers, *([query.image.key] if query.image else [])]
+    return _short(json.dumps(asked, ensure_ascii=False).encode("utf-8", "surrogatepass"))
 
 
 def ids_of(collection: Collection, pool: Pool) -> list[str]:
@@ -163,14 +164,15 @@ class _Items(ItemsView[str, list[str]]):
 
 class StoredPools:
     """Append-only parts in `folder`, each written beside and renamed, so that many processes may write. Of several pools of a
-    question the last written counts."""
+    question the last written counts, of several questions of one id that which is asked for."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def add(self, pools: Mapping[str, Pool], command: str | None = None) -> int:
         """Keep the pools that differ from what is kept, and return their number. `command`: that asks about them."""
-        given, kept = PoolTable.of(pools), self.read()
+        given = PoolTable.of(pools)
+        kept = self.read(dict(zip(given, given.questions.tolist(), strict=True)))
         known = dict(zip(kept, kept.hashes.tolist(), strict=True))
         fresh = given.chosen([q for q, own in zip(given, given.hashes.tolist(), strict=True) if known.get(q) != own])
         if fresh:
@@ -180,8 +182,9 @@ class StoredPools:
             write_table(self.folder / name, table, compression="zstd")
         return len(fresh)
 
-    def read(self) -> PoolTable:
-        """By query id. DataError where a file is no part."""
+    def read(self, worded: Mapping[str, int] | None = None) -> PoolTable:
+        """By query id. `worded`: `Pool.question` by query id; pools of other questions, or of questions that were worded
+        otherwise, are left out. DataError where a file is no part."""
         ids: list[str] = []
         parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # questions, sizes, rows
         for path in self._parts():
@@ -194,7 +197,10 @@ class StoredPools:
                 parts.append((np.zeros(0, np.uint64), np.diff(lists.offsets.to_numpy()), lists.flatten().to_numpy()))
             parts.append((table["question"].to_numpy(), np.zeros(0, np.int32), np.zeros(0, np.int32)))
         questions, sizes, rows = (_joined(column) for column in zip(*parts, strict=True)) if parts else (NOTHING,) * 3
-        last = {query_id: at for at, query_id in enumerate(ids)}  # its first place in the order, its last pool
+        wanted: Iterable[tuple[int, str]] = enumerate(ids)
+        if worded is not None:
+            wanted = [(at, q) for (at, q), own in zip(wanted, questions.tolist(), strict=True) if worded.get(q) == own]
+        last = {query_id: at for at, query_id in wanted}  # its first place in the order, its last pool
         ends, places = ends_of(sizes), np.fromiter(last.values(), np.int64, len(last))
         if len(last) < len(ids):
             questions = questions[places]
@@ -203,14 +209,16 @@ class StoredPools:
         release_heap()
         return PoolTable(list(last), questions.astype(np.uint64, copy=False), ends, rows)
 
-    def commands(self, query_ids: Sequence[str]) -> list[str]:
-        """Those that ask about the pools of these questions, the latest first; none of pools that do not say it."""
-        left, found = set(query_ids), dict[str, None]()
+    def commands(self, worded: Mapping[str, int]) -> list[str]:
+        """Those that ask about the pools of these questions, see `read`, the latest first; none where pools do not say it."""
+        left, found = dict(worded), dict[str, None]()
         for path in reversed(self._parts()):
-            own = left.intersection(pq.read_table(path, columns=["query_id"])["query_id"].to_pylist())
-            command = (pq.read_schema(path).metadata or {}).get(COMMAND, b"").decode()
+            table = pq.read_table(path, columns=["query_id", "question"])
+            kept = zip(table["query_id"].to_pylist(), table["question"].to_pylist(), strict=True)
+            own = {query_id for query_id, question in kept if left.get(query_id) == question}
+            command = (table.schema.metadata or {}).get(COMMAND, b"").decode()
             found |= {command: None} if own and command else {}
-            left -= own
+            left = {query_id: question for query_id, question in left.items() if query_id not in own}
         return list(found)
 
     def _parts(self) -> list[Path]:

@@ -31,7 +31,8 @@ class UnionPool(PoolSource):
             raise UserError("candidates.sources is empty; add +candidates@candidates.sources.NAME=CHOICE")
 
     def ranked(self, collection: Collection, query_ids: Sequence[str]) -> dict[str, list[str]]:
-        found = [source.best(collection, query_ids) for source in self._plain.values()]
+        sources = [replace(source, include_positive=self.include_positive) for source in self._plain.values()]
+        found = [source.best(collection, query_ids) for source in sources]
         return {q: by_turns([ranking[q] for ranking in found]) for q in query_ids}
 
     def ranked_by(self, retriever: Ranker) -> PoolSource:

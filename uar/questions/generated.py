@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from uar.annotation.question_source import Setting
-from uar.collections import Collection, Corpus, Query, corpus_file, open_collection, open_corpus, slug
+from uar.collections import Collection, Corpus, Query, corpus_file, open_collection, open_corpus, open_training_split, slug
 from uar.collections.beir import UNJUDGED, read_queries, splits_of
 from uar.collections.languages import words_in
 from uar.collections.reference import parse
@@ -122,7 +122,8 @@ class Generate:
         if kind != "local" or not self.own or not path.is_file():
             return {}
         splits = splits_of(Path(place)) or [UNJUDGED]
-        own = {split: open_collection(f"local:{place}:{split}", setting.language) for split in splits}
+        counted = setting.positive_grade, setting.answers, setting.language
+        own = {split: open_training_split(f"local:{place}:{split}", None, *counted) for split in splits}
         without = read_queries(path).keys() - {q for collection in own.values() for q in collection.queries}
         if without:
             log.warning(

@@ -32,7 +32,7 @@ def write_collection(
 ) -> None:
     """`corpus.jsonl` (a link where it is a file already), `queries.jsonl`, `qrels/<split>.tsv` with each question's source as
     its positive, `dropped.jsonl`, `collection.json` that calls the judgements generated, and `manifest.json`. `own`: splits of
-    questions that are there already; they keep their judgements, candidates and split, and who judged them.
+    questions that are there already; they keep their judgements, how these count, candidates and split, and who judged.
 
     `against`: what the counterparts of questions are: `misleading` texts, which go to `misleading.jsonl`, or `passages`, hard
     negatives that join the corpus and, with the source, the candidates of their question."""
@@ -71,7 +71,9 @@ def write_collection(
     )
     language = {} if corpus.language == "en" else {"language": corpus.language}
     grades = {"positive_grade": positive} if positive != 1 else {}
-    write_json(folder / "collection.json", {"origin": ORIGIN, **grades, **language})
+    counted = {} if all(collection.graded for collection in own.values()) else {"graded": False}
+    counted |= {"drop_own": True} if any(collection.drop_own for collection in own.values()) else {}
+    write_json(folder / "collection.json", {"origin": ORIGIN, **grades, **counted, **language})
     save_manifest(folder, corpus=corpus.hash, **manifest)
 
 

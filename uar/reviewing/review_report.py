@@ -41,7 +41,8 @@ WORDS = {
 
 def review_report(files: Sequence[Path], out: Path, gold: Path | None, gold_grade: int | None, seed: int) -> dict[str, Any]:
     """Write `review_report.json` to `out`, log its tables and return it. `gold`: labels by which suggestions are wrong,
-    positive from `gold_grade` up; without it, what others said of a passage who saw no suggestion."""
+    positive from `gold_grade` up, None: by their own labels, or as in the review where they are grades; without `gold`, what
+    others said of a passage who saw no suggestion."""
     read = [read_judgements(path) for path in files]
     table = pa.concat_tables([SCHEMA.empty_table(), *(one.table for one in read)])
     if not len(table):
@@ -53,7 +54,7 @@ def review_report(files: Sequence[Path], out: Path, gold: Path | None, gold_grad
     rows = judged_rows(table, positive_grade)
     if len(np.unique(np.stack([rows.passage, rows.person]), axis=1).T) < len(table):
         raise UserError("report: a person judged a passage in two of the files; give each judgement once")
-    right = _others(rows) if gold is None else _gold(table, gold, positive_grade if gold_grade is None else gold_grade)
+    right = _others(rows) if gold is None else _gold(table, gold, positive_grade, gold_grade)
     found: dict[str, Any] = {
         "judgements": len(table),
         "questions": len(rows.query_ids),
@@ -89,9 +90,11 @@ def _same_kind(read: Sequence[JudgementFile]) -> int:
     return least[0]
 
 
-def _gold(table: pa.Table, path: Path, positive_grade: int) -> np.ndarray:
+def _gold(table: pa.Table, path: Path, positive_grade: int, gold_grade: int | None) -> np.ndarray:
     """(rows,) labels of a file; -1 where it says nothing of a passage. UserError where it says nothing at all."""
-    labels = {q: {j.doc_id: j.label for j in found} for q, found in judgements_of(read_pairs(path), positive_grade).items()}
+    least = positive_grade if gold_grade is None else gold_grade
+    judged = judgements_of(read_pairs(path), least, own_labels=gold_grade is None)
+    labels = {q: {j.doc_id: j.label for j in found} for q, found in judged.items()}
     pairs = zip(table["query_id"].to_pylist(), table["doc_id"].to_pylist(), strict=True)
     right = np.array([labels.get(q, {}).get(d, -1) for q, d in pairs])
     if (right < 0).all():
