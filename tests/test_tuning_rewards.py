@@ -26,14 +26,18 @@ from uar.retrievers.bm25.bm25_ranker import BM25Ranker
 from uar.retrievers.session import Session
 from uar.retrievers.vector_index import ExactSearch
 from uar.tuning.answer_task import AnswerTask
+from uar.tuning.base_model import BaseModel
 from uar.tuning.joint_reward import joint_rewards
 from uar.tuning.judging_task import JudgingTask
+from uar.tuning.policy import Drawn
 from uar.tuning.query_task import QueryTask
 from uar.tuning.reward import Rewards
+from uar.tuning.rollouts import Asked
 from uar.tuning.search_rewards import FrozenReaderReward, RetrievalReward
 from uar.tuning.task import Case, Rolled, Task
 from uar.tuning.text_rewards import AgreementReward, AnswerReward, FormatReward, LengthReward
 from uar.tuning.token_rows import drawn_row, token_row
+from uar.tuning.tuner import Work
 
 READER = {"_target_": "uar.evaluation.rag.reader.Reader", "template": "rag_short"}
 POOL = ["d2", "d1", "d3"]
@@ -164,6 +168,20 @@ def test_grades_of_a_teacher_are_not_taken_for_labels(
     pq.write_table(pa.table({"query_id": ["q1"] * 3, "doc_id": POOL, **columns}), file)
     cases = JudgingTask(Pointwise(template="pointwise"), labels=str(file)).cases(toy, {"q1": POOL})
     assert [case.target for case in cases] == targets
+
+
+def test_choices_that_are_drawn_as_the_model_learns_are_read(toy: Collection, model: str, tmp_path: Path) -> None:
+    task = JudgingTask(Pointwise(template="pointwise"))
+    cases = task.cases(toy, {"q1": POOL})
+    asked, base = Asked(task, toy, Rewards({"r": AgreementReward()}), {}, tmp_path), BaseModel(model, None)
+    drawn = Drawn(Work(cases, asked, base, tmp_path, lambda *told: None, "run"), cases, [9] * 3, 0, 4, 0.5)
+    tokenizer = base.tokenizer()
+    replies = [[*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id] for text in ("0", "2", "3", "no")]
+    assert drawn.rewards([0, 0, 1, 1], replies, 0) == [1.0, 0.0, 1.0, 0.0]  # the right grades are 0 and 3
+    drawn.close()
+    records = list((store := Store(tmp_path)).records("toy.train", ["pointwise"], "run+step0"))
+    store.close()
+    assert {(r.output, r.outcome) for r in records} == {("0", "ok"), ("2", "ok"), ("3", "ok"), ("no", "unparsable")}
 
 
 def test_a_call_before_those_that_grade_is_not_learned_in_their_place(toy: Collection, tmp_path: Path) -> None:
