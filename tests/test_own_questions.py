@@ -114,6 +114,25 @@ def test_a_folders_own_questions_can_stay_away(writes: Command, tmp_path: Path) 
     assert {tuple(row["answers"]) for row in rows} == {("blood",), ("Harvey",), ("Honey.",), ("water and oxygen",)}
 
 
+def test_more_questions_of_a_folder_of_generated_ones_have_ids_of_their_own(
+    writes: Command, tmp_path: Path, server: LLMServer
+) -> None:
+    ok(writes("questions.dev=0", "questions.test=0"))
+    (place,) = (tmp_path / "questions").iterdir()
+    more = {"heart": "how many beats come in one minute?", "Bees": "what do bees visit?", "Iron": "what turns brown outside?"}
+    server.answer = lambda messages: next((text for word, text in more.items() if word in messages[-1]["content"]), "")
+    again = [f"dataset.path={place}", "questions.folder=again", "store=other", "questions.dev=0", "questions.test=0"]
+    assert "3 questions of 3 written" in ok(writes(*again))
+    (place,) = (tmp_path / "again").iterdir()
+    texts = {row["_id"]: row["text"] for row in told(place / "queries.jsonl")}
+    assert [texts[q] for q in ("d1-q1", "d1-q2", "d1-q3", "d2-q1", "d4-q1", "d4-q2")] == [
+        "what does the heart pump through the body?", "who found the heart first?", more["heart"], more["Bees"],
+        "why does iron rust in wet air?", more["Iron"],
+    ]  # fmt: skip
+    train = open_collection(f"local:{place}:train")
+    assert [train.positives(q) for q in ("d1-q1", "d1-q3", "d2-q1", "d4-q2")] == [["d1"], ["d1"], ["d2"], ["d4"]]
+
+
 def test_questions_of_a_folder_without_splits_are_taken(writes: Command, tmp_path: Path, judged: Path) -> None:
     shutil.rmtree(judged / "qrels")
     shutil.rmtree(judged / "candidates")
