@@ -64,7 +64,7 @@ class Asker(ABC):
         """The calls of one question."""
 
 
-Item = Mapping[str, Any]  # of a question, in plain values that travel to other processes
+Item = Mapping[str, Any]  # of a question, in values that can be pickled
 
 
 class Questions(Protocol):
@@ -78,7 +78,7 @@ class Questions(Protocol):
     def __iter__(self) -> Iterator[Question]: ...
 
     def items(self) -> Iterator[Item]:
-        """One a question, in plain values."""
+        """One a question."""
 
     def opener(self) -> Callable[[], Callable[[Sequence[Item]], "Questions"]]:
         """What another process calls once, for a function that makes questions of some items. It can be pickled."""

@@ -1,7 +1,7 @@
 """Questions of a collection with the texts of passages that are shown with them."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from uar.collections import Collection, open_collection
@@ -48,15 +48,21 @@ class PooledQuestions:
                 read = 0
 
     def items(self) -> Iterator[Item]:
-        return ({"query_id": q, "pool": list(pool)} for q, pool in self.pools.items())
+        return ({"query": self.collection.queries[q], "pool": list(pool)} for q, pool in self.pools.items())
 
     def opener(self) -> Callable[[], Callable[[Sequence[Item]], "PooledQuestions"]]:
         return partial(_open, self.collection.reference)
 
 
 def _open(reference: str) -> Callable[[Sequence[Item]], PooledQuestions]:
+    """The questions are as they come, which may have the gold answers of another file."""
     collection = open_collection(reference)
-    return lambda items: PooledQuestions(collection, {item["query_id"]: item["pool"] for item in items})
+
+    def questions_of(items: Sequence[Item]) -> PooledQuestions:
+        queries = {item["query"].id: item["query"] for item in items}
+        return PooledQuestions(replace(collection, queries=queries), {item["query"].id: item["pool"] for item in items})
+
+    return questions_of
 
 
 def question_of(collection: Collection, query_id: str, pool: Sequence[str]) -> Question:
