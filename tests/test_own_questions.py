@@ -10,13 +10,17 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import ok, write_jsonl
 from llm_server import LLMServer, Messages
+from scripted import Scripted
 
 from uar.annotation.judgement import Judgement
 from uar.collections import open_collection
 from uar.labels import HumanLabels, LabelContext, MixedLabels
 from uar.llm.call import Question
+from uar.llm.chains import Chains
+from uar.llm.models import LLM
 from uar.llm.record import Outcome, Reply
 from uar.llm.replies import ended
+from uar.llm.store.store import Store
 from uar.questions.filters import Written, with_answers_of_passages
 from uar.questions.writer import Asked, QuestionWriter, read_questions
 from uar.questions.written_folder import write_collection
@@ -284,3 +288,16 @@ def test_a_reply_ends_with_the_last_question_or_where_an_answer_runs_on(
     assert [one.answer for one in found] == asked
     if written != text:  # ended early, as it was written and as it is kept
         assert read(Reply(written, ended(written, until) or Outcome.OK)) == read(Reply(written)) == found
+
+
+def test_an_answer_that_was_cut_off_is_none_in_the_store_too(tmp_path: Path) -> None:
+    writer = QuestionWriter(template="write_questions", number=2, answers=True)
+    text = "what do bees make? | honey\nwho found the heart? | Will"
+    for _ in range(2):
+        store = Store(tmp_path)
+        engine = Scripted(lambda request: Reply(text, Outcome.TRUNCATED, 9, request.limit))  # type: ignore[union-attr]
+        chains = Chains(writer, store, "toy", [LLM("m", engine)])
+        found = dict(chains.run([Question("d1", "", {"d1": "Bees make honey."})]))
+        store.close()
+        assert found == {"d1": [Asked("what do bees make?", "honey"), Asked("who found the heart?")]}
+        assert chains.progress.total.notes["questions_without_answer"] == 1

@@ -270,9 +270,8 @@ def test_what_is_learned_is_what_is_asked(toy: Collection, model: str) -> None:
     assert tokenizer.decode(row.reply) == "honey<|endoftext|>"
     cut = Rolled(case, Reply("<think>x</think>honey of", Outcome.TRUNCATED), "honey of")
     assert tokenizer.decode(drawn_row(tokenizer, cut).reply) == "<think>x</think>honey of"  # with its thinking, and no end
-    for tokens, end in ((24, ""), (23, "<|endoftext|>")):  # out of the store, which has what can be read as ok
-        kept = Rolled(case, Reply("honey of", Outcome.OK, 9, tokens), "honey of")
-        assert tokenizer.decode(drawn_row(tokenizer, kept).reply) == f"honey of{end}"
+    ended = Rolled(case, Reply("honey of"), "honey of")
+    assert tokenizer.decode(drawn_row(tokenizer, ended).reply) == "honey of<|endoftext|>"
     judged = JudgingTask(Pointwise(template="pointwise"))
     grade = token_row(tokenizer, judged.cases(toy, {"q1": ["d1"]})[0], "3")
     assert tokenizer.decode(grade.reply) == "3<|endoftext|>" and tokenizer.decode(grade.prompt).endswith("<assistant>")
