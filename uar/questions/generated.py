@@ -80,6 +80,11 @@ class Generate:
     def __post_init__(self) -> None:
         if self.answers not in ANSWERS:
             raise UserError(f"questions.answers={self.answers!r}; allowed: {', '.join(ANSWERS)}")
+        if self.answers != "none" and self.writer.against:
+            raise UserError(
+                f"questions.answers={self.answers}: {type(self.writer).__name__} writes none; leave it none, or give "
+                "questions=generate"
+            )
         for name in ("passages", "per_passage", "min_words", "min_passage_words"):
             value = getattr(self, name)
             if value is not None and value < 1:
