@@ -104,6 +104,14 @@ def test_gold_answers_are_compared_without_citations():
     assert without_citations("蜂蜜【1】") == "蜂蜜"
 
 
+def test_what_judges_otherwise_says_so() -> None:
+    plain = Nuggets(template="rag_nugget_support")
+    assert "=" not in plain.definition
+    shown = Nuggets(template="rag_nugget_support", source="shown", most=5, max_words=100)
+    assert shown.definition == f"{plain.definition}, max_words=100, source=shown, most=5"
+    assert Faithfulness(template="rag_faithful", constrain=False).definition.endswith("), constrain=False")
+
+
 def faithful(statements: str, verdicts: str) -> Callable[[Request], str]:
     return lambda request: statements if "one statement a line" in text_of(request) else verdicts
 
