@@ -27,12 +27,13 @@ from uar.retrievers.session import Session
 from uar.retrievers.vector_index import ExactSearch
 from uar.tuning.answer_task import AnswerTask
 from uar.tuning.base_model import BaseModel
+from uar.tuning.best_of import best_and_worst
 from uar.tuning.joint_reward import joint_rewards
 from uar.tuning.judging_task import JudgingTask
 from uar.tuning.policy import Drawn
 from uar.tuning.query_task import QueryTask
 from uar.tuning.reward import Rewards
-from uar.tuning.rollouts import Asked
+from uar.tuning.rollouts import Asked, Rollout
 from uar.tuning.search_rewards import FrozenReaderReward, RetrievalReward
 from uar.tuning.task import Case, Rolled, Task
 from uar.tuning.text_rewards import AgreementReward, AnswerReward, FormatReward, LengthReward
@@ -257,6 +258,18 @@ def test_a_target_may_be_a_positive_passage(toy: Collection) -> None:
     assert task.cases(toy, {"q2": ()})[0].target == "Bees make honey"
     with pytest.raises(UserError, match="task.passage_words=0: at least 1 is needed"):
         QueryTask(QueryWriter(template="pseudo_document"), passage_words=0)
+
+
+def test_a_call_that_ended_in_an_error_is_no_worse_reply(toy: Collection) -> None:
+    task = AnswerTask(Reader(template="rag_short"))
+    (case,) = task.cases(toy, {"q2": POOL})
+    broken = Reply("503 the server is busy", Outcome.ERROR)
+    honey, snow = rolled(task, case, "honey", "snow")
+    right, wrong = Rollout(honey, 2.0, {}), Rollout(snow, 0.0, {})
+    error = Rollout(Rolled(case, broken, task.value(case, broken)), 0.0, {})
+    assert best_and_worst([[error, right, wrong]], 0.1) == [(right, wrong)]
+    with pytest.raises(UserError, match="no prompt has a reply whose reward is above another's"):
+        best_and_worst([[error, right, right]], 0.1)
 
 
 def test_what_is_learned_is_what_is_asked(toy: Collection, model: str) -> None:
