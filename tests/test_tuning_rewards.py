@@ -134,6 +134,8 @@ def test_a_student_learns_grades(toy: Collection, tmp_path: Path) -> None:
     assert [(c.call.doc_ids, c.target) for c in cases] == [(("d2",), "0"), (("d1",), "3"), (("d3",), "0")]
     assert isinstance(cases[0].call.request, Choose)
     assert len(JudgingTask(annotator, negatives=1).cases(toy, {"q1": POOL})) == 2
+    with pytest.raises(UserError, match="task.negatives=-1: a number from 0 on is needed"):
+        JudgingTask(annotator, negatives=-1)
     labels = tmp_path / "teacher.qrels"
     labels.write_text("q1 0 d1 2\nq1 0 d2 1\n")
     task = JudgingTask(annotator, labels=str(labels))
