@@ -218,3 +218,23 @@ def test_an_engine_that_ends_no_reply_early_keeps_it_as_a_whole_one(tmp_path: Pa
 def test_a_reply_from_before_replies_could_end_early_is_found(tmp_path: Path) -> None:
     keep(tmp_path, as_before(FREE, "m"), "vllm", "m")
     assert asked(tmp_path, replace(FREE, until="a"), early=True) == ("kept", 0)
+
+
+@pytest.mark.parametrize("request_", [FREE, HI, replace(FREE, until="a"), replace(FREE, reasoning=True, reasoning_tokens=4)])
+@pytest.mark.parametrize(("outcome", "early"), [(Outcome.OK, True), (Outcome.TRUNCATED, True), (Outcome.TRUNCATED, False)])
+def test_a_reply_that_was_cut_off_is_one_in_the_store_too(
+    tmp_path: Path, request_: Generate, outcome: Outcome, early: bool
+) -> None:
+    class Reads(Asks):
+        def chain(self, question: object):
+            replies = yield [Call("s", "t", "h", (), self.request, lambda reply: Outcome.OK)]  # whatever can be read counts
+            return replies[0].outcome
+
+    found = []
+    for _ in range(2):
+        engine = Holding(lambda request: Reply("a line\nand a ha", outcome, 3, request_.limit), early=early)
+        store = Store(tmp_path)
+        chains = Chains(Reads(request_), store, "c", [LLM("m", engine)])  # type: ignore[arg-type]
+        found += [result for _, result in chains.run([BEES])]
+        store.close()
+    assert found == [outcome] * 2 and not engine.asked

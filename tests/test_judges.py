@@ -90,6 +90,8 @@ def test_of_an_answer_of_nothing_nothing_is_said(tmp_path: Path, judge: Judge):
         ("A range that ends [3-1]. One past all [1-999][2].", [("A range that ends.", [0]), ("One past all.", [0, 2])]),
         ("Not [a] one, nor [2024].", [("Not [a] one, nor [2024].", [])]),
         ("[1]", []),
+        ("A is b [1 and 2]. C is d [1, 3 & 4].", [("A is b.", [1, 2]), ("C is d.", [1, 3, 4])]),
+        ("蜜蜂酿蜜【1】。它们住在蜂箱里。【2、3】", [("蜜蜂酿蜜。", [1]), ("它们住在蜂箱里。", [2, 3])]),
     ],
 )
 def test_sentences_and_what_they_cite(text: str, sentences: list):
@@ -98,7 +100,16 @@ def test_sentences_and_what_they_cite(text: str, sentences: list):
 
 def test_gold_answers_are_compared_without_citations():
     assert without_citations("The Black Sea [1][2].") == "The Black Sea."
-    assert without_citations("honey [1, 3]") == "honey"
+    assert without_citations("honey [1, 3]") == without_citations("honey [1 and 3]") == "honey"
+    assert without_citations("蜂蜜【1】") == "蜂蜜"
+
+
+def test_what_judges_otherwise_says_so() -> None:
+    plain = Nuggets(template="rag_nugget_support")
+    assert "=" not in plain.definition
+    shown = Nuggets(template="rag_nugget_support", source="shown", most=5, max_words=100)
+    assert shown.definition == f"{plain.definition}, max_words=100, source=shown, most=5"
+    assert Faithfulness(template="rag_faithful", constrain=False).definition.endswith("), constrain=False")
 
 
 def faithful(statements: str, verdicts: str) -> Callable[[Request], str]:

@@ -10,13 +10,17 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import ok, write_jsonl
 from llm_server import LLMServer, Messages
+from scripted import Scripted
 
 from uar.annotation.judgement import Judgement
 from uar.collections import open_collection
 from uar.labels import HumanLabels, LabelContext, MixedLabels
 from uar.llm.call import Question
+from uar.llm.chains import Chains
+from uar.llm.models import LLM
 from uar.llm.record import Outcome, Reply
 from uar.llm.replies import ended
+from uar.llm.store.store import Store
 from uar.questions.filters import Written, with_answers_of_passages
 from uar.questions.writer import Asked, QuestionWriter, read_questions
 from uar.questions.written_folder import write_collection
@@ -125,6 +129,25 @@ def test_a_folders_own_questions_can_stay_away(writes: Command, tmp_path: Path) 
     rows = told(place / "queries.jsonl")
     assert {row["origin"] for row in rows} == {"generated"}
     assert {tuple(row["answers"]) for row in rows} == {("blood",), ("Harvey",), ("Honey.",), ("water and oxygen",)}
+
+
+def test_more_questions_of_a_folder_of_generated_ones_have_ids_of_their_own(
+    writes: Command, tmp_path: Path, server: LLMServer
+) -> None:
+    ok(writes("questions.dev=0", "questions.test=0"))
+    (place,) = (tmp_path / "questions").iterdir()
+    more = {"heart": "how many beats come in one minute?", "Bees": "what do bees visit?", "Iron": "what turns brown outside?"}
+    server.answer = lambda messages: next((text for word, text in more.items() if word in messages[-1]["content"]), "")
+    again = [f"dataset.path={place}", "questions.folder=again", "store=other", "questions.dev=0", "questions.test=0"]
+    assert "3 questions of 3 written" in ok(writes(*again))
+    (place,) = (tmp_path / "again").iterdir()
+    texts = {row["_id"]: row["text"] for row in told(place / "queries.jsonl")}
+    assert [texts[q] for q in ("d1-q1", "d1-q2", "d1-q3", "d2-q1", "d4-q1", "d4-q2")] == [
+        "what does the heart pump through the body?", "who found the heart first?", more["heart"], more["Bees"],
+        "why does iron rust in wet air?", more["Iron"],
+    ]  # fmt: skip
+    train = open_collection(f"local:{place}:train")
+    assert [train.positives(q) for q in ("d1-q1", "d1-q3", "d2-q1", "d4-q2")] == [["d1"], ["d1"], ["d2"], ["d4"]]
 
 
 def test_questions_of_a_folder_without_splits_are_taken(writes: Command, tmp_path: Path, judged: Path) -> None:
@@ -280,3 +303,16 @@ def test_a_reply_ends_with_the_last_question_or_where_an_answer_runs_on(
     assert [one.answer for one in found] == asked
     if written != text:  # ended early, as it was written and as it is kept
         assert read(Reply(written, ended(written, until) or Outcome.OK)) == read(Reply(written)) == found
+
+
+def test_an_answer_that_was_cut_off_is_none_in_the_store_too(tmp_path: Path) -> None:
+    writer = QuestionWriter(template="write_questions", number=2, answers=True)
+    text = "what do bees make? | honey\nwho found the heart? | Will"
+    for _ in range(2):
+        store = Store(tmp_path)
+        engine = Scripted(lambda request: Reply(text, Outcome.TRUNCATED, 9, request.limit))  # type: ignore[union-attr]
+        chains = Chains(writer, store, "toy", [LLM("m", engine)])
+        found = dict(chains.run([Question("d1", "", {"d1": "Bees make honey."})]))
+        store.close()
+        assert found == {"d1": [Asked("what do bees make?", "honey"), Asked("who found the heart?")]}
+        assert chains.progress.total.notes["questions_without_answer"] == 1

@@ -175,6 +175,8 @@ def test_shards_do_not_write_the_questions_several_times(writes: Command, server
         ("unwanted='('", "is no regular expression"),
         ("min_passage_words=900", "no passage has questions.min_passage_words=900 words"),
         ("writer.template=nowhere", "nowhere: no such prompt"),
+        ("answers=any questions=hard", "questions.answers=any: HardWriter writes none"),
+        ("answers=in_passage questions=describe", "questions.answers=in_passage: DescriptionWriter writes none"),
     ],
 )
 def test_options_that_cannot_be_are_refused(option: str, part: str, tmp_path: Path):
@@ -182,7 +184,7 @@ def test_options_that_cannot_be_are_refused(option: str, part: str, tmp_path: Pa
 
     register_resolvers()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("annotate", ["questions=generate", f"questions.{option}", f"store={tmp_path}"])
+        cfg = compose("annotate", ["questions=generate", *f"questions.{option}".split(), f"store={tmp_path}"])
     with pytest.raises(Exception) as caught:  # noqa: PT011 Hydra wraps what a constructor raises
         open_writing(cfg, cfg.llm)
     causes = [caught.value, caught.value.__cause__]

@@ -115,6 +115,19 @@ def test_context_precision_takes_the_order_of_the_ranking_not_that_shown(
     assert row["doc_ids"] == ["d2", "d1"], "the best one last"
 
 
+def test_questions_that_are_shown_fewer_passages_than_asked_for_are_counted(
+    evaluated: Evaluate, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    pools = {"q1": ["d1", "d2"], "q2": ["d2", "d1", "d3"], "q3": ["d3", "d1", "d2"]}
+    write_jsonl(tmp_path / "run.jsonl", [{"query_id": q, "candidates": pool} for q, pool in pools.items()])
+    said = "questions are shown fewer than rag.top_k=3 passages"
+    evaluated("run", "rag.measures=[EM]", "rag.top_k=3", "measures=[RR@1]", ranking="run=run.jsonl")
+    assert f"toy.test: 1 of 3 {said}" in caplog.text
+    caplog.clear()
+    evaluated("run", "rag.measures=[EM]", "rag.top_k=2", "measures=[RR@1]", ranking="run=run.jsonl")
+    assert "are shown fewer" not in caplog.text
+
+
 def test_replies_that_cannot_be_read_are_counted_and_are_no_score(
     evaluated: Evaluate, server: LLMServer, caplog: pytest.LogCaptureFixture
 ):

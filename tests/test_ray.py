@@ -3,6 +3,7 @@
 import json
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -74,6 +75,13 @@ def answered(relsel: RelSel, llm: dict, folder: Path, number: int) -> tuple[dict
 
 def pooled(collection: Collection, some: slice) -> PooledQuestions:
     return PooledQuestions(collection, {q: collection.positives(q) for q in list(collection.queries)[some]})
+
+
+def test_an_actor_asks_about_the_questions_as_they_are() -> None:
+    mini = open_collection("mini:train")
+    queries = {q: replace(query, answers=(f"gold of {q}",)) for q, query in mini.queries.items()}  # of dataset.answers
+    questions = pooled(replace(mini, queries=queries), slice(5))
+    assert list(questions.opener()()(list(questions.items()))) == list(questions)
 
 
 def test_an_actor_opens_its_models_once_for_all_rounds(tmp_path: Path) -> None:

@@ -88,8 +88,8 @@ def test_lines_are_read_from_what_models_write(reply: Reply, lines: list[str], o
 
 
 def test_a_negative_that_says_nothing_or_what_its_passage_says_is_none() -> None:
-    replies = (Reply(LONG), Reply(LONG, Outcome.TRUNCATED), Reply("No."))
-    assert [check_negative(r) for r in replies] == [Outcome.OK, Outcome.OK, Outcome.EMPTY]
+    good = (Reply(LONG), Reply(LONG, Outcome.TRUNCATED), Reply("心臓は詩人がよく語る赤い筋肉である。"))
+    assert [check_negative(r) for r in (*good, Reply("No."), Reply("いいえ。"))] == [Outcome.OK] * 3 + [Outcome.EMPTY] * 2
     same = "Through the body, the heart is pumping the blood."
     questions = [Written("q1", "why?", "d1", "", same), Written("q2", "why?", "d1", "", LONG), Written("q3", "why?", "d1")]
     kept = without_copies_of_passages(questions, HEART.passages, 0.8, "en")

@@ -204,6 +204,9 @@ def test_attention_whose_weights_would_fill_the_memory_keeps_none_of_them(model:
         (["tuner.lora.adapter=gone"], "adapters gone: adapter_config.json or base.json cannot be read"),
         (["tuner.lora.targets=[lm_head]"], "no such layers; allowed: all-linear, or a list of down_proj, gate_proj"),
         (["tuner.lora.rank=0"], "lora.rank=0: at least 1"),
+        (["rag.order=reverse"], "rag.order: 'reverse' is not known; allowed: rank, reversed"),
+        (["rag.max_words=0"], "rag.max_words=0: a whole number from 1 on is needed"),
+        (["+reward@rewards.answer=answer", "rewards.answer.f1=0"], "rewards.answer: reward= has that name"),
     ],
 )
 def test_what_cannot_work_is_told(folder: Path, model: str, tmp_path: Path, options: list[str], said: str) -> None:

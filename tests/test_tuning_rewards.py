@@ -26,14 +26,19 @@ from uar.retrievers.bm25.bm25_ranker import BM25Ranker
 from uar.retrievers.session import Session
 from uar.retrievers.vector_index import ExactSearch
 from uar.tuning.answer_task import AnswerTask
+from uar.tuning.base_model import BaseModel
+from uar.tuning.best_of import best_and_worst
 from uar.tuning.joint_reward import joint_rewards
 from uar.tuning.judging_task import JudgingTask
+from uar.tuning.policy import Drawn
 from uar.tuning.query_task import QueryTask
 from uar.tuning.reward import Rewards
+from uar.tuning.rollouts import Asked, Rollout
 from uar.tuning.search_rewards import FrozenReaderReward, RetrievalReward
 from uar.tuning.task import Case, Rolled, Task
 from uar.tuning.text_rewards import AgreementReward, AnswerReward, FormatReward, LengthReward
 from uar.tuning.token_rows import drawn_row, token_row
+from uar.tuning.tuner import Work
 
 READER = {"_target_": "uar.evaluation.rag.reader.Reader", "template": "rag_short"}
 POOL = ["d2", "d1", "d3"]
@@ -129,6 +134,8 @@ def test_a_student_learns_grades(toy: Collection, tmp_path: Path) -> None:
     assert [(c.call.doc_ids, c.target) for c in cases] == [(("d2",), "0"), (("d1",), "3"), (("d3",), "0")]
     assert isinstance(cases[0].call.request, Choose)
     assert len(JudgingTask(annotator, negatives=1).cases(toy, {"q1": POOL})) == 2
+    with pytest.raises(UserError, match="task.negatives=-1: a number from 0 on is needed"):
+        JudgingTask(annotator, negatives=-1)
     labels = tmp_path / "teacher.qrels"
     labels.write_text("q1 0 d1 2\nq1 0 d2 1\n")
     task = JudgingTask(annotator, labels=str(labels))
@@ -164,6 +171,20 @@ def test_grades_of_a_teacher_are_not_taken_for_labels(
     pq.write_table(pa.table({"query_id": ["q1"] * 3, "doc_id": POOL, **columns}), file)
     cases = JudgingTask(Pointwise(template="pointwise"), labels=str(file)).cases(toy, {"q1": POOL})
     assert [case.target for case in cases] == targets
+
+
+def test_choices_that_are_drawn_as_the_model_learns_are_read(toy: Collection, model: str, tmp_path: Path) -> None:
+    task = JudgingTask(Pointwise(template="pointwise"))
+    cases = task.cases(toy, {"q1": POOL})
+    asked, base = Asked(task, toy, Rewards({"r": AgreementReward()}), {}, tmp_path), BaseModel(model, None)
+    drawn = Drawn(Work(cases, asked, base, tmp_path, lambda *told: None, "run"), cases, [9] * 3, 0, 4, 0.5)
+    tokenizer = base.tokenizer()
+    replies = [[*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id] for text in ("0", "2", "3", "no")]
+    assert drawn.rewards([0, 0, 1, 1], replies, 0) == [1.0, 0.0, 1.0, 0.0]  # the right grades are 0 and 3
+    drawn.close()
+    records = list((store := Store(tmp_path)).records("toy.train", ["pointwise"], "run+step0"))
+    store.close()
+    assert {(r.output, r.outcome) for r in records} == {("0", "ok"), ("2", "ok"), ("3", "ok"), ("no", "unparsable")}
 
 
 def test_a_call_before_those_that_grade_is_not_learned_in_their_place(toy: Collection, tmp_path: Path) -> None:
@@ -241,6 +262,18 @@ def test_a_target_may_be_a_positive_passage(toy: Collection) -> None:
         QueryTask(QueryWriter(template="pseudo_document"), passage_words=0)
 
 
+def test_a_call_that_ended_in_an_error_is_no_worse_reply(toy: Collection) -> None:
+    task = AnswerTask(Reader(template="rag_short"))
+    (case,) = task.cases(toy, {"q2": POOL})
+    broken = Reply("503 the server is busy", Outcome.ERROR)
+    honey, snow = rolled(task, case, "honey", "snow")
+    right, wrong = Rollout(honey, 2.0, {}), Rollout(snow, 0.0, {})
+    error = Rollout(Rolled(case, broken, task.value(case, broken)), 0.0, {})
+    assert best_and_worst([[error, right, wrong]], 0.1) == [(right, wrong)]
+    with pytest.raises(UserError, match="no prompt has a reply whose reward is above another's"):
+        best_and_worst([[error, right, right]], 0.1)
+
+
 def test_what_is_learned_is_what_is_asked(toy: Collection, model: str) -> None:
     from transformers import AutoTokenizer
 
@@ -252,9 +285,8 @@ def test_what_is_learned_is_what_is_asked(toy: Collection, model: str) -> None:
     assert tokenizer.decode(row.reply) == "honey<|endoftext|>"
     cut = Rolled(case, Reply("<think>x</think>honey of", Outcome.TRUNCATED), "honey of")
     assert tokenizer.decode(drawn_row(tokenizer, cut).reply) == "<think>x</think>honey of"  # with its thinking, and no end
-    for tokens, end in ((24, ""), (23, "<|endoftext|>")):  # out of the store, which has what can be read as ok
-        kept = Rolled(case, Reply("honey of", Outcome.OK, 9, tokens), "honey of")
-        assert tokenizer.decode(drawn_row(tokenizer, kept).reply) == f"honey of{end}"
+    ended = Rolled(case, Reply("honey of"), "honey of")
+    assert tokenizer.decode(drawn_row(tokenizer, ended).reply) == "honey of<|endoftext|>"
     judged = JudgingTask(Pointwise(template="pointwise"))
     grade = token_row(tokenizer, judged.cases(toy, {"q1": ["d1"]})[0], "3")
     assert tokenizer.decode(grade.reply) == "3<|endoftext|>" and tokenizer.decode(grade.prompt).endswith("<assistant>")

@@ -174,7 +174,7 @@ class Chains:
                 self._store.append(record)
                 if self._spending:
                     self._spending.came(call.request, reply, call.llm)
-            self._count_asked(call, record, first=nth == 0)
+            self._count_asked(call, record, shared, first=nth == 0)
             running.replies[at] = reply
             running.missing -= 1
             self._on_call(self.progress)
@@ -214,9 +214,8 @@ class Chains:
         _add(stage.kept_tokens, stage.kept_further, call, reply)
         self._on_call(self.progress)
 
-    def _count_asked(self, call: Call, record: Record, first: bool) -> None:
+    def _count_asked(self, call: Call, record: Record, reply: Reply, first: bool) -> None:
         """Count a call that an engine answered, or that waited for the same answer as the `first`."""
-        reply = record.reply()
         stage = self._count(call, reply, record.outcome)
         if record.outcome != Outcome.OK:
             self.progress.failures.append(record)

@@ -104,6 +104,10 @@ class Keyed(ABC):
         """Whether a kept reply is one to this call."""
         return True
 
+    def as_given(self, record: "Record", model: str) -> "Record":
+        """A kept reply with its end as the engine gave it."""
+        return record
+
 
 @dataclass(frozen=True)
 class Generate(Keyed):
@@ -157,6 +161,12 @@ class Generate(Keyed):
     def answered_by(self, record: "Record") -> bool:
         """An error may have cost several attempts."""
         return record.tokens_out <= self.limit or record.outcome == Outcome.ERROR
+
+    def as_given(self, record: "Record", model: str) -> "Record":
+        """One that was cut off at the limit is kept as a good one where it could be read."""
+        full = record.outcome == Outcome.OK and record.tokens_out >= self.limit
+        cut = full and record.key in {self.key(model), replace(self, until=None).key(model)}
+        return replace(record, outcome=Outcome.TRUNCATED) if cut else record
 
     def _ended_key(self, model: str) -> str:
         texts, images = _shown(self.messages)

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,11 @@ class Generate:
     def __post_init__(self) -> None:
         if self.answers not in ANSWERS:
             raise UserError(f"questions.answers={self.answers!r}; allowed: {', '.join(ANSWERS)}")
+        if self.answers != "none" and self.writer.against:
+            raise UserError(
+                f"questions.answers={self.answers}: {type(self.writer).__name__} writes none; leave it none, or give "
+                "questions=generate"
+            )
         for name in ("passages", "per_passage", "min_words", "min_passage_words"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -170,11 +176,11 @@ class Writing:
     def collection(self) -> tuple[Collection, dict[str, Any]]:
         """Filter what was written, write it as a collection, and open its train split; with it what a ledger tells."""
         collection, own = self.corpus, self.own
-        written = [
-            Written(f"{doc_id}-q{number}", question, doc_id, answer, against)
-            for doc_id in self.drawn
-            for number, (question, answer, against) in enumerate(self.work.results.get(doc_id, ()), start=1)
-        ]
+        taken = {q for one in own.values() for q in one.queries}
+        written: list[Written] = []
+        for doc_id in self.drawn:
+            free = (name for number in count(1) if (name := f"{doc_id}-q{number}") not in taken)
+            written += [Written(next(free), one[0], doc_id, *one[1:]) for one in self.work.results.get(doc_id, ())]
         kept, dropped = self._filtered(written)
         counts = Counter(d.why for d in dropped)
         summary = {

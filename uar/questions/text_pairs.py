@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from uar.collections.languages import words_in
 from uar.llm.call import Call, Chain, Question
 from uar.llm.prompted import OnePrompt
 from uar.llm.prompts.escaping import as_material
@@ -154,7 +155,8 @@ def check_negative(reply: Reply) -> Outcome:
     outcome = check_text(reply)
     if outcome == Outcome.TRUNCATED:
         outcome = Outcome.OK
-    return Outcome.EMPTY if outcome == Outcome.OK and len(reply.text.split()) < NEGATIVE_WORDS else outcome
+    short = words_in(reply.text, NEGATIVE_WORDS) < NEGATIVE_WORDS
+    return Outcome.EMPTY if outcome == Outcome.OK and short else outcome
 
 
 def _negative_of(reply: Reply) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from uar.collections import Collection
 from uar.collections.answer_match import hold_answer
 from uar.errors import UserError
+from uar.evaluation.rag.rag_settings import check_shown
 from uar.evaluation.rag.reader import Given, Reader
 from uar.evaluation.rag.shown_passages import budgets, show
 from uar.llm.call import Asker, Question
@@ -30,6 +31,9 @@ class AnswerTask(Task):
     max_tokens: int | None = None
     tokenizer: str | None = None
     held: bool = False
+
+    def __post_init__(self) -> None:
+        check_shown(self.order, self.max_words, self.max_tokens)
 
     @property
     def asker(self) -> Asker:

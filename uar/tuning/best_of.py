@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from uar.errors import UserError
+from uar.llm.record import Outcome
 from uar.tuning.rollouts import ROLLOUTS, Rollout, write_rollouts
 from uar.tuning.sft import SFT
 from uar.tuning.token_rows import drawn_row
@@ -51,13 +52,14 @@ def drawn_pairs(work: Work, samples: int, temperature: float, margin: float) -> 
 
 def best_and_worst(rollouts: Sequence[Sequence[Rollout]], margin: float) -> list[tuple[Rollout, Rollout]]:
     """Of each case the first of its best replies that can be read, and of its worst ones, where their rewards differ by
-    `margin` and by more than nothing. UserError where no case has such replies."""
+    `margin` and by more than nothing. A call that ended in an error has no reply. UserError where no case has such replies."""
     found = []
     for drawn in rollouts:
-        readable = [one for one in drawn if one.rolled.value is not None]
+        written = [one for one in drawn if one.rolled.reply.outcome != Outcome.ERROR]
+        readable = [one for one in written if one.rolled.value is not None]
         if not readable:
             continue
-        best, worst = max(readable, key=lambda one: one.reward), min(drawn, key=lambda one: one.reward)
+        best, worst = max(readable, key=lambda one: one.reward), min(written, key=lambda one: one.reward)
         if best.reward > worst.reward and best.reward - worst.reward >= margin:
             found.append((best, worst))
     every = [one.reward for drawn in rollouts for one in drawn]

@@ -51,6 +51,8 @@ class JudgingTask(Task):
             raise UserError(f"task.annotator: {kind} asks several calls or writes no judgement; allowed: pointwise, setwise")
         if self.orders < 1:
             raise UserError(f"task.orders={self.orders}: at least 1 is needed")
+        if self.negatives is not None and self.negatives < 0:
+            raise UserError(f"task.negatives={self.negatives}: a number from 0 on is needed, or null for all")
         for name in self.annotator.written():
             raise UserError(
                 f"annotator.{name}s=write: a call that writes the {name} comes before those that judge; what asks one call "

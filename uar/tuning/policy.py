@@ -2,11 +2,12 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
 from uar.errors import UserError
+from uar.llm.call import Call
 from uar.llm.models.tokens import accepted_chat, chat_ids
 from uar.llm.record import Generate, Outcome, Record, Reply
 from uar.llm.store.store import Store
@@ -52,13 +53,12 @@ class GRPO(Tuner):
             )
 
     def tune(self, work: Work) -> Any:
-        cases = [replace(case, call=case.written(self.temperature)) for case in work.cases]
-        prompts = [chat_ids(work.tokenizer, _request(case)) for case in cases]
-        most = max(_request(case).limit for case in cases)
+        prompts = [chat_ids(work.tokenizer, _request(case.written())) for case in work.cases]
+        most = max(_request(case.written()).limit for case in work.cases)
         short = self.fitting(work, [len(prompt) + most for prompt in prompts], "prompts, with the longest reply,")
-        cases, prompts = [cases[at] for at in short], [prompts[at] for at in short]
-        drawn = Drawn(work, cases, [len(prompt) for prompt in prompts], end_token(work.tokenizer), most)
-        thinks = _request(cases[0]).reasoning
+        cases, lengths = [work.cases[at] for at in short], [len(prompts[at]) for at in short]
+        drawn = Drawn(work, cases, lengths, end_token(work.tokenizer), most, self.temperature)
+        thinks = _request(cases[0].written()).reasoning
         options = {
             "num_generations": self.samples,
             "temperature": self.temperature,
@@ -69,7 +69,7 @@ class GRPO(Tuner):
             "chat_template_kwargs": {} if thinks is None else {"enable_thinking": thinks},
             **({"vllm_mode": "colocate"} if self.vllm else {}),
         }
-        chats = [accepted_chat(work.tokenizer, _request(case)) for case in cases]
+        chats = [accepted_chat(work.tokenizer, _request(case.written())) for case in cases]
         load = partial(work.base.loaded, self)
         try:
             model = trl_training.grpo(load, work.tokenizer, chats, drawn.rewards, options, self, work.checkpoints, work.report)
@@ -83,9 +83,11 @@ class Drawn:
     """Reads the replies that a trainer draws, as those of any call are read, keeps them in the store, and says their rewards.
     Replies of a step that is made again after a kill are kept beside those of before."""
 
-    def __init__(self, work: Work, cases: Sequence[Case], prompts: Sequence[int], end: int, most: int) -> None:
+    def __init__(
+        self, work: Work, cases: Sequence[Case], prompts: Sequence[int], end: int, most: int, temperature: float
+    ) -> None:
         self._work, self._cases, self._prompts = work, cases, prompts
-        self._end, self._most = end, most
+        self._end, self._most, self._temperature = end, most, temperature
         self._store = Store(work.asked.store)
         self._numbers, self._last = {"replies": 0, "failed": 0}, ""
 
@@ -119,11 +121,10 @@ class Drawn:
             )
 
     def _keep(self, case: Case, reply: Reply, step: int, place: int) -> None:
-        call, model = case.call, f"{self._work.name}+step{step}"
-        request = replace(_request(case), sample=place)
+        call, model = case.written(self._temperature, place), f"{self._work.name}+step{step}"
         self._store.append(
             Record(
-                key=request.key_of(model, reply.outcome),
+                key=_request(call).key_of(model, reply.outcome),
                 collection=self._work.asked.collection.slug,
                 query_id=case.question.id,
                 doc_ids=call.doc_ids,
@@ -145,8 +146,7 @@ class Drawn:
         self._store.close()
 
 
-def _request(case: Case) -> Generate:
-    request = case.written().request
-    if not isinstance(request, Generate):
-        raise TypeError(type(request).__name__)
-    return request
+def _request(call: Call) -> Generate:
+    if not isinstance(call.request, Generate):
+        raise TypeError(type(call.request).__name__)
+    return call.request

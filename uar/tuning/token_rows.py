@@ -5,7 +5,7 @@ from typing import Any
 
 from uar.errors import UserError
 from uar.llm.models.tokens import chat_ids, choice_ids, text_ids
-from uar.llm.record import Choose, Generate, Outcome
+from uar.llm.record import Choose, Outcome
 from uar.tuning.task import Case, Rolled
 
 
@@ -37,15 +37,12 @@ def token_row(tokenizer: Any, case: Case, reply: str) -> TokenRow:
 
 
 def drawn_row(tokenizer: Any, rolled: Rolled) -> TokenRow:
-    """Of a reply as the model wrote it, its thinking included. One that was cut has no token that ends it; the store has it as
-    a good one where it can be read, with as many tokens as it might have."""
+    """Of a reply as the model wrote it, its thinking included. One that was cut has no token that ends it."""
     reply, prompt = rolled.reply, prompt_ids(tokenizer, rolled.case)
     if rolled.case.choices and reply.text.strip() in rolled.case.choices:
         return token_row(tokenizer, rolled.case, reply.text.strip())
     ids = _text_after(tokenizer, prompt, reply.output)
-    request = rolled.case.written().request
-    full = isinstance(request, Generate) and reply.tokens_out >= request.limit
-    return TokenRow(prompt, ids if full or reply.outcome == Outcome.TRUNCATED else [*ids, end_token(tokenizer)])
+    return TokenRow(prompt, ids if reply.outcome == Outcome.TRUNCATED else [*ids, end_token(tokenizer)])
 
 
 def end_token(tokenizer: Any) -> int:

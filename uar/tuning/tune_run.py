@@ -101,8 +101,10 @@ def _is_base(llm: Mapping[str, Any], base: BaseModel) -> bool:
 
 
 def _rewards(cfg: DictConfig) -> Rewards:
-    """The reward of `reward=`, under the name of that choice, and further ones of `rewards`."""
+    """The reward of `reward=`, under the name of that choice, and further ones of `rewards`, under other names."""
     first = {_choice("reward"): cfg.reward} if cfg.reward.get("_target_") else {}
+    if twice := first.keys() & cfg.rewards.keys():
+        raise UserError(f"rewards.{twice.pop()}: reward= has that name; give another one, as in +reward@rewards.NAME=KIND")
     return Rewards({name: hydra.utils.instantiate(part, _convert_="all") for name, part in {**first, **cfg.rewards}.items()})
 
 

@@ -4,7 +4,7 @@ import re
 
 from uar.collections.chunks import SENTENCE_END
 
-CITED = re.compile(r"\s*\[(\s*\d{1,3}(?:\s*[-–,;]\s*\d{1,3})*\s*)\]")
+CITED = re.compile(r"\s*[\[【［](\s*\d{1,3}(?:\s*(?:[-–,;、，；&]|and)\s*\d{1,3})*\s*)[\]】］]")
 BEHIND = re.compile(rf"([.!?…。！？][\"'”’»)]*)((?:{CITED.pattern})+)")
 UNKNOWN = 0  # a number that no passage has
 RANGE = re.compile(r"(\d+)\s*[-–]\s*(\d+)|(\d+)")
@@ -16,8 +16,8 @@ def without_citations(text: str) -> str:
 
 def cited_sentences(text: str, passages: int) -> list[tuple[str, list[int]]]:
     """The sentences of a text without their citations, and the numbers that each cites, once each. Citations that stand behind
-    the full stop belong to the sentence before it. `[2, 3]` and `[1-3]` are read too. A range that runs backwards or past
-    the `passages` that there are is one number, `UNKNOWN`."""
+    the full stop belong to the sentence before it. `[2, 3]`, `[2 and 3]`, `[1-3]` and `【2】` are read too. A range that runs
+    backwards or past the `passages` that there are is one number, `UNKNOWN`."""
     before = BEHIND.sub(lambda found: found[2] + found[1], " ".join(text.split()))
     found = [(without_citations(sentence), _numbers(sentence, passages)) for sentence in SENTENCE_END.split(before)]
     return [(sentence, numbers) for sentence, numbers in found if re.search(r"\w", sentence)]

@@ -7,6 +7,7 @@ from typing import Any
 from uar.errors import UserError
 
 RETRIEVED, CLOSED_BOOK, ORACLE = "retrieved", "closed_book", "oracle"
+NO_LIMIT = ", or null for no limit"
 ALLOWED: dict[str, tuple[str, ...]] = {
     "order": ("rank", "reversed"),
     "lines": (RETRIEVED, CLOSED_BOOK, ORACLE),
@@ -48,12 +49,11 @@ class Settings:
         object.__setattr__(self, "lines", [self.lines] if isinstance(self.lines, str) else list(dict.fromkeys(self.lines)))
         for name in ("top_k", "rounds", "keep", "candidates"):
             _at_least_one(name, getattr(self, name))
-        for name in ("max_words", "max_tokens", "limit"):
-            if getattr(self, name) is not None:
-                _at_least_one(name, getattr(self, name), ", or null for no limit")
+        check_shown(self.order, self.max_words, self.max_tokens)
+        if self.limit is not None:
+            _at_least_one("limit", self.limit, NO_LIMIT)
         if not isinstance(self.max_failure_rate, int | float) or not 0 <= self.max_failure_rate <= 1:
             raise UserError(f"rag.max_failure_rate={self.max_failure_rate!r}: a number from 0 to 1 is needed")
-        _known("order", self.order)
         for line in self.lines:
             _known("lines", line)
         _known("query", self.query)
@@ -76,6 +76,14 @@ class Settings:
     def searches_again(self) -> bool:
         """Whether passages are retrieved for queries that the LLM writes."""
         return self.rewrite is not None or self.verify is not None
+
+
+def check_shown(order: str, max_words: int | None, max_tokens: int | None) -> None:
+    """UserError for options of what is shown that are out of range."""
+    _known("order", order)
+    for name, most in (("max_words", max_words), ("max_tokens", max_tokens)):
+        if most is not None:
+            _at_least_one(name, most, NO_LIMIT)
 
 
 def _at_least_one(name: str, value: Any, more: str = "") -> None:

@@ -97,6 +97,8 @@ class Rag:
         try:
             with self._costs(ask, "answers", len(chosen), self.prices):
                 run, texts = self._searched(ask, without_own(collection, run), chosen, search)
+                if RETRIEVED in self.settings.lines and not self.settings.select:
+                    _tell_of_few(collection, run, chosen, self.settings.top_k)
                 lines = {line: self._passages(collection, line, run, chosen) for line in self.settings.lines}
                 answers = {line: ask.answers(self.asks.reader, passages) for line, passages in lines.items()}
             calls = ask.progress.total
@@ -250,6 +252,13 @@ class Rag:
             "%s: RAG %s: %s (%d empty answers, %d failed)", collection.slug, line, summary, counts["empty"], counts["failed"]
         )
         return values, scores
+
+
+def _tell_of_few(collection: Collection, run: Run, chosen: Sequence[str], top_k: int) -> None:
+    few = sum(0 < len(run.get(q, ())) < top_k for q in chosen)
+    if few:
+        line = "%s: %d of %d questions are shown fewer than rag.top_k=%d passages, since the ranking has no more"
+        log.warning(line, collection.slug, few, len(chosen), top_k)
 
 
 def drawn(query_ids: Sequence[str], limit: int | None, seed: int) -> list[str]:

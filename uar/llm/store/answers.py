@@ -26,13 +26,13 @@ def _kept(store: Store, request: Request, model: str, held: bool | None) -> Iter
     free = without_pattern(request)
     patterned = free != request
     others = () if held is None or not patterned else FREE if held else HELD
-    wanted: list[tuple[list[str], Callable[[Record], bool]]] = []
+    wanted: list[tuple[list[str], Callable[[Record], bool], Request]] = []
     for variant in [request, free] if patterned and held is None else [free if patterned and not held else request]:
-        wanted.append((variant.keys(model), variant.answered_by))
+        wanted.append((variant.keys(model), variant.answered_by, variant))
         if variant != request:
-            wanted.append((variant.earlier_keys(model), lambda record: True))
-    wanted.append((request.earlier_keys(model), lambda record: record.engine not in others))
-    found = store.of_keys(key for keys, _ in wanted for key in keys)
-    for keys, answers in wanted:
+            wanted.append((variant.earlier_keys(model), lambda record: True, variant))
+    wanted.append((request.earlier_keys(model), lambda record: record.engine not in others, request))
+    found = store.of_keys(key for keys, *_ in wanted for key in keys)
+    for keys, answers, asked in wanted:
         for key in keys:
-            yield from filter(answers, found[key])
+            yield from (asked.as_given(record, model) for record in filter(answers, found[key]))

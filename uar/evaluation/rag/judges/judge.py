@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, NamedTuple
 
 from uar.llm.call import Call, Chain, Question
@@ -65,8 +65,10 @@ class Judge(Chatting):
 
     @property
     def definition(self) -> str:
-        """The prompts that it asks with, each with the beginning of its hash."""
-        return f"judged with {', '.join(f'{prompt.name} ({prompt.hash[:8]})' for prompt in self._prompts())}"
+        """The prompts that it asks with, each with the beginning of its hash, and its options that are not as by default."""
+        made_of = [f"{prompt.name} ({prompt.hash[:8]})" for prompt in self._prompts()]
+        options = [(f.name, getattr(self, f.name), f.default) for f in fields(self) if f.name not in self.prompts]
+        return f"judged with {', '.join(made_of + [f'{name}={value}' for name, value, usual in options if value != usual])}"
 
     def _prompts(self) -> list[ChatPrompt]:
         return [load_chat(getattr(self, option), variables) for option, variables in self.prompts.items()]
