@@ -153,6 +153,23 @@ def test_an_annotator_among_three_people() -> None:
     assert among_people(both, lazy := constant(both), 0.1, 0.05)["may_replace"] and not lazy.label.any()
 
 
+@pytest.mark.parametrize(("questions", "may"), [(2, False), (35, False), (36, True)])
+def test_few_questions_without_a_difference_let_nobody_replace_people(questions: int, may: bool) -> None:
+    labels = [n % 2 for n in range(questions)]
+    people, run = [rater(name, *labels) for name in "AB"], rater("run", *labels)
+    found = among_people(rated(list(range(questions)), people, [run]), run, 0.1, 0.05)
+    assert [row["p"] for row in found["people"]] == pytest.approx([0.9**questions] * 2)
+    assert found["may_replace"] is may  # Holm's correction over two people: 2 · 0.9³⁶ is below 0.05
+
+
+def test_a_run_that_is_always_nearer_or_never_needs_questions_too() -> None:
+    people = [rater("A", 1, 1, 1), rater("B", 0, 0, 0), rater("C", 0, 0, 0)]
+    near, far = rater("near", 0, 0, 0), rater("far", 1, 1, 1)
+    both = rated([0, 1, 2], people, [near, far])
+    assert among_people(both, near, 0.1, 0.05)["people"][0]["p"] == pytest.approx((0.9 / 2) ** 3)  # the mean is -1
+    assert [row["p"] for row in among_people(both, far, 0.1, 0.05)["people"][1:]] == [0.9**3] * 2
+
+
 def test_the_grade_of_several_people_is_their_middle_one_also_below_0(tmp_path: Path) -> None:
     given = {"A": (-2, -2, 0), "B": (-2, 3, 2), "C": (1, None, 3)}
     people = {
