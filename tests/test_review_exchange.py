@@ -101,6 +101,21 @@ def test_an_export_of_label_studio_names_people_by_their_accounts(work: Labellin
     assert eve["suggestion_shown"] is True, "the task had a prediction"
 
 
+def test_marks_that_changed_in_label_studio_are_taken_with_the_grade_as_it_was(work: Labelling, tmp_path: Path) -> None:
+    path = write_for("label_studio", work, tmp_path)
+    tasks = json.loads(path.read_text())
+    results = tasks[0]["annotations"][0]["result"]
+    for new, start, words in ((1, 5, "e heart"), (0, 5, "e heart"), (1, None, None)):
+        if start is None:
+            results.pop()
+        else:
+            results[1]["value"]["start"] = start + 1  # in UTF-16 units, of which the first sign takes two
+        path.write_text(json.dumps(tasks))
+        assert take_back(work, path) == new
+        now = told(work)[0]
+        assert (now["grade"], now["start"], now["words"], now["confidence"]) == (1, start, words, 1.0)
+
+
 @pytest.mark.parametrize("tool", ["csv", "label_studio", "argilla"])
 @pytest.mark.parametrize("by_page", [True, False])
 def test_who_has_seen_a_suggestion_has_seen_it_for_good(tool: str, by_page: bool, tmp_path: Path, folder: Path) -> None:

@@ -92,6 +92,7 @@ def read(path: Path, names: Names) -> Iterator[Returned]:
                 None,
                 _characters(text, marks[0]["start"]) if marks else None,
                 _characters(text, marks[0]["end"]) if marks else None,
+                whole=True,
             )
             yield with_facts(one, data, bool(task.get("predictions")))
 

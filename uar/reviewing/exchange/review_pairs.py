@@ -33,7 +33,7 @@ class ReviewPair:
 class Returned:
     """A judgement that came back. `row`: its place in the file, from 1. `shown`: whether the person saw a suggestion. `time`:
     seconds since 1970. `start`, `end`: of the marked words, in characters. None: the file does not say. `judgement`: the id
-    of the one that went out in its place. `whole`: the file has places for confidence and marks, so that None is a change."""
+    of the one that went out in its place. `whole`: the file has places for marks, so that None is a change."""
 
     row: int
     query_id: str
