@@ -15,13 +15,14 @@ from scipy.stats import ttest_1samp
 
 from uar.annotation.judgement import Judgement
 from uar.annotation.outputs import write_labels
-from uar.errors import UserError
+from uar.errors import DataError, UserError
 from uar.evaluation.validation.question_values import measured
 from uar.evaluation.validation.raters import UNKNOWN, Rated, Rater, read_raters
 from uar.evaluation.validation.repeats import consistency, errors_by_doubt
 from uar.evaluation.validation.replacement import among_people, constant, pairwise, two_one_sided
 from uar.evaluation.validation.validation_run import validate
 from uar.launch.entry import composed
+from uar.storage.label_files import write_label_file
 
 Rows = Mapping[tuple[str, str], int]
 
@@ -254,6 +255,20 @@ def test_labels_that_saw_the_llm_and_lists_of_nothing_are_told(tmp_path: Path, c
     assert "1 labels by people were made while an LLM's suggestion was seen" in caplog.text
     with pytest.raises(UserError, match="labels names nothing; give files"):
         validate(composed("validate", "labels=[]", f"runs={run}"), tmp_path / "out")
+
+
+def test_the_folder_of_a_training_says_what_its_file_does(tmp_path: Path) -> None:
+    people = file(tmp_path / "people.tsv", {("q1", "d1"): 1, ("q1", "d2"): 0, ("q2", "d1"): 1})
+    columns = ("query_id", "doc_id", "label", "stage")
+    rows = [("q1", "d1", 1, "llm"), ("q1", "d2", 0, "llm"), ("q2", "d1", 1, "human")]
+    place = tmp_path / "train" / "labels.parquet"
+    for path in (place.parent, place):
+        write_label_file(place, columns, rows[:2])  # without grades
+        (run,) = read_raters({"people": people}, {"run": path}, 1, "ignore", {}).runs
+        assert run.grade[run.known].tolist() == [1, 0] and run.scale == (0, 1)
+        write_label_file(place, columns, rows)
+        with pytest.raises(DataError, match=r"labels of 2 stages \(llm, human\)"):
+            read_raters({"people": people}, {"run": path}, 1, "ignore", {})
 
 
 def test_the_grade_that_made_labels_of_grades_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
