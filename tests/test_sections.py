@@ -192,6 +192,8 @@ def test_a_web_page_has_its_text_alone(tmp_path: Path) -> None:
     ]
     main = page.replace("{}", f"<p>Before.</p><main><h1>Wax</h1>{body}</main><p>After.</p>")
     assert sections(tmp_path, "b.html", main) == [("Wax: Hives", ("First bold text.", "Second."))]
+    assert read_document(tmp_path / "b.html").left_out == [("text beside the main part of a page", "Before. After.")]
+    assert not read_document(tmp_path / "a.html").left_out
 
 
 @pytest.mark.parametrize(
