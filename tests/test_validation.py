@@ -216,6 +216,12 @@ def test_consistency_over_repeats_and_errors_by_doubt(tmp_path: Path, truth: Row
     whole = np.isin(votes, (0, 1))
     assert row["accuracy where all agree"] == pytest.approx(((votes > 0.5) == right)[whole].mean())
     assert row["accuracy where all agree"] > 0.99 > 0.9 > row["accuracy elsewhere"]
+    few = dict(list(wrong(0.1, 2).items())[:1_000])
+    for name in ("again", "further"):  # of a sample that is there; the store answers all of it
+        run_of(tmp_path / "runs" / f"r-{name}", few, "plain", "small", sample=2)
+    again = [f"runs={tmp_path / 'runs' / pattern}" for pattern in ("r*", "r-*")]
+    every, none = (validate(composed("validate", f"labels={people}", runs), tmp_path / "again") for runs in again)
+    assert every["consistency"] == [row] and none["consistency"] == []
     doubts = [n / 100 for n in range(100)]
     run = rater("run", *[int(n >= 80) for n in range(100)], doubt=doubts)
     found = errors_by_doubt(rated(list(range(100)), [rater("people", *[0] * 100)], [run]), run)
