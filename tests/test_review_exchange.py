@@ -1,5 +1,6 @@
 """A review as files of other tools, and what comes back from them."""
 
+import csv
 import json
 import re
 import subprocess
@@ -159,6 +160,20 @@ def test_a_sheet_that_does_not_say_what_was_shown_is_taken_as_the_review_writes_
     assert take_back(work, tmp_path / "sheet.csv") == 2
     assert [row["suggestion_shown"] for row in told(work)] == [seen, False], "nothing was said of d2"
     assert f"2 judgements do not say whether a suggestion was seen (suggestion_shown); {int(seen)} count as" in caplog.text
+
+
+def test_a_grade_of_another_scale_stands_in_no_sheet_so_that_nobody_saw_it_there(
+    tmp_path: Path, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    items = [Item("q1", ["d1", "d2"], {"d1": "t1", "d2": "t2"}, {"d1": (1, None), "d2": (1, 2)}, False)]
+    scale = ((0, "no"), (1, "related"), (2, "yes"))
+    work = labelling(tmp_path / "r", folder, items, suggestion="shown", scale=scale)
+    with write_for("csv", work, tmp_path).open(newline="", encoding="utf-8-sig") as file:
+        assert [row["suggestion"] for row in csv.DictReader(file)] == ["", "2"]
+    (tmp_path / "sheet.csv").write_text(HEAD + "q1,d1,bob,1\nq1,d2,bob,0\nq1,d2,eve,0\n", encoding="utf-8")
+    assert take_back(work, tmp_path / "sheet.csv") == 3
+    assert [row["suggestion_shown"] for row in told(work)] == [False, True, True]
+    assert "3 judgements do not say whether a suggestion was seen (suggestion_shown); 2 count as" in caplog.text
 
 
 def sheet(place: Path, *grades: int) -> Path:
