@@ -15,7 +15,7 @@ from uar.reporting.figures.missing import Missing
 from uar.reporting.figures.style import FADED, MARKERS, SERIES, capped, legend, need, new, wrapped
 from uar.reporting.rows import Row
 from uar.reporting.run_folders import unreadable
-from uar.storage.label_files import NAME, read_label_columns
+from uar.storage.label_files import BY_PEOPLE, NAME, read_label_columns
 
 JUDGEMENT, CURRENCY = 0.09, "USD"  # a pair judged by a person, as in arXiv 2504.05220, where no run says otherwise
 OF_PARTS = re.compile(  # of an ensemble or a cascade, and what else changes the calls of an annotator
@@ -137,7 +137,7 @@ def _judged_by_people(table: pa.Table, fitted_on: Sequence[str] = ()) -> int:
     found = [table.filter(pc.is_in(table["query_id"], pa.array(fitted_on, pa.string())))]
     for stage in pc.unique(table["stage"]):
         of_stage = table.filter(pc.equal(table["stage"], stage))
-        chosen = of_stage.filter(pc.match_substring_regex(of_stage["source"], r"^human(\+|$)"))
+        chosen = of_stage.filter(pc.match_substring_regex(of_stage["source"], BY_PEOPLE))
         found.append(of_stage.filter(pc.is_in(of_stage["query_id"], pc.unique(chosen["query_id"]))))
     pairs = pa.concat_tables(found).select(["query_id", "doc_id"])
     return int(pairs.group_by(["query_id", "doc_id"]).aggregate([]).num_rows)
