@@ -102,7 +102,9 @@ def test_an_export_of_label_studio_names_people_by_their_accounts(work: Labellin
     assert eve["suggestion_shown"] is True, "the task had a prediction"
 
 
-def test_marks_that_changed_in_label_studio_are_taken_with_the_grade_as_it_was(work: Labelling, tmp_path: Path) -> None:
+def test_marks_that_changed_in_label_studio_are_taken_with_the_grade_as_it_was(
+    work: Labelling, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = write_for("label_studio", work, tmp_path)
     tasks = json.loads(path.read_text())
     results = tasks[0]["annotations"][0]["result"]
@@ -115,6 +117,10 @@ def test_marks_that_changed_in_label_studio_are_taken_with_the_grade_as_it_was(w
         assert take_back(work, path) == new
         now = told(work)[0]
         assert (now["grade"], now["start"], now["words"], now["confidence"]) == (1, start, words, 1.0)
+    results += [{"type": "labels", "value": {"start": start, "end": 9}} for start in (4, 6, 8)]
+    path.write_text(json.dumps(tasks))
+    assert take_back(work, path) == 1 and (told(work)[0]["start"], told(work)[0]["end"]) == (3, 8)
+    assert "2 marks are left out, since a judgement has one" in caplog.text
 
 
 @pytest.mark.parametrize("tool", ["csv", "label_studio", "argilla"])
