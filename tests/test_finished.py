@@ -1,5 +1,6 @@
 """A run that is done has its weights once, in its model, and is resumed from there."""
 
+import csv
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -25,13 +26,21 @@ def checkpoints(run: Path) -> list[str]:
     return sorted(path.parent.name for path in (run / "checkpoints").rglob("*.ckpt"))
 
 
+def steps_logged(run: Path) -> list[dict[str, float]]:
+    """What training wrote into the CSV."""
+    with (run / "csv" / "metrics.csv").open(newline="") as file:
+        rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+    return [row for row in rows if "stage" in row]
+
+
 def test_a_run_that_is_done_is_resumed_from_its_model(command: Command, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    options = ["label_source=mixed", "human_frac=0.5", *SMALL, "rag=off", "logger=none", "trainer.precision=fp32"]
-    options += ["trainer.max_steps=2"]
+    options = ["label_source=mixed", "human_frac=0.5", *SMALL, "rag=off", "logger=csv", "trainer.precision=fp32"]
+    options += ["trainer.max_steps=2", "trainer.log_every_n_steps=1"]
     ok(command("train", *options, f"hydra.run.dir={run}"))
     assert checkpoints(run) == [] and is_done(run / "checkpoints")
-    first = metrics(run)
+    first, logged = metrics(run), steps_logged(run)
+    assert {row["stage"] for row in logged} == {0, 1}
     exported = {path: path.stat().st_mtime_ns for path in (run / "model").rglob("*.safetensors")}
     more = [option for option in options if not option.startswith("dataset.test")]
     said = ok(command("train", *more, "dataset.test=[mini:test,mini:ood]", "resume=true", f"hydra.run.dir={run}"))
@@ -40,7 +49,7 @@ def test_a_run_that_is_done_is_resumed_from_its_model(command: Command, tmp_path
     assert "mini.test: 56 questions, a run that stood in this folder" in said  # of the same weights
     again = metrics(run)
     assert again["train"] == first["train"] and again["retrieval"]["mini.test"] == first["retrieval"]["mini.test"]
-    assert set(again["retrieval"]) == {"mini.test", "mini.ood"}
+    assert set(again["retrieval"]) == {"mini.test", "mini.ood"} and steps_logged(run) == logged
     assert {path: path.stat().st_mtime_ns for path in (run / "model").rglob("*.safetensors")} == exported
     assert checkpoints(run) == []
 

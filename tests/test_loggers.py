@@ -54,8 +54,10 @@ def test_rows_before_the_step_of_the_stage_are_kept_and_the_others_logged_again(
         first.log_metrics({"stage": float(stage), "loss": 10.0 * stage + step}, step)
     first.log_metrics({"mini.test/AP": 0.5}, 0)  # logged when training was over, and again at the end
     first.save()
+    csv_logger(str(tmp_path), resume=True).log_hyperparams({"killed": "before its stage begins"})
     second = csv_logger(str(tmp_path), resume=True)
     begin_stage([second], StageStart(1, "human", 1, 2))
+    assert not (tmp_path / "csv" / "earlier.csv").exists()
     second.log_metrics({"stage": 1.0, "loss": 99.0}, 1)
     second.save()
     assert [dict(row)["loss"] for row in rows(tmp_path)] == [0.0, 1.0, 10.0, 99.0]

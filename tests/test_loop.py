@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -91,6 +92,18 @@ def test_a_loop_reveals_what_it_asks_for_goes_on_where_it_was_killed_and_is_comp
     Path("killed/rounds.json").write_text(json.dumps({"rounds": [{**made[0], "questions": 6}]}))
     with pytest.raises(UserError, match="its first round has . questions, this one .; give per_round alike"):
         compared(Path("whole"), Path("killed"))
+
+
+def test_what_people_are_yet_to_say_does_not_choose_their_questions(options: Callable[..., DictConfig]) -> None:
+    mini = open_collection("mini:train")
+    query_ids = mini.head(24)
+    others = [mini.qrels[q] for q in query_ids[1:] + query_ids[:1]]  # of another question each
+    moved = replace(mini, qrels=dict(zip(query_ids, others, strict=True)))
+    chosen = [
+        loop_run._choose(options("acquire=model_margin"), Path(name, "round-1"), of, query_ids, [])
+        for name, of in (("as it is", mini), ("moved", moved))
+    ]
+    assert chosen[0] == chosen[1] and len(chosen[0]) == 5
 
 
 @pytest.mark.parametrize(

@@ -155,6 +155,26 @@ def test_people_cost_by_the_pair_and_the_llm_by_the_question(sweep: Path):
     assert _price(rows["mixed-1.0"], {}, 0.09, notes) is None and "not among the runs" in notes[0]
 
 
+def test_labels_cost_what_their_own_annotations_did(tmp_path: Path):
+    from uar.reporting.figures.cost import _ledgers, _price
+
+    of_llm = {"annotator___target_": "Likelihood", "label_source___target_": "uar.labels.LLMLabels"}
+    for depth, cost in ((10, 50.0), (40, 200.0)):  # the same annotator, of pools of two depths
+        run = write_run(tmp_path / f"annotate-{depth}", candidates__depth=depth, annotator___target_="Likelihood")
+        (run / "ledger.json").write_text(json.dumps({"queries": 2, "per_1000_queries": {"cost": cost}}))
+        (run / "manifest.json").write_text(json.dumps({"annotation": f"key-{depth}"}))
+    wanted = {"shallow": (["key-10"], 50), "deep": (["key-40"], 200), "both": (["key-10", "key-40"], 250)}
+    for name, (keys, _) in (wanted | {"unknown": (["key-10", "key"], 0)}).items():
+        run = write_run(tmp_path / name, {"mini.test": {"nDCG@10": 0.5}}, **of_llm, loss=name)
+        (run / "manifest.json").write_text(json.dumps({"annotations": [{"key": key} for key in keys]}))
+        write_labels(run, [(q, "d", 1, "llm", "llm") for q in ("q1", "q2")])
+    notes: list[str] = []
+    rows = {row.name: row for row in rows_in(tmp_path)}
+    prices = {name: _price(rows[name], _ledgers(list(rows.values())), 0.09, notes) for name in (*wanted, "unknown")}
+    assert prices.pop("unknown") is None and "unknown is left out, its annotate run is not among the runs" in notes[0]
+    assert prices == {name: pytest.approx(2 * cost / 1000) for name, (_, cost) in wanted.items()}
+
+
 def test_rows_that_another_one_beats_are_grey(figures: tuple[Path, dict[str, Drawn], list[str]], sweep: Path, tmp_path: Path):
     from uar.reporting.figures.cost import front
 

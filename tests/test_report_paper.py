@@ -135,6 +135,10 @@ def test_the_parts_of_cqadupstack_count_as_one_set(tmp_path: Path):
     assert shown["Human"] == pytest.approx(100 * sum(range(12)) / 10 / 12) and shown["UtilSel"] is None
     own = score_table("retrieval", "Retrieval", rows[:1], "retrieval", {})
     assert own is not None and [c.group for c in own.columns] == ["beir-cqadupstack"] * 2
+    both = score_table("retrieval", "Retrieval", rows, "retrieval", {})
+    assert both is not None and [c.group for c in both.columns[::2]] == ["beir-cqadupstack", *parts[1:]]
+    (of_some,) = (line for line in both.lines if line.name == "utilsel")
+    assert [c.value for c in of_some.cells[::2]] == [None, *(pytest.approx(n / 10) for n in range(1, 12))]
 
 
 def test_a_seed_that_lacks_a_collection_does_not_count(tmp_path: Path):

@@ -255,6 +255,13 @@ def test_queries_of_weight_0_are_not_trained_on(tmp_path: Path):
     assert rows_in(tmp_path)[0].values("learnt", "", "questions") == []
 
 
+def test_an_annotator_whose_name_has_human_in_it_is_no_person(tmp_path: Path):
+    run = write_run(tmp_path / "run", SCORE, **labels("mixed"))
+    sources = ["llm:human_like", "human", "human+llm:human_like", "llm", "generated+llm"]
+    write_labels(run, [(f"q{at}", "d", 1, source, "a") for at, source in enumerate(sources)])
+    assert rows_in(tmp_path)[0].values("learnt", "", "people") == [2.0]
+
+
 def test_a_depth_that_is_a_large_share_of_the_corpus_is_no_result(tmp_path: Path):
     found = {"nDCG@10": 0.5, "R@100": 0.9, "Success@100": 1.0, "R(rel=2)@10": 0.4, "P@100": 0.1}
     run = write_run(tmp_path / "run", dict.fromkeys(("mini.test", "large.test", "old.test"), {**found, "RR@10": 0.4}))

@@ -1,5 +1,6 @@
 """A review as files of other tools, and what comes back from them."""
 
+import csv
 import json
 import re
 import subprocess
@@ -101,14 +102,25 @@ def test_an_export_of_label_studio_names_people_by_their_accounts(work: Labellin
     assert eve["suggestion_shown"] is True, "the task had a prediction"
 
 
-def test_words_that_are_marked_anew_in_label_studio_are_taken(work: Labelling, tmp_path: Path) -> None:
-    before, *others = told(work)
-    tasks = json.loads(write_for("label_studio", work, tmp_path).read_text())
-    (mark,) = [one["value"] for one in tasks[0]["annotations"][0]["result"] if one["type"] == "labels"]
-    mark["start"], mark["text"] = mark["start"] + len("The "), "heart"  # the grade stays
-    (tmp_path / "back.json").write_text(json.dumps(tasks))
-    assert take_back(work, tmp_path / "back.json") == 1 and take_back(work, tmp_path / "back.json") == 0
-    assert told(work) == [before | {"start": 7, "words": "heart"}, *others]
+def test_marks_that_changed_in_label_studio_are_taken_with_the_grade_as_it_was(
+    work: Labelling, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_for("label_studio", work, tmp_path)
+    tasks = json.loads(path.read_text())
+    results = tasks[0]["annotations"][0]["result"]
+    for new, start, words in ((1, 5, "e heart"), (0, 5, "e heart"), (1, None, None)):
+        if start is None:
+            results.pop()
+        else:
+            results[1]["value"]["start"] = start + 1  # in UTF-16 units, of which the first sign takes two
+        path.write_text(json.dumps(tasks))
+        assert take_back(work, path) == new
+        now = told(work)[0]
+        assert (now["grade"], now["start"], now["words"], now["confidence"]) == (1, start, words, 1.0)
+    results += [{"type": "labels", "value": {"start": start, "end": 9}} for start in (4, 6, 8)]
+    path.write_text(json.dumps(tasks))
+    assert take_back(work, path) == 1 and (told(work)[0]["start"], told(work)[0]["end"]) == (3, 8)
+    assert "2 marks are left out, since a judgement has one" in caplog.text
 
 
 @pytest.mark.parametrize("tool", ["csv", "label_studio", "argilla"])
@@ -154,6 +166,20 @@ def test_a_sheet_that_does_not_say_what_was_shown_is_taken_as_the_review_writes_
     assert take_back(work, tmp_path / "sheet.csv") == 2
     assert [row["suggestion_shown"] for row in told(work)] == [seen, False], "nothing was said of d2"
     assert f"2 judgements do not say whether a suggestion was seen (suggestion_shown); {int(seen)} count as" in caplog.text
+
+
+def test_a_grade_of_another_scale_stands_in_no_sheet_so_that_nobody_saw_it_there(
+    tmp_path: Path, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    items = [Item("q1", ["d1", "d2"], {"d1": "t1", "d2": "t2"}, {"d1": (1, None), "d2": (1, 2)}, False)]
+    scale = ((0, "no"), (1, "related"), (2, "yes"))
+    work = labelling(tmp_path / "r", folder, items, suggestion="shown", scale=scale)
+    with write_for("csv", work, tmp_path).open(newline="", encoding="utf-8-sig") as file:
+        assert [row["suggestion"] for row in csv.DictReader(file)] == ["", "2"]
+    (tmp_path / "sheet.csv").write_text(HEAD + "q1,d1,bob,1\nq1,d2,bob,0\nq1,d2,eve,0\n", encoding="utf-8")
+    assert take_back(work, tmp_path / "sheet.csv") == 3
+    assert [row["suggestion_shown"] for row in told(work)] == [False, True, True]
+    assert "3 judgements do not say whether a suggestion was seen (suggestion_shown); 2 count as" in caplog.text
 
 
 def sheet(place: Path, *grades: int) -> Path:

@@ -173,10 +173,12 @@ def test_bookmarks_of_a_pdf_are_its_headings(tmp_path: Path) -> None:
         content = StreamObject()
         content.set_data(("BT /F 9 Tf 12 TL 9 280 Td " + " ".join(f"({line}) Tj T*" for line in lines) + " ET").encode())
         page[NameObject("/Contents")] = writer._add_object(content)
+    writer.add_blank_page(300, 300)
     writer.add_outline_item(title="Part", page_number=0)
     writer.add_outline_item(title="hives", page_number=0)
     writer.write(tmp_path / "a.pdf")
     found = read_document(tmp_path / "a.pdf")
+    assert found.left_out.pop(0) == ("page without text", "page 4, which may be a picture of one")
     assert [text for _, text in found.left_out] == ["Bees 1", "Bees 2", "- 2 -", "Bees 3"]
     assert [(section.path, section.paragraphs) for section in found.sections] == [
         (("Part",), ("Before.",)),
@@ -192,6 +194,8 @@ def test_a_web_page_has_its_text_alone(tmp_path: Path) -> None:
     ]
     main = page.replace("{}", f"<p>Before.</p><main><h1>Wax</h1>{body}</main><p>After.</p>")
     assert sections(tmp_path, "b.html", main) == [("Wax: Hives", ("First bold text.", "Second."))]
+    assert read_document(tmp_path / "b.html").left_out == [("text beside the main part of a page", "Before. After.")]
+    assert not read_document(tmp_path / "a.html").left_out
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """An LLM is tuned, of random weights here: what is learned, what is written, how a run goes on."""
 
+import csv
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -76,12 +77,19 @@ def test_right_answers_are_learned_and_the_model_opens_everywhere(folder: Path, 
         tuned(folder, narrow, tmp_path / "x", *ONE, goes_on)
 
 
+def losses(run: Path) -> dict[int, float]:
+    """By step, as the CSV has them."""
+    with (run / "csv" / "metrics.csv").open(newline="") as file:
+        return {int(float(row["step"])): float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]}
+
+
 def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(
     folder: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    steps = [*ONE, "tuner.steps=4", "tuner.checkpoint_every=1", "dev_questions=0", "tuner.lora.dropout=0.1"]
-    tuned(folder, model, tmp_path / "whole", *steps)
+    steps = [*ONE, "tuner.steps=4", "tuner.checkpoint_every=1", "dev_questions=0", "tuner.lora.dropout=0.1", "logger=csv"]
+    tuned(folder, model, tmp_path / "whole", *steps, f"logger.csv.folder={tmp_path / 'whole'}")
     out = tmp_path / "cut"
+    steps.append(f"logger.csv.folder={out}")
     with stopped_after(2, monkeypatch):
         tuned(folder, model, out, *steps)
     assert [p.name for p in (out / "checkpoints").glob("checkpoint-*")] == ["checkpoint-2"]
@@ -95,6 +103,8 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(
     stamp = (out / "model" / "model.safetensors").stat().st_mtime_ns
     tuned(folder, model, out, *steps, "resume=true")  # it is done
     assert (out / "model" / "model.safetensors").stat().st_mtime_ns == stamp
+    of_whole, of_cut = (losses(run) for run in (tmp_path / "whole", out))
+    assert of_cut == pytest.approx(of_whole) and list(of_cut) == [1, 2, 3, 4]
 
 
 def test_the_best_of_several_replies_is_learned(folder: Path, model: str, tmp_path: Path) -> None:

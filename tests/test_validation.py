@@ -15,13 +15,14 @@ from scipy.stats import ttest_1samp
 
 from uar.annotation.judgement import Judgement
 from uar.annotation.outputs import write_labels
-from uar.errors import UserError
+from uar.errors import DataError, UserError
 from uar.evaluation.validation.question_values import measured
 from uar.evaluation.validation.raters import UNKNOWN, Rated, Rater, read_raters
 from uar.evaluation.validation.repeats import consistency, errors_by_doubt
 from uar.evaluation.validation.replacement import among_people, constant, pairwise, two_one_sided
 from uar.evaluation.validation.validation_run import validate
 from uar.launch.entry import composed
+from uar.storage.label_files import write_label_file
 
 Rows = Mapping[tuple[str, str], int]
 
@@ -153,6 +154,23 @@ def test_an_annotator_among_three_people() -> None:
     assert among_people(both, lazy := constant(both), 0.1, 0.05)["may_replace"] and not lazy.label.any()
 
 
+@pytest.mark.parametrize(("questions", "may"), [(2, False), (35, False), (36, True)])
+def test_few_questions_without_a_difference_let_nobody_replace_people(questions: int, may: bool) -> None:
+    labels = [n % 2 for n in range(questions)]
+    people, run = [rater(name, *labels) for name in "AB"], rater("run", *labels)
+    found = among_people(rated(list(range(questions)), people, [run]), run, 0.1, 0.05)
+    assert [row["p"] for row in found["people"]] == pytest.approx([0.9**questions] * 2)
+    assert found["may_replace"] is may  # Holm's correction over two people: 2 · 0.9³⁶ is below 0.05
+
+
+def test_a_run_that_is_always_nearer_or_never_needs_questions_too() -> None:
+    people = [rater("A", 1, 1, 1), rater("B", 0, 0, 0), rater("C", 0, 0, 0)]
+    near, far = rater("near", 0, 0, 0), rater("far", 1, 1, 1)
+    both = rated([0, 1, 2], people, [near, far])
+    assert among_people(both, near, 0.1, 0.05)["people"][0]["p"] == pytest.approx((0.9 / 2) ** 3)  # the mean is -1
+    assert [row["p"] for row in among_people(both, far, 0.1, 0.05)["people"][1:]] == [0.9**3] * 2
+
+
 def test_the_grade_of_several_people_is_their_middle_one_also_below_0(tmp_path: Path) -> None:
     given = {"A": (-2, -2, 0), "B": (-2, 3, 2), "C": (1, None, 3)}
     people = {
@@ -198,6 +216,12 @@ def test_consistency_over_repeats_and_errors_by_doubt(tmp_path: Path, truth: Row
     whole = np.isin(votes, (0, 1))
     assert row["accuracy where all agree"] == pytest.approx(((votes > 0.5) == right)[whole].mean())
     assert row["accuracy where all agree"] > 0.99 > 0.9 > row["accuracy elsewhere"]
+    few = dict(list(wrong(0.1, 2).items())[:1_000])
+    for name in ("again", "further"):  # of a sample that is there; the store answers all of it
+        run_of(tmp_path / "runs" / f"r-{name}", few, "plain", "small", sample=2)
+    again = [f"runs={tmp_path / 'runs' / pattern}" for pattern in ("r*", "r-*")]
+    every, none = (validate(composed("validate", f"labels={people}", runs), tmp_path / "again") for runs in again)
+    assert every["consistency"] == [row] and none["consistency"] == []
     doubts = [n / 100 for n in range(100)]
     run = rater("run", *[int(n >= 80) for n in range(100)], doubt=doubts)
     found = errors_by_doubt(rated(list(range(100)), [rater("people", *[0] * 100)], [run]), run)
@@ -237,6 +261,20 @@ def test_labels_that_saw_the_llm_and_lists_of_nothing_are_told(tmp_path: Path, c
     assert "1 labels by people were made while an LLM's suggestion was seen" in caplog.text
     with pytest.raises(UserError, match="labels names nothing; give files"):
         validate(composed("validate", "labels=[]", f"runs={run}"), tmp_path / "out")
+
+
+def test_the_folder_of_a_training_says_what_its_file_does(tmp_path: Path) -> None:
+    people = file(tmp_path / "people.tsv", {("q1", "d1"): 1, ("q1", "d2"): 0, ("q2", "d1"): 1})
+    columns = ("query_id", "doc_id", "label", "stage")
+    rows = [("q1", "d1", 1, "llm"), ("q1", "d2", 0, "llm"), ("q2", "d1", 1, "human")]
+    place = tmp_path / "train" / "labels.parquet"
+    for path in (place.parent, place):
+        write_label_file(place, columns, rows[:2])  # without grades
+        (run,) = read_raters({"people": people}, {"run": path}, 1, "ignore", {}).runs
+        assert run.grade[run.known].tolist() == [1, 0] and run.scale == (0, 1)
+        write_label_file(place, columns, rows)
+        with pytest.raises(DataError, match=r"labels of 2 stages \(llm, human\)"):
+            read_raters({"people": people}, {"run": path}, 1, "ignore", {})
 
 
 def test_the_grade_that_made_labels_of_grades_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -129,7 +129,7 @@ def _choose(
     """The labelled questions and those of this round, in the order chosen; kept in the round's folder."""
     path = here / "chosen.json"
     if not path.is_file():
-        own = _with_last_model(cfg, here)
+        own = _with_last_model(unaware(cfg) if cfg.who == "simulated" else cfg, here)
         context = label_context(own, collection, hydra.utils.instantiate(own.candidates), here, [])
         acquire: Acquisition = hydra.utils.instantiate(own.acquire, _convert_="all")
         asked = AcquisitionContext(

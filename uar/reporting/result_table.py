@@ -123,11 +123,9 @@ def marked(found: Cell, mark: Mapping[str, Any] | None, baseline: str) -> Cell:
 
 
 def columns_of(rows: Sequence[Row], part: str) -> list[tuple[str, str]]:
-    """(slug, measure) of all that a row has in retrieval or rag; answer measures from what was found, from none, from gold.
-    Parts of a set that counts as one are left out."""
-    slugs = list(averaged({slug: {} for row in rows for slug in row.slugs}))
+    """(slug, measure) of all that a row has in retrieval or rag; answer measures from what was found, from none, from gold."""
     wanted: dict[tuple[str, str], None] = {}
-    for slug in slugs:
+    for slug in _slugs(rows):
         there = [run.metrics[part].get(slug, {}) for row in rows for run in row.folders]
         if part == "retrieval":
             names = list(dict.fromkeys(m for found in there for m, value in found.items() if isinstance(value, int | float)))
@@ -139,6 +137,13 @@ def columns_of(rows: Sequence[Row], part: str) -> list[tuple[str, str]]:
             names += [name for name in judged if " (" in name]
         wanted.update(dict.fromkeys((slug, name) for name in names))
     return list(wanted)
+
+
+def _slugs(rows: Sequence[Row]) -> list[str]:
+    """Of the rows' collections, without the parts of a set that counts as one; those of a run that lacks other parts stay."""
+    whole = averaged({slug: {} for row in rows for slug in row.slugs})
+    wanted = dict.fromkeys(s for row in rows for run in row.folders for s in averaged({slug: {} for slug in run.slugs}))
+    return [slug for slug in whole if slug in wanted] + [slug for slug in wanted if slug not in whole]
 
 
 def first_measures(rows: Sequence[Row]) -> dict[str, str]:
@@ -220,8 +225,7 @@ def _answer_columns(rows: Sequence[Row], wanted: Sequence[tuple[str, str]]) -> t
 
 def judge_agreement_table(rows: Sequence[Row]) -> Table | None:
     """How judged measures agree with those that compare with gold answers, by run."""
-    slugs = list(averaged({slug: {} for row in rows for slug in row.slugs}))
-    wanted = [(slug, heading, name) for slug in slugs for heading, name in agreeing(rows, slug)]
+    wanted = [(slug, heading, name) for slug in _slugs(rows) for heading, name in agreeing(rows, slug)]
     columns = [Column(slug, heading, ranked=False) for slug, heading, _ in wanted]
     parts = [("rag", slug, name) for slug, _, name in wanted]
     table = plain_table("judges", "Judged measures against gold answers", rows, parts, columns, {})

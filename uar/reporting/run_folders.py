@@ -15,7 +15,7 @@ from uar.collections.presets import Scores, averaged
 from uar.errors import UserError
 from uar.evaluation.metrics_file import PARTS, given_kept, read_metrics
 from uar.storage.files import matching, read_json
-from uar.storage.label_files import NAME, read_label_columns
+from uar.storage.label_files import BY_PEOPLE, NAME, read_label_columns
 from uar.storage.manifest import read_manifest
 
 HELD = ("metrics.json", "agreement.json", "ledger.json")
@@ -89,7 +89,7 @@ class RunFolder:
         except UserError:
             return {}
         counts = pc.not_equal(pc.fill_null(table["weight"], 1.0), 0.0)
-        by_people = pc.and_(counts, pc.match_substring(table["source"], "human"))
+        by_people = pc.and_(counts, pc.match_substring_regex(table["source"], BY_PEOPLE))
         masks = {"questions": counts, "people": by_people}
         found = {name: set(pc.unique(table["query_id"].filter(mask)).to_pylist()) for name, mask in masks.items()}
         found["people"].update(self.fitted_on)

@@ -42,3 +42,8 @@ class Manner:
         if self.suggestion == "random":
             return rank_of(self.seed, "suggestion", query_id, who)[0] < 128
         return self.suggestion == "shown"
+
+    def in_files(self, query_id: str, label: int | None, grade: int | None) -> int | None:
+        """What a file for another tool shows of the LLM's label and grade: a grade of the scale, of two grades the label; None
+        for nothing."""
+        return (label if len(self.scale) == 2 else grade) if self.shows(query_id, OF_FILES) else None

@@ -30,6 +30,7 @@ SCHEMA = pa.schema(
         ("weight", pa.float32()),  # of the query, in the loss
     ]
 )
+BY_PEOPLE = r"^human(\+|$)"  # sources of labels that a person gave, alone or as an LLM did
 ASSISTED = "assisted"  # further column of people's labels: true where they saw what an LLM says of the passage
 BLOCK = 1 << 17  # rows
 

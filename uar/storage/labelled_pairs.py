@@ -117,8 +117,7 @@ def _parquet_blocks(path: Path) -> Iterator[pa.RecordBatch]:
             )
         for name in (*IDS, *given):
             _check_type(path, name, file.schema_arrow.field(name).type)
-        if "stage" in names:
-            _one_stage(path)
+        one_stage(path)
         tell_assisted(path)
         start = 1
         for batch in file.iter_batches(BLOCK, columns=[*IDS, *given]):
@@ -191,8 +190,11 @@ def _number(path: Path, row: int, text: bool) -> int:
     return next(islice(qrel_lines(path), row, None))[0] if text else row + 1
 
 
-def _one_stage(path: Path) -> None:
-    """The stages of a training may say different things of a passage, and none of them is the labels of the run."""
+def one_stage(path: Path) -> None:
+    """DataError for several: the stages of a training may say different things of a passage, and none of them is the labels
+    of the run. `path`: of a Parquet file, which may have no column of them."""
+    if "stage" not in pq.read_schema(path).names:
+        return
     column = pq.read_table(path, columns=["stage"], read_dictionary=["stage"])["stage"]
     stages = [stage for stage in column.unique().to_pylist() if stage is not None]
     if len(stages) > 1:

@@ -1,6 +1,7 @@
 """The CSV and TensorBoard loggers of a run, and what all loggers are told of a stage."""
 
 import csv
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -20,11 +21,16 @@ class RunCSV(CSVLogger):
     def __init__(self, folder: str, resume: bool = False) -> None:
         super().__init__(save_dir=folder, name="", version="csv")
         path = Path(self.log_dir) / "metrics.csv"
+        self._aside = path.with_name("earlier.csv")  # until the rows that are kept are written anew
         self._before: list[dict[str, Any]] = []
-        if resume and path.is_file():
-            with path.open(newline="") as file:
-                self._before = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
-            path.unlink()  # written anew with the rows that are kept
+        if not resume:
+            self._aside.unlink(missing_ok=True)
+        elif rank_zero_only.rank == 0:
+            if path.is_file() and not self._aside.is_file():
+                os.replace(path, self._aside)
+            if self._aside.is_file():
+                with self._aside.open(newline="") as file:
+                    self._before = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
 
     def begin(self, stage: StageStart) -> None:
         """Keep of the earlier rows those before the step at which the stage goes on, once."""
@@ -34,6 +40,7 @@ class RunCSV(CSVLogger):
             at = int(row.pop("step"))
             self.experiment.log_metrics(row, at)
         self.save()
+        self._aside.unlink(missing_ok=True)
 
 
 class RunTensorBoard(TensorBoardLogger):

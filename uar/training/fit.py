@@ -78,7 +78,7 @@ class Fitting:
         summaries: dict[str, Any] = {}
         trained = []
         for number, stage in enumerate(stages):
-            place = self.folder / f"{number}-{stage.name}"
+            place = self._place(number, stage)
             stage = self.mine(stage, number, place / "candidates.jsonl")
             trained.append(stage)
             module = self._module(retriever, stage, first=number == 0)
@@ -103,6 +103,13 @@ class Fitting:
         if not trained_before and self.dev:
             self._keep_better(retriever, summaries, done, self.dev.questions)
         return summaries, trained
+
+    def finished(self, stages: Sequence[Stage]) -> bool:
+        """Whether no stage is left to train."""
+        return all((self._place(number, stage) / DONE).is_file() for number, stage in enumerate(stages))
+
+    def _place(self, number: int, stage: Stage) -> Path:
+        return self.folder / f"{number}-{stage.name}"
 
     def _keep_better(self, retriever: Trainable, summaries: Mapping[str, dict[str, Any]], done: Path, questions: int) -> None:
         """`done`: the file of the last stage's summary, to which is added what is kept. `questions`: that decide."""

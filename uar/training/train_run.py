@@ -38,6 +38,8 @@ from uar.storage.files import digest, read_json
 from uar.storage.manifest import save_config, save_manifest
 from uar.tracking.artefacts import artefact_name, folder_artefact, model_artefact
 from uar.tracking.job import Job, tracked
+from uar.tracking.loggers import begin_stage
+from uar.tracking.stages import StageStart
 from uar.training.baselines import Baselines, chosen
 from uar.training.batches import BatchStream
 from uar.training.checks import check_options, tell_other_step
@@ -90,7 +92,10 @@ def train(cfg: DictConfig, folder: Path) -> float | None:
         if trained_before:
             restore(cfg, folder / "model", retriever)
         fitting = _fitting(cfg, folder, work, job, dev)
+        nothing_left = cfg.resume and fitting.finished(work.stages)
         summaries, stages = fitting.fit(retriever, work.stages, cfg.resume or lent, trained_before)
+        if nothing_left:  # else the stage that goes on says what stays in the logs
+            begin_stage(job.loggers, StageStart(len(stages), "", 0, sum(of["steps"] for of in summaries.values())))
         if begun is None:
             return None
         vectors = _export(cfg, folder, work, stages, begun.labels, trained_before)

@@ -92,7 +92,7 @@ class Drawn:
         self._numbers, self._last = {"replies": 0, "failed": 0}, ""
 
     def rewards(self, numbers: Sequence[int], replies: Sequence[list[int]], step: int) -> list[float]:
-        """Of replies, as token ids, to the cases of these numbers."""
+        """Of replies, as token ids, to the cases of these numbers. `step`: steps made before."""
         asked, decode = self._work.asked, self._work.tokenizer.decode
         rolled = []
         for number, ids in zip(numbers, replies, strict=True):
@@ -108,7 +108,7 @@ class Drawn:
         self.refuse_failing(ENOUGH)
         each = self._work.asked.rewards.each(asked.task, asked.collection, rolled)
         means = {f"reward/{name}": sum(values) / len(values) for name, values in each.items()}
-        self._work.report({**means, "reward/failed": failed / len(rolled)}, step)
+        self._work.report({**means, "reward/failed": failed / len(rolled)}, step + 1)  # that they are for
         return self._work.asked.rewards.total(each)
 
     def refuse_failing(self, least: int = 1) -> None:

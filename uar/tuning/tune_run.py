@@ -35,6 +35,7 @@ from uar.tuning.tuner import Tuner, Work
 from uar.tuning.unread_options import refuse_unread
 
 log = logging.getLogger(__name__)
+NO_STEP = 1 << 40  # beyond all of them
 
 
 def tune(cfg: DictConfig, folder: Path) -> float | None:
@@ -63,9 +64,10 @@ def tune(cfg: DictConfig, folder: Path) -> float | None:
     with tracked(cfg, folder) as job, Session(ExactSearch, folder=folder) as session:
         job.facts({"cases": len(cases)})
         asked = Asked(task, collection, rewards.opened(session), llm, Path(cfg.store))
+        report = _reporting(job, folder, done)
         if not done:
             drawn = asked.of(base.at_first(tuner.lora.adapter)) if tuner.needs_rewards and _is_base(llm, base) else asked
-            work = Work(cases, drawn, base, folder, _reporting(cfg, job, folder), f"{base.name}+{settings[:12]}")
+            work = Work(cases, drawn, base, folder, report, f"{base.name}+{settings[:12]}")
             with memory_told(tuner.chunk):
                 export(tuner.tune(work), base, folder)
             shutil.rmtree(work.checkpoints, ignore_errors=True)
@@ -114,16 +116,16 @@ def _cases(cfg: DictConfig, task: Task, collection: Collection, query_ids: Seque
     return task.cases(collection, hydra.utils.instantiate(cfg.candidates).pools(collection, query_ids))
 
 
-def _reporting(cfg: DictConfig, job: Job, folder: Path) -> Any:
-    """Hands the numbers of steps to the loggers."""
+def _reporting(job: Job, folder: Path, done: bool) -> Any:
+    """Hands the numbers of steps, from 1 on, to the loggers; what was logged of those that are not made again stays."""
     last = whole_checkpoint(folder / "checkpoints")
-    start = int(read_json(last / STATE)["global_step"]) if last else 0
-    begin_stage(job.loggers, StageStart(0, _choice("tuner"), step=start))
+    made = NO_STEP if done else int(read_json(last / STATE)["global_step"]) if last else 0
+    begin_stage(job.loggers, StageStart(0, _choice("tuner"), step=made + 1))
 
     def report(numbers: Mapping[str, float], step: int) -> None:
         for logger in job.loggers:
             if numbers:
-                logger.log_metrics(dict(numbers), step=step)
+                logger.log_metrics({**numbers, "stage": 0.0}, step=step)
             else:
                 logger.save()
 

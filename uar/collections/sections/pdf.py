@@ -14,7 +14,7 @@ from uar.collections.sections.section import Outline, Unreadable
 HYPHEN = regex.compile(r"(?<=\p{Ll})-\n(?=\p{Ll})")
 NUMBER = r"(?:(?:\d+|[A-Z])(?:\.\d+)*\.?\s+)?"  # of a heading, which its bookmark may lack
 PAGE_NUMBER = re.compile(r"\W*(?:\d{1,4}|[ivxlc]+)\W*")
-RUNNING_LINE = "head or foot of a page"
+RUNNING_LINE, BLANK = "head or foot of a page", "page without text"
 OFTEN = 3  # pages that a running line stands on, at least
 EXTRA = "pip install 'uar[files]'"
 
@@ -30,6 +30,9 @@ def pdf(path: Path, outline: Outline) -> None:
         bookmarks = list(_bookmarks(reader, reader.outline))
     except Exception as error:  # what pypdf raises over a broken or locked file depends on where it trips
         raise Unreadable(f"a PDF that cannot be read ({type(error).__name__}: {error})") from error
+    if any(map(str.strip, pages)):  # a file that has no text at all is left out as one
+        blank = [number for number, page in enumerate(pages, start=1) if not page.strip()]
+        outline.left_out += ((BLANK, f"page {number}, which may be a picture of one") for number in blank)
     title = reader.metadata.title if reader.metadata else None
     if title and title.strip():
         outline.heading(1, title.strip())

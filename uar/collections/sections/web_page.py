@@ -27,7 +27,7 @@ CELLS = {"td", "th"}
 IN_A_ROW = INLINE | CELLS | {"br", "div", "p"}  # of a table of data; a layout's holds more
 SIGN_OF_LINK = re.compile(r"[#§¶\uf0c1🔗]?")  # at headings
 MAIN = "self::main or self::article or @role='main'"
-REST = "rest of a page"
+REST, BESIDE = "rest of a page", "text beside the main part of a page"
 JOINED = {"li", "tr"}
 ITEM = re.compile(r"- |\d+\. ")
 BREAK, CELL = "\n", " | "
@@ -44,9 +44,9 @@ class _Block(NamedTuple):
 
 class _Blocks:
     """The blocks of an element. The items of a list are one paragraph; so are the rows of a table, and a term and its
-    definition. `skipped`: tags."""
+    definition. `skipped`: tags, and elements."""
 
-    def __init__(self, element: Any, skipped: set[str]) -> None:
+    def __init__(self, element: Any, skipped: set[Any]) -> None:
         self.found: list[_Block] = []
         self._text: list[str] = []
         self._links = True
@@ -126,9 +126,10 @@ class _Blocks:
         self._kind, self._mark = kind, ""
 
 
-def _is_skipped(element: Any, skipped: set[str]) -> bool:
+def _is_skipped(element: Any, skipped: set[Any]) -> bool:
     return (
         element.tag in skipped
+        or element in skipped
         or element.get("role") in SKIPPED_ROLES
         or element.get("hidden") is not None
         or not OF_CONTENTS.isdisjoint(" ".join(map(element.get, ("class", "id", "role"), ("",) * 3)).casefold().split())
@@ -163,7 +164,12 @@ def web_page(text: str, outline: Outline, title: str = "") -> None:
         outline.left_out.append((REST, f"tags stand deeper in each other than can be read, from line {cut[0].line} on"))
     skipped = NEVER_TEXT | (SKIPPED - _never_closed(text))
     parts = root.xpath(f"//*[({MAIN}) and not(ancestor::*[{MAIN}])]")
-    blocks = [block for part in parts for block in _Blocks(part, skipped).found] or _Blocks(root, skipped).found
+    blocks = [block for part in parts for block in _Blocks(part, skipped).found]
+    others = _Blocks(root, skipped.union(parts)).found
+    if not blocks:
+        blocks = others
+    elif beside := " ".join(block.text for block in others if not block.links):
+        outline.left_out.append((BESIDE, beside))
     title = title or " ".join(root.xpath("string(//title[not(ancestor::svg)])").split())
     outline.name = title or outline.name
     top = next((text for level, text, _ in blocks if level), "")

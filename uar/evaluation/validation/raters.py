@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from uar.annotation.quality.pairs import Pairs
 from uar.errors import DataError, UserError
 from uar.storage.label_files import NAME, read_label_columns, tell_assisted
-from uar.storage.labelled_pairs import read_labels
+from uar.storage.labelled_pairs import one_stage, read_labels
 
 log = logging.getLogger(__name__)
 KEYS = ["query_id", "doc_id"]
@@ -115,11 +115,14 @@ def _read(path: Path, positive_grade: int, query_ids: set[str] | None = None) ->
         table = read_label_columns(path / NAME, COLUMNS, query_ids) if (path / NAME).is_file() else None
         if table is None:
             raise DataError(path, f"a folder without {NAME}; give the folder of an annotate run, or a file of labels")
+        one_stage(path / NAME)
         tell_assisted(path / NAME)
         pairs = table.group_by(KEYS).aggregate([]).num_rows
         if pairs < table.num_rows or table["label"].null_count:
             twice, without = table.num_rows - pairs, table["label"].null_count
             raise DataError(path / NAME, f"{twice} pairs stand twice and {without} have no label; give an annotate run")
+        grades = pc.coalesce(table["grade"], table["label"].cast(pa.int32()))  # a train run writes labels alone
+        table = table.set_column(table.schema.get_field_index("grade"), "grade", grades)
     else:
         if not path.is_file():
             raise DataError(

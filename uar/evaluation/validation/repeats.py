@@ -45,16 +45,19 @@ def _consistent(rated: Rated, share: np.ndarray, known: np.ndarray) -> dict[str,
 
 
 def _repeated(runs: Sequence[Rater]) -> list[list[Rater]]:
-    groups: dict[str, list[Rater]] = {}
-    for run in runs:
+    """Runs by settings, one a sample, that of the most pairs: what the store answers again is no repeat."""
+    groups: dict[str, dict[str, Rater]] = {}
+    for run in sorted(runs, key=lambda run: -int(run.known.sum())):
         if run.config:
-            groups.setdefault(_settings(run.config), []).append(run)
-    return [group for group in groups.values() if len(group) > 1]
+            groups.setdefault(_settings(run.config), {}).setdefault(_settings(run.config, sample=True), run)
+    chosen = [{run.name for run in group.values()} for group in groups.values() if len(group) > 1]
+    return [[run for run in runs if run.name in names] for names in chosen]
 
 
-def _settings(config: Mapping[str, Any]) -> str:
+def _settings(config: Mapping[str, Any], sample: bool = False) -> str:
     kept: dict[str, Any] = {key: value for key, value in config.items() if key not in BESIDE}
-    return json.dumps({**kept, "annotator": _without_sample(config.get("annotator"))}, sort_keys=True, default=str)
+    annotator = config.get("annotator")
+    return json.dumps({**kept, "annotator": annotator if sample else _without_sample(annotator)}, sort_keys=True, default=str)
 
 
 def _without_sample(options: Any) -> Any:

@@ -127,11 +127,15 @@ def constant(rated: Rated) -> Rater:
 
 
 def _below(values: np.ndarray, bound: float) -> float | None:
-    """p of the hypothesis that the mean is `bound` or more; None of fewer than two values."""
-    if len(values) < 2:
+    """p of the hypothesis that the mean of values up to 1 is `bound` or more; None of fewer than two. Where all n are the
+    same: that of n in a row, if as large a share as a mean of `bound` takes at least had another value."""
+    n = len(values)
+    if n < 2:
         return None
-    mean, error = float(values.mean()), spread(values) / math.sqrt(len(values))
-    return float(stdtr(len(values) - 1, (mean - bound) / error)) if error else float(mean >= bound)
+    mean, error = float(values.mean()), spread(values) / math.sqrt(n)
+    if not error:
+        return ((1 - bound) / (1 - mean)) ** n if mean < bound else 1.0
+    return float(stdtr(n - 1, (mean - bound) / error))
 
 
 def check_options(margin: float, epsilon: float, level: float) -> None:

@@ -15,7 +15,7 @@ from uar.reporting.figures.missing import Missing
 from uar.reporting.figures.style import FADED, MARKERS, SERIES, capped, legend, need, new, wrapped
 from uar.reporting.rows import Row
 from uar.reporting.run_folders import unreadable
-from uar.storage.label_files import NAME, read_label_columns
+from uar.storage.label_files import BY_PEOPLE, NAME, read_label_columns
 
 JUDGEMENT, CURRENCY = 0.09, "USD"  # a pair judged by a person, as in arXiv 2504.05220, where no run says otherwise
 OF_PARTS = re.compile(  # of an ensemble or a cascade, and what else changes the calls of an annotator
@@ -26,14 +26,14 @@ BY_LLM = ("LLMLabels", "MixedLabels", "QAMetricLabels", "ClickLLMLabels")
 
 def cost_and_quality(rows: Sequence[Row], notes: list[str], pareto: bool = True) -> tuple[Figure, str]:
     """A point a trained row: the price of its labels, people's by the pair of the questions that they labelled, the LLM's from
-    the ledger of the annotate run with the same annotator, models and collection. `pareto`: rows that another one beats are
-    grey, and a line joins the others."""
+    the ledgers of the annotate runs of its annotations, or of the one with the same annotator, models and collection.
+    `pareto`: rows that another one beats are grey, and a line joins the others."""
     shown = shown_measure([row for row in rows if row.config.get("label_source._target_")])
     if shown is None:
         raise Missing("no trained run with retrieval scores")
     slug, measure = shown
     judgement, currency = _people(rows)
-    ledgers = {_annotator(row.config): row.first.ledger for row in rows if row.first.ledger.get("queries")}
+    ledgers = _ledgers(rows)
     others = sorted({str(ledger["currency"]) for ledger in ledgers.values() if ledger.get("currency", currency) != currency})
     if others:
         notes.append(f"cost against quality: in {currency}; annotate runs with prices in {', '.join(others)} are left out")
@@ -97,6 +97,14 @@ def _annotator(config: Mapping[str, Any]) -> tuple[str, ...]:
     return (*(str(config.get(key)) for key in keys), *(text for part in parts for text in part))
 
 
+def _ledgers(rows: Sequence[Row]) -> dict[tuple[str, ...], Mapping[str, Any]]:
+    """Those of annotate runs, by their annotation and by what makes two the same."""
+    found: dict[tuple[str, ...], Mapping[str, Any]] = {}
+    for run in (run for row in rows for run in reversed(row.folders) if run.ledger.get("queries")):
+        found[_annotator(run.config)] = found[(str(run.manifest.get("annotation")),)] = run.ledger
+    return found
+
+
 def _price(row: Row, ledgers: Mapping[tuple[str, ...], Mapping[str, Any]], judgement: float, notes: list[str]) -> float | None:
     path = row.first.path / NAME
     source = str(row.config.get("label_source._target_", "")).rpartition(".")[2]
@@ -110,14 +118,17 @@ def _price(row: Row, ledgers: Mapping[tuple[str, ...], Mapping[str, Any]], judge
     people = _judged_by_people(table, row.first.fitted_on) * judgement
     if source not in BY_LLM:
         return people
-    ledger = ledgers.get(_annotator(row.config))
-    thousand = (ledger or {}).get("per_1000_queries") or {}
-    if thousand.get("cost") is None:
-        why = "its annotate run is not among the runs" if ledger is None else "its annotate run has no price (price.*)"
+    keys = [facts["key"] for facts in row.first.manifest.get("annotations") or () if "key" in facts]
+    asked = [ledgers.get((key,)) for key in keys]
+    if len(keys) < 2 and not any(asked):
+        asked = [ledgers.get(_annotator(row.config))]
+    costs: list[Any] = [((ledger or {}).get("per_1000_queries") or {}).get("cost") for ledger in asked]
+    if None in costs:
+        why = "its annotate run is not among the runs" if None in asked else "its annotate run has no price (price.*)"
         notes.append(f"cost against quality: {row.name} is left out, {why}")
         return None
     queries = len(pc.unique(table.filter(pc.not_equal(table["source"], "human"))["query_id"]))
-    return people + float(thousand["cost"]) * queries / 1_000
+    return people + sum(map(float, costs)) * queries / 1_000
 
 
 def _judged_by_people(table: pa.Table, fitted_on: Sequence[str] = ()) -> int:
@@ -126,7 +137,7 @@ def _judged_by_people(table: pa.Table, fitted_on: Sequence[str] = ()) -> int:
     found = [table.filter(pc.is_in(table["query_id"], pa.array(fitted_on, pa.string())))]
     for stage in pc.unique(table["stage"]):
         of_stage = table.filter(pc.equal(table["stage"], stage))
-        chosen = of_stage.filter(pc.match_substring_regex(of_stage["source"], r"^human(\+|$)"))
+        chosen = of_stage.filter(pc.match_substring_regex(of_stage["source"], BY_PEOPLE))
         found.append(of_stage.filter(pc.is_in(of_stage["query_id"], pc.unique(chosen["query_id"]))))
     pairs = pa.concat_tables(found).select(["query_id", "doc_id"])
     return int(pairs.group_by(["query_id", "doc_id"]).aggregate([]).num_rows)

@@ -51,14 +51,17 @@ def person_of(facts: Mapping[str, Any], place: int) -> str:
 
 
 def with_facts(one: Returned, facts: Mapping[str, Any], suggested: bool) -> Returned:
-    """A judgement with what went out beside it: all of one that came back with its grade, but for other marks, else whether
-    the person has seen a suggestion. `suggested`: whether the passage comes back with one."""
+    """A judgement with what went out beside it: all of one that came back as it was, else whether the person has seen a
+    suggestion, and of one whose marks alone changed how sure the person was. `suggested`: whether the passage comes back with
+    one."""
     shown = True if suggested else {"yes": True, "no": False}.get(facts.get(SUGGESTED, ""))
     for known in map(json.loads, facts.get(JUDGED) or ()):
-        if known["who"] == one.who and known["grade"] == one.grade:
+        if known["who"] != one.who:
+            continue
+        same_grade, same_marks = known["grade"] == one.grade, (known["start"], known["end"]) == (one.start, one.end)
+        if same_grade and (same_marks or not one.whole):
             own = {name: known[name] for name in (*AS_TIMED, "time")}
-            marked = {} if one.start is None else {"start": one.start, "end": one.end}
-            return replace(one, shown=known["suggestion_shown"], **own | marked)
-        if known["who"] == one.who:
-            shown = shown or known["suggestion_shown"]
+            return replace(one, shown=known["suggestion_shown"], **own)
+        sure = known["confidence"] if same_grade else None
+        return replace(one, shown=shown or known["suggestion_shown"], confidence=sure)
     return replace(one, shown=shown)

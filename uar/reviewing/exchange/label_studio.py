@@ -1,5 +1,6 @@
 """Tasks and annotations as Label Studio takes and writes them (https://labelstud.io/guide/task_format): a task a passage."""
 
+import logging
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -12,6 +13,7 @@ from uar.reviewing.exchange.review_pairs import Returned, ReviewPair
 from uar.reviewing.manner import Manner
 from uar.storage.files import read_json, write_json, write_text
 
+log = logging.getLogger(__name__)
 FILE, CONFIG, MARK = "label_studio.json", "label_studio.xml", "answers it here"
 OURS = "uar-"  # begins the id of a grade that was given here; its place among the judgements follows
 VIEW = """<View>
@@ -66,7 +68,9 @@ def reads(content: Any) -> bool:
 
 def read(path: Path, names: Names) -> Iterator[Returned]:
     """The annotations that were not cancelled; a task may hold several, of several people. Those that were made here are of
-    the person who made them, whatever account brought them in. `names`: of people by their accounts."""
+    the person who made them, whatever account brought them in. Of several marks the first counts, and the log says how many
+    do not. `names`: of people by their accounts."""
+    further = 0
     for at, task in enumerate(read_json(path), start=1):
         data = task["data"]
         for annotation in task.get("annotations") or []:
@@ -77,6 +81,7 @@ def read(path: Path, names: Names) -> Iterator[Returned]:
             if not grades:
                 continue
             marks = [one["value"] for one in results if one.get("type") == "labels"]
+            further += len(marks[1:])
             ours = str(grades[0].get("id") or "")
             who = person_of(data, int(ours[len(OURS) :])) if ours.startswith(OURS) else _person(annotation, names)
             text = str(data.get("text", ""))
@@ -92,8 +97,11 @@ def read(path: Path, names: Names) -> Iterator[Returned]:
                 None,
                 _characters(text, marks[0]["start"]) if marks else None,
                 _characters(text, marks[0]["end"]) if marks else None,
+                whole=True,
             )
             yield with_facts(one, data, bool(task.get("predictions")))
+    if further:
+        log.warning("%s: %d marks are left out, since a judgement has one; the first of each counts", path, further)
 
 
 def _person(annotation: Any, names: Names) -> str:

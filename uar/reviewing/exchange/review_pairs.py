@@ -6,14 +6,12 @@ from itertools import groupby
 from typing import Any
 
 from uar.reviewing.labelling import Labelling
-from uar.reviewing.manner import OF_FILES
 from uar.reviewing.review_files import judgement_rows
 
 
 @dataclass(frozen=True)
 class ReviewPair:
-    """A passage to judge for a question. `suggestion`: the LLM's grade, its label where the scale has two grades; None where
-    there is none, or it is hidden. `judgements`: as in a file of judgements."""
+    """A passage to judge for a question. `suggestion`: see `Manner.in_files`. `judgements`: as in a file of judgements."""
 
     query_id: str
     doc_id: str
@@ -33,7 +31,7 @@ class ReviewPair:
 class Returned:
     """A judgement that came back. `row`: its place in the file, from 1. `shown`: whether the person saw a suggestion. `time`:
     seconds since 1970. `start`, `end`: of the marked words, in characters. None: the file does not say. `judgement`: the id
-    of the one that went out in its place. `whole`: the file has places for confidence and marks, so that None is a change."""
+    of the one that went out in its place. `whole`: the file has places for marks, so that None is a change."""
 
     row: int
     query_id: str
@@ -56,17 +54,15 @@ def review_pairs(labelling: Labelling) -> Iterator[ReviewPair]:
     judged = {
         key: list(rows) for key, rows in groupby(judgement_rows(labelling), lambda row: (row["query_id"], row["doc_id"]))
     }
-    binary = len(manner.scale) == 2
     for row in labelling.database.rows("select * from passages join items using (item) order by item, place"):
         query_id, doc_id = row["query_id"], row["doc_id"]
         title, text = collection.corpus.parts(doc_id)
-        suggestion = row["label"] if binary else row["grade"]
         yield ReviewPair(
             query_id,
             doc_id,
             collection.queries[query_id].text,
             title,
             text,
-            suggestion if manner.shows(query_id, OF_FILES) else None,
+            manner.in_files(query_id, row["label"], row["grade"]),
             judged.get((query_id, doc_id), []),
         )

@@ -15,7 +15,6 @@ from uar.reviewing.exchange.returned_checks import check_returned, latest_of_eac
 from uar.reviewing.exchange.review_pairs import Returned, review_pairs
 from uar.reviewing.label_database import CURRENT
 from uar.reviewing.labelling import Labelling
-from uar.reviewing.manner import OF_FILES
 from uar.reviewing.page_events import person
 from uar.storage.files import read_json
 
@@ -39,10 +38,10 @@ def take_back(labelling: Labelling, path: Path, names: Names = NO_NAMES) -> int:
     """Keep what a tool's file says, all or nothing; what is kept already is not kept twice. Returns how many judgements are
     new. `names`: of people by the tool's ids. DataError where a value is out of its range, or nothing is judged, or nothing of
     this review."""
-    places = {
-        (row["query_id"], row["doc_id"]): (row["item"], row["place"])
-        for row in labelling.database.rows("select query_id, doc_id, item, place from passages join items using (item)")
-    }
+    passages = labelling.database.rows("select * from passages join items using (item)")
+    places = {(row["query_id"], row["doc_id"]): (row["item"], row["place"]) for row in passages}
+    in_files = labelling.manner.in_files
+    shown = {at for row, at in zip(passages, places, strict=True) if in_files(at[0], row["label"], row["grade"]) is not None}
     try:
         found = list(_read(path, names))
     except (KeyError, TypeError, AttributeError, IndexError, ValueError, csv.Error) as error:
@@ -58,7 +57,8 @@ def take_back(labelling: Labelling, path: Path, names: Names = NO_NAMES) -> int:
         check_returned(path, one, len(labelling.manner.scale), length, labelling.clock())
     chosen = latest_of_each(path, own)
     with labelling.database.change():
-        kept = [_keep(labelling, *places[one.query_id, one.doc_id], one) for one in chosen]
+        pairs = [(one.query_id, one.doc_id) for one in chosen]
+        kept = [_keep(labelling, *places[at], one, at in shown) for at, one in zip(pairs, chosen, strict=True)]
         _finish(labelling)
     new, older = kept.count("new"), kept.count("older")
     others = len(found) - len(own)
@@ -68,21 +68,20 @@ def take_back(labelling: Labelling, path: Path, names: Names = NO_NAMES) -> int:
         )
     if older:
         log.warning("%s: %d judgements differ from what was judged here since, and are left out", path, older)
-    if silent := [places[one.query_id, one.doc_id] for one in chosen if one.shown is None]:
+    if silent := [at for at, one in zip(pairs, chosen, strict=True) if one.shown is None]:
         line = (
             "%s: %d judgements do not say whether a suggestion was seen (suggestion_shown); %d count as made with one in "
             "sight, since files of this review show them (suggestion=%s)"
         )
-        seen = sum(labelling.suggests(*place, OF_FILES) for place in silent)
-        log.warning(line, path, len(silent), seen, labelling.manner.suggestion)
+        log.warning(line, path, len(silent), sum(at in shown for at in silent), labelling.manner.suggestion)
     log.info("%s: %d judgements, %d of them new", path, len(chosen), new)
     return new
 
 
-def _keep(labelling: Labelling, item: int, place: int, one: Returned) -> str:
+def _keep(labelling: Labelling, item: int, place: int, one: Returned, in_sight: bool) -> str:
     """Within a change of the database: keep a judgement that was made elsewhere as `new`. It is the `same` where the person's
     label is that already, and `older` where the person gave another one here after it: later by the clock, or where the file
-    has no times, after it was taken back."""
+    has no times, after it was taken back. `in_sight`: whether files show a suggestion, where this one does not say."""
     name = person(one.who)
     given = labelling.database.rows(
         """select id, grade, confidence, start, end, time from labels where item = ? and place = ? and who = ?
@@ -97,7 +96,7 @@ def _keep(labelling: Labelling, item: int, place: int, one: Returned) -> str:
     edited = bool(given) and one.judgement == given[0]["id"]
     if given and not edited and one.time is not None and round(one.time, MS) < round(given[0]["time"], MS):
         return "older"
-    shown = labelling.suggests(item, place, OF_FILES) if one.shown is None else one.shown
+    shown = in_sight if one.shown is None else one.shown
     values = (
         FROM_FILE + secrets.token_hex(16), item, place, name, one.grade, one.confidence, one.seconds,
         labelling.clock() if one.time is None else one.time,
