@@ -5,10 +5,11 @@ import os
 import random
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import IO
 
 import pytest
 import torch
@@ -88,15 +89,24 @@ def test_a_run_killed_in_each_stage_goes_on_as_if_it_had_not_been(command: Comma
 
 
 def test_a_checkpoint_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    path = tmp_path / "last.ckpt"
+    path, weights = tmp_path / "last.ckpt", torch.ones(3)
     writer = callbacks.WholeCheckpoints()
-    writer.save_checkpoint({"step": 1}, path)
+    go = threading.Event()
+    write = callbacks._write
+    monkeypatch.setattr(callbacks, "_write", lambda *what: go.wait(60) and write(*what))
+    writer.save_checkpoint({"step": 1, "weights": weights}, path)
+    assert not path.exists()  # training goes on
+    weights += 1
+    go.set()
+    assert writer.load_checkpoint(path)["weights"].tolist() == [1, 1, 1]
 
-    def breaks(checkpoint: dict, file: IO[bytes]) -> None:
-        file.write(b"half of a")
+    def breaks(self: Path, data: bytes) -> int:
+        self.open("wb").write(b"half of a")
         raise OSError("no more space")
 
-    monkeypatch.setattr(callbacks.torch, "save", breaks)
-    with pytest.raises(OSError, match="no more space"):
+    monkeypatch.setattr(Path, "write_bytes", breaks)
+    for then in (writer.wait, partial(writer.save_checkpoint, {}, path), writer.teardown):
         writer.save_checkpoint({"step": 2}, path)
-    assert torch.load(path) == {"step": 1} and list(tmp_path.iterdir()) == [path]
+        with pytest.raises(OSError, match="no more space"):
+            then()
+    assert torch.load(path)["step"] == 1 and list(tmp_path.iterdir()) == [path]

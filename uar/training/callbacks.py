@@ -1,8 +1,10 @@
 """What makes a killed run go on exactly, beside Lightning's own checkpoints."""
 
+import io
 import signal
 import threading
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -118,15 +120,46 @@ class Latest(Checkpoint):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         trainer.save_checkpoint(self._path)
 
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """The best state, which every process reads next, is there too."""
+        if isinstance(writer := trainer.strategy.checkpoint_io, WholeCheckpoints):
+            writer.wait()
+        trainer.strategy.barrier()
+
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """A checkpoint is written beside and renamed: there whole, or not at all."""
+    """A checkpoint is there whole, or not at all. A thread writes it while training goes on, with what it held when it was
+    saved. What that thread raised is raised by the next call."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1)
+        self._writing: Future[None] | None = None
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        with whole_file(Path(path)) as beside, beside.open("wb") as file:
-            try:
-                torch.save(checkpoint, file)
-            except RuntimeError as error:  # torch's writer hides what the file said
-                if isinstance(error.__context__, OSError):
-                    raise error.__context__ from None
-                raise
+        self.wait()
+        held = io.BytesIO()
+        torch.save(checkpoint, held)
+        self._writing = self._thread.submit(_write, Path(path), held)
+
+    def wait(self) -> None:
+        """Until what was saved is there."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def load_checkpoint(self, path: Any, *where: Any, **how: Any) -> dict[str, Any]:
+        self.wait()
+        return super().load_checkpoint(path, *where, **how)
+
+    def remove_checkpoint(self, path: Any) -> None:
+        self.wait()
+        super().remove_checkpoint(path)
+
+    def teardown(self) -> None:
+        self.wait()
+        self._thread.shutdown()
+
+
+def _write(path: Path, held: io.BytesIO) -> None:
+    with whole_file(path) as beside:
+        beside.write_bytes(held.getbuffer())
