@@ -212,7 +212,7 @@ def test_the_rows_of_the_rankers_are_kinds_and_the_distilled_one_learns_from_ano
     sweep = tmp_path / "outputs" / RANKERS
     configs = {p.parent: yaml.safe_load(p.read_text()) for p in sweep.glob("*/config.yaml")}
     kinds = {config["method"]: config["retriever"]["_target_"].rpartition(".")[2] for config in configs.values()}
-    assert kinds == {"bi_encoder": "BiEncoder", "cross_encoder": "CrossEncoder", "colbert": "ColBERT"}
+    assert kinds == {"bi_encoder": "BiEncoder", "cross_encoder": "CrossEncoder", "colbert": "ColBERT", "splade": "Splade"}
     (teacher,) = (path for path, config in configs.items() if config["method"] == "cross_encoder")
     (tmp_path / "teacher").symlink_to(teacher)
     ok(command("train", "-m", name, "+method=rankers/distilled", "label_source.scores=teacher/model", *quick))

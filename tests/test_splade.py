@@ -265,6 +265,24 @@ def test_an_encoder_of_another_kind_is_refused(mlm: str, tmp_path: Path):
         Splade(str(tmp_path / "out"))
 
 
+def test_an_encoder_without_a_head_gets_one_of_its_word_embeddings(toy: Collection, tmp_path: Path):
+    made(MINILM, new_head=True, layers=2).save(tmp_path / "out")
+    ours = made(str(tmp_path / "out"), new_head=True)  # which it has now, so that none is made
+    theirs = SparseEncoder(str(tmp_path / "out"), device="cpu")
+    texts = [toy.corpus.text(row) for row in range(6)]
+    vectors = theirs.encode_document(texts, convert_to_tensor=True, convert_to_sparse_tensor=False).numpy()
+    assert dense(ours, toy)[1] == pytest.approx(vectors, abs=1e-4)  # fp32, whose sums are in another order
+    assert dense(made(MINILM, new_head=True, layers=2), toy)[1] == pytest.approx(vectors, abs=1e-4)
+    assert 0 < (vectors > 0).mean() < 0.05
+    inner = BiEncoder(MINILM, layers=2).encoder.eval()
+    ids = torch.tensor(ours.tokenizer(texts)["input_ids"][0])[None]
+    states = nn.functional.layer_norm(inner(input_ids=ids).last_hidden_state, (384,), eps=1e-12)
+    logits = states @ inner.get_input_embeddings().weight.T + ours.mlm.get_output_embeddings().bias
+    torch.testing.assert_close(ours([ids[0].numpy()]), logits.relu().amax(1).log1p(), atol=1e-4, rtol=1e-4)
+    with pytest.raises(UserError, match="it has no masked-language-model head"):  # nor a place for one
+        Splade(tiny_llama(tmp_path / "llama"), new_head=True)
+
+
 def test_a_masked_language_model_that_says_no_kind_is_opened_with_a_word_of_warning(
     mlm: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):

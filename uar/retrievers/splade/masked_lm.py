@@ -8,15 +8,18 @@ from transformers import AutoModelForMaskedLM
 
 from uar.errors import UserError
 from uar.machine.model_files import pretrained
+from uar.retrievers.splade.new_head import make_head
 from uar.retrievers.transformer.fast_attention import hidden_states
 from uar.retrievers.transformer.loading import encoder_config, quiet_loading
 
 SOME_IDS = ((5, 6, 7),)  # of any vocabulary
 
 
-def load_masked_lm(model: str, path: str, revision: str | None, folder: str, layers: int | None, dropout: float | None) -> Any:
+def load_masked_lm(
+    model: str, path: str, revision: str | None, folder: str, layers: int | None, dropout: float | None, new_head: bool = False
+) -> Any:
     """The model of `path` in fp32, whose forward gives the states that its last layer makes logits of; that layer is its
-    `get_output_embeddings()`. UserError where it has no such head, whatever else it is."""
+    `get_output_embeddings()`. Where it has no such head it gets one that is new if `new_head` allows it; else UserError."""
     config = encoder_config(model, path, revision, folder, layers, dropout)
     options = {"revision": revision, "subfolder": folder, "config": config, "dtype": torch.float32}
     try:
@@ -24,8 +27,9 @@ def load_masked_lm(model: str, path: str, revision: str | None, folder: str, lay
             loaded, info = pretrained(AutoModelForMaskedLM, path, output_loading_info=True, **options)
     except ValueError as error:  # transformers knows no head of that kind of model
         raise _no_head(model, config.model_type) from error
-    if info["missing_keys"]:
-        raise _no_head(model, f"no weights of {sorted(info['missing_keys'])[0]}")
+    missing = sorted(info["missing_keys"])
+    if missing and not (new_head and make_head(loaded, missing)):
+        raise _no_head(model, f"no weights of {missing[0]}")
     _keep_apart(loaded, model)
     return loaded
 
@@ -33,7 +37,8 @@ def load_masked_lm(model: str, path: str, revision: str | None, folder: str, lay
 def _no_head(model: str, why: str) -> UserError:
     return UserError(
         f"retriever.model={model}: it has no masked-language-model head ({why}), which retriever=splade needs; choose an "
-        "encoder that has one, such as distilbert/distilbert-base-uncased, or a learned sparse model"
+        "encoder that has one, such as distilbert/distilbert-base-uncased, or a learned sparse model, or "
+        "set retriever.new_head=true, which makes one of an encoder's word embeddings where its kind has a place for it"
     )
 
 

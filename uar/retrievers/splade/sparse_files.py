@@ -53,11 +53,12 @@ def is_sparse(path: str, revision: str | None) -> bool:
     return POOLING in [kind for kind, _ in _routes(path, revision).get("document", ())]
 
 
-def read_sparse(model: str, path: str, revision: str | None) -> Sparse:
-    """Of a folder or an id; a model without files of sentence-transformers says nothing but its lengths. UserError where the
-    files are those of another kind, or ask for what is not built here."""
+def read_sparse(model: str, path: str, revision: str | None, new_head: bool = False) -> Sparse:
+    """Of a folder or an id; a model without files of sentence-transformers says nothing but its lengths, nor does one of
+    another kind where it is to get a `new_head`. UserError where else the files are those of another kind, or ask for what is
+    not built here."""
     read, routes = reader(path, revision), _routes(path, revision)
-    if not routes:
+    if not routes or (new_head and not is_sparse(path, revision)):
         return Sparse(**read_lengths(read, "", False), do_lower_case=bool(transformer_settings(read, "").get("do_lower_case")))
     document, query = routes.get("document", []), routes.get("query", [])
     kinds = [kind for kind, _ in document]
@@ -71,7 +72,8 @@ def read_sparse(model: str, path: str, revision: str | None) -> Sparse:
     if not built or not plain or (settings.get("similarity_fn_name") or "dot") != "dot":
         raise UserError(
             f"retriever.model={model}: its files are not those of a masked language model with max pooling, queries by it or "
-            "by weights of their tokens, and dot products; choose such a learned sparse model, or another retriever="
+            "by weights of their tokens, and dot products; choose such a learned sparse model, or another retriever=, or "
+            "set retriever.new_head=true, which makes one of an encoder"
         )
     place = document[0][1]
     return Sparse(

@@ -46,7 +46,7 @@ class Splade(Encoder):
     `penalty`: flops or l1, times `query_penalty` of queries, where a model makes them, and `passage_penalty` of passages; see
     `Trainable.penalty_warmup`. `dropout`: in place of the model's own, None keeps it. `scale`: what training multiplies scores
     by. `most_tokens`: a passage is searched by so many tokens, those of the greatest weight; None is all. `token_budget`:
-    tokens of one forward pass.
+    tokens of one forward pass. `new_head`: an encoder without a masked-language-model head gets one (see `make_head`).
     """
 
     kind = Kind("learned sparse retriever", "SparseEncoder", "feature-extraction", ("sparse-encoder", "sparse", "splade"))
@@ -72,6 +72,7 @@ class Splade(Encoder):
         scale: float = 1.0,
         most_tokens: int | None = None,
         token_budget: int | None = None,
+        new_head: bool = False,
     ) -> None:
         super().__init__()
         check_penalty(penalty, query_penalty, passage_penalty, penalty_warmup)
@@ -80,8 +81,8 @@ class Splade(Encoder):
         if most_tokens is not None and most_tokens < 1:
             raise UserError(f"retriever.most_tokens={most_tokens}: a whole number from 1 on is needed, or null")
         with loading(model) as path:
-            own = read_sparse(model, path, revision)
-            self.mlm: Any = load_masked_lm(model, path, revision, own.place, layers, dropout)
+            own = read_sparse(model, path, revision, new_head)
+            self.mlm: Any = load_masked_lm(model, path, revision, own.place, layers, dropout, new_head)
             self.tokenizer: Any = load_tokenizer(model, path, revision, own.place, own.do_lower_case)
             if own.queries is not None:
                 check_alike(self.tokenizer, load_tokenizer(model, path, revision, own.queries, own.do_lower_case), model)
