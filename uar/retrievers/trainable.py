@@ -20,6 +20,7 @@ from uar.retrievers.weights import weights_hash
 from uar.storage.files import digest
 
 Exchange = Callable[[torch.Tensor, torch.Tensor, int], tuple[torch.Tensor, torch.Tensor]]
+NEW, PRETRAINED, FIT = 1e-4, 5e-5, 1e-5  # learning rates
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,13 @@ class Scored:
         return replace(self, scores=self.scores[queries], scored=scored, views=tuple(view[queries] for view in self.views))
 
 
+def suited_rate(new: bool, trained: bool, layers: int | None) -> float:
+    """The learning rate of a model: NEW where layers or adapters are `new`; FIT where its files are those of a `trained`
+    retriever of the kind that it is opened as, all of whose `layers` are kept, and which larger steps make forget; else
+    PRETRAINED."""
+    return NEW if new else FIT if trained and layers is None else PRETRAINED
+
+
 def first_places(rows: torch.Tensor) -> torch.Tensor:
     """(passages,) true where a corpus row stands for the first time; padding (negative rows) never."""
     order = torch.argsort(rows, stable=True)
@@ -72,12 +80,14 @@ def first_places(rows: torch.Tensor) -> torch.Tensor:
 class Trainable(nn.Module, SessionRanker):
     """A ranker that learns. Training learns the parameters that require a gradient; its loss sees `scale` · `batch_scores`.
 
-    `is_baseline`: whether its order before training says anything, which that of new weights does not. `penalty_warmup`: share
+    `is_baseline`: whether its order before training says anything, which that of new weights does not. `learning_rate`: what
+    training takes where no other one is given, see `suited_rate`. `penalty_warmup`: share
     of the first stage's steps in which the factor of `Scored.penalties` rises from 0 to 1, with the square of the step.
     """
 
     kind: ClassVar[Kind] = Kind("retriever")
     is_baseline = True
+    learning_rate = PRETRAINED
     penalty_warmup = 0.0
 
     @classmethod

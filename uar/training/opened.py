@@ -1,5 +1,6 @@
 """What a train config names, opened and checked: a fault in it is told before anything is trained."""
 
+import logging
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -26,6 +27,8 @@ from uar.training.shared_pools import SharedPools
 from uar.training.steps import with_steps
 from uar.training.trainer import precision_of, scoring_precision
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Opened:
@@ -46,7 +49,8 @@ class Opened:
 
 
 def opened(cfg: DictConfig, folder: Path) -> Opened:
-    """Pools and texts that are made on the way are kept in `folder`; `cfg.training.random_negatives` is settled."""
+    """Pools and texts that are made on the way are kept in `folder`; `cfg.training.random_negatives` and
+    `cfg.training.learning_rate` are settled."""
     split = cfg.dataset
     collection = open_training_split(
         split.train, split.path, split.positive_grade, split.answers, split.language, split.judgements, split.assisted
@@ -72,6 +76,9 @@ def opened(cfg: DictConfig, folder: Path) -> Opened:
     evaluator = Evaluator(_for_scoring(cfg), folder, split.answers)
     retriever: Trainable = hydra.utils.instantiate(cfg.retriever, _convert_="all")
     cfg.training.random_negatives = random_negatives(cfg.training.random_negatives, pool_source, retriever)
+    if cfg.training.learning_rate is None:
+        cfg.training.learning_rate = retriever.learning_rate
+        log.info("training.learning_rate=%g, as suits %s", retriever.learning_rate, retriever.name)
     if (dimensions := check_dimensions(cfg.training.dimensions, retriever)) and isinstance(retriever, Encoder):
         retriever.dimensions = dimensions
     return Opened(

@@ -22,7 +22,7 @@ from uar.retrievers.bi_encoder.pooling import POOLINGS, pool
 from uar.retrievers.dense import DenseEncoder
 from uar.retrievers.kind import Kind
 from uar.retrievers.token_batches import TokenBatches
-from uar.retrievers.trainable import Trainable
+from uar.retrievers.trainable import Trainable, suited_rate
 from uar.retrievers.transformer.dropout import use_fast_dropout
 from uar.retrievers.transformer.fast_attention import hidden_states, use_fast_attention
 from uar.retrievers.transformer.four_bit import FOUR_BIT, quantization, settle
@@ -115,6 +115,7 @@ class BiEncoder(DenseEncoder):
             if own.queries is not None:
                 check_alike(self.tokenizer, load_tokenizer(model, path, revision, own.queries), model)
             self.head = load_head(model, path, revision, own.dense)
+        self.learning_rate = suited_rate(lora_rank is not None, own.pooling is not None, layers)
         pooling = pooling or own.pooling or ("lasttoken" if is_causal(self.encoder) else "mean")
         if not set(POOLINGS) >= set(pooling.split("+")):
             raise UserError(f"retriever.pooling={pooling!r}; allowed: {', '.join(POOLINGS)}, or several joined by +")

@@ -23,7 +23,7 @@ from uar.retrievers.kind import Kind
 from uar.retrievers.ranker import Ranker, Search
 from uar.retrievers.session import Session
 from uar.retrievers.token_batches import TokenBatches
-from uar.retrievers.trainable import Encoder
+from uar.retrievers.trainable import Encoder, suited_rate
 from uar.retrievers.transformer.dropout import use_fast_dropout
 from uar.retrievers.transformer.fast_attention import hidden_states, use_fast_attention
 from uar.retrievers.transformer.loading import chosen, load_encoder, load_tokenizer, loading, with_room
@@ -86,6 +86,7 @@ class ColBERT(Encoder):
                     f"retriever.model={model}: it has no layer that makes a vector a token, so it is no multi-vector model; "
                     "train one with python train.py retriever=colbert, or choose one"
                 )
+            self.learning_rate = suited_rate(own is None, own is not None, layers)
             own = own or MultiVector()
             self.encoder: Any = load_encoder(model, path, revision, "", layers, dropout)
             self.tokenizer: Any = load_tokenizer(model, path, revision, "")

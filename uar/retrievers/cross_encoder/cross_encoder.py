@@ -22,7 +22,7 @@ from uar.retrievers.kind import Kind
 from uar.retrievers.ranker import Ranker
 from uar.retrievers.session import Session
 from uar.retrievers.token_batches import TokenBatches
-from uar.retrievers.trainable import Exchange, Scored, Texts, Trainable
+from uar.retrievers.trainable import Exchange, Scored, Texts, Trainable, suited_rate
 from uar.retrievers.transformer.dropout import use_fast_dropout
 from uar.retrievers.transformer.fast_attention import hidden_states, use_fast_attention
 from uar.retrievers.transformer.loading import load_tokenizer, loading, use_gradient_checkpointing
@@ -78,6 +78,7 @@ class CrossEncoder(Trainable):
             self.length = pair_length(length, path, revision, self.tokenizer, scorer.config)
         self.scorer: Any = scorer
         self.is_baseline = not drawn
+        self.learning_rate = suited_rate(drawn, not drawn, layers)
         self._form = PairForm.of(self.tokenizer, self.length)
         self.batches = TokenBatches(token_budget, pad, on_cpu=4_096)
         self._found_by, self._depth = (first or BM25Ranker(),), depth  # in a tuple: no part of what is trained and saved

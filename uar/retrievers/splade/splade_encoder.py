@@ -23,7 +23,7 @@ from uar.retrievers.splade.sparse_files import ACTIVATIONS, Sparse, export, is_s
 from uar.retrievers.splade.sparse_ranker import SparseRanker
 from uar.retrievers.splade.token_weights import TokenWeights, read_weights
 from uar.retrievers.token_batches import TokenBatches
-from uar.retrievers.trainable import Encoder, Exchange
+from uar.retrievers.trainable import Encoder, Exchange, suited_rate
 from uar.retrievers.transformer.dropout import use_fast_dropout
 from uar.retrievers.transformer.fast_attention import use_fast_attention
 from uar.retrievers.transformer.loading import check_alike, chosen, load_tokenizer, loading, with_room
@@ -82,6 +82,7 @@ class Splade(Encoder):
             raise UserError(f"retriever.most_tokens={most_tokens}: a whole number from 1 on is needed, or null")
         with loading(model) as path:
             own = read_sparse(model, path, revision, new_head)
+            self.learning_rate = suited_rate(False, is_sparse(path, revision), layers)
             self.mlm: Any = load_masked_lm(model, path, revision, own.place, layers, dropout, new_head)
             self.tokenizer: Any = load_tokenizer(model, path, revision, own.place, own.do_lower_case)
             if own.queries is not None:
