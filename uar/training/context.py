@@ -49,14 +49,20 @@ def label_context(
     if not query_ids:
         raise UserError(f"{collection.reference}: the split has no queries; choose another one")
     key = pools_key(OmegaConf.to_container(cfg.candidates, resolve=True), collection)
-    path = folder / "candidates" / f"{collection.slug}.jsonl"
-    pools = SharedPools(path, key, collection, lambda wanted: pool_source.pools(collection, wanted))
+
+    def shared(source: PoolSource, name: str) -> SharedPools:
+        path = folder / "candidates" / f"{name}.jsonl"
+        return SharedPools(path, key, collection, lambda wanted: source.pools(collection, wanted))
+
+    pools = shared(pool_source, collection.slug)
+    ranked = replace(pool_source, include_positive=False)
+    unaware = shared(ranked, f"{collection.slug}.unaware") if pool_source.include_positive else pools
 
     @cache
     def judgements() -> Judged:  # a curriculum or an allocation asks again
         return _judgements(cfg, context, used)
 
-    context = LabelContext(collection, query_ids, pools, judgements, cfg.seed)
+    context = LabelContext(collection, query_ids, pools, judgements, cfg.seed, unaware)
     return context
 
 
