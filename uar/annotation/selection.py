@@ -37,8 +37,8 @@ class Annotations:
         command: str | None = None,
     ) -> Annotation:
         """Write the pools of a run before it asks. `candidates`: plain options of what made the pools, the seed among them;
-        `run`: what is said of the run itself, such as its folder; `besides`: the questions that nobody learns from; `command`:
-        that of the run, which completes the questions that it brings."""
+        `run`: what is said of the run itself: its folder, and the `seed` that drew the questions to calibrate on; `besides`:
+        the questions that nobody learns from; `command`: that of the run, which completes the questions that it brings."""
         shown = pools_of(asked.collection, pools)
         name = digest(candidates)[:16]
         folder = self.store / "pools" / asked.key / name

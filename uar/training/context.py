@@ -114,7 +114,7 @@ def _of_one(
         )
     concluded = annotation.concluded()
     _report(cfg, config, llms, annotation, concluded)
-    judged = asked.annotator.finish(collection, concluded.judgements, cfg.seed)[0]  # which those asked besides calibrate
+    judged = asked.annotator.finish(collection, concluded.judgements, _seed(cfg, annotation))[0]  # also by those besides
     if annotation.besides:
         judged = of_queries(judged, [q for q in judged if q not in annotation.besides])
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
@@ -139,6 +139,15 @@ def _of_run(asked: Asked, folder: Path) -> Asked:
         return asked
     log.warning("annotation=%s: annotator and llm are those of the run, not of this command", folder)
     return Asked(annotator, models, asked.collection)
+
+
+def _seed(cfg: DictConfig, annotation: Annotation) -> int:
+    """That of the run that asked, which drew the questions to calibrate on."""
+    run = annotation.about.get("run", {})
+    if run and cfg.annotation not in ("latest", "union"):
+        run = run_config(Path(cfg.annotation))
+    seed: int = run.get("seed", cfg.seed)
+    return seed
 
 
 def _report(
