@@ -51,11 +51,12 @@ class Annotations:
         }
         write_json(folder / ABOUT, about)
         with alone(folder / "besides.json.lock"):
-            add_besides(folder, shown.keys(), besides, lambda: StoredPools(folder).read().keys())
-            StoredPools(folder).add(shown, command)
+            stored = StoredPools(folder)
+            add_besides(folder, shown, besides, lambda some: stored.read({q: pool.question for q, pool in some.items()}))
+            stored.add(shown, command)
         last = {"time": time.time(), **run}
         write_json(folder / LAST_RUN, last)
-        return Annotation(asked, name, shown, {**about, "run": last}, self.store, self.also, besides_of(folder))
+        return Annotation(asked, name, shown, {**about, "run": last}, self.store, self.also, besides_of(folder, shown))
 
     def choose(self, asked: Asked, which: str) -> Annotation | None:
         """`which`: `latest`, `union`, or an annotate run folder; None where the store has none of the collection's questions.
@@ -92,7 +93,7 @@ class Annotations:
             raise UserError(f"annotation={folder}: none of its questions is in {asked.collection.reference}; give another run")
         about = {"run": {"time": files[0].stat().st_mtime, "folder": str(folder)}}
         name, shown = f"run-{digest(pools)[:16]}", pools_of(asked.collection, pools)
-        return Annotation(asked, name, shown, about, self.store, self.also, besides_of(folder))
+        return Annotation(asked, name, shown, about, self.store, self.also, besides_of(folder, shown))
 
     def forget(self) -> None:
         """Leave nothing of what was concluded: it is concluded anew of the replies that the store has."""
@@ -132,7 +133,7 @@ class Annotations:
         for about, folder in reversed(known):
             pools = unchanged(asked.collection, StoredPools(folder))
             if pools:
-                besides = besides_of(folder)
+                besides = besides_of(folder, pools)
                 yield Annotation(asked, folder.name, pools, about, self.store, self.also, besides)
 
     def _places(self) -> list[Path]:
