@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from uar.annotation.annotation import Annotation, Asked, unchanged
+from uar.annotation.asked_besides import FILE as BESIDES
 from uar.annotation.asked_besides import add_besides, besides_of
 from uar.collections import Collection
 from uar.collections.checked_files import candidates_of
@@ -50,7 +51,7 @@ class Annotations:
             "candidates": candidates,
         }
         write_json(folder / ABOUT, about)
-        with alone(folder / "besides.json.lock"):
+        with alone(folder / f"{BESIDES}.lock"):
             stored = StoredPools(folder)
             add_besides(folder, shown, besides, lambda some: stored.read({q: pool.question for q, pool in some.items()}))
             stored.add(shown, command)
