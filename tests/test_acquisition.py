@@ -27,13 +27,14 @@ from uar.annotation.assignment import asked_first
 from uar.annotation.means import against_of
 from uar.collections import Collection, open_collection
 from uar.errors import DataError, UserError
-from uar.labels.human import first_share
+from uar.labels.human import first_share, human_sample
 from uar.launch.entry import composed
 from uar.retrievers.bi_encoder.encoder import BiEncoder
 from uar.retrievers.bm25.bm25_ranker import BM25Ranker
 from uar.retrievers.ranker import Pools
 from uar.storage.ordering import best_first, rank_of
 from uar.storage.runs import Run
+from uar.training.context import label_context
 
 QUERIES = [f"q{i}" for i in range(200)]
 JUDGED = {
@@ -232,3 +233,16 @@ def test_where_all_that_is_listed_has_labels_the_others_are_drawn(tmp_path: Path
     assert ListedAcquisition(str(path)).order(left) == left.drawn
     with pytest.raises(DataError, match="none of its 2 queries is among the 1 to choose from"):
         ListedAcquisition(str(path)).order(AcquisitionContext(["a"], 0))
+
+
+def test_what_people_are_yet_to_say_does_not_choose_the_questions_of_a_training(tmp_path: Path):
+    encoder = BiEncoder(str(tiny_bert(tmp_path / "tiny")))
+    mini = open_collection("mini:train")
+    query_ids = mini.head(24)
+    others = [mini.qrels[q] for q in query_ids[1:] + query_ids[:1]]  # of another question each
+    cfg = composed("train", "limit=24")
+    chosen = []
+    for of in (mini, replace(mini, qrels=dict(zip(query_ids, others, strict=True)))):
+        context = label_context(cfg, of, instantiate(cfg.candidates), tmp_path, [])
+        chosen.append(human_sample(context, 0.25, ModelMarginAcquisition(lambda: encoder)))
+    assert chosen[0] == chosen[1] and len(chosen[0]) == 6

@@ -13,6 +13,7 @@ from uar.annotation.selection import Annotations
 from uar.collections import Collection, open_collection
 from uar.collections.images import Image
 from uar.pools.stored_pools import StoredPools
+from uar.storage.files import write_json
 
 
 @pytest.fixture
@@ -88,6 +89,22 @@ def test_who_is_asked_for_calibration_alone_is_learned_from_once_a_run_is_about_
     other = dict.fromkeys(["q1", "q2"], POOL[:2])
     Annotations(tmp_path / "store").begin(asked, {"depth": 2}, other, {}, {"q1"})
     assert chosen(tmp_path / "store", collection, LIKELIHOOD, "union").wanted == ["q1", "q2", "q3"]
+
+
+def test_what_was_asked_besides_in_one_lot_is_learned_from_in_another_that_has_the_same_ids(
+    tmp_path: Path, collection: Collection
+) -> None:
+    queries = {q: replace(query, text=f"tell me {query.text}") for q, query in collection.queries.items()}
+    first, second = (Asked(LIKELIHOOD, MODELS, of) for of in (collection, replace(collection, queries=queries)))
+    store = Annotations(tmp_path / "store")
+    pools = dict.fromkeys(["q1", "q2", "q3"], POOL)
+    assert store.begin(first, {"depth": 4}, pools, {}, {"q1", "q2"}).wanted == ["q3"]
+    assert store.begin(second, {"depth": 4}, pools, {}, {"q2", "q3"}).wanted == ["q1"]
+    assert [store.choose(one, "latest").wanted for one in (first, second)] == [["q3"], ["q1"]]  # type: ignore[union-attr]
+    (place,) = (tmp_path / "store").glob("pools/*/*/besides.json")
+    write_json(place, ["q1", "q3"])  # of an earlier version
+    store.begin(second, {"depth": 4}, {"q3": POOL}, {})
+    assert store.choose(second, "latest").wanted == ["q2", "q3"]  # type: ignore[union-attr]
 
 
 def test_shards_that_begin_at_once_leave_each_other_what_they_are_about(

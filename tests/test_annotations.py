@@ -24,6 +24,7 @@ from uar.annotation.store_run import store
 from uar.collections import Collection, open_collection
 from uar.errors import UserError
 from uar.llm.pooled import PooledQuestions
+from uar.llm.record import Outcome, Reply, Request
 from uar.pools import write_pools
 from uar.storage.files import read_json, write_json
 
@@ -116,6 +117,26 @@ def test_a_question_whose_reply_cannot_be_read_has_failed_and_is_no_longer_missi
     run(tmp_path, RELSEL, Scripted(lambda r: "prose"), questions, max_failure_rate=1.0)
     concluded = chosen(tmp_path, collection, RELSEL).concluded()
     assert (dict(concluded.judgements), concluded.failed, concluded.incomplete) == ({}, list(collection.queries), [])
+
+
+@pytest.mark.parametrize("which", ["latest", "union"])
+def test_a_reply_that_came_before_a_run_was_killed_completes_the_labels_of_its_question(
+    which: str, tmp_path: Path, collection: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(request: Request) -> Reply:
+        return Reply("", Outcome.ERROR) if "Danube" in str(request) else by_length(request)
+
+    annotation = begun(tmp_path, collection, LIKELIHOOD)
+    questions = list(PooledQuestions(collection, dict.fromkeys(collection.queries, POOL)))
+    judged, chains = run(tmp_path, LIKELIHOOD, Scripted(failing), questions, max_failure_rate=1.0)
+    annotation.keep(judged, chains.failed)
+    some = dict.fromkeys(collection.queries, len(POOL) - 1)
+    assert {q: len(of) for q, of in labels(chosen(tmp_path, collection, LIKELIHOOD, which)).items()} == some
+    run(tmp_path, LIKELIHOOD, Scripted(by_length), questions[:1])  # and is killed before it keeps what it concludes
+    found = {q: len(of) for q, of in labels(chosen(tmp_path, collection, LIKELIHOOD, which)).items()}
+    assert found == {**some, questions[0].id: len(POOL)}
+    no_replay(monkeypatch)
+    assert len(labels(chosen(tmp_path, collection, LIKELIHOOD, which))) == 3
 
 
 def test_replies_that_are_deleted_are_no_longer_learned_from(tmp_path: Path, collection: Collection) -> None:

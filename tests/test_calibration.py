@@ -1,9 +1,13 @@
 """Temperature scaling and the measures of calibration."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from hydra.utils import instantiate
 from sklearn.metrics import brier_score_loss
 
+from uar.annotation.annotation import Asked
 from uar.annotation.quality.calibration import (
     brier,
     calibration,
@@ -12,6 +16,13 @@ from uar.annotation.quality.calibration import (
     probability,
     reliability,
 )
+from uar.annotation.selection import Annotations
+from uar.collections import open_collection
+from uar.launch.entry import composed
+from uar.llm.models import identity_of
+from uar.pools import BM25Pool, write_pools
+from uar.storage.manifest import save_config
+from uar.training.context import label_context
 
 NONE = float("-inf")
 
@@ -94,3 +105,31 @@ def test_the_measures_by_hand() -> None:
 def test_what_is_no_probability_is_refused(logprobs: list, positive: int, temperature: float) -> None:
     with pytest.raises(ValueError, match="needed|1 <= positive < grades"):
         probability(np.array(logprobs), positive, temperature)
+
+
+@pytest.mark.parametrize("which", ["latest", "union", "FOLDER"])
+def test_a_training_of_another_seed_takes_the_temperature_of_the_annotation(which: str, tmp_path: Path) -> None:
+    options = ["annotator=pointwise", "annotator.calibration_queries=3", f"store={tmp_path / 'store'}"]
+    collection, folder = open_collection("mini:train"), tmp_path / "run"
+    save_config(folder, composed("annotate", *options))
+    cfg = composed("train", *options, "seed=1", f"annotation={which.replace('FOLDER', str(folder))}")
+    annotator = instantiate(cfg.annotator)
+    pools = BM25Pool(5).pools(collection, list(collection.queries))
+    rng = np.random.default_rng(0)
+    said = {q: {d: (float(rng.normal()), float(rng.normal()), 0.0, 0.0) for d in pool} for q, pool in pools.items()}
+    judged = {q: annotator.judge(of, 1.0) for q, of in said.items()}
+    asked = Asked(annotator, [identity_of(cfg.llm)], collection)
+    write_pools(folder / "candidates" / "mini.train.jsonl", pools)
+    begun = Annotations(Path(cfg.store)).begin(asked, {}, pools, {"folder": str(folder), "seed": 0})
+    begun.keep(judged, [])
+    chosen = Annotations(Path(cfg.store)).choose(asked, cfg.annotation)
+    assert chosen is not None
+    chosen.keep(judged, [])
+    scores = [
+        {(q, j.doc_id): j.score for q, js in of.items() for j in js}
+        for of in (
+            label_context(cfg, collection, instantiate(cfg.candidates), tmp_path, []).judgements(),
+            *(annotator.finish(collection, judged, seed)[0] for seed in (0, 1)),
+        )
+    ]
+    assert scores[0] == scores[1] != scores[2]

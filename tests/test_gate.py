@@ -4,6 +4,8 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +14,11 @@ from conftest import write_jsonl
 from hydra.utils import instantiate
 from llm_server import LLMServer, Messages
 
+from uar.annotation import gate
 from uar.annotation.annotate_run import annotate
-from uar.annotation.gate import Gate, GateClosed
+from uar.annotation.annotation import Asked
+from uar.annotation.annotators import RelSel
+from uar.annotation.gate import Comparison, Gate, GateClosed
 from uar.annotation.judgement import Judgement
 from uar.annotation.quality.lower_bound import at_least
 from uar.collections import open_collection
@@ -262,3 +267,20 @@ def test_without_judgements_by_people_there_is_no_gate(
     with pytest.raises(UserError, match="people judged 0 questions of local:.*; have more judged"):
         gated("run", f"dataset.path={place}")
     assert server.seen == []
+
+
+def test_gates_that_decide_at_once_are_both_counted(judged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    collection, comparison = open_collection(f"local:{judged}:train"), Comparison(Gate(), [], ["q1"], seed=0)
+    asked = [Asked(RelSel(template="relsel"), [model], collection) for model in ("a@1", "b@1", "c@1")]
+    other, write = Thread(target=comparison._count, args=(asked[1], tmp_path)), gate.write_json
+
+    def slow(*arguments: Any) -> None:
+        if not other.ident:
+            other.start()
+            other.join(0.5)
+        write(*arguments)
+
+    monkeypatch.setattr(gate, "write_json", slow)
+    comparison._count(asked[0], tmp_path)
+    other.join()
+    assert comparison._count(asked[2], tmp_path) == 3

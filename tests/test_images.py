@@ -19,6 +19,7 @@ from uar.annotation.annotators import Annotator, Ensemble, Likelihood, Pointwise
 from uar.collections import open_collection
 from uar.collections.images import Image
 from uar.errors import DataError, EngineError, UserError
+from uar.evaluate import evaluate
 from uar.evaluation.rag.passage_selection import Selector
 from uar.evaluation.rag.query_writing import Missing, Verifier
 from uar.evaluation.rag.reader import Asking, Reader
@@ -261,6 +262,22 @@ def test_a_reader_is_shown_the_image_of_a_collection_s_question(pictured: Path, 
     store.close()
     names = [[image.name for image in images_of(r.messages)] for r in engine.asked]
     assert sorted(names) == [[], ["images/heart.png"]]
+
+
+def test_judges_of_answers_are_shown_the_image_wherever_they_are_shown_the_question(
+    pictured: Path, tmp_path: Path, server: LLMServer
+) -> None:
+    forms = {"one statement a line": "- It is it.", "one fact a line": "- It is it.", "it states a part": "1: support"}
+    forms |= {"label, such as": "1: vital", "number and yes or no": "1: yes", "yes or no": "yes"}
+    server.answer = lambda messages: next((r for form, r in forms.items() if form in str(messages[-1])), "It is it [1].")
+    measures = ["Faithfulness", "ContextPrecision", "CitationRecall", "NuggetsAll"]
+    given = ["retriever=bm25", f"collections=[local:{pictured}:train]", "rag=cited", "llm@rag.llm=openai", "logger=none"]
+    given += ["rag.llm.model=sees", f"rag.llm.base_urls=[{server.url}]", f"rag.measures=[{','.join(measures)}]"]
+    evaluate(composed("evaluate", *given, "rag.top_k=1", "measures=[RR@1]", f"store={tmp_path / 's'}"), tmp_path / "run")
+    found = json.loads((tmp_path / "run" / "metrics.json").read_text())["rag"]["toy.train"]["judged"]
+    assert {m: of["questions"] for m, of in found.items()} == dict.fromkeys(measures, 3)
+    bodies = sent(server, "what pumps blood")
+    assert len(bodies) == 7 and all(str(parts(body)).count("data:image/png") == 1 for body in bodies)
 
 
 def test_examples_of_the_same_words_are_shown_with_their_own_images(pictured: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +10,9 @@ from asking import ask
 from llm_server import LLMServer, serve
 from openai_clients import BEES, HELLO, Connect, chats
 
-from uar.llm.record import Choose, Outcome, Request
+from uar.llm.record import Choose, Outcome, Record, Request
+from uar.llm.store.answers import answer
+from uar.llm.store.store import Store
 
 USEFUL = Choose((("user", "Is it useful? Yes or No."),), ("Yes", "No"))
 
@@ -59,6 +62,20 @@ def test_what_is_of_no_use_has_cost_its_tokens(server: LLMServer, client: Connec
     server.finish_reason = "stop"
     (reply,) = ask(client(), [USEFUL])  # without log-likelihoods
     assert (reply.outcome, reply.tokens_in, reply.tokens_out) == (Outcome.ERROR, 7, 3)
+
+
+def test_a_cut_reply_whose_tokens_nobody_counted_is_a_cut_one_in_the_store_too(
+    server: LLMServer, client: Connect, tmp_path: Path
+) -> None:
+    server.fault = lambda number, body: '200 {"choices": [{"message": {"content": "Wax is"}, "finish_reason": "length"}]}'
+    (reply,) = ask(client(), [HELLO])
+    about = ("toy.train", "q1", (), "answer", "answer", "", "", "toy@1", "openai")
+    kept = Record(HELLO.key_of("toy@1", reply.outcome), *about, reply.output, Outcome.OK, tokens_out=reply.tokens_out)
+    store = Store(tmp_path)
+    store.append(kept)
+    found = answer(store, HELLO, "toy@1", lambda record: Outcome.OK)
+    assert found is not None and found.reply().outcome == reply.outcome == Outcome.TRUNCATED
+    assert (reply.tokens_in, reply.tokens_out) == (0, HELLO.max_tokens)
 
 
 def test_a_score_that_a_filter_stopped_is_refused(server: LLMServer, client: Connect) -> None:

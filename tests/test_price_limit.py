@@ -2,6 +2,8 @@
 
 import json
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import pytest
 from llm_server import LLMServer
@@ -12,6 +14,7 @@ from uar.annotation.annotators import RelSel
 from uar.errors import UserError
 from uar.launch.entry import composed
 from uar.llm.chains import Chains
+from uar.llm.costs import ledger
 from uar.llm.costs.discount import discounted
 from uar.llm.costs.ledger import Prices
 from uar.llm.costs.spending import LimitReached, Spending
@@ -146,3 +149,19 @@ def test_each_model_is_counted_at_its_own_factor() -> None:
     found = discounted(prices, [batched, plain, batched])
     assert (found.input, found.output) == (1.0, 2.0)
     assert [(found.of(n).input, found.of(n).output) for n in (1, 2)] == [(10.0, 4.0), (1.0, 2.0)]
+
+
+def test_rates_that_are_kept_at_once_are_both_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spent = {"calls": 20, "computed_tokens_per_second": 5.0}
+    other, write = Thread(target=ledger.keep_rate, args=(tmp_path, "b", spent)), ledger.write_json
+
+    def slow(*arguments: Any) -> None:
+        if not other.ident:
+            other.start()
+            other.join(0.5)
+        write(*arguments)
+
+    monkeypatch.setattr(ledger, "write_json", slow)
+    ledger.keep_rate(tmp_path, "a", spent)
+    other.join()
+    assert ledger.read_rates(tmp_path) == {"a": 5.0, "b": 5.0}

@@ -52,6 +52,24 @@ def by_people(query_id: str, doc_id: str) -> int:
     return int(doc_id in open_collection("mini:train").positives(query_id))
 
 
+@pytest.mark.parametrize(
+    ("file", "old", "new"), [("corpus.jsonl", "honey", "wax"), ("queries.jsonl", "what do bees", "where do bees")]
+)
+def test_a_run_of_other_texts_than_those_of_today_is_not_reviewed(
+    file: str, old: str, new: str, options: Callable[..., DictConfig], folder: Path
+) -> None:
+    Path("labels.tsv").write_text("q2\td2\t1\n")
+    given = ["dataset=local", f"dataset.path={folder}", "annotator=import", "annotator.path=labels.tsv", "logger=none"]
+    annotate(composed("annotate", *given), Path("run"))
+    qrels = folder / "qrels" / "train.tsv"
+    qrels.write_text(qrels.read_text() + "q2\td4\t1\n")  # what people say meanwhile is no other text
+    assert open_review(options("run=run", "acquire=first"), Path("r")).database.count("select count(*) from items") == 1
+    path = folder / file
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(UserError, match="run=run: questions or passages of .* have other texts today than those that it labe"):
+        open_review(options("run=run", "acquire=first"), Path("s"))
+
+
 def test_a_run_is_reviewed_and_its_labels_train(options: Callable[..., DictConfig], tmp_path: Path) -> None:
     mini = open_collection("mini:train")
     asked = mini.head(6)

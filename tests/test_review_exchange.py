@@ -102,6 +102,20 @@ def test_an_export_of_label_studio_names_people_by_their_accounts(work: Labellin
     assert eve["suggestion_shown"] is True, "the task had a prediction"
 
 
+def test_what_a_person_corrected_last_in_label_studio_counts(work: Labelling, tmp_path: Path) -> None:
+    tasks = json.loads(write_for("label_studio", work, tmp_path).read_text())
+
+    def done(grade: str, **times: str) -> dict:
+        choice = {"type": "choices", "from_name": "grade", "to_name": "passage", "value": {"choices": [grade]}}
+        return {"completed_by": 3, "result": [choice], **{f"{name}_at": f"2026-03-09T{at}Z" for name, at in times.items()}}
+
+    corrected = done("1", created="10:00:00", updated="12:00:00")
+    tasks[2]["annotations"] = [corrected, done("0", created="11:00:00", updated="11:00:00")]
+    (tmp_path / "back.json").write_text(json.dumps(tasks))
+    assert take_back(work, tmp_path / "back.json") == 1
+    assert (rows(work)[-1]["grade"], rows(work)[-1]["time"].hour) == (1, 12)
+
+
 def test_marks_that_changed_in_label_studio_are_taken_with_the_grade_as_it_was(
     work: Labelling, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -39,7 +39,7 @@ def _no_judgements() -> Judgements:
     )
 
 
-def _no_pools(query_ids: Sequence[str]) -> Mapping[str, Sequence[str]]:
+def no_pools(query_ids: Sequence[str]) -> Mapping[str, Sequence[str]]:
     raise UserError("this acquisition needs the queries' candidates, and there are none here; use acquire=random")
 
 
@@ -53,7 +53,7 @@ class AcquisitionContext:
     seed: int
     labelled: Set[str] = frozenset()
     judgements: Callable[[], Judgements] = field(default=_no_judgements, repr=False)
-    pools: Callable[[Sequence[str]], Mapping[str, Sequence[str]]] = field(default=_no_pools, repr=False)
+    pools: Callable[[Sequence[str]], Mapping[str, Sequence[str]]] = field(default=no_pools, repr=False)
     collection: Collection | None = field(default=None, repr=False)
     wanted: int | None = None
 

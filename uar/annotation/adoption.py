@@ -31,7 +31,7 @@ def adopt(annotations: Annotations, folder: Path) -> Adopted:
     asked = Asked(annotator, models, _collection(folder, config["dataset"]))
     adopted = annotations.of_run(asked, folder)
     pools = adopted.pools
-    run = {"time": (folder / "ledger.json").stat().st_mtime, "folder": str(folder)}
+    run = {"time": (folder / "ledger.json").stat().st_mtime, "folder": str(folder), "seed": config.get("seed", 0)}
     shown = ShownIds(asked.collection, pools)
     concluded = annotations.begin(asked, config["candidates"], shown, run, adopted.besides).concluded()
     return Adopted(len(pools), len(concluded.judgements), len(concluded.failed), len(concluded.incomplete))

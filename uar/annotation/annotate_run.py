@@ -118,7 +118,7 @@ def _annotation(cfg: DictConfig, task: Assignment, folder: Path) -> Annotation:
         return annotations.own(asked, pools.table)
     candidates: dict[str, Any] = OmegaConf.to_container(cfg.candidates, resolve=True)  # type: ignore[assignment]
     write_besides(folder, task.besides)
-    return annotations.begin(asked, candidates, pools, {"folder": str(folder)}, task.besides, command_line())
+    return annotations.begin(asked, candidates, pools, {"folder": str(folder), "seed": cfg.seed}, task.besides, command_line())
 
 
 def _ask(cfg: DictConfig, means: Means, task: Assignment, work: Work, own: JudgedColumns | None, folder: Path) -> None:

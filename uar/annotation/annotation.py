@@ -95,14 +95,14 @@ class Annotation:
             conclusions.add(batches_of(self._ended(ended))).joined(conclusions.seen)
 
     def concluded(self) -> Concluded:
-        """Read what was concluded; of the other pools conclude what the store, or the annotator itself, says, once for all
-        processes."""
+        """Read what was concluded; of the other pools, and of those that have passages without a judgement, conclude what the
+        store, or the annotator itself, says by now, once for all processes."""
         conclusions = Conclusions(self._path)
-        if self._missing(conclusions) and conclusions.seen != (state := self._state()):
+        if self._partial(conclusions) and conclusions.seen != (state := self._state()):
             with alone(self._path.with_suffix(".lock")):
                 conclusions = Conclusions(self._path)
-                if (missing := self._missing(conclusions)) and conclusions.seen != state:
-                    conclusions = conclusions.add(self._batches(missing)).joined(state)
+                if (partial := self._partial(conclusions)) and conclusions.seen != state:
+                    conclusions = conclusions.add(self._batches(partial)).joined(state)
         held, judged = conclusions.held(self.pools).tolist(), conclusions.judged(self.pools).tolist()
         ended = list(zip(self.pools, held, judged, strict=True))
         good = [q for q, known, labelled in ended if known and labelled]
@@ -114,8 +114,9 @@ class Annotation:
         """Of the pools, and of the records where they were asked about: splits of one corpus share a file of conclusions."""
         return self.key if self.asked.own else digest(self.key, state_of([self.store, *self.also]))
 
-    def _missing(self, conclusions: Conclusions) -> list[str]:
-        return [q for q, known in zip(self.pools, conclusions.held(self.pools).tolist(), strict=True) if not known]
+    def _partial(self, conclusions: Conclusions) -> list[str]:
+        whole = conclusions.held(self.pools) & (conclusions.sizes(self.pools) == self.pools.sizes())
+        return [q for q, known in zip(self.pools, whole.tolist(), strict=True) if not known]
 
     def _batches(self, query_ids: Sequence[str]) -> Iterator[pa.RecordBatch]:
         if self.asked.own:

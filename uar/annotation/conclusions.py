@@ -120,6 +120,11 @@ class Conclusions:
         """(questions,) whether the chain of each gave judgements."""
         return np.append(self._judged, False)[self._places(query_ids)]
 
+    def sizes(self, query_ids: Iterable[str]) -> np.ndarray:
+        """(questions,) passages of each that have a judgement."""
+        sizes = [pc.list_value_length(batch["row"]).to_numpy() for batch in self._batches]
+        return np.concatenate([*sizes, np.zeros(1, np.int32)])[self._places(query_ids)]
+
     def row(self, query_id: str) -> Row:
         """Of a question that is concluded. Neighbours are decoded with it, since questions are mostly read in order."""
         at = self._at[query_id]

@@ -21,6 +21,7 @@ from uar.errors import UserError
 from uar.llm.engines.work import Work
 from uar.llm.pooled import PooledQuestions
 from uar.storage.files import digest, read_json, write_json, write_jsonl
+from uar.storage.locks import alone
 from uar.storage.ordering import rank_of
 
 log = logging.getLogger(__name__)
@@ -168,11 +169,12 @@ class Comparison:
     def _count(self, asked: Asked, store: Path) -> int:
         """How many annotators these questions have decided on, this one among them."""
         path = store / "gates" / f"{digest(asked.collection.corpus.hash, sorted(self.deciding))}.json"
-        known = list(read_json(path)) if path.is_file() else []
         mine = digest(asked.key, asked.annotator.reads())
-        if mine not in known:
-            known.append(mine)
-            write_json(path, known)
+        with alone(path.with_suffix(".lock")):
+            known = list(read_json(path)) if path.is_file() else []
+            if mine not in known:
+                known.append(mine)
+                write_json(path, known)
         return known.index(mine) + 1
 
 

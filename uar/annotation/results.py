@@ -83,6 +83,7 @@ def write_results(
     save_manifest(
         folder,
         collection=collection.hash,
+        wording=collection.wording,
         model=spent["model"],
         store=str(cfg.store),
         annotation=None if task.asked.own else annotation.key,

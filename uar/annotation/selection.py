@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from uar.annotation.annotation import Annotation, Asked, unchanged
+from uar.annotation.asked_besides import FILE as BESIDES
 from uar.annotation.asked_besides import add_besides, besides_of
 from uar.collections import Collection
 from uar.collections.checked_files import candidates_of
@@ -37,8 +38,8 @@ class Annotations:
         command: str | None = None,
     ) -> Annotation:
         """Write the pools of a run before it asks. `candidates`: plain options of what made the pools, the seed among them;
-        `run`: what is said of the run itself, such as its folder; `besides`: the questions that nobody learns from; `command`:
-        that of the run, which completes the questions that it brings."""
+        `run`: what is said of the run itself: its folder, and the `seed` that drew the questions to calibrate on; `besides`:
+        the questions that nobody learns from; `command`: that of the run, which completes the questions that it brings."""
         shown = pools_of(asked.collection, pools)
         name = digest(candidates)[:16]
         folder = self.store / "pools" / asked.key / name
@@ -50,12 +51,13 @@ class Annotations:
             "candidates": candidates,
         }
         write_json(folder / ABOUT, about)
-        with alone(folder / "besides.json.lock"):
-            add_besides(folder, shown.keys(), besides, lambda: StoredPools(folder).read().keys())
-            StoredPools(folder).add(shown, command)
+        with alone(folder / f"{BESIDES}.lock"):
+            stored = StoredPools(folder)
+            add_besides(folder, shown, besides, lambda some: stored.read({q: pool.question for q, pool in some.items()}))
+            stored.add(shown, command)
         last = {"time": time.time(), **run}
         write_json(folder / LAST_RUN, last)
-        return Annotation(asked, name, shown, {**about, "run": last}, self.store, self.also, besides_of(folder))
+        return Annotation(asked, name, shown, {**about, "run": last}, self.store, self.also, besides_of(folder, shown))
 
     def choose(self, asked: Asked, which: str) -> Annotation | None:
         """`which`: `latest`, `union`, or an annotate run folder; None where the store has none of the collection's questions.
@@ -92,7 +94,7 @@ class Annotations:
             raise UserError(f"annotation={folder}: none of its questions is in {asked.collection.reference}; give another run")
         about = {"run": {"time": files[0].stat().st_mtime, "folder": str(folder)}}
         name, shown = f"run-{digest(pools)[:16]}", pools_of(asked.collection, pools)
-        return Annotation(asked, name, shown, about, self.store, self.also, besides_of(folder))
+        return Annotation(asked, name, shown, about, self.store, self.also, besides_of(folder, shown))
 
     def forget(self) -> None:
         """Leave nothing of what was concluded: it is concluded anew of the replies that the store has."""
@@ -132,7 +134,7 @@ class Annotations:
         for about, folder in reversed(known):
             pools = unchanged(asked.collection, StoredPools(folder))
             if pools:
-                besides = besides_of(folder)
+                besides = besides_of(folder, pools)
                 yield Annotation(asked, folder.name, pools, about, self.store, self.also, besides)
 
     def _places(self) -> list[Path]:

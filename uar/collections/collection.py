@@ -53,6 +53,11 @@ class Collection:
         counted = (self.qrels, self.positive_grade, self.graded, self.drop_own)
         return digest(self.corpus.hash, queries, *counted, *([images] if images else []))
 
+    @cached_property
+    def wording(self) -> str:
+        """A hash that changes with the corpus and the texts of the split's queries alone."""
+        return digest(self.corpus.hash, {q: query.text for q, query in self.queries.items()})
+
     def judged_as(self, other: "Collection") -> bool:
         """Whether both have the same judgements, and so are one split, whatever their references and however their queries are
         worded."""

@@ -124,11 +124,15 @@ def values_of(
 ) -> tuple[Values, Values]:
     """Values by measure and question: of the `human` questions under people's judgements, of all questions of `llm` under
     those."""
+    return by_measure(per_query(collection, run, measures, human)), values_by_llm(collection, run, measures, list(llm), llm)
+
+
+def values_by_llm(
+    collection: Collection, run: Run, measures: Sequence[str], query_ids: Sequence[str], llm: Mapping[str, Mapping[str, int]]
+) -> Values:
+    """Values by measure and question, of some questions of `llm` under its judgements."""
     others = replace(collection, qrels={q: dict(grades) for q, grades in llm.items()})
-    return (
-        by_measure(per_query(collection, run, measures, human)),
-        by_measure(per_query(others, run, measures, list(llm))),
-    )
+    return by_measure(per_query(others, run, measures, query_ids))
 
 
 def rank_agreement(one: Sequence[float], other: Sequence[float]) -> float | None:

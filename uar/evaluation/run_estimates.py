@@ -8,7 +8,7 @@ from typing import Any
 
 from uar.collections import Collection
 from uar.errors import UserError
-from uar.evaluation.estimates import FEWEST, Estimating, llm_grades, log_estimates, rank_agreement, values_of
+from uar.evaluation.estimates import FEWEST, Estimating, llm_grades, log_estimates, rank_agreement, values_by_llm
 from uar.storage.files import write_json
 from uar.storage.labelled_pairs import Labels
 from uar.storage.runs import Run
@@ -47,11 +47,13 @@ def estimate_runs(
         except UserError as error:  # what was paid for stays
             log.warning("No estimates of %s: %s", name, error)
             continue
-        for who, value in (("people", "people"), ("llm", "llm"), ("estimate", "value")):
+        for who, value in (("people", "people"), ("estimate", "value")):
             means[who].append({m: of[value] for m, of in found[name].items()})
         if estimating.unit == "question":
-            _, predicted = values_of(collection, run, list(found[name]), human, llm)
-            means["llm"][-1] = {m: fmean(of[q] for q in human) for m, of in predicted.items()}
+            predicted = values_by_llm(collection, run, list(found[name]), human, llm)
+            means["llm"].append({m: fmean(of.values()) for m, of in predicted.items()})
+        else:
+            means["llm"].append({m: of["llm"] for m, of in found[name].items()})
         if len(human) < len(llm) or estimating.unit == "passage":
             log_estimates(f"{name}, {estimating.title(len(human), len(llm))}", found[name])
     if not found:

@@ -69,7 +69,7 @@ def human_sample(context: LabelContext, fraction: float, acquire: Acquisition, o
     collection = context.collection
     labelled = collection.by_people(q for q in context.query_ids if collection.trainable(q))
     wanted = budget(fraction, len(labelled), option)
-    asked = AcquisitionContext(labelled, context.seed, frozenset(), context.judgements, context.pools, collection, wanted)
+    asked = AcquisitionContext(labelled, context.seed, frozenset(), context.judgements, context.unaware, collection, wanted)
     return first_share(labelled, acquire.order(asked) if 0 < wanted < len(labelled) else labelled, fraction)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from uar.acquisition.acquisition import no_pools
 from uar.annotation.annotators import Judgement
 from uar.collections import Collection
 from uar.errors import UserError
@@ -115,13 +116,15 @@ class Stage:
 @dataclass(frozen=True)
 class LabelContext:
     """`pools`: candidate passages of some queries; `judgements`: the LLM's, by query, or a UserError that holds the
-    command which makes them. Both are functions, since not every source needs them. `query_ids`: the queries of the run."""
+    command which makes them. Both are functions, since not every source needs them. `query_ids`: the queries of the run.
+    `unaware`: pools that know nothing of people's judgements, for who chooses whom people judge."""
 
     collection: Collection
     query_ids: Sequence[str]
     pools: Callable[[Sequence[str]], Mapping[str, Sequence[str]]] = field(repr=False)
     judgements: Callable[[], Mapping[str, Sequence[Judgement]]] = field(repr=False)
     seed: int
+    unaware: Callable[[Sequence[str]], Mapping[str, Sequence[str]]] = field(default=no_pools, repr=False)
 
 
 class LabelSource(ABC):

@@ -2,12 +2,11 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import hydra
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 
 from uar.annotation.annotate_run import annotate
 from uar.collections import Collection
@@ -34,19 +33,6 @@ def check_who(cfg: DictConfig) -> None:
     if not issubclass(source, wanted):
         names = " or ".join(one.__name__.removesuffix("Labels").lower() for one in wanted)
         raise UserError(f"who={cfg.who}: its labels are not what label_source trains on; give label_source={names}")
-
-
-def unaware(cfg: DictConfig) -> DictConfig:
-    """The options with pools that know nothing of people's judgements."""
-    own = deepcopy(cfg)
-    nodes: list[Any] = [own.candidates]
-    with open_dict(own):
-        while nodes:
-            node = nodes.pop()
-            if "include_positive" in node:
-                node.include_positive = False
-            nodes += [below for below in node.values() if OmegaConf.is_dict(below)]
-    return own
 
 
 def simulate_people(collection: Collection, pools: Mapping[str, Sequence[str]], file: Path) -> int:

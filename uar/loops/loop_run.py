@@ -15,7 +15,7 @@ from uar.collections.presets import averaged
 from uar.errors import UserError
 from uar.evaluation.metrics_file import given_kept, read_metrics
 from uar.launch.side_by_side import several_devices
-from uar.loops.asking import AskPeople, ask_llm, check_who, simulate_people, unaware
+from uar.loops.asking import AskPeople, ask_llm, check_who, simulate_people
 from uar.loops.curves import ROUNDS, areas, check_comparable, compared, log_curve
 from uar.storage.files import digest, read_json, write_json, write_jsonl
 from uar.storage.judgement_files import NAME as PEOPLE
@@ -129,11 +129,12 @@ def _choose(
     """The labelled questions and those of this round, in the order chosen; kept in the round's folder."""
     path = here / "chosen.json"
     if not path.is_file():
-        own = _with_last_model(unaware(cfg) if cfg.who == "simulated" else cfg, here)
+        own = _with_last_model(cfg, here)
         context = label_context(own, collection, hydra.utils.instantiate(own.candidates), here, [])
+        pools = context.unaware if cfg.who == "simulated" else context.pools
         acquire: Acquisition = hydra.utils.instantiate(own.acquire, _convert_="all")
         asked = AcquisitionContext(
-            chooses_from, cfg.seed, frozenset(labelled), context.judgements, context.pools, collection, cfg.per_round
+            chooses_from, cfg.seed, frozenset(labelled), context.judgements, pools, collection, cfg.per_round
         )
         write_json(path, [*labelled, *acquire.order(asked)[: cfg.per_round]])
     found = list(read_json(path))
@@ -166,8 +167,7 @@ def _labelled(
     if (here / PEOPLE).is_file():  # the round was stopped after they had judged
         labels = len(read_judgements(here / PEOPLE).table)
     elif ask_people is None:
-        own = unaware(cfg)
-        pools = label_context(own, collection, hydra.utils.instantiate(own.candidates), here, []).pools(chosen)
+        pools = label_context(cfg, collection, hydra.utils.instantiate(cfg.candidates), here, []).unaware(chosen)
         labels = simulate_people(collection, {q: pools.get(q, ()) for q in chosen}, here / PEOPLE)
     else:
         labels = ask_people(cfg, here.parent, chosen, here / PEOPLE)

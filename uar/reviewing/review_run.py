@@ -123,9 +123,8 @@ def _same_review(
     was made by another guideline."""
     options = {n: OmegaConf.to_container(cfg[n], resolve=True) if OmegaConf.is_config(cfg[n]) else cfg[n] for n in QUEUE}
     kept = json.loads(database.fact("options") or "{}")
-    queries = {q: query.text for q, query in collection.queries.items()}
     now = {
-        "collection": digest(collection.corpus.hash, queries),
+        "collection": collection.wording,
         "scale": digest([list(grade) for grade in manner.scale], manner.positive_grade),
     }
     advice = "give another out=, or the command of then"

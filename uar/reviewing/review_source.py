@@ -26,6 +26,7 @@ from uar.reviewing.label_database import Item
 from uar.storage.files import read_json
 from uar.storage.label_files import NAME
 from uar.storage.labelled_pairs import read_pairs
+from uar.storage.manifest import read_manifest
 from uar.storage.ordering import rank_of
 from uar.storage.runs import read_run
 from uar.training.context import label_context
@@ -113,6 +114,11 @@ def _of_run(folder: Path, scale: Scale) -> ReviewSource:
     files = sorted((folder / "candidates").glob("*.jsonl"))
     if len(files) != 1 or not (folder / NAME).is_file() or not (folder / "ledger.json").is_file():
         raise UserError(f"run={folder}: no annotate run that has ended, with its candidates and {NAME}; give another run")
+    if read_manifest(folder).get("wording", collection.wording) != collection.wording:
+        raise UserError(
+            f"run={folder}: questions or passages of {collection.reference} have other texts today than those that it "
+            "labelled; annotate again"
+        )
     pools, _ = candidates_of(files[0], collection)
     judged = judgements_of(read_pairs(folder), 1)
     return _of_judged(collection, judged, pools, _same_scale(config["annotator"].get("scale"), scale))

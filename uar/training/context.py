@@ -49,14 +49,20 @@ def label_context(
     if not query_ids:
         raise UserError(f"{collection.reference}: the split has no queries; choose another one")
     key = pools_key(OmegaConf.to_container(cfg.candidates, resolve=True), collection)
-    path = folder / "candidates" / f"{collection.slug}.jsonl"
-    pools = SharedPools(path, key, collection, lambda wanted: pool_source.pools(collection, wanted))
+
+    def shared(source: PoolSource, name: str) -> SharedPools:
+        path = folder / "candidates" / f"{name}.jsonl"
+        return SharedPools(path, key, collection, lambda wanted: source.pools(collection, wanted))
+
+    pools = shared(pool_source, collection.slug)
+    ranked = replace(pool_source, include_positive=False)
+    unaware = shared(ranked, f"{collection.slug}.unaware") if pool_source.include_positive else pools
 
     @cache
     def judgements() -> Judged:  # a curriculum or an allocation asks again
         return _judgements(cfg, context, used)
 
-    context = LabelContext(collection, query_ids, pools, judgements, cfg.seed)
+    context = LabelContext(collection, query_ids, pools, judgements, cfg.seed, unaware)
     return context
 
 
@@ -108,7 +114,7 @@ def _of_one(
         )
     concluded = annotation.concluded()
     _report(cfg, config, llms, annotation, concluded)
-    judged = asked.annotator.finish(collection, concluded.judgements, cfg.seed)[0]  # which those asked besides calibrate
+    judged = asked.annotator.finish(collection, concluded.judgements, _seed(cfg, annotation))[0]  # also by those besides
     if annotation.besides:
         judged = of_queries(judged, [q for q in judged if q not in annotation.besides])
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
@@ -133,6 +139,15 @@ def _of_run(asked: Asked, folder: Path) -> Asked:
         return asked
     log.warning("annotation=%s: annotator and llm are those of the run, not of this command", folder)
     return Asked(annotator, models, asked.collection)
+
+
+def _seed(cfg: DictConfig, annotation: Annotation) -> int:
+    """That of the run that asked, which drew the questions to calibrate on."""
+    run = annotation.about.get("run", {})
+    if run and cfg.annotation not in ("latest", "union"):
+        run = run_config(Path(cfg.annotation))
+    seed: int = run.get("seed", cfg.seed)
+    return seed
 
 
 def _report(

@@ -71,7 +71,7 @@ def opened(cfg: DictConfig, folder: Path) -> Opened:
     for stage in stages:
         check_stage(stage, loss, cfg)
     if (given := typed()) and given.config_name == "train":  # not in a round of a loop
-        pooled = isinstance(context.pools, SharedPools) and context.pools.asked
+        pooled = any(isinstance(pools, SharedPools) and pools.asked for pools in (context.pools, context.unaware))
         tell_unread(cfg, given.overrides, bool(annotations), pooled)
     evaluator = Evaluator(_for_scoring(cfg), folder, split.answers)
     retriever: Trainable = hydra.utils.instantiate(cfg.retriever, _convert_="all")

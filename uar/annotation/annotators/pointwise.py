@@ -282,8 +282,8 @@ class Pointwise(PassageWise):
         """Fit the temperature, judge again with it, and report how reliable the probabilities of the other queries are. Where
         less than half of the queries to fit on were judged, or none are to be, nothing is fitted."""
         drawn, judged = self.asked_besides(collection, seed), dict(judged)  # which may be read from a file, in its order
-        known = {q for q in judged if any(collection.positive(q, j.doc_id) is not None for j in judged[q])}
-        known = {q for q in known if collection.origin_of(q) == "human"}
+        seen = [q for q in judged if any(collection.positive(q, j.doc_id) is not None for j in judged[q])]
+        known = {q for q in seen if collection.origin_of(q) == "human"}
         if self._in_text or not (drawn or known):
             return judged, None
         fitted_on = [q for q in drawn if q in known]

@@ -176,8 +176,10 @@ class Rag:
             gold = collection.trainable(q)
             positives = {d: collection.corpus.text(collection.corpus.row(d)) for d in gold}
             ranked = tuple(list(passages)[::step])
-            text = collection.queries[q].text
-            question = AnsweredQuestion(q, text, passages, answer=answers[q].text, ranked=ranked, positives=positives)
+            query, answer = collection.queries[q], answers[q].text
+            question = AnsweredQuestion(
+                q, query.text, passages, image=query.image, answer=answer, ranked=ranked, positives=positives
+            )
             found[q] = question if answers[q].outcome in (Outcome.OK, Outcome.EMPTY) else None
         return found
 

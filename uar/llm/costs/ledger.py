@@ -9,6 +9,7 @@ from uar.errors import UserError
 from uar.llm.call import Asker
 from uar.llm.progress import TOKENS, Counts, Progress
 from uar.storage.files import read_json, write_json
+from uar.storage.locks import alone
 
 OF_TOKENS = ("input", "cached", "output")
 
@@ -183,8 +184,8 @@ def rate_name(model: str, asker: Asker) -> str:
 def keep_rate(store: Path, model: str, spent: Mapping[str, Any]) -> None:
     """Remember how fast a model was, for later estimates; runs that asked little say nothing."""
     if spent["calls"] >= 20 and spent["computed_tokens_per_second"]:
-        path = store / "rates.json"
-        write_json(path, {**read_rates(store), model: spent["computed_tokens_per_second"]})
+        with alone(store / "rates.lock"):
+            write_json(store / "rates.json", {**read_rates(store), model: spent["computed_tokens_per_second"]})
 
 
 def read_rates(store: Path) -> dict[str, float]:

@@ -137,8 +137,9 @@ def adapted(body: dict[str, Any], max_tokens_field: str, extra: Mapping[str, Any
 
 
 def read(request: Request, body: Any, seconds: float, constrain: bool | str = False) -> Reply:
-    """The reply in an answer's JSON; `constrain` as it was asked, see `body_of`. Raises NoLogprobs, NotEnded, and ValueError,
-    LookupError, TypeError, AttributeError or ArithmeticError where the JSON is not what a server of this interface sends."""
+    """The reply in an answer's JSON; `constrain` as it was asked, see `body_of`. One that was cut off has as many tokens as it
+    may have where the server counts none. Raises NoLogprobs, NotEnded, and ValueError, LookupError, TypeError, AttributeError
+    or ArithmeticError where the JSON is not what a server of this interface sends."""
     counts: dict[str, Any] = {**tokens_of(body), "seconds": seconds}
     choice = body["choices"][0]
     reason = choice.get("finish_reason")
@@ -146,6 +147,8 @@ def read(request: Request, body: Any, seconds: float, constrain: bool | str = Fa
     if outcome == Outcome.ERROR:
         raise NotEnded(f"ended a reply for {json.dumps(reason)}")
     if isinstance(request, Generate):
+        if outcome == Outcome.TRUNCATED:
+            counts["tokens_out"] = counts["tokens_out"] or request.limit
         return _written(choice, outcome, counts, constrain == SCHEMA and holds(request, constrain))
     if outcome == Outcome.REFUSED:
         return Reply(str(reason), outcome, **counts)

@@ -92,7 +92,7 @@ def read(path: Path, names: Names) -> Iterator[Returned]:
                 who,
                 _grade(path, at, grades[0]["value"]["choices"]),
                 None,
-                _time(annotation.get("created_at")),
+                _time(annotation.get("updated_at") or annotation.get("created_at")),
                 annotation.get("lead_time"),
                 None,
                 _characters(text, marks[0]["start"]) if marks else None,

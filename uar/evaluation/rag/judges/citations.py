@@ -22,6 +22,7 @@ class Citations(Judge):
     Every citation of a sentence counts, not the first three alone. Not defined where there is no answer."""
 
     measures = ("CitationRecall", "CitationPrecision")
+    shows_images = True
     prompts = {"template": frozenset({"query", "statement", "passages"})}
     needs_citations = True
 
@@ -71,4 +72,4 @@ class Citations(Judge):
     def _call(self, question: AnsweredQuestion, sentence: str, group: list[str]) -> Call:
         texts = [self.shown(question.passages[d]) for d in group]
         values = {"query": as_material(question.text), "statement": as_material(sentence), "passages": texts}
-        return self.call("template", values, self.verdict_tokens, check_yes_no, group, YES_NO_PATTERN)
+        return self.call("template", values, self.verdict_tokens, check_yes_no, group, YES_NO_PATTERN, question.image)

@@ -16,6 +16,7 @@ class ContextPrecision(Judge):
     reference). 0 where none helps or none was retrieved; not defined where there is no answer."""
 
     measures = ("ContextPrecision",)
+    shows_images = True
     prompts = {"template": frozenset({"query", "answer", "passage"})}
 
     verdict_tokens: int = 8
@@ -27,7 +28,9 @@ class ContextPrecision(Judge):
         calls = []
         for d in question.ranked:
             values = {**shown, "passage": self.shown(question.passages[d])}
-            calls.append(self.call("template", values, self.verdict_tokens, check_yes_no, (d,), YES_NO_PATTERN))
+            calls.append(
+                self.call("template", values, self.verdict_tokens, check_yes_no, (d,), YES_NO_PATTERN, question.image)
+            )
         replies = (yield calls) if calls else []
         read = [read_yes_no(reply) for reply in replies]
         if any(outcome != Outcome.OK for outcome, _ in read):

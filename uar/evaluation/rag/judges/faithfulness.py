@@ -17,6 +17,7 @@ class Faithfulness(Judge):
     Not defined where there is no answer, or one without a statement; 0 where there are statements and no passages."""
 
     measures = ("Faithfulness",)
+    shows_images = True
     prompts = {"statements_template": frozenset({"query", "answer"}), "template": frozenset({"statements", "passages"})}
 
     statements_template: str = "rag_statements"
@@ -26,7 +27,7 @@ class Faithfulness(Judge):
         if not question.answer:
             return Judged({}, {})
         shown = {"query": as_material(question.text), "answer": as_material(question.answer)}
-        (reply,) = yield [self.call("statements_template", shown, self.statement_tokens, check_list)]
+        (reply,) = yield [self.call("statements_template", shown, self.statement_tokens, check_list, image=question.image)]
         outcome, statements = read_list(reply)
         if outcome != Outcome.OK:
             return None

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, NamedTuple
 
+from uar.collections.images import Image
 from uar.llm.call import Call, Chain, Question
 from uar.llm.prompted import Chatting
 from uar.llm.prompts import ChatPrompt, load_chat
@@ -81,9 +82,11 @@ class Judge(Chatting):
         check: Callable[[Reply], Outcome],
         doc_ids: Iterable[str] = (),
         pattern: str | None = None,
+        image: Image | None = None,
     ) -> Call:
-        """A call with the prompt that `option` names, of at most `tokens`; the prompt's name is the stage."""
+        """A call with the prompt that `option` names, of at most `tokens`; the prompt's name is the stage. `image`: the
+        question's, which a judge shows wherever it shows the question, and then has `shows_images`."""
         prompt = load_chat(getattr(self, option), self.prompts[option])
         held = pattern if self.constrain and not self.reasoning else None
-        request = self.generate(prompt.render(**values), tokens, held)
+        request = self.generate(prompt.render(image=image, **values), tokens, held)
         return Call(prompt.name, prompt.name, prompt.hash, tuple(doc_ids), request, check)

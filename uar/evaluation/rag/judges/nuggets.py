@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from uar.collections.images import Image
 from uar.errors import UserError
 from uar.evaluation.rag.judges.judge import AnsweredQuestion, Judge, Judged
 from uar.evaluation.rag.structured_replies import check_list, labels_pattern, read_labels, read_list
@@ -31,6 +32,7 @@ class Nuggets(Judge):
     nuggets kept."""
 
     measures = ("NuggetsStrictVital", "NuggetsStrictAll", "NuggetsVital", "NuggetsAll")
+    shows_images = True
     prompts = {
         "nuggets_template": frozenset({"query", "passages", "nuggets", "most"}),
         "importance_template": frozenset({"query", "nuggets"}),
@@ -62,14 +64,14 @@ class Nuggets(Judge):
         nuggets = yield from self._nuggets(question)
         if nuggets is None:
             return None
-        query = as_material(question.text)
-        importance = yield from self._labels("importance_template", nuggets, IMPORTANCE, query=query)
+        query, image = as_material(question.text), question.image
+        importance = yield from self._labels("importance_template", nuggets, IMPORTANCE, image, query=query)
         if importance is None:
             return None
         support: list[str] | None = ["not_support"] * len(nuggets)
         if question.answer:
             answer = as_material(question.answer)
-            support = yield from self._labels("template", nuggets, tuple(SUPPORT), query=query, answer=answer)
+            support = yield from self._labels("template", nuggets, tuple(SUPPORT), image, query=query, answer=answer)
         if support is None:
             return None
         rows = list(zip(nuggets, importance, support, strict=True))
@@ -86,14 +88,17 @@ class Nuggets(Judge):
             shown = ids[start : start + self.window]
             values: dict[str, Any] = {"query": as_material(question.text), "passages": [self.shown(texts[d]) for d in shown]}
             values |= {"nuggets": nuggets, "most": self.most}
-            (reply,) = yield [self.call("nuggets_template", values, self.nugget_tokens * self.most, check_list, shown)]
+            tokens = self.nugget_tokens * self.most
+            (reply,) = yield [self.call("nuggets_template", values, tokens, check_list, shown, image=question.image)]
             outcome, found = read_list(reply)
             if outcome != Outcome.OK:
                 return None
             nuggets = [as_material(nugget) for nugget in found[: self.most]]
         return nuggets
 
-    def _labels(self, option: str, nuggets: Sequence[str], allowed: Sequence[str], **values: str) -> Chain:
+    def _labels(
+        self, option: str, nuggets: Sequence[str], allowed: Sequence[str], image: Image | None, **values: str
+    ) -> Chain:
         """Part of a chain: a label of each nugget; None where a reply failed."""
         batches = [nuggets[start : start + self.batch] for start in range(0, len(nuggets), self.batch)]
         calls = []
@@ -103,7 +108,8 @@ class Nuggets(Judge):
                 return read_labels(reply, number, allowed)[0]
 
             asked = {"nuggets": batch, **values}
-            calls.append(self.call(option, asked, 16 + 12 * len(batch), check, pattern=labels_pattern(len(batch), allowed)))
+            pattern = labels_pattern(len(batch), allowed)
+            calls.append(self.call(option, asked, 16 + 12 * len(batch), check, pattern=pattern, image=image))
         replies = (yield calls) if calls else []
         read = [read_labels(reply, len(batch), allowed) for reply, batch in zip(replies, batches, strict=True)]
         return None if any(outcome != Outcome.OK for outcome, _ in read) else [label for _, labels in read for label in labels]
