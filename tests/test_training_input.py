@@ -173,6 +173,20 @@ def test_weights_in_bf16_do_not_learn():
     check_options(composed("train", "retriever.dtype=bf16", "retriever.lora_rank=4"))
 
 
+def test_options_of_adapters_without_adapters_are_told(caplog: pytest.LogCaptureFixture):
+    given = ["retriever.lora_alpha=8", "retriever.lora_targets=[query]"]
+    for more in ([*given, "retriever.lora_rank=4"], ["retriever=llm_lora"], []):
+        check_options(composed("train", *more))
+    assert "lora" not in caplog.text
+    check_options(composed("train", *given))
+    check_options(composed("train", "retriever=llm_lora", "retriever.lora_rank=null"))
+    why = ": no effect, since all weights learn and no adapters; give retriever.lora_rank=16, or leave it out"
+    assert caplog.messages == [
+        f"retriever.lora_alpha=8, retriever.lora_targets=['query']{why}",
+        f"retriever.lora_alpha=32, retriever.lora_dropout=0.05{why}",
+    ]
+
+
 @pytest.mark.parametrize(
     "option",
     [
