@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny_models import tiny_gguf
 
 from uar.collections import open_collection
 from uar.collections.token_ids import query_tokens
@@ -66,8 +67,9 @@ def test_a_model_of_which_a_file_is_gone_is_dequantised_anew(own_cache: Path, mo
         locate(GGUF)
 
 
-def test_dequantising_shows_no_bar_of_others(own_cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert (Path(locate(GGUF)) / "model.safetensors").is_file() and "de-quantizing" not in "".join(capfd.readouterr())
+def test_dequantising_shows_no_bar_of_others(tmp_path: Path, own_cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = Path(locate(tiny_gguf(tmp_path / "model.gguf")))
+    assert (folder / "model.safetensors").is_file() and "de-quantizing" not in "".join(capfd.readouterr())
 
 
 def _read_again(*_: object, **__: object) -> None:

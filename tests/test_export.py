@@ -191,6 +191,13 @@ def test_a_card_tells_the_facts(tmp_path: Path):
     assert SentenceTransformer(str(tmp_path / "model"), device="cpu").prompts["query"] == "query: "
 
 
+def test_a_card_of_an_own_kind_names_the_folder_of_its_config(tmp_path: Path):
+    _, body = card(tmp_path, {"own_kind": True})
+    assert "(`DIR`: the folder of configs that names this kind)" in body
+    assert "python -m uar.evaluate --config-dir DIR model=MODEL 'collections=[mini:test]'" in body
+    assert "--config-dir" not in card(tmp_path, {"own_kind": False})[1]
+
+
 def test_a_card_invents_nothing(tmp_path: Path):
     front, body = card(tmp_path, dict.fromkeys(FACTS) | {"retriever": "model@c0ffee"})
     assert set(front) == {"library_name", "pipeline_tag", "tags"}

@@ -11,9 +11,12 @@ from omegaconf import OmegaConf
 from uar.collections import Collection, open_collection
 from uar.errors import UserError
 from uar.evaluation.evaluator import Evaluator
+from uar.evaluation.retrieving import Retrieving
+from uar.reranking import ByRanker, Reranked
 from uar.retrievers.bm25.bm25_ranker import BM25Ranker
 from uar.retrievers.fusion.fusion_ranker import Fusion
 from uar.retrievers.fusion.methods import fuse, of_each
+from uar.retrievers.run_file import RunFile
 from uar.storage.ordering import Hit
 from uar.storage.runs import read_run, run_files, write_run
 
@@ -141,6 +144,19 @@ def test_a_fusion_of_run_files_opens_no_search(collection: Collection, tmp_path:
     fusion = Fusion([str(tmp_path / "a.trec"), str(tmp_path / "b.trec")])
     found = Evaluator(OmegaConf.create(settings), tmp_path / "run").evaluate([collection], fusion)
     assert found[collection.slug] == {"RR@1": 1.0}
+
+
+def test_how_deep_files_were_fused_is_told_and_a_file_itself_is_read_whole(collection: Collection, tmp_path: Path):
+    files = [str(tmp_path / f"{name}.trec") for name in ("a", "b")]
+    for path in files:
+        write_run(Path(path), {"q1": [("d5", 2.0), ("d1", 1.0)]}, "a")
+    fusion, file, how = Fusion(files), RunFile(files[0]), Retrieving(None, 1)
+    reordered = [Reranked(ranker, ByRanker(BM25Ranker(), 1)) for ranker in (fusion, file)]
+    for ranker, told, found in ((fusion, {"retrieval_depth": 1}, 1), (file, {}, 2)):
+        assert how.measured(ranker) == told and len(how.run(collection, ranker, ["q1"])["q1"]) == found
+    assert [how.measured(ranker) for ranker in reordered] == [{"retrieval_depth": 1}, {}]
+    keys = [[Retrieving(None, depth).key(collection, ranker) for depth in (1, 2)] for ranker in (fusion, file)]
+    assert keys[0][0] != keys[0][1] and keys[1][0] == keys[1][1]
 
 
 def test_a_fusion_of_less_than_two_or_of_another_collection_is_refused(collection: Collection, tmp_path: Path):

@@ -104,7 +104,14 @@ def test_folders_of_own_configs_are_known(tmp_path: Path, flag: str, capsys: pyt
     assert line.startswith("retriever.leters: no such option of evaluate; did you mean retriever.letters?")
     assert "Could not find 'retriever/min'" in told("evaluate", *words[:-1], "retriever=min")
     print_help("evaluate", [*words, "--help"])
-    assert "retriever.letters   3" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "retriever.letters   3" in shown and " mine minilm " in " ".join(shown.split())
+    assert "mine" not in groups_of(compose("evaluate", []))["retriever"]
+    for name in ("table2_in_domain", "ours"):
+        (tmp_path / "experiment").mkdir(exist_ok=True)
+        (tmp_path / "experiment" / f"{name}.yaml").write_text("# @package _global_\nlimit: 3\n")
+    train, annotate = (groups_of(compose(c, overrides_of(words[:-1])))["+experiment"] for c in ("train", "annotate"))
+    assert "ours" in train and "ours" in annotate and "table2_in_domain" not in annotate
 
 
 def test_all_that_is_missing_is_told_at_once() -> None:

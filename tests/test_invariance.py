@@ -17,7 +17,7 @@ from scripted import Scripted
 from uar.collections import Collection, Query, open_collection
 from uar.errors import UserError
 from uar.evaluate import evaluate
-from uar.evaluation.robustness import spread_of
+from uar.evaluation.robustness import Robustness, spread_of
 from uar.expansion.perturbations import RULES, Draws, check_kinds, perturbed
 from uar.expansion.query_texts import with_texts
 from uar.expansion.variants import RuleVariants, Variants
@@ -214,6 +214,16 @@ def test_an_evaluation_tells_the_spread_over_wordings(folder: Path, tmp_path: Pa
     assert told["spread"]["RR@10"] == pytest.approx(len(glued) / 3) and told["seed"] == 3
     evaluate(composed("evaluate", *given, "measures=[RR@10]"), tmp_path / "run")
     assert not (tmp_path / "run" / "robustness.json").exists()
+
+
+def test_questions_that_no_rule_changes_are_counted_whatever_their_spaces(
+    toy: Collection, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    texts = {"q1": "who  is he", "q2": " do it", "q3": "heart  pump"}
+    scores = [(q, "RR@1", 1.0) for q in texts]
+    with caplog.at_level("INFO"):
+        Robustness(["typos"], 0).report(tmp_path, with_texts(toy, texts), ["RR@1"], scores, lambda asked, ids: {})
+    assert f"{toy.slug}: perturb=typos leaves 2 of 3 questions as they are" in caplog.text
 
 
 def found_by_bm25(collection: Collection, query_id: str, text: str) -> bool:

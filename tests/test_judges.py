@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from uar.evaluation.rag.judges.context_precision import ContextPrecision
 from uar.evaluation.rag.judges.faithfulness import Faithfulness
 from uar.evaluation.rag.judges.judge import AnsweredQuestion, Judge
 from uar.evaluation.rag.judges.nuggets import Nuggets, scores
+from uar.evaluation.rag.judging import Judging
 from uar.evaluation.rag.structured_replies import read_labels, read_list, read_yes_no
 from uar.llm.record import Outcome, Reply, Request
 
@@ -213,6 +215,21 @@ def test_nuggets_come_from_what_is_asked_for(tmp_path: Path):
         Nuggets(template="rag_nugget_support", source="qrels")
     with pytest.raises(UserError, match=r"rag\.judges\.nuggets\.window=0: a whole number"):
         Nuggets(template="rag_nugget_support", window=0)
+
+
+def test_nuggets_of_other_passages_are_judged_otherwise():
+    def how(source: str, *ranked: str, passages: int = 2, answer: str = "Bees.") -> str:
+        judge = Nuggets(template="rag_nugget_support", source=source, passages=passages)
+        question = AnsweredQuestion("q1", "bees", PASSAGES, answer=answer, ranked=ranked, positives={ranked[0]: "Bees."})
+        collection, progress = SimpleNamespace(slug="toy.test"), SimpleNamespace(failures=[])
+        asking = SimpleNamespace(of=lambda *_: {}, llm=SimpleNamespace(name="m"), collection=collection, progress=progress)
+        judging = Judging({"nuggets": judge}, ["NuggetsAll"])
+        judging.judge(asking, "retrieved", {"q1": question})  # type: ignore[arg-type]
+        return judging.definitions["NuggetsAll"]
+
+    assert how("positives", "d1") == how("positives", "d2")
+    assert how("shown", "d1", "d2") == how("shown", "d1", "d2", "d3", answer="Wood.")
+    assert len({how("shown", "d1", "d2"), how("shown", "d2", "d1"), how("shown", "d1", "d3"), how("positives", "d1")}) == 4
 
 
 @pytest.mark.parametrize("broken", ["one fact a line", "vital, if", "partial_support, if"])

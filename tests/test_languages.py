@@ -199,6 +199,8 @@ def test_english_answers_keep_their_measures_to_the_bit() -> None:
         ("it’s", "it's"),
         ("¿Madrid?", "Madrid"),
         ("STRASSE", "Straße"),
+        ("dis\u00adease", "disease"),
+        ("می\u200cخواهم", "میخواهم"),
     ],
 )
 def test_equal_answers_are_equal_in_every_script(answer: str, gold: str) -> None:

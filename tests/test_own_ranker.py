@@ -62,6 +62,7 @@ def test_the_recipe_of_an_own_ranker_runs(own: Path, command: Command, fails: Ca
     assert all(f"\n| {name} | " in report for name in scores)
     card = (outputs / "words" / "model" / "README.md").read_text()
     assert "# Mean of weighted words" in card and "sentence" not in card
+    assert "python -m uar.evaluate --config-dir DIR model=MODEL" in card
     ((_, words),) = (found for found in SCRIPTS if found[0] == "train.py")
     resumed = ok(command("train", *shlex.split(words), *more["train.py"], "resume=true"))
     assert "a run that stood in this folder" in resumed and _score(outputs / "words") == scores["words"]

@@ -209,6 +209,16 @@ def test_a_web_page_has_its_text_alone(tmp_path: Path) -> None:
         ("<h1>A</h1><table><tr><td><p>Left.</p><ul><li>item</ul><td>Right.</table>", ("Left.", "- item", "Right.")),
         ("<h1>A</h1><div class='x TOC'><dl><dt>B</dl></div><h2>Contents:</h2>Text.", ("Text.",)),
         ("<h1>A</h1>one<br>two<!-- c --> three<pre>  x\n\n  y</pre>", ("one\ntwo three", "x\n\n  y")),
+        (
+            "<h1>A</h1><p style='color: red; DISPLAY : none'>x<p style='visibility:hidden'>x<p style='display:block'>Text.",
+            ("Text.",),
+        ),
+        (
+            "<h1>A</h1><pre><span class=boring>fn main() {\n</span>let x = 1;\n<span class=boring>}</span></pre>",
+            ("let x = 1;",),
+        ),
+        ("<h1>A</h1><pre hidden>x</pre><p>a   b\n  c", ("a b c",)),
+        ("<h1>A<a href='#a'>#</a></h1><h2>Contents</h2><ul><li><a href=x>B</a></ul><h2>A</h2><p>Text.", ("Text.",)),
     ],
 )
 def test_parts_of_a_web_page(tmp_path: Path, body: str, expected: tuple[str, ...]) -> None:

@@ -112,16 +112,18 @@ def test_one_query_has_no_t_test_and_does_not_count_in_the_correction():
     assert "NaN" not in json.dumps(found)
 
 
-def test_a_difference_that_is_always_the_same_is_certain():
-    found = one({f"q{i}": 0.5 for i in range(30)}, {f"q{i}": 0.25 for i in range(30)})
-    assert found["p t-test"] == 0.0 and found["effect size"] is None and found["low"] == found["high"] == 0.25
-    assert found["mark"] == "+" and found["p randomisation"] == pytest.approx(2 / 10_001)
+@pytest.mark.parametrize(("n", "p", "mark"), [(2, 0.5, ""), (5, 0.0625, ""), (6, 0.03125, "+"), (30, 2**-29, "+")])
+def test_a_difference_that_is_always_the_same_is_as_sure_as_its_signs(n: int, p: float, mark: str):
+    found = one({f"q{i}": 0.5 for i in range(n)}, {f"q{i}": 0.25 for i in range(n)})
+    assert (found["p t-test"], found["mark"], found["difference"]) == (p, mark, 0.25)
+    assert found["p randomisation"] == pytest.approx(p if n < 30 else 2 / 10_001)
+    assert found["low"] is found["high"] is found["effect size"] is None
 
 
 @pytest.mark.parametrize("n", [10, 11, 12])  # of some numbers of 0.1 the deviation is 0, of others 1.5e-17
 def test_what_is_always_the_same_but_for_rounding_has_no_spread(n: int):
     found = one({f"q{i}": 0.3 for i in range(n)}, {f"q{i}": 0.2 for i in range(n)})
-    assert found["effect size"] is None and found["p t-test"] == 0.0
+    assert found["effect size"] is None and found["p t-test"] == 2.0 ** (1 - n)
     assert two_one_sided(np.full(n, 0.3 - 0.2), 0.2) == pytest.approx(0.9**n)
 
 

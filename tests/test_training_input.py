@@ -173,6 +173,20 @@ def test_weights_in_bf16_do_not_learn():
     check_options(composed("train", "retriever.dtype=bf16", "retriever.lora_rank=4"))
 
 
+def test_options_of_adapters_without_adapters_are_told(caplog: pytest.LogCaptureFixture):
+    given = ["retriever.lora_alpha=8", "retriever.lora_targets=[query]"]
+    for more in ([*given, "retriever.lora_rank=4"], ["retriever=llm_lora"], []):
+        check_options(composed("train", *more))
+    assert "lora" not in caplog.text
+    check_options(composed("train", *given))
+    check_options(composed("train", "retriever=llm_lora", "retriever.lora_rank=null"))
+    why = ": no effect, since all weights learn and no adapters; give retriever.lora_rank=16, or leave it out"
+    assert caplog.messages == [
+        f"retriever.lora_alpha=8, retriever.lora_targets=['query']{why}",
+        f"retriever.lora_alpha=32, retriever.lora_dropout=0.05{why}",
+    ]
+
+
 @pytest.mark.parametrize(
     "option",
     [
@@ -286,13 +300,24 @@ def test_what_checkpoints_are_chosen_by_is_part_of_a_run():
     assert same != identity(dev=scored(pools, "other")) and identity()["dev split"] == "none"
 
 
-@pytest.mark.parametrize(("devices", "told"), [(4, True), (8, False)])
-def test_a_step_of_other_queries_than_a_setting_means_is_told(devices: int, told: bool, caplog: pytest.LogCaptureFixture):
-    tell_other_step(composed("train", "+setting=msmarco").training, devices)
-    assert ("A step sees 64 queries (training.batch_size=16 on each of 4 devices)" in caplog.text) is told
-    tell_other_step(composed("train").training, devices)
-    tell_other_step(composed("train", "+setting=msmarco", "+scale=mini").training, 1)
-    assert bool(caplog.text) is told
+@pytest.mark.parametrize(
+    ("devices", "batches", "told"),
+    [
+        (4, 1, "A step sees 64 queries (training.batch_size=16 on each of 4 devices), "),
+        (8, 1, ""),
+        (4, 2, ""),
+        (8, 2, "A step sees 256 queries (training.batch_size=16 on each of 8 devices, trainer.accumulate_grad_batches=2), "),
+    ],
+)
+def test_a_step_of_other_queries_than_a_setting_means_is_told(
+    devices: int, batches: int, told: str, caplog: pytest.LogCaptureFixture
+):
+    together = [f"+trainer.accumulate_grad_batches={batches}"] if batches > 1 else []
+    tell_other_step(composed("train", "+setting=msmarco", *together), devices)
+    assert told in caplog.text
+    tell_other_step(composed("train"), devices)
+    tell_other_step(composed("train", "+setting=msmarco", "+scale=mini"), 1)
+    assert len(caplog.messages) == bool(told)
 
 
 def test_a_run_that_starts_anew_keeps_nothing_of_the_one_before(tmp_path: Path, caplog: pytest.LogCaptureFixture):

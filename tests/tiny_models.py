@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import gguf
+import numpy as np
 import torch
 from tokenizers import Tokenizer
 from tokenizers.models import Unigram
@@ -138,3 +140,38 @@ def _saved(folder: Path, config: Any, tokenizer: Any, kind: Any = AutoModel) -> 
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
+
+
+def tiny_gguf(path: Path) -> str:
+    """A Llama of one layer whose matrices have four bits, in a GGUF file with its tokenizer."""
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_context_length(64)
+    writer.add_embedding_length(32)
+    writer.add_block_count(1)
+    writer.add_feed_forward_length(64)
+    writer.add_rope_dimension_count(16)
+    writer.add_head_count(2)
+    writer.add_head_count_kv(2)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_vocab_size(5)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(["<s>", "</s>", "a", "b", "ab"])
+    writer.add_token_types([3, 3, 1, 1, 1])
+    writer.add_token_merges(["a b"])
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(1)
+    squares = dict.fromkeys(("attn_q", "attn_k", "attn_v", "attn_output"), (32, 32))
+    layer = squares | {"ffn_gate": (64, 32), "ffn_up": (64, 32), "ffn_down": (32, 64), "attn_norm": (32,), "ffn_norm": (32,)}
+    shapes = {"token_embd": (5, 32), "output": (5, 32), "output_norm": (32,), **{f"blk.0.{n}": s for n, s in layer.items()}}
+    rng, four_bits = np.random.default_rng(0), gguf.GGMLQuantizationType.Q4_1
+    for name, shape in shapes.items():
+        weights = rng.normal(size=shape).astype(np.float32)
+        if len(shape) == 1:
+            writer.add_tensor(f"{name}.weight", weights)
+        else:
+            writer.add_tensor(f"{name}.weight", gguf.quantize(weights, four_bits), raw_dtype=four_bits)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return str(path)

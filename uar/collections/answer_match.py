@@ -60,7 +60,9 @@ class _Words:
     def tokenize(self, text: str) -> list[str]:
         if text.isascii():
             return list(self._own.tokenize(text))
-        words = [word for term in TERM.findall(folded(text)) for word in (clusters(term) if is_unspaced(term) else [term])]
+        words = [
+            word for term in TERM.findall(folded(_seen(text))) for word in (clusters(term) if is_unspaced(term) else [term])
+        ]
         return [stem for word in words for stem in (self._own.tokenize(word) if word.isascii() else [word])]
 
 
@@ -76,8 +78,13 @@ def _plain(text: str) -> str:
     if text.isascii():
         return "".join(c for c in text if c not in string.punctuation)
     return "".join(
-        c for c in text if c not in string.punctuation and unicodedata.category(c) not in {"Sk", "Cf"} and not _is_mark(c)
+        c for c in _seen(text) if c not in string.punctuation and unicodedata.category(c) != "Sk" and not _is_mark(c)
     )
+
+
+def _seen(text: str) -> str:
+    """Without characters that are not seen, such as soft hyphens."""
+    return "".join(c for c in text if unicodedata.category(c) != "Cf")
 
 
 def _is_mark(character: str) -> bool:

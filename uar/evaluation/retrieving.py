@@ -53,7 +53,7 @@ class Retrieving:
 
     def measured(self, ranker: Ranker) -> dict[str, object]:
         """What scores depend on besides the model and the collection."""
-        facts: dict[str, object] = {"retrieval_depth": self.depth} if ranker.searches else {}
+        facts: dict[str, object] = {"retrieval_depth": self.depth} if ranker.cuts else {}
         if ranker.lengths:
             from uar.machine.precision import resolve_dtype  # brings torch, which BM25 has no use for
 
@@ -64,8 +64,7 @@ class Retrieving:
     def key(self, collection: Collection, ranker: Ranker) -> str | None:
         """Of all that makes the ranker's run of a collection; None where the ranker does not say."""
         own = ranker.key(collection)
-        how = {**self.measured(ranker), "retrieval_depth": self.depth}  # also where files are fused or ranked again
-        return None if own is None else digest(own, collection.hash, self.search, how)
+        return None if own is None else digest(own, collection.hash, self.search, self.measured(ranker))
 
 
 def as_configured(retriever: Ranker, cfg: Any) -> Ranker:

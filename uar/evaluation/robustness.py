@@ -44,7 +44,7 @@ class Robustness:
         values: dict[str, Values] = {ORIGINAL: by_measure(scores)}
         for kind in self.kinds:
             texts = perturbed(collection, query_ids, kind, self.seed)
-            same = sum(text == collection.queries[q].text for q, text in texts.items())
+            same = sum(text.split() == collection.queries[q].text.split() for q, text in texts.items())
             if same:
                 log.info("%s: perturb=%s leaves %d of %d questions as they are", collection.slug, kind, same, len(texts))
             run = search(with_texts(collection, texts), query_ids)

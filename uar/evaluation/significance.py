@@ -43,7 +43,8 @@ def compare(ours: Mapping[str, Values], baseline: Mapping[str, Values], seed: in
       each also with Holm's correction over the collections (`... (Holm)`)
     - `mark`: `+` or `−` where the t-test's corrected p is below 0.05, else empty
 
-    None where a figure is not defined, such as the t-test of one query. UserError where there is no query in common.
+    None where a figure is not defined, such as the t-test of one query or the interval of differences that are all the same
+    and not 0. UserError where there is no query in common.
 
     The parts of a set that counts as one (CQADupStack) are one collection under the set's name, so that they are one test in
     the correction: the queries of all parts are paired together. Its difference is thus the mean over queries, where the row
@@ -137,16 +138,12 @@ def _paired(differences: np.ndarray, seed: int) -> dict[str, Any]:
         return {**found, "low": None, "high": None, "effect size": None, "p t-test": None}
     if not differences.any():
         return found
+    tests = {"p t-test": t_test(differences), "p randomisation": randomisation(differences, seed)}
     deviation = spread(differences)
+    if not deviation:
+        return {**found, "low": None, "high": None, "effect size": None, **tests}
     margin = float(stdtrit(len(differences) - 1, 0.975)) * deviation / math.sqrt(len(differences))
-    return {
-        "difference": mean,
-        "low": mean - margin,
-        "high": mean + margin,
-        "effect size": mean / deviation if deviation else None,
-        "p t-test": t_test(differences),
-        "p randomisation": randomisation(differences, seed),
-    }
+    return {**found, "low": mean - margin, "high": mean + margin, "effect size": mean / deviation, **tests}
 
 
 def spread(values: np.ndarray) -> float:
@@ -156,13 +153,15 @@ def spread(values: np.ndarray) -> float:
 
 
 def t_test(differences: np.ndarray) -> float | None:
-    """Two-sided p of Student's paired t-test; None where there are less than two differences."""
-    if len(differences) < 2:
+    """Two-sided p of Student's paired t-test; None where there are less than two differences. Where all n are the same, a
+    t-test knows no spread and would be certain of any: p is that of n signs alike, 2 / 2^n, or 1 where they are 0."""
+    n = len(differences)
+    if n < 2:
         return None
-    mean, error = float(differences.mean()), spread(differences) / math.sqrt(len(differences))
+    mean, error = float(differences.mean()), spread(differences) / math.sqrt(n)
     if not error:
-        return 0.0 if mean else 1.0
-    return 2 * float(stdtr(len(differences) - 1, -abs(mean) / error))
+        return 2.0 ** (1 - n) if mean else 1.0
+    return 2 * float(stdtr(n - 1, -abs(mean) / error))
 
 
 def randomisation(differences: np.ndarray, seed: int, permutations: int = PERMUTATIONS) -> float:

@@ -43,8 +43,8 @@ class Draws:
 
 
 def typos(text: str, draws: Draws) -> str:
-    """In one of four words of at least four letters, and in one at least: two inner letters change places, or one is left out
-    or typed twice."""
+    """In one of four words of at least four letters, and in one at least: two letters after the first change places, or an
+    inner one is left out or typed twice."""
     words = text.split()
     long = [at for at, word in enumerate(words) if len(word) >= SHORTEST and word.isalpha()]
     for place in draws.order(len(long))[: max(1, len(long) // EVERY)]:

@@ -4,12 +4,14 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
+from uar.launch.config_folders import folders_in
 from uar.launch.config_reference import config_files, meaning_of
 from uar.launch.resolvers import CONF
 
@@ -29,11 +31,13 @@ class Shown:
 
 @dataclass(frozen=True)
 class Taken:
-    """A composed command. `choices`: by group, or GROUP@PACKAGE, the name of the file taken, as Hydra's config has them."""
+    """A composed command. `choices`: by group, or GROUP@PACKAGE, the name of the file taken, as Hydra's config has them;
+    `folders`: of config files."""
 
     name: str
     cfg: DictConfig
     choices: Mapping[str, str]
+    folders: Sequence[Path] = (CONF,)
 
     @property
     def packages(self) -> dict[str, tuple[str, str]]:
@@ -60,24 +64,26 @@ def compose(config_name: str, overrides: Sequence[str]) -> Taken:
     with own_configs():
         whole = hydra.compose(config_name, list(overrides), return_hydra_config=True)
     own = OmegaConf.masked_copy(whole, [str(key) for key in whole if key != "hydra"])
-    return Taken(config_name, own, dict(whole.hydra.runtime.choices))
+    return Taken(config_name, own, dict(whole.hydra.runtime.choices), folders_in(whole.hydra.runtime.config_sources))
 
 
-def choices_of(group: str) -> list[str]:
+def choices_of(group: str, folders: Sequence[Path] = (CONF,)) -> list[str]:
     """Names of the files of a group, in order; none where it is no group."""
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
 
 
 def groups_of(taken: Taken) -> dict[str, list[str]]:
     """Choices by group. Those that are added with a `+`, such as experiments, are of the command where its config has a key of
-    their name; experiments where the first command at the head of their file is it."""
-    own = {group: names for group, _ in taken.packages.values() if (names := choices_of(group.split("@")[0]))}
+    their name; experiments where the first command at the head of their file is it, and all of one's own."""
+    folders = taken.folders
+    own = {group: names for group, _ in taken.packages.values() if (names := choices_of(group.split("@")[0], folders))}
     abouts = {(file.group, file.name): file.about for file in config_files()}
     for path in sorted(CONF.iterdir()):
         if path.is_dir() and path.name in taken.cfg and path.name not in taken.choices:
-            names = choices_of(path.name)
+            names = choices_of(path.name, folders)
             if path.name == "experiment":
-                names = [name for name in names if SCRIPT.findall(abouts[path.name, name])[:1] == [taken.name]]
+                known = {name: SCRIPT.findall(about)[:1] for (group, name), about in abouts.items() if group == path.name}
+                names = [name for name in names if known.get(name, [taken.name]) == [taken.name]]
             own |= {f"+{path.name}": names} if names else {}
     return own
 

@@ -1,6 +1,8 @@
 """The folders in which the configs of a command lie."""
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 
@@ -9,6 +11,10 @@ from uar.launch.resolvers import CONF
 
 def config_folders() -> list[Path]:
     """Those that the command line adds (--config-dir, hydra.searchpath), and then `conf`."""
-    sources = HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else []
+    return folders_in(HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else [])
+
+
+def folders_in(sources: Iterable[Any]) -> list[Path]:
+    """As `config_folders`, of the sources that Hydra's config has of a command."""
     own = [Path(source.path) for source in sources if source.schema == "file"]
     return [*dict.fromkeys(folder for folder in own if folder != CONF), CONF]

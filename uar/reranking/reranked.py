@@ -26,6 +26,10 @@ class Reranked(WrappedRanker):
         self._reranker = reranker
 
     @property
+    def cuts(self) -> bool:
+        return self._ranker.cuts
+
+    @property
     def lengths(self) -> dict[str, int]:
         return {**self._ranker.lengths, **{f"rerank.{name}": n for name, n in self._reranker.lengths.items()}}
 

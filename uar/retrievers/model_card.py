@@ -22,7 +22,7 @@ def write_model_card(folder: Path, facts: Mapping[str, Any]) -> None:
 
     facts: `collection` (reference) and `collection_hash`; `labels` (mappings of stage, source, positives) and `label_hash`;
     `loss` (a name or one a stage); `given_kept`, the dev scores before and after a training whose weights were not kept;
-    `retriever` and its `kind`;
+    `retriever`, its `kind`, and `own_kind`, whether a file of a folder of one's own configs alone names that;
     `metrics` (as in metrics.json) and `reranked`, what they are of where runs were re-ranked; `git_commit`; `license`, of the
     model, and `data_license`; `base_model` and `datasets`, ids on the hub; `repo`, the id of this model there.
     """
@@ -127,11 +127,14 @@ def _use(folder: Path, facts: Mapping[str, Any]) -> str:
     where = "" if "repo" in facts else "`MODEL` is this folder, or the id of this model on the hub. "
     kind: Kind = facts["kind"]
     example = kind.example.format(model=model, kind=kind.loads_as)
+    flag, own = (
+        ("--config-dir DIR ", " (`DIR`: the folder of configs that names this kind)") if facts.get("own_kind") else ("", "")
+    )
     python = f"With sentence-transformers:\n\n```python\n{example}\n```\n\n" if kind.loads_as else ""
-    return f"""{where}{python}{prefixes}{shorter}With uar, which scores it on a collection:
+    return f"""{where}{python}{prefixes}{shorter}With uar, which scores it on a collection{own}:
 
 ```sh
-python -m uar.evaluate model={model} 'collections=[mini:test]'
+python -m uar.evaluate {flag}model={model} 'collections=[mini:test]'
 ```"""
 
 

@@ -49,6 +49,11 @@ class Ranker(ABC):
         return True
 
     @property
+    def cuts(self) -> bool:
+        """Whether `rank` leaves out what is below the depth that it is asked for. A run file is read whole."""
+        return True
+
+    @property
     def fuses(self) -> bool:
         """Whether its score of a passage hangs on the others that are ranked with it, as where several rankings are fused."""
         return False

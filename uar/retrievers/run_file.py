@@ -22,6 +22,10 @@ class RunFile(Ranker):
         return False
 
     @property
+    def cuts(self) -> bool:
+        return False
+
+    @property
     def is_timed(self) -> bool:
         return False
 

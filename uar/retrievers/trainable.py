@@ -103,7 +103,8 @@ class Trainable(nn.Module, SessionRanker):
 
     @classmethod
     def check_training(cls, options: Mapping[str, Any]) -> None:
-        """UserError where one with these options of its config cannot be trained; asked before anything is loaded."""
+        """UserError where one with these options of its config cannot be trained, and a warning of those without effect; asked
+        before anything is loaded."""
         return None
 
     @property

@@ -150,14 +150,17 @@ def random_negatives(asked: int | None, pools: PoolSource, retriever: Trainable)
     return int(isinstance(pools, BM25Pool) and isinstance(retriever, Encoder)) if asked is None else asked
 
 
-def tell_other_step(options: DictConfig, devices: int) -> None:
+def tell_other_step(cfg: DictConfig, devices: int) -> None:
     """Warn where all devices together see another number of queries a step than the settings are meant for."""
-    found, meant = options.batch_size * devices, options.step_queries
+    size, meant = cfg.training.batch_size, cfg.training.step_queries
+    batches = cfg.trainer.get("accumulate_grad_batches", 1)
+    found = size * devices * batches
     if meant is not None and found != meant:
+        together = f", trainer.accumulate_grad_batches={batches}" if batches != 1 else ""
         log.warning(
-            "A step sees %d queries (training.batch_size=%d on each of %d devices), and the settings are meant for "
+            "A step sees %d queries (training.batch_size=%d on each of %d devices%s), and the settings are meant for "
             "training.step_queries=%d: scores will differ; choose another training.batch_size or trainer.devices",
-            found, options.batch_size, devices, meant,
+            found, size, devices, together, meant,
         )  # fmt: skip
 
 

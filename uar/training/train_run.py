@@ -23,6 +23,7 @@ from uar.evaluation.retrieving import as_configured
 from uar.labels import Stage
 from uar.labels.example_columns import positives_by_source
 from uar.labels.label_table import write_label_table
+from uar.launch.resolvers import CONF
 from uar.launch.side_by_side import started_outside
 from uar.launch.small_table import log_table
 from uar.launch.with_workers import with_workers
@@ -30,6 +31,7 @@ from uar.losses import Loss, learns_from_others, name_of
 from uar.machine.heap import release_heap
 from uar.machine.precision import device
 from uar.pools import pools_of_other_split
+from uar.retrievers.kinds import kinds
 from uar.retrievers.model_card import push, write_model_card
 from uar.retrievers.ranker import Ranker
 from uar.retrievers.trainable import Trainable
@@ -135,7 +137,7 @@ def _begin(cfg: DictConfig, folder: Path, work: Opened, dev: DevScore | None) ->
         start_anew(folder)
     devices = make_trainer(cfg, [], folder).world_size  # of all machines, -1 counted
     keep_identity(folder / IDENTITY, _identity(cfg, work, labels, devices, dev), cfg.resume)
-    tell_other_step(cfg.training, devices)
+    tell_other_step(cfg, devices)
     save_config(folder, cfg)
     write_label_table(folder / "labels.parquet", work.stages)
     return Begun(ranker, baselines, labels, lent=cfg.trained_by is not None and not cfg.resume and _borrowed(cfg, folder))
@@ -329,6 +331,7 @@ def _facts(cfg: DictConfig, folder: Path, work: Opened, stages: Sequence[Stage],
         "loss": [name_of(stage.loss or work.loss) for stage in stages],
         "retriever": work.retriever.name,
         "kind": work.retriever.kind,
+        "own_kind": type(work.retriever) not in kinds([CONF]).values(),
         "given_kept": given_kept(read_metrics(folder)["train"]),
         "metrics": read_json(folder / "metrics.json"),
         "reranked": None if ranker is work.retriever else ranker.name,

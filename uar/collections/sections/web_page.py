@@ -15,6 +15,8 @@ SKIPPED = {
     "template", "textarea", "video",
 }  # fmt: skip
 SKIPPED_ROLES = {"contentinfo", "navigation", "search"}
+NOT_SHOWN = re.compile(r"(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*hidden)\b", re.IGNORECASE)  # of a style
+HIDDEN_CODE = "boring"  # class of lines of code that mdBook's pages hide
 OF_CONTENTS = {"doc-toc", "table-of-contents", "toc"}  # class, id or role
 HEADING_OF_CONTENTS = re.compile(r"(?:table of )?contents|on this page|toc", re.IGNORECASE)
 HEADINGS = {f"h{level}": level for level in range(1, 7)}
@@ -57,11 +59,13 @@ class _Blocks:
         self._whole: Any = None  # the heading or row that is open, whose blocks are one
         self._preformatted = 0
         walk = etree.iterwalk(element, events=("start", "end"))
+        left_out: Any = None
         for event, at in walk:
             if event == "end":
-                self._ended(at)
+                self._ended(at, at is not left_out)
                 self._add(at.tail if at is not element else None)
             elif _is_skipped(at, skipped):
+                left_out = at
                 walk.skip_subtree()
             else:
                 self._started(at)
@@ -82,12 +86,12 @@ class _Blocks:
             if tag in HEADINGS or (tag == "tr" and all(inner.tag in IN_A_ROW for inner in element.iterdescendants())):
                 self._whole = element
 
-    def _ended(self, element: Any) -> None:
+    def _ended(self, element: Any, started: bool) -> None:
         tag = element.tag
-        self._in_links -= tag == "a"
+        self._in_links -= started and tag == "a"
         if self._whole is None and tag not in INLINE and tag != "br":
             self._end(tag)
-            self._preformatted -= tag == "pre"
+            self._preformatted -= started and tag == "pre"
             self._mark = "" if tag == "li" else self._mark
         elif self._whole is element:
             self._whole = None
@@ -132,6 +136,8 @@ def _is_skipped(element: Any, skipped: set[Any]) -> bool:
         or element in skipped
         or element.get("role") in SKIPPED_ROLES
         or element.get("hidden") is not None
+        or NOT_SHOWN.search(element.get("style", "")) is not None
+        or (element.tag == "span" and HIDDEN_CODE in element.get("class", "").split())
         or not OF_CONTENTS.isdisjoint(" ".join(map(element.get, ("class", "id", "role"), ("",) * 3)).casefold().split())
         or (element.tag == "a" and not len(element) and bool(SIGN_OF_LINK.fullmatch((element.text or "").strip())))
     )

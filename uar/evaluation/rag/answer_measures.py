@@ -111,7 +111,7 @@ def _squad() -> str:
 
 
 def _rouge() -> str:
-    made_by = f"rouge-score {version('rouge-score')}, F-measure over stems, beyond ASCII by Unicode words (version 1)"
+    made_by = f"rouge-score {version('rouge-score')}, F-measure over stems, beyond ASCII by Unicode words (version 2)"
     return f"{made_by}; convention of the rouge-score package, not of ms_marco_eval.py, which has no stems and a beta of 1.2"
 
 

@@ -50,7 +50,7 @@ class Judging:
                     "failed": failed,
                     "undefined": len(found) - len(values[measure]),
                     "failure_rate": failed / len(answered),
-                    "how": f"{judge.definition} by {ask.llm.name}",
+                    "how": f"{judge.how(questions)} by {ask.llm.name}",
                 }
                 self.definitions[measure] = counts[measure]["how"]
             for q in answered:

@@ -66,7 +66,8 @@ def _verdict(row: Mapping[str, Any], level: float) -> str:
 
 def _tests(differences: np.ndarray, margin: float, level: float, seed: int) -> dict[str, Any]:
     n, mean = len(differences), float(differences.mean())
-    half = float(stdtrit(n - 1, 1 - level)) * float(differences.std(ddof=1)) / math.sqrt(n) if n > 1 else None
+    deviation = spread(differences) if n > 1 else 0.0
+    half = float(stdtrit(n - 1, 1 - level)) * deviation / math.sqrt(n) if n > 1 and (deviation or not mean) else None
     return {
         "questions": n,
         "difference": mean,

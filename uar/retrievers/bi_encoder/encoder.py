@@ -1,5 +1,6 @@
 """A dense retriever: transformers for queries and passages, one or two, pooled and normalised."""
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -40,9 +41,11 @@ from uar.retrievers.transformer.loading import (
 from uar.retrievers.transformer.lora import add_lora
 from uar.storage.files import digest
 
+log = logging.getLogger(__name__)
 ROLES = ("query", "passage")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, FOUR_BIT: torch.bfloat16}
 COSINE_SCALE = 20.0  # of sentence-transformers' losses: a temperature of 0.05
+OF_ADAPTERS = {"lora_alpha": None, "lora_dropout": 0.0, "lora_targets": "all-linear"}  # options and their defaults
 HIGHEST_SCALE = 100.0  # as in CLIP, arXiv 2103.00020
 
 
@@ -204,6 +207,10 @@ class BiEncoder(DenseEncoder):
                 f"retriever.dtype={dtype}: small steps of weights are lost in it; give retriever.lora_rank=16, whose adapters "
                 "learn in fp32, or dtype=fp32"
             )
+        idle = [f"retriever.{n}={options[n]}" for n, value in OF_ADAPTERS.items() if options.get(n, value) != value]
+        if idle and options.get("lora_rank") is None:
+            line = "%s: no effect, since all weights learn and no adapters; give retriever.lora_rank=16, or leave it out"
+            log.warning(line, ", ".join(idle))
 
     def restore(self, saved: Callable[..., Trainable]) -> None:
         if not self._four_bit:

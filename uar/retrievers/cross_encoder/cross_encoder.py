@@ -16,7 +16,7 @@ from uar.machine.model_files import identity
 from uar.machine.unrounded import UNROUNDED, unrounded_results
 from uar.retrievers.bm25.bm25_ranker import BM25Ranker
 from uar.retrievers.cross_encoder.pair_form import PairForm
-from uar.retrievers.cross_encoder.pair_ranker import PairRanker
+from uar.retrievers.cross_encoder.pair_ranker import PairRanker, reach
 from uar.retrievers.cross_encoder.scorer_files import export, is_cross_encoder, load_scorer, pair_length
 from uar.retrievers.kind import Kind
 from uar.retrievers.ranker import Ranker
@@ -162,7 +162,7 @@ class CrossEncoder(Trainable):
         return {"length": self.length, **{f"first.{name}": n for name, n in self._first.lengths.items()}}
 
     def reach(self, collection: Collection, depth: int) -> int:
-        return min(depth, self._first.reach(collection, max(depth, self._depth)))
+        return reach(self._first, self._depth, collection, depth)
 
     def pair_lengths(self, queries: np.ndarray, passages: np.ndarray) -> np.ndarray:
         """Tokens of pairs, from those of their queries and passages."""

@@ -34,6 +34,11 @@ class PairScorer(Protocol):
     def device(self) -> torch.device: ...
 
 
+def reach(first: Ranker, own: int, collection: Collection, depth: int) -> int:
+    """As that of a `Ranker`, where the best `own` of what `first` finds are put into another order."""
+    return min(depth, first.reach(collection, max(depth, own)))
+
+
 class PairRanker(WrappedRanker):
     """`first` finds passages, of which `model` puts the best `depth` into its order; the others follow."""
 
@@ -47,7 +52,7 @@ class PairRanker(WrappedRanker):
         return {q: followed(scores[q], hits)[:depth] for q, hits in run.items()}
 
     def reach(self, collection: Collection, depth: int) -> int:
-        return min(depth, super().reach(collection, max(depth, self._depth)))
+        return reach(self._ranker, self._depth, collection, depth)
 
     def score(self, collection: Collection, pools: Pools) -> Run:
         rows = rows_of(collection, pools)

@@ -1,7 +1,7 @@
 """What every judge of answers is: an asker whose chain turns a question with its answer into values of measures."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, NamedTuple
 
@@ -70,6 +70,10 @@ class Judge(Chatting):
         made_of = [f"{prompt.name} ({prompt.hash[:8]})" for prompt in self._prompts()]
         options = [(f.name, getattr(self, f.name), f.default) for f in fields(self) if f.name not in self.prompts]
         return f"judged with {', '.join(made_of + [f'{name}={value}' for name, value, usual in options if value != usual])}"
+
+    def how(self, questions: Sequence[AnsweredQuestion]) -> str:
+        """The definition, and what else has to be the same where values of these questions are compared with others."""
+        return self.definition
 
     def _prompts(self) -> list[ChatPrompt]:
         return [load_chat(getattr(self, option), variables) for option, variables in self.prompts.items()]

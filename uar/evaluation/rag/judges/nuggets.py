@@ -11,6 +11,7 @@ from uar.evaluation.rag.structured_replies import check_list, labels_pattern, re
 from uar.llm.call import Chain
 from uar.llm.prompts.escaping import as_material
 from uar.llm.record import Outcome, Reply
+from uar.storage.files import digest
 
 IMPORTANCE = ("vital", "okay")
 SUPPORT = {"support": 1.0, "partial_support": 0.5, "not_support": 0.0}
@@ -78,18 +79,27 @@ class Nuggets(Judge):
         detail = [{"nugget": n, "importance": i, "support": s} for n, i, s in rows]
         return Judged(scores([(i, s) for _, i, s in rows]), {"nuggets": detail})
 
+    def how(self, questions: Sequence[AnsweredQuestion]) -> str:
+        if self.source == "positives":
+            return self.definition
+        return f"{self.definition}, nuggets of passages {digest([[q.id, self._read(q)] for q in questions])[:8]}"
+
+    def _read(self, question: AnsweredQuestion) -> list[tuple[str, str]]:
+        """Ids and texts of the passages that nuggets come from."""
+        shown = {d: question.passages[d] for d in question.ranked}
+        return list((question.positives if self.source == "positives" else shown).items())[: self.passages]
+
     def _nuggets(self, question: AnsweredQuestion) -> Chain:
         """Part of a chain: the nuggets of a question; None where a reply failed. A reply that lists more than `most` has the
         first of them kept."""
-        texts = question.positives if self.source == "positives" else {d: question.passages[d] for d in question.ranked}
-        ids = list(texts)[: self.passages]
+        read = self._read(question)
         nuggets: list[str] = []
-        for start in range(0, len(ids), self.window):
-            shown = ids[start : start + self.window]
-            values: dict[str, Any] = {"query": as_material(question.text), "passages": [self.shown(texts[d]) for d in shown]}
+        for start in range(0, len(read), self.window):
+            ids, texts = zip(*read[start : start + self.window], strict=True)
+            values: dict[str, Any] = {"query": as_material(question.text), "passages": [self.shown(text) for text in texts]}
             values |= {"nuggets": nuggets, "most": self.most}
             tokens = self.nugget_tokens * self.most
-            (reply,) = yield [self.call("nuggets_template", values, tokens, check_list, shown, image=question.image)]
+            (reply,) = yield [self.call("nuggets_template", values, tokens, check_list, ids, image=question.image)]
             outcome, found = read_list(reply)
             if outcome != Outcome.OK:
                 return None
