@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
-LOGITS = 1 << 25  # numbers held at a time: 128 MiB of fp32
+LOGITS = 1 << 23  # numbers held at a time: 32 MiB of fp32
 
 
 class _MaxLogits(torch.autograd.Function):
@@ -17,13 +17,19 @@ class _MaxLogits(torch.autograd.Function):
         context: Any, states: torch.Tensor, mask: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
     ) -> torch.Tensor:
         texts, length, _ = states.shape
+        learns = any(context.needs_input_grad)
         values = torch.empty(texts, len(weight), device=states.device)
-        places = torch.empty(texts, len(weight), dtype=torch.int32, device=states.device)
+        places = torch.empty(texts if learns else 0, len(weight), dtype=torch.int32, device=states.device)
         at_once = max(1, LOGITS // (length * len(weight)))
         for start in range(0, texts, at_once):
             some = slice(start, start + at_once)
-            logits = nn.functional.linear(states[some], weight, bias).masked_fill_(~mask[some][..., None], -torch.inf)
-            values[some], places[some] = logits.max(dim=1)
+            logits = nn.functional.linear(states[some], weight).masked_fill_(~mask[some][..., None], -torch.inf)
+            if learns:
+                values[some], places[some] = logits.max(dim=1)
+            else:  # half the time
+                values[some] = logits.amax(dim=1)
+        if bias is not None:
+            values += bias
         context.save_for_backward(states, weight, values.relu_(), places)
         context.has_bias = bias is not None
         return values
