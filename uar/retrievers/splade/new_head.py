@@ -10,6 +10,7 @@ from torch import nn
 log = logging.getLogger(__name__)
 TEXTS, LENGTH = 64, 16  # of tokens drawn at random, which say how large logits are
 SHARE = 0.01  # of the vocabulary that has a weight in such a text
+BIAS = "classifier_bias"  # the option of a ModernBERT's config that gives its head the bias which `STRAIGHT` needs
 STRAIGHT = 4.0  # from there on an activation is the identity
 
 
@@ -23,6 +24,12 @@ def make_head(mlm: Any, missing: Sequence[str]) -> bool:
     alone = isinstance(layer, nn.Linear) and layer.weight is words.weight and layer.bias is not None
     if inside or not alone or any(weight.ndim > 1 and len(set(weight.shape)) > 1 for weight in head.values()):
         return False
+    for name, part in mlm.named_modules():
+        if f"{name}.weight" in head and isinstance(part, nn.Linear) and part.bias is None:
+            if not hasattr(mlm.config, BIAS):
+                return False
+            setattr(mlm.config, BIAS, True)
+            part.bias = head[f"{name}.bias"] = nn.Parameter(part.weight.new_empty(part.out_features))
     texts = torch.randint(len(layer.weight), (TEXTS, LENGTH), generator=torch.Generator().manual_seed(0))
     was_training = mlm.training
     shift = STRAIGHT - float(mlm.eval().base_model(input_ids=texts)[0].min())  # the norm that follows takes it away again
