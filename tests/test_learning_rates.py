@@ -40,3 +40,13 @@ def test_a_run_keeps_the_rate_that_it_took(
     said = ok(command("train", *quick, "hydra.run.dir=run"))
     assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["training"]["learning_rate"] == rate
     assert ("training.learning_rate=5e-05, as suits " in said) == (not given)
+
+
+def test_jobs_of_several_processes_take_it_too(
+    command: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, tiny: list[str]
+):
+    quick = [*SMALL, *tiny, "trainer=ddp_cpu", "training.batch_size=2", "rag=off", "logger=none", "dataset.dev=null"]
+    ok(command("train", "-m", "label_source=human", *quick, "dataset.test=[]", "trainer.max_steps=1", "hydra.sweep.dir=sweep"))
+    (config,) = (tmp_path / "sweep").rglob("config.yaml")
+    training = yaml.safe_load(config.read_text())["training"]
+    assert [training["learning_rate"], training["optimizer"]["lr"]] == [5e-5, 5e-5]

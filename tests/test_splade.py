@@ -15,9 +15,9 @@ import torch
 from conftest import SMALL, metrics, ok
 from omegaconf import OmegaConf
 from sentence_transformers import SparseEncoder
-from tiny_models import MINILM, tiny_bert, tiny_llama, tiny_mlm
+from tiny_models import MINILM, SIZE, tiny_bert, tiny_llama, tiny_mlm, tiny_model
 from torch import nn
-from transformers import AutoModelForMaskedLM
+from transformers import AutoModel, AutoModelForMaskedLM, ModernBertConfig
 
 from uar.collections import Collection, open_collection
 from uar.errors import UserError
@@ -281,6 +281,26 @@ def test_an_encoder_without_a_head_gets_one_of_its_word_embeddings(toy: Collecti
     torch.testing.assert_close(ours([ids[0].numpy()]), logits.relu().amax(1).log1p(), atol=1e-4, rtol=1e-4)
     with pytest.raises(UserError, match="it has no masked-language-model head"):  # nor a place for one
         Splade(tiny_llama(tmp_path / "llama"), new_head=True)
+
+
+def test_what_is_before_a_new_head_is_the_identity_whatever_the_size_of_states(tmp_path: Path):
+    encoder = AutoModel.from_pretrained(tiny_bert(tmp_path / "small"))
+    encoder.encoder.layer[-1].output.LayerNorm.weight.data *= 8
+    encoder.save_pretrained(tmp_path / "small")
+    mlm, ids = made(str(tmp_path / "small"), new_head=True).mlm, torch.tensor([[101, *range(2000, 2020), 102]])
+    states = mlm.bert(input_ids=ids).last_hidden_state
+    assert states.min() < -10
+    torch.testing.assert_close(mlm(input_ids=ids).logits, nn.functional.layer_norm(states, (32,)), atol=1e-3, rtol=1e-3)
+
+
+def test_a_new_head_of_a_modernbert_is_the_identity_too(toy: Collection, tmp_path: Path):
+    config = ModernBertConfig(vocab_size=30522, **SIZE, pad_token_id=0, cls_token_id=101, sep_token_id=102)
+    encoder = made(tiny_model(tmp_path / "given", config), new_head=True)
+    ids = torch.tensor([[101, *range(2000, 2020), 102]])
+    states = nn.functional.layer_norm(encoder.mlm.model(input_ids=ids).last_hidden_state, (32,))
+    torch.testing.assert_close(encoder.mlm(input_ids=ids).logits, states, atol=1e-3, rtol=1e-3)
+    encoder.save(tmp_path / "out")
+    assert dense(made(str(tmp_path / "out")), toy)[1] == pytest.approx(dense(encoder, toy)[1], abs=1e-5)
 
 
 def test_a_masked_language_model_that_says_no_kind_is_opened_with_a_word_of_warning(

@@ -78,6 +78,8 @@ def opened(cfg: DictConfig, folder: Path) -> Opened:
     cfg.training.random_negatives = random_negatives(cfg.training.random_negatives, pool_source, retriever)
     if cfg.training.learning_rate is None:
         cfg.training.learning_rate = retriever.learning_rate
+        if cfg.training.optimizer.get("lr", 0.0) is None:  # taken from it before it was settled
+            cfg.training.optimizer.lr = retriever.learning_rate
         log.info("training.learning_rate=%g, as suits %s", retriever.learning_rate, retriever.name)
     if (dimensions := check_dimensions(cfg.training.dimensions, retriever)) and isinstance(retriever, Encoder):
         retriever.dimensions = dimensions
