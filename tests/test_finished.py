@@ -120,9 +120,10 @@ def test_the_model_gives_back_the_vectors_that_were_trained(tmp_path: Path, opti
 def test_a_model_folder_that_is_gone_or_another_one_is_refused(tmp_path: Path) -> None:
     place = tmp_path / "checkpoints"
     (place / "0-llm").mkdir(parents=True)
-    (place / "0-llm" / "best.ckpt").touch()
+    for name in ("best.ckpt", ".last.ckpt.0123456789ab"):
+        (place / "0-llm" / name).touch()
     drop_checkpoints(place, VECTORS)
-    assert is_done(place) and checkpoints(tmp_path) == []
+    assert is_done(place) and list((place / "0-llm").iterdir()) == []
     check_restored(place, VECTORS * (1 + 1e-3))
     turned = VECTORS @ np.array([[1, 0.1], [-0.1, 1]])
     assert (turned * VECTORS).sum() / np.linalg.norm(turned) / np.linalg.norm(VECTORS) < ALIKE

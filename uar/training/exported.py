@@ -40,9 +40,9 @@ def is_done(checkpoints: Path) -> bool:
 
 
 def drop_checkpoints(checkpoints: Path, vectors: np.ndarray) -> None:
-    """`vectors`: of a few texts, (texts, …), to know the model again."""
+    """And what a kill left of one that was being written. `vectors`: of a few texts, (texts, …), to know the model again."""
     write_array(checkpoints / VECTORS, vectors)
-    for path in checkpoints.glob("*/*.ckpt"):
+    for path in (*checkpoints.glob("*/*.ckpt"), *checkpoints.glob("*/.*.ckpt.*")):
         path.unlink()
 
 
