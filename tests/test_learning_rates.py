@@ -32,7 +32,9 @@ def test_minilm_is_fit_its_first_layers_are_not_and_adapters_are_new():
     assert rates == [1e-5, 5e-5, 1e-4]
 
 
-@pytest.mark.parametrize(("given", "rate"), [([], 5e-5), (["training.learning_rate=0.001"], 1e-3)])
+@pytest.mark.parametrize(
+    ("given", "rate"), [([], 5e-5), (["training.learning_rate=0.001"], 1e-3), (["training.optimizer.lr=0.001"], 5e-5)]
+)
 def test_a_run_keeps_the_rate_that_it_took(
     command: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, tiny: list[str], given: list[str], rate: float
 ):

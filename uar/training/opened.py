@@ -80,7 +80,8 @@ def opened(cfg: DictConfig, folder: Path) -> Opened:
         cfg.training.learning_rate = retriever.learning_rate
         if cfg.training.optimizer.get("lr", 0.0) is None:  # taken from it before it was settled
             cfg.training.optimizer.lr = retriever.learning_rate
-        log.info("training.learning_rate=%g, as suits %s", retriever.learning_rate, retriever.name)
+        if cfg.training.optimizer.get("lr") == retriever.learning_rate:  # and not one of its own
+            log.info("training.learning_rate=%g, as suits %s", retriever.learning_rate, retriever.name)
     if (dimensions := check_dimensions(cfg.training.dimensions, retriever)) and isinstance(retriever, Encoder):
         retriever.dimensions = dimensions
     return Opened(
