@@ -304,7 +304,7 @@ def test_a_call_that_takes_too_long_fails_alone(server: LLMServer, client: Conne
 
 def test_calls_that_queue_for_their_turn_do_not_time_out(server: LLMServer, client: Connect) -> None:
     server.delay = 0.4
-    replies = ask(client(window=1, timeout=1.0, retries=0), chats(6))
+    replies = ask(client(window=1, timeout=2.0, retries=0), chats(6))
     assert [r.outcome for r in replies] == [Outcome.OK] * 6
     assert server.most_flying == 1
 
