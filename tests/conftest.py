@@ -5,6 +5,8 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Thread
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pytest
@@ -105,6 +107,26 @@ def no_wait(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     from openai_clients import without_waits
 
     return without_waits(monkeypatch)
+
+
+@pytest.fixture
+def both(monkeypatch: pytest.MonkeyPatch) -> Callable[[ModuleType, Callable, Callable], None]:
+    """Runs two functions, of which the second starts in a thread as the first calls `write_json` of the module."""
+
+    def run(module: ModuleType, first: Callable, second: Callable) -> None:
+        other, write = Thread(target=second), module.write_json
+
+        def slow(*arguments: object) -> None:
+            if not other.ident:
+                other.start()
+                other.join(0.5)
+            write(*arguments)
+
+        monkeypatch.setattr(module, "write_json", slow)
+        first()
+        other.join()
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -3,9 +3,8 @@
 import json
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from threading import Thread
-from typing import Any
 
 import numpy as np
 import pytest
@@ -269,18 +268,8 @@ def test_without_judgements_by_people_there_is_no_gate(
     assert server.seen == []
 
 
-def test_gates_that_decide_at_once_are_both_counted(judged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gates_that_decide_at_once_are_both_counted(judged: Path, tmp_path: Path, both: Callable) -> None:
     collection, comparison = open_collection(f"local:{judged}:train"), Comparison(Gate(), [], ["q1"], seed=0)
     asked = [Asked(RelSel(template="relsel"), [model], collection) for model in ("a@1", "b@1", "c@1")]
-    other, write = Thread(target=comparison._count, args=(asked[1], tmp_path)), gate.write_json
-
-    def slow(*arguments: Any) -> None:
-        if not other.ident:
-            other.start()
-            other.join(0.5)
-        write(*arguments)
-
-    monkeypatch.setattr(gate, "write_json", slow)
-    comparison._count(asked[0], tmp_path)
-    other.join()
+    both(gate, *(partial(comparison._count, each, tmp_path) for each in asked[:2]))
     assert comparison._count(asked[2], tmp_path) == 3

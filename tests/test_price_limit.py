@@ -1,9 +1,9 @@
 """A run ends before it costs more than it may, and goes on when it is given again."""
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from threading import Thread
-from typing import Any
 
 import pytest
 from llm_server import LLMServer
@@ -151,17 +151,7 @@ def test_each_model_is_counted_at_its_own_factor() -> None:
     assert [(found.of(n).input, found.of(n).output) for n in (1, 2)] == [(10.0, 4.0), (1.0, 2.0)]
 
 
-def test_rates_that_are_kept_at_once_are_both_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rates_that_are_kept_at_once_are_both_kept(tmp_path: Path, both: Callable) -> None:
     spent = {"calls": 20, "computed_tokens_per_second": 5.0}
-    other, write = Thread(target=ledger.keep_rate, args=(tmp_path, "b", spent)), ledger.write_json
-
-    def slow(*arguments: Any) -> None:
-        if not other.ident:
-            other.start()
-            other.join(0.5)
-        write(*arguments)
-
-    monkeypatch.setattr(ledger, "write_json", slow)
-    ledger.keep_rate(tmp_path, "a", spent)
-    other.join()
+    both(ledger, *(partial(ledger.keep_rate, tmp_path, model, spent) for model in ("a", "b")))
     assert ledger.read_rates(tmp_path) == {"a": 5.0, "b": 5.0}

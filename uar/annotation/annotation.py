@@ -103,8 +103,8 @@ class Annotation:
                 conclusions = Conclusions(self._path)
                 if (partial := self._partial(conclusions)) and conclusions.seen != state:
                     conclusions = conclusions.add(self._batches(partial)).joined(state)
-        held, judged = conclusions.held(self.pools).tolist(), conclusions.judged(self.pools).tolist()
-        ended = list(zip(self.pools, held, judged, strict=True))
+        held, judged, _ = conclusions.of(self.pools)
+        ended = list(zip(self.pools, held.tolist(), judged.tolist(), strict=True))
         good = [q for q, known, labelled in ended if known and labelled]
         failed = [q for q, known, labelled in ended if known and not labelled]
         incomplete = sorted(q for q, known, _ in ended if not known)
@@ -115,7 +115,8 @@ class Annotation:
         return self.key if self.asked.own else digest(self.key, state_of([self.store, *self.also]))
 
     def _partial(self, conclusions: Conclusions) -> list[str]:
-        whole = conclusions.held(self.pools) & (conclusions.sizes(self.pools) == self.pools.sizes())
+        held, _, sizes = conclusions.of(self.pools)
+        whole = held & (sizes == self.pools.sizes())
         return [q for q, known in zip(self.pools, whole.tolist(), strict=True) if not known]
 
     def _batches(self, query_ids: Sequence[str]) -> Iterator[pa.RecordBatch]:

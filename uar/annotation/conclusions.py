@@ -110,20 +110,14 @@ class Conclusions:
     def __len__(self) -> int:
         return int(self._last().sum())
 
-    def held(self, pools: PoolTable) -> np.ndarray:
-        """(pools,) whether each was concluded."""
+    def of(self, pools: PoolTable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Three of (pools,): whether each was concluded, whether its chain gave judgements, and of how many passages."""
         places = self._places(pools)
-        kept = np.append(self._pools, np.uint64(0))[places]
-        return (places >= 0) & (kept == pools.hashes)
-
-    def judged(self, query_ids: Iterable[str]) -> np.ndarray:
-        """(questions,) whether the chain of each gave judgements."""
-        return np.append(self._judged, False)[self._places(query_ids)]
-
-    def sizes(self, query_ids: Iterable[str]) -> np.ndarray:
-        """(questions,) passages of each that have a judgement."""
-        sizes = [pc.list_value_length(batch["row"]).to_numpy() for batch in self._batches]
-        return np.concatenate([*sizes, np.zeros(1, np.int32)])[self._places(query_ids)]
+        held = (places >= 0) & (np.append(self._pools, np.uint64(0))[places] == pools.hashes)
+        sizes = np.concatenate(
+            [*(pc.list_value_length(batch["row"]).to_numpy() for batch in self._batches), np.zeros(1, np.int32)]
+        )
+        return held, np.append(self._judged, False)[places], sizes[places]
 
     def row(self, query_id: str) -> Row:
         """Of a question that is concluded. Neighbours are decoded with it, since questions are mostly read in order."""

@@ -77,9 +77,7 @@ def _plain(text: str) -> str:
     """Without punctuation, the accents that stand for it, and characters that are not seen."""
     if text.isascii():
         return "".join(c for c in text if c not in string.punctuation)
-    return "".join(
-        c for c in _seen(text) if c not in string.punctuation and unicodedata.category(c) != "Sk" and not _is_mark(c)
-    )
+    return "".join(c for c in text if c not in string.punctuation and not _is_passed_over(unicodedata.category(c)))
 
 
 def _seen(text: str) -> str:
@@ -87,8 +85,8 @@ def _seen(text: str) -> str:
     return "".join(c for c in text if unicodedata.category(c) != "Cf")
 
 
-def _is_mark(character: str) -> bool:
-    return unicodedata.category(character).startswith("P")
+def _is_passed_over(category: str) -> bool:
+    return category in {"Sk", "Cf"} or category.startswith("P")
 
 
 def _apart(text: str) -> list[str]:

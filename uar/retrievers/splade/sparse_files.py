@@ -35,7 +35,8 @@ WEIGHTS = "model.safetensors"
 @dataclass(frozen=True)
 class Sparse:
     """`place`: subfolder of the transformer; `queries`: that of the weights of queries' tokens, None where the transformer
-    encodes queries too; `weights`: (vocabulary,) these weights; `activation`: one of ACTIVATIONS."""
+    encodes queries too; `weights`: (vocabulary,) these weights; `activation`: one of ACTIVATIONS; `trained`: whether the files
+    are those of a learned sparse model."""
 
     place: str = ""
     queries: str | None = None
@@ -46,6 +47,7 @@ class Sparse:
     query_length: int = QUERY_LENGTH
     passage_length: int = PASSAGE_LENGTH
     do_lower_case: bool = False
+    trained: bool = False
 
 
 def is_sparse(path: str, revision: str | None) -> bool:
@@ -84,6 +86,7 @@ def read_sparse(model: str, path: str, revision: str | None, new_head: bool = Fa
         *prefixes(settings.get("prompts") or {}),
         **read_lengths(read, place, True),
         do_lower_case=bool(transformer_settings(read, place).get("do_lower_case")),
+        trained=True,
     )
 
 

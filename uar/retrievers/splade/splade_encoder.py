@@ -82,7 +82,7 @@ class Splade(Encoder):
             raise UserError(f"retriever.most_tokens={most_tokens}: a whole number from 1 on is needed, or null")
         with loading(model) as path:
             own = read_sparse(model, path, revision, new_head)
-            self.learning_rate = suited_rate(False, is_sparse(path, revision), layers)
+            self.learning_rate = suited_rate(False, own.trained, layers)
             self.mlm: Any = load_masked_lm(model, path, revision, own.place, layers, dropout, new_head)
             self.tokenizer: Any = load_tokenizer(model, path, revision, own.place, own.do_lower_case)
             if own.queries is not None:
