@@ -236,6 +236,15 @@ def test_the_title_of_a_page_stands_once(tmp_path: Path) -> None:
     assert sections(tmp_path, "a.html", page) == [("Hives | Bees 2.0", ("Intro.",)), ("hives", ("Text.",))]
 
 
+def test_soft_hyphens_part_no_word(tmp_path: Path) -> None:
+    assert sections(tmp_path, "page.html", "<h1>Data&shy;bases</h1><p>Long com&shy;pounds.") == [
+        ("Databases", ("Long compounds.",))
+    ]
+    assert sections(tmp_path, "lines.txt", "The data\u00ad\n  bases of a long line.") == [
+        ("lines", ("The databases of a long line.",))
+    ]
+
+
 def test_nul_signs_are_taken_out_and_counted() -> None:
     text = "héllo wörld \0 naïve"
     assert decoded(text.encode()) == ("héllo wörld  naïve", "utf-8", 1)

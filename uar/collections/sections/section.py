@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from uar.collections.languages import words_in
 
+SOFT_HYPHEN = re.compile(r"\xad(?:[ \t]*\n[ \t]*)?")  # which is seen, if at all, at the end of a line, and parts no word
+
 
 @dataclass(frozen=True)
 class Section:
@@ -24,8 +26,8 @@ class Unreadable(Exception):
 
 
 class Outline:
-    """Collects the sections of a file as its headings and paragraphs come. `name`: the title of what stands under none;
-    `left_out`: (why, text) of what looks like no text of the file."""
+    """Collects the sections of a file as its headings and paragraphs come, without soft hyphens. `name`: the title of what
+    stands under none; `left_out`: (why, text) of what looks like no text of the file."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -37,13 +39,14 @@ class Outline:
     def heading(self, level: int, text: str) -> None:
         """`level`: 1 for the highest."""
         self._end()
+        text = SOFT_HYPHEN.sub("", text)
         self._open = [above for above in self._open if above[0] < level]
         if all(text != above for _, above in self._open):
             self._open.append((level, text))
 
     def paragraph(self, text: str) -> None:
         if re.search(r"\w", text):
-            self._paragraphs.append(text.strip())
+            self._paragraphs.append(SOFT_HYPHEN.sub("", text).strip())
 
     def sections(self) -> list[Section]:
         """All of them; call it once."""
