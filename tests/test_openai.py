@@ -285,7 +285,7 @@ def test_a_slow_answer_is_waited_for_and_one_too_slow_is_tried_again(server: LLM
         server.delay = 0.0
 
     server.fault = quicken
-    (reply,) = ask(client(timeout=0.5), [HELLO])
+    (reply,) = ask(client(timeout=1.5), [HELLO])
     assert reply.outcome == Outcome.OK
     assert len(server.seen) == 3
 
@@ -310,7 +310,7 @@ def test_calls_that_queue_for_their_turn_do_not_time_out(server: LLMServer, clie
 
 
 def test_calls_are_in_flight_together_up_to_the_window(server: LLMServer, client: Connect) -> None:
-    server.delay = 0.3
+    server.crowd, server.delay = 4, 0.2  # time for one too many
     ask(client(window=4), chats(12))
     assert server.most_flying == 4
 

@@ -49,7 +49,8 @@ def test_a_server_that_recovers_is_asked_again(server: LLMServer, client: Connec
 def test_work_is_shared_as_the_servers_say_that_they_take_it(server: LLMServer, client: Connect) -> None:
     with serve() as second:
         server.reports, second.reports = {"/props": {"total_slots": 1}}, {"/props": {"total_slots": 3}}
-        server.delay = second.delay = 0.6
+        server.crowd, second.crowd = 2, 6
+        server.delay = second.delay = 0.2  # time for one too many
         ask(client(base_urls=[server.url, second.url], window=None), chats(8))
         assert (server.most_flying, second.most_flying) == (2, 6)
 
