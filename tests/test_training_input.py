@@ -160,6 +160,18 @@ def test_strategies_that_split_weights_are_refused(strategy: str):
     check_options(composed("train", "trainer.strategy=ddp_find_unused_parameters_true"))
 
 
+@pytest.mark.parametrize(
+    ("strategy", "why"),
+    [("ddp_fork", "begin by fork"), ("ddp_spawn_find_unused_parameters_true", "begin by spawn"), ("xla", "is not known here"),
+     ("{_target_:lightning.pytorch.strategies.DDPStrategy,start_method:fork}", "begin by fork"), ("dpp", "is not known here")],
+)  # fmt: skip
+def test_strategies_whose_processes_do_not_run_the_command_are_refused(strategy: str, why: str):
+    with pytest.raises(UserError, match=f"trainer.strategy=.*{why}.*; allowed: auto, ddp, ddp_find.*single_device"):
+        check_options(composed("train", f"trainer.strategy={strategy}"))
+    for done in ("auto", "ddp", "single_device"):
+        check_options(composed("train", f"trainer.strategy={done}"))
+
+
 @pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
 def test_weights_that_small_steps_are_lost_in_are_refused(precision: str):
     with pytest.raises(UserError, match=f"trainer.precision={precision}: small steps of weights are lost in it; give bf16 or"):

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, StrategyRegistry
 from omegaconf import DictConfig, OmegaConf
 
 from uar.collections import Collection, open_collection
@@ -24,6 +25,8 @@ AT_LEAST_1 = (
 )  # fmt: skip
 OF_JUDGEMENTS = ("annotator", "annotators", "annotation", "llm", "llms", "combine")  # options
 HALF_WEIGHTS = ("bf16-true", "16-true")  # precisions of Lightning
+ANEW = "popen"  # how Lightning calls it that each process runs the command
+DONE = (DDPStrategy, SingleDeviceStrategy)
 SHARDING = ("fsdp", "deepspeed", "model_parallel", "modelparallel")
 
 
@@ -53,13 +56,32 @@ def _check_trainer(cfg: DictConfig) -> None:
             f"trainer.precision={cfg.trainer.precision}: small steps of weights are lost in it; give bf16 or fp16, which "
             "keep the weights in fp32, and for less memory retriever.dtype=bf16 retriever.lora_rank=16"
         )
-    strategy = _words(cfg.trainer.strategy)
+    _check_strategy(cfg.trainer.strategy)
+
+
+def _check_strategy(given: Any) -> None:
+    strategy = _words(given)
     if sharded := next((kind for kind in SHARDING if kind in strategy.lower()), None):
         raise UserError(
             f"trainer.strategy={strategy}: {sharded} splits weights among devices, which this training cannot (gradients "
             "would be clipped by the norm of a part); take ddp, and for a large encoder retriever.dtype=bf16 "
             "retriever.lora_rank=16 retriever.gradient_checkpointing=true"
         )
+    options = given if OmegaConf.is_dict(given) else dict(StrategyRegistry).get(strategy, {}).get("init_params", {})
+    allowed = ", ".join(["auto", *filter(_is_done, StrategyRegistry.available_strategies())])
+    if (start := options.get("start_method", ANEW)) != ANEW:
+        raise UserError(
+            f"trainer.strategy={strategy}: its processes begin by {start} within the training, whose threads and batches "
+            f"cannot go with them; allowed: {allowed}; take ddp, each of whose processes is the whole command"
+        )
+    if not (OmegaConf.is_dict(given) or strategy == "auto" or _is_done(strategy)):
+        raise UserError(f"trainer.strategy={strategy}: it is not known here; allowed: {allowed}")
+
+
+def _is_done(strategy: str) -> bool:
+    """Whether Lightning's strategy of that name has whole weights on each device, and processes that run the command."""
+    known = dict(StrategyRegistry).get(strategy, {"strategy": None})
+    return known["strategy"] in DONE and known["init_params"].get("start_method", ANEW) == ANEW
 
 
 def _check_training(cfg: DictConfig) -> None:
