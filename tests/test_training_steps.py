@@ -19,7 +19,7 @@ from uar.errors import UserError
 from uar.launch.entry import composed
 from uar.losses import contrastive
 from uar.training import opened, trainer
-from uar.training.callbacks import Best, Latest, StepSeed, Stopwatch
+from uar.training.callbacks import Best, Latest, StepSeed, Stopwatch, WholeCheckpoints
 from uar.training.identity import schedule_hash
 from uar.training.module import RetrieverModule
 from uar.training.optimizer import fused, parameter_groups
@@ -131,6 +131,26 @@ def test_a_checkpoint_between_batches_of_one_step_is_not_kept(tmp_path: Path):
     )  # fmt: skip
     made.fit(Slope(), torch.utils.data.DataLoader(torch.zeros(8)))
     assert kept == [2, 5]
+
+
+@pytest.mark.parametrize("ends", [ValueError("the loss is not a number"), KeyboardInterrupt()], ids=["error", "interrupt"])
+def test_what_ends_a_training_is_told_and_not_that_its_checkpoint_failed_too(
+    ends: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    class Ending(Slope):
+        def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+            if batch_idx:
+                raise ends
+            return super().training_step(batch, batch_idx)
+
+    def breaks(*_: object) -> None:
+        raise OSError("no more space")
+
+    monkeypatch.setattr("uar.training.callbacks._write", breaks)
+    latest = Latest(tmp_path / "last.ckpt", 1)
+    with pytest.raises(type(ends) if isinstance(ends, ValueError) else SystemExit, match=str(ends)):
+        fit(Ending(), tmp_path, 3, callbacks=[latest], plugins=[WholeCheckpoints()])
+    assert "The newest checkpoint was not written: no more space" in caplog.text
 
 
 def test_batches_of_one_step_have_their_own_random_numbers(tmp_path: Path):

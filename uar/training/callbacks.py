@@ -1,6 +1,7 @@
 """What makes a killed run go on exactly, beside Lightning's own checkpoints."""
 
 import io
+import logging
 import signal
 import threading
 import time
@@ -16,6 +17,8 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from uar.storage.files import whole_file
 from uar.storage.ordering import rank_of
 from uar.training.batches import BatchStream
+
+log = logging.getLogger(__name__)
 
 
 class StreamPosition(L.Callback):
@@ -126,6 +129,14 @@ class Latest(Checkpoint):
             writer.wait()
         trainer.strategy.barrier()
 
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """What ended the training is raised; a checkpoint that was not written either is logged."""
+        if isinstance(writer := trainer.strategy.checkpoint_io, WholeCheckpoints):
+            try:
+                writer.wait()
+            except Exception as error:
+                log.warning("The newest checkpoint was not written: %s", error)
+
 
 class WholeCheckpoints(TorchCheckpointIO):
     """A checkpoint is there whole, or not at all. A thread writes it while training goes on, with what it held when it was
@@ -156,8 +167,10 @@ class WholeCheckpoints(TorchCheckpointIO):
         super().remove_checkpoint(path)
 
     def teardown(self) -> None:
-        self.wait()
-        self._thread.shutdown()
+        try:
+            self.wait()
+        finally:
+            self._thread.shutdown()
 
 
 def _write(path: Path, held: io.BytesIO) -> None:
