@@ -24,6 +24,7 @@ from uar.reviewing.labelling import Labelling
 from uar.reviewing.review_files import write_files
 from uar.reviewing.review_run import open_review, review
 from uar.reviewing.serving import address, listening
+from uar.storage.files import read_json, write_json
 from uar.storage.runs import read_run
 
 
@@ -68,6 +69,33 @@ def test_a_run_of_other_texts_than_those_of_today_is_not_reviewed(
     path.write_text(path.read_text().replace(old, new))
     with pytest.raises(UserError, match="run=run: questions or passages of .* have other texts today than those that it labe"):
         open_review(options("run=run", "acquire=first"), Path("s"))
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"), [("corpus.jsonl", "honey", "wax"), ("queries.jsonl", "what do bees", "where do bees")]
+)
+def test_rankings_of_other_texts_than_those_of_today_are_not_reviewed(
+    file: str,
+    old: str,
+    new: str,
+    options: Callable[..., DictConfig],
+    folder: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    given = ["retriever=bm25", "retrieval_depth=2", "measures=[P@1]", "logger=none", f"collections=[local:{folder}:train]"]
+    evaluate(composed("evaluate", *given), Path("run"))
+    qrels = folder / "qrels" / "train.tsv"
+    qrels.write_text(qrels.read_text() + "q2\td4\t1\n")  # what people say meanwhile is no other text
+    assert open_review(options("run=run"), Path("r")).database.count("select count(*) from items")
+    path = folder / file
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(UserError, match="run=run: questions or passages of .* have other texts today than those that it rank"):
+        open_review(options("run=run"), Path("s"))
+    assert not caplog.text.count("has changed since")
+    manifest = read_json(Path("run/manifest.json"))
+    write_json(Path("run/manifest.json"), {name: fact for name, fact in manifest.items() if name != "wordings"})
+    open_review(options("run=run"), Path("t"))  # an earlier version's run does not say which it is
+    assert caplog.text.count("has changed since, its judgements or texts; evaluate again") == 1
 
 
 def test_a_run_is_reviewed_and_its_labels_train(options: Callable[..., DictConfig], tmp_path: Path) -> None:

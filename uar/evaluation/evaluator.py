@@ -88,6 +88,7 @@ class Evaluator:
         update_manifest(
             self._folder,
             collections=hashes,
+            wordings={c.slug: c.wording for c in collections},
             passages={c.slug: len(c.corpus) for c in collections},
             ranker=ranker.name,
             measured=self.retrieving.measured(ranker),

@@ -114,11 +114,7 @@ def _of_run(folder: Path, scale: Scale) -> ReviewSource:
     files = sorted((folder / "candidates").glob("*.jsonl"))
     if len(files) != 1 or not (folder / NAME).is_file() or not (folder / "ledger.json").is_file():
         raise UserError(f"run={folder}: no annotate run that has ended, with its candidates and {NAME}; give another run")
-    if read_manifest(folder).get("wording", collection.wording) != collection.wording:
-        raise UserError(
-            f"run={folder}: questions or passages of {collection.reference} have other texts today than those that it "
-            "labelled; annotate again"
-        )
+    _same_texts(folder, collection, read_manifest(folder).get("wording"), "labelled; annotate again")
     pools, _ = candidates_of(files[0], collection)
     judged = judgements_of(read_pairs(folder), 1)
     return _of_judged(collection, judged, pools, _same_scale(config["annotator"].get("scale"), scale))
@@ -134,12 +130,25 @@ def _of_rankings(folder: Path, name: str | None, depth: int) -> ReviewSource:
     if wanted not in ranked:
         raise UserError(f"run={folder}: collection={name}: give one of those that it ranked: {', '.join(ranked) or 'none'}")
     collection = open_collection(references[wanted], dataset.get("language", AUTO))
+    manifest = read_manifest(folder)
+    wording = manifest.get("wordings", {}).get(wanted)
+    _same_texts(folder, collection, wording, "ranked; evaluate again")
+    if wording is None and manifest.get("collections", {}).get(wanted) != collection.hash:
+        log.warning("run=%s: %s has changed since, its judgements or texts; evaluate again to be sure", folder, wanted)
     run = read_run(folder / "runs" / f"{wanted}.trec")
     pools = {q: [d for d, _ in run[q][:depth]] for q in collection.queries if q in run}
     lost = sum(collection.corpus.row(d) < 0 for found in pools.values() for d in found)
     if lost or not pools:
         raise UserError(f"run={folder}: it ranked another {wanted} than {collection.reference} is today; evaluate again")
     return ReviewSource(collection, list(pools), lambda some: {q: pools.get(q, ()) for q in some}, _none_judged, False, False)
+
+
+def _same_texts(folder: Path, collection: Collection, wording: str | None, done: str) -> None:
+    """UserError where the run was of another `wording`, None where it does not say; `done`: what it did to the texts."""
+    if wording not in (None, collection.wording):
+        raise UserError(
+            f"run={folder}: questions or passages of {collection.reference} have other texts today than those that it {done}"
+        )
 
 
 def _of_judged(collection: Collection, judged: Judged, pools: Mapping[str, Sequence[str]], grades: bool) -> ReviewSource:
