@@ -315,21 +315,32 @@ def test_what_checkpoints_are_chosen_by_is_part_of_a_run():
 @pytest.mark.parametrize(
     ("devices", "batches", "told"),
     [
-        (4, 1, "A step sees 64 queries (training.batch_size=16 on each of 4 devices), "),
+        (4, 1, "A step of stage human sees 64 queries (batch_size=16 on each of 4 devices), "),
         (8, 1, ""),
         (4, 2, ""),
-        (8, 2, "A step sees 256 queries (training.batch_size=16 on each of 8 devices, trainer.accumulate_grad_batches=2), "),
+        (
+            8,
+            2,
+            "A step of stage human sees 256 queries (batch_size=16 on each of 8 devices, trainer.accumulate_grad_batches=2), ",
+        ),
     ],
 )
 def test_a_step_of_other_queries_than_a_setting_means_is_told(
     devices: int, batches: int, told: str, caplog: pytest.LogCaptureFixture
 ):
     together = [f"+trainer.accumulate_grad_batches={batches}"] if batches > 1 else []
-    tell_other_step(composed("train", "+setting=msmarco", *together), devices)
+    tell_other_step(composed("train", "+setting=msmarco", *together), [stage()], devices)
     assert told in caplog.text
-    tell_other_step(composed("train"), devices)
-    tell_other_step(composed("train", "+setting=msmarco", "+scale=mini"), 1)
+    tell_other_step(composed("train"), [stage()], devices)
+    tell_other_step(composed("train", "+setting=msmarco", "+scale=mini"), [stage()], 1)
     assert len(caplog.messages) == bool(told)
+
+
+def test_a_stage_with_a_batch_size_of_its_own_is_told_by_it(caplog: pytest.LogCaptureFixture):
+    stages = [Stage("llm", EXAMPLES, 1, "one"), Stage("human", EXAMPLES, 1, "one", batch_size=4)]
+    tell_other_step(composed("train", "+setting=msmarco"), stages, 8)
+    (line,) = caplog.messages
+    assert line.startswith("A step of stage human sees 32 queries (batch_size=4 on each of 8 devices), and the settings")
 
 
 def test_a_run_that_starts_anew_keeps_nothing_of_the_one_before(tmp_path: Path, caplog: pytest.LogCaptureFixture):

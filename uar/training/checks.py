@@ -172,17 +172,20 @@ def random_negatives(asked: int | None, pools: PoolSource, retriever: Trainable)
     return int(isinstance(pools, BM25Pool) and isinstance(retriever, Encoder)) if asked is None else asked
 
 
-def tell_other_step(cfg: DictConfig, devices: int) -> None:
-    """Warn where all devices together see another number of queries a step than the settings are meant for."""
-    size, meant = cfg.training.batch_size, cfg.training.step_queries
-    batches = cfg.trainer.get("accumulate_grad_batches", 1)
-    found = size * devices * batches
-    if meant is not None and found != meant:
+def tell_other_step(cfg: DictConfig, stages: Sequence[Stage], devices: int) -> None:
+    """Warn of stages where all devices together see another number of queries a step than the settings are meant for."""
+    meant, batches = cfg.training.step_queries, cfg.trainer.get("accumulate_grad_batches", 1)
+    sizes = {stage.name: stage.batch_size or cfg.training.batch_size for stage in stages}
+    for size in dict.fromkeys(sizes.values()):
+        found = size * devices * batches
+        if meant is None or found == meant:
+            continue
+        where = ", ".join(name for name, own in sizes.items() if own == size)
         together = f", trainer.accumulate_grad_batches={batches}" if batches != 1 else ""
         log.warning(
-            "A step sees %d queries (training.batch_size=%d on each of %d devices%s), and the settings are meant for "
-            "training.step_queries=%d: scores will differ; choose another training.batch_size or trainer.devices",
-            found, size, devices, together, meant,
+            "A step of stage %s sees %d queries (batch_size=%d on each of %d devices%s), and the settings are meant for "
+            "training.step_queries=%d: scores will differ; choose another batch_size or trainer.devices",
+            where, found, size, devices, together, meant,
         )  # fmt: skip
 
 

@@ -137,7 +137,7 @@ def _begin(cfg: DictConfig, folder: Path, work: Opened, dev: DevScore | None) ->
         start_anew(folder)
     devices = make_trainer(cfg, [], folder).world_size  # of all machines, -1 counted
     keep_identity(folder / IDENTITY, _identity(cfg, work, labels, devices, dev), cfg.resume)
-    tell_other_step(cfg, devices)
+    tell_other_step(cfg, work.stages, devices)
     save_config(folder, cfg)
     write_label_table(folder / "labels.parquet", work.stages)
     return Begun(ranker, baselines, labels, lent=cfg.trained_by is not None and not cfg.resume and _borrowed(cfg, folder))
