@@ -1,12 +1,14 @@
 """The commands that a run prints hold all of its choices, so that they work as they are typed."""
 
 import shlex
+from pathlib import Path
 
 import hydra
 import pytest
 
+from uar.launch.command_line import command_line
 from uar.launch.entry import CONF, composed
-from uar.launch.other_commands import train_command
+from uar.launch.other_commands import annotate_command, train_command
 from uar.launch.override_text import typed
 
 SERVED = ["llm=openai", "llm.model=m-7", "llm.base_urls=[http://h/v1]"]
@@ -59,6 +61,38 @@ def test_the_train_command_names_no_split_that_the_folder_lacks(splits: list[str
     cfg = composed("annotate", "dataset=local", "dataset.path=OWN", tests)
     made = composed("train", *shlex.split(train_command(cfg, splits=splits))[3:])
     assert (made.dataset.path, made.dataset.dev, made.dataset.test) == ("OWN", dev, test)
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A folder of configs with choices whose options are none of those in conf."""
+    folder = tmp_path / "own configs"
+    for name, text in (
+        ("annotator/mine", "_target_: mine.Mine\nneeded: 2\n"),
+        ("llm/ours", "_target_: mine.Ours\nplace: here\n"),
+        ("annotator/broken", "defaults: [nowhere]\n"),
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / f"{name}.yaml").write_text(text)
+    return folder
+
+
+def test_the_commands_of_choices_of_ones_own_name_their_folder(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = f"hydra.searchpath=['file://{own}']"
+    cfg = composed("annotate", place, "annotator=mine", "annotator.needed=3", "llm=ours", "seed=4")
+    assert shlex.split(str(command_line()))[3:] == [place, "annotator=mine", "annotator.needed=3", "llm=ours", "seed=4"]
+    _, _, module, *words = shlex.split(train_command(cfg))
+    monkeypatch.chdir(own)
+    made = composed("train", *words)
+    assert module == "uar.train" and (made.annotator, made.llm, made.seed) == (cfg.annotator, cfg.llm, 4)
+    further = ["+annotator@annotators.more=mine", "+llm@llms.more=ours", "llm=ours"]
+    cfg = composed("train", place, *further)
+    words = shlex.split(annotate_command(cfg, cfg.annotators.more, cfg.llms.more))[3:]
+    made = composed("annotate", *words)
+    assert (made.annotator, made.llm) == (cfg.annotators.more, cfg.llms.more)
+    for options in ([place], []):  # what takes none of them needs no folder
+        cfg = composed("train", *options, "limit=4")
+        assert annotate_command(cfg, cfg.annotator, cfg.llm) == "python -m uar.annotate limit=4"
 
 
 def test_no_secret_is_printed() -> None:

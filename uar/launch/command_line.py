@@ -2,6 +2,7 @@
 
 import shlex
 
+from uar.launch.config_folders import config_folders, named
 from uar.storage.manifest import mask
 from uar.tracking.typed import typed
 
@@ -9,7 +10,9 @@ from uar.tracking.typed import typed
 def command_line() -> str | None:
     """With secrets masked; None where no command is running, but Python code."""
     given = typed()
-    return None if given is None else shlex.join(["python", "-m", f"uar.{given.config_name}", *map(masked, given.overrides)])
+    if given is None:
+        return None
+    return shlex.join(["python", "-m", f"uar.{given.config_name}", *named(config_folders()), *map(masked, given.overrides)])
 
 
 def masked(override: str) -> str:

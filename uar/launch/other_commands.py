@@ -4,13 +4,15 @@ train run lacks, and the train command that learns from what an annotate run mad
 import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from uar.launch.command_options import own_configs
+from uar.launch.command_options import choices_of, own_configs
+from uar.launch.config_folders import config_folders, named
 from uar.launch.override_text import written
 from uar.launch.resolvers import CONF
 from uar.storage.manifest import MASK, mask
@@ -72,23 +74,33 @@ def _plain_parts(parts: Any) -> dict[str, Any]:
 
 def _command(name: str, wanted: Choices, llms: Choices, same: Choices, first: Sequence[str] = (), *, chosen: Known) -> str:
     """`llms`: further models of an ensemble. `chosen`: what of each group was probably chosen."""
+    folders = config_folders()
     with own_configs():
         usual = hydra.compose(name)
         shared = [f"{option}={written(value)}" for option, value in same.items() if value != usual[option]]
+        there = [*shared, *named(folders)]
         words, groups = list(first), [group for group in GROUPS if group in wanted]
-        there = {group: chosen[group] for group in groups if (CONF / group / f"{chosen.get(group)}.yaml").is_file()}
-        likely = hydra.compose(name, [*(f"{group}={choice}" for group, choice in there.items()), *shared])
+        likely = {group: chosen[group] for group in groups if chosen.get(group) in choices_of(group, folders)}
+        composed = hydra.compose(name, [*(f"{group}={choice}" for group, choice in likely.items()), *there])
+        taken = []
         for group in groups:
-            place = _place(there[group], likely[group], wanted[group]) if group in there else None
+            place = _place(likely[group], composed[group], wanted[group]) if group in likely else None
             if place is None or not place.fits:
-                place = _nearest(name, group, wanted[group], shared)
+                place = _nearest(name, group, wanted[group], there, folders)
             choice, known, differing = place.choice, place.known, place.differing
             words += [f"{group}={choice}"] if known != _plain(usual[group]) else []
             words += _settings(group, known, differing)
+            taken.append(Path(group, choice))
         for further, options in llms.items():
-            place = _nearest(name, "llm", options, shared)
+            place = _nearest(name, "llm", options, there, folders)
             words += [f"+llm@llms.{further}={place.choice}", *_settings(f"llms.{further}", place.known, place.differing)]
-    return shlex.join(["python", "-m", f"uar.{name}", *words, *shared])
+            taken.append(Path("llm", place.choice))
+    needed = [folder for folder in folders if any(_holds(folder, one) and not _holds(CONF, one) for one in taken)]
+    return shlex.join(["python", "-m", f"uar.{name}", *named(needed), *words, *shared])
+
+
+def _holds(folder: Path, choice: Path) -> bool:
+    return (folder / choice.parent / f"{choice.name}.yaml").is_file()
 
 
 @dataclass(frozen=True)
@@ -110,10 +122,11 @@ def _place(choice: str, part: DictConfig, wanted: Any) -> _Place:
     return _Place(choice, known, differing, built.get("_target_") != own.get("_target_"), built == own)
 
 
-def _nearest(name: str, group: str, wanted: Any, shared: list[str]) -> _Place:
+def _nearest(name: str, group: str, wanted: Any, there: list[str], folders: Sequence[Path]) -> _Place:
     """The choice of a group that differs least."""
-    paths = sorted((CONF / group).glob("*.yaml"))
-    composed = ((path.stem, hydra.compose(name, [f"{group}={path.stem}", *shared])[group]) for path in paths)
+    run = {one for key, one in _choices().items() if key.partition("@")[0] == group}  # others of one's own may not compose
+    names = [one for one in choices_of(group, folders) if one in run or one in choices_of(group)]
+    composed = ((one, hydra.compose(name, [f"{group}={one}", *there])[group]) for one in names)
     places = [_place(choice, part, wanted) for choice, part in composed]
     return min(places, key=lambda place: (place.other_kind, len(place.differing)))
 

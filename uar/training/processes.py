@@ -15,10 +15,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from uar.errors import UserError
-from uar.launch.config_folders import config_folders
+from uar.launch.config_folders import config_folders, named
 from uar.launch.folders import names_its_folder
 from uar.launch.override_text import literal, quoted
-from uar.launch.resolvers import CONF
 from uar.launch.side_by_side import several_devices, started_outside
 from uar.tracking.typed import JOB, typed
 
@@ -49,8 +48,7 @@ def own_processes(cfg: DictConfig, folder: Path) -> bool:
         Path(place, "job.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(plain)), encoding="utf-8")
         where = [f"--config-path={place}", "--config-name=job", f"hydra.run.dir={quoted(str(folder))}"]
         quiet = ["hydra.output_subdir=null", "hydra.job.name=uar"]
-        own = ",".join(quoted(f"file://{path}") for path in config_folders() if path != CONF)
-        command = [*_this_command(), *where, *quiet, *([f"hydra.searchpath=[{own}]"] if own else [])]
+        command = [*_this_command(), *where, *quiet, *named(config_folders())]
         given = typed()
         status = _wait(command, {JOB: json.dumps(vars(given))} if given else {})
     if status:
