@@ -8,16 +8,19 @@ import numpy as np
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
-from tiny_models import EOS, puts_around_texts, sentence_transformers_files, tiny_bert, tiny_gpt2, tiny_llama
+from tiny_models import EOS, SIZE, puts_around_texts, sentence_transformers_files, tiny_bert, tiny_gpt2, tiny_llama, tiny_model
 from torch import nn
-from transformers import RobertaConfig, T5Config
+from transformers import AutoConfig, AutoModel, T5Config, XmodConfig
 
 from uar.collections import open_collection
 from uar.errors import UserError
 from uar.retrievers import token_batches
 from uar.retrievers.bi_encoder.encoder import BiEncoder
+from uar.retrievers.colbert.colbert_encoder import ColBERT
+from uar.retrievers.cross_encoder.cross_encoder import CrossEncoder
 from uar.retrievers.session import Session
-from uar.retrievers.transformer.loading import check_length
+from uar.retrievers.splade.splade_encoder import Splade
+from uar.retrievers.transformer.loading import OFFSET, check_length
 from uar.retrievers.vector_index import ExactSearch
 
 TEXTS = ["Salt", "Glass is made of sand.", "The Moon raises the tides of the oceans.", "Bees make honey.", "Iron rusts."]
@@ -265,11 +268,27 @@ def test_bad_options_are_told(tmp_path: Path, options: dict, told: str):
     assert "\n" not in str(error.value)
 
 
-def test_positions_that_start_after_padding_are_counted_off():
-    config = RobertaConfig(max_position_embeddings=514, pad_token_id=1)
-    check_length("retriever.passage_length", 512, config)
-    with pytest.raises(UserError, match="reads 1 to 512 tokens"):
-        check_length("retriever.passage_length", 513, config)
+OF_KIND = {"longformer": {"attention_window": [4]}, "luke": {"entity_vocab_size": 5}, "xmod": {"default_language": "en_XX"}}
+
+
+@pytest.mark.parametrize("kind", OFFSET)
+def test_positions_that_start_after_padding_are_counted_off(kind: str):
+    more = {"vocab_size": 99, "max_position_embeddings": 20, "pad_token_id": 1, **OF_KIND.get(kind, {})}
+    encoder = AutoModel.from_config(AutoConfig.for_model(kind, **{**SIZE, "num_hidden_layers": 1, **more})).eval()
+    check_length("retriever.passage_length", 18, encoder.config)
+    encoder(input_ids=torch.full((1, 18), 7))
+    with pytest.raises(UserError, match="reads 1 to 18 tokens"):
+        check_length("retriever.passage_length", 19, encoder.config)
+    with pytest.raises((IndexError, RuntimeError)):
+        encoder(input_ids=torch.full((1, 19), 7))
+
+
+@pytest.mark.parametrize("kind", [BiEncoder, ColBERT, CrossEncoder, Splade], ids=lambda kind: kind.__name__)
+def test_a_model_of_several_languages_that_names_none_is_told(kind: type, tmp_path: Path):
+    config = XmodConfig(vocab_size=30522, max_position_embeddings=300, languages=["en_XX", "de_DE"], **SIZE)
+    model = tiny_model(tmp_path / "xmod", config)
+    with pytest.raises(UserError, match="xmod has layers for each language.*set default_language.* one of en_XX, de_DE"):
+        kind(model)
 
 
 def test_an_encoder_decoder_is_told(tmp_path: Path):

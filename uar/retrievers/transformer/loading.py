@@ -18,7 +18,10 @@ from uar.machine.model_files import locate, pretrained, why_not_loaded, without_
 
 log = logging.getLogger(__name__)
 Settings = TypeVar("Settings", bound=Any)
-OFFSET = ("roberta", "xlm-roberta", "camembert", "mpnet")  # their positions start after the padding token's id
+OFFSET = (  # their positions start after the padding token's id
+    "camembert", "data2vec-text", "esm", "ibert", "longformer", "luke", "markuplm", "mpnet", "roberta", "roberta-prelayernorm",
+    "xlm-roberta", "xlm-roberta-xl", "xmod",
+)  # fmt: skip
 
 
 @contextmanager
@@ -97,10 +100,15 @@ def append_eos_token(tokenizer: Any, model: str) -> None:
 
 def encoder_config(model: str, path: str, revision: str | None, folder: str, layers: int | None, dropout: float | None) -> Any:
     """The config of `model`, which lies in the subfolder `folder` of `path`, for its first `layers` layers and another dropout
-    where these are given. UserError for an encoder-decoder."""
+    where these are given. UserError for an encoder-decoder, and for one with a part for each language that names none."""
     config = pretrained(AutoConfig, path, revision=revision, subfolder=folder)
     if config.is_encoder_decoder:
         raise UserError(f"retriever.model={model}: an encoder-decoder ({config.model_type}); choose an encoder or a decoder")
+    if getattr(config, "default_language", "") is None:
+        raise UserError(
+            f"retriever.model={model}: {config.model_type} has layers for each language, and its config.json does not say "
+            f"which to take; set default_language in a copy of it, to one of {', '.join(config.languages)}"
+        )
     if layers is not None:
         keep_layers(config, layers)
     if dropout is not None:
