@@ -114,6 +114,21 @@ def test_folders_of_own_configs_are_known(tmp_path: Path, flag: str, capsys: pyt
     assert "ours" in train and "ours" in annotate and "table2_in_domain" not in annotate
 
 
+def test_the_help_of_ones_own_choices_has_their_meanings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, text in (
+        ("llm/ours", "_target_: mine.Ours\nplace: ???  # where it stands\n"),
+        ("llm/mine", "defaults: [ours]\nwords: 9 # of its own\nmodel: small\n"),
+        ("annotator/broken", "[\n"),
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.yaml").write_text(text)
+    words = ["--config-dir", str(tmp_path), "llm=mine"]
+    shown = of("annotate", [*words, "--help"], capsys)
+    for option, value, meaning in (("words", "9", "of its own"), ("place", "needed", "where it"), ("model", "small", "name")):
+        assert re.search(rf"llm\.{option} +{value} .*{meaning}", shown), option
+    assert "llm.place= is needed (where it stands)" in told("annotate", *words)
+
+
 def test_all_that_is_missing_is_told_at_once() -> None:
     line = told("hybrid")
     assert "collection= is needed (a reference" in line and "runs= is needed (TREC runs" in line

@@ -12,7 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from uar.launch.config_folders import folders_in
-from uar.launch.config_reference import config_files, meaning_of
+from uar.launch.config_reference import config_files, files_with, meaning_of
 from uar.launch.resolvers import CONF
 
 SCRIPT = re.compile(r"python (\w+)\.py ")
@@ -90,7 +90,8 @@ def groups_of(taken: Taken) -> dict[str, list[str]]:
 
 def options_of(taken: Taken) -> list[Shown]:
     """Those of no group first, then group by group."""
-    files = {(file.group, file.name): file for file in config_files()}
+    taken_files = [(group.split("@")[0], name) for group, name in taken.packages.values()]
+    files = files_with(taken.folders, taken_files)
     shown = []
     for name, value in _leaves(OmegaConf.to_container(taken.cfg, resolve=False)):
         package = max((p for p in taken.packages if name.startswith(f"{p}.")), key=len, default="")

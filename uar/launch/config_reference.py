@@ -1,7 +1,7 @@
 """Every option of every config file, with its default and its meaning, read from the YAML and its comments."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -39,10 +39,26 @@ class ConfigFile:
 
 
 @cache
-def config_files(conf: Path = CONF) -> tuple[ConfigFile, ...]:
-    """All files in order of group and name, read once; options without a comment take over the meaning of their namesakes."""
-    paths = sorted(conf.rglob("*.yaml"), key=lambda p: (str(p.parent.relative_to(conf)), p.stem))
-    files = [_read(path, conf) for path in paths]
+def config_files() -> tuple[ConfigFile, ...]:
+    """All files of `conf` in order of group and name, read once; options without a comment take over the meaning of their
+    namesakes."""
+    paths = sorted(CONF.rglob("*.yaml"), key=lambda p: (str(p.parent.relative_to(CONF)), p.stem))
+    return _explained([_read(path, CONF) for path in paths])
+
+
+def files_with(folders: Sequence[Path], taken: Iterable[tuple[str, str]]) -> dict[tuple[str, str], ConfigFile]:
+    """By group and name the files of `conf`, and of one's own `folders` those `taken`, with what they start from."""
+    files = {(file.group, file.name): file for file in config_files()}
+    wanted = [one for one in taken if one not in files]
+    for group, name in wanted:
+        place = next((folder for folder in folders if (folder / group / f"{name}.yaml").is_file()), None)
+        if place is not None and (group, name) not in files:  # of the same name, that of `conf` is taken
+            files[group, name] = _read(place / group / f"{name}.yaml", place)
+            wanted += [_named(group, base)[0] for base in files[group, name].bases]
+    return {(file.group, file.name): file for file in _explained(list(files.values()))}
+
+
+def _explained(files: Sequence[ConfigFile]) -> tuple[ConfigFile, ...]:
     known = {(f.group, o.name): o.meaning for f in reversed(files) for o in f.options if o.meaning}
     anywhere = {f"{group}.{name}" if group else name: meaning for (group, name), meaning in known.items()}
     by_name = {(file.group, file.name): file for file in files}
@@ -68,13 +84,17 @@ def meaning_of(files: Mapping[tuple[str, str], ConfigFile], group: str, name: st
 
 def _of_base(files: Mapping[tuple[str, str], ConfigFile], group: str, base: str, option: str) -> str:
     """`base`: a name in the same folder, or a path from the root; what stands behind an @ is put before its options' names."""
-    place, _, package = base.partition("@")
+    (folder, name), package = _named(group, base)
     if package and not option.startswith(f"{package}."):
         return ""
+    return meaning_of(files, folder, name, option.removeprefix(f"{package}.") if package else option)
+
+
+def _named(group: str, base: str) -> tuple[tuple[str, str], str]:
+    """Group and name of the file that an entry of a file's defaults names, and the package that it puts it in."""
+    place, _, package = base.partition("@")
     folder, _, name = place.strip("/").rpartition("/")
-    return meaning_of(
-        files, folder if base.startswith("/") else group, name, option.removeprefix(f"{package}.") if package else option
-    )
+    return (folder if base.startswith("/") else group, name), package
 
 
 def _read(path: Path, conf: Path) -> ConfigFile:

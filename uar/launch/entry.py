@@ -17,6 +17,7 @@ from omegaconf import DictConfig, flag_override
 from uar.errors import UserError
 from uar.launch import sweeps
 from uar.launch.command_options import Taken
+from uar.launch.config_folders import config_folders
 from uar.launch.help_page import asks_for_help, print_help
 from uar.launch.mistyped import check_given, in_words
 from uar.launch.one_line import is_of_config, one_line
@@ -103,7 +104,7 @@ def _start(config_name: str, job: Callable[[DictConfig], Any]) -> None:
 
 def _done(config_name: str, task: Task, cfg: DictConfig, folder: Path, sweep: str | None) -> Any:
     """What the task returns, once its options are checked and the folder is its own. `sweep`: that the job is of."""
-    taken = Taken(config_name, cfg, HydraConfig.get().runtime.choices)
+    taken = Taken(config_name, cfg, HydraConfig.get().runtime.choices, config_folders())
     check_given(taken)
     check_types(taken)
     set_waiting(side_by_side=several_devices(cfg))
