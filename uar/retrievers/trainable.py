@@ -60,9 +60,9 @@ class Scored:
 
 
 def suited_rate(new: bool, trained: bool, layers: int | None) -> float:
-    """The learning rate of a model: NEW where layers or adapters are `new`; FIT where its files are those of a `trained`
-    retriever of the kind that it is opened as, whose number of `layers` is not given, and which larger steps make forget;
-    else PRETRAINED."""
+    """The learning rate of a model: NEW where layers or adapters are `new`, which a head made of word embeddings is not; FIT
+    where its files are those of a `trained` retriever of the kind that it is opened as, whose number of `layers` is not given,
+    and which larger steps make forget; else PRETRAINED."""
     return NEW if new else FIT if trained and layers is None else PRETRAINED
 
 
