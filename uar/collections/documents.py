@@ -17,7 +17,7 @@ from uar.collections.languages import AUTO, language_of
 from uar.collections.mapped_strings import MappedStrings
 from uar.errors import UserError
 from uar.storage.copies import hashes_of
-from uar.storage.files import read_json, whole_dir, write_array, write_json
+from uar.storage.files import cache_dir, read_json, whole_dir, write_array, write_json
 from uar.storage.mapped_file import MappedFile, leave_array
 
 log = logging.getLogger(__name__)
@@ -32,15 +32,19 @@ def _key(doc_id: str) -> int:
 
 class Corpus:
     """A built corpus folder: `corpus.arrow` (id, title, text), `keys.npy` and `rows.npy` (hashes of ids, sorted), and
-    once it was asked for, `texts.npy` (hashes of texts)."""
+    once it was asked for, `texts.npy` (hashes of texts). `cache`: where what is made of it lies, None is `cache_dir()`."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, cache: Path | None = None) -> None:
+        self.folder, self._cache = folder, cache
         self._file = MappedFile(folder / "corpus.arrow")
         self._table = self._file.table()
         self._keys = np.load(folder / "keys.npy", mmap_mode="r")
         self._rows = np.load(folder / "rows.npy", mmap_mode="r")
         self.hash: str = read_json(folder / "manifest.json")["hash"]
+
+    @property
+    def cache(self) -> Path:
+        return self._cache or cache_dir()
 
     @cached_property
     def language(self) -> str:

@@ -96,11 +96,12 @@ def tokenise(
     prefix: str = "",
     number: int | None = None,
     bare: bool = False,
+    cache: Path | None = None,
 ) -> Tokens:
-    """Token ids of `texts` from the cache, or made now. `content_hash` names the texts and their order; `number`: how many
+    """Token ids of `texts` from the `cache`, or made now. `content_hash` names the texts and their order; `number`: how many
     they are, where it is known; `bare`: without the special tokens."""
     key = digest(content_hash, _tokenizer_hash(tokenizer), max_length, prefix, *(["bare"] if bare else []))
-    folder = cache_dir() / "tokens" / key
+    folder = (cache or cache_dir()) / "tokens" / key
     build = partial(_build, folder, texts, tokenizer, max_length, prefix, number, bare)
     return Tokens(built_once(folder, build))
 
@@ -108,13 +109,13 @@ def tokenise(
 def corpus_tokens(collection: Collection, tokenizer: Any, max_length: int, prefix: str = "", bare: bool = False) -> Tokens:
     """Tokens of every passage, by corpus row."""
     corpus = collection.corpus
-    return tokenise(corpus.texts(), corpus.hash, tokenizer, max_length, prefix, len(corpus), bare)
+    return tokenise(corpus.texts(), corpus.hash, tokenizer, max_length, prefix, len(corpus), bare, corpus.cache)
 
 
 def query_tokens(collection: Collection, tokenizer: Any, max_length: int, prefix: str = "", bare: bool = False) -> Tokens:
     """Tokens of the split's queries, in the order of `collection.queries`; how many are cut is said, and how much of them."""
     texts = [q.text for q in collection.queries.values()]
-    tokens = tokenise(texts, digest(texts), tokenizer, max_length, prefix, len(texts), bare)
+    tokens = tokenise(texts, digest(texts), tokenizer, max_length, prefix, len(texts), bare, collection.corpus.cache)
     if tokens.cut and tokens.key not in SAID:
         line = (
             "%s: %d of %d queries have more than %d tokens and are cut there, which loses %.1f %% of all tokens; encoders "

@@ -2,8 +2,11 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import ClassVar
 
 from uar.collections import Corpus, open_corpus
@@ -13,7 +16,7 @@ from uar.llm.call import Call, Chain, Item, Question
 from uar.llm.prompted import OnePrompt
 from uar.llm.record import Outcome, Reply
 from uar.llm.replies import check_text
-from uar.storage.files import cache_dir, digest, is_whole
+from uar.storage.files import cache_dir, digest, is_whole, writable
 
 FORMS = ("keywords", "abstract", "questions")  # prompts of the package, passage_NAME
 
@@ -88,10 +91,20 @@ def expanded_corpus(corpus: Corpus, written: Mapping[str, str], before: bool) ->
     return _built(corpus, {d: [text] for d, text in written.items()}, before, lambda doc_id, at: doc_id) if written else corpus
 
 
-def corpus_of_each(corpus: Corpus, texts: Mapping[str, Sequence[str]], before: bool, plain: bool = False) -> Corpus:
+@contextmanager
+def corpus_of_each(corpus: Corpus, texts: Mapping[str, Sequence[str]], before: bool, plain: bool = False) -> Iterator[Corpus]:
     """As `expanded_corpus`, each passage as often as it has texts, once with each of them, under the ids of `with_text`. What
-    has none stays as it is; where `plain`, all do, and those with texts follow them."""
-    return _built(corpus, texts, before, with_text, plain) if texts else corpus
+    has none stays as it is; where `plain`, all do, and those with texts follow them. It is there for the block alone, with
+    what is made of it."""
+    if not texts:
+        yield corpus
+        return
+    place = cache_dir()
+    with writable(place):
+        place.mkdir(parents=True, exist_ok=True)
+        once = TemporaryDirectory(prefix=".once-", dir=place)
+    with once as folder:
+        yield _built(corpus, texts, before, with_text, plain, Path(folder))
 
 
 def with_text(doc_id: str, at: int) -> str:
@@ -100,15 +113,19 @@ def with_text(doc_id: str, at: int) -> str:
 
 
 def _built(
-    corpus: Corpus, texts: Mapping[str, Sequence[str]], before: bool, named: Callable[[str, int], str], plain: bool = False
+    corpus: Corpus,
+    texts: Mapping[str, Sequence[str]],
+    before: bool,
+    named: Callable[[str, int], str],
+    plain: bool = False,
+    cache: Path | None = None,
 ) -> Corpus:
     running = hashlib.blake2b(digest_size=16)
     for doc_id in corpus.ids():
         for at, more in enumerate(texts.get(doc_id, ())):
             running.update(f"{named(doc_id, at)}\0{more}\0".encode("utf-8", "surrogatepass"))
-    folder = (
-        cache_dir() / "corpora" / digest("expanded", corpus.hash, before, running.hexdigest(), *([plain] if plain else []))
-    )
+    key = digest("expanded", corpus.hash, before, running.hexdigest(), *([plain] if plain else []))
+    folder = (cache or cache_dir()) / "corpora" / key
 
     def rows() -> Iterator[tuple[str, str, str]]:
         for doc_id, title, text in corpus.passages():
@@ -119,4 +136,4 @@ def _built(
 
     if not is_whole(folder):
         build_corpus(folder, rows())
-    return Corpus(folder).in_language(corpus.language)
+    return Corpus(folder, cache).in_language(corpus.language)

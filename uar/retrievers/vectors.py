@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 
 from uar.collections import Corpus
-from uar.storage.files import cache_dir, writable
+from uar.storage.files import writable
 from uar.storage.locks import lock
 
 
@@ -31,7 +31,7 @@ class Vectors:
         made by, in the cache."""
         if self._kept is not None:
             return self._kept / part / corpus.hash
-        folder = cache_dir() / "embeddings" / key / corpus.hash
+        folder = corpus.cache / "embeddings" / key / corpus.hash
         if folder not in self._held:
             self._held[folder] = _shared(folder)
         with writable(folder):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from uar.storage.files import NO_LOCKS, cache_dir, digest, is_whole, writable
+from uar.storage.files import NO_LOCKS, digest, is_whole, writable
 
 log = logging.getLogger(__name__)
 
@@ -44,10 +44,10 @@ def alone(path: Path, doing: str | None = None) -> Iterator[None]:
 
 
 def built_once(folder: Path, build: Callable[[], object]) -> Path:
-    """The folder of the cache, which `build` writes with `whole_dir` where it is not whole. Of several processes one builds
-    and the others wait."""
+    """The folder of the cache, CACHE/KIND/KEY, which `build` writes with `whole_dir` where it is not whole. Of several
+    processes one builds and the others wait."""
     if not is_whole(folder):
-        place = cache_dir() / "locks" / digest(str(folder))
+        place = folder.parent.parent / "locks" / digest(str(folder))
         with writable(place), alone(place):
             if not is_whole(folder):
                 build()

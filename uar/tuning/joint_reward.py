@@ -9,7 +9,7 @@ import numpy as np
 from uar.collections import Collection
 from uar.errors import UserError
 from uar.expansion.expanded import Expanded
-from uar.expansion.passage_texts import corpus_of_each, with_text
+from uar.expansion.passage_texts import with_text
 from uar.tuning.co_augmentation_task import CoAugmentationTask, PooledCase
 from uar.tuning.reward import RankingReward, no_gold
 from uar.tuning.search_rewards import Written
@@ -85,11 +85,11 @@ class JointReward(RankingReward):
     ) -> dict[str, list[float]]:
         """Of what is `shown` to each query text, which is named by its place in `rolled`."""
         texts = {d: [rolled[at].value for at in places] for d, places in of_passage.items()}
-        corpus = corpus_of_each(collection.corpus, texts, task.passage_writer.before)
         queries = {at: replace(collection.queries[rolled[int(at)].case.question.id], id=at) for at in shown}
         written = Written({at: rolled[int(at)].value for at in shown}, task.join, task.repeat, task.query_length)
         ranker = Expanded(self.retriever, written).opened(self.session)
-        run = ranker.score(replace(collection, queries=queries, corpus=corpus), shown)
+        with self.corpus_of_each(collection, texts, task.passage_writer.before) as searched:
+            run = ranker.score(replace(searched, queries=queries), shown)
         by_id = {at: dict(hits) for at, hits in run.items()}
         return {at: [by_id[at][d] for d in ids] for at, ids in shown.items()}
 

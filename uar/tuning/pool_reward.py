@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from uar.collections import Collection
 from uar.errors import UserError
 from uar.evaluation.measures import parsed, per_query
-from uar.expansion.passage_texts import corpus_of_each, with_text
+from uar.expansion.passage_texts import with_text
 from uar.storage.ordering import Hit, best_first
 from uar.tuning.passage_task import PassageCase, PassageTask
 from uar.tuning.reward import RankingReward, no_gold
@@ -47,11 +47,11 @@ class PoolReward(RankingReward):
             expanded.append(with_text(doc_id, len(texts.setdefault(doc_id, []))))
             texts[doc_id].append(one.value)
             pools |= _pools(one)
-        corpus = corpus_of_each(collection.corpus, texts, task.passage_writer.before, plain=True)
         shown = {
             q: [*pool, *(with_text(d, at) for d in pool for at in range(len(texts.get(d, ()))))] for q, pool in pools.items()
         }
-        run = self.retriever.opened(self.session).score(replace(collection, corpus=corpus), shown)
+        with self.corpus_of_each(collection, texts, task.passage_writer.before, plain=True) as searched:
+            run = self.retriever.opened(self.session).score(searched, shown)
         scores = {q: dict(hits) for q, hits in run.items()}
         ranked: dict[str, list[Hit]] = {}  # by query and place in `rolled`
         qrels = {}

@@ -1,12 +1,14 @@
 """What a reply is worth: a number of each, by one or several rewards."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from uar.collections import Collection
 from uar.errors import UserError
+from uar.expansion.passage_texts import corpus_of_each
 from uar.retrievers.ranker import Ranker
 from uar.retrievers.session import Session
 from uar.tuning.task import Case, Rolled, Task
@@ -50,6 +52,17 @@ class RankingReward(Reward):
     def session(self) -> Session:
         session: Session = self.__dict__["_session"]
         return session
+
+    @contextmanager
+    def corpus_of_each(
+        self, collection: Collection, texts: Mapping[str, Sequence[str]], before: bool, plain: bool = False
+    ) -> Iterator[Collection]:
+        """The collection with passages as `corpus_of_each` makes them, which nothing is left of after the block."""
+        with corpus_of_each(collection.corpus, texts, before, plain) as corpus:
+            try:
+                yield replace(collection, corpus=corpus)
+            finally:
+                self.session.release(corpus)
 
     def refuse_fusion(self, name: str) -> None:
         """UserError where what a passage is worth hangs on the other passages that are scored with it."""

@@ -49,7 +49,7 @@ class BM25:
         """UserError where `k1` is below 0 or `b` not between 0 and 1."""
         if not (k1 >= 0 and 0 <= b <= 1):
             raise UserError(f"BM25 with k1={k1}, b={b}: k1 from 0 on and b from 0 to 1 are needed")
-        folder = cache_dir() / "bm25" / digest(corpus.hash, FORMAT, float(k1), float(b), corpus.language, VERSION)
+        folder = corpus.cache / "bm25" / digest(corpus.hash, FORMAT, float(k1), float(b), corpus.language, VERSION)
         return cls(built_once(folder, partial(_build, folder, corpus, k1, b)), corpus, k1, b)
 
     def search(self, queries: Sequence[str], k: int) -> list[Hits]:
