@@ -30,6 +30,7 @@ from uar.tuning.base_model import BaseModel
 from uar.tuning.best_of import best_and_worst
 from uar.tuning.joint_reward import joint_rewards
 from uar.tuning.judging_task import JudgingTask
+from uar.tuning.passage_task import PassageTask
 from uar.tuning.policy import Drawn
 from uar.tuning.query_task import QueryTask
 from uar.tuning.reward import Rewards
@@ -116,6 +117,20 @@ def test_a_frozen_reader_answers_from_what_is_found(toy: Collection, tmp_path: P
     records = list((store := Store(tmp_path)).records("toy.train", ["rag"], "reader@1"))
     store.close()
     assert {record.query_id for record in records} == {"q2 0", "q2 1"}  # of no question of the collection
+
+
+def test_questions_that_nothing_is_learned_from_are_counted(toy: Collection, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    judged = replace(toy, qrels={q: toy.qrels[q] for q in ("q2", "q3")})
+    cases = QueryTask(QueryWriter(template="rewrite_query")).cases(judged, dict.fromkeys([*judged.queries], ()))
+    left = len(judged.queries) - 2
+    assert f"{left} of {len(judged.queries)} questions have no positive passage and are left out" in caplog.text
+    PassageTask("keywords").cases(judged, {"q2": ["d2", "d6"], "q3": ["d3"]})
+    assert "1 of 2 questions have no positive passage, or no other in their pool, and are left out" in caplog.text
+    reader = FrozenReaderReward(BM25Ranker(), Reader(template="rag_short"), {}, "store")
+    given = [replace(case, question=replace(case.question, answers=a)) for case, a in zip(cases, (("x",), ()), strict=True)]
+    reader.check(QueryTask(QueryWriter(template="rewrite_query")), judged, given)
+    assert "reward=frozen_reader: 1 of 2 questions have no gold answers; each reply to them is worth nothing" in caplog.text
 
 
 def test_a_question_that_is_a_passage_itself_loses_no_other_one(toy: Collection, tmp_path: Path) -> None:

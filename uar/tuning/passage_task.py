@@ -1,5 +1,6 @@
 """Texts that are written for passages, which are searched with them."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,6 +13,7 @@ from uar.expansion.passage_texts import Passages, PassageWriter
 from uar.llm.call import Asker
 from uar.tuning.task import Case, Task, calls_of
 
+log = logging.getLogger(__name__)
 Pools = Mapping[str, tuple[str, ...]]  # passage ids by query id
 
 
@@ -63,6 +65,9 @@ class PassageTask(Task):
                 f"{collection.reference}: no question has a positive passage and others in its pool; give a split with "
                 "judgements, or more candidates"
             )
+        if without := len(pools) - len(judged):
+            line = "%s: %d of %d questions have no positive passage, or no other in their pool, and are left out"
+            log.info(line, collection.slug, without, len(pools))
         return self._cases(collection, judged)
 
     def _cases(self, collection: Collection, pools: Pools) -> list[Case]:

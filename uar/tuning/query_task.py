@@ -1,5 +1,6 @@
 """Texts that are written for queries, with which they are searched."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,8 @@ from uar.expansion.query_texts import QueryWriter
 from uar.llm.call import Asker
 from uar.llm.pooled import question_of
 from uar.tuning.task import Case, Task, calls_of
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,9 @@ class QueryTask(Task):
         judged = [q for q in pools if collection.trainable(q)]
         if not judged:
             raise UserError(f"{collection.reference}: no question has a positive passage; give a split with judgements")
+        if without := len(pools) - len(judged):
+            line = "%s: %d of %d questions have no positive passage and are left out"
+            log.info(line, collection.slug, without, len(pools))
         return [self._case(collection, q) for q in judged]
 
     def _case(self, collection: Collection, query_id: str) -> Case:

@@ -1,5 +1,6 @@
 """Rewards of texts that are written for queries: what is found with them, and what a frozen reader answers from it."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,8 @@ from uar.storage.runs import Run
 from uar.tuning.query_task import QueryTask
 from uar.tuning.reward import RankingReward, Reward, no_gold
 from uar.tuning.task import Case, Rolled, Task
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,9 @@ class FrozenReaderReward(SearchReward):
         self._check_task("frozen_reader", task)
         if not any(case.question.answers for case in cases):
             raise no_gold("frozen_reader", collection, "gold answers", "give dataset.answers=FILE, or reward=retrieval")
+        if without := sum(not case.question.answers for case in cases):
+            line = "reward=frozen_reader: %d of %d questions have no gold answers; each reply to them is worth nothing"
+            log.warning(line, without, len(cases))
 
     def opened(self, session: Session) -> Reward:
         model = hydra.utils.instantiate(self.llm, _convert_="all")
