@@ -123,6 +123,14 @@ def test_a_broken_first_line_is_no_header(folder: Path, context: LabelContext):
         read_clicks(log(folder, "q1\td1\t9.5\t1\n"), context.collection)
 
 
+@pytest.mark.parametrize(
+    "header", ["doc\tquery\timpressions\tclicks", "query\tdoc\tclicks\timpressions", "q\td\tposition\tclicks"]
+)
+def test_a_header_in_another_order_is_refused(folder: Path, context: LabelContext, header: str):
+    with pytest.raises(DataError, match=rf":1: the header is {', '.join(header.split())}; query, doc, impressions, clicks"):
+        read_clicks(log(folder, f"{header}\nq1\td1\t9\t9\n"), context.collection)
+
+
 def test_a_log_of_another_split_is_refused(folder: Path, context: LabelContext):
     with pytest.raises(UserError, match="no query of .* has a click"):
         ClickLabels(str(log(folder, "qx\td1\t1\t1\nq1\td1\t5\t0\n"))).stages(context)

@@ -15,7 +15,7 @@ from conftest import SHARED, write_jsonl
 from uar.collections import Collection, Corpus, open_collection, resolve, slug
 from uar.collections.documents import DuplicateId, build_corpus
 from uar.collections.reference import distinct_slugs
-from uar.errors import UserError
+from uar.errors import DataError, UserError
 
 FOLDERS = {  # folder -> passages, queries of all splits, split -> (judgements, positives)
     "wiki_openqa": (11_585, 2_655, {"train": (1_878, 1_878), "dev": (220, 220), "test": (557, 557)}),
@@ -113,6 +113,17 @@ def test_answers_may_be_a_string_a_list_or_nothing(tmp_path: Path, answers: str,
 def test_judgements_are_read_with_or_without_a_header(folder: Path, header: str) -> None:
     (folder / "qrels" / "test.tsv").write_text(f"{header}q1\td1\t1\n\nq1\td2\t0\n")
     assert opened(folder).qrels == {"q1": {"d1": 1, "d2": 0}}
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["query-id\tscore\tcorpus-id", "corpus-id\tquery-id\tscore", "query-id\tcorpus-id\tscore\tjudge", "qid\titer\trel\tdocno"],
+)
+def test_judgements_whose_header_has_another_order_are_refused(folder: Path, header: str) -> None:
+    cells = "\t".join(["1"] * len(header.split("\t")))
+    (folder / "qrels" / "test.tsv").write_text(f"{header}\n{cells}\n")
+    with pytest.raises(DataError, match=rf"test.tsv:1: the header is {', '.join(header.split())}; .* in this order"):
+        opened(folder)
 
 
 def test_candidates_keep_their_order_and_lose_repeats(folder: Path) -> None:

@@ -7,10 +7,17 @@ from typing import NamedTuple
 
 from uar.collections.collection import Collection
 from uar.errors import DataError
-from uar.storage.lines import is_heading, read_lines
+from uar.storage.lines import PASSAGE, QUERY, check_heading, is_heading, read_lines
 
 log = logging.getLogger(__name__)
-COLUMNS = ("query", "doc", "impressions", "clicks", "position")
+NAMES = {
+    "query": QUERY,
+    "doc": PASSAGE,
+    "impressions": {"impression", "impressions", "shown", "views"},
+    "clicks": {"click", "clicked", "clicks"},
+    "position": {"position", "rank"},
+}
+COLUMNS = tuple(NAMES)
 
 
 class Shown(NamedTuple):
@@ -29,6 +36,7 @@ def click_lines(path: Path) -> Iterator[tuple[int, Shown, bool]]:
     for number, line in read_lines(path):
         cells = [cell.strip() for cell in line.split("\t")]
         if number == 1 and len(cells) > 2 and is_heading(cells[2]):
+            check_heading(path, number, cells, NAMES)
             continue
         if len(cells) not in (4, 5):
             raise DataError(path, f"{len(cells)} columns; {', '.join(COLUMNS[:4])} (and position) are needed, by tabs", number)

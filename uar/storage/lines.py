@@ -2,13 +2,16 @@
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
 from uar.errors import DataError, UserError
 
 log = logging.getLogger(__name__)
+QUERY = {"query", "queryid", "qid", "topic", "topicid"}  # what columns are called, see `check_heading`
+PASSAGE = {"corpus", "corpusid", "doc", "docid", "did", "docno", "document", "documentid", "passage", "passageid", "pid"}
 MARK = "\ufeff"  # of byte order: what a file begins with is no part of its first id
 NO_WORD = rf"^$|^{MARK}|[\t-\r\x1c-\x1f\x85\pZ]"  # in RE2's words: empty, so marked, or with white space as of `str.split`
 
@@ -66,6 +69,15 @@ def one_word(path: Path, number: int, value: str) -> str:
 def is_heading(cell: str) -> bool:
     """Whether a cell where a number is needed is a word, as in the first line of a table: not a number that is broken."""
     return any(map(str.isalpha, cell)) and not any(map(str.isdigit, cell))
+
+
+def check_heading(path: Path, number: int, cells: Sequence[str], columns: Mapping[str, Set[str]]) -> None:
+    """DataError where a heading has the name of one column at the place of another. `columns`: in their order, what else each
+    may be called, in small letters alone. Other words may stand anywhere."""
+    names = [re.sub(r"[^a-z]", "", cell.lower()) for cell in cells]
+    known = set().union(*columns.values())
+    if any(name in known - own for name, own in zip(names, columns.values(), strict=False)):
+        raise DataError(path, f"the header is {', '.join(cells)}; {', '.join(columns)} are needed, in this order", number)
 
 
 def refuse_spaces(path: Path, ids: Sequence[str]) -> None:

@@ -9,20 +9,33 @@ import pyarrow.compute as pc
 
 from uar.errors import DataError
 from uar.storage.files import whole_file
-from uar.storage.lines import NO_WORD, contradiction, is_heading, log_repeats, one_word, read_lines, refuse_spaces
+from uar.storage.lines import (
+    NO_WORD,
+    PASSAGE,
+    QUERY,
+    check_heading,
+    contradiction,
+    is_heading,
+    log_repeats,
+    one_word,
+    read_lines,
+    refuse_spaces,
+)
 
 Qrels = dict[str, dict[str, int]]  # grade by query id and passage id
 LARGEST = 2**31
 WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
-HEADERS = {"query", "queryid", "qid", "topic", "topicid"}  # of the first column, letters alone
+GRADE = {"grade", "label", "rel", "relevance", "score"}
+BEIR = {"query-id": QUERY, "corpus-id": PASSAGE, "score": GRADE}
+TREC = {"query": QUERY, "0": {"iter", "iteration", "q"}, "passage": PASSAGE, "grade": GRADE}
 
 
 def read_qrels(path: Path) -> Qrels:
     """Grades in file order.
 
     A line is `query 0 passage grade` (TREC, any white space) or `query passage grade` parted by tabs (BEIR); the first says
-    which, and may be a header. A pair may stand there again with the same grade, and the log says how many do. DataError for a
-    line that is faulty, or that gives a pair another grade than an earlier one.
+    which, and may be a header, which must not name another order. A pair may stand there again with the same grade, and the
+    log says how many do. DataError for a line that is faulty, or that gives a pair another grade than an earlier one.
     """
     qrels: Qrels = {}
     lines = 0
@@ -75,8 +88,10 @@ def qrel_lines(path: Path) -> Iterator[tuple[int, str, str, int]]:
             raise DataError(path, f"{len(cells)} columns; {wanted}{either}, are needed", number)
         query_id, doc_id, grade = cells[0], cells[-2], cells[-1]
         if not WHOLE.fullmatch(grade):
-            if first and is_heading(grade) and re.sub(r"[^a-z]", "", query_id.lower()) in HEADERS:
-                continue
+            if first and is_heading(grade):
+                check_heading(path, number, cells, BEIR if columns == 3 else TREC)
+                if re.sub(r"[^a-z]", "", query_id.lower()) in QUERY:
+                    continue
             raise DataError(path, f"grade is {grade!r}; a whole number is needed", number)
         if not query_id or not doc_id:
             raise DataError(path, f"empty query or passage id ({query_id!r}, {doc_id!r}); give both", number)
