@@ -35,6 +35,11 @@ class DevScore(L.Callback):
         return len(self._pools)
 
     @property
+    def asked(self) -> tuple[Collection, list[str]]:
+        """What is scored: the split, and the ids of its questions."""
+        return self._collection, list(self._pools)
+
+    @property
     def key(self) -> str:
         """Of what is scored: the collection, and which passages of each query are ranked."""
         return digest(self._collection.hash, {q: sorted(pool) for q, pool in self._pools.items()})

@@ -63,6 +63,7 @@ from uar.training.mining import with_mined_negatives
 from uar.training.opened import Opened, opened
 from uar.training.optimizer import fused
 from uar.training.processes import check_shared_folder, own_processes, requeued
+from uar.training.seen_questions import tell_seen
 from uar.training.shared_pools import SharedPools, pools_key
 from uar.training.trainer import KEPT, make_trainer, often, precision_of, scoring_precision
 
@@ -140,6 +141,7 @@ def _begin(cfg: DictConfig, folder: Path, work: Opened, dev: DevScore | None) ->
     tell_other_step(cfg, work.stages, devices)
     save_config(folder, cfg)
     write_label_table(folder / "labels.parquet", work.stages)
+    tell_seen(work.stages, work.collection, dev and dev.asked, work.tests)
     return Begun(ranker, baselines, labels, lent=cfg.trained_by is not None and not cfg.resume and _borrowed(cfg, folder))
 
 
