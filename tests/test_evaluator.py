@@ -180,6 +180,17 @@ def test_queries_without_a_result_and_runs_of_another_corpus_are_told(
     assert "no passage of the run is in the corpus; is it a run of this collection?" in caplog.text
 
 
+def test_passages_of_a_run_file_that_the_corpus_lacks_are_counted(
+    toy: Collection, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    lines = [("q1", "x", 3), ("q1", "d1", 2), ("q2", "d2", 3), ("q3", "y", 2), ("other", "z", 1)]
+    run = tmp_path / "own.trec"
+    run.write_text("".join(f"{q} Q0 {d} 1 {score} t\n" for q, d, score in lines))
+    found = evaluator(tmp_path).evaluate([toy], RunFile(run))
+    assert found[toy.slug]["RR@10"] == pytest.approx(0.5)  # (1/2 + 1 + 0) / 3
+    assert f"{run}: 2 of 4 passages are not in the corpus of {toy.reference}, such as 'x' of query 'q1'" in caplog.text
+
+
 def test_a_measure_deeper_than_the_ranking_is_refused_before_anything_is_ranked(toy: Collection, tmp_path: Path):
     def evaluated(measures: list[str], depth: int, ranker: Ranker) -> None:
         cfg = OmegaConf.create({**SETTINGS, "measures": measures, "retrieval_depth": depth})

@@ -1,13 +1,18 @@
 """A ranking that stands in a file."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
 
 from uar.collections import Collection
 from uar.collections.collection_runs import of_queries, without_own
 from uar.retrievers.ranker import Pools, Ranker
 from uar.storage.files import file_hash
 from uar.storage.runs import Run, cut_at, read_run
+
+log = logging.getLogger(__name__)
 
 
 class RunFile(Ranker):
@@ -39,8 +44,21 @@ class RunFile(Ranker):
         return max([depth, *map(len, lists.values())]) if cut is None else cut
 
     def rank(self, collection: Collection, query_ids: Sequence[str], depth: int) -> Run:
-        """All that the file holds of the queries, however deep."""
-        return without_own(collection, of_queries(self._run, collection, query_ids, self.name))
+        """All that the file holds of the queries, however deep. Passages that the corpus lacks keep their places, and the log
+        says how many there are."""
+        run = of_queries(self._run, collection, query_ids, self.name)
+        self._tell_unknown(collection, run)
+        return without_own(collection, run)
+
+    def _tell_unknown(self, collection: Collection, run: Run) -> None:
+        pairs = [(query_id, doc_id) for query_id, hits in run.items() for doc_id, _ in hits]
+        unknown = np.flatnonzero(collection.corpus.find([doc_id for _, doc_id in pairs]) < 0)
+        if len(unknown):
+            query_id, doc_id = pairs[int(unknown[0])]
+            log.warning(
+                "%s: %d of %d passages are not in the corpus of %s, such as %r of query %r, and keep their ranks",
+                self.name, len(unknown), len(pairs), collection.reference, doc_id, query_id,
+            )  # fmt: skip
 
     def score(self, collection: Collection, pools: Pools) -> Run:
         known = of_queries(self._run, collection, list(pools), self.name)
