@@ -2,12 +2,13 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from uar.annotation.judgement import Judgement
-from uar.collections import open_collection
+from uar.collections import Query, open_collection
 from uar.errors import UserError
 from uar.labels import Curriculum, Example, HumanLabels, LabelContext, LLMLabels, MixedLabels, Stage
 from uar.labels.other_positives import with_other_positives
@@ -25,8 +26,11 @@ SECOND = Stage(
 )
 
 
+QUERIES = {"q1": Query("q1", "what pumps blood"), "q2": Query("q2", "what do bees make")}
+
+
 def treated(rule: str) -> Stage:
-    first, second = with_other_positives([FIRST, SECOND], rule)
+    first, second = with_other_positives([FIRST, SECOND], rule, QUERIES)
     assert first == FIRST and (second.name, second.learning_rate) == ("human", 1e-6)
     assert second.examples[1] == SECOND.examples[1]  # of a query that the first stage lacks
     return second
@@ -52,8 +56,15 @@ def test_positive_ones_join_and_say_where_they_are_from():
 
 def test_all_stages_before_count():
     third = Stage("last", [Example("q1", ("d7",), ("d1", "d2", "d3"), "clicks")], 1, "all")
-    example = with_other_positives([FIRST, SECOND, third], "ignore")[2].examples[0]
+    example = with_other_positives([FIRST, SECOND, third], "ignore", QUERIES)[2].examples[0]
     assert (example.negatives, set(example.ignored)) == (("d3",), {"d1", "d2", "d9"})
+
+
+def test_those_of_an_equal_question_count_too():
+    queries = {**QUERIES, "q2": Query("q2", "What pumps  blood")}
+    found = {rule: with_other_positives([FIRST, SECOND], rule, queries)[1].examples[1] for rule in ("ignore", "positive")}
+    assert (found["ignore"].negatives, set(found["ignore"].ignored)) == ((), {"d2", "d9"})
+    assert (found["positive"].positives, found["positive"].negatives) == (("d4", "d2", "d9"), ())
 
 
 @pytest.fixture
@@ -66,6 +77,15 @@ def context(folder: Path) -> LabelContext:
 
     judged = {"q1": [Judgement("d2", 1, 1, None, 1), Judgement("d1", 0, 0, None, 2)]}
     return LabelContext(collection, ["q1"], pools, lambda: judged, seed=0)
+
+
+def test_a_question_that_people_judged_knows_what_the_llm_chose_for_an_equal_one(context: LabelContext):
+    own = context.collection
+    collection = replace(own, queries={"q1": own.queries["q1"], "again": replace(own.queries["q1"], id="again")})
+    judged = {"again": [Judgement("d2", 1, 1, None, 1), Judgement("d5", 0, 0, None, 2)]}
+    both = replace(context, collection=collection, query_ids=["q1", "again"], judgements=lambda: judged)
+    human = MixedLabels(human_frac=1.0).stages(both)[1]
+    assert [(e.query_id, e.negatives, e.ignored) for e in human.examples] == [("q1", ("d5",), ("d2",))]
 
 
 @pytest.mark.parametrize(("rule", "negatives"), [("negative", ("d2", "d5")), ("ignore", ("d5",)), ("positive", ("d5",))])

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import SMALL, ok
 
-from uar.collections import Collection, open_collection
-from uar.collections.collection import Query
+from uar.collections import Collection, Query, open_collection
 from uar.labels import Example, Stage
 from uar.training.seen_questions import tell_seen
 

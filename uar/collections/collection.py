@@ -21,6 +21,11 @@ class Query:
     origin: str | None = None
     image: Image | None = None
 
+    @property
+    def asked(self) -> tuple[str, str | None]:
+        """What questions that ask the same share, whatever their ids are: the words without capitals, and the image."""
+        return " ".join(self.text.casefold().split()), self.image.key if self.image else None
+
 
 @dataclass(frozen=True)
 class Collection:

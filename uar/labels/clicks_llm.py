@@ -65,7 +65,7 @@ class ClickLLMLabels(LabelSource):
         clicks = [replace(e, weight=share[e.query_id]) for e in clicks]
         if self.strategy == "schedule":
             stages = [Stage("llm", llm, self.epochs, self.positives), Stage("clicks", clicks, self.epochs, self.positives)]
-            return with_other_positives(stages, "ignore")
+            return with_other_positives(stages, "ignore", context.collection.queries)
         llm = [replace(e, weight=1 - share[e.query_id]) if e.query_id in clicked else e for e in llm]
         return [Stage("clicks+llm", without_contradictions([*clicks, *llm]), self.epochs, self.positives)]
 

@@ -35,4 +35,4 @@ class Curriculum(LabelSource):
             own = {k: v for k, v in settings.items() if k in SETTINGS and v is not None}
             stages = settings["source"].stages(context)
             found += [replace(s, **own, name=name if len(stages) == 1 else f"{name}-{s.name}") for s in stages]
-        return with_other_positives(found, self._other_positives)
+        return with_other_positives(found, self._other_positives, context.collection.queries)

@@ -58,7 +58,9 @@ class MixedLabels(LabelSource):
             both = with_shared_labels(union(llm, human), context.collection)
             return [Stage("union", both, self.epochs, self.positives)]
         second = Stage("human", human, self.human_epochs, self.human_positives, self.human_learning_rate, loss=self.human_loss)
-        return with_other_positives([Stage("llm", llm, self.epochs, self.positives), second], self.other_positives)
+        return with_other_positives(
+            [Stage("llm", llm, self.epochs, self.positives), second], self.other_positives, context.collection.queries
+        )
 
     def _acquisition(self) -> Acquisition:
         named = {None: self.acquire, "random": RandomAcquisition(), "uncertainty": UncertaintyAcquisition(self.uncertainty)}

@@ -1,9 +1,10 @@
 """What a stage makes of passages that an earlier stage has as positives of the same query."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from uar.collections import Query
 from uar.errors import UserError
 from uar.labels.examples import Example, Pair, example_of
 from uar.labels.source import Stage
@@ -17,28 +18,29 @@ def check_rule(rule: str) -> None:
         raise UserError(f"label_source.other_positives={rule!r}; allowed: {', '.join(RULES)}")
 
 
-def with_other_positives(stages: Sequence[Stage], rule: str) -> list[Stage]:
+def with_other_positives(stages: Sequence[Stage], rule: str, queries: Mapping[str, Query]) -> list[Stage]:
     """The stages, each knowing the positives of those before it.
 
-    A passage that an earlier stage has as a positive of a query, and this one has not, is by `rule` here `negative`, what this
-    stage's own labels make of it; `ignore`, not learnt from and never a negative; or `positive`, a positive here too.
+    A passage that an earlier stage has as a positive of a query, or of one that asks the same, and this one has not, is by
+    `rule` here `negative`, what this stage's own labels make of it; `ignore`, not learnt from and never a negative; or
+    `positive`, a positive here too.
     """
     check_rule(rule)
-    known: dict[str, dict[str, Pair]] = {}
+    known: dict[tuple[str, str | None], dict[str, Pair]] = {}
     found = []
     for stage in stages:
-        hard = sum(len(known.get(e.query_id, {}).keys() & set(e.negatives)) for e in stage.examples)
+        hard = sum(len(known.get(queries[e.query_id].asked, {}).keys() & set(e.negatives)) for e in stage.examples)
         if hard:
             log.info(
                 "Stage %s: %d hard negatives are positives of an earlier stage; other_positives=%s", stage.name, hard, rule
             )
         if known and rule != "negative":
-            examples = [_treated(e, known.get(e.query_id, {}), rule) for e in stage.examples]
+            examples = [_treated(e, known.get(queries[e.query_id].asked, {}), rule) for e in stage.examples]
             found.append(replace(stage, examples=examples))
         else:
             found.append(stage)
         for example in stage.examples:
-            known.setdefault(example.query_id, {}).update({p.doc_id: p for p in example.pairs() if p.label})
+            known.setdefault(queries[example.query_id].asked, {}).update({p.doc_id: p for p in example.pairs() if p.label})
     return found
 
 

@@ -35,15 +35,10 @@ def _learnt(stage: Stage) -> Iterable[str]:
 
 
 def _asked(collection: Collection, query_ids: Iterable[str]) -> set[Asked]:
-    return {_words(collection, query_id) for query_id in query_ids}
-
-
-def _words(collection: Collection, query_id: str) -> Asked:
-    query = collection.queries[query_id]
-    return " ".join(query.text.casefold().split()), query.image.key if query.image else None
+    return {collection.queries[query_id].asked for query_id in query_ids}
 
 
 def _tell(collection: Collection, query_ids: Sequence[str], seen: set[Asked], how: str) -> None:
-    number = sum(_words(collection, query_id) in seen for query_id in query_ids)
+    number = sum(collection.queries[query_id].asked in seen for query_id in query_ids)
     if number:
         log.warning("%s: %d of %d questions %s", collection.reference, number, len(query_ids), how)
