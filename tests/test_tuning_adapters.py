@@ -98,6 +98,17 @@ def test_what_is_asked_before_is_the_model_that_learns(folder: Path, model: str,
     assert [model, student, str(tmp_path / "taught" / "model")] == OPENED
 
 
+@pytest.mark.parametrize("dev", ["train", "new"])
+def test_rewards_of_questions_that_are_learnt_from_are_told(
+    folder: Path, model: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, dev: str
+) -> None:
+    SAYS.append(lambda request: ["heart", "bees"][request.sample])
+    (folder / "qrels" / "new.tsv").write_text("query-id\tcorpus-id\tscore\nq3\td3\t1\n")
+    best = ["rag.top_k=1", "tuner=best_of", "tuner.samples=2", "limit=1", f"dataset.dev={dev}"]
+    tuned(folder, model, tmp_path / "run", *best, scripted=True)
+    assert ("1 of 3 questions are learnt from too" in caplog.text) == (dev == "train")
+
+
 @pytest.mark.parametrize("given", [{"alpha": 4.0}, {"dropout": 0.1}, {"targets": ["q_proj"]}])
 def test_options_of_new_adapters_are_refused_where_none_is_made(given: dict[str, Any]) -> None:
     Lora(rank=2, **given)

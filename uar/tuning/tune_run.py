@@ -13,6 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from uar.collections import Collection, open_training_split, resolve
+from uar.collections.same_questions import asked_of, tell_same
 from uar.errors import UserError
 from uar.retrievers.session import Session
 from uar.retrievers.vector_index import ExactSearch
@@ -151,6 +152,8 @@ def _scores(cfg: DictConfig, folder: Path, asked: Asked, base: BaseModel, adapte
     except UserError as error:
         log.warning("No scores on the dev split: %s", error)
         return {}
+    learnt = asked_of(asked.collection, asked.collection.head(cfg.limit))
+    tell_same(dev, drawn, learnt, "are learnt from too, and their rewards say nothing of new questions (dataset.dev)")
     models = {"before": base.at_first(adapter), "tuned": {"model": str(folder / MODEL), "revision": None}}
     found = dev_rewards(cases, {name: other.of(options) for name, options in models.items()})
     if found["tuned"]["reward"] < found["before"]["reward"]:
