@@ -29,18 +29,20 @@ def with_other_positives(stages: Sequence[Stage], rule: str, queries: Mapping[st
     known: dict[tuple[str, str | None], dict[str, Pair]] = {}
     found = []
     for stage in stages:
-        hard = sum(len(known.get(queries[e.query_id].asked, {}).keys() & set(e.negatives)) for e in stage.examples)
+        asked = [queries[example.query_id].asked for example in stage.examples]
+        before = [known.get(one, {}) for one in asked]
+        hard = sum(len(own.keys() & set(e.negatives)) for e, own in zip(stage.examples, before, strict=True))
         if hard:
             log.info(
                 "Stage %s: %d hard negatives are positives of an earlier stage; other_positives=%s", stage.name, hard, rule
             )
         if known and rule != "negative":
-            examples = [_treated(e, known.get(queries[e.query_id].asked, {}), rule) for e in stage.examples]
+            examples = [_treated(e, own, rule) for e, own in zip(stage.examples, before, strict=True)]
             found.append(replace(stage, examples=examples))
         else:
             found.append(stage)
-        for example in stage.examples:
-            known.setdefault(queries[example.query_id].asked, {}).update({p.doc_id: p for p in example.pairs() if p.label})
+        for one, example in zip(asked, stage.examples, strict=True):
+            known.setdefault(one, {}).update({p.doc_id: p for p in example.pairs() if p.label})
     return found
 
 

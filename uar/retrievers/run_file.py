@@ -51,13 +51,13 @@ class RunFile(Ranker):
         return without_own(collection, run)
 
     def _tell_unknown(self, collection: Collection, run: Run) -> None:
-        pairs = [(query_id, doc_id) for query_id, hits in run.items() for doc_id, _ in hits]
-        unknown = np.flatnonzero(collection.corpus.find([doc_id for _, doc_id in pairs]) < 0)
-        if len(unknown):
-            query_id, doc_id = pairs[int(unknown[0])]
+        doc_ids = list({doc_id for hits in run.values() for doc_id, _ in hits})
+        unknown = {doc_ids[at] for at in np.flatnonzero(collection.corpus.find(doc_ids) < 0)}
+        if unknown:
+            found = [(query_id, doc_id) for query_id, hits in run.items() for doc_id, _ in hits if doc_id in unknown]
             log.warning(
                 "%s: %d of %d passages are not in the corpus of %s, such as %r of query %r, and keep their ranks",
-                self.name, len(unknown), len(pairs), collection.reference, doc_id, query_id,
+                self.name, len(found), sum(map(len, run.values())), collection.reference, *found[0][::-1],
             )  # fmt: skip
 
     def score(self, collection: Collection, pools: Pools) -> Run:

@@ -15,12 +15,14 @@ def tell_seen(
     """Warn of questions that are scored in `tests` and learnt from or choose the weights too, and of those that choose the
     weights and are learnt from. Questions are the same by their words and images, whatever their ids are. `collection`: that
     is learnt from; `dev`: the questions that choose the weights."""
-    learnt = asked_of(collection, (q for stage in stages for q in _learnt(stage)))
+    choosing = asked_of(*dev) if dev else set()
+    every = [(test, scored_queries(test)) for test in tests]
+    wanted = choosing.union(*(asked_of(*scored) for scored in every))  # of fewer questions than are learnt from
+    asked = (collection.queries[q].asked for stage in stages for q in _learnt(stage))
+    learnt = {one for one in asked if one in wanted}
     if dev:
         tell_same(*dev, learnt, "choose the weights and are learnt from too (dataset.dev)")
-    choosing = asked_of(*dev) if dev else set()
-    for test in tests:
-        scored = scored_queries(test)
+    for test, scored in every:
         tell_same(test, scored, learnt, "are learnt from too, and their scores say nothing of new questions")
         tell_same(test, scored, choosing, "choose the weights too (dataset.dev), and their scores flatter the model")
 
